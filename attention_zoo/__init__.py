@@ -1,0 +1,33 @@
+"""attention_zoo: the readings of attention as interchangeable token mixers.
+
+Shapes throughout: B batch, N tokens, M pixels, features or atoms, L queries, H heads, D width of a head,
+dim = H * D.
+"""
+
+from importlib.metadata import version
+
+import attention_zoo.mixers  # noqa: F401  registers them
+from attention_zoo.errors import InputError
+from attention_zoo.hosts import attn_layer, swap_mixers
+from attention_zoo.interface import CrossMixer, HostOptions, MixerFactory, SelfMixer
+from attention_zoo.outputs import Outputs
+from attention_zoo.registry import MIXERS, MixerInfo, create_mixer, list_mixers, mixer_info, register
+
+__version__ = version("attention_zoo")
+
+__all__ = [
+    "MIXERS",
+    "CrossMixer",
+    "HostOptions",
+    "InputError",
+    "MixerFactory",
+    "MixerInfo",
+    "Outputs",
+    "SelfMixer",
+    "attn_layer",
+    "create_mixer",
+    "list_mixers",
+    "mixer_info",
+    "register",
+    "swap_mixers",
+]

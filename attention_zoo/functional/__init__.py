@@ -1,0 +1,1 @@
+"""The mathematics of the readings without parameters, one module per reading."""

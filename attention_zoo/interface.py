@@ -1,0 +1,231 @@
+"""The two interfaces of the zoo: a mixer of tokens among themselves, and of queries with pixels.
+
+Projections, heads and their reshapes live here once; a mixer's file holds only its mathematics. Shapes:
+B batch, N tokens, M pixels, L queries, H heads, D width of a head, dim = H * D.
+"""
+
+import math
+from abc import ABC, abstractmethod
+from typing import ClassVar, Protocol, TypedDict, Unpack
+
+import torch
+from torch import Tensor, nn
+
+from attention_zoo.errors import InputError
+
+
+class HostOptions(TypedDict, total=False):
+    """What a host gives every self-mixer beside width and heads; the names are timm's."""
+
+    qkv_bias: bool
+    qk_norm: bool
+    scale_norm: bool
+    proj_bias: bool
+    attn_drop: float
+    proj_drop: float
+    norm_layer: type[nn.Module] | None
+    grid: tuple[int, int] | None
+    num_prefix_tokens: int
+    device: torch.device | str | None
+    dtype: torch.dtype | None
+
+
+class SelfMixer(nn.Module, ABC):
+    """Mixes tokens: (B, N, dim) -> (B, N, dim); a drop-in for the attention layer of timm's ``VisionTransformer``.
+
+    A subclass writes `mix`, the reading itself, on tensors (B, H, N, D), and states where it comes from in the
+    class attributes. Parameters are named ``qkv`` and ``proj`` in timm's order, so timm's weights load straight.
+
+    Args:
+        dim: token width.
+        num_heads: heads; must divide ``dim``.
+        qkv_bias: whether the query, key and value projections have a bias.
+        qk_norm: normalise queries and keys in each head by ``norm_layer``.
+        scale_norm: normalise the mixed tokens before the output projection by ``norm_layer``.
+        proj_bias: whether the output projection has a bias.
+        attn_drop: dropout rate on attention weights; a reading without such weights refuses a rate above 0.
+        proj_drop: dropout rate after the output projection.
+        norm_layer: normalisation for ``qk_norm`` and ``scale_norm`` (default: LayerNorm).
+        grid: height and width of the token grid, for readings that look at positions.
+        num_prefix_tokens: class and register tokens before the grid. All tokens are mixed alike unless the
+            reading's docstring says otherwise.
+        device: where the parameters are made.
+        dtype: type of the parameters.
+
+    Raises:
+        InputError: an argument that does not fit, naming the mixer and the argument.
+    """
+
+    reading: ClassVar[str]
+    paper: ClassVar[str]
+    equation: ClassVar[str]
+    complexity: ClassVar[str]
+    projections: ClassVar[tuple[str, ...]] = ("q", "k", "v")
+    """Row blocks of ``qkv``; a reading whose queries are its keys says ``("q", "v")``."""
+
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int = 8,
+        *,
+        qkv_bias: bool = False,
+        qk_norm: bool = False,
+        scale_norm: bool = False,
+        proj_bias: bool = True,
+        attn_drop: float = 0.0,
+        proj_drop: float = 0.0,
+        norm_layer: type[nn.Module] | None = None,
+        grid: tuple[int, int] | None = None,
+        num_prefix_tokens: int = 0,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        self.check(dim > 0 and num_heads > 0 and dim % num_heads == 0, f"num_heads={num_heads} must divide dim={dim}")
+        self.check(num_prefix_tokens >= 0, f"num_prefix_tokens={num_prefix_tokens} must not be negative")
+        self.check(grid is None or (len(grid) == 2 and min(grid) > 0), f"grid={grid} must be (height, width)")
+        self.check(0 <= attn_drop < 1, f"attn_drop={attn_drop} must be in [0, 1)")
+        self.check(0 <= proj_drop < 1, f"proj_drop={proj_drop} must be in [0, 1)")
+        made = {"device": device, "dtype": dtype}
+        norm_layer = norm_layer or nn.LayerNorm
+        self.dim, self.num_heads, self.head_dim = dim, num_heads, dim // num_heads
+        self.grid, self.num_prefix_tokens = grid, num_prefix_tokens
+        self.qkv = nn.Linear(dim, dim * len(self.projections), bias=qkv_bias, **made)
+        self.q_norm = norm_layer(self.head_dim, **made) if qk_norm else nn.Identity()
+        shared = qk_norm and "k" not in self.projections
+        self.k_norm = norm_layer(self.head_dim, **made) if qk_norm and not shared else nn.Identity()
+        self.attn_drop = nn.Dropout(attn_drop)
+        self.norm = norm_layer(dim, **made) if scale_norm else nn.Identity()
+        self.proj = nn.Linear(dim, dim, bias=proj_bias, **made)
+        self.proj_drop = nn.Dropout(proj_drop)
+
+    @abstractmethod
+    def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """The reading itself: q, k, v (B, H, N, D) -> (B, H, N, D). Where queries are keys, ``k`` is not read."""
+
+    def mix_masked(self, q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor | None, is_causal: bool) -> Tensor:
+        """As `mix`, where ``attn_mask`` (broadcasts to (B, H, N, N)) or ``is_causal`` says who may read whom.
+
+        Raises:
+            InputError: the reading has no attention weights to mask.
+        """
+        raise InputError(f"{type(self).__name__} cannot use attn_mask or is_causal")
+
+    def forward(
+        self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False, *, top_down: Tensor | None = None
+    ) -> Tensor:
+        """Mix tokens ``x`` (B, N, dim) -> (B, N, dim).
+
+        Args:
+            x: tokens.
+            attn_mask: who may read whom, boolean or additive, broadcasting to (B, H, N, N).
+            is_causal: a token reads only itself and those before it.
+            top_down: (B, N, dim), added to the values after the value projection (without its bias; AbSViT,
+                tech report section 2.5), as the second pass of analysis by synthesis needs.
+
+        Raises:
+            InputError: shapes that do not fit, or a mask where the reading has no use for one.
+        """
+        q, k, v = self.project(x, top_down)
+        masked = attn_mask is not None or is_causal
+        mixed = self.mix_masked(q, k, v, attn_mask, is_causal) if masked else self.mix(q, k, v)
+        return self.proj_drop(self.proj(self.norm(mixed.transpose(1, 2).flatten(2))))
+
+    def project(self, x: Tensor, top_down: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values (B, H, N, D) of tokens ``x`` (B, N, dim)."""
+        fits = x.dim() == 3 and x.shape[-1] == self.dim
+        self.check(fits, f"tokens of shape {tuple(x.shape)} are not (B, N, {self.dim})")
+        parts = self.qkv(x).unflatten(-1, (len(self.projections), self.num_heads, self.head_dim))
+        parts = parts.permute(2, 0, 3, 1, 4).unbind(0)  # each (B, H, N, D)
+        q, v = self.q_norm(parts[0]), parts[-1]
+        k = self.k_norm(parts[1]) if "k" in self.projections else q
+        if top_down is not None:
+            signal = nn.functional.linear(top_down, self.qkv.weight[-self.dim :])
+            v = v + signal.unflatten(-1, (self.num_heads, self.head_dim)).transpose(1, 2)
+        return q, k, v
+
+    def attention_map(self, x: Tensor) -> Tensor:
+        """Who reads whom for tokens ``x`` (B, N, dim): (B, H, N, N), entry (i, j) is how much i takes from j.
+
+        For every reading this is the mean over value channels of the derivative of token i's mixed value with
+        respect to token j's value, with queries and keys held. Where the reading is a weighted mean of the values
+        (a softmax, say) these are its weights and rows sum to one; elsewhere entries can be negative.
+        """
+        return self.map_weights(*self.project(x))
+
+    def map_weights(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """`attention_map` from q, k, v (B, H, N, D). This default differentiates `mix`: right for any reading, slow.
+
+        A mixer overrides it with a closed form.
+        """
+        rows = []
+        with torch.enable_grad():
+            v = v.detach().requires_grad_()
+            mixed = self.mix(q.detach(), k.detach(), v)
+            for token in range(v.shape[2]):
+                row = torch.zeros_like(v[..., 0])  # (B, H, N)
+                for channel in range(v.shape[3]):
+                    target = mixed[:, :, token, channel].sum()
+                    row = row + torch.autograd.grad(target, v, retain_graph=True)[0][..., channel].detach()
+                rows.append(row / v.shape[3])
+        return torch.stack(rows, dim=2)
+
+    def spatial_shape(self, num_tokens: int) -> tuple[int, int]:
+        """Height and width of the grid that ``num_tokens`` tokens (prefix included) form.
+
+        Raises:
+            InputError: there is no ``grid`` and the tokens are not a square, or there is one and it does not fit.
+        """
+        spatial = num_tokens - self.num_prefix_tokens
+        side = math.isqrt(max(spatial, 0))
+        height, width = self.grid or (side, side)
+        self.check(
+            height * width == spatial,
+            f"{num_tokens} tokens with num_prefix_tokens={self.num_prefix_tokens} are no grid of "
+            + (f"grid={self.grid}" if self.grid else "a square; give grid=(height, width)"),
+        )
+        return height, width
+
+    def check(self, fits: bool, message: str) -> None:
+        """Raise an InputError that names this mixer unless ``fits``."""
+        if not fits:
+            raise InputError(f"{type(self).__name__}: {message}")
+
+    def refuse_dropout(self) -> None:
+        """Raise an InputError if ``attn_drop`` is above 0; for readings without weights to drop."""
+        self.check(self.attn_drop.p == 0, f"attn_drop={self.attn_drop.p}: this reading has no weights to drop, give 0")
+
+
+class CrossMixer(nn.Module, ABC):
+    """Mixes pixels into queries: (B, L, dim), (B, M, dim) -> queries (B, L, dim) and logits (B, L, M).
+
+    Args:
+        dim: width of queries and pixels.
+        num_heads: heads; must divide ``dim``.
+    """
+
+    reading: ClassVar[str]
+    paper: ClassVar[str]
+    equation: ClassVar[str]
+    complexity: ClassVar[str]
+
+    def __init__(self, dim: int, num_heads: int = 8) -> None:
+        super().__init__()
+        if dim <= 0 or num_heads <= 0 or dim % num_heads:
+            raise InputError(f"{type(self).__name__}: num_heads={num_heads} must divide dim={dim}")
+        self.dim, self.num_heads, self.head_dim = dim, num_heads, dim // num_heads
+
+    @abstractmethod
+    def forward(self, queries: Tensor, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """Updated queries (B, L, dim) and the affinity (B, L, M) of every query with every pixel."""
+
+    @abstractmethod
+    def attention_map(self, queries: Tensor, pixels: Tensor) -> Tensor:
+        """Who reads whom: (B, num_heads, L, M), entry (i, j) is how much query i takes from pixel j."""
+
+
+class MixerFactory(Protocol):
+    """Anything that builds a self-mixer for a host: a mixer class, a partial of one, or a choice in a config."""
+
+    def __call__(self, dim: int, num_heads: int, **host: Unpack[HostOptions]) -> SelfMixer:
+        """Build the mixer for tokens of width ``dim`` in ``num_heads`` heads, with what the host gives."""

@@ -1,0 +1,67 @@
+"""Performer: dot-product attention with its kernel approximated by random features, linear in the tokens.
+
+    exp(q_i.k_j / sqrt(d)) ~ phi(q_i).phi(k_j),    out_i = phi(q_i) (sum_j phi(k_j) v_j^T) / (phi(q_i).sum_j phi(k_j))
+
+K. Choromanski et al., Rethinking Attention with Performers, ICLR 2021 (eq. 4, 5, 7).
+"""
+
+from typing import Unpack
+
+import torch
+from torch import Tensor
+
+from attention_zoo.functional.random_features import kernel_factors, log_features, orthogonal_directions
+from attention_zoo.interface import HostOptions, SelfMixer
+from attention_zoo.registry import register
+
+
+@register
+class Performer(SelfMixer):
+    """Kernel smoothing in linear time: ``D⁻¹ Φ(Q) (Φ(K)ᵀ V)`` with positive orthogonal random features.
+
+    The directions are drawn once, when the layer is built, and saved with it. Features are computed in float32 also
+    under autocast, since they are exponentials.
+
+    Args:
+        dim: token width.
+        num_heads: heads.
+        feature_ratio: random features per channel of a head.
+        **host: see `SelfMixer`.
+    """
+
+    reading = "kernel smoothing, random features"
+    paper = "Choromanski et al. 2021"
+    equation = "D⁻¹ Φ(Q) (Φ(K)ᵀ V)"
+    complexity = "N"
+
+    def __init__(
+        self, dim: int, num_heads: int = 8, *, feature_ratio: float = 2.0, **host: Unpack[HostOptions]
+    ) -> None:
+        super().__init__(dim, num_heads, **host)
+        self.refuse_dropout()
+        num_features = round(feature_ratio * self.head_dim)
+        self.check(num_features > 0, f"feature_ratio={feature_ratio} leaves no feature for width {self.head_dim}")
+        directions = orthogonal_directions(num_heads, self.head_dim, num_features, device=host.get("device"))
+        self.register_buffer("rand_matrix", directions.to(self.proj.weight.dtype))
+
+    def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """q, k, v (B, H, N, D) -> (B, H, N, D)."""
+        with torch.autocast(q.device.type, enabled=False):
+            phi_q, phi_k = self.factors(q, k)  # (B, H, N, M)
+            context = phi_k.mT @ v.to(phi_k.dtype)  # (B, H, M, D)
+            normaliser = phi_q @ phi_k.sum(-2)[..., None]  # (B, H, N, 1)
+            return (phi_q @ context / normaliser).to(v.dtype)
+
+    def factors(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
+        """Φ(Q) and Φ(K) (B, H, N, M), scaled so that nothing overflows."""
+        directions = self.rand_matrix.to(torch.promote_types(self.rand_matrix.dtype, torch.float32))
+        scale = self.head_dim**-0.25
+        log_q = log_features(q.to(directions.dtype) * scale, directions)
+        log_k = log_features(k.to(directions.dtype) * scale, directions)
+        return kernel_factors(log_q, log_k)
+
+    def map_weights(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """The approximated softmax weights."""
+        phi_q, phi_k = self.factors(q, k)
+        weights = phi_q @ phi_k.mT
+        return weights / weights.sum(-1, keepdim=True)

@@ -1,0 +1,86 @@
+"""What every task shares: the model's mixers, optimisation, and randomness that survives a restart."""
+
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from timm.optim import param_groups_weight_decay
+from torch import nn
+
+from attention_zoo.seeding import derive_seed, run_seed
+from tasks.schedules import warmup_cosine
+from tasks.throughput import Throughput
+
+STEP_SALT = 1
+"""Sets the seeds of optimisation steps apart from those of samples and epochs."""
+
+TOKENS = ("cls_token", "dist_token", "reg_token", "pos_embed")
+"""Parameters without weight decay in every model, whatever its own ``no_weight_decay`` lists."""
+
+
+class Task(L.LightningModule):
+    """Base of all tasks: optimizer, schedule, seeding of every step, throughput.
+
+    A subclass builds ``self.model`` in its constructor and writes the steps.
+
+    Args:
+        optimizer: builds the optimizer from parameter groups; default AdamW, learning rate 1e-3, weight decay 0.05.
+            Norms, biases, tokens, position embeddings and what the model names in ``no_weight_decay`` get no decay.
+        scheduler: builds a schedule that steps once an epoch; default is linear warm-up and cosine, step by step.
+        warmup_epochs: epochs of the default schedule's warm-up.
+        min_lr_ratio: last learning rate of the default schedule, as a fraction of the highest.
+    """
+
+    model: nn.Module
+
+    def __init__(
+        self,
+        *,
+        optimizer: OptimizerCallable | None = None,
+        scheduler: LRSchedulerCallable | None = None,
+        warmup_epochs: float = 1.0,
+        min_lr_ratio: float = 0.01,
+    ) -> None:
+        super().__init__()
+        self.optimizer, self.scheduler = optimizer, scheduler
+        self.warmup_epochs, self.min_lr_ratio = warmup_epochs, min_lr_ratio
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """AdamW with warm-up and cosine unless the config says otherwise; no decay on norms, biases, tokens."""
+        optimizer = (self.optimizer or _default_optimizer)(decay_groups(self.model))
+        if self.scheduler is not None:
+            scheduler = self.scheduler(optimizer)
+            return {
+                "optimizer": optimizer,
+                "lr_scheduler": {"scheduler": scheduler, "monitor": getattr(scheduler, "monitor", None)},
+            }
+        total = int(self.trainer.estimated_stepping_batches)
+        per_epoch = total / max(self.trainer.max_epochs or 1, 1)
+        warmup = round(min(self.warmup_epochs * per_epoch, total))
+        schedule = warmup_cosine(optimizer, warmup_steps=warmup, total_steps=total, floor=self.min_lr_ratio)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Seed dropout, stochastic depth and mixing from run, step and process, so that a resumed run repeats them."""
+        torch.manual_seed(derive_seed(run_seed(), STEP_SALT, self.current_epoch, batch_idx, self.global_rank))
+
+    def configure_callbacks(self) -> list[Callback]:
+        """Every task logs its throughput."""
+        return [Throughput()]
+
+
+def decay_groups(model: nn.Module) -> list[dict[str, Any]]:
+    """Parameter groups: what the optimizer's weight decay is for, and what it is not (see `Task`)."""
+    spared = set(model.no_weight_decay()) if hasattr(model, "no_weight_decay") else set()
+    groups = param_groups_weight_decay(model, weight_decay=1.0, no_weight_decay_list=spared | set(TOKENS))
+    for group in groups:
+        if group["weight_decay"]:
+            del group["weight_decay"]  # the optimizer's own
+    return groups
+
+
+def _default_optimizer(groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(groups, lr=1e-3, weight_decay=0.05)

@@ -1,0 +1,170 @@
+"""Image classification: any timm model, any mixer."""
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from timm.data.mixup import Mixup
+from torch import Tensor, nn
+from torchmetrics import MeanMetric
+from torchmetrics.classification import MulticlassAccuracy
+
+from attention_zoo import MixerFactory, Outputs
+from attention_zoo.errors import InputError
+from attention_zoo.models import build_model
+from attention_zoo.seeding import run_seed, seeded
+from tasks.base import Task
+
+MIXING_SALT = 2
+"""Sets the seeds of mixing apart from those of steps and samples."""
+
+
+@dataclass
+class Mixing:
+    """Mixup and cutmix of training images, by timm.
+
+    Args:
+        mixup_alpha: mixup's Beta parameter, 0 is off.
+        cutmix_alpha: cutmix's Beta parameter, 0 is off.
+        prob: probability that a batch (or sample) is mixed.
+        switch_prob: probability of cutmix where both are on.
+        mode: draw per batch, per pair of samples or per sample.
+    """
+
+    mixup_alpha: float = 0.8
+    cutmix_alpha: float = 1.0
+    prob: float = 1.0
+    switch_prob: float = 0.5
+    mode: Literal["batch", "pair", "elem"] = "batch"
+
+
+class Classification(Task):
+    """Cross-entropy training and top-1/top-5 evaluation of a timm model with a mixer of the zoo.
+
+    Batches are dictionaries: ``image`` (B, 3, H, W) float, ``label`` (B,) int64 and ``index`` (B,) int64, the place of
+    the sample in its split; -1 marks a duplicate that pads a process and counts nowhere.
+
+    Args:
+        model: a name of ``timm.list_models()``.
+        num_classes: outputs; the command line takes it from the data.
+        image_size: height and width; the command line takes it from the data.
+        mixer: token mixer of all attention layers; None keeps timm's own.
+        layer_mixers: mixers of some layers, by ``"3"``, ``"0-3"``, ``"last"``, ``"last-4"``; the others have ``mixer``.
+        pretrained: start from timm's released weights.
+        model_args: further arguments of the timm model, e.g. ``patch_size``.
+        label_smoothing: of the training loss; evaluation losses have none.
+        mixing: mixup and cutmix; None is off.
+        **task: see `Task`.
+    """
+
+    def __init__(
+        self,
+        model: str = "vit_tiny_patch16_224",
+        num_classes: int = 1000,
+        image_size: tuple[int, int] | None = None,
+        *,
+        mixer: MixerFactory | None = None,
+        layer_mixers: dict[str, MixerFactory] | None = None,
+        pretrained: bool = False,
+        model_args: dict[str, Any] | None = None,
+        label_smoothing: float = 0.1,
+        mixing: Mixing | None = None,
+        **task: Any,
+    ) -> None:
+        super().__init__(**task)
+        if not 0 <= label_smoothing < 1:
+            raise InputError(f"label_smoothing={label_smoothing} must be in [0, 1)")
+        self.model = build_model(
+            model,
+            num_classes=num_classes,
+            image_size=image_size,
+            mixer=mixer,
+            layer_mixers=layer_mixers,
+            pretrained=pretrained,
+            model_args=model_args,
+        )
+        self.num_classes, self.label_smoothing = num_classes, label_smoothing
+        self.mixing = _mixup(mixing, num_classes, label_smoothing) if mixing else None
+        self.val_metrics = classification_metrics(num_classes)
+        self.test_metrics = classification_metrics(num_classes)
+
+    def forward(self, image: Tensor) -> Tensor | Outputs:
+        """Logits (B, num_classes) of images (B, 3, H, W); in training perhaps `Outputs`."""
+        return self.model(image)
+
+    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
+        """The training loss of one batch."""
+        image, target = self.mix(batch["image"], batch["label"], batch_idx)
+        outputs = self(image)
+        outputs = outputs if isinstance(outputs, Outputs) else Outputs(outputs)
+        smoothing = 0.0 if self.mixing else self.label_smoothing  # mixing smooths its targets itself
+        losses = [
+            F.cross_entropy(logits.float(), target, label_smoothing=smoothing)
+            for logits in (outputs.logits, *outputs.extra_logits)
+        ]
+        loss = torch.stack(losses).mean() + outputs.aux_loss
+        self.log("train/loss", loss, on_step=True, on_epoch=True, prog_bar=True, batch_size=len(image), sync_dist=True)
+        return loss
+
+    def mix(self, image: Tensor, label: Tensor, batch_idx: int) -> tuple[Tensor, Tensor]:
+        """Images and targets after mixup or cutmix, drawn from run, epoch, batch and process."""
+        if self.mixing is None:
+            return image, label
+        if len(image) % 2:
+            raise InputError(f"mixup and cutmix pair the samples of a batch: batch_size={len(image)} must be even")
+        with seeded(run_seed(), MIXING_SALT, self.current_epoch, batch_idx, self.global_rank):
+            return self.mixing(image.clone(), label)
+
+    def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
+        """Count one validation batch."""
+        self._evaluate(batch, self.val_metrics)
+
+    def test_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
+        """Count one test batch."""
+        self._evaluate(batch, self.test_metrics)
+
+    def predict_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
+        """Class probabilities (B, num_classes)."""
+        return self(batch["image"]).float().softmax(-1)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log what was counted, over all processes."""
+        self._log_metrics("val", self.val_metrics)
+
+    def on_test_epoch_end(self) -> None:
+        """Log what was counted, over all processes."""
+        self._log_metrics("test", self.test_metrics)
+
+    def _evaluate(self, batch: dict[str, Tensor], metrics: nn.ModuleDict) -> None:
+        logits = self(batch["image"]).float()
+        counted = batch["index"] >= 0
+        logits, label = logits[counted], batch["label"][counted]
+        if not len(label):
+            return
+        for name, metric in metrics.items():
+            if name == "loss":
+                metric.update(F.cross_entropy(logits.double(), label, reduction="none"))
+            else:
+                metric.update(logits, label)
+
+    def _log_metrics(self, stage: str, metrics: nn.ModuleDict) -> None:
+        for name, metric in metrics.items():
+            self.log(f"{stage}/{name}", metric, prog_bar=name == "accuracy")
+
+
+def classification_metrics(num_classes: int) -> nn.ModuleDict:
+    """Mean loss, top-1 and (from five classes on) top-5 accuracy, all over samples."""
+    metrics = {
+        "loss": MeanMetric().set_dtype(torch.float64),
+        "accuracy": MulticlassAccuracy(num_classes, average="micro"),
+    }
+    if num_classes >= 5:
+        metrics["accuracy_top5"] = MulticlassAccuracy(num_classes, top_k=5, average="micro")
+    return nn.ModuleDict(metrics)
+
+
+def _mixup(mixing: Mixing, num_classes: int, label_smoothing: float) -> Mixup:
+    if mixing.mixup_alpha <= 0 and mixing.cutmix_alpha <= 0:
+        raise InputError("mixing: give mixup_alpha or cutmix_alpha above 0, or leave mixing out")
+    return Mixup(**asdict(mixing), num_classes=num_classes, label_smoothing=label_smoothing)

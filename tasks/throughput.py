@@ -1,0 +1,81 @@
+"""Images per second of each stage, in the logs beside the quality."""
+
+import time
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import Callback
+
+
+class Throughput(Callback):
+    """Logs ``<stage>/images_per_second`` of every epoch, all processes together, data loading included.
+
+    An epoch's clock runs from its start to the end of its last batch, so that validation within a training epoch
+    does not count. On the first epoch it includes what the first batch sets up.
+    """
+
+    def __init__(self) -> None:
+        self._started: dict[str, float] = {}
+        self._ended: dict[str, float] = {}
+        self._images: dict[str, int] = {}
+
+    def start(self, stage: str) -> None:
+        """Begin to count ``stage`` afresh."""
+        self._started[stage] = self._ended[stage] = time.perf_counter()
+        self._images[stage] = 0
+
+    def count(self, stage: str, batch: dict[str, Any]) -> None:
+        """Add the images of one batch; those that only pad a process do not count."""
+        self._images[stage] += int((batch["index"] >= 0).sum())
+        self._ended[stage] = time.perf_counter()
+
+    def log(self, stage: str, module: L.LightningModule) -> None:
+        """Log the rate of the epoch that ends."""
+        if module.device.type == "cuda":
+            torch.cuda.synchronize(module.device)
+        seconds = max(self._ended[stage] - self._started[stage], 1e-9)
+        rate = self._images[stage] / seconds
+        module.log(f"{stage}/images_per_second", rate, sync_dist=True, reduce_fx="sum")
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Start the clock."""
+        self.start("train")
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, *_: Any
+    ) -> None:
+        """Count the batch."""
+        self.count("train", batch)
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Log the rate."""
+        self.log("train", pl_module)
+
+    def on_validation_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Start the clock."""
+        self.start("val")
+
+    def on_validation_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, *_: Any
+    ) -> None:
+        """Count the batch."""
+        self.count("val", batch)
+
+    def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Log the rate."""
+        self.log("val", pl_module)
+
+    def on_test_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Start the clock."""
+        self.start("test")
+
+    def on_test_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, *_: Any
+    ) -> None:
+        """Count the batch."""
+        self.count("test", batch)
+
+    def on_test_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Log the rate."""
+        self.log("test", pl_module)
