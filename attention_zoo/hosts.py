@@ -1,5 +1,6 @@
 """Mixers in models: as timm's ``attn_layer``, and swapped into a model that exists."""
 
+import copyreg
 import inspect
 from collections.abc import Mapping
 from functools import partial
@@ -28,17 +29,26 @@ def attn_layer(
     Raises:
         InputError: unknown mixer or argument.
     """
-    factory = _factory(mixer, options)
-    place = {"grid": grid, "num_prefix_tokens": num_prefix_tokens}
+    host = {"grid": grid, "num_prefix_tokens": num_prefix_tokens}
+    return _layer(getattr(mixer, "__name__", str(mixer)), _factory(mixer, options), host)
 
-    class MixerLayer:
-        """Calling it builds the mixer itself, so no class made here ends up in a model."""
 
-        def __new__(cls, dim: int, num_heads: int = 8, **host: Any) -> SelfMixer:
-            return factory(dim=dim, num_heads=num_heads, **place, **host)
+class _Layer(type):
+    """Type of the classes that `attn_layer` makes: calling such a class builds the mixer itself, not an instance."""
 
-    MixerLayer.__name__ = MixerLayer.__qualname__ = getattr(mixer, "__name__", str(mixer))
-    return MixerLayer
+    def __call__(cls, dim: int, num_heads: int = 8, **host: Any) -> SelfMixer:
+        return cls.factory(dim=dim, num_heads=num_heads, **cls.host, **host)
+
+
+def _layer(name: str, factory: MixerFactory, host: dict[str, Any]) -> _Layer:
+    return _Layer(name, (), {"factory": staticmethod(factory), "host": host})
+
+
+def _pickle_layer(layer: _Layer) -> tuple[Any, ...]:
+    return _layer, (layer.__name__, layer.factory, layer.host)
+
+
+copyreg.pickle(_Layer, _pickle_layer)  # timm keeps the class among a model's arguments, and models are pickled whole
 
 
 def swap_mixers(

@@ -30,7 +30,7 @@ class Throughput(Callback):
         self._images[stage] += int((batch["index"] >= 0).sum())
         self._ended[stage] = time.perf_counter()
 
-    def log(self, stage: str, module: L.LightningModule) -> None:
+    def finish(self, stage: str, module: L.LightningModule) -> None:
         """Log the rate of the epoch that ends."""
         if module.device.type == "cuda":
             torch.cuda.synchronize(module.device)
@@ -50,7 +50,7 @@ class Throughput(Callback):
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Log the rate."""
-        self.log("train", pl_module)
+        self.finish("train", pl_module)
 
     def on_validation_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Start the clock."""
@@ -64,7 +64,7 @@ class Throughput(Callback):
 
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Log the rate."""
-        self.log("val", pl_module)
+        self.finish("val", pl_module)
 
     def on_test_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Start the clock."""
@@ -78,4 +78,4 @@ class Throughput(Callback):
 
     def on_test_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Log the rate."""
-        self.log("test", pl_module)
+        self.finish("test", pl_module)

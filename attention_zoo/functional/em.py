@@ -72,7 +72,7 @@ def adapt_keys(
     Raises:
         InputError: a negative precision or number of iterations, or an unknown anchor.
     """
-    check_adaptation(alpha, prior_precision, iterations, anchor)
+    _check_adaptation(alpha, prior_precision, iterations, anchor)
     initial = k
     for _ in range(iterations):
         log_bias = torch.zeros_like(k[..., :1]) if magnitude_prior else _log_bias(k)  # over alpha, (B, H, M, 1)
@@ -87,7 +87,7 @@ def adapt_keys(
     return k
 
 
-def check_adaptation(alpha: float, prior_precision: float, iterations: int, anchor: str) -> None:
+def _check_adaptation(alpha: float, prior_precision: float, iterations: int, anchor: str) -> None:
     """Raise an InputError that names the argument of `adapt_keys` that does not fit."""
     if not alpha > 0:
         raise InputError(f"alpha={alpha} must be above 0")

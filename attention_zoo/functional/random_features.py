@@ -17,7 +17,10 @@ def orthogonal_directions(
     """Directions w (num_heads, dim, num_features): Gaussian in length, orthogonal within each block of ``dim``."""
     blocks = math.ceil(num_features / dim)
     gaussian = torch.randn(num_heads, blocks, dim, dim, device=device)
-    orthonormal = torch.linalg.qr(gaussian).Q.transpose(1, 2).flatten(2)[..., :num_features]
+    basis, triangle = torch.linalg.qr(gaussian)
+    # Householder's QR prefers signs; without those of the diagonal the directions would not average to zero
+    basis = basis * triangle.diagonal(dim1=-2, dim2=-1).sign()[..., None, :]
+    orthonormal = basis.transpose(1, 2).flatten(2)[..., :num_features]
     lengths = torch.randn(num_heads, num_features, dim, device=device).norm(dim=-1)
     return orthonormal * lengths[:, None]
 

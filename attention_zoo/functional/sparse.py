@@ -66,12 +66,12 @@ def mean_code_jacobian(
     return jacobian.mean(-3)
 
 
-def largest_eigenvalue(gram: Tensor, iterations: int = 10) -> Tensor:
+def largest_eigenvalue(gram: Tensor, iterations: int = 8) -> Tensor:
     """An upper bound, tight after a few power iterations, of the largest eigenvalue of each ``gram`` (..., M, M).
 
     For a matrix without negative entries max_i (G x)_i / x_i bounds the largest eigenvalue for every positive x
-    (Collatz-Wielandt), so a step of its inverse never overshoots. No gradient: the step size is no part of the
-    objective.
+    (Collatz-Wielandt), so a step of its inverse never overshoots. The gradient is that of the eigenvalue, x x^T for
+    its unit eigenvector x.
 
     Args:
         gram: symmetric, no negative entries, positive diagonal.
@@ -85,5 +85,6 @@ def largest_eigenvalue(gram: Tensor, iterations: int = 10) -> Tensor:
         for _ in range(iterations):
             previous, x = x, gram @ x
             bound = (x / previous).amax(-2, keepdim=True)
-            x = x / x.amax(-2, keepdim=True)
-    return bound
+            x = x / torch.linalg.vector_norm(x, dim=-2, keepdim=True)
+    rayleigh = x.mT @ gram @ x
+    return bound + rayleigh - rayleigh.detach()

@@ -11,8 +11,7 @@ from typing import Literal, Unpack
 import torch
 from torch import Tensor
 
-from attention_zoo.errors import InputError
-from attention_zoo.functional.em import adapt_keys, check_adaptation, infer_values
+from attention_zoo.functional.em import adapt_keys, infer_values
 from attention_zoo.interface import HostOptions, SelfMixer
 from attention_zoo.registry import register
 
@@ -55,10 +54,10 @@ class Probabilistic(SelfMixer):
         super().__init__(dim, num_heads, **host)
         self.refuse_dropout()
         self.alpha = self.head_dim**-0.5 if alpha is None else alpha
-        try:
-            check_adaptation(self.alpha, key_prior_precision, key_adaptation, anchor)
-        except InputError as error:
-            raise InputError(f"Probabilistic: key adaptation: {error}") from None
+        self.check(self.alpha > 0, f"alpha={alpha} must be above 0")
+        self.check(key_adaptation >= 0, f"key_adaptation={key_adaptation} must not be negative")
+        self.check(key_prior_precision >= 0, f"key_prior_precision={key_prior_precision} must not be negative")
+        self.check(anchor in ("current", "initial"), f"anchor={anchor!r} must be 'current' or 'initial'")
         self.key_adaptation, self.key_prior_precision, self.anchor = key_adaptation, key_prior_precision, anchor
         self.magnitude_prior = magnitude_prior
 

@@ -1,0 +1,276 @@
+"""Every registered self-mixer, by being registered."""
+
+import copy
+import pickle
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.testing import assert_close
+
+import attention_zoo as az
+from tests.reference import naive
+
+SELF = az.list_mixers("self")
+DIM, HEADS = 12, 2
+ACTIVE = {"Probabilistic": {"key_adaptation": 2, "key_prior_precision": 0.1}}
+"""Options that switch on what a mixer leaves off by default."""
+
+
+def build(name, dtype=torch.float64, seed=0, **options):
+    torch.manual_seed(seed)
+    return az.create_mixer(name, DIM, HEADS, dtype=dtype, **options).eval()
+
+
+def tokens(n=9, batch=2, dtype=torch.float64, seed=1):
+    return torch.randn(batch, n, DIM, dtype=dtype, generator=torch.Generator().manual_seed(seed))
+
+
+VARIANTS = [(name, {}) for name in SELF] + list(ACTIVE.items())
+IDS = [name + ("-active" if options else "") for name, options in VARIANTS]
+every = pytest.mark.parametrize(("name", "options"), VARIANTS, ids=IDS)
+
+
+@every
+class TestEveryMixer:
+    def test_keeps_the_shape_for_any_number_of_tokens(self, name, options):
+        mixer = build(name, **options)
+        for n in (1, 7, 63):
+            assert mixer(tokens(n)).shape == (2, n, DIM)
+
+    def test_odd_grid_and_prefix_tokens(self, name, options):
+        mixer = build(name, grid=(3, 5), num_prefix_tokens=2, **options)
+        assert mixer(tokens(17)).shape == (2, 17, DIM)
+
+    def test_empty_batch(self, name, options):
+        assert build(name, **options)(tokens(batch=0)).shape == (0, 9, DIM)
+
+    def test_samples_do_not_meet(self, name, options):
+        mixer, x = build(name, **options), tokens(batch=3)
+        assert_close(mixer(x)[1:2], mixer(x[1:2]))
+
+    def test_permuting_tokens_permutes_the_output(self, name, options):
+        mixer, x, order = build(name, **options), tokens(), torch.randperm(9)
+        assert_close(mixer(x)[:, order], mixer(x[:, order]))
+
+    def test_gradients(self, name, options):
+        x = tokens(4, batch=1).requires_grad_()
+        assert torch.autograd.gradcheck(build(name, **options), (x,))
+
+    def test_every_parameter_gets_a_gradient(self, name, options):
+        mixer = build(name, qkv_bias=True, **options).train()
+        mixer(tokens()).square().sum().backward()
+        for parameter_name, parameter in mixer.named_parameters():
+            assert parameter.grad is not None and parameter.grad.abs().sum() > 0, parameter_name
+
+    def test_float32_agrees_with_float64(self, name, options):
+        double, single = build(name, **options), build(name, torch.float32, **options)
+        single.load_state_dict(double.state_dict())
+        assert_close(single(tokens().float()), double(tokens()).float(), rtol=1e-4, atol=1e-4)
+
+    def test_bfloat16_autocast(self, name, options):
+        mixer = build(name, torch.float32, **options)
+        x = tokens(16, dtype=torch.float32).requires_grad_()
+        with torch.autocast("cpu", torch.bfloat16):
+            out = mixer(x)
+        out.float().square().sum().backward()
+        assert out.dtype == torch.bfloat16
+        assert x.grad.isfinite().all()
+        assert_close(out.float(), mixer(x), rtol=0.1, atol=0.1)
+
+    def test_compiles_as_one_graph(self, name, options):
+        mixer, x = build(name, torch.float32, **options), tokens(dtype=torch.float32)
+        compiled = torch.compile(mixer, fullgraph=True, backend="aot_eager")
+        assert_close(compiled(x), mixer(x))
+
+    def test_state_copies_and_pickles(self, name, options):
+        mixer, x = build(name, **options), tokens()
+        other = build(name, seed=5, **options)
+        other.load_state_dict(mixer.state_dict())
+        for twin in (other, copy.deepcopy(mixer), pickle.loads(pickle.dumps(mixer))):
+            assert_close(twin(x), mixer(x), rtol=0, atol=0)
+
+    def test_attention_map_is_the_derivative_by_the_values(self, name, options):
+        mixer, x = build(name, **options), tokens(6)
+        weights = mixer.attention_map(x)
+        assert weights.shape == (2, HEADS, 6, 6)
+        assert_close(weights, az.SelfMixer.map_weights(mixer, *mixer.project(x)))
+
+    def test_top_down_signal_is_added_to_the_values(self, name, options):
+        mixer, x = build(name, qkv_bias=True, **options), tokens()
+        signal = tokens(seed=2)
+        q, k, v = mixer.project(x)
+        weight = mixer.qkv.weight[-DIM:]
+        shifted = v + (signal @ weight.T).unflatten(-1, (HEADS, -1)).transpose(1, 2)
+        expected = mixer.proj(mixer.mix(q, k, shifted).transpose(1, 2).flatten(2))
+        assert_close(mixer(x, top_down=signal), expected)
+        assert_close(mixer(x, top_down=torch.zeros_like(x)), mixer(x))
+
+    def test_norms(self, name, options):
+        mixer = build(name, qk_norm=True, scale_norm=True, **options)
+        assert mixer(3 * tokens()).isfinite().all()
+        mixer.train()(tokens()).square().sum().backward()
+        unused = [n for n, p in mixer.named_parameters() if p.grad is None]
+        assert not unused
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    name=st.sampled_from(SELF),
+    n=st.integers(1, 20),
+    batch=st.integers(1, 3),
+    num_heads=st.integers(1, 3),
+    head_dim=st.integers(1, 9),
+)
+def test_any_shape(name, n, batch, num_heads, head_dim):
+    mixer = az.create_mixer(name, num_heads * head_dim, num_heads)
+    out = mixer(torch.randn(batch, n, num_heads * head_dim))
+    assert out.shape == (batch, n, num_heads * head_dim)
+    assert out.isfinite().all()
+
+
+class TestNaiveTwins:
+    def compare(self, name, twin, **options):
+        mixer, x = build(name, **options), tokens().requires_grad_()
+        parameters = [p for p in mixer.parameters() if p is not mixer.proj.weight and p is not mixer.proj.bias]
+        probe = torch.randn(2, HEADS, 9, DIM // HEADS, dtype=torch.float64)
+        results = []
+        for reading in (mixer.mix, lambda q, k, v: twin(mixer, q, k, v)):
+            out = reading(*mixer.project(x))
+            results.append((out, torch.autograd.grad((out * probe).sum(), [x, *parameters])))
+        assert_close(*results, rtol=1e-10, atol=1e-10)
+
+    def test_dot_product(self):
+        self.compare("DotProduct", lambda m, q, k, v: naive.dot_product(q, k, v))
+
+    def test_performer(self):
+        self.compare("Performer", lambda m, q, k, v: naive.performer(q, k, v, m.rand_matrix))
+
+    @pytest.mark.parametrize("magnitude_prior", [True, False])
+    @pytest.mark.parametrize("iterations", [0, 2])
+    def test_probabilistic(self, magnitude_prior, iterations):
+        def twin(m, q, k, v):
+            k = naive.adapt_keys(q, k, m.alpha, 0.2, iterations, "initial", magnitude_prior)
+            return naive.responsibilities(q, k, m.alpha, magnitude_prior) @ v
+
+        options = {"key_adaptation": iterations, "key_prior_precision": 0.2, "anchor": "initial"}
+        self.compare("Probabilistic", twin, magnitude_prior=magnitude_prior, **options)
+
+    @pytest.mark.parametrize(("steps", "lam"), [(0, 0.0), (1, 0.3), (4, 0.3)])
+    def test_vars_d(self, steps, lam, monkeypatch):
+        # the twin's largest singular value is exact, so the bound has to be too
+        exact = lambda gram: torch.linalg.matrix_norm(gram, 2)[..., None, None].detach()  # noqa: E731
+        monkeypatch.setattr("attention_zoo.mixers.vars_d.largest_eigenvalue", exact)
+
+        def twin(m, q, k, v):
+            out = naive.vars_d(q, v, m.rand_matrix, m.gamma, m.w1, m.w2, lam, steps)
+            return out + 0 * (m.gamma.sum() + m.w1.sum() + m.w2.sum())
+
+        if steps == 0:
+            mixer, x = build("VarsD", steps=0, lam=0.0), tokens()
+            q, k, v = mixer.project(x)
+            assert_close(mixer.mix(q, k, v), twin(mixer, q, k, v))
+        else:
+            self.compare("VarsD", twin, steps=steps, lam=lam)
+
+
+class TestIdentities:
+    def test_probabilistic_without_adaptation_is_dot_product(self):
+        probabilistic, dot_product = build("Probabilistic"), build("DotProduct")
+        probabilistic.load_state_dict(dot_product.state_dict())
+        assert_close(probabilistic(tokens()), dot_product(tokens()))
+
+    def test_key_adaptation_changes_the_output(self):
+        plain, adapted = build("Probabilistic"), build("Probabilistic", key_adaptation=1)
+        assert (plain(3 * tokens()) - adapted(3 * tokens())).abs().max() > 1e-3
+
+    def test_vars_with_no_steps_is_linear_attention(self):
+        mixer = build("VarsD", steps=0, lam=0.0)
+        q, k, v = mixer.project(tokens())
+        atoms, inverse_length = mixer.atoms(q)
+        unit = atoms * inverse_length.mT
+        assert_close(mixer.mix(q, k, v), unit @ unit.mT @ v)
+
+    def test_atoms_have_unit_length(self):
+        mixer = build("VarsD")
+        atoms, inverse_length = mixer.atoms(mixer.project(tokens())[0])
+        assert_close((atoms * inverse_length.mT).norm(dim=-2), torch.ones(2, HEADS, 12, dtype=torch.float64))
+
+    def test_strong_sparsity_silences_vars(self):
+        mixer = build("VarsD", lam=1e6)
+        q, k, v = mixer.project(tokens())
+        assert mixer.mix(q, k, v).abs().max() == 0
+
+    def test_performer_with_many_features_approaches_dot_product(self):
+        torch.manual_seed(0)
+        performer, dot_product = build("Performer", feature_ratio=5000), build("DotProduct")
+        performer.load_state_dict(dot_product.state_dict(), strict=False)
+        assert_close(performer(tokens() / 2), dot_product(tokens() / 2), rtol=0, atol=0.005)
+
+
+class TestRefusals:
+    @pytest.mark.parametrize("name", [name for name in SELF if name != "DotProduct"])
+    def test_attention_dropout_and_masks(self, name):
+        with pytest.raises(az.InputError, match=f"{name}.*attn_drop"):
+            az.create_mixer(name, DIM, HEADS, attn_drop=0.1)
+        with pytest.raises(az.InputError, match=f"{name}.*attn_mask"):
+            build(name)(tokens(), attn_mask=torch.ones(9, 9, dtype=torch.bool))
+
+    def test_dot_product_takes_masks(self):
+        x = tokens()
+        mixer = build("DotProduct")
+        mask = torch.ones(9, 9, dtype=torch.bool).tril()
+        assert_close(mixer(x, attn_mask=mask), mixer(x, is_causal=True))
+        assert_close(mixer(x, is_causal=True)[:, :4], mixer(x[:, :4], is_causal=True))
+
+    @pytest.mark.parametrize("name", SELF)
+    @pytest.mark.parametrize(
+        ("arguments", "named"),
+        [
+            ({"dim": 10, "num_heads": 3}, "num_heads=3"),
+            ({"dim": 0}, "dim=0"),
+            ({"num_prefix_tokens": -1}, "num_prefix_tokens"),
+            ({"grid": (0, 3)}, "grid"),
+            ({"attn_drop": 1.5}, "attn_drop"),
+            ({"proj_drop": -0.1}, "proj_drop"),
+        ],
+    )
+    def test_numbers_that_do_not_fit(self, name, arguments, named):
+        with pytest.raises(az.InputError, match=f"{name}.*{named}"):
+            az.create_mixer(name, **{"dim": DIM, "num_heads": HEADS, **arguments})
+
+    @pytest.mark.parametrize(
+        ("name", "option", "value"),
+        [
+            ("VarsD", "steps", -1),
+            ("VarsD", "lam", -0.1),
+            ("VarsD", "feature_ratio", 0.0),
+            ("Performer", "feature_ratio", 0.0),
+            ("Probabilistic", "key_adaptation", -1),
+            ("Probabilistic", "key_prior_precision", -1.0),
+            ("Probabilistic", "alpha", 0.0),
+            ("Probabilistic", "anchor", "first"),
+        ],
+    )
+    def test_options_that_do_not_fit(self, name, option, value):
+        with pytest.raises(az.InputError, match=f"{name}.*{option}"):
+            az.create_mixer(name, DIM, HEADS, **{option: value})
+
+    @pytest.mark.parametrize("name", SELF)
+    def test_tokens_of_another_width(self, name):
+        with pytest.raises(az.InputError, match=rf"{name}.*\(2, 9, 13\)"):
+            build(name)(torch.zeros(2, 9, 13, dtype=torch.float64))
+
+    def test_grid(self):
+        class Positional(az.SelfMixer):
+            def mix(self, q, k, v):
+                return v
+
+        mixer = Positional(DIM, HEADS, num_prefix_tokens=1)
+        assert mixer.spatial_shape(10) == (3, 3)
+        with pytest.raises(az.InputError, match="grid=.height, width."):
+            mixer.spatial_shape(9)
+        assert Positional(DIM, HEADS, grid=(2, 5)).spatial_shape(10) == (2, 5)
+        with pytest.raises(az.InputError, match=r"grid=\(2, 5\)"):
+            Positional(DIM, HEADS, grid=(2, 5)).spatial_shape(11)

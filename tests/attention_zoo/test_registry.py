@@ -1,0 +1,102 @@
+import ast
+from pathlib import Path
+
+import pytest
+
+import attention_zoo as az
+from attention_zoo import registry
+
+ROOT = Path(az.__file__).parents[1]
+
+
+def test_lists_by_kind():
+    assert {"DotProduct", "Performer", "Probabilistic", "VarsD"} <= set(az.list_mixers("self"))
+    assert az.list_mixers() == sorted(az.list_mixers("self") + az.list_mixers("cross"))
+    with pytest.raises(az.InputError, match="kind of mixer 'both'.*cross, self"):
+        az.list_mixers("both")
+
+
+@pytest.mark.parametrize("name", az.list_mixers())
+def test_info_is_complete(name):
+    info = az.mixer_info(name)
+    assert info.name == name
+    assert all((info.reading, info.paper, info.equation, info.complexity))
+    for option in info.options:
+        assert option.type and option.name not in az.HostOptions.__annotations__
+
+
+def test_options_are_those_of_the_reading():
+    assert [o.name for o in az.mixer_info("VarsD").options] == ["steps", "lam", "feature_ratio"]
+    assert az.mixer_info("VarsD").options[0] == registry.Option("steps", "int", 3)
+    assert az.mixer_info("DotProduct").options == ()
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: az.create_mixer("VarD", 12), "unknown mixer 'VarD'; did you mean 'VarsD'. choose from: .*DotProduct"),
+        (lambda: az.create_mixer("varsd", 12), "did you mean 'VarsD'"),
+        (lambda: az.create_mixer("VarsD", 12, 2, stepz=3), "VarsD 'stepz'; did you mean 'steps'.*lam"),
+        (lambda: az.mixer_info("Nope"), "unknown mixer 'Nope'"),
+        (lambda: az.attn_layer("VarsD", lamda=0.1), "'lamda'; did you mean 'lam'"),
+        (lambda: az.register(int), "SelfMixer and CrossMixer"),
+    ],
+)
+def test_errors_name_the_choices(call, message):
+    with pytest.raises(az.InputError, match=message):
+        call()
+
+
+class Identity(az.SelfMixer):
+    reading, paper, equation, complexity = "none", "none", "v", "N"
+
+    def __init__(self, dim, num_heads=8, *, gain: float = 1.0, **host):
+        super().__init__(dim, num_heads, **host)
+        self.gain = gain
+
+    def mix(self, q, k, v):
+        return self.gain * v
+
+
+class TestRegister:
+    @pytest.fixture(autouse=True)
+    def own_registry(self, monkeypatch):
+        mixers = dict(registry.MIXERS)
+        monkeypatch.setattr(registry, "_MIXERS", mixers)
+        monkeypatch.setattr(registry, "MIXERS", mixers)
+
+    def test_a_new_mixer_is_known_by_its_name(self):
+        assert az.register(Identity) is Identity
+        assert "Identity" in az.list_mixers("self")
+        assert az.create_mixer("Identity", 12, 2, gain=2.0).gain == 2.0
+
+    def test_a_name_is_taken_once(self):
+        az.register(Identity)
+        with pytest.raises(az.InputError, match="'Identity' is registered already"):
+            az.register(Identity)
+
+    def test_a_mixer_says_where_it_comes_from(self):
+        class Bare(az.SelfMixer):
+            def mix(self, q, k, v):
+                return v
+
+        with pytest.raises(az.InputError, match="'Bare' must state.*reading, paper, equation, complexity"):
+            az.register(Bare)
+
+
+def test_host_options_are_the_arguments_of_every_mixer():
+    assert list(az.HostOptions.__annotations__) == registry._host_parameters(az.MIXERS["DotProduct"])
+
+
+@pytest.mark.parametrize(
+    ("package", "forbidden"),
+    [("attention_zoo", {"tasks", "datamodules"}), ("tasks", {"datamodules"}), ("datamodules", {"tasks"})],
+)
+def test_imports_point_one_way(package, forbidden):
+    for file in (ROOT / package).rglob("*.py"):
+        if (ROOT / "attention_zoo" / "cli") in file.parents:
+            continue
+        for node in ast.walk(ast.parse(file.read_text())):
+            names = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            assert not {name.partition(".")[0] for name in names} & forbidden, file
