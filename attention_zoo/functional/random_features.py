@@ -27,17 +27,23 @@ def orthogonal_directions(
 
 def log_features(x: Tensor, directions: Tensor) -> Tensor:
     """Logarithms of the features: x (B, H, N, D), directions (H, D, M) -> (B, H, N, M)."""
-    squared = x.square().sum(-1, keepdim=True)
-    return x @ directions - squared / 2 - math.log(directions.shape[-1]) / 2
+    shift = x.square().sum(-1, keepdim=True) / 2 + math.log(directions.shape[-1]) / 2
+    return (x @ directions).sub_(shift)  # in place: these are the largest tensors, and no backward pass needs them
 
 
-def kernel_factors(log_q: Tensor, log_k: Tensor) -> tuple[Tensor, Tensor]:
-    """Factors (B, H, N, M) of the row-normalised kernel, from the log features of queries and keys.
+def kernel_factors(q: Tensor, k: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
+    """Factors f_q, f_k (B, H, N, M) of the row-normalised kernel: f_q f_k^T over its row sums is the attention.
 
-    Row i of ``f_q f_k^T`` over its sum is the softmax approximated by the features. Each feature is scaled by its
-    largest key and each query by its largest feature, which cancels in the quotient: nothing overflows, and every
-    row sum is at least one.
+    Each feature is scaled by its largest key and each query by its largest feature; both cancel in the quotient, as
+    |q|^2 does. Nothing overflows, and every row sum is at least one.
+
+    Args:
+        q: queries (B, H, N, D).
+        k: keys (B, H, N, D).
+        directions: (H, D, M).
     """
-    peak = log_k.detach().amax(-2, keepdim=True)
-    log_q = log_q + peak
-    return (log_q - log_q.detach().amax(-1, keepdim=True)).exp(), (log_k - peak).exp()
+    log_k = log_features(k, directions)
+    peak = log_k.detach().amax(-2, keepdim=True)  # (B, H, 1, M)
+    log_q = (q @ directions).add_(peak)
+    highest = log_q.detach().amax(-1, keepdim=True)  # (B, H, N, 1)
+    return log_q.sub_(highest).exp_(), log_k.sub_(peak).exp_()

@@ -74,7 +74,7 @@ class VarsD(SelfMixer):
         """Atoms (B, H, N, M), each up to its length, and one over that length (B, H, M, 1)."""
         directions = self.rand_matrix.to(torch.promote_types(self.rand_matrix.dtype, torch.float32))
         log_atoms = log_features(q.to(directions.dtype) * self.head_dim**-0.25, directions)
-        atoms = (log_atoms - log_atoms.detach().amax(-2, keepdim=True)).exp()
+        atoms = log_atoms.sub_(log_atoms.detach().amax(-2, keepdim=True)).exp_()
         return atoms, atoms.square().sum(-2)[..., None].rsqrt()
 
     def problem(self, atoms: Tensor, inverse_length: Tensor, v: Tensor) -> dict[str, Any]:
