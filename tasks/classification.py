@@ -84,7 +84,9 @@ class Classification(Task):
             pretrained=pretrained,
             model_args=model_args,
         )
-        self.num_classes, self.label_smoothing = num_classes, label_smoothing
+        self.label_smoothing = label_smoothing
+        if image_size is not None:
+            self.example_input_array = torch.zeros(1, 3, *image_size)  # for sizes and FLOPs in Lightning's summary
         self.mixing = _mixup(mixing, num_classes, label_smoothing) if mixing else None
         self.val_metrics = classification_metrics(num_classes)
         self.test_metrics = classification_metrics(num_classes)

@@ -1,0 +1,185 @@
+"""What the command line adds to every run: its config, a log of its metrics, its predictions."""
+
+import csv
+import json
+import math
+import signal
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from jsonargparse import Namespace
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.cli import LightningArgumentParser, SaveConfigCallback
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_only, rank_zero_warn
+from torch import Tensor
+
+from attention_zoo.cli.checkpoint import CONFIG, Checkpoint
+from attention_zoo.cli.failure import BAD_INPUT, bad_input, debugging, fail, failed_elsewhere, other_model
+from attention_zoo.errors import InputError
+
+
+class SaveConfig(SaveConfigCallback):
+    """Keeps a fit's config in its run folder and in each of its checkpoints.
+
+    The config says what was run, not where: without the folder and the checkpoint it went on from, it starts a new
+    run of the same kind. Names of the classes are filled in, so that prediction needs no training data.
+
+    Args:
+        parser: of the command.
+        config: as parsed.
+    """
+
+    def __init__(self, parser: LightningArgumentParser, config: Namespace) -> None:
+        super().__init__(parser, config, save_to_log_dir=False)
+        self.text = ""
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Resolve the config, once the data are there."""
+        config = self.config.clone()
+        config["ckpt_path"] = config["trainer"]["default_root_dir"] = None
+        options = (config.get("data") or {}).get("init_args") or {}
+        if "class_names" in options and options["class_names"] is None:
+            options["class_names"] = list(trainer.datamodule.class_names)
+        self.text = self.parser.dump(config, skip_unset=False)
+
+    @rank_zero_only
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Write the config, unless this run goes on from an earlier start that did."""
+        self.save_config(trainer, pl_module, "fit")
+
+    def save_config(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Write the config to the run folder."""
+        path = Path(trainer.default_root_dir) / "config.yaml"
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(self.text, encoding="utf-8")
+
+    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Put the config into the checkpoint, as text: nothing of it is unpickled."""
+        checkpoint[CONFIG] = self.text
+
+
+class MetricsLog(Callback):
+    """Appends one line of JSON to ``metrics.jsonl`` for each validation and each test.
+
+    Args:
+        folder: of the run.
+        checkpoint: what is evaluated; None during a fit.
+    """
+
+    def __init__(self, folder: Path, checkpoint: Checkpoint | None) -> None:
+        self.path, self.checkpoint = folder / "metrics.jsonl", checkpoint
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Log, but not what a sanity check measured."""
+        if not trainer.sanity_checking:
+            self.append(trainer, "validate")
+
+    def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Log."""
+        self.append(trainer, "test")
+
+    @rank_zero_only
+    def append(self, trainer: L.Trainer, stage: str) -> None:
+        """Add a line; metrics that are no numbers are null, as JSON has it."""
+        # a fit's training metrics here would be those of the epoch before
+        metrics = {
+            name: value.item() for name, value in trainer.callback_metrics.items() if not name.startswith("train/")
+        }
+        source = self.checkpoint
+        line = {
+            "stage": stage,
+            "epoch": source.epoch if source else trainer.current_epoch,
+            "step": source.step if source else trainer.global_step,
+            "checkpoint": str(source.path) if source else None,
+            "time": datetime.now(UTC).isoformat(timespec="seconds"),
+            "metrics": {name: value if math.isfinite(value) else None for name, value in metrics.items()},
+        }
+        if not sys.stdout.isatty():  # there, the progress bar shows each epoch
+            numbers = ", ".join(f"{name} {value:.4g}" for name, value in metrics.items())
+            rank_zero_info(f"epoch {line['epoch']}, step {line['step']}: {numbers}")
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
+        except OSError as error:  # an evaluation is worth its result where the run can only be read
+            rank_zero_warn(f"metrics not logged: {error}")
+
+
+class PredictionWriter(Callback):
+    """Writes the most probable classes of each image to a CSV file.
+
+    Args:
+        path: the file; must not exist.
+        top_k: classes per image, most probable first (all, if there are fewer).
+    """
+
+    def __init__(self, path: str = "predictions.csv", top_k: int = 5) -> None:
+        if Path(path).exists():
+            raise InputError(f"{path} exists; choose another file with --prediction.path")
+        if top_k < 1:
+            raise InputError(f"prediction.top_k={top_k} must be at least 1")
+        self.path, self.top_k = Path(path), top_k
+        self.rows: list[tuple[int, str, list[int], list[float]]] = []
+
+    def on_predict_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Tensor,
+        batch: dict[str, Any],
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Keep the best classes of the probabilities ``outputs`` (B, C); duplicates that pad a process count not."""
+        best = outputs.topk(min(self.top_k, outputs.shape[1]))
+        indices, classes, values = batch["index"].tolist(), best.indices.tolist(), best.values.tolist()
+        rows = zip(indices, batch["path"], classes, values, strict=True)
+        self.rows += [row for row in rows if row[0] >= 0]
+
+    def on_predict_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Write the rows of all processes, in the order of the images."""
+        parts = [self.rows]
+        if trainer.world_size > 1:
+            parts = [[] for _ in range(trainer.world_size)]
+            torch.distributed.all_gather_object(parts, self.rows)
+        if trainer.is_global_zero:
+            self.write(sorted(row for part in parts for row in part), trainer.datamodule.class_names)
+
+    def write(self, rows: list[tuple[int, str, list[int], list[float]]], names: list[str]) -> None:
+        """Write ``rows`` of (index, path, classes, probabilities)."""
+        places = range(1, 1 + max((len(row[2]) for row in rows), default=0))
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("x", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(["image", *(column for k in places for column in (f"class_{k}", f"probability_{k}"))])
+            for _, path, classes, values in rows:
+                pairs = zip(classes, values, strict=True)
+                writer.writerow([path, *(cell for k, value in pairs for cell in (names[k], f"{value:.6f}"))])
+
+
+class FailTogether(Callback):
+    """On bad input, ends all processes that Lightning launched on this machine, with one message.
+
+    Args:
+        checkpoint: what the run starts from.
+    """
+
+    def __init__(self, checkpoint: Checkpoint | None) -> None:
+        self.path = checkpoint.path if checkpoint else None
+
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        """The launching process ends the others; those would wait for it in vain."""
+        processes = getattr(trainer.strategy.launcher, "procs", [])
+        message = other_model(exception, self.path) or bad_input(exception)
+        if not processes or debugging():
+            return
+        if message is not None:
+            trainer.strategy.launcher.kill(signal.SIGKILL)
+            fail(message)
+        if failed_elsewhere(processes):
+            sys.exit(BAD_INPUT)

@@ -1,0 +1,171 @@
+"""``fit``, ``validate``, ``test`` and ``predict``: LightningCLI with our folders, checkpoints and errors."""
+
+import logging
+import os
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import jsonargparse._typehints
+import lightning as L
+from jsonargparse import Namespace
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import TensorBoardLogger
+
+import datamodules  # noqa: F401  its classes can be named
+import tasks
+from attention_zoo.cli.arguments import FROM_DATA
+from attention_zoo.cli.callbacks import FailTogether, MetricsLog, PredictionWriter, SaveConfig
+from attention_zoo.cli.checkpoint import Checkpoint
+from attention_zoo.cli.failure import PROGRAM, bad_argument, debugging, root_cause
+from attention_zoo.cli.parser import ShortErrors
+from attention_zoo.cli.runs import fresh_folder, guard_run
+from attention_zoo.errors import InputError
+
+# the seed is in every config; a line about it would stand before the one line of an error
+logging.getLogger("lightning.fabric.utilities.seed").setLevel(logging.WARNING)
+# Lightning recommends its maker's services in every run, and asks torch in a way that torch finds old
+logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(lambda record: "Tip:" not in record.getMessage())
+warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\)")
+# a run folder is only ever gone on with on purpose
+warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
+
+
+class TrainingParser(ShortErrors, LightningArgumentParser):
+    """The parser of the commands that run a Lightning trainer."""
+
+
+class ZooCLI(LightningCLI):
+    """Any task of `tasks` on any data of `datamodules`, by class name.
+
+    Args:
+        checkpoint: what ``--ckpt_path`` names; its config comes before all others, so that these win.
+    """
+
+    def __init__(self, checkpoint: Checkpoint | None) -> None:
+        self.checkpoint = checkpoint
+        start_afresh_on_another_class()
+        super().__init__(
+            tasks.Task,
+            L.LightningDataModule,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            save_config_callback=SaveConfig,
+            seed_everything_default=0,
+            parser_class=TrainingParser,
+            parser_kwargs={"prog": PROGRAM, "allow_abbrev": False},
+            auto_configure_optimizers=False,
+            load_from_checkpoint_support=False,
+        )
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """What the data know, the task is told; it alone, for links further down break saved configs."""
+        for name in FROM_DATA:
+            parser.link_arguments(f"data.{name}", f"model.init_args.{name}", apply_on="instantiate")
+
+    def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
+        # add_arguments_to_parser is not told for which command it is called
+        parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
+        if subcommand == "predict":
+            parser.add_lightning_class_args(PredictionWriter, "prediction")
+            parser.set_defaults(return_predictions=False)  # the writer keeps what is wanted of them
+        return parser
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        """Parse, and settle the run folder, also in ``sys.argv``: Lightning starts further processes with that."""
+        command, *rest = sys.argv[1:]
+        text = self.checkpoint.config_for(command) if self.checkpoint else None
+        self.config = parser.parse_args([command, *(["--config", text] if text else []), *rest])
+        trainer = self.config[command]["trainer"]
+        trainer["callbacks"] = without_repeats(trainer["callbacks"])
+        if trainer["default_root_dir"] is None and self.checkpoint and self.checkpoint.run_folder:
+            trainer["default_root_dir"] = os.path.relpath(self.checkpoint.run_folder)
+        if command != "fit":
+            return
+        if trainer["default_root_dir"] is None:
+            trainer["default_root_dir"] = str(fresh_folder(self.config[command].as_dict()))
+            sys.argv += ["--trainer.default_root_dir", trainer["default_root_dir"]]
+        guard_run(Path(trainer["default_root_dir"]), self.checkpoint)
+
+    def _parse_ckpt_path(self) -> None:
+        # Lightning would let hyper-parameters in a checkpoint win over the command line
+        pass
+
+    def instantiate_classes(self) -> None:
+        """Build data, task and trainer; what their constructors refuse is bad input."""
+        try:
+            super().instantiate_classes()
+        except Exception as error:
+            cause = root_cause(error)
+            message = bad_argument(cause)
+            if message is None or debugging():
+                raise cause from None
+            raise InputError(message) from error
+
+    def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
+        """The trainer of the config, with everything it writes in the run folder."""
+        given = self._get(self.config_init, "trainer")
+        folder = Path(given["default_root_dir"]) if given["default_root_dir"] else None
+        fitting = self.subcommand == "fit"
+        callbacks = [FailTogether(self.checkpoint)]
+        if not given["barebones"]:
+            if given["logger"] is True or (given["logger"] is None and fitting):
+                version = "" if fitting else self.subcommand
+                kwargs["logger"] = TensorBoardLogger(folder or ".", name="", version=version)
+            elif given["logger"] is None:
+                kwargs["logger"] = False
+            if folder and not given["fast_dev_run"]:
+                callbacks.append(MetricsLog(folder, None if fitting else self.checkpoint))
+            if given["enable_checkpointing"] is not False:
+                callbacks.append(last_checkpoint())
+        self.trainer_defaults["callbacks"] = callbacks
+        if not fitting:
+            self.save_config_callback = None
+        trainer = super().instantiate_trainer(**kwargs)
+        for callback in trainer.checkpoint_callbacks:
+            if folder and isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
+                callback.dirpath = os.path.realpath(folder / "checkpoints")
+        return trainer
+
+
+def last_checkpoint() -> ModelCheckpoint:
+    """Writes ``last.ckpt`` after every epoch; ``save_last`` of one with a monitor only follows its best ones."""
+    return ModelCheckpoint(
+        filename="last", every_n_epochs=1, save_on_train_epoch_end=True, enable_version_counter=False
+    )
+
+
+def without_repeats(callbacks: list[Namespace] | Namespace | None) -> list[Namespace] | Namespace | None:
+    """Each of ``callbacks`` once: a resumed run has those of its checkpoint and those that its command adds again."""
+    if not isinstance(callbacks, list):
+        return callbacks
+    return [callback for place, callback in enumerate(callbacks) if callback not in callbacks[:place]]
+
+
+def start_afresh_on_another_class() -> None:
+    """Make a change of class drop the arguments of the class before it, except for task and data.
+
+    jsonargparse keeps those that the new class accepts too, so that ``num_features`` of one mixer in a saved config
+    would silently become that of the next. It has no setting for this, hence the hold on a private function; a
+    test on the command line guards it.
+    """
+    module = jsonargparse._typehints
+    stock = module.discard_init_args_on_class_path_change
+    if getattr(stock, "afresh", False):
+        return
+
+    def discard(parser_or_action: Any, prev_val: Any, value: Any) -> None:
+        changed = prev_val and "init_args" in prev_val and prev_val["class_path"] != value["class_path"]
+        if changed and not _keeps_arguments(prev_val["class_path"]):
+            prev_val["init_args"] = Namespace()
+        stock(parser_or_action, prev_val, value)
+
+    discard.afresh = True
+    module.discard_init_args_on_class_path_change = discard
+
+
+def _keeps_arguments(class_path: str) -> bool:
+    cls = jsonargparse._typehints.import_object(class_path)
+    return isinstance(cls, type) and issubclass(cls, (L.LightningModule, L.LightningDataModule))

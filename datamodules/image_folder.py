@@ -1,0 +1,122 @@
+"""Anybody's own images, in one folder per class."""
+
+from collections.abc import Collection
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+from torchvision.transforms import v2
+
+from attention_zoo.errors import InputError
+from datamodules.base import ImageDataModule
+from datamodules.images import ImageFiles, Split, contents, read_classes, subfolders
+from datamodules.splits import stratified_split
+
+
+class ImageFolder(ImageDataModule):
+    """Images in ``train/<class>/*``, ``val/<class>/*`` and ``test/<class>/*``, or simply in ``<class>/*``.
+
+    Without those three folders, all images are split by the fractions. With them, a missing ``val`` is taken from
+    ``train`` and a missing ``test`` is an error: no image is evaluated that chose the model. The splits are stratified
+    and fixed. Links are followed, files that are no images ignored.
+
+    Args:
+        root: the folder.
+        class_names: the classes in the order of their labels; None is the names of the folders, sorted. With names,
+            ``root`` is not needed to predict, and a folder of another name is an error.
+        val_fraction: share of the images to validate on, where there is no ``val``.
+        test_fraction: share of the images to test on, where there are only class folders.
+        kwargs: the arguments of ImageDataModule.
+
+    Raises:
+        InputError: an argument is out of range.
+    """
+
+    IMAGE_SIZE = 224
+    MEAN = (0.485, 0.456, 0.406)
+    STD = (0.229, 0.224, 0.225)
+
+    def __init__(
+        self,
+        root: str,
+        class_names: list[str] | None = None,
+        val_fraction: float = 0.1,
+        test_fraction: float = 0.1,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        if min(val_fraction, test_fraction) <= 0 or val_fraction + test_fraction >= 1:
+            raise InputError("val_fraction and test_fraction must be positive and together less than 1")
+        if class_names is not None and (not class_names or len(set(class_names)) < len(class_names)):
+            raise InputError(f"class_names must be different names, at least one; got {class_names}")
+        self.root = Path(root)
+        self.given_names = class_names
+        self.val_fraction = val_fraction
+        self.test_fraction = test_fraction
+
+    @cached_property
+    def parts(self) -> list[str]:
+        """Which of ``train``, ``val`` and ``test`` the folder has: none if its folders are the classes themselves."""
+        parts = [part for part in ("train", "val", "test") if (self.root / part).is_dir()]
+        # A class may be called "train": then there are images in that folder, and no folders.
+        return parts if any(subfolders(self.root / part) for part in parts) else []
+
+    @cached_property
+    def class_names(self) -> list[str]:
+        """As given, or the sorted names of the class folders.
+
+        Raises:
+            InputError: there are no class folders.
+        """
+        if self.given_names is not None:
+            return self.given_names
+        folder = self.root / self.parts[0] if self.parts else self.root
+        names = subfolders(folder)
+        if not names:
+            raise InputError(
+                f"no class folders in {folder}: expected train/<class>/*.jpg, or <class>/*.jpg, in {self.root}; "
+                f"found: {contents(folder)}"
+            )
+        return names
+
+    def default_augment(self) -> list[nn.Module]:
+        """Crops of random size and shape, and reflection."""
+        return [v2.RandomResizedCrop(self.image_size, antialias=True), v2.RandomHorizontalFlip()]
+
+    def default_resize(self) -> nn.Module:
+        """The centre of the image: its shorter side becomes 256/224 of the size, then the margin is cut off."""
+        side = round(256 / 224 * max(self.image_size))
+        shorter = v2.Resize(side, interpolation=v2.InterpolationMode.BICUBIC, antialias=True)
+        return nn.Sequential(shorter, v2.CenterCrop(self.image_size))
+
+    def load(self, parts: Collection[str]) -> dict[str, Split]:
+        """See ImageDataModule."""
+        return {part: self._part(part) for part in parts}
+
+    def _part(self, part: str) -> Split:
+        if part in self.parts and (part != "train" or "val" in self.parts):
+            return _split(*read_classes(self.root / part, self.class_names, complete=part == "train"))
+        if self.parts and (part == "test" or "train" not in self.parts):
+            raise InputError(
+                f"no folder {self.root / part} with class folders: expected {part}/<class>/*.jpg beside "
+                f"{' and '.join(self.parts)}"
+            )
+        return self._from_fractions(part)
+
+    def _from_fractions(self, part: str) -> Split:
+        """A share of the one folder that the images of several parts are in."""
+        folder = self.root / "train" if self.parts else self.root
+        paths, labels = read_classes(folder, self.class_names, complete=True)
+        sizes = {"val": round(len(paths) * self.val_fraction)}
+        if not self.parts:
+            sizes["test"] = round(len(paths) * self.test_fraction)
+        sizes["train"] = len(paths) - sum(sizes.values())
+        if not sizes[part]:
+            raise InputError(f"{folder} has {len(paths)} images, too few to split off {part} by its fraction")
+        chosen = dict(zip(sizes, stratified_split(labels, *sizes.values()), strict=True))[part]
+        return _split([paths[i] for i in chosen], [labels[i] for i in chosen])
+
+
+def _split(paths: list[str], labels: list[int]) -> Split:
+    return Split(ImageFiles(paths), {"label": labels})

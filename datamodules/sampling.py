@@ -1,0 +1,90 @@
+"""Which process sees which sample, in which order.
+
+The samplers yield keys instead of plain indices, so that a data set can derive the randomness of a sample from the
+epoch and the index, whichever worker reads it. Both are ``DistributedSampler``s: Lightning leaves those in place and
+calls their ``set_epoch``, which makes a resumed run see the order of an uninterrupted one.
+"""
+
+from collections.abc import Iterator, Sized
+from typing import NamedTuple
+
+import torch
+from torch import distributed
+from torch.utils.data import DistributedSampler
+
+from attention_zoo.errors import InputError
+from attention_zoo.seeding import derive_seed
+
+
+class SampleKey(NamedTuple):
+    """One sample as a sampler asks for it.
+
+    Attributes:
+        epoch: the epoch it is read in, from 0.
+        index: its position in the split, from 0.
+        counted: False for a duplicate that only pads a process to the length of the others.
+    """
+
+    epoch: int
+    index: int
+    counted: bool
+
+
+def _processes(num_replicas: int | None, rank: int | None) -> tuple[int, int]:
+    """The arguments, with what is missing taken from ``torch.distributed``: one process if that is not running."""
+    running = distributed.is_available() and distributed.is_initialized()
+    if num_replicas is None:
+        num_replicas = distributed.get_world_size() if running else 1
+    if rank is None:
+        rank = distributed.get_rank() if running else 0
+    return num_replicas, rank
+
+
+class TrainSampler(DistributedSampler[SampleKey]):
+    """A new order each epoch, shared out evenly; the few samples that are left over wait for another epoch.
+
+    The order follows from ``seed`` and the epoch only. Every process gets ``len(dataset) // num_replicas`` samples.
+
+    Args:
+        dataset: anything with a length.
+        num_replicas: number of processes; None asks ``torch.distributed`` (1 if it is not initialised).
+        rank: this process; None asks ``torch.distributed`` (0 if it is not initialised).
+        seed: the run's seed, not negative.
+
+    Raises:
+        InputError: there are fewer samples than processes.
+    """
+
+    def __init__(self, dataset: Sized, num_replicas: int | None = None, rank: int | None = None, seed: int = 0) -> None:
+        super().__init__(dataset, *_processes(num_replicas, rank), shuffle=True, seed=seed, drop_last=True)
+        if self.num_samples < 1:
+            raise InputError(f"{len(dataset)} training images cannot be shared by {self.num_replicas} processes")
+
+    def __iter__(self) -> Iterator[SampleKey]:
+        """This process's keys of the epoch last given to ``set_epoch``."""
+        generator = torch.Generator().manual_seed(derive_seed(self.seed, self.epoch))
+        order = torch.randperm(len(self.dataset), generator=generator)
+        for index in order[self.rank : self.total_size : self.num_replicas].tolist():
+            yield SampleKey(self.epoch, index, True)
+
+
+class EvaluationSampler(DistributedSampler[SampleKey]):
+    """Process r reads the samples r, r + num_replicas, ... in order, each sample exactly once.
+
+    Collective operations run once a batch, so every process must make as many: a shorter one ends with a duplicate
+    whose key says ``counted=False``.
+
+    Args:
+        dataset: anything with a length.
+        num_replicas: number of processes; None asks ``torch.distributed`` (1 if it is not initialised).
+        rank: this process; None asks ``torch.distributed`` (0 if it is not initialised).
+    """
+
+    def __init__(self, dataset: Sized, num_replicas: int | None = None, rank: int | None = None) -> None:
+        super().__init__(dataset, *_processes(num_replicas, rank), shuffle=False)
+
+    def __iter__(self) -> Iterator[SampleKey]:
+        """This process's keys, the padding last."""
+        last = len(self.dataset) - 1
+        for index in range(self.rank, self.total_size, self.num_replicas):
+            yield SampleKey(self.epoch, min(index, last), index <= last)

@@ -1,0 +1,67 @@
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from attention_zoo.errors import InputError
+from datamodules.sampling import EvaluationSampler, SampleKey, TrainSampler
+
+sizes = st.tuples(st.integers(1, 60), st.integers(1, 7)).map(lambda size: (max(size), min(size)))
+
+
+def of_all_ranks(sampler, size, world, epoch=0, **kwargs):
+    samplers = [sampler(range(size), world, rank, **kwargs) for rank in range(world)]
+    for one in samplers:
+        one.set_epoch(epoch)
+        assert len(list(one)) == len(one)
+    return [list(one) for one in samplers]
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.integers(1, 60), st.integers(1, 7))
+def test_evaluation_counts_each_sample_once_in_batches_of_equal_number(size, world):
+    ranks = of_all_ranks(EvaluationSampler, size, world)
+    assert {len(keys) for keys in ranks} == {-(-size // world)}
+    assert sorted(key.index for keys in ranks for key in keys if key.counted) == list(range(size))
+    assert all(0 <= key.index < size for keys in ranks for key in keys)
+    for rank, keys in enumerate(ranks):
+        assert [key.index for key in keys if key.counted] == list(range(rank, size, world))
+
+
+@settings(deadline=None, max_examples=60)
+@given(sizes, st.integers(0, 5), st.integers(0, 2**31))
+def test_training_shares_one_permutation_evenly(size, epoch, seed):
+    size, world = size
+    ranks = of_all_ranks(TrainSampler, size, world, epoch, seed=seed)
+    assert {len(keys) for keys in ranks} == {size // world}
+    indices = [key.index for keys in ranks for key in keys]
+    assert len(set(indices)) == len(indices) == size // world * world
+    assert set(indices) <= set(range(size))
+    assert {(key.epoch, key.counted) for keys in ranks for key in keys} == {(epoch, True)}
+    assert ranks == of_all_ranks(TrainSampler, size, world, epoch, seed=seed)
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.integers(1, 7))
+def test_the_number_of_processes_does_not_change_the_order(world):
+    ranks = of_all_ranks(TrainSampler, 42, world, epoch=3, seed=5)
+    interleaved = [key for step in zip(*ranks, strict=True) for key in step]
+    assert interleaved == of_all_ranks(TrainSampler, 42, 1, epoch=3, seed=5)[0][: len(interleaved)]
+
+
+def test_epochs_and_seeds_have_orders_of_their_own():
+    orders = {
+        tuple(key.index for key in of_all_ranks(TrainSampler, 50, 1, epoch, seed=seed)[0])
+        for epoch in range(4)
+        for seed in range(4)
+    }
+    assert len(orders) == 16
+
+
+def test_one_process_without_torch_distributed():
+    assert list(EvaluationSampler(range(2))) == [SampleKey(0, 0, True), SampleKey(0, 1, True)]
+    assert sorted(key.index for key in TrainSampler(range(9))) == list(range(9))
+
+
+def test_too_few_samples_for_the_processes():
+    with pytest.raises(InputError, match="2 training images cannot be shared by 3 processes"):
+        TrainSampler(range(2), 3, 0)
