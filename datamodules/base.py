@@ -138,6 +138,7 @@ class ImageDataModule(L.LightningDataModule, ABC):
             raise InputError(f"std must be positive, got {self.std}")
         self.augment = self.default_augment() if augment is None else augment
         self.splits: dict[str, Split] = {}
+        self.first_epoch = 0
 
     @property
     @abstractmethod
@@ -183,13 +184,22 @@ class ImageDataModule(L.LightningDataModule, ABC):
         elif missing:
             self.splits |= self.load(missing)
 
+    def state_dict(self) -> dict[str, int]:
+        """What a checkpoint keeps: the epoch that a run resumed from it starts with."""
+        return {"first_epoch": self.trainer.fit_loop.epoch_progress.current.processed}
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        """Take up what `state_dict` kept."""
+        self.first_epoch = state_dict["first_epoch"]
+
     def train_dataloader(self) -> DataLoader[Batch]:
         """Augmented batches in an order of their own each epoch.
 
         All batches have ``batch_size`` images; data smaller than that make one smaller batch.
         """
         dataset = ImageDataset(self.splits["train"], self.image_size, self.default_resize(), self.augment)
-        return self._loader(dataset, TrainSampler(dataset, *self._processes(), seed=run_seed()))
+        sampler = TrainSampler(dataset, *self._processes(), seed=run_seed(), first_epoch=self.first_epoch)
+        return self._loader(dataset, sampler)
 
     def val_dataloader(self) -> DataLoader[Batch]:
         """Batches of the validation split."""

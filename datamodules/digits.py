@@ -36,9 +36,9 @@ class Digits(ImageDataModule):
         return [str(digit) for digit in range(10)]
 
     def default_augment(self) -> list[nn.Module]:
-        """Small rotations, shifts of up to a pixel, and changes of scale."""
+        """Small rotations, shifts of up to half a pixel, and changes of scale."""
         return [
-            v2.RandomAffine(10, translate=(0.125, 0.125), scale=(0.9, 1.1), interpolation=v2.InterpolationMode.BILINEAR)
+            v2.RandomAffine(5, translate=(0.06, 0.06), scale=(0.95, 1.05), interpolation=v2.InterpolationMode.BILINEAR)
         ]
 
     def load(self, parts: Collection[str]) -> dict[str, Split]:

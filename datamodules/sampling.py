@@ -50,15 +50,29 @@ class TrainSampler(DistributedSampler[SampleKey]):
         num_replicas: number of processes; None asks ``torch.distributed`` (1 if it is not initialised).
         rank: this process; None asks ``torch.distributed`` (0 if it is not initialised).
         seed: the run's seed, not negative.
+        first_epoch: that of a resumed run. Lightning starts to load a resumed run's data before it knows the epoch,
+            and then tells this sampler 0.
 
     Raises:
         InputError: there are fewer samples than processes.
     """
 
-    def __init__(self, dataset: Sized, num_replicas: int | None = None, rank: int | None = None, seed: int = 0) -> None:
+    def __init__(
+        self,
+        dataset: Sized,
+        num_replicas: int | None = None,
+        rank: int | None = None,
+        seed: int = 0,
+        first_epoch: int = 0,
+    ) -> None:
         super().__init__(dataset, *_processes(num_replicas, rank), shuffle=True, seed=seed, drop_last=True)
         if self.num_samples < 1:
             raise InputError(f"{len(dataset)} training images cannot be shared by {self.num_replicas} processes")
+        self.first_epoch = self.epoch = first_epoch
+
+    def set_epoch(self, epoch: int) -> None:
+        """Say which epoch comes next; none before the first does."""
+        super().set_epoch(max(epoch, self.first_epoch))
 
     def __iter__(self) -> Iterator[SampleKey]:
         """This process's keys of the epoch last given to ``set_epoch``."""

@@ -1,0 +1,91 @@
+"""Files that are no checkpoint, or not of this model, or dangerous."""
+
+import os
+import zipfile
+
+import pytest
+import torch
+
+
+class Malicious:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+def write(kind, path, good):
+    if kind == "garbage":
+        path.write_bytes(bytes(range(256)) * 20)
+    elif kind == "text":
+        path.write_text("hello")
+    elif kind == "cut short":
+        path.write_bytes(good.read_bytes()[: good.stat().st_size // 2])
+    elif kind == "zip":
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("a", "b")
+    elif kind == "no state_dict":
+        torch.save({"weights": 1}, path)
+    elif kind == "a list":
+        torch.save([1], path)
+
+
+@pytest.mark.parametrize("kind", ["missing", "garbage", "text", "cut short", "zip", "no state_dict", "a list"])
+@pytest.mark.parametrize("command", ["test", "fit"])
+def test_no_checkpoint(zoo, run_folder, tmp_path, kind, command):
+    path = tmp_path / "x.ckpt"
+    write(kind, path, run_folder / "checkpoints/last.ckpt")
+    ended = zoo(command, "--ckpt_path", path)
+    assert ended.code == 2
+    assert ended.err.startswith("error: ")
+    assert ended.err.count("\n") == 1
+    assert str(path) in ended.err
+    assert ("does not exist" if kind == "missing" else "not a checkpoint") in ended.err
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_code_in_a_checkpoint_is_not_run(zoo, run_folder, tmp_path, legacy):
+    content = torch.load(run_folder / "checkpoints/last.ckpt", weights_only=True)
+    content["callbacks"] = Malicious(tmp_path / "owned")
+    torch.save(content, tmp_path / "x.ckpt", _use_new_zipfile_serialization=not legacy)
+    ended = zoo("test", "--ckpt_path", tmp_path / "x.ckpt")
+    assert ended.code == 2
+    assert ended.err.count("\n") == 1
+    assert ("not a checkpoint" if legacy else "could run code") in ended.err
+    assert not (tmp_path / "owned").exists()
+
+
+def test_a_checkpoint_without_config_needs_one(zoo, run_folder, tmp_path):
+    content = torch.load(run_folder / "checkpoints/last.ckpt", weights_only=True)
+    del content["config"]
+    torch.save(content, tmp_path / "x.ckpt")
+    ended = zoo("test", "--ckpt_path", tmp_path / "x.ckpt")
+    assert ended.code == 2
+    assert "x.ckpt carries no config" in ended.err
+    given = zoo("test", "--ckpt_path", tmp_path / "x.ckpt", "--config", run_folder / "config.yaml")
+    assert given.code == 0, given.err
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (["--model.mixer", "DotProduct"], ["Unexpected key(s)", "blocks.0.attn.gamma", "more"]),
+        (
+            ["--model.model_args.embed_dim", "64"],
+            ["cls_token is [1, 1, 32] in the file, [1, 1, 64] in the model"],
+        ),
+    ],
+)
+@pytest.mark.parametrize("command", ["test", "fit"])
+def test_checkpoint_of_another_model(zoo, run_folder, tmp_path, command, change, words):
+    folder = tmp_path / "other"
+    path = run_folder / "checkpoints/last.ckpt"
+    ended = zoo(command, "--ckpt_path", path, "--trainer.default_root_dir", folder, *change)
+    assert ended.code == 2
+    line = ended.err.splitlines()[-1]
+    assert line.startswith(f"error: checkpoint {path} is of another model than this Classification: ")
+    for word in words:
+        assert word in line
+    assert not (folder / "config.yaml").exists()
+    assert not (folder / "checkpoints").exists()
