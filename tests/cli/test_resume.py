@@ -17,7 +17,7 @@ ARGUMENTS = """
 
 
 def run(*arguments):
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parent)}
     command = [sys.executable, "-m", "attention_zoo", *map(str, arguments)]
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
 
@@ -26,7 +26,7 @@ def test_killed_and_resumed_is_bitwise_the_same(tmp_path):
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     done = run("fit", *ARGUMENTS, "--trainer.default_root_dir", whole)
     assert done.returncode == 0, done.stderr
-    killer = ["--trainer.callbacks+", "tests.cli.killer.KillOnce"]
+    killer = ["--trainer.callbacks+", "killer.KillOnce"]
     killer += ["--trainer.callbacks.marker", tmp_path / "killed", "--trainer.callbacks.epoch", "2"]
     done = run("fit", *ARGUMENTS, "--trainer.default_root_dir", broken, *killer)
     assert done.returncode == -9, done.stderr
