@@ -49,7 +49,7 @@ def read_run(run: Path) -> tuple[dict[str, Any], list[float]]:
     mixer = config["model"]["init_args"]["mixer"]
     row = {
         "mixer": mixer["class_path"].rpartition(".")[2],
-        "options": ", ".join(f"{k}={v}" for k, v in mixer["init_args"].items()),
+        "options": ", ".join(f"{k}={v}" for k, v in mixer.get("init_args", {}).items()),
         "seed": config["seed_everything"],
         "test accuracy": round(test["test/accuracy"], 4),
         "test top-5": round(test["test/accuracy_top5"], 4),
@@ -65,7 +65,7 @@ def read_run(run: Path) -> tuple[dict[str, Any], list[float]]:
 
 def cost(model: dict[str, Any], side: int) -> tuple[int, int]:
     """Parameters of the model, and multiplications and additions of its forward pass of one image."""
-    mixer = partial(az.MIXERS[model["mixer"]["class_path"].rpartition(".")[2]], **model["mixer"]["init_args"])
+    mixer = partial(az.MIXERS[model["mixer"]["class_path"].rpartition(".")[2]], **model["mixer"].get("init_args", {}))
     net = build_model(
         model["model"], num_classes=10, image_size=(side, side), mixer=mixer, model_args=model["model_args"]
     )

@@ -35,7 +35,7 @@ class SaveConfig(SaveConfigCallback):
 
     def __init__(self, parser: LightningArgumentParser, config: Namespace) -> None:
         super().__init__(parser, config, save_to_log_dir=False)
-        self.text = ""
+        self.text = self.text_with_weights = ""
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Resolve the config, once the data are there."""
@@ -45,6 +45,10 @@ class SaveConfig(SaveConfigCallback):
         if "class_names" in options and options["class_names"] is None:
             options["class_names"] = list(trainer.datamodule.class_names)
         self.text = self.parser.dump(config, skip_unset=False)
+        model = (config.get("model") or {}).get("init_args") or {}
+        if model.get("pretrained"):
+            model["pretrained"] = False  # a checkpoint holds the weights; loading it must not fetch others
+        self.text_with_weights = self.parser.dump(config, skip_unset=False)
 
     @rank_zero_only
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -60,7 +64,7 @@ class SaveConfig(SaveConfigCallback):
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         """Put the config into the checkpoint, as text: nothing of it is unpickled."""
-        checkpoint[CONFIG] = self.text
+        checkpoint[CONFIG] = self.text_with_weights
 
 
 class MetricsLog(Callback):

@@ -68,6 +68,7 @@ class ZooCLI(LightningCLI):
     def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
         # add_arguments_to_parser is not told for which command it is called
         parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
+        parser.set_defaults(weights_only=True)  # loading a checkpoint runs no code from it
         if subcommand == "predict":
             parser.add_lightning_class_args(PredictionWriter, "prediction")
             parser.set_defaults(return_predictions=False)  # the writer keeps what is wanted of them

@@ -5,6 +5,9 @@ import zipfile
 
 import pytest
 import torch
+import yaml
+
+import tasks
 
 
 class Malicious:
@@ -89,3 +92,14 @@ def test_checkpoint_of_another_model(zoo, run_folder, tmp_path, command, change,
         assert word in line
     assert not (folder / "config.yaml").exists()
     assert not (folder / "checkpoints").exists()
+
+
+def test_does_not_fetch_released_weights_to_load_its_own(tiny, call, tmp_path, monkeypatch):
+    stock = tasks.classification.build_model
+    offline = lambda name, **args: stock(name, **{**args, "pretrained": False})  # noqa: E731
+    monkeypatch.setattr("tasks.classification.build_model", offline)
+    arguments = ["--config", tiny, "--model.pretrained", "true", "--trainer.max_epochs", "1"]
+    call("fit", *arguments, "--trainer.default_root_dir", tmp_path)
+    said = yaml.safe_load(torch.load(tmp_path / "checkpoints/last.ckpt", weights_only=True)["config"])
+    assert said["model"]["init_args"]["pretrained"] is False
+    assert yaml.safe_load((tmp_path / "config.yaml").read_text())["model"]["init_args"]["pretrained"] is True

@@ -8,12 +8,32 @@ from pathlib import Path
 import torch
 
 ROOT = Path(__file__).parents[2]
-ARGUMENTS = """
---config configs/classification/digits.yaml --config configs/callbacks/ema.yaml --model.mixer VarsD
---model.mixing.mixup_alpha 0.8 --model.mixing.cutmix_alpha 1.0 --model.model_args.drop_path_rate 0.1
---model.model_args.proj_drop_rate 0.1 --data.num_workers 2 --trainer.max_epochs 4 --trainer.limit_train_batches 6
---trainer.limit_val_batches 1 --trainer.enable_progress_bar false
-""".split()
+ARGUMENTS = [
+    "--config",
+    "configs/classification/digits.yaml",
+    "--config",
+    "configs/callbacks/ema.yaml",
+    "--model.mixer",
+    "VarsD",
+    "--model.mixing.mixup_alpha",
+    "0.8",
+    "--model.mixing.cutmix_alpha",
+    "1.0",
+    "--model.model_args.drop_path_rate",
+    "0.1",
+    "--model.model_args.proj_drop_rate",
+    "0.1",
+    "--data.num_workers",
+    "2",
+    "--trainer.max_epochs",
+    "4",
+    "--trainer.limit_train_batches",
+    "6",
+    "--trainer.limit_val_batches",
+    "1",
+    "--trainer.enable_progress_bar",
+    "false",
+]
 
 
 def run(*arguments):

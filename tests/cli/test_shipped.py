@@ -1,0 +1,99 @@
+"""What ships with the project works as it says: every config, the README's table and its commands."""
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+import attention_zoo as az
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
+TASKS = sorted((ROOT / "configs" / "classification").glob("*.yaml"))
+OVERLAYS = sorted(path for path in (ROOT / "configs").rglob("*.yaml") if path not in TASKS)
+BRIEF = """
+--trainer.max_epochs 1 --trainer.limit_train_batches 2 --trainer.limit_val_batches 1 --trainer.enable_progress_bar false
+--trainer.enable_model_summary false --trainer.log_every_n_steps 1 --trainer.accelerator cpu --trainer.devices 1
+"""
+PARTS = {"CIFAR10": "--data Digits --data.image_size 32", "ImageFolder": "--data Digits --data.image_size 32"}
+"""Stand-ins for data that are not here."""
+
+
+def path_id(path):
+    return str(path.relative_to(ROOT / "configs"))
+
+
+@pytest.mark.parametrize("path", TASKS, ids=path_id)
+def test_every_task_trains(zoo, tmp_path, path):
+    content = yaml.safe_load(path.read_text())
+    replaced = PARTS.get(content["data"]["class_path"], "")
+    arguments = [*replaced.split(), *BRIEF.split(), "--data.batch_size", "4"]
+    ended = zoo("fit", "--config", path, *arguments, "--trainer.default_root_dir", tmp_path)
+    assert ended.code == 0, ended.err
+    saved = yaml.safe_load((tmp_path / "config.yaml").read_text())
+    assert saved["model"]["init_args"]["model_args"] == content["model"]["init_args"].get("model_args")
+    assert (tmp_path / "checkpoints" / "last.ckpt").is_file()
+
+
+@pytest.mark.parametrize("path", TASKS, ids=path_id)
+def test_every_task_parses_as_it_is(zoo, path):
+    ended = zoo("fit", "--config", path, "--print_config")
+    assert ended.code == 0, ended.err
+    wanted = yaml.safe_load(path.read_text())["data"]["class_path"]
+    assert yaml.safe_load(ended.out)["data"]["class_path"].endswith(wanted)
+
+
+@pytest.mark.parametrize("path", OVERLAYS, ids=path_id)
+def test_every_overlay_composes(zoo, path):
+    task = ROOT / "configs" / "classification" / "digits.yaml"
+    ended = zoo("fit", "--config", task, "--config", path, "--print_config")
+    assert ended.code == 0, ended.err
+    config = yaml.safe_load(ended.out)
+    for section, keys in yaml.safe_load(path.read_text()).items():
+        for key, value in (keys.get("init_args") or keys).items():
+            found = (config[section].get("init_args") or config[section])[key.removesuffix("+")]
+            if key == "mixer":
+                assert found["class_path"].endswith(value["class_path"])
+                assert found.get("init_args", {}).items() >= value["init_args"].items()
+            elif key.endswith("+"):
+                assert any(part["class_path"] == value[0]["class_path"] for part in found)
+            else:
+                assert found == value
+
+
+def test_the_readme_lists_the_mixers():
+    rows = re.findall(r"^\| `(\w+)` \|(.*)\|$", README, re.MULTILINE)
+    assert [name for name, _ in rows] == az.list_mixers()
+    for name, row in rows:
+        info = az.mixer_info(name)
+        told = [cell.strip() for cell in row.split(" | ")]
+        assert told == [info.reading, info.equation.replace("|", "\\|"), info.paper, info.complexity]
+
+
+def test_ci_runs_the_readmes_test_command():
+    commands = re.findall(r"```bash\n(python3 -m venv.*?)\n```", README, re.DOTALL)
+    assert len(commands) == 2
+    assert commands[1] in (ROOT / ".ci" / "run").read_text().splitlines()
+
+
+def test_the_readmes_first_command_is_about_a_config_that_exists():
+    assert "--config configs/classification/digits.yaml" in README
+    for path in re.findall(r"configs/[\w/]+\.yaml", README):
+        assert (ROOT / path).is_file(), path
+
+
+def test_the_readmes_own_mixer_works(monkeypatch):
+    import torch
+
+    from attention_zoo import registry
+
+    code = re.search(r"```python\n(import attention_zoo as az\nfrom torch.*?)```", README, re.DOTALL)[1]
+    known = dict(registry.MIXERS)
+    monkeypatch.setattr(registry, "_MIXERS", known)
+    monkeypatch.setattr(registry, "MIXERS", known)
+    exec(compile(code, "README", "exec"), {})
+    x = torch.randn(2, 5, 8)
+    mixer = az.create_mixer("MeanField", 8, 2)
+    assert mixer(x).shape == x.shape
+    torch.testing.assert_close(mixer.attention_map(x), torch.full((2, 2, 5, 5), 0.2))
