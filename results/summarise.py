@@ -8,7 +8,6 @@ and the config of each run to OUT.
 
 import csv
 import json
-import shutil
 import sys
 from functools import partial
 from importlib.metadata import version
@@ -36,7 +35,9 @@ def main(out: Path, runs: list[Path]) -> None:
     (out / "table.md").write_text(markdown(rows))
     draw(out / "accuracy.png", [(row["mixer"], curve) for row, curve in found])
     for run, row in zip(runs, rows, strict=True):
-        shutil.copy(run / "config.yaml", out / f"{row['mixer']}.yaml")
+        config = yaml.safe_load((run / "config.yaml").read_text())
+        config["data"]["init_args"]["root"] = Path(config["data"]["init_args"]["root"]).name  # where it lay says nothing
+        (out / f"{row['mixer']}.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
 
 
 def read_run(run: Path) -> tuple[dict[str, Any], list[float]]:

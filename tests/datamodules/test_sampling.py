@@ -65,3 +65,14 @@ def test_one_process_without_torch_distributed():
 def test_too_few_samples_for_the_processes():
     with pytest.raises(InputError, match="2 training images cannot be shared by 3 processes"):
         TrainSampler(range(2), 3, 0)
+
+
+def test_a_resumed_run_starts_with_its_own_epoch():
+    fresh, resumed = TrainSampler(range(20), 1, 0), TrainSampler(range(20), 1, 0, first_epoch=3)
+    resumed.set_epoch(0)  # what Lightning says before it has restored the epoch
+    fresh.set_epoch(3)
+    assert list(resumed) == list(fresh)
+    resumed.set_epoch(4)
+    fresh.set_epoch(4)
+    assert list(resumed) == list(fresh)
+    assert next(iter(resumed)).epoch == 4
