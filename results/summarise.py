@@ -36,7 +36,7 @@ def main(out: Path, runs: list[Path]) -> None:
     draw(out / "accuracy.png", [(row["mixer"], curve) for row, curve in found])
     for run, row in zip(runs, rows, strict=True):
         config = yaml.safe_load((run / "config.yaml").read_text())
-        config["data"]["init_args"]["root"] = Path(config["data"]["init_args"]["root"]).name  # where it lay says nothing
+        config["data"]["init_args"]["root"] = Path(config["data"]["init_args"]["root"]).name  # not where it lay
         (out / f"{row['mixer']}.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
 
 
