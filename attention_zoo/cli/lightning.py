@@ -5,7 +5,7 @@ import os
 import sys
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import jsonargparse._typehints
 import lightning as L
@@ -24,6 +24,21 @@ from attention_zoo.cli.parser import ShortErrors
 from attention_zoo.cli.runs import fresh_folder, guard_run
 from attention_zoo.errors import InputError
 
+class ToStdout(logging.StreamHandler):
+    """Writes to what stdout is at the time."""
+
+    def __init__(self) -> None:
+        logging.Handler.__init__(self)
+
+    @property
+    def stream(self) -> TextIO:
+        """Where to write."""
+        return sys.stdout
+
+
+# what Lightning tells on the way is no error: stderr is left to those
+for name in ("lightning", "lightning.pytorch", "lightning.fabric"):
+    logging.getLogger(name).handlers = [ToStdout()]
 # the seed is in every config; a line about it would stand before the one line of an error
 logging.getLogger("lightning.fabric.utilities.seed").setLevel(logging.WARNING)
 # Lightning recommends its maker's services in every run, and asks torch in a way that torch finds old

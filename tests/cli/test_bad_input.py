@@ -133,5 +133,7 @@ def test_truncated_image(zoo, run_folder, tmp_path, images, workers):
     broken = sorted(images.rglob("*.png"))[3]
     broken.write_bytes(broken.read_bytes()[:60])
     options = ["--ckpt_path", run_folder / "checkpoints/last.ckpt", "--data.num_workers", workers]
-    one_line(zoo("predict", *options, "--data.predict_dir", images), [broken.name])
+    ended = zoo("predict", *options, "--data.predict_dir", images)
+    one_line(ended, [broken.name])
+    assert "GPU available" in ended.out and "GPU available" not in ended.err
     assert not (tmp_path / "predictions.csv").exists()
