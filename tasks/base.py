@@ -10,6 +10,7 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from timm.optim import param_groups_weight_decay
 from torch import nn
 
+from attention_zoo.errors import InputError
 from attention_zoo.seeding import derive_seed, run_seed
 from tasks.schedules import warmup_cosine
 from tasks.throughput import Throughput
@@ -57,10 +58,13 @@ class Task(L.LightningModule):
                 "optimizer": optimizer,
                 "lr_scheduler": {"scheduler": scheduler, "monitor": getattr(scheduler, "monitor", None)},
             }
-        total = int(self.trainer.estimated_stepping_batches)
-        per_epoch = total / max(self.trainer.max_epochs or 1, 1)
+        total = self.trainer.estimated_stepping_batches
+        if total == float("inf"):
+            raise InputError("the default schedule needs an end: give trainer.max_epochs or trainer.max_steps")
+        self.trainer.fit_loop.setup_data()  # the estimate does so too, but not where max_steps is all it needs
+        per_epoch = self.trainer.num_training_batches / self.trainer.accumulate_grad_batches
         warmup = round(min(self.warmup_epochs * per_epoch, total))
-        schedule = warmup_cosine(optimizer, warmup_steps=warmup, total_steps=total, floor=self.min_lr_ratio)
+        schedule = warmup_cosine(optimizer, warmup_steps=warmup, total_steps=int(total), floor=self.min_lr_ratio)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:

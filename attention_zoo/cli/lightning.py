@@ -24,6 +24,7 @@ from attention_zoo.cli.parser import ShortErrors
 from attention_zoo.cli.runs import fresh_folder, guard_run
 from attention_zoo.errors import InputError
 
+
 class ToStdout(logging.StreamHandler):
     """Writes to what stdout is at the time."""
 

@@ -182,6 +182,17 @@ class TestOptimisation:
         run = fit(task(warmup_epochs=1.0, min_lr_ratio=0.01))
         assert run.optimizers[0].param_groups[0]["lr"] == pytest.approx(1e-3 * 0.01)
 
+    def test_warm_up_counts_epochs_of_a_run_that_counts_steps(self):
+        for accumulated, steps in ((1, 6), (3, 2)):  # three batches an epoch
+            run = trainer(-1, max_steps=8, accumulate_grad_batches=accumulated)
+            run.fit(task(warmup_epochs=2.0), loader(), None)
+            factor = run.lr_scheduler_configs[0].scheduler.lr_lambdas[0]
+            assert [factor(0), factor(steps - 1), factor(8)] == pytest.approx([1 / steps, 1.0, 0.01])
+
+    def test_the_default_schedule_needs_an_end(self):
+        with pytest.raises(az.InputError, match="max_epochs or trainer.max_steps"):
+            trainer(-1).fit(task(), loader(), loader())
+
     def test_a_scheduler_from_the_config_steps_by_epoch(self):
         module = task(scheduler=lambda optimizer: torch.optim.lr_scheduler.ExponentialLR(optimizer, gamma=0.5))
         assert fit(module).optimizers[0].param_groups[0]["lr"] == pytest.approx(1e-3 * 0.25)
