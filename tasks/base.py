@@ -68,8 +68,9 @@ class Task(L.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        """Seed dropout, stochastic depth and mixing from run, step and process, so that a resumed run repeats them."""
+        """Seed dropout and stochastic depth from run, step and process, so that a resumed run repeats them."""
         torch.manual_seed(derive_seed(run_seed(), STEP_SALT, self.current_epoch, batch_idx, self.global_rank))
+        self.log("train/learning_rate", self.trainer.optimizers[0].param_groups[0]["lr"])
 
     def configure_callbacks(self) -> list[Callback]:
         """Every task logs its throughput."""
