@@ -1,4 +1,4 @@
-"""One file per reading; each reads like its paper. Importing this package registers them all."""
+"""One file per mixer; each reads like its paper. Importing this package registers those it names."""
 
 from attention_zoo.mixers.dot_product import DotProduct
 from attention_zoo.mixers.performer import Performer
