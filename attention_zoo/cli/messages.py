@@ -1,16 +1,12 @@
 """jsonargparse's messages, fifty lines at times, in one line that names the key, the value and the choices."""
 
-import difflib
 import inspect
 import re
 from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 
-from attention_zoo.errors import unknown
+from attention_zoo.errors import MANY, unknown
 from attention_zoo.registry import list_mixers
-
-MANY = 15
-"""Up to so many choices are all named; of more, the nearest."""
 
 NamesOf = Callable[[], Iterable[str]]
 
@@ -54,14 +50,10 @@ def kinds() -> dict[str, tuple[str, NamesOf]]:
 
 def unknown_key(key: str, choices: Iterable[str]) -> str:
     """The line for a key that does not exist."""
-    choices = sorted(set(choices))
+    choices = set(choices)
     if not choices:
         return f"unknown option {key!r}; it has none"
-    if len(choices) <= MANY:
-        return str(unknown("option", key, choices))
-    near = difflib.get_close_matches(key, choices, n=3)
-    hint = f"did you mean {' or '.join(map(repr, near))}?" if near else "--help lists what there is"
-    return f"unknown option {key!r}; {hint}"
+    return str(unknown("option", key, choices, "--help lists what there is"))
 
 
 def reason(message: str, key: str) -> str:
@@ -94,11 +86,8 @@ def unknown_class(name: str, key: str) -> str:
     if names is None:
         return f"unknown class {name!r}"
     choices = list(names())
-    if len(choices) <= MANY:
-        return f"{unknown(kind, name, choices)} (or a dotted class path)"
-    near = difflib.get_close_matches(name, choices, n=3)
-    hint = f"did you mean {' or '.join(map(repr, near))}?" if near else f"for example {', '.join(choices[:5])}"
-    return f"unknown {kind} {name!r}; {hint}"
+    path = " (or a dotted class path)" if len(choices) <= MANY else ""
+    return f"{unknown(kind, name, choices)}{path}"
 
 
 def _choices(key: str) -> str:

@@ -10,13 +10,14 @@ from typing import Unpack
 import torch
 from torch import Tensor
 
-from attention_zoo.functional.random_features import kernel_factors, orthogonal_directions
+from attention_zoo.functional.random_features import kernel_factors
 from attention_zoo.interface import HostOptions, SelfMixer
+from attention_zoo.mixers.random_directions import RandomDirections
 from attention_zoo.registry import register
 
 
 @register
-class Performer(SelfMixer):
+class Performer(RandomDirections, SelfMixer):
     """Kernel smoothing in linear time: ``D⁻¹ Φ(Q) (Φ(K)ᵀ V)`` with positive orthogonal random features.
 
     The directions are drawn once, when the layer is built, and saved with it. Features are computed in float32 also
@@ -39,10 +40,7 @@ class Performer(SelfMixer):
     ) -> None:
         super().__init__(dim, num_heads, **host)
         self.refuse_dropout()
-        num_features = round(feature_ratio * self.head_dim)
-        self.check(num_features > 0, f"feature_ratio={feature_ratio} leaves no feature for width {self.head_dim}")
-        directions = orthogonal_directions(num_heads, self.head_dim, num_features, device=host.get("device"))
-        self.register_buffer("rand_matrix", directions.to(self.proj.weight.dtype))
+        self.draw_directions(feature_ratio)
 
     def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """q, k, v (B, H, N, D) -> (B, H, N, D)."""
@@ -54,7 +52,7 @@ class Performer(SelfMixer):
 
     def factors(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
         """Φ(Q) and Φ(K) (B, H, N, M), scaled so that nothing overflows."""
-        directions = self.rand_matrix.to(torch.promote_types(self.rand_matrix.dtype, torch.float32))
+        directions = self.directions
         scale = self.head_dim**-0.25
         return kernel_factors(q.to(directions.dtype) * scale, k.to(directions.dtype) * scale, directions)
 

@@ -11,14 +11,15 @@ from typing import Any, Unpack
 import torch
 from torch import Tensor, nn
 
-from attention_zoo.functional.random_features import log_features, orthogonal_directions
+from attention_zoo.functional.random_features import log_features
 from attention_zoo.functional.sparse import largest_eigenvalue, lista, mean_code_jacobian
 from attention_zoo.interface import HostOptions, SelfMixer
+from attention_zoo.mixers.random_directions import RandomDirections
 from attention_zoo.registry import register
 
 
 @register
-class VarsD(SelfMixer):
+class VarsD(RandomDirections, SelfMixer):
     """Recurrent sparse reconstruction, ``Φ(X) argminᵤ ½‖Φ(X)u − v‖² + λ‖u‖₁``, linear in the tokens.
 
     Atoms (columns of Phi over the tokens) have unit length, as sparse coding wants them; that is folded into the
@@ -53,12 +54,9 @@ class VarsD(SelfMixer):
         self.refuse_dropout()
         self.check(steps >= 0, f"steps={steps} must not be negative")
         self.check(lam >= 0, f"lam={lam} must not be negative")
-        num_atoms = round(feature_ratio * self.head_dim)
-        self.check(num_atoms > 0, f"feature_ratio={feature_ratio} leaves no atom for heads of width {self.head_dim}")
         self.steps, self.lam = steps, lam
-        made = {"device": host.get("device"), "dtype": self.proj.weight.dtype}
-        directions = orthogonal_directions(num_heads, self.head_dim, num_atoms, device=made["device"])
-        self.register_buffer("rand_matrix", directions.to(made["dtype"]))
+        num_atoms = self.draw_directions(feature_ratio)
+        made = {"device": self.proj.weight.device, "dtype": self.proj.weight.dtype}
         self.gamma = nn.Parameter(torch.eye(num_atoms, **made))  # Γ, w₁ and w₂ of eq. 1.12
         self.w1 = nn.Parameter(torch.ones(1, **made))
         self.w2 = nn.Parameter(torch.ones(1, **made))
@@ -72,7 +70,7 @@ class VarsD(SelfMixer):
 
     def atoms(self, q: Tensor) -> tuple[Tensor, Tensor]:
         """Atoms (B, H, N, M), each up to its length, and one over that length (B, H, M, 1)."""
-        directions = self.rand_matrix.to(torch.promote_types(self.rand_matrix.dtype, torch.float32))
+        directions = self.directions
         log_atoms = log_features(q.to(directions.dtype) * self.head_dim**-0.25, directions)
         atoms = log_atoms.sub_(log_atoms.detach().amax(-2, keepdim=True)).exp_()
         return atoms, atoms.square().sum(-2)[..., None].rsqrt()

@@ -1,13 +1,12 @@
 """Any timm model with any mixer."""
 
-import difflib
 from collections.abc import Mapping
 from typing import Any
 
 import timm
 from torch import nn
 
-from attention_zoo.errors import InputError
+from attention_zoo.errors import InputError, unknown
 from attention_zoo.hosts import swap_mixers
 from attention_zoo.interface import MixerFactory
 
@@ -41,7 +40,7 @@ def build_model(
     """
     architecture, _, tag = name.partition(".")
     if not timm.is_model(architecture):
-        raise _unknown_model(name)
+        raise unknown("timm model", name, timm.list_models(), "timm.list_models() lists what there is")
     args = {"num_classes": num_classes, **(model_args or {})}
     config = timm.get_pretrained_cfg(architecture)
     if image_size is not None and config is not None and config.fixed_input_size:
@@ -55,10 +54,3 @@ def build_model(
     if mixer is not None or layer_mixers:
         swap_mixers(model, mixer, layers=layer_mixers)
     return model
-
-
-def _unknown_model(name: str) -> InputError:
-    """The error for a name timm does not know; naming all of its thousand models would hide the near ones."""
-    near = difflib.get_close_matches(name.lower(), timm.list_models(), n=5, cutoff=0.5)
-    hint = f"did you mean {' or '.join(map(repr, near))}?" if near else "timm.list_models() lists what there is"
-    return InputError(f"unknown timm model {name!r}; {hint}")

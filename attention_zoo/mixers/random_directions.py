@@ -1,0 +1,30 @@
+"""The random directions of the mixers whose features are random: drawn once, saved with the layer."""
+
+import torch
+from torch import Tensor
+
+from attention_zoo.functional.random_features import orthogonal_directions
+
+
+class RandomDirections:
+    """Mix-in of a `SelfMixer`: the buffer ``rand_matrix`` (H, D, M) of directions."""
+
+    rand_matrix: Tensor
+
+    def draw_directions(self, feature_ratio: float) -> int:
+        """Draw and register ``feature_ratio`` directions per channel of a head; returns their number M.
+
+        Raises:
+            InputError: the ratio leaves none.
+        """
+        number = round(feature_ratio * self.head_dim)
+        self.check(number > 0, f"feature_ratio={feature_ratio} leaves no feature for heads of width {self.head_dim}")
+        weight = self.proj.weight
+        drawn = orthogonal_directions(self.num_heads, self.head_dim, number, device=weight.device)
+        self.register_buffer("rand_matrix", drawn.to(weight.dtype))
+        return number
+
+    @property
+    def directions(self) -> Tensor:
+        """The directions in float32 or wider, since features are exponentials."""
+        return self.rand_matrix.to(torch.promote_types(self.rand_matrix.dtype, torch.float32))
