@@ -18,7 +18,7 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_only, rank_zer
 from torch import Tensor
 
 from attention_zoo.cli.checkpoint import CONFIG, Checkpoint
-from attention_zoo.cli.failure import BAD_INPUT, bad_input, debugging, fail, failed_elsewhere, other_model
+from attention_zoo.cli.failure import bad_input, debugging, fail, failed_elsewhere, leave, other_model
 from attention_zoo.errors import InputError
 
 
@@ -182,8 +182,10 @@ class FailTogether(Callback):
         message = other_model(exception, self.path) or bad_input(exception)
         if not processes or debugging():
             return
+        for logger in trainer.loggers:  # leaving may skip what closes them otherwise
+            logger.finalize("failed")
         if message is not None:
             trainer.strategy.launcher.kill(signal.SIGKILL)
             fail(message)
         if failed_elsewhere(processes):
-            sys.exit(BAD_INPUT)
+            leave()

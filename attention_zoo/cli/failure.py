@@ -39,7 +39,20 @@ def fail(message: str) -> NoReturn:
     if _rank() > 0:
         time.sleep(PATIENCE)
     sys.stderr.write(f"error: {one_line(message)}\n")
+    leave()
+
+
+def leave() -> NoReturn:
+    """End with the exit code of bad input.
+
+    Where processes are connected, without torch's clean-up: its threads still wait for the other processes, which may
+    be gone, and the interpreter's end would abort them, and with them this process.
+    """
+    sys.stdout.flush()
     sys.stderr.flush()
+    distributed = sys.modules.get("torch.distributed")
+    if distributed is not None and distributed.is_available() and distributed.is_initialized():
+        os._exit(BAD_INPUT)
     sys.exit(BAD_INPUT)
 
 
