@@ -121,17 +121,19 @@ def _factory(mixer: str | MixerFactory, options: dict[str, Any]) -> MixerFactory
 
 def _rebuild(old: Attention | SelfMixer, factory: MixerFactory, model: nn.Module) -> SelfMixer:
     """A mixer in place of ``old``, with its weights, on its device and in its training mode."""
-    if getattr(old, "gate", None) is not None or old.qkv.in_features != old.num_heads * old.head_dim:
+    dim = old.dim if isinstance(old, SelfMixer) else old.qkv.in_features
+    if getattr(old, "gate", None) is not None or dim != old.num_heads * old.head_dim:
         raise InputError("gated attention and heads of their own width have no place for their weights in a mixer")
-    weight = old.qkv.weight
+    weight = next(old.parameters(), None)
+    weight = next(model.parameters()) if weight is None else weight  # a reading may have none
     norms = [norm for norm in (old.q_norm, old.k_norm, old.norm) if not isinstance(norm, nn.Identity)]
     new = factory(
-        dim=old.qkv.in_features,
+        dim=dim,
         num_heads=old.num_heads,
-        qkv_bias=old.qkv.bias is not None,
+        qkv_bias=getattr(old.qkv, "bias", None) is not None,
         qk_norm=not isinstance(old.q_norm, nn.Identity),
         scale_norm=not isinstance(old.norm, nn.Identity),
-        proj_bias=old.proj.bias is not None,
+        proj_bias=getattr(old.proj, "bias", True) is not None,
         attn_drop=old.attn_drop.p,
         proj_drop=old.proj_drop.p,
         norm_layer=partial(_like, norms[0]) if norms else None,
@@ -149,8 +151,8 @@ def _carry(old: Attention | SelfMixer, new: SelfMixer) -> None:
     names = getattr(old, "projections", ("q", "k", "v"))
     with torch.no_grad():
         for kind in ("weight", "bias"):
-            source, target = getattr(old.qkv, kind), getattr(new.qkv, kind)
-            if source is None:
+            source, target = getattr(old.qkv, kind, None), getattr(new.qkv, kind, None)
+            if source is None or target is None:
                 continue
             rows = dict(zip(names, source.chunk(len(names)), strict=True))
             rows.setdefault("k", rows["q"])

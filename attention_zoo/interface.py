@@ -6,7 +6,7 @@ B batch, N tokens, M pixels, L queries, H heads, D width of a head, dim = H * D.
 
 import math
 from abc import ABC, abstractmethod
-from typing import ClassVar, Protocol, TypedDict, Unpack
+from typing import ClassVar, Literal, Protocol, TypedDict, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -60,8 +60,11 @@ class SelfMixer(nn.Module, ABC):
     paper: ClassVar[str]
     equation: ClassVar[str]
     complexity: ClassVar[str]
+    tokens: ClassVar[Literal["set", "grid"]] = "set"
+    """What the reading takes the tokens for: a set, whose order does not matter, or a grid with neighbours."""
     projections: ClassVar[tuple[str, ...]] = ("q", "k", "v")
-    """Row blocks of ``qkv``; a reading whose queries are its keys says ``("q", "v")``."""
+    """Row blocks of ``qkv``; a reading whose queries are its keys says ``("q", "v")``, one that takes the tokens as
+    they are says ``()`` and has no output projection either."""
 
     def __init__(
         self,
@@ -90,13 +93,13 @@ class SelfMixer(nn.Module, ABC):
         norm_layer = norm_layer or nn.LayerNorm
         self.dim, self.num_heads, self.head_dim = dim, num_heads, dim // num_heads
         self.grid, self.num_prefix_tokens = grid, num_prefix_tokens
-        self.qkv = nn.Linear(dim, dim * len(self.projections), bias=qkv_bias, **made)
-        self.q_norm = norm_layer(self.head_dim, **made) if qk_norm else nn.Identity()
-        shared = qk_norm and "k" not in self.projections
-        self.k_norm = norm_layer(self.head_dim, **made) if qk_norm and not shared else nn.Identity()
+        projects = bool(self.projections)
+        self.qkv = nn.Linear(dim, dim * len(self.projections), bias=qkv_bias, **made) if projects else nn.Identity()
+        self.q_norm = norm_layer(self.head_dim, **made) if qk_norm and "q" in self.projections else nn.Identity()
+        self.k_norm = norm_layer(self.head_dim, **made) if qk_norm and "k" in self.projections else nn.Identity()
         self.attn_drop = nn.Dropout(attn_drop)
         self.norm = norm_layer(dim, **made) if scale_norm else nn.Identity()
-        self.proj = nn.Linear(dim, dim, bias=proj_bias, **made)
+        self.proj = nn.Linear(dim, dim, bias=proj_bias, **made) if projects else nn.Identity()
         self.proj_drop = nn.Dropout(proj_drop)
 
     @abstractmethod
@@ -135,12 +138,13 @@ class SelfMixer(nn.Module, ABC):
         """Queries, keys and values (B, H, N, D) of tokens ``x`` (B, N, dim)."""
         fits = x.dim() == 3 and x.shape[-1] == self.dim
         self.check(fits, f"tokens of shape {tuple(x.shape)} are not (B, N, {self.dim})")
-        parts = self.qkv(x).unflatten(-1, (len(self.projections), self.num_heads, self.head_dim))
+        parts = self.qkv(x).unflatten(-1, (max(len(self.projections), 1), self.num_heads, self.head_dim))
         parts = parts.permute(2, 0, 3, 1, 4).unbind(0)  # each (B, H, N, D)
         q, v = self.q_norm(parts[0]), parts[-1]
         k = self.k_norm(parts[1]) if "k" in self.projections else q
         if top_down is not None:
-            signal = nn.functional.linear(top_down, self.qkv.weight[-self.dim :])
+            projects = bool(self.projections)
+            signal = nn.functional.linear(top_down, self.qkv.weight[-self.dim :]) if projects else top_down
             v = v + signal.unflatten(-1, (self.num_heads, self.head_dim)).transpose(1, 2)
         return q, k, v
 

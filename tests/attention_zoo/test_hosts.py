@@ -31,18 +31,19 @@ def mixers_of(model):
 @pytest.mark.parametrize("name", SELF)
 class TestEveryMixerInVit:
     def test_as_attn_layer(self, name):
-        model = vit(attn_layer=az.attn_layer(name))
+        model = vit(attn_layer=az.attn_layer(name, grid=(4, 4), num_prefix_tokens=1))
         assert all(type(mixer) is az.MIXERS[name] for mixer in mixers_of(model))
         assert model(images()).shape == (2, 5)
         assert_close(pickle.loads(pickle.dumps(model))(images()), model(images()))
 
     @pytest.mark.parametrize("host", ["vit_small_patch14_reg4_dinov2", "deit3_small_patch16_224"])
     def test_as_attn_layer_with_register_tokens_and_layer_scale(self, name, host):
-        model = vit(host, attn_layer=az.attn_layer(name))
+        prefix = timm.create_model(host, **SMALL).num_prefix_tokens
+        model = vit(host, attn_layer=az.attn_layer(name, grid=(4, 4), num_prefix_tokens=prefix))
         assert model(images()).shape == (2, 5)
 
     def test_gradient_checkpointing(self, name):
-        model = vit(attn_layer=az.attn_layer(name)).train()
+        model = vit(attn_layer=az.attn_layer(name, num_prefix_tokens=1)).train()
         gradients = []
         for enabled in (False, True):
             model.set_grad_checkpointing(enabled)
@@ -58,9 +59,11 @@ class TestEveryMixerInVit:
         for n, p in model.state_dict().items():
             if ".attn." not in n or ".attn.proj." in n:
                 assert_close(p, before[n], rtol=0, atol=0)
-        q_rows = model.blocks[0].attn.qkv.weight[:24]
-        assert_close(q_rows, before["blocks.0.attn.qkv.weight"][:24], rtol=0, atol=0)
-        assert_close(model.blocks[0].attn.qkv.bias[-24:], before["blocks.0.attn.qkv.bias"][-24:], rtol=0, atol=0)
+        mixer = model.blocks[0].attn
+        for block, row in enumerate(mixer.projections):
+            for kind in ("weight", "bias"):
+                timms = before[f"blocks.0.attn.qkv.{kind}"].chunk(3)["qkv".index(row)]
+                assert_close(getattr(mixer.qkv, kind)[24 * block : 24 * (block + 1)], timms, rtol=0, atol=0)
         assert model(images()).isfinite().all()
         assert model.blocks[0].attn.grid == (4, 4)
         assert model.blocks[0].attn.num_prefix_tokens == 1
