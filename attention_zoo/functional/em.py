@@ -2,108 +2,321 @@
 
 Unit j has a key xi_j and a mean value mu_j; a query and its value come from one unit,
 
-    p(q, v | u_j) = N(q | xi_j, 1/alpha) N(v | mu_j, 1/beta),      pi_j ~ exp(alpha/2 |xi_j|^2)         (Eq. 7-10)
+    p(q, v | u_j) = N(q | xi_j, 1/alpha_j) N(v | mu_j, 1/beta_j)                                       (Eq. 7-9)
+    pi_j ~ exp(alpha_j/2 |xi_j|^2 + beta_j/2 |mu_j|^2)         the magnitude prior, or all alike        (Eq. 10)
 
-and beta -> 0. With the magnitude prior pi_j the responsibilities are w_ij ~ exp(alpha q_i.xi_j) (Eq. 13), that of
-dot-product attention; with equal priors they are w_ij ~ exp(-alpha/2 |q_i - xi_j|^2).
+With the magnitude prior, one alpha and beta -> 0 the responsibilities are w_ij ~ exp(alpha q_i.xi_j) (Eq. 13), those
+of dot-product attention. Expectation maximisation infers values, adapts keys and precisions to the queries, and
+propagates values that somebody has fixed.
 
-Everything is had from fused attention, whose logsumexp gives the responsibilities' normalisers, so that no N x N
-tensor is ever formed. Equations: P. Gabbur, M. Bilkhu, J. Movellan, Probabilistic Attention for Interactive
-Segmentation, NeurIPS 2021.
+Responsibilities' normalisers come from fused attention (`attention_zoo.functional.mixture`), so that no N x N tensor
+is formed. Equations: P. Gabbur, M. Bilkhu, J. Movellan, Probabilistic Attention for Interactive Segmentation, NeurIPS
+2021. Where its indices are at odds: the precision in Eq. 28 and 30 is that of the unit, d in Eq. 37 is the width of
+the values, pi in Eq. 24 and 38 is that of the unit summed over.
+
+Arguments that functions share (B batch, H heads, N queries, M units, D and E widths of keys and values):
+
+* q (B, H, N, D) queries, k (B, H, M, D) keys xi, v (B, H, M, E) mean values mu;
+* alpha > 0, beta >= 0: precisions of queries and values about their unit, a float or one for each unit (B, H, M);
+* q_pos (N, M, D), k_pos (M, N, D): relative position embeddings r^q, r^k (Eq. 25, 26), those of k_pos as seen from the
+  key; or `FactoredPositions`, which cost nothing quadratic under the magnitude prior;
+* log_prior: log pi_ij, broadcasting to (B, H, N, M), -inf where i may not read j (local context), or `FactoredPrior`;
+* magnitude_prior: units are as probable as Eq. 10 says by their current keys and values; otherwise all alike.
+
+Everything is differentiable in all tensors. Bad numbers and shapes raise an InputError that names the argument.
 """
 
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from attention_zoo.errors import InputError, unknown
+from attention_zoo.errors import InputError
 from attention_zoo.functional.attention import attend
+from attention_zoo.functional.checks import check_gamma, check_mixture, check_steps
+from attention_zoo.functional.clicks import Clicks
+from attention_zoo.functional.mixture import Positions, Precision, joint
+from attention_zoo.functional.positions import FactoredPositions, FactoredPrior
+
+Anchor = Literal["current", "initial"]
+Prior = Tensor | FactoredPrior
 
 
-def infer_values(q: Tensor, k: Tensor, v: Tensor, *, alpha: float, magnitude_prior: bool = True) -> Tensor:
-    """Most probable value of each query, sum_j w_ij mu_j (Eq. 12; one EM step is exact for beta -> 0).
+def infer_values(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    alpha: Precision,
+    beta: Precision = 0.0,
+    v_init: Tensor | None = None,
+    q_pos: Positions | None = None,
+    k_pos: Positions | None = None,
+    v_pos: Positions | None = None,
+    log_prior: Prior | None = None,
+    magnitude_prior: bool = True,
+) -> Tensor:
+    """Most probable value of each query, sum_j w_ij beta_j mu_j / sum_j w_ij beta_j, by one EM step (Eq. 12, 29-32).
 
-    Args:
-        q: queries (B, H, N, D).
-        k: keys xi (B, H, M, D).
-        v: mean values mu (B, H, M, E).
-        alpha: precision of the queries about their unit's key, > 0.
-        magnitude_prior: units are as probable as Eq. 10 says; otherwise all alike.
+    For beta -> 0 the step is exact. Above it the responsibilities depend on the current value ``v_init``; without one
+    only the prior's term beta/2 |mu_j|^2 stays of the values.
+
+    Beside the shared arguments (see the module):
+        v_init: current values v^t of the queries (B, H, N, E).
+        v_pos: position embeddings of the values (N, M, E), added to the mean values as each query sees them.
 
     Returns:
         Values (B, H, N, E).
     """
-    if magnitude_prior:
-        return F.scaled_dot_product_attention(q, k, v, scale=alpha)
-    return attend(_append(q, 1.0), _append(k, _log_bias(k)), v, alpha)[0]
+    check_mixture(q, k, alpha=alpha, beta=beta, v=v, v_init=v_init, q_pos=q_pos, k_pos=k_pos, v_pos=v_pos)
+    model = joint(
+        q,
+        k,
+        alpha=alpha,
+        beta=beta,
+        v=v,
+        v_init=v_init,
+        q_pos=q_pos,
+        k_pos=k_pos,
+        v_pos=v_pos,
+        log_prior=log_prior,
+        magnitude_prior=magnitude_prior,
+    )
+    if isinstance(beta, Tensor):
+        model = model.with_bias(beta.log())  # values of precise units count for more (Eq. 29)
+    if isinstance(v_pos, FactoredPositions) and model.fused:
+        indicators = v_pos.indicators(v).expand(*v.shape[:2], -1, -1)
+        out = model.read(torch.cat((v, indicators), -1))[0]
+        return out[..., : v.shape[-1]] + v_pos.averages(out[..., v.shape[-1] :])
+    return model.read(v, v_pos.full() if isinstance(v_pos, FactoredPositions) else v_pos)[0]
 
 
 def adapt_keys(
     q: Tensor,
     k: Tensor,
     *,
-    alpha: float,
+    alpha: Precision,
+    v: Tensor | None = None,
+    beta: Precision = 0.0,
     prior_precision: float = 0.0,
     iterations: int = 1,
-    anchor: Literal["current", "initial"] = "current",
+    anchor: Anchor = "current",
+    q_pos: Positions | None = None,
+    k_pos: Positions | None = None,
+    log_prior: Prior | None = None,
     magnitude_prior: bool = True,
 ) -> Tensor:
-    """Keys after EM steps towards the observed queries (Eq. 18).
+    """Keys adapted to the queries by EM under a Gaussian prior of precision theta (Eq. 18).
 
-        xi_k <- (theta xi_k + alpha sum_i w_ik q_i) / (theta + alpha sum_i w_ik)
+        xi_k <- (theta xi_k + alpha_k S_k m_k) / (theta + alpha_k S_k),    S_k = sum_i w_ik,  m_k = sum_i w_ik q_i / S_k
 
-    With L_i = logsumexp_j log w_ij (unnormalised) the mean of the queries that unit k answers is itself attention,
-    softmax_i(alpha xi_k.q_i - L_i) q_i, with queries and keys in each other's place.
+    m_k is a softmax over the queries, so an iteration is two fused attentions, with queries and keys in each other's
+    place in the second.
 
-    Args:
-        q: queries (B, H, N, D).
-        k: keys xi (B, H, M, D).
-        alpha: precision of the queries about their unit's key, > 0.
+    Beside the shared arguments (see the module):
+        v: mean values (B, H, M, E), which enter by their magnitude prior only.
         prior_precision: theta >= 0, how firmly a key stays; 0 is the maximum-likelihood update.
         iterations: EM steps; 0 returns the keys as they are.
-        anchor: what theta pulls to: the key of the step before (as Eq. 18 prints) or the one given.
-        magnitude_prior: units are as probable as Eq. 10 says, by their current keys; otherwise all alike.
+        anchor: what theta pulls to: the key of the step before (as Eq. 18 prints) or the one given (section 3.5).
 
     Returns:
-        Keys (B, H, M, D), differentiable in q and k.
-
-    Raises:
-        InputError: a negative precision or number of iterations, or an unknown anchor.
+        Keys (B, H, M, D). A key that no query may read stays.
     """
-    _check_adaptation(alpha, prior_precision, iterations, anchor)
+    check_mixture(q, k, alpha=alpha, beta=beta, v=v, q_pos=q_pos, k_pos=k_pos)
+    check_steps(prior_precision, iterations, anchor)
     initial = k
     for _ in range(iterations):
-        log_bias = torch.zeros_like(k[..., :1]) if magnitude_prior else _log_bias(k)  # over alpha, (B, H, M, 1)
-        _, log_normaliser = attend(_append(q, 1.0), _append(k, log_bias), k, alpha)  # (B, H, N)
-        mean, log_mass = attend(_append(k, 1.0), _append(q, -log_normaliser[..., None] / alpha), q, alpha)
-        if prior_precision == 0:
-            k = mean
-            continue
-        mass = alpha * (log_mass[..., None] + alpha * log_bias).exp()  # alpha sum_i w_ik, (B, H, M, 1)
-        held = k if anchor == "current" else initial
-        k = (prior_precision * held + mass * mean) / (prior_precision + mass)
+        model = joint(
+            q,
+            k,
+            alpha=alpha,
+            beta=beta,
+            v=v,
+            q_pos=q_pos,
+            k_pos=k_pos,
+            log_prior=log_prior,
+            magnitude_prior=magnitude_prior,
+        )
+        mean, log_mass = model.read_back(q, model.read(k)[1])
+        k = _pulled(k if anchor == "current" else initial, k, mean, log_mass[..., None], alpha, prior_precision)
     return k
 
 
-def _check_adaptation(alpha: float, prior_precision: float, iterations: int, anchor: str) -> None:
-    """Raise an InputError that names the argument of `adapt_keys` that does not fit."""
-    if not alpha > 0:
-        raise InputError(f"alpha={alpha} must be above 0")
-    if prior_precision < 0:
-        raise InputError(f"prior_precision={prior_precision} must not be negative")
-    if iterations < 0:
-        raise InputError(f"iterations={iterations} must not be negative")
-    if anchor not in ("current", "initial"):
-        raise unknown("anchor", anchor, ("current", "initial"))
+def adapt_precisions(
+    q: Tensor,
+    k: Tensor,
+    *,
+    alpha: Precision,
+    shape: float,
+    rate: float,
+    q_pos: Positions | None = None,
+    k_pos: Positions | None = None,
+    log_prior: Prior | None = None,
+    magnitude_prior: bool = True,
+) -> Tensor:
+    """Precisions of the units adapted to the queries by one EM step under a Gamma prior (Eq. 36).
+
+        alpha_k <- (shape + d/2 S_k - 1) / (rate + 1/2 sum_i w_ik |q_i - xi_k|^2)
+
+    Beside the shared arguments (see the module):
+        shape: theta_{alpha,1} >= 1 of the prior.
+        rate: theta_{alpha,2} > 0 of the prior.
+
+    Returns:
+        alpha (B, H, M).
+    """
+    check_mixture(q, k, alpha=alpha, q_pos=q_pos, k_pos=k_pos)
+    check_gamma(shape, rate)
+    priors = {"log_prior": log_prior, "magnitude_prior": magnitude_prior}
+    model = joint(q, k, alpha=alpha, q_pos=q_pos, k_pos=k_pos, **priors)
+    mean, log_mass = model.read_back(torch.cat((q, q.square().sum(-1, keepdim=True)), -1), model.read(k)[1])
+    mass = log_mass.exp()
+    spread = mean[..., -1] - 2 * (mean[..., :-1] * k).sum(-1) + k.square().sum(-1)  # mean of |q_i - xi_k|^2
+    return (shape - 1 + q.shape[-1] / 2 * mass) / (rate + mass * spread.clamp(min=0) / 2)
 
 
-def _log_bias(k: Tensor) -> Tensor:
-    """What equal priors add to q.k: -|xi_j|^2 / 2 (over alpha), (B, H, M, 1)."""
-    return -k.square().sum(-1, keepdim=True) / 2
+def propagate_values(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    fixed_index: Tensor,
+    fixed_values: Tensor,
+    *,
+    alpha: Precision,
+    beta: Precision,
+    prior_precision: float,
+    iterations: int = 1,
+    anchor: Anchor = "current",
+    condition_on_values: bool = True,
+    fixed_mask: Tensor | None = None,
+    q_pos: Positions | None = None,
+    k_pos: Positions | None = None,
+    log_prior: Prior | None = None,
+    magnitude_prior: bool = True,
+) -> Tensor:
+    """Mean values after the fixed ones of some units have spread, by EM (Eq. 23, 24).
+
+        mu_k <- (theta mu_k + beta_k sum_i w_ik v_i) / (theta + beta_k sum_i w_ik),    i over the fixed units
+
+    Only the rows of the fixed units enter, S x M responsibilities. Read the result with `infer_values`.
+
+    Beside the shared arguments (see the module):
+        fixed_index: units that are fixed, (S,) for all samples or (B, S). Of one unit named twice the last counts.
+        fixed_values: their values (B, H, S, E).
+        prior_precision: theta >= 0, how firmly a mean stays.
+        iterations: EM steps.
+        anchor: what theta pulls to: the mean of the step before (as Eq. 23 prints) or the one given.
+        condition_on_values: whether p(v_i | u_k) is part of the responsibilities (Eq. 24); the released layer
+            leaves it out.
+        fixed_mask: (B, S), false where an entry does not count, for samples with fewer fixed units.
+
+    Returns:
+        Means (B, H, M, E); those given where nothing is fixed.
+    """
+    check_steps(prior_precision, iterations, anchor)
+    positions = {"q_pos": q_pos, "k_pos": k_pos, "log_prior": log_prior}
+    clicks = Clicks(q, k, fixed_index, fixed_values, fixed_mask, alpha, magnitude_prior, positions)
+    initial = v
+    for _ in range(iterations if fixed_values.shape[2] else 0):
+        log_weights = clicks.log_weights(v, beta, condition_on_values)  # (B, H, S, M)
+        mean, log_mass = clicks.collect(log_weights, fixed_values)
+        updated = _pulled(v if anchor == "current" else initial, v, mean, log_mass, beta, prior_precision)
+        v = torch.where(clicks.any, updated, v)
+    return v
 
 
-def _append(x: Tensor, feature: Tensor | float) -> Tensor:
-    """``x`` (..., D) with one more feature (..., 1)."""
-    return F.pad(x, (0, 1), value=feature) if isinstance(feature, float) else torch.cat((x, feature), -1)
+def adapt_value_precisions(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    fixed_index: Tensor,
+    fixed_values: Tensor,
+    *,
+    alpha: Precision,
+    beta: Precision,
+    shape: float,
+    rate: float,
+    fixed_mask: Tensor | None = None,
+    q_pos: Positions | None = None,
+    k_pos: Positions | None = None,
+    log_prior: Prior | None = None,
+    magnitude_prior: bool = True,
+) -> Tensor:
+    """Precisions of the values by one EM step on the fixed ones, under a Gamma prior (Eq. 37).
+
+        beta_k <- (shape + m/2 sum_i w_ik - 1) / (rate + 1/2 sum_i w_ik |v_i - mu_k|^2),    i over the fixed units
+
+    Beside the shared arguments (see the module):
+        shape: theta_{beta,1} >= 1 of the prior.
+        rate: theta_{beta,2} > 0 of the prior.
+
+    Returns:
+        beta (B, H, M); the prior's mode (shape - 1) / rate where nothing is fixed.
+    """
+    check_gamma(shape, rate)
+    positions = {"q_pos": q_pos, "k_pos": k_pos, "log_prior": log_prior}
+    clicks = Clicks(q, k, fixed_index, fixed_values, fixed_mask, alpha, magnitude_prior, positions)
+    weights = clicks.log_weights(v, beta, True).exp() * clicks.counted  # (B, H, S, M)
+    distances = fixed_values.square().sum(-1, keepdim=True) - 2 * fixed_values @ v.mT + v.square().sum(-1)[:, :, None]
+    spread = (weights * distances.clamp(min=0)).sum(2)
+    return (shape - 1 + v.shape[-1] / 2 * weights.sum(2)) / (rate + spread / 2)
+
+
+def adapt_mixing_weights(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    fixed_index: Tensor,
+    fixed_values: Tensor,
+    *,
+    alpha: Precision,
+    beta: Precision,
+    concentration: float = 1.0,
+    q_pos: Positions | None = None,
+    k_pos: Positions | None = None,
+    log_prior: Prior | None = None,
+    magnitude_prior: bool = True,
+) -> Tensor:
+    """Log pi_ik of the fixed units i by one EM step under a symmetric Dirichlet prior (Eq. 38).
+
+        pi_ik <- (w_ik + concentration - 1) / sum_j (w_ij + concentration - 1)
+
+    Beside the shared arguments (see the module):
+        concentration: theta_pi >= 1 of the prior; 1 makes the weights the responsibilities.
+
+    Returns:
+        log pi (B, H, S, M), the ``log_prior`` of these units' queries.
+    """
+    if not concentration >= 1:
+        raise InputError(f"concentration={concentration} must be at least 1")
+    positions = {"q_pos": q_pos, "k_pos": k_pos, "log_prior": log_prior}
+    clicks = Clicks(q, k, fixed_index, fixed_values, None, alpha, magnitude_prior, positions)
+    log_weights = clicks.log_weights(v, beta, True)
+    if concentration == 1:
+        return log_weights
+    weights = log_weights.exp() + (concentration - 1)
+    return (weights / weights.sum(-1, keepdim=True)).log()
+
+
+def doubly_normalize(q: Tensor, k: Tensor, v: Tensor, *, alpha: float) -> Tensor:
+    """Attention whose scores are normalised over the queries, then over the keys: (B, H, N, E).
+
+        out_i = sum_j w_ij v_j / sum_j w_ij,    w_ij = exp(alpha q_i.k_j) / sum_l exp(alpha q_l.k_j)
+
+    so that no key can be explained away. N. Ding, X. Fan, Z. Lan, D. Schuurmans, R. Soricut, Attention That Does Not
+    Explain Away, 2020. It is the maximum-likelihood `adapt_keys` with queries and keys in each other's place.
+    """
+    check_mixture(q, k, alpha=alpha, v=v)
+    _, log_normaliser = attend(k, q, q, alpha)
+    return attend(q, k, v, alpha, key_bias=-log_normaliser)[0]
+
+
+def _pulled(
+    held: Tensor, current: Tensor, mean: Tensor, log_mass: Tensor, precision: Precision, prior_precision: float
+) -> Tensor:
+    """(theta held + precision S mean) / (theta + precision S); what nothing pulls stays as it is (B, H, M, ·)."""
+    if prior_precision == 0:
+        return torch.where(log_mass.isneginf(), current, mean)
+    precision = precision[..., None] if isinstance(precision, Tensor) else precision
+    mass = precision * log_mass.exp()
+    return (prior_precision * held + mass * mean) / (prior_precision + mass)

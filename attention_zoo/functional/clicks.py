@@ -1,0 +1,55 @@
+"""Units whose values somebody has fixed, and their responsibilities (Eq. 24 of Gabbur et al., NeurIPS 2021)."""
+
+import torch
+from torch import Tensor
+
+from attention_zoo.functional.checks import check_fixed, check_mixture
+from attention_zoo.functional.mixture import Positions, Precision, joint
+from attention_zoo.functional.positions import FactoredPrior
+
+
+class Clicks:
+    """The units whose values are fixed: which of them count, and their responsibilities."""
+
+    def __init__(
+        self,
+        q: Tensor,
+        k: Tensor,
+        index: Tensor,
+        values: Tensor,
+        mask: Tensor | None,
+        alpha: Precision,
+        magnitude_prior: bool,
+        positions: dict[str, Positions | FactoredPrior | None],
+    ) -> None:
+        check_mixture(q, k, alpha=alpha, q_pos=positions["q_pos"], k_pos=positions["k_pos"])
+        check_fixed(q, index, values, mask)
+        index = index.expand(q.shape[0], -1) if index.dim() == 1 else index  # (B, S)
+        counted = torch.ones_like(index, dtype=torch.bool) if mask is None else mask.to(torch.bool)
+        same = index[:, :, None] == index[:, None, :]
+        repeated = (same & counted[:, None, :]).triu(1).any(-1)  # a later entry is of the same unit
+        self.counted = (counted & ~repeated)[:, None, :, None]
+        self.any = self.counted.any(2, keepdim=True)
+        self.values, self.magnitude_prior = values, magnitude_prior
+        model = joint(q, k, alpha=alpha, magnitude_prior=magnitude_prior, **positions)
+        self.scores = model.scores(index)  # (B, H, S, M), without the values' terms
+
+    def log_weights(self, v: Tensor, beta: Precision, condition_on_values: bool) -> Tensor:
+        """Log w_ik of the fixed units i (B, H, S, M) under the mean values v (Eq. 24)."""
+        precision = beta[:, :, None] if isinstance(beta, Tensor) else beta
+        scores = self.scores
+        if condition_on_values:
+            scores = scores + precision * (self.values @ v.mT)
+            if isinstance(beta, Tensor):
+                scores = scores - precision / 2 * self.values.square().sum(-1, keepdim=True)
+                scores = scores + v.shape[-1] / 2 * precision.log()
+        if condition_on_values != self.magnitude_prior:
+            squares = precision / 2 * v.square().sum(-1)[:, :, None]
+            scores = scores - squares if condition_on_values else scores + squares
+        return scores.log_softmax(-1)
+
+    def collect(self, log_weights: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Each unit's mean of the fixed values (B, H, M, E), and log sum_i w_ik (B, H, M, 1)."""
+        counted = torch.where(self.any, self.counted, True)  # nothing fixed: finite, and not used
+        log_weights = log_weights.masked_fill(~counted, -torch.inf)
+        return log_weights.softmax(2).mT @ values, log_weights.logsumexp(2)[..., None]

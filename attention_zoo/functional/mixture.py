@@ -1,0 +1,270 @@
+"""The joint probability of queries and memory units, read both ways without ever forming it where that can be.
+
+    log p(q_i, u_j) = scale q_i.k_j + bias_j + mask_ij + pairs_ij    up to terms of i alone
+
+`joint` brings Eq. 5, 8-10, 25, 26, 29 and 40 of P. Gabbur, M. Bilkhu, J. Movellan, Probabilistic Attention for
+Interactive Segmentation (NeurIPS 2021) into this form: whatever is a product of something of i and something of j
+rides in further features. Only ``pairs``, positions that are given for every pair of tokens, and a prior that wants a
+gradient have no such form; they are worked off in blocks of rows, computed again in the backward pass.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from attention_zoo.functional.attention import attend
+from attention_zoo.functional.positions import FactoredPositions, FactoredPrior
+
+Precision = float | Tensor
+"""One for all units, or one for each, (B, H, M)."""
+Positions = Tensor | FactoredPositions
+BLOCK = 1 << 22
+"""Entries of a block of rows, over batch and heads."""
+
+
+class Pairs(NamedTuple):
+    """Terms with an embedding r_ij for each pair: (query_i.r_ij) weight_j + key_j.r_ij + norm_j |r_ij|^2."""
+
+    positions: Tensor
+    """(N, M, D)."""
+    query: Tensor | None = None
+    """(B, H, N, D)."""
+    weight: Precision = 1.0
+    key: Tensor | None = None
+    """(B, H, M, D)."""
+    norm: Precision = 0.0
+
+    def block(self, rows: slice | Tensor, columns: slice) -> Tensor:
+        """The terms of some rows, a slice or an index (B, S), and columns."""
+        positions = self.positions[rows][..., columns, :]
+        total = 0.0
+        if self.query is not None:
+            total = total + _dot(_rows(self.query, rows), positions) * _of_columns(self.weight, columns)
+        if self.key is not None:
+            total = total + _dot(self.key[:, :, columns], positions.transpose(-3, -2)).mT
+        if isinstance(self.norm, Tensor) or self.norm:
+            lengths = positions.square().sum(-1)
+            lengths = lengths[:, None] if lengths.dim() == 3 else lengths
+            total = total + lengths * _of_columns(self.norm, columns)
+        return total
+
+
+@dataclass(frozen=True)
+class Joint:
+    """See the module. Shapes: q (B, H, N, F), k (B, H, M, F), bias (B, H, M); mask broadcasts to (B, H, N, M)."""
+
+    q: Tensor
+    k: Tensor
+    scale: float
+    bias: Tensor | None = None
+    mask: Tensor | None = None
+    pairs: tuple[Pairs, ...] = ()
+
+    @property
+    def fused(self) -> bool:
+        """Whether no block has to be formed."""
+        return not self.pairs and not (self.mask is not None and self.mask.requires_grad)
+
+    def with_bias(self, bias: Tensor) -> "Joint":
+        """The same with more bias of the units (B, H, M)."""
+        return replace(self, bias=bias if self.bias is None else self.bias + bias)
+
+    def scores(self, rows: slice | Tensor, columns: slice = slice(None)) -> Tensor:
+        """The logarithm itself for some rows, a slice or an index (B, S), and columns."""
+        total = self.scale * (_rows(self.q, rows) @ self.k[:, :, columns].mT)
+        if self.bias is not None:
+            total = total + self.bias[:, :, None, columns]
+        if self.mask is not None:
+            total = total + _rows(self.mask, rows)[..., columns]
+        for pairs in self.pairs:
+            total = total + pairs.block(rows, columns)
+        return total
+
+    def read(self, v: Tensor, v_pos: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Each query's mean of v (B, H, M, E), plus v_pos (N, M, E), over its units, and its logsumexp (B, H, N)."""
+        if self.fused and v_pos is None:
+            return attend(self.q, self.k, v, self.scale, key_bias=self.bias, mask=self.mask)
+
+        def block(rows: slice) -> tuple[Tensor, Tensor]:
+            scores = self.scores(rows)
+            weights = scores.softmax(-1)
+            out = weights @ v
+            if v_pos is not None:
+                out = out + torch.einsum("bhij,ije->bhie", weights, v_pos[rows])
+            return out, scores.logsumexp(-1)
+
+        out, lse = zip(*self._blocks(block, self.q.shape[2], self.k.shape[2]), strict=True)
+        return torch.cat(out, 2), torch.cat(lse, 2)
+
+    def read_back(self, x: Tensor, log_normaliser: Tensor) -> tuple[Tensor, Tensor]:
+        """Each unit's mean of x (B, H, N, E) over the queries, and the logarithm of its responsibility for them all.
+
+        The responsibilities are w_ij = exp(log p(q_i, u_j) - log_normaliser_i), so the means are a softmax over i:
+        attention again, queries and keys in each other's place.
+
+        Returns:
+            Means (B, H, M, E) and log sum_i w_ij (B, H, M). A unit that no query may read has mean 0 and -inf.
+        """
+        if self.fused:
+            mask = None if self.mask is None else self.mask.mT
+            mean, log_mass = attend(self.k, self.q, x, self.scale, key_bias=-log_normaliser, mask=mask)
+            return mean, self._unread(log_mass if self.bias is None else log_mass + self.bias)
+
+        def block(columns: slice) -> tuple[Tensor, Tensor]:
+            log_weights = (self.scores(slice(None), columns) - log_normaliser[..., None]).mT
+            return log_weights.softmax(-1).nan_to_num() @ x, log_weights.logsumexp(-1)
+
+        mean, log_mass = zip(*self._blocks(block, self.k.shape[2], self.q.shape[2]), strict=True)
+        return torch.cat(mean, 2), torch.cat(log_mass, 2)
+
+    def _unread(self, log_mass: Tensor) -> Tensor:
+        """The kernels' logsumexp is 0, not -inf, where everything is masked."""
+        if self.mask is None:
+            return log_mass
+        return log_mass.masked_fill(self.mask.amax(-2).isneginf(), -torch.inf)
+
+    def _blocks(
+        self, function: Callable[[slice], tuple[Tensor, Tensor]], size: int, width: int
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """What the function gives for all of ``size``, slice by slice, remembering no block for the backward pass."""
+        step = max(1, BLOCK // max(1, self.q.shape[0] * self.q.shape[1] * width))
+        for start in range(0, size, step):
+            rows = slice(start, min(start + step, size))
+            if torch.is_grad_enabled():
+                yield checkpoint(function, rows, use_reentrant=False)
+            else:
+                yield function(rows)
+
+
+def joint(
+    q: Tensor,
+    k: Tensor,
+    *,
+    alpha: Precision,
+    beta: Precision = 0.0,
+    v: Tensor | None = None,
+    v_init: Tensor | None = None,
+    q_pos: Positions | None = None,
+    k_pos: Positions | None = None,
+    v_pos: Positions | None = None,
+    log_prior: Tensor | FactoredPrior | None = None,
+    magnitude_prior: bool = True,
+) -> Joint:
+    """The joint probability of queries (B, H, N, D) and units with keys (B, H, M, D) and mean values v (B, H, M, E).
+
+    Arguments are those of `attention_zoo.functional.em.infer_values`. Precisions that are tensors carry their
+    normalisers d/2 log alpha_j and m/2 log beta_j. Of a value's likelihood only what ``v_init`` fixes enters.
+    """
+    features, bias, pairs = _query_terms(q, k, alpha, q_pos is not None, k_pos is not None, magnitude_prior)
+    for positions, of_keys in ((q_pos, False), (k_pos, True)):
+        if positions is not None:
+            _add_positions(features, pairs, positions, of_keys, q, k, alpha, magnitude_prior)
+    if v is not None and (isinstance(beta, Tensor) or beta):
+        bias = bias + _value_terms(features, pairs, beta, v, v_init, v_pos, magnitude_prior)
+    if isinstance(log_prior, FactoredPrior):
+        features.append(tuple(part.expand(*q.shape[:2], *part.shape[-2:]).to(q.dtype) for part in log_prior))
+    scale = 1.0 if isinstance(alpha, Tensor) else alpha
+    pair = (q.shape[2], k.shape[2])
+    queries = [features[0][0], *(of_query / scale for of_query, _ in features[1:])]
+    return Joint(
+        q=torch.cat(queries, -1) if len(queries) > 1 else queries[0],
+        k=torch.cat([of_key for _, of_key in features], -1) if len(features) > 1 else features[0][1],
+        scale=scale,
+        bias=bias if isinstance(bias, Tensor) else None,
+        mask=log_prior.expand(*log_prior.shape[:-2], *pair) if isinstance(log_prior, Tensor) else None,
+        pairs=tuple(pairs),
+    )
+
+
+def _query_terms(
+    q: Tensor, k: Tensor, alpha: Precision, query_positions: bool, key_positions: bool, magnitude_prior: bool
+) -> tuple[list[tuple[Tensor, Tensor]], Tensor | float, list[Pairs]]:
+    """Log N(q_i | xi_j, 1/alpha_j) and the magnitude prior, as features and bias (Eq. 8, 10).
+
+    With embeddings N(q_i | r_ij, 1/alpha_j) brings another |q_i|^2, N(xi_j | r_ji, 1/alpha_j) another |xi_j|^2
+    (Eq. 25, 26; the magnitude prior cancels the second and the squares of the embeddings).
+    """
+    bias: Tensor | float = 0.0
+    features = [(q, k)]
+    if isinstance(alpha, Tensor):
+        squares = (2 if query_positions else 1) * q.square().sum(-1, keepdim=True)
+        features = [(q, alpha[..., None] * k), (squares, -alpha[..., None] / 2)]
+        bias = q.shape[-1] / 2 * alpha.log()
+    if not magnitude_prior:
+        bias = bias - (2 if key_positions else 1) / 2 * alpha * k.square().sum(-1)
+    return features, bias, []
+
+
+def _add_positions(
+    features: list[tuple[Tensor, Tensor]],
+    pairs: list[Pairs],
+    positions: Positions,
+    of_keys: bool,
+    q: Tensor,
+    k: Tensor,
+    alpha: Precision,
+    magnitude_prior: bool,
+) -> None:
+    """alpha_j q_i.r_ij or alpha_j xi_j.r_ji; without the magnitude prior also -alpha_j/2 |r|^2 (Eq. 25, 26)."""
+    precision = alpha[..., None] if isinstance(alpha, Tensor) else alpha
+    if isinstance(positions, FactoredPositions) and magnitude_prior:
+        indicators = positions.indicators(q).expand(*q.shape[:2], -1, -1)
+        if of_keys:
+            features.append((indicators, precision * positions.scores(k)))
+        else:
+            features.append((positions.scores(q), precision * indicators))
+        return
+    table = positions.full() if isinstance(positions, FactoredPositions) else positions
+    norm = 0.0 if magnitude_prior else -alpha / 2
+    if of_keys:
+        pairs.append(Pairs(table.transpose(0, 1), key=precision * k, norm=norm))
+    else:
+        pairs.append(Pairs(table, query=q, weight=alpha, norm=norm))
+
+
+def _value_terms(
+    features: list[tuple[Tensor, Tensor]],
+    pairs: list[Pairs],
+    beta: Precision,
+    v: Tensor,
+    v_init: Tensor | None,
+    v_pos: Positions | None,
+    magnitude_prior: bool,
+) -> Tensor | float:
+    """Log N(v_i | mu_j + r_ij, 1/beta_j) where v_i is given, and the magnitude prior's beta/2 |mu_j + r_ij|^2."""
+    precision = beta[..., None] if isinstance(beta, Tensor) else beta
+    squares = beta / 2 * v.square().sum(-1)
+    bias: Tensor | float = squares if magnitude_prior else 0.0
+    if v_init is not None:
+        features.append((v_init, precision * v))
+        bias = bias - squares
+        if isinstance(beta, Tensor):
+            features.append((v_init.square().sum(-1, keepdim=True), -beta[..., None] / 2))
+            bias = bias + v.shape[-1] / 2 * beta.log()
+    sign = int(magnitude_prior) - int(v_init is not None)  # of the squares that are left
+    if v_pos is not None and (sign or v_init is not None):
+        table = v_pos.full() if isinstance(v_pos, FactoredPositions) else v_pos
+        key = sign * precision * v if sign else None
+        pairs.append(Pairs(table, query=v_init, weight=beta, key=key, norm=sign * beta / 2 if sign else 0.0))
+    return bias
+
+
+def _rows(x: Tensor, rows: slice | Tensor) -> Tensor:
+    """Rows of x (..., N, F): a slice of them, or by an index (B, S) of each sample's own."""
+    if isinstance(rows, slice):
+        return x[..., rows, :]
+    return x.reshape((1,) * (4 - x.dim()) + x.shape).take_along_dim(rows[:, None, :, None], dim=-2)
+
+
+def _of_columns(weight: Precision, columns: slice) -> Precision:
+    return weight[:, :, None, columns] if isinstance(weight, Tensor) else weight
+
+
+def _dot(x: Tensor, positions: Tensor) -> Tensor:
+    """x_i.r_ij for x (B, H, N, D) and positions (N, M, D) or (B, N, M, D): (B, H, N, M)."""
+    equation = "bhid,ijd->bhij" if positions.dim() == 3 else "bhid,bijd->bhij"
+    return torch.einsum(equation, x, positions)
