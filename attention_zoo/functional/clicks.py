@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from attention_zoo.functional.checks import check_fixed, check_mixture
+from attention_zoo.functional.checks import check_fixed
 from attention_zoo.functional.mixture import Positions, Precision, joint
 from attention_zoo.functional.positions import FactoredPrior
 
@@ -22,7 +22,6 @@ class Clicks:
         magnitude_prior: bool,
         positions: dict[str, Positions | FactoredPrior | None],
     ) -> None:
-        check_mixture(q, k, alpha=alpha, q_pos=positions["q_pos"], k_pos=positions["k_pos"])
         check_fixed(q, index, values, mask)
         index = index.expand(q.shape[0], -1) if index.dim() == 1 else index  # (B, S)
         counted = torch.ones_like(index, dtype=torch.bool) if mask is None else mask.to(torch.bool)

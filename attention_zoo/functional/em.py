@@ -214,6 +214,7 @@ def propagate_values(
         Means (B, H, M, E); those given where nothing is fixed.
     """
     check_steps(prior_precision, iterations, anchor)
+    check_mixture(q, k, alpha=alpha, beta=beta, v=v, q_pos=q_pos, k_pos=k_pos)
     positions = {"q_pos": q_pos, "k_pos": k_pos, "log_prior": log_prior}
     clicks = Clicks(q, k, fixed_index, fixed_values, fixed_mask, alpha, magnitude_prior, positions)
     initial = v
@@ -254,6 +255,7 @@ def adapt_value_precisions(
         beta (B, H, M); the prior's mode (shape - 1) / rate where nothing is fixed.
     """
     check_gamma(shape, rate)
+    check_mixture(q, k, alpha=alpha, beta=beta, v=v, q_pos=q_pos, k_pos=k_pos)
     positions = {"q_pos": q_pos, "k_pos": k_pos, "log_prior": log_prior}
     clicks = Clicks(q, k, fixed_index, fixed_values, fixed_mask, alpha, magnitude_prior, positions)
     weights = clicks.log_weights(v, beta, True).exp() * clicks.counted  # (B, H, S, M)
@@ -289,6 +291,7 @@ def adapt_mixing_weights(
     """
     if not concentration >= 1:
         raise InputError(f"concentration={concentration} must be at least 1")
+    check_mixture(q, k, alpha=alpha, beta=beta, v=v, q_pos=q_pos, k_pos=k_pos)
     positions = {"q_pos": q_pos, "k_pos": k_pos, "log_prior": log_prior}
     clicks = Clicks(q, k, fixed_index, fixed_values, None, alpha, magnitude_prior, positions)
     log_weights = clicks.log_weights(v, beta, True)
@@ -319,4 +322,4 @@ def _pulled(
         return torch.where(log_mass.isneginf(), current, mean)
     precision = precision[..., None] if isinstance(precision, Tensor) else precision
     mass = precision * log_mass.exp()
-    return (prior_precision * held + mass * mean) / (prior_precision + mass)
+    return ((prior_precision * held + mass * mean) / (prior_precision + mass)).to(current.dtype)

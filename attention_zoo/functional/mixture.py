@@ -116,7 +116,10 @@ class Joint:
 
         def block(columns: slice) -> tuple[Tensor, Tensor]:
             log_weights = (self.scores(slice(None), columns) - log_normaliser[..., None]).mT
-            return log_weights.softmax(-1).nan_to_num() @ x, log_weights.logsumexp(-1)
+            unread = log_weights.isneginf().all(-1, keepdim=True)
+            finite = log_weights.masked_fill(unread, 0.0)
+            log_mass = finite.logsumexp(-1, keepdim=True).masked_fill(unread, -torch.inf)
+            return finite.softmax(-1).masked_fill(unread, 0.0) @ x, log_mass[..., 0]
 
         mean, log_mass = zip(*self._blocks(block, self.k.shape[2], self.q.shape[2]), strict=True)
         return torch.cat(mean, 2), torch.cat(log_mass, 2)

@@ -4,13 +4,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
-from attention_zoo.errors import InputError
 from attention_zoo.functional import attention
 from attention_zoo.functional.attention import attend
-from attention_zoo.functional.em import adapt_keys, infer_values
 from attention_zoo.functional.random_features import kernel_factors, log_features, orthogonal_directions
 from attention_zoo.functional.sparse import largest_eigenvalue, lista, lista_path, mean_code_jacobian, soft_threshold
-from tests.reference import naive
 
 
 def heads(*widths, batch=2, num_heads=2, seed=0, tokens=None, scale=1.0):
@@ -44,65 +41,6 @@ class TestAttend:
         fused = attend(q, k, v, 0.7)
         monkeypatch.setattr(attention, "_has_kernel", lambda q, mask: False)
         assert_close(attend(q, k, v, 0.7), fused)
-
-
-class TestKeyAdaptation:
-    @pytest.mark.parametrize("theta", [0.0, 0.3])
-    @pytest.mark.parametrize("iterations", [0, 1, 3])
-    @pytest.mark.parametrize("anchor", ["current", "initial"])
-    @pytest.mark.parametrize("magnitude_prior", [True, False])
-    def test_equals_equation_18(self, theta, iterations, anchor, magnitude_prior):
-        q, k, probe = heads(5, 5, 5, tokens=[7, 6, 6])
-        args = {"alpha": 0.6, "iterations": iterations, "anchor": anchor, "magnitude_prior": magnitude_prior}
-        fast = adapt_keys(q, k, prior_precision=theta, **args)
-        slow = naive.adapt_keys(q, k, theta=theta, **args)
-        assert_close(fast, slow, rtol=1e-10, atol=1e-10)
-        if iterations:
-            wrt = [q, k]
-            gradients = [torch.autograd.grad((keys * probe).sum(), wrt) for keys in (fast, slow)]
-            assert_close(*gradients, rtol=1e-9, atol=1e-10)
-
-    @pytest.mark.parametrize("theta", [0.0, 0.3])
-    @pytest.mark.parametrize("magnitude_prior", [True, False])
-    def test_gradcheck(self, theta, magnitude_prior):
-        q, k = heads(3, 3, batch=1, tokens=[4, 5])
-        args = {"alpha": 0.6, "prior_precision": theta, "iterations": 2, "magnitude_prior": magnitude_prior}
-        assert torch.autograd.gradcheck(lambda q, k: adapt_keys(q, k, **args), (q, k))
-
-    def test_maximum_likelihood_is_doubly_normalised_attention(self):
-        q, k = heads(5, 5)
-        once = (0.6 * q @ k.mT).softmax(-1)
-        twice = once / once.sum(-2, keepdim=True)
-        assert_close(adapt_keys(q, k, alpha=0.6), twice.mT @ q)
-
-    def test_firm_prior_keeps_the_keys(self):
-        q, k = heads(5, 5)
-        assert_close(adapt_keys(q, k, alpha=0.6, prior_precision=1e12), k, rtol=0, atol=1e-9)
-
-    def test_likelihood_rises_with_every_step(self):
-        q, k = heads(4, 4, tokens=[40, 12], scale=2.0)
-        likelihoods = []
-        for iterations in range(6):
-            xi = adapt_keys(q, k, alpha=1.0, iterations=iterations, magnitude_prior=False)
-            log_joint = -torch.cdist(q, xi).square() / 2
-            likelihoods.append(log_joint.logsumexp(-1).sum().item())
-        assert likelihoods == sorted(likelihoods)
-        assert likelihoods[-1] > likelihoods[0] + 1
-
-    @pytest.mark.parametrize("magnitude_prior", [True, False])
-    def test_value_inference(self, magnitude_prior):
-        q, k, v = heads(5, 5, 3, tokens=[7, 6, 6])
-        expected = naive.responsibilities(q, k, 0.6, magnitude_prior) @ v
-        assert_close(infer_values(q, k, v, alpha=0.6, magnitude_prior=magnitude_prior), expected)
-
-    @pytest.mark.parametrize(
-        ("argument", "value"),
-        [("alpha", 0.0), ("prior_precision", -1.0), ("iterations", -1), ("anchor", "initail")],
-    )
-    def test_refuses_by_name(self, argument, value):
-        q, k = heads(5, 5)
-        with pytest.raises(InputError, match=argument):
-            adapt_keys(q, k, **{"alpha": 0.6, argument: value})
 
 
 class TestRandomFeatures:
