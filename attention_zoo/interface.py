@@ -30,7 +30,21 @@ class HostOptions(TypedDict, total=False):
     dtype: torch.dtype | None
 
 
-class SelfMixer(nn.Module, ABC):
+class _Mixer(nn.Module, ABC):
+    """What both kinds of mixer share: where the reading comes from, and errors that name the mixer."""
+
+    reading: ClassVar[str]
+    paper: ClassVar[str]
+    equation: ClassVar[str]
+    complexity: ClassVar[str]
+
+    def check(self, fits: bool, message: str) -> None:
+        """Raise an InputError that names this mixer unless ``fits``."""
+        if not fits:
+            raise InputError(f"{type(self).__name__}: {message}")
+
+
+class SelfMixer(_Mixer):
     """Mixes tokens: (B, N, dim) -> (B, N, dim); a drop-in for the attention layer of timm's ``VisionTransformer``.
 
     A subclass writes `mix`, the reading itself, on tensors (B, H, N, D), and states where it comes from in the
@@ -56,10 +70,6 @@ class SelfMixer(nn.Module, ABC):
         InputError: an argument that does not fit, naming the mixer and the argument.
     """
 
-    reading: ClassVar[str]
-    paper: ClassVar[str]
-    equation: ClassVar[str]
-    complexity: ClassVar[str]
     tokens: ClassVar[Literal["set", "grid"]] = "set"
     """What the reading takes the tokens for: a set, whose order does not matter, or a grid with neighbours."""
     projections: ClassVar[tuple[str, ...]] = ("q", "k", "v")
@@ -190,42 +200,95 @@ class SelfMixer(nn.Module, ABC):
         )
         return height, width
 
-    def check(self, fits: bool, message: str) -> None:
-        """Raise an InputError that names this mixer unless ``fits``."""
-        if not fits:
-            raise InputError(f"{type(self).__name__}: {message}")
-
     def refuse_dropout(self) -> None:
         """Raise an InputError if ``attn_drop`` is above 0; for readings without weights to drop."""
         self.check(self.attn_drop.p == 0, f"attn_drop={self.attn_drop.p}: this reading has no weights to drop, give 0")
 
 
-class CrossMixer(nn.Module, ABC):
+class CrossMixer(_Mixer):
     """Mixes pixels into queries: (B, L, dim), (B, M, dim) -> queries (B, L, dim) and logits (B, L, M).
+
+    A subclass writes `weights`, how much each query takes from each pixel, and where it needs to `affinity`, `read` and
+    `assign`. What the queries read is projected and added to them: ``C + proj(read)``.
 
     Args:
         dim: width of queries and pixels.
         num_heads: heads; must divide ``dim``.
+        qkv_bias: whether the projections of queries, keys and values have a bias.
+        device: where the parameters are made.
+        dtype: type of the parameters.
+
+    Raises:
+        InputError: an argument that does not fit, naming the mixer and the argument.
     """
 
-    reading: ClassVar[str]
-    paper: ClassVar[str]
-    equation: ClassVar[str]
-    complexity: ClassVar[str]
-
-    def __init__(self, dim: int, num_heads: int = 8) -> None:
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int = 8,
+        *,
+        qkv_bias: bool = False,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
         super().__init__()
-        if dim <= 0 or num_heads <= 0 or dim % num_heads:
-            raise InputError(f"{type(self).__name__}: num_heads={num_heads} must divide dim={dim}")
+        self.check(dim > 0 and num_heads > 0 and dim % num_heads == 0, f"num_heads={num_heads} must divide dim={dim}")
+        made = {"device": device, "dtype": dtype}
         self.dim, self.num_heads, self.head_dim = dim, num_heads, dim // num_heads
+        self.scale = self.head_dim**-0.5
+        self.q = nn.Linear(dim, dim, bias=qkv_bias, **made)
+        self.k = nn.Linear(dim, dim, bias=qkv_bias, **made)
+        self.v = nn.Linear(dim, dim, bias=qkv_bias, **made)
+        self.proj = nn.Linear(dim, dim, **made)
 
     @abstractmethod
+    def weights(self, affinity: Tensor) -> Tensor:
+        """How much each query takes from each pixel, from their affinity: (B, H, L, M) -> (B, H, L, M)."""
+
+    def affinity(self, q: Tensor, k: Tensor) -> Tensor:
+        """Affinity (B, H, L, M) of queries (B, H, L, D) and keys (B, H, M, D): ``q.k / √D``."""
+        return q * self.scale @ k.mT
+
+    def read(self, affinity: Tensor, v: Tensor) -> Tensor:
+        """What the queries take from the values v (B, H, M, D): (B, H, L, D).
+
+        Public, for decoders whose affinity is the mask logits of a predictor: (B, 1, L, M) serves all heads.
+        """
+        return self.weights(affinity) @ v
+
+    def assign(self, affinity: Tensor) -> Tensor:
+        """Which query each pixel belongs to, (B, H, L, M); sums to one over the queries."""
+        return affinity.softmax(-2)
+
     def forward(self, queries: Tensor, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """Updated queries (B, L, dim) and the affinity (B, L, M) of every query with every pixel."""
+        """Updated queries (B, L, dim) and logits (B, L, M): the affinity of each with each pixel, mean over heads.
 
-    @abstractmethod
+        Raises:
+            InputError: shapes that do not fit.
+        """
+        q, k, v = self.project(queries, pixels)
+        affinity = self.affinity(q, k)
+        mixed = self.read(affinity, v)
+        return queries + self.proj(mixed.transpose(1, 2).flatten(2)), affinity.mean(1)
+
+    def project(self, queries: Tensor, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries (B, H, L, D), keys and values (B, H, M, D) of ``queries`` (B, L, dim), ``pixels`` (B, M, dim)."""
+        fits = queries.dim() == 3 and queries.shape[-1] == self.dim
+        self.check(fits, f"queries of shape {tuple(queries.shape)} are not (B, L, {self.dim})")
+        fits = pixels.dim() == 3 and pixels.shape[::2] == queries.shape[::2]
+        self.check(fits, f"pixels of shape {tuple(pixels.shape)} are not ({queries.shape[0]}, M, {self.dim})")
+        parts = self.q(queries), self.k(pixels), self.v(pixels)
+        return tuple(part.unflatten(-1, (self.num_heads, self.head_dim)).transpose(1, 2) for part in parts)
+
     def attention_map(self, queries: Tensor, pixels: Tensor) -> Tensor:
         """Who reads whom: (B, num_heads, L, M), entry (i, j) is how much query i takes from pixel j."""
+        q, k, _ = self.project(queries, pixels)
+        return self.weights(self.affinity(q, k))
+
+    def assignments(self, queries: Tensor, pixels: Tensor) -> Tensor:
+        """Which query each pixel belongs to: (B, num_heads, L, M), soft or one-hot; columns sum to one."""
+        q, k, _ = self.project(queries, pixels)
+        return self.assign(self.affinity(q, k))
 
 
 class MixerFactory(Protocol):

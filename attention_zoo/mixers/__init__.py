@@ -1,8 +1,23 @@
 """One file per mixer; each reads like its paper. Importing this package registers those it names."""
 
+from attention_zoo.mixers.cluster import Cluster
+from attention_zoo.mixers.cluster_cross import ClusterCross
+from attention_zoo.mixers.cross_attention import CrossAttention
 from attention_zoo.mixers.dot_product import DotProduct
+from attention_zoo.mixers.k_means import KMeans
+from attention_zoo.mixers.k_means_cross import KMeansCross
 from attention_zoo.mixers.performer import Performer
 from attention_zoo.mixers.probabilistic import Probabilistic
 from attention_zoo.mixers.vars_d import VarsD
 
-__all__ = ["DotProduct", "Performer", "Probabilistic", "VarsD"]
+__all__ = [
+    "Cluster",
+    "ClusterCross",
+    "CrossAttention",
+    "DotProduct",
+    "KMeans",
+    "KMeansCross",
+    "Performer",
+    "Probabilistic",
+    "VarsD",
+]

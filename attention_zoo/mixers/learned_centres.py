@@ -1,0 +1,105 @@
+"""What the clustering self-mixers share: learned centres read the tokens, and the tokens read their centres back."""
+
+from abc import abstractmethod
+from typing import Unpack
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from attention_zoo.functional import clustering
+from attention_zoo.functional.clustering import Metric, Reduce
+from attention_zoo.interface import HostOptions, SelfMixer
+
+
+class LearnedCentres(SelfMixer):
+    """Clusters the keys around learned centres C, then reads both sides of the update back.
+
+        Ĉ = A K,    out = softmax(Q (C + Ĉ)ᵀ / √d) A V
+
+    A, the assignment, is the subclass's. The centre stays beside its update, as the residual of the mask transformers,
+    so that it learns where A passes no gradient. Under ``reduce="sum"`` both updates are divided by N/K, the size of an
+    average cluster: a sum grows with the tokens, and there is no BatchNorm behind it as in kMaX. All is computed in
+    float32 also under autocast, since rounded affinities tie.
+
+    Args:
+        dim: token width.
+        num_heads: heads.
+        num_clusters: learned centres K of each head.
+        iterations: updates of the centres; the last one is read back.
+        metric: affinity of centres and keys: "dot" (kMaX), or "euclidean" (Lloyd), c.k - |c|²/2.
+        reduce: a centre collects the "sum" (kMaX) or the "mean" (Lloyd) of what is assigned to it.
+        **host: see `SelfMixer`.
+    """
+
+    complexity = "N"
+
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int = 8,
+        *,
+        num_clusters: int = 16,
+        iterations: int = 1,
+        metric: Metric = "dot",
+        reduce: Reduce = "sum",
+        **host: Unpack[HostOptions],
+    ) -> None:
+        super().__init__(dim, num_heads, **host)
+        self.refuse_dropout()
+        self.check(num_clusters > 0, f"num_clusters={num_clusters} must be above 0")
+        self.check(iterations > 0, f"iterations={iterations} must be above 0")
+        self.check(metric in ("dot", "euclidean"), f"metric={metric!r} must be 'dot' or 'euclidean'")
+        self.check(reduce in ("sum", "mean"), f"reduce={reduce!r} must be 'sum' or 'mean'")
+        self.num_clusters, self.iterations, self.metric, self.reduce = num_clusters, iterations, metric, reduce
+        weight = self.proj.weight
+        shape = (num_heads, num_clusters, self.head_dim)
+        self.centres = nn.Parameter(torch.randn(shape, device=weight.device, dtype=weight.dtype))
+
+    @abstractmethod
+    def assign(self, centres: Tensor, k: Tensor) -> Tensor:
+        """Assignment of the keys k (B, H, N, D) to the centres (B, H, K, D), in a form that `collect` takes."""
+
+    @abstractmethod
+    def collect(self, values: Tensor, assignment: Tensor, empty: Tensor | float = 0.0) -> Tensor:
+        """What the centres take from values (B, H, N, D): (B, H, K, D); ``empty`` is the mean over no tokens."""
+
+    @abstractmethod
+    def memberships(self, assignment: Tensor) -> Tensor:
+        """The assignment as a matrix (B, H, K, N); columns sum to one."""
+
+    def assignments(self, x: Tensor) -> Tensor:
+        """Which centre each token of ``x`` (B, N, dim) belongs to: (B, H, K, N), soft or one-hot over the centres."""
+        _, k, _ = self.project(x)
+        return self.memberships(self.cluster(k)[0])
+
+    def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """q, k, v (B, H, N, D) -> (B, H, N, D)."""
+        with torch.autocast(q.device.type, enabled=False):
+            q, k, values = (part.to(torch.promote_types(part.dtype, torch.float32)) for part in (q, k, v))
+            assignment, centres = self.cluster(k)
+            collected = self.collect(values, assignment) / self.average_size(k)
+            return F.scaled_dot_product_attention(q, self.read_keys(centres), collected).to(v.dtype)
+
+    def cluster(self, k: Tensor) -> tuple[Tensor, Tensor]:
+        """The last assignment of the keys k (B, H, N, D) and the centres (B, H, K, D) it moved: Ĉ."""
+        centres = self.centres.to(k.dtype).expand(len(k), -1, -1, -1)
+        for _ in range(self.iterations):
+            assignment = self.assign(centres, k)
+            centres = self.collect(k, assignment, empty=centres) / self.average_size(k)
+        return assignment, centres
+
+    def average_size(self, k: Tensor) -> float:
+        """What sums over the tokens are divided by: N/K; 1 where they are means already."""
+        return k.shape[2] / self.num_clusters if self.reduce == "sum" else 1.0
+
+    def read_keys(self, centres: Tensor) -> Tensor:
+        """C + Ĉ, what the tokens look for when they read back."""
+        return self.centres.to(centres.dtype) + centres
+
+    def map_weights(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """softmax(Q (C + Ĉ)ᵀ / √d) A: through each centre, what it took from each token."""
+        assignment, centres = self.cluster(k)
+        read = (q @ self.read_keys(centres).mT * self.head_dim**-0.5).softmax(-1)  # (B, H, N, K)
+        taken = clustering.weights(self.memberships(assignment), self.reduce)  # (B, H, K, N)
+        return read @ taken.to(read.dtype) / self.average_size(k)
