@@ -39,7 +39,7 @@ def attend(
     width = max(q.shape[-1], values)
     width += -width % _alignment(q)
     # views, since torch.compile does not take one tensor in two places of a function of ours
-    q, k, v = (wide.view_as(wide) for wide in (_widen(x, width) for x in (q, k, v)))
+    q, k, v = (rows.view_as(rows) for rows in (_rows(_widen(x, width)) for x in (q, k, v)))
     out, lse = _FusedAttention.apply(q, k, v, key_bias, mask, scale)
     return out[..., :values], lse[..., : q.shape[-2]]
 
@@ -70,7 +70,7 @@ class _FusedAttention(torch.autograd.Function):
         width, scale = q.shape[-1], ctx.scale
         if grad_out is None and grad_lse is None:
             return (None,) * 6
-        grad_out = torch.zeros_like(out) if grad_out is None else grad_out
+        grad_out = torch.zeros_like(out) if grad_out is None else _rows(grad_out)
         if grad_lse is not None or key_bias is not None:
             # The kernel computes dS = P * (grad_out v^T - rowsum(grad_out * out)), dK = scale dS^T q. One more channel
             # that is 0 in v, 1 in grad_out and -grad_lse in out turns dS into the gradient through both outputs;
@@ -107,3 +107,8 @@ def _alignment(q: Tensor) -> int:
 
 def _widen(x: Tensor, width: int) -> Tensor:
     return F.pad(x, (0, width - x.shape[-1])) if x.shape[-1] < width else x
+
+
+def _rows(x: Tensor) -> Tensor:
+    """``x`` with the channels of a token side by side: the kernels take that for granted and read elsewhere."""
+    return x if x.stride(-1) == 1 else x.contiguous()

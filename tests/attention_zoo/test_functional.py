@@ -36,6 +36,39 @@ class TestAttend:
         inputs = heads(5, 5, width, tokens=[4, 6, 6])
         assert torch.autograd.gradcheck(lambda q, k, v: pick(attend(q, k, v, 0.7)), inputs)
 
+    @pytest.mark.parametrize("biased", [False, True])
+    @pytest.mark.parametrize("masked", [False, True])
+    def test_a_bias_of_each_key_and_a_mask(self, biased, masked):
+        q, k, v = heads(5, 5, 3, tokens=[4, 6, 6])
+        bias = heads(1, tokens=[6])[0].detach()[..., 0].requires_grad_() if biased else None
+        mask = heads(6, tokens=[4])[0].detach()[:1, :1] if masked else None
+        scores = 0.7 * q @ k.mT
+        if biased:
+            scores = scores + bias[..., None, :]
+        if masked:
+            mask[..., 2, 3:] = -torch.inf
+            scores = scores + mask
+        out, lse = attend(q, k, v, 0.7, key_bias=bias, mask=mask)
+        assert_close(out, scores.softmax(-1) @ v)
+        assert_close(lse, scores.logsumexp(-1))
+
+        def outputs(q, k, v, *bias):
+            return attend(q, k, v, 0.7, key_bias=bias[0] if biased else None, mask=mask)
+
+        assert torch.autograd.gradcheck(outputs, (q, k, v, bias) if biased else (q, k, v))
+
+    def test_any_layout_in_memory(self):
+        q, k, v = (x.detach() for x in heads(5, 5, 3))
+        turned = [x.mT.contiguous().mT.requires_grad_() for x in (q, k, v)]
+        out, lse = attend(*turned, 0.7)
+        expected = attend(q, k, v, 0.7)
+        assert_close((out, lse), expected)
+        rows = [x.clone().requires_grad_() for x in (q, k, v)]
+        gradients = [torch.autograd.grad(attend(*x, 0.7)[0].sum(), x) for x in (turned, rows)]  # an expanded gradient
+        dense = torch.autograd.grad(((0.7 * rows[0] @ rows[1].mT).softmax(-1) @ rows[2]).sum(), rows)
+        assert_close(gradients[0], dense)
+        assert_close(gradients[1], dense)
+
     def test_same_without_a_fused_kernel(self, monkeypatch):
         q, k, v = heads(5, 5, 3)
         fused = attend(q, k, v, 0.7)
