@@ -52,8 +52,7 @@ class _FusedAttention(torch.autograd.Function):
         ctx: FunctionCtx, q: Tensor, k: Tensor, v: Tensor, key_bias: Tensor | None, mask: Tensor | None, scale: float
     ) -> tuple[Tensor, Tensor]:
         if q.device.type == "cpu":
-            bias = mask if key_bias is None else key_bias[..., None, :]
-            bias = None if bias is None else bias.to(q.dtype).expand(*q.shape[:3], k.shape[2])
+            bias = _bias(q, k, key_bias, mask)
             out, lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(q, k, v, attn_mask=bias, scale=scale)
             rest = ()
         else:
@@ -81,8 +80,7 @@ class _FusedAttention(torch.autograd.Function):
             q, out, grad_out = (torch.cat(pair, -1) for pair in ((q, ones), (out, -channel), (grad_out, ones)))
             q, k, v, out, grad_out = (_widen(x, wide) for x in (q, k, v, out, grad_out))
         if q.device.type == "cpu":
-            bias = mask if key_bias is None else key_bias[..., None, :]
-            bias = None if bias is None else bias.to(q.dtype).expand(*q.shape[:3], k.shape[2])
+            bias = _bias(q, k, key_bias, mask)
             grads = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(
                 grad_out, q, k, v, out, lse, 0.0, False, attn_mask=bias, scale=scale
             )
@@ -92,6 +90,14 @@ class _FusedAttention(torch.autograd.Function):
             )
         grad_bias = None if key_bias is None else (grads[1][..., width] / scale).to(key_bias.dtype)
         return *(grad[..., :width] for grad in grads[:3]), grad_bias, None, None
+
+
+def _bias(q: Tensor, k: Tensor, key_bias: Tensor | None, mask: Tensor | None) -> Tensor | None:
+    """What is added to the scores, (B, H, N, M) without a copy."""
+    bias = mask if key_bias is None else key_bias[..., None, :]
+    if bias is None:
+        return None
+    return _rows(bias.to(q.dtype)).expand(*q.shape[:3], k.shape[2])  # of other layouts the kernel makes a full copy
 
 
 def _has_kernel(q: Tensor, mask: Tensor | None) -> bool:
