@@ -205,6 +205,21 @@ class SelfMixer(_Mixer):
         self.check(self.attn_drop.p == 0, f"attn_drop={self.attn_drop.p}: this reading has no weights to drop, give 0")
 
 
+def log_mask(q: Tensor, k: Tensor, attn_mask: Tensor | None, is_causal: bool) -> Tensor | None:
+    """A boolean or additive mask, and causality, as one additive mask that broadcasts to (B, H, N, M)."""
+    found = []
+    if is_causal:
+        found.append(torch.ones(q.shape[2], k.shape[2], dtype=torch.bool, device=q.device).tril())
+    if attn_mask is not None:
+        found.append(attn_mask)
+    total = None
+    for mask in found:
+        if mask.dtype == torch.bool:
+            mask = torch.zeros_like(mask, dtype=q.dtype).masked_fill(~mask, -torch.inf)
+        total = mask if total is None else total + mask
+    return total
+
+
 class CrossMixer(_Mixer):
     """Mixes pixels into queries: (B, L, dim), (B, M, dim) -> queries (B, L, dim) and logits (B, L, M).
 

@@ -1,11 +1,27 @@
 """Units whose values somebody has fixed, and their responsibilities (Eq. 24 of Gabbur et al., NeurIPS 2021)."""
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
 from attention_zoo.functional.checks import check_fixed
 from attention_zoo.functional.mixture import Positions, Precision, joint
 from attention_zoo.functional.positions import FactoredPrior
+
+
+class FixedValues(NamedTuple):
+    """Values that somebody has given for some units, e.g. an annotator's clicks.
+
+    Attributes:
+        index: the units, (S,) for all samples or (B, S). Of one unit named twice the last counts.
+        values: (B, H, S, E).
+        mask: (B, S), false where an entry does not count; None: all count.
+    """
+
+    index: Tensor
+    values: Tensor
+    mask: Tensor | None = None
 
 
 class Clicks:

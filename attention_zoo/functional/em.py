@@ -301,17 +301,39 @@ def adapt_mixing_weights(
     return (weights / weights.sum(-1, keepdim=True)).log()
 
 
-def doubly_normalize(q: Tensor, k: Tensor, v: Tensor, *, alpha: float) -> Tensor:
+def infer_fixed(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    fixed_index: Tensor,
+    log_mixing: Tensor,
+    *,
+    alpha: Precision,
+    beta: Precision = 0.0,
+    q_pos: Positions | None = None,
+    k_pos: Positions | None = None,
+) -> Tensor:
+    """Values (B, H, S, E) of the fixed units' queries under their own mixing weights log pi_ik (B, H, S, M)."""
+    check_mixture(q, k, alpha=alpha, beta=beta, v=v, q_pos=q_pos, k_pos=k_pos)
+    model = joint(q, k, alpha=alpha, q_pos=q_pos, k_pos=k_pos, magnitude_prior=False)
+    scores = model.scores(fixed_index.expand(q.shape[0], -1)) + log_mixing
+    if isinstance(beta, Tensor):
+        scores = scores + beta.log()[:, :, None]
+    return scores.softmax(-1) @ v
+
+
+def doubly_normalize(q: Tensor, k: Tensor, v: Tensor, *, alpha: float, mask: Tensor | None = None) -> Tensor:
     """Attention whose scores are normalised over the queries, then over the keys: (B, H, N, E).
 
         out_i = sum_j w_ij v_j / sum_j w_ij,    w_ij = exp(alpha q_i.k_j) / sum_l exp(alpha q_l.k_j)
 
-    so that no key can be explained away. N. Ding, X. Fan, Z. Lan, D. Schuurmans, R. Soricut, Attention That Does Not
-    Explain Away, 2020. It is the maximum-likelihood `adapt_keys` with queries and keys in each other's place.
+    so that no key is explained away; ``mask``, broadcasting to (B, H, N, M), says who may read whom. N. Ding, X. Fan,
+    Z. Lan, D. Schuurmans, R. Soricut, Attention That Does Not Explain Away, 2020. It is the maximum-likelihood
+    `adapt_keys` with queries and keys in each other's place.
     """
     check_mixture(q, k, alpha=alpha, v=v)
-    _, log_normaliser = attend(k, q, q, alpha)
-    return attend(q, k, v, alpha, key_bias=-log_normaliser)[0]
+    _, log_normaliser = attend(k, q, q, alpha, mask=None if mask is None else mask.mT)
+    return attend(q, k, v, alpha, key_bias=-log_normaliser, mask=mask)[0]
 
 
 def _pulled(

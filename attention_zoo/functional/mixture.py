@@ -67,7 +67,7 @@ class Joint:
     @property
     def fused(self) -> bool:
         """Whether no block has to be formed."""
-        return not self.pairs and not (self.mask is not None and self.mask.requires_grad)
+        return len(self.pairs) == 0 and not (self.mask is not None and self.mask.requires_grad)
 
     def with_bias(self, bias: Tensor) -> "Joint":
         """The same with more bias of the units (B, H, M)."""

@@ -4,6 +4,7 @@ from attention_zoo.mixers.cluster import Cluster
 from attention_zoo.mixers.cluster_cross import ClusterCross
 from attention_zoo.mixers.cross_attention import CrossAttention
 from attention_zoo.mixers.dot_product import DotProduct
+from attention_zoo.mixers.doubly_normalized import DoublyNormalized
 from attention_zoo.mixers.k_means import KMeans
 from attention_zoo.mixers.k_means_cross import KMeansCross
 from attention_zoo.mixers.performer import Performer
@@ -15,6 +16,7 @@ __all__ = [
     "ClusterCross",
     "CrossAttention",
     "DotProduct",
+    "DoublyNormalized",
     "KMeans",
     "KMeansCross",
     "Performer",

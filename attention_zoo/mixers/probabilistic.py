@@ -1,37 +1,66 @@
-"""Probabilistic attention: values inferred from a mixture of memory units whose keys adapt to the queries.
+"""Probabilistic attention: values inferred from a mixture of memory units that adapts to the queries and to clicks.
 
-    w_ij ~ pi_j N(q_i | xi_j, 1/alpha),    out_i = sum_j w_ij mu_j                                     (Eq. 5, 12)
-    xi_k <- (theta xi_k + alpha sum_i w_ik q_i) / (theta + alpha sum_i w_ik)                           (Eq. 18)
+    w_ij ~ pi_ij N(q_i | xi_j, 1/alpha_j),    out_i = sum_j w_ij mu_j                                  (Eq. 5, 12)
+    xi_k <- (theta xi_k + alpha_k sum_i w_ik q_i) / (theta + alpha_k sum_i w_ik)                       (Eq. 18)
+    mu_k <- (theta mu_k + beta sum_i w_ik v_i) / (theta + beta sum_i w_ik),  i over the clicked units  (Eq. 23)
 
 P. Gabbur, M. Bilkhu, J. Movellan, Probabilistic Attention for Interactive Segmentation, NeurIPS 2021.
 """
 
-from typing import Literal, Unpack
+from typing import Any, Literal, Unpack
 
 import torch
 from torch import Tensor
 
-from attention_zoo.functional.em import adapt_keys, infer_values
-from attention_zoo.interface import HostOptions, SelfMixer
+from attention_zoo.functional.clicks import FixedValues
+from attention_zoo.functional.em import (
+    Prior,
+    adapt_keys,
+    adapt_mixing_weights,
+    adapt_precisions,
+    adapt_value_precisions,
+    infer_fixed,
+    infer_values,
+    propagate_values,
+)
+from attention_zoo.functional.mixture import Precision, joint
+from attention_zoo.functional.positions import distance_prior, window_prior
+from attention_zoo.interface import HostOptions, SelfMixer, log_mask
+from attention_zoo.mixers.relative_positions import RelativePositions
 from attention_zoo.registry import register
 
 
 @register
 class Probabilistic(SelfMixer):
-    """MAP inference in a Gaussian mixture whose units are the tokens, ``Σⱼ p(uⱼ | qᵢ) μⱼ``, with key adaptation.
+    """MAP inference in a Gaussian mixture whose units are the tokens, ``Σⱼ p(uⱼ | qᵢ) μⱼ``, adapted on line.
 
-    With the magnitude prior and no adaptation it is `DotProduct`. Adaptation has no parameters: it can be switched
-    on in a model that was trained without. It runs in float32 also under autocast, since normalisers are exponents.
+    With the defaults it is `DotProduct`. Adaptation has no parameters: it can be switched on in a model that was
+    trained without. It runs in float32 also under autocast, since normalisers are exponents. Class and register
+    tokens are units like all others, at no distance from anyone.
 
     Args:
         dim: token width.
         num_heads: heads.
         key_adaptation: EM steps of the keys towards the queries (Eq. 18); 0 is off.
-        key_prior_precision: theta >= 0; 0 is the maximum-likelihood update.
-        anchor: what theta pulls to, the key of the step before (as Eq. 18 prints) or the initial one (section 3.5).
+        key_prior_precision: theta >= 0 of the keys; 0 is the maximum-likelihood update.
+        precision_adaptation: EM steps of each unit's alpha after those of the keys (Eq. 36); 0 is off.
+        precision_prior: shape and rate of the Gamma prior of the alphas; None is (1 + d/2, d/2 / alpha), one query
+            at the distance that alpha expects.
+        anchor: what theta pulls to, the step before (as Eq. 18 and 23 print) or the initial one (section 3.5).
         alpha: precision of the queries; None is 1/√d, the scale of dot-product attention.
+        beta: precision of the values, needed by value propagation (the paper's: 0.1).
+        value_propagation: EM steps that spread the values of clicked units, see `mix` (Eq. 23); 0 is off.
+        value_prior_precision: theta >= 0 of the mean values.
+        condition_on_values: whether clicked values are part of the responsibilities (Eq. 24); not so in the
+            released layer.
+        value_precision_prior: shape and rate of a Gamma prior; adapts each unit's beta to the clicks (Eq. 37).
+        mixing_concentration: of a Dirichlet prior; adapts the clicked units' mixing weights (Eq. 38).
         magnitude_prior: units are as probable as Eq. 10 says; otherwise all alike.
-        **host: see `SelfMixer`.
+        positions: relative embeddings of queries and keys (Eq. 25, 26), factored into rows and columns or full.
+        value_positions: of the values too.
+        distance_precision: of a prior for near units, exp(-precision/2 distance²) in tokens (Eq. 40).
+        window: local context: a token reads those within so many rows and columns, and the class token.
+        **host: see `SelfMixer`; positions, a distance prior and a window need ``grid``.
     """
 
     reading = "MAP inference in a mixture model"
@@ -46,46 +75,190 @@ class Probabilistic(SelfMixer):
         *,
         key_adaptation: int = 0,
         key_prior_precision: float = 0.0,
+        precision_adaptation: int = 0,
+        precision_prior: tuple[float, float] | None = None,
         anchor: Literal["current", "initial"] = "current",
         alpha: float | None = None,
+        beta: float = 0.0,
+        value_propagation: int = 0,
+        value_prior_precision: float = 1.0,
+        condition_on_values: bool = True,
+        value_precision_prior: tuple[float, float] | None = None,
+        mixing_concentration: float | None = None,
         magnitude_prior: bool = True,
+        positions: Literal["factored", "full"] | None = None,
+        value_positions: bool = False,
+        distance_precision: float = 0.0,
+        window: int | None = None,
         **host: Unpack[HostOptions],
     ) -> None:
         super().__init__(dim, num_heads, **host)
         self.refuse_dropout()
         self.alpha = self.head_dim**-0.5 if alpha is None else alpha
-        self.check(self.alpha > 0, f"alpha={alpha} must be above 0")
-        self.check(key_adaptation >= 0, f"key_adaptation={key_adaptation} must not be negative")
-        self.check(key_prior_precision >= 0, f"key_prior_precision={key_prior_precision} must not be negative")
-        self.check(anchor in ("current", "initial"), f"anchor={anchor!r} must be 'current' or 'initial'")
         self.key_adaptation, self.key_prior_precision, self.anchor = key_adaptation, key_prior_precision, anchor
-        self.magnitude_prior = magnitude_prior
+        self.precision_adaptation = precision_adaptation
+        self.precision_prior = precision_prior or (1 + self.head_dim / 2, self.head_dim / 2 / max(self.alpha, 1e-38))
+        self.beta, self.value_propagation = beta, value_propagation
+        self.value_prior_precision, self.condition_on_values = value_prior_precision, condition_on_values
+        self.value_precision_prior, self.mixing_concentration = value_precision_prior, mixing_concentration
+        self.magnitude_prior, self.distance_precision, self.window = magnitude_prior, distance_precision, window
+        self._check_options(alpha, positions, value_positions)
+        made = {"device": host.get("device"), "dtype": host.get("dtype")}
+        self.positions = None
+        if positions:
+            names = ("q", "k", "v") if value_positions else ("q", "k")
+            args = {"prefix": self.num_prefix_tokens, "factored": positions == "factored", **made}
+            tables = {name: RelativePositions(self.grid, self.head_dim, **args) for name in names}
+            self.positions = torch.nn.ModuleDict(tables)
+        if positions or distance_precision or window:
+            self.tokens = "grid"
 
-    def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """q, k, v (B, H, N, D) -> (B, H, N, D)."""
-        k = self.adapted_keys(q, k)
-        return infer_values(q, k, v, alpha=self.alpha, magnitude_prior=self.magnitude_prior)
+    def _check_options(self, alpha: float | None, positions: str | None, value_positions: bool) -> None:
+        self.check(self.alpha > 0, f"alpha={alpha} must be above 0")
+        for name in ("key_adaptation", "precision_adaptation", "value_propagation", "beta"):
+            self.check(getattr(self, name) >= 0, f"{name}={getattr(self, name)} must not be negative")
+        for name in ("key_prior_precision", "value_prior_precision", "distance_precision"):
+            self.check(getattr(self, name) >= 0, f"{name}={getattr(self, name)} must not be negative")
+        for name in ("precision_prior", "value_precision_prior"):
+            prior = getattr(self, name) or (1, 1)
+            fits = len(prior) == 2 and prior[0] >= 1 and prior[1] > 0
+            self.check(fits, f"{name}={prior} must be a shape of at least 1 and a rate above 0")
+        self.check(self.anchor in ("current", "initial"), f"anchor={self.anchor!r} must be 'current' or 'initial'")
+        fits = positions in (None, "factored", "full")
+        self.check(fits, f"positions={positions!r} must be 'factored', 'full' or None")
+        self.check(positions or not value_positions, "value_positions=True needs positions='factored' or 'full'")
+        fits = self.mixing_concentration is None or not value_positions
+        self.check(fits, "mixing_concentration cannot be used with value_positions=True")
+        self.check(self.value_propagation == 0 or self.beta > 0, "value_propagation needs beta above 0")
+        concentration = self.mixing_concentration
+        fits = concentration is None or concentration >= 1
+        self.check(fits, f"mixing_concentration={concentration} must be at least 1")
+        self.check(self.window is None or self.window > 0, f"window={self.window} must be above 0")
+        for name, value in (("positions", positions), ("distance_precision", self.distance_precision)):
+            self.check(not value or self.grid is not None, f"{name}={value!r} needs grid=(height, width)")
+        self.check(self.window is None or self.grid is not None, f"window={self.window} needs grid=(height, width)")
 
-    def adapted_keys(self, q: Tensor, k: Tensor) -> Tensor:
-        """Keys (B, H, N, D) after ``key_adaptation`` steps."""
-        if not self.key_adaptation:
-            return k
+    def mix(self, q: Tensor, k: Tensor, v: Tensor, fixed: FixedValues | None = None) -> Tensor:
+        """q, k, v (B, H, N, D) -> (B, H, N, D); the values may have a width E of their own.
+
+        Args:
+            q: queries.
+            k: initial keys.
+            v: initial mean values.
+            fixed: values somebody has given for some units, spread in ``value_propagation`` steps.
+        """
+        return self._infer(q, k, v, None, fixed)
+
+    def mix_masked(self, q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor | None, is_causal: bool) -> Tensor:
+        """As `mix`, with a prior of zero where the mask forbids to read; keys adapt to those who may read them."""
+        return self._infer(q, k, v, log_mask(q, k, attn_mask, is_causal), None)
+
+    def _infer(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, fixed: FixedValues | None) -> Tensor:
+        """Adapt, propagate, read out."""
+        kind = v.dtype
         with torch.autocast(q.device.type, enabled=False):
-            precise = torch.promote_types(q.dtype, torch.float32)
-            return adapt_keys(
-                q.to(precise),
-                k.to(precise),
-                alpha=self.alpha,
-                prior_precision=self.key_prior_precision,
-                iterations=self.key_adaptation,
-                anchor=self.anchor,
-                magnitude_prior=self.magnitude_prior,
-            ).to(k.dtype)
+            q, k, means = self._precise(q, k, v)
+            terms = self._terms(q, mask)
+            k, alpha = self._adapted(q, k, means, terms)
+            v_pos = self.positions["v"](means.dtype) if self.positions and "v" in self.positions else None
+            if fixed is None or not self.value_propagation:
+                return infer_values(q, k, means, alpha=alpha, beta=self.beta, v_pos=v_pos, **terms).to(kind)
+            values = FixedValues(fixed.index, fixed.values.to(means.dtype), fixed.mask)
+            means, beta = self._propagated(q, k, means, values, alpha, terms)
+            out = infer_values(q, k, means, alpha=alpha, beta=beta, v_pos=v_pos, **terms)
+            if self.mixing_concentration is not None:
+                out = self._read_with_own_weights(out, q, k, means, values, alpha, beta, terms)
+            return out.to(kind)
+
+    def _adapted(self, q: Tensor, k: Tensor, means: Tensor, terms: dict[str, Any]) -> tuple[Tensor, Precision]:
+        """Keys and precisions after their EM steps."""
+        theta = {"prior_precision": self.key_prior_precision, "anchor": self.anchor}
+        args = {"alpha": self.alpha, "v": means, "beta": self.beta, "iterations": self.key_adaptation}
+        k, alpha = adapt_keys(q, k, **args, **theta, **terms), self.alpha
+        shape, rate = self.precision_prior
+        for _ in range(self.precision_adaptation):
+            alpha = adapt_precisions(q, k, alpha=alpha, shape=shape, rate=rate, **terms)
+        return k, alpha
+
+    def _propagated(
+        self, q: Tensor, k: Tensor, means: Tensor, fixed: FixedValues, alpha: Precision, terms: dict[str, Any]
+    ) -> tuple[Tensor, Precision]:
+        """Mean values, and their precisions, after the clicks have spread."""
+        args = {"alpha": alpha, "beta": self.beta, "fixed_mask": fixed.mask, **terms}
+        means = propagate_values(
+            q,
+            k,
+            means,
+            fixed.index,
+            fixed.values,
+            prior_precision=self.value_prior_precision,
+            iterations=self.value_propagation,
+            anchor=self.anchor,
+            condition_on_values=self.condition_on_values,
+            **args,
+        )
+        if self.value_precision_prior is None:
+            return means, self.beta
+        shape, rate = self.value_precision_prior
+        return means, adapt_value_precisions(q, k, means, fixed.index, fixed.values, shape=shape, rate=rate, **args)
+
+    def _read_with_own_weights(
+        self,
+        out: Tensor,
+        q: Tensor,
+        k: Tensor,
+        means: Tensor,
+        fixed: FixedValues,
+        alpha: Precision,
+        beta: Precision,
+        terms: dict[str, Any],
+    ) -> Tensor:
+        """The same values, those of the clicked units read under mixing weights adapted to the clicks (Eq. 38)."""
+        args = {"alpha": alpha, "beta": beta, "concentration": self.mixing_concentration, **terms}
+        log_pi = adapt_mixing_weights(q, k, means, fixed.index, fixed.values, **args)
+        positions = {name: terms[name] for name in ("q_pos", "k_pos")}
+        own = infer_fixed(q, k, means, fixed.index, log_pi, alpha=alpha, beta=beta, **positions)
+        rows = fixed.index.expand(q.shape[0], -1)[:, None, :, None]
+        if fixed.mask is not None:
+            own = torch.where(fixed.mask[:, None, :, None], own, out.take_along_dim(rows, 2))
+        return out.scatter(2, rows.expand_as(own), own)
+
+    def _precise(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+        """In float32 or wider where something adapts."""
+        adapts = self.key_adaptation or self.precision_adaptation or self.value_propagation or self.tokens == "grid"
+        if not adapts and self.magnitude_prior and not self.beta:
+            return tensors
+        return tuple(x.to(torch.promote_types(x.dtype, torch.float32)) for x in tensors)
+
+    def _prior(self, q: Tensor, mask: Tensor | None) -> Prior | None:
+        """What is known of who reads whom: the distance prior, the window and a mask, added up."""
+        height, width = self.spatial_shape(q.shape[2]) if self.distance_precision or self.window else (0, 0)
+        args = {"prefix": self.num_prefix_tokens, "like": q}
+        if self.window:
+            window = window_prior((height, width), self.window, **args)
+            mask = window if mask is None else window + mask
+        if not self.distance_precision:
+            return mask
+        distance = distance_prior((height, width), self.distance_precision, **args)
+        return distance if mask is None else distance.full() + mask
+
+    def _terms(self, q: Tensor, mask: Tensor | None) -> dict[str, Any]:
+        """What all EM functions are given alike."""
+        return {
+            "q_pos": self.positions["q"](q.dtype) if self.positions else None,
+            "k_pos": self.positions["k"](q.dtype) if self.positions else None,
+            "log_prior": self._prior(q, mask),
+            "magnitude_prior": self.magnitude_prior,
+        }
+
+    def adapted_keys(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Keys (B, H, N, D) after ``key_adaptation`` steps, for queries, initial keys and mean values."""
+        q, k, v = self._precise(q, k, v)
+        return self._adapted(q, k, v, self._terms(q, None))[0]
 
     def map_weights(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """The responsibilities p(u_j | q_i) under the adapted keys."""
-        k = self.adapted_keys(q, k)
-        log_joint = self.alpha * (q @ k.mT)
-        if not self.magnitude_prior:
-            log_joint = log_joint - self.alpha / 2 * k.square().sum(-1)[..., None, :]
-        return log_joint.softmax(-1)
+        """The responsibilities p(u_j | q_i) under the adapted keys; with beta > 0 their own change is left out."""
+        q, k, v = self._precise(q, k, v)
+        terms = self._terms(q, None)
+        k, alpha = self._adapted(q, k, v, terms)
+        return joint(q, k, alpha=alpha, beta=self.beta, v=v, **terms).scores(slice(None)).softmax(-1)

@@ -10,29 +10,34 @@ from hypothesis import strategies as st
 from torch.testing import assert_close
 
 import attention_zoo as az
-from tests.reference import naive
+from tests.reference import naive, naive_em
 
 SELF = az.list_mixers("self")
 DIM, HEADS = 12, 2
-ACTIVE = {
-    "Cluster": {"metric": "euclidean", "reduce": "mean", "iterations": 2},
-    "KMeans": {"metric": "euclidean", "reduce": "mean", "iterations": 2},
-    "Probabilistic": {"key_adaptation": 2, "key_prior_precision": 0.1},
-}
-"""Options that switch on what a mixer leaves off by default."""
+ACTIVE = [
+    ("Probabilistic", {"key_adaptation": 2, "key_prior_precision": 0.1}),
+    ("Probabilistic", {"key_adaptation": 1, "precision_adaptation": 1, "magnitude_prior": False, "window": 3}),
+    (
+        "Probabilistic",
+        {"key_adaptation": 1, "positions": "factored", "value_positions": True, "distance_precision": 0.1},
+    ),
+    ("Probabilistic", {"positions": "full", "value_positions": True}),
+]
+"""Mixers with options that switch on what they leave off by default."""
 
 
-def build(name, dtype=torch.float64, seed=0, **options):
+def build(name, dtype=torch.float64, seed=0, grid=(3, 3), **options):
     torch.manual_seed(seed)
-    return az.create_mixer(name, DIM, HEADS, dtype=dtype, **options).eval()
+    return az.create_mixer(name, DIM, HEADS, dtype=dtype, grid=grid, **options).eval()
 
 
 def tokens(n=9, batch=2, dtype=torch.float64, seed=1):
     return torch.randn(batch, n, DIM, dtype=dtype, generator=torch.Generator().manual_seed(seed))
 
 
-VARIANTS = [(name, {}) for name in SELF] + list(ACTIVE.items())
-IDS = [name + ("-active" if options else "") for name, options in VARIANTS]
+MASKED = [name for name in SELF if az.MIXERS[name].mix_masked is not az.SelfMixer.mix_masked]
+VARIANTS = [(name, {}) for name in SELF] + ACTIVE
+IDS = ["-".join([name, *options]) for name, options in VARIANTS]
 every = pytest.mark.parametrize(("name", "options"), VARIANTS, ids=IDS)
 
 
@@ -44,12 +49,11 @@ class TestEveryMixer:
             assert build(name, grid=grid, **options)(tokens(n)).shape == (2, n, DIM)
 
     def test_a_grid_is_never_guessed(self, name, options):
-        mixer = build(name, **options)
-        if mixer.tokens == "set":
-            assert mixer(tokens(7)).shape == (2, 7, DIM)
+        if build(name, **options).tokens == "set":
+            assert build(name, grid=None, **options)(tokens(7)).shape == (2, 7, DIM)
         else:
             with pytest.raises(az.InputError, match=f"{name}.*grid=.height, width."):
-                mixer(tokens(7))
+                build(name, grid=None, **options)(tokens(7))
 
     def test_odd_grid_and_prefix_tokens(self, name, options):
         mixer = build(name, grid=(3, 5), num_prefix_tokens=2, **options)
@@ -69,7 +73,7 @@ class TestEveryMixer:
 
     def test_gradients(self, name, options):
         x = tokens(4, batch=1).requires_grad_()
-        assert torch.autograd.gradcheck(build(name, **options), (x,))
+        assert torch.autograd.gradcheck(build(name, grid=(2, 2), **options), (x,))
 
     def test_every_parameter_gets_a_gradient(self, name, options):
         mixer = build(name, qkv_bias=True, **options).train()
@@ -83,7 +87,7 @@ class TestEveryMixer:
         assert_close(single(tokens().float()), double(tokens()).float(), rtol=1e-4, atol=1e-4)
 
     def test_bfloat16_autocast(self, name, options):
-        mixer = build(name, torch.float32, **options)
+        mixer = build(name, torch.float32, grid=(4, 4), **options)
         x = tokens(16, dtype=torch.float32).requires_grad_()
         with torch.autocast("cpu", torch.bfloat16):
             out = mixer(x)
@@ -167,8 +171,9 @@ class TestNaiveTwins:
     @pytest.mark.parametrize("iterations", [0, 2])
     def test_probabilistic(self, magnitude_prior, iterations):
         def twin(m, q, k, v):
-            k = naive.adapt_keys(q, k, m.alpha, 0.2, iterations, "initial", magnitude_prior)
-            return naive.responsibilities(q, k, m.alpha, magnitude_prior) @ v
+            theta = {"prior_precision": 0.2, "iterations": iterations, "anchor": "initial"}
+            k = naive_em.adapt_keys(q, k, alpha=m.alpha, magnitude_prior=magnitude_prior, **theta)
+            return naive_em.infer_values(q, k, v, alpha=m.alpha, magnitude_prior=magnitude_prior)
 
         options = {"key_adaptation": iterations, "key_prior_precision": 0.2, "anchor": "initial"}
         self.compare("Probabilistic", twin, magnitude_prior=magnitude_prior, **options)
@@ -225,20 +230,38 @@ class TestIdentities:
         assert_close(performer(tokens() / 2), dot_product(tokens() / 2), rtol=0, atol=0.005)
 
 
+class TestMasks:
+    @pytest.mark.parametrize("name", MASKED)
+    def test_causal_is_a_triangle(self, name):
+        x, mixer, mask = tokens(), build(name), torch.ones(9, 9, dtype=torch.bool).tril()
+        causal = mixer(x, is_causal=True)
+        assert_close(mixer(x, attn_mask=mask), causal)
+        additive = torch.zeros(9, 9, dtype=torch.float64).masked_fill(~mask, -torch.inf)
+        assert_close(mixer(x, attn_mask=additive), causal)
+        assert_close(mixer(x, attn_mask=torch.ones_like(mask)), mixer(x))
+        assert (causal - mixer(x)).abs().max() > 1e-4
+
+    @pytest.mark.parametrize("name", ["DotProduct", "Probabilistic"])
+    def test_the_past_does_not_see_the_future(self, name):
+        x, mixer = tokens(), build(name)
+        assert_close(mixer(x, is_causal=True)[:, :4], mixer(x[:, :4], is_causal=True))
+
+    def test_keys_adapt_to_those_who_may_read_them(self):
+        x, mixer = tokens(), build("Probabilistic", key_adaptation=1)
+        blocks = torch.block_diag(torch.ones(4, 4), torch.ones(5, 5)).bool()
+        assert_close(mixer(x, attn_mask=blocks)[:, :4], mixer(x[:, :4]))
+
+
 class TestRefusals:
     @pytest.mark.parametrize("name", [name for name in SELF if name != "DotProduct"])
-    def test_attention_dropout_and_masks(self, name):
+    def test_attention_dropout(self, name):
         with pytest.raises(az.InputError, match=f"{name}.*attn_drop"):
             az.create_mixer(name, DIM, HEADS, attn_drop=0.1)
+
+    @pytest.mark.parametrize("name", [name for name in SELF if name not in MASKED])
+    def test_masks(self, name):
         with pytest.raises(az.InputError, match=f"{name}.*attn_mask"):
             build(name)(tokens(), attn_mask=torch.ones(9, 9, dtype=torch.bool))
-
-    def test_dot_product_takes_masks(self):
-        x = tokens()
-        mixer = build("DotProduct")
-        mask = torch.ones(9, 9, dtype=torch.bool).tril()
-        assert_close(mixer(x, attn_mask=mask), mixer(x, is_causal=True))
-        assert_close(mixer(x, is_causal=True)[:, :4], mixer(x[:, :4], is_causal=True))
 
     @pytest.mark.parametrize("name", SELF)
     @pytest.mark.parametrize(

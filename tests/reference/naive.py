@@ -10,31 +10,6 @@ def dot_product(q, k, v):
     return weights / weights.sum(-1, keepdim=True) @ v
 
 
-def responsibilities(q, k, alpha, magnitude_prior):
-    """Eq. 5 with Eq. 8 and, if asked for, the prior of Eq. 10: p(u_j | q_i), (B, H, N, M)."""
-    dim = q.shape[-1]
-    squared = (q[..., :, None, :] - k[..., None, :, :]).pow(2).sum(-1)
-    joint = (alpha / (2 * math.pi)) ** (dim / 2) * torch.exp(-alpha / 2 * squared)
-    if magnitude_prior:
-        joint = joint * torch.exp(alpha / 2 * k.pow(2).sum(-1))[..., None, :]
-    return joint / joint.sum(-1, keepdim=True)
-
-
-def adapt_keys(q, k, alpha, theta, iterations, anchor, magnitude_prior):
-    """Eq. 18, unit by unit."""
-    initial = k
-    for _ in range(iterations):
-        w = responsibilities(q, k, alpha, magnitude_prior)
-        held = k if anchor == "current" else initial
-        units = []
-        for unit in range(k.shape[2]):
-            weight = w[..., unit, None]  # (B, H, N, 1)
-            numerator = theta * held[:, :, unit] + alpha * (weight * q).sum(2)
-            units.append(numerator / (theta + alpha * weight.sum(2)))
-        k = torch.stack(units, 2)
-    return k
-
-
 def performer(q, k, v, directions):
     """Choromanski et al. eq. 5 with the N x N matrix."""
     scale = q.shape[-1] ** 0.25

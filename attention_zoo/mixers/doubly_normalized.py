@@ -1,0 +1,51 @@
+"""Doubly normalised attention: no token is explained away.
+
+    w_ij = exp(q_i.k_j / sqrt(d)) / sum_l exp(q_l.k_j / sqrt(d)),    out_i = sum_j w_ij v_j / sum_j w_ij
+
+N. Ding, X. Fan, Z. Lan, D. Schuurmans, R. Soricut, Attention That Does Not Explain Away, 2020.
+"""
+
+from typing import Unpack
+
+from torch import Tensor
+
+from attention_zoo.functional.em import doubly_normalize
+from attention_zoo.interface import HostOptions, SelfMixer, log_mask
+from attention_zoo.registry import register
+
+
+@register
+class DoublyNormalized(SelfMixer):
+    """Softmax over the queries, so that every token is read by somebody, then normalised over the keys.
+
+    It is the maximum-likelihood key adaptation of `Probabilistic` with queries and keys in each other's place, and
+    costs two fused passes.
+
+    Args:
+        dim: token width.
+        num_heads: heads.
+        **host: see `SelfMixer`.
+    """
+
+    reading = "kernel smoothing, doubly normalised"
+    paper = "Ding et al. 2020"
+    equation = "normⱼ(softmaxᵢ(Q Kᵀ/√d)) V"
+    complexity = "N²"
+
+    def __init__(self, dim: int, num_heads: int = 8, **host: Unpack[HostOptions]) -> None:
+        super().__init__(dim, num_heads, **host)
+        self.refuse_dropout()
+
+    def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """q, k, v (B, H, N, D) -> (B, H, N, D)."""
+        return doubly_normalize(q, k, v, alpha=self.head_dim**-0.5)
+
+    def mix_masked(self, q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor | None, is_causal: bool) -> Tensor:
+        """As `mix`, both normalisations over those pairs that the mask allows."""
+        mask = log_mask(q, k, attn_mask, is_causal)
+        return doubly_normalize(q, k, v, alpha=self.head_dim**-0.5, mask=mask)
+
+    def map_weights(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """The weights, normalised over the queries, then over the keys."""
+        weights = (q @ k.mT * self.head_dim**-0.5).softmax(-2)
+        return weights / weights.sum(-1, keepdim=True)
