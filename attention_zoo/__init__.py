@@ -8,8 +8,10 @@ from importlib.metadata import version
 
 import attention_zoo.mixers  # noqa: F401  registers them
 from attention_zoo.errors import InputError
+from attention_zoo.functional.clicks import FixedValues
 from attention_zoo.hosts import attn_layer, swap_mixers
 from attention_zoo.interface import CrossMixer, HostOptions, MixerFactory, SelfMixer
+from attention_zoo.mixers.axial import Axial
 from attention_zoo.outputs import Outputs
 from attention_zoo.registry import MIXERS, MixerInfo, create_mixer, list_mixers, mixer_info, register
 
@@ -17,7 +19,9 @@ __version__ = version("attention_zoo")
 
 __all__ = [
     "MIXERS",
+    "Axial",
     "CrossMixer",
+    "FixedValues",
     "HostOptions",
     "InputError",
     "MixerFactory",

@@ -12,7 +12,7 @@ from torch import nn
 
 from attention_zoo.errors import InputError
 from attention_zoo.interface import MixerFactory, SelfMixer
-from attention_zoo.registry import check_options, list_mixers, mixer_class
+from attention_zoo.registry import check_options, self_mixer_class
 
 
 def attn_layer(
@@ -76,7 +76,7 @@ def swap_mixers(
     Raises:
         InputError: unknown mixer, argument or layer, or a model without layers to swap.
     """
-    found = [(name, module) for name, module in model.named_modules() if isinstance(module, (Attention, SelfMixer))]
+    found = _layers(model)
     if not found:
         raise InputError(
             f"{type(model).__name__} has no attention to swap: hosts have timm's Attention (any VisionTransformer)"
@@ -112,9 +112,7 @@ def layer_indices(key: str, depth: int) -> range:
 def _factory(mixer: str | MixerFactory, options: dict[str, Any]) -> MixerFactory:
     if not isinstance(mixer, str):
         return partial(mixer, **options) if options else mixer
-    cls = mixer_class(mixer)
-    if not issubclass(cls, SelfMixer):
-        raise InputError(f"{mixer} mixes pixels into queries; a host needs one of: {', '.join(list_mixers('self'))}")
+    cls = self_mixer_class(mixer)
     check_options(cls, options)
     return partial(cls, **options)
 
@@ -146,8 +144,21 @@ def _rebuild(old: Attention | SelfMixer, factory: MixerFactory, model: nn.Module
     return new.train(old.training)
 
 
+def _layers(model: nn.Module) -> list[tuple[str, Attention | SelfMixer]]:
+    """The layers to swap with their names; a mixer inside a mixer belongs to it."""
+    found: list[tuple[str, Attention | SelfMixer]] = []
+    for name, module in model.named_modules():
+        inside = found and name.startswith(found[-1][0] + ".")
+        if isinstance(module, (Attention, SelfMixer)) and not inside:
+            found.append((name, module))
+    return found
+
+
 def _carry(old: Attention | SelfMixer, new: SelfMixer) -> None:
-    """Copy what both have: projections by row blocks, the rest by name and shape."""
+    """Copy what both have: projections by row blocks, the rest by name and shape. A wrapper's parts each take it."""
+    for part in new.children():
+        if isinstance(part, SelfMixer):
+            _carry(old, part)
     names = getattr(old, "projections", ("q", "k", "v"))
     with torch.no_grad():
         for kind in ("weight", "bias"):

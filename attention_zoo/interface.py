@@ -6,6 +6,7 @@ B batch, N tokens, M pixels, L queries, H heads, D width of a head, dim = H * D.
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import ClassVar, Literal, Protocol, TypedDict, Unpack
 
 import torch
@@ -172,17 +173,11 @@ class SelfMixer(_Mixer):
 
         A mixer overrides it with a closed form.
         """
-        rows = []
-        with torch.enable_grad():
-            v = v.detach().requires_grad_()
-            mixed = self.mix(q.detach(), k.detach(), v)
-            for token in range(v.shape[2]):
-                row = torch.zeros_like(v[..., 0])  # (B, H, N)
-                for channel in range(v.shape[3]):
-                    target = mixed[:, :, token, channel].sum()
-                    row = row + torch.autograd.grad(target, v, retain_graph=True)[0][..., channel].detach()
-                rows.append(row / v.shape[3])
-        return torch.stack(rows, dim=2)
+        return _mean_derivative(lambda values: self.mix(q.detach(), k.detach(), values), v)
+
+    def masked_map_weights(self, q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor) -> Tensor:
+        """As `map_weights` under a mask."""
+        return _mean_derivative(lambda values: self.mix_masked(q.detach(), k.detach(), values, attn_mask, False), v)
 
     def spatial_shape(self, num_tokens: int) -> tuple[int, int]:
         """Height and width of the grid that ``num_tokens`` tokens (prefix included) form.
@@ -203,6 +198,21 @@ class SelfMixer(_Mixer):
     def refuse_dropout(self) -> None:
         """Raise an InputError if ``attn_drop`` is above 0; for readings without weights to drop."""
         self.check(self.attn_drop.p == 0, f"attn_drop={self.attn_drop.p}: this reading has no weights to drop, give 0")
+
+
+def _mean_derivative(mix: Callable[[Tensor], Tensor], v: Tensor) -> Tensor:
+    """Mean over channels of d mix(v)_i / d v_j, (B, H, N, N), for v (B, H, N, D)."""
+    rows = []
+    with torch.enable_grad():
+        v = v.detach().requires_grad_()
+        mixed = mix(v)
+        for token in range(v.shape[2]):
+            row = torch.zeros_like(v[..., 0])  # (B, H, N)
+            for channel in range(v.shape[3]):
+                target = mixed[:, :, token, channel].sum()
+                row = row + torch.autograd.grad(target, v, retain_graph=True)[0][..., channel].detach()
+            rows.append(row / v.shape[3])
+    return torch.stack(rows, dim=2)
 
 
 def log_mask(q: Tensor, k: Tensor, attn_mask: Tensor | None, is_causal: bool) -> Tensor | None:

@@ -76,6 +76,18 @@ def mixer_class(name: str) -> type[Mixer]:
     return MIXERS[name]
 
 
+def self_mixer_class(name: str) -> type[SelfMixer]:
+    """The self-mixer registered under ``name``.
+
+    Raises:
+        InputError: no such mixer, or one of queries and pixels; lists the self-mixers.
+    """
+    cls = mixer_class(name)
+    if not issubclass(cls, SelfMixer):
+        raise InputError(f"{name} mixes pixels into queries; a host needs one of: {', '.join(list_mixers('self'))}")
+    return cls
+
+
 def create_mixer(name: str, dim: int, num_heads: int = 8, **options: Any) -> Mixer:
     """Build the mixer ``name`` for tokens of width ``dim``.
 

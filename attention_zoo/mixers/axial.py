@@ -1,0 +1,180 @@
+"""Axial attention: a mixer of tokens along the height of the grid, then one along its width.
+
+    x <- mix of every column,    x <- mix of every row
+
+H. Wang et al., Axial-DeepLab, ECCV 2020. The local context of mixers without masks is that of A. Vaswani et al.,
+Scaling Local Self-Attention for Parameter Efficient Visual Backbones, CVPR 2021: blocks with a halo.
+"""
+
+from typing import NamedTuple, Unpack
+
+import torch
+from torch import Tensor
+
+from attention_zoo.functional.positions import window_prior
+from attention_zoo.interface import HostOptions, MixerFactory, SelfMixer
+from attention_zoo.mixers.dot_product import DotProduct
+from attention_zoo.registry import self_mixer_class
+
+
+class Segments(NamedTuple):
+    """A line of tokens in overlapping segments of one length, each of which has some tokens of its own.
+
+    Attributes:
+        index: tokens of each segment (number of segments, length of a segment).
+        segment: the segment that each token is of (length of the line).
+        place: its place there (length of the line).
+    """
+
+    index: Tensor
+    segment: Tensor
+    place: Tensor
+
+
+class Axial(SelfMixer):
+    """Any self-mixer along the height, then another along the width: ``N (height + width)`` where it was ``N²``.
+
+    A wrapper rather than a reading of its own, with two whole mixers, their projections included. Class and register
+    tokens go in front of every line; what the lines make of them is averaged.
+
+    Args:
+        dim: token width.
+        num_heads: heads.
+        mixer: what runs along the lines, a name or a factory; None is `DotProduct`.
+        context: local context: a token is mixed with those up to ``context // 2`` places away on its line. Readings
+            without masks run in blocks of ``context`` tokens with a halo of ``context // 2`` on each side instead.
+        **host: see `SelfMixer`.
+    """
+
+    projections = ()
+    tokens = "grid"
+
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int = 8,
+        *,
+        mixer: MixerFactory | None = None,
+        context: int | None = None,
+        **host: Unpack[HostOptions],
+    ) -> None:
+        super().__init__(dim, num_heads, **{**host, "qk_norm": False, "scale_norm": False, "proj_drop": 0.0})
+        self.check(context is None or context > 0, f"context={context} must be above 0")
+        self.context = context
+        factory = self_mixer_class(mixer) if isinstance(mixer, str) else mixer or DotProduct
+        height, width = self.grid or (None, None)
+        self.height = self._line_mixer(factory, dim, num_heads, height, host)
+        self.width = self._line_mixer(factory, dim, num_heads, width, host)
+
+    def _line_mixer(
+        self, factory: MixerFactory, dim: int, num_heads: int, length: int | None, host: HostOptions
+    ) -> SelfMixer:
+        """A mixer for lines, or for the segments of lines, of ``length`` tokens."""
+        mixer = factory(dim, num_heads, **{**host, "grid": length and (1, length)})
+        if length and not _takes_masks(mixer) and self._segment_length(length) < length:
+            mixer = factory(dim, num_heads, **{**host, "grid": (1, self._segment_length(length))})
+        return mixer
+
+    def forward(
+        self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False, *, top_down: Tensor | None = None
+    ) -> Tensor:
+        """As `SelfMixer.forward`; a top-down signal enters the values along both axes.
+
+        Raises:
+            InputError: a mask, for which lines have no use, or tokens that are no grid.
+        """
+        self.check(attn_mask is None and not is_causal, "lines cannot use attn_mask or is_causal")
+        fits = x.dim() == 3 and x.shape[-1] == self.dim
+        self.check(fits, f"tokens of shape {tuple(x.shape)} are not (B, N, {self.dim})")
+        return self._along(self.width, 2, self._along(self.height, 1, x, top_down), top_down)
+
+    def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """The readings alone, along the height and then the width, with the same queries and keys both times."""
+        for mixer, axis in ((self.height, 1), (self.width, 2)):
+            parts = [self._lines(x.transpose(1, 2).flatten(2), axis) for x in (q, k, v)]
+            mask, segments = self._context(mixer, axis, q.shape[2], q)
+            lines = [_cut(x, segments, self.num_prefix_tokens).unflatten(-1, (self.num_heads, -1)) for x in parts]
+            lines = [x.transpose(1, 2) for x in lines]
+            mixed = mixer.mix(*lines) if mask is None else mixer.mix_masked(*lines, mask, False)
+            merged = self._merge(mixed.transpose(1, 2).flatten(2), segments, axis, q.shape[0], q.shape[2])
+            v = merged.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+        return v
+
+    def _along(self, mixer: SelfMixer, axis: int, x: Tensor, top_down: Tensor | None) -> Tensor:
+        """Mix the lines of one axis of tokens x (B, N, dim): 1 is the height, 2 the width."""
+        mask, segments = self._context(mixer, axis, x.shape[1], x)
+        lines, *signal = (
+            _cut(self._lines(part, axis), segments, self.num_prefix_tokens)
+            for part in (x, top_down)
+            if part is not None
+        )
+        mixed = mixer(lines, mask, top_down=signal[0] if signal else None)
+        return self._merge(mixed, segments, axis, x.shape[0], x.shape[1])
+
+    def _context(self, mixer: SelfMixer, axis: int, num_tokens: int, like: Tensor) -> tuple[Tensor | None, Segments]:
+        """The mask, if the mixer takes one, and the segments that make the context local."""
+        length = self.spatial_shape(num_tokens)[axis - 1]
+        everything = torch.arange(length, device=like.device)
+        whole = Segments(everything[None], torch.zeros_like(everything), everything)
+        if self.context is None or length <= self.context // 2:
+            return None, whole
+        if _takes_masks(mixer):
+            return window_prior((1, length), 2 * (self.context // 2) + 1, self.num_prefix_tokens, like=like), whole
+        size = self._segment_length(length)
+        starts = torch.arange(0, length, self.context, device=like.device)
+        starts = (starts - self.context // 2).clamp(0, length - size)
+        segment = everything // self.context
+        return None, Segments(starts[:, None] + everything[:size], segment, everything - starts[segment])
+
+    def _segment_length(self, length: int) -> int:
+        return length if self.context is None else min(length, self.context + 2 * (self.context // 2))
+
+    def _lines(self, x: Tensor, axis: int) -> Tensor:
+        """Columns (axis 1) or rows (axis 2) of tokens (B, N, C), each with the prefix: (B, lines, P + length, C)."""
+        prefix, spatial = x[:, : self.num_prefix_tokens], x[:, self.num_prefix_tokens :]
+        lines = spatial.unflatten(1, self.spatial_shape(x.shape[1])).movedim(axis, 2)
+        return torch.cat((prefix[:, None].expand(-1, lines.shape[1], -1, -1), lines), 2)
+
+    def _merge(self, mixed: Tensor, segments: Segments, axis: int, batch: int, num_tokens: int) -> Tensor:
+        """Tokens (B, N, C) of the mixed segments of all lines (B * lines * segments, P + S, C)."""
+        prefix, shape = self.num_prefix_tokens, self.spatial_shape(num_tokens)
+        mixed = mixed.unflatten(0, (batch, shape[2 - axis], len(segments.index)))
+        lines = mixed[:, :, segments.segment, prefix + segments.place]  # (B, lines, length, C)
+        return torch.cat((mixed[..., :prefix, :].mean((1, 2)), lines.movedim(2, axis).flatten(1, 2)), 1)
+
+    def attention_map(self, x: Tensor) -> Tensor:
+        """Who reads whom for tokens ``x`` (B, N, dim): (B, H, N, N), the product of the maps along the axes.
+
+        Entry (i, j) is what i takes along its row from those who took it along their columns from j; the output
+        projection between the two is left out.
+        """
+        between = self._along(self.height, 1, x, None)
+        return self._stage_map(self.width, 2, between) @ self._stage_map(self.height, 1, x)
+
+    def _stage_map(self, mixer: SelfMixer, axis: int, x: Tensor) -> Tensor:
+        """Who reads whom along one axis, as a matrix of all tokens (B, H, N, N)."""
+        (batch, number), prefix = x.shape[:2], self.num_prefix_tokens
+        mask, segments = self._context(mixer, axis, number, x)
+        q, k, v = mixer.project(_cut(self._lines(x, axis), segments, prefix))
+        weights = mixer.map_weights(q, k, v) if mask is None else mixer.masked_map_weights(q, k, v, mask)
+        ids = self._lines(torch.arange(number, device=x.device)[None, :, None].to(x.dtype), axis)
+        ids = _cut(ids, segments, prefix).long()[..., 0]  # which token each is, (lines * segments, P + S)
+        own = torch.zeros(len(segments.index), prefix + segments.index.shape[1], device=x.device, dtype=torch.bool)
+        own[segments.segment, prefix + segments.place] = True
+        share = own.repeat(len(ids) // len(own), 1).to(x.dtype)
+        share[:, :prefix] = 1 / len(ids)  # what the lines make of the prefix is averaged
+        total = weights.new_zeros(batch, self.num_heads, number, number)
+        for line, weight in enumerate(weights.unflatten(0, (batch, -1)).unbind(1)):
+            total[:, :, ids[line][:, None], ids[line]] += share[line][:, None] * weight
+        return total
+
+
+def _takes_masks(mixer: SelfMixer) -> bool:
+    return type(mixer).mix_masked is not SelfMixer.mix_masked
+
+
+def _cut(lines: Tensor, segments: Segments, prefix: int) -> Tensor:
+    """Segments of lines (B, lines, P + length, C), each with the prefix: (B * lines * segments, P + S, C)."""
+    parts = lines[:, :, prefix:][:, :, segments.index]  # (B, lines, segments, S, C)
+    first = lines[:, :, None, :prefix].expand(-1, -1, parts.shape[2], -1, -1)
+    return torch.cat((first, parts), 3).flatten(0, 2)
