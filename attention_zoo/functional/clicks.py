@@ -44,7 +44,6 @@ class Clicks:
         same = index[:, :, None] == index[:, None, :]
         repeated = (same & counted[:, None, :]).triu(1).any(-1)  # a later entry is of the same unit
         self.counted = (counted & ~repeated)[:, None, :, None]
-        self.any = self.counted.any(2, keepdim=True)
         self.values, self.magnitude_prior = values, magnitude_prior
         model = joint(q, k, alpha=alpha, magnitude_prior=magnitude_prior, **positions)
         self.scores = model.scores(index)  # (B, H, S, M), without the values' terms
@@ -62,9 +61,3 @@ class Clicks:
             squares = precision / 2 * v.square().sum(-1)[:, :, None]
             scores = scores - squares if condition_on_values else scores + squares
         return scores.log_softmax(-1)
-
-    def collect(self, log_weights: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Each unit's mean of the fixed values (B, H, M, E), and log sum_i w_ik (B, H, M, 1)."""
-        counted = torch.where(self.any, self.counted, True)  # nothing fixed: finite, and not used
-        log_weights = log_weights.masked_fill(~counted, -torch.inf)
-        return log_weights.softmax(2).mT @ values, log_weights.logsumexp(2)[..., None]

@@ -35,7 +35,7 @@ from attention_zoo.errors import InputError
 from attention_zoo.functional.attention import attend
 from attention_zoo.functional.checks import check_gamma, check_mixture, check_steps
 from attention_zoo.functional.clicks import Clicks
-from attention_zoo.functional.mixture import Positions, Precision, joint
+from attention_zoo.functional.mixture import Positions, Precision, collect, joint
 from attention_zoo.functional.positions import FactoredPositions, FactoredPrior
 
 Anchor = Literal["current", "initial"]
@@ -220,9 +220,8 @@ def propagate_values(
     initial = v
     for _ in range(iterations if fixed_values.shape[2] else 0):
         log_weights = clicks.log_weights(v, beta, condition_on_values)  # (B, H, S, M)
-        mean, log_mass = clicks.collect(log_weights, fixed_values)
-        updated = _pulled(v if anchor == "current" else initial, v, mean, log_mass, beta, prior_precision)
-        v = torch.where(clicks.any, updated, v)
+        mean, log_mass = collect(log_weights.masked_fill(~clicks.counted, -torch.inf).mT, fixed_values)
+        v = _pulled(v if anchor == "current" else initial, v, mean, log_mass[..., None], beta, prior_precision)
     return v
 
 

@@ -115,11 +115,7 @@ class Joint:
             return mean, self._unread(log_mass if self.bias is None else log_mass + self.bias)
 
         def block(columns: slice) -> tuple[Tensor, Tensor]:
-            log_weights = (self.scores(slice(None), columns) - log_normaliser[..., None]).mT
-            unread = log_weights.isneginf().all(-1, keepdim=True)
-            finite = log_weights.masked_fill(unread, 0.0)
-            log_mass = finite.logsumexp(-1, keepdim=True).masked_fill(unread, -torch.inf)
-            return finite.softmax(-1).masked_fill(unread, 0.0) @ x, log_mass[..., 0]
+            return collect((self.scores(slice(None), columns) - log_normaliser[..., None]).mT, x)
 
         mean, log_mass = zip(*self._blocks(block, self.k.shape[2], self.q.shape[2]), strict=True)
         return torch.cat(mean, 2), torch.cat(log_mass, 2)
@@ -141,6 +137,17 @@ class Joint:
                 yield checkpoint(function, rows, use_reentrant=False)
             else:
                 yield function(rows)
+
+
+def collect(log_weights: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Means of x (..., N, E) weighted by exp(log_weights) (..., M, N), and the logarithms of the sums of the weights.
+
+    Where all weights are zero the mean is zero and the logarithm -inf, with finite gradients.
+    """
+    unread = log_weights.isneginf().all(-1, keepdim=True)
+    finite = log_weights.masked_fill(unread, 0.0)
+    log_mass = finite.logsumexp(-1, keepdim=True).masked_fill(unread, -torch.inf)
+    return finite.softmax(-1).masked_fill(unread, 0.0) @ x, log_mass[..., 0]
 
 
 def joint(

@@ -248,9 +248,20 @@ class TestValuePropagation:
         q, k, v, values = self.problem()
         args = {"alpha": 0.6, "beta": 0.5, "prior_precision": theta, "iterations": 2}
         none = em.propagate_values(q, k, v, INDEX, values, fixed_mask=torch.zeros(B, 3).bool(), **args)
-        assert_close(none, v, rtol=0, atol=0)
+        assert_close(none, v)
         assert all(g.isfinite().all() for g in torch.autograd.grad(none.sum(), (q, k, v, values)))
         assert_close(em.propagate_values(q, k, v, INDEX[:0], values[:, :, :0], **args), v, rtol=0, atol=0)
+
+    @pytest.mark.parametrize("theta", [0.0, 0.2])
+    def test_a_unit_that_no_clicked_one_may_read_stays(self, theta):
+        q, k, v, values = self.problem()
+        prior = torch.zeros(N, M, dtype=torch.float64)
+        prior[INDEX, 2] = -torch.inf
+        args = {"alpha": 0.6, "beta": 0.5, "prior_precision": theta, "iterations": 2, "log_prior": prior}
+        means = em.propagate_values(q, k, v, INDEX, values, **args)
+        assert_close(means[:, :, 2], v[:, :, 2])
+        assert (means[:, :, 3] - v[:, :, 3]).abs().min() > 1e-4
+        assert all(g.isfinite().all() for g in torch.autograd.grad(means.sum(), (q, k, v, values)))
 
     @both_priors
     @pytest.mark.parametrize("scale", [1.0, 30.0])  # far apart: responsibilities of 1e-300 and less
