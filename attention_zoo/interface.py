@@ -31,6 +31,17 @@ class HostOptions(TypedDict, total=False):
     dtype: torch.dtype | None
 
 
+class TopDownOptions(TypedDict, total=False):
+    """How a top-down signal enters a mixer, beside the signal itself."""
+
+    top_down_to: Literal["v", "qkv"]
+    """The values (AbSViT, the default), or queries and keys too (the report's AbSViT-QKV)."""
+    top_down_bias: bool
+    """Whether the signal's projection has the bias, as in the released code; default: it has not."""
+    value_gate: Tensor
+    """(B, N, 1), multiplies the values (the report's MaskAtt)."""
+
+
 class _Mixer(nn.Module, ABC):
     """What both kinds of mixer share: where the reading comes from, and errors that name the mixer."""
 
@@ -126,7 +137,13 @@ class SelfMixer(_Mixer):
         raise InputError(f"{type(self).__name__} cannot use attn_mask or is_causal")
 
     def forward(
-        self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False, *, top_down: Tensor | None = None
+        self,
+        x: Tensor,
+        attn_mask: Tensor | None = None,
+        is_causal: bool = False,
+        *,
+        top_down: Tensor | None = None,
+        **how: Unpack[TopDownOptions],
     ) -> Tensor:
         """Mix tokens ``x`` (B, N, dim) -> (B, N, dim).
 
@@ -134,30 +151,44 @@ class SelfMixer(_Mixer):
             x: tokens.
             attn_mask: who may read whom, boolean or additive, broadcasting to (B, H, N, N).
             is_causal: a token reads only itself and those before it.
-            top_down: (B, N, dim), added to the values after the value projection (without its bias; AbSViT,
-                tech report section 2.5), as the second pass of analysis by synthesis needs.
+            top_down: (B, N, dim), added to the values through the value projection (AbSViT, tech report section
+                2.5), as the second pass of analysis by synthesis needs.
+            **how: see `TopDownOptions`.
 
         Raises:
             InputError: shapes that do not fit, or a mask where the reading has no use for one.
         """
-        q, k, v = self.project(x, top_down)
+        q, k, v = self.project(x, top_down, **how)
         masked = attn_mask is not None or is_causal
         mixed = self.mix_masked(q, k, v, attn_mask, is_causal) if masked else self.mix(q, k, v)
         return self.proj_drop(self.proj(self.norm(mixed.transpose(1, 2).flatten(2))))
 
-    def project(self, x: Tensor, top_down: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+    def project(
+        self, x: Tensor, top_down: Tensor | None = None, **how: Unpack[TopDownOptions]
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values (B, H, N, D) of tokens ``x`` (B, N, dim)."""
         fits = x.dim() == 3 and x.shape[-1] == self.dim
         self.check(fits, f"tokens of shape {tuple(x.shape)} are not (B, N, {self.dim})")
-        parts = self.qkv(x).unflatten(-1, (max(len(self.projections), 1), self.num_heads, self.head_dim))
-        parts = parts.permute(2, 0, 3, 1, 4).unbind(0)  # each (B, H, N, D)
-        q, v = self.q_norm(parts[0]), parts[-1]
-        k = self.k_norm(parts[1]) if "k" in self.projections else q
+        parts = list(self.qkv(x).split(self.dim, -1))
         if top_down is not None:
-            projects = bool(self.projections)
-            signal = nn.functional.linear(top_down, self.qkv.weight[-self.dim :]) if projects else top_down
-            v = v + signal.unflatten(-1, (self.num_heads, self.head_dim)).transpose(1, 2)
-        return q, k, v
+            self.check(top_down.shape == x.shape, f"top_down {tuple(top_down.shape)} must be {tuple(x.shape)}")
+            signal = self._project_signal(top_down, how.get("top_down_to", "v"), how.get("top_down_bias", False))
+            first = len(parts) - len(signal)
+            parts[first:] = [part + added for part, added in zip(parts[first:], signal, strict=True)]
+        heads = [part.unflatten(-1, (self.num_heads, self.head_dim)).transpose(1, 2) for part in parts]
+        q, v = self.q_norm(heads[0]), heads[-1]
+        k = self.k_norm(heads[1]) if "k" in self.projections else q
+        gate = how.get("value_gate")
+        return q, k, v if gate is None else v * gate[:, None]
+
+    def _project_signal(self, top_down: Tensor, to: str, bias: bool) -> tuple[Tensor, ...]:
+        """What a top-down signal (B, N, dim) adds to the last of the projections, or to all, (B, N, dim) each."""
+        self.check(to in ("v", "qkv"), f"top_down_to={to!r} must be 'v' or 'qkv'")
+        if not self.projections:
+            return (top_down,)
+        rows = slice(-self.dim, None) if to == "v" else slice(None)
+        added = self.qkv.bias[rows] if bias and self.qkv.bias is not None else None
+        return nn.functional.linear(top_down, self.qkv.weight[rows], added).split(self.dim, -1)
 
     def attention_map(self, x: Tensor) -> Tensor:
         """Who reads whom for tokens ``x`` (B, N, dim): (B, H, N, N), entry (i, j) is how much i takes from j.

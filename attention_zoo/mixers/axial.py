@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from attention_zoo.functional.positions import window_prior
-from attention_zoo.interface import HostOptions, MixerFactory, SelfMixer
+from attention_zoo.interface import HostOptions, MixerFactory, SelfMixer, TopDownOptions
 from attention_zoo.mixers.dot_product import DotProduct
 from attention_zoo.registry import self_mixer_class
 
@@ -76,7 +76,13 @@ class Axial(SelfMixer):
         return mixer
 
     def forward(
-        self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False, *, top_down: Tensor | None = None
+        self,
+        x: Tensor,
+        attn_mask: Tensor | None = None,
+        is_causal: bool = False,
+        *,
+        top_down: Tensor | None = None,
+        **how: Unpack[TopDownOptions],
     ) -> Tensor:
         """As `SelfMixer.forward`; a top-down signal enters the values along both axes.
 
@@ -86,7 +92,7 @@ class Axial(SelfMixer):
         self.check(attn_mask is None and not is_causal, "lines cannot use attn_mask or is_causal")
         fits = x.dim() == 3 and x.shape[-1] == self.dim
         self.check(fits, f"tokens of shape {tuple(x.shape)} are not (B, N, {self.dim})")
-        return self._along(self.width, 2, self._along(self.height, 1, x, top_down), top_down)
+        return self._along(self.width, 2, self._along(self.height, 1, x, top_down, how), top_down, how)
 
     def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """The readings alone, along the height and then the width, with the same queries and keys both times."""
@@ -100,15 +106,16 @@ class Axial(SelfMixer):
             v = merged.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
         return v
 
-    def _along(self, mixer: SelfMixer, axis: int, x: Tensor, top_down: Tensor | None) -> Tensor:
+    def _along(
+        self, mixer: SelfMixer, axis: int, x: Tensor, top_down: Tensor | None = None, how: TopDownOptions | None = None
+    ) -> Tensor:
         """Mix the lines of one axis of tokens x (B, N, dim): 1 is the height, 2 the width."""
         mask, segments = self._context(mixer, axis, x.shape[1], x)
-        lines, *signal = (
-            _cut(self._lines(part, axis), segments, self.num_prefix_tokens)
-            for part in (x, top_down)
-            if part is not None
-        )
-        mixed = mixer(lines, mask, top_down=signal[0] if signal else None)
+        options = {"top_down": top_down, **(how or {})}
+        for name in ("top_down", "value_gate"):
+            if options.get(name) is not None:
+                options[name] = _cut(self._lines(options[name], axis), segments, self.num_prefix_tokens)
+        mixed = mixer(_cut(self._lines(x, axis), segments, self.num_prefix_tokens), mask, **options)
         return self._merge(mixed, segments, axis, x.shape[0], x.shape[1])
 
     def _context(self, mixer: SelfMixer, axis: int, num_tokens: int, like: Tensor) -> tuple[Tensor | None, Segments]:
@@ -148,7 +155,7 @@ class Axial(SelfMixer):
         Entry (i, j) is what i takes along its row from those who took it along their columns from j; the output
         projection between the two is left out.
         """
-        between = self._along(self.height, 1, x, None)
+        between = self._along(self.height, 1, x)
         return self._stage_map(self.width, 2, between) @ self._stage_map(self.height, 1, x)
 
     def _stage_map(self, mixer: SelfMixer, axis: int, x: Tensor) -> Tensor:

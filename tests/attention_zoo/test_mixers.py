@@ -125,6 +125,25 @@ class TestEveryMixer:
         assert_close(mixer(x, top_down=signal), expected)
         assert_close(mixer(x, top_down=torch.zeros_like(x)), mixer(x))
 
+    def test_top_down_signal_to_queries_and_keys_too_with_its_bias_and_gated(self, name, options):
+        mixer, x, signal = build(name, qkv_bias=True, **options), tokens(), tokens(seed=2)
+        with torch.no_grad():
+            for parameter in mixer.qkv.parameters():
+                parameter.add_(torch.randn_like(parameter))
+        q, k, v = mixer.project(x)
+        both = mixer.project(x + signal)
+        zero = mixer.project(torch.zeros_like(x))
+        for bias in (False, True):
+            found = mixer.project(x, signal, top_down_to="qkv", top_down_bias=bias)
+            expected = [b + z if bias else b for b, z in zip(both, zero, strict=True)]
+            assert_close(found, tuple(expected))
+            values_only = mixer.project(x, signal, top_down_bias=bias)
+            assert_close(values_only, (q, k, expected[2]))
+        gate = torch.rand(2, 9, 1, dtype=torch.float64)
+        assert_close(mixer.project(x, value_gate=gate), (q, k, v * gate[:, None]))
+        gated = mixer(x, value_gate=gate)
+        assert_close(gated, mixer.proj(mixer.norm(mixer.mix(q, k, v * gate[:, None]).transpose(1, 2).flatten(2))))
+
     def test_norms(self, name, options):
         mixer = build(name, qk_norm=True, scale_norm=True, **options)
         assert mixer(3 * tokens()).isfinite().all()
@@ -295,6 +314,13 @@ class TestRefusals:
     def test_options_that_do_not_fit(self, name, option, value):
         with pytest.raises(az.InputError, match=f"{name}.*{option}"):
             az.create_mixer(name, DIM, HEADS, **{option: value})
+
+    def test_top_down_signals_that_do_not_fit(self):
+        mixer, x = build("DotProduct"), tokens()
+        with pytest.raises(az.InputError, match="DotProduct.*top_down_to='k'"):
+            mixer(x, top_down=x, top_down_to="k")
+        with pytest.raises(az.InputError, match=r"DotProduct.*top_down \(2, 4, 12\)"):
+            mixer(x, top_down=x[:, :4])
 
     @pytest.mark.parametrize("name", SELF)
     def test_tokens_of_another_width(self, name):
