@@ -12,6 +12,7 @@ from attention_zoo.functional.clicks import FixedValues
 from attention_zoo.hosts import attn_layer, swap_mixers
 from attention_zoo.interface import CrossMixer, HostOptions, MixerFactory, SelfMixer
 from attention_zoo.mixers.axial import Axial
+from attention_zoo.models import TopDown
 from attention_zoo.outputs import Outputs
 from attention_zoo.registry import MIXERS, MixerInfo, create_mixer, list_mixers, mixer_info, register
 
@@ -28,6 +29,7 @@ __all__ = [
     "MixerInfo",
     "Outputs",
     "SelfMixer",
+    "TopDown",
     "attn_layer",
     "create_mixer",
     "list_mixers",

@@ -1,5 +1,7 @@
-"""Models that take a mixer."""
+"""Models that take a mixer: timm's, and the papers' own, which importing this package registers with timm."""
 
+from attention_zoo.models import absvit  # noqa: F401  registers its models
 from attention_zoo.models.build import build_model
+from attention_zoo.models.top_down import TopDown
 
-__all__ = ["build_model"]
+__all__ = ["TopDown", "build_model"]

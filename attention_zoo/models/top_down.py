@@ -1,0 +1,216 @@
+"""Top-down attention from analysis by synthesis: a second pass in which values carry what a prior asked for.
+
+    z <- f(x),    z <- alpha clamp(cos(z, xi), 0, 1) z,    r_l = g_l(r_{l+1}), r_L = z,    out = f(x; td_l = h_l(r_l))
+
+B. Shi, T. Darrell, X. Wang, Top-Down Visual Attention from Analysis by Synthesis (AbSViT), CVPR 2023; technical report
+EECS-2024-49, chapter 2 (section 2.5, eq. 2.13).
+"""
+
+from collections.abc import Sequence
+from typing import Literal, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from attention_zoo.errors import InputError
+from attention_zoo.models.token_hosts import TokenHost, token_host
+from attention_zoo.outputs import Outputs
+
+Mode = Literal["absvit", "feedback", "perceiver_io", "mask_att", "qkv"]
+DECODED = ("absvit", "feedback", "qkv")
+"""The modes with a feedback path."""
+
+
+class Decoder(nn.Module):
+    """g of one layer: ``linear`` rebuilds the layer's input from its output, ``linear2`` makes it a top-down signal."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(dim, dim, bias=False)
+        self.linear2 = nn.Linear(dim, dim, bias=False)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Output tokens (B, N, dim) -> the layer's input, and its top-down signal, both (B, N, dim)."""
+        rebuilt = self.linear(x)
+        return rebuilt, self.linear2(rebuilt)
+
+
+class TopDown(nn.Module):
+    """A model that looks twice: the second time its self-mixers also hear what the first pass found under a prior.
+
+    In training it returns `Outputs`: the logits of the second pass, those of the first, and the variational loss. The
+    patch embedding runs once. Loads its own state dicts, those of the plain model, and AbSViT's released ones.
+
+    Args:
+        model: a model of self-mixers whose tokens stay tokens: timm's ``VisionTransformer`` or one of ours.
+        mode: what the second pass hears (tech report section 2.6). ``absvit``: reweighted tokens through the decoders,
+            added to the values; ``feedback``: without reweighting; ``qkv``: added to queries and keys too;
+            ``mask_att``: no feedback, the weights multiply the values; ``perceiver_io``: no second pass, the
+            reweighted tokens are the output.
+        alpha: scale of the reweighted tokens (1 in training on ImageNet, 10 in the report's demonstration).
+        variational_weight: factor of the variational loss.
+        reduction: "mean" squared error, as released, or the "sum" over tokens and channels, halved, of eq. 2.13.
+        variant: "paper" projects the signal without the projection's bias, so that a zero signal is none;
+            "released" with it.
+
+    Raises:
+        InputError: a model that is no such host, or an unknown mode.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        mode: Mode = "absvit",
+        alpha: float = 1.0,
+        variational_weight: float = 0.1,
+        reduction: Literal["mean", "sum"] = "mean",
+        variant: Literal["paper", "released"] = "paper",
+    ) -> None:
+        super().__init__()
+        for name, value, choices in (
+            ("mode", mode, get_args(Mode)),
+            ("reduction", reduction, ("mean", "sum")),
+            ("variant", variant, ("paper", "released")),
+        ):
+            if value not in choices:
+                raise InputError(f"TopDown: {name}={value!r} must be one of: {', '.join(choices)}")
+        self.model = model
+        self.mode, self.alpha, self.variant = mode, alpha, variant
+        self.variational_weight, self.reduction = variational_weight, reduction
+        layers = self.host.layers
+        if mode in DECODED:
+            self.decoders = nn.ModuleList(Decoder(layer.dim) for layer in layers)
+            for weight in self.decoders.parameters():
+                nn.init.trunc_normal_(weight, std=0.02)
+            self.unpools = nn.ModuleList(
+                nn.Linear(below.dim, above.dim, bias=False)
+                for above, below in zip(layers, layers[1:], strict=False)
+                if above.transition
+            )
+        self.prompt = nn.Parameter(torch.randn(layers[-1].dim)) if mode != "feedback" else None
+        self.to(next(model.parameters()).device)
+        self.register_load_state_dict_pre_hook(_name_the_model)
+
+    @property
+    def host(self) -> TokenHost:
+        """The model as stem, layers and head."""
+        return token_host(self.model)
+
+    def forward(self, images: Tensor, prior: Tensor | None = None) -> Tensor | Outputs:
+        """Images (B, 3, H, W) -> logits (B, classes); in training `Outputs`.
+
+        Args:
+            images: images.
+            prior: what to look for, (dim,) or (B, dim) in the space of the output tokens, e.g. a class's prototype;
+                None is the learned query.
+        """
+        host = self.host
+        tokens = host.embed(images)
+        first, _ = self._run(host, tokens, [{}] * len(host.layers))
+        found = host.finish(first)
+        weights = self.similarity(found, prior)
+        if self.mode == "perceiver_io":
+            return host.classify(self.alpha * weights * found)
+        second, states = self._run(host, tokens, self._signals(host, self.alpha * weights * found, weights))
+        logits = host.classify(host.finish(second))
+        if not self.training:
+            return logits
+        loss = self.variational_weight * self._variational_loss(host, states) if self.mode in DECODED else 0.0
+        return Outputs(logits, (host.classify(found),), loss)
+
+    def similarity(self, tokens: Tensor, prior: Tensor | None = None) -> Tensor:
+        """How much each output token (B, N, dim) is what the prior asks for: (B, N, 1), in [0, 1]."""
+        if self.mode == "feedback":
+            return torch.ones_like(tokens[..., :1])
+        prior = self.prompt if prior is None else prior
+        if prior.shape not in (tokens.shape[-1:], (tokens.shape[0], tokens.shape[-1])):
+            raise InputError(f"TopDown: prior {tuple(prior.shape)} must be (dim,) or (B, dim), dim={tokens.shape[-1]}")
+        prior = F.normalize(prior.to(tokens.dtype), dim=-1)
+        prior = prior if prior.dim() == 1 else prior[:, None]
+        return (F.normalize(tokens, dim=-1) * prior).sum(-1, keepdim=True).clamp(0, 1)
+
+    def class_prior(self, index: int | Sequence[int] | Tensor) -> Tensor:
+        """Prototypes of classes, rows of the classifier: (dim,) for one, (B, dim) for several (tech report 2.6)."""
+        return self.get_classifier().weight[index]
+
+    def _signals(self, host: TokenHost, found: Tensor, weights: Tensor) -> list[dict[str, Tensor | str | bool]]:
+        """What each layer hears in the second pass, from the first to the last."""
+        if self.mode == "mask_att":
+            return [{"value_gate": gate} for gate in host.resample(weights)]
+        to, bias = ("qkv" if self.mode == "qkv" else "v"), self.variant == "released"
+        signals, unpools = [], list(self.unpools)
+        for layer, decoder in zip(reversed(host.layers), reversed(self.decoders), strict=True):
+            if layer.transition:
+                found = host.unpool(unpools.pop()(found), layer)
+            found, signal = decoder(found)
+            signals.append({"top_down": signal, "top_down_to": to, "top_down_bias": bias})
+        return signals[::-1]
+
+    def _run(
+        self, host: TokenHost, x: Tensor, signals: Sequence[dict[str, Tensor | str | bool]]
+    ) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
+        """Tokens after the last layer, and each layer's input and output."""
+        states = []
+        for layer, signal in zip(host.layers, signals, strict=True):
+            out = layer(x, **signal)
+            states.append((x, out))
+            x = layer.transition(out) if layer.transition else out
+        return x, states
+
+    def _variational_loss(self, host: TokenHost, states: list[tuple[Tensor, Tensor]]) -> Tensor:
+        """How far the decoders are from rebuilding each layer's input; nothing but them hears of it (eq. 2.13)."""
+        pairs = [
+            (decoder.linear(after.detach()), before)
+            for decoder, (before, after) in zip(self.decoders, states, strict=True)
+        ]
+        above = [index for index, layer in enumerate(host.layers) if layer.transition]
+        for unpool, index in zip(self.unpools, above, strict=True):
+            rebuilt = host.unpool(unpool(states[index + 1][0].detach()), host.layers[index])
+            pairs.append((rebuilt, states[index][1]))
+        if self.reduction == "mean":
+            return sum(F.mse_loss(rebuilt, seen.detach()) for rebuilt, seen in pairs)
+        return sum((rebuilt - seen.detach()).square().sum() / (2 * len(seen)) for rebuilt, seen in pairs)
+
+    def forward_features(self, images: Tensor, prior: Tensor | None = None) -> Tensor:
+        """Output tokens (B, N, dim) of the second pass; of ``perceiver_io`` those reweighted."""
+        host = self.host
+        tokens = host.embed(images)
+        found = host.finish(self._run(host, tokens, [{}] * len(host.layers))[0])
+        weights = self.similarity(found, prior)
+        if self.mode == "perceiver_io":
+            return self.alpha * weights * found
+        return host.finish(self._run(host, tokens, self._signals(host, self.alpha * weights * found, weights))[0])
+
+    def forward_head(self, tokens: Tensor) -> Tensor:
+        """Logits of output tokens."""
+        return self.host.classify(tokens)
+
+    def get_classifier(self) -> nn.Module:
+        """The model's own."""
+        return self.model.get_classifier()
+
+    def reset_classifier(self, num_classes: int, *args: str, **kwargs: str) -> None:
+        """As the model's own."""
+        self.model.reset_classifier(num_classes, *args, **kwargs)
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """As the model's own."""
+        self.model.set_grad_checkpointing(enable)
+
+    def no_weight_decay(self) -> set[str]:
+        """Parameters that decay does not suit."""
+        return {"prompt"} | {f"model.{name}" for name in self.model.no_weight_decay()}
+
+    @property
+    def num_classes(self) -> int:
+        """Classes of the head."""
+        return self.model.num_classes
+
+
+def _name_the_model(module: TopDown, state: dict[str, Tensor], prefix: str, *_: object) -> None:
+    """Give the plain model's tensors, as a released or a plain state dict names them, the names they have here."""
+    own = tuple(f"{prefix}{name}" for name in ("model.", "decoders.", "unpools.", "prompt"))
+    for name in [name for name in state if name.startswith(prefix) and not name.startswith(own)]:
+        state[f"{prefix}model.{name.removeprefix(prefix)}"] = state.pop(name)

@@ -1,0 +1,251 @@
+"""The second pass: what each mode means, on small hosts of any mixer."""
+
+import pytest
+import timm
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.testing import assert_close
+
+import attention_zoo as az
+from attention_zoo.models.top_down import DECODED
+
+MODES = ["absvit", "feedback", "perceiver_io", "mask_att", "qkv"]
+SMALL = {"img_size": 16, "patch_size": 4, "embed_dim": 24, "depth": 3, "num_heads": 2, "num_classes": 5}
+SELF = az.list_mixers("self")
+
+
+def vit(mixer="DotProduct", seed=0, **args):
+    torch.manual_seed(seed)
+    return az.swap_mixers(timm.create_model("vit_tiny_patch16_224", **{**SMALL, **args}), mixer).double().eval()
+
+
+def wrapped(mixer="DotProduct", seed=1, host=None, **options):
+    model = vit(mixer) if host is None else host
+    torch.manual_seed(seed)
+    top_down = az.TopDown(model, **options).double().eval()
+    with torch.no_grad():
+        for name, parameter in top_down.named_parameters():
+            if name.startswith("decoders"):
+                parameter.mul_(10)
+    return top_down
+
+
+def images(seed=1):
+    return torch.randn(2, 3, 16, 16, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+def tokens_of(model):
+    return model.forward_features(images())
+
+
+@pytest.mark.parametrize("name", SELF)
+class TestEveryMixer:
+    @pytest.mark.parametrize("mode", MODES)
+    def test_trains(self, name, mode):
+        model = wrapped(name, mode=mode).train()
+        outputs = model(images())
+        if mode == "perceiver_io":
+            outputs = az.Outputs(outputs)
+        assert len(outputs.extra_logits) == (mode != "perceiver_io")
+        total = sum(x.square().sum() for x in (outputs.logits, *outputs.extra_logits)) + outputs.aux_loss
+        total.backward()
+        missing = [n for n, p in model.named_parameters() if p.grad is None]
+        assert not missing
+
+    def test_no_signal_is_the_plain_model_to_the_bit(self, name):
+        host = vit(name)
+        plain = host(images())
+        for mode in DECODED:
+            assert torch.equal(wrapped(host=host, mode=mode, alpha=0.0)(images()), plain)
+
+    def test_a_signal_changes_the_second_pass(self, name):
+        host = vit(name)
+        for mode in (*DECODED, "mask_att"):
+            assert (wrapped(host=host, mode=mode)(images()) - host(images())).abs().max() > 1e-6
+
+    def test_compiles_as_one_graph_and_exports(self, name):
+        model = wrapped(name)
+        compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+        assert_close(compiled(images()), model(images()))
+        exported = torch.export.export(model, (images(),), strict=False)
+        assert_close(exported.module()(images(seed=2)), model(images(seed=2)))
+
+
+def second_pass(model, signals, to="v", bias=False):
+    """timm's blocks with signals in their values, written out."""
+    host = model.model
+    x = host._pos_embed(host.patch_embed(images()))
+    for block, signal in zip(host.blocks, signals, strict=True):
+        x = x + block.attn(block.norm1(x), top_down=signal, top_down_to=to, top_down_bias=bias)
+        x = x + block.mlp(block.norm2(x))
+    return host.forward_head(host.norm(x))
+
+
+def decoded(model, tokens):
+    signals = []
+    for decoder in reversed(model.decoders):
+        tokens = tokens @ decoder.linear.weight.T
+        signals.insert(0, tokens @ decoder.linear2.weight.T)
+    return signals
+
+
+class TestModes:
+    def weights(self, model, tokens, prior):
+        return (F.normalize(tokens, dim=-1) @ F.normalize(prior, dim=0)).clamp(0, 1)[..., None]
+
+    @pytest.mark.parametrize(("mode", "to"), [("absvit", "v"), ("qkv", "qkv")])
+    @pytest.mark.parametrize("variant", ["paper", "released"])
+    def test_absvit_and_qkv(self, mode, to, variant):
+        model = wrapped(mode=mode, alpha=3.0, variant=variant)
+        found = tokens_of(model.model)
+        signals = decoded(model, 3 * self.weights(model, found, model.prompt) * found)
+        assert_close(model(images()), second_pass(model, signals, to, variant == "released"))
+
+    def test_feedback_reweights_nothing(self):
+        model = wrapped(mode="feedback", alpha=2.0)
+        assert model.prompt is None
+        assert_close(model(images()), second_pass(model, decoded(model, 2 * tokens_of(model.model))))
+
+    def test_perceiver_io_is_one_pass(self):
+        model = wrapped(mode="perceiver_io", alpha=2.0)
+        found = tokens_of(model.model)
+        reweighted = 2 * self.weights(model, found, model.prompt) * found
+        assert_close(model(images()), model.model.forward_head(reweighted))
+        assert not hasattr(model, "decoders")
+
+    def test_mask_att_multiplies_the_values(self):
+        model = wrapped(mode="mask_att")
+        host = model.model
+        gate = self.weights(model, tokens_of(host), model.prompt)
+        x = host._pos_embed(host.patch_embed(images()))
+        for block in host.blocks:
+            q, k, v = block.attn.project(block.norm1(x))
+            mixed = block.attn.mix(q, k, v * gate[:, None])
+            x = x + block.attn.proj(mixed.transpose(1, 2).flatten(2))
+            x = x + block.mlp(block.norm2(x))
+        assert_close(model(images()), host.forward_head(host.norm(x)))
+
+    def test_any_prior(self):
+        model = wrapped(alpha=5.0)
+        prior = torch.randn(24, dtype=torch.float64)
+        found = tokens_of(model.model)
+        expected = second_pass(model, decoded(model, 5 * self.weights(model, found, prior) * found))
+        assert_close(model(images(), prior), expected)
+        assert_close(model(images(), prior.expand(2, -1)), expected)
+        one_each = torch.stack((prior, model.prompt.detach()))
+        assert_close(model(images(), one_each), torch.stack((expected[0], model(images())[1])))
+
+    def test_class_prototypes(self):
+        model = wrapped(host=vit(class_token=False, global_pool="avg"))
+        assert_close(model.class_prior(2), model.model.head.weight[2])
+        assert model.class_prior([0, 3]).shape == (2, 24)
+        assert model(images(), model.class_prior([0, 3])).shape == (2, 5)
+
+    def test_forward_features_and_head(self):
+        for mode in MODES:
+            model = wrapped(mode=mode)
+            assert_close(model.forward_head(model.forward_features(images())), model(images()))
+
+
+class TestVariationalLoss:
+    @pytest.mark.parametrize("reduction", ["mean", "sum"])
+    def test_is_how_far_decoders_are_from_the_layers_inputs(self, reduction):
+        model = wrapped(reduction=reduction, variational_weight=0.3).train()
+        seen = []
+        for block in model.model.blocks:
+            block.norm1.register_forward_hook(lambda _, args, __: seen.append(args[0].detach()))
+        model.model.norm.register_forward_hook(lambda _, args, __: seen.append(args[0].detach()))
+        loss = model(images()).aux_loss
+        second = seen[4:]  # three inputs and the last output of each pass
+        squares = [
+            (after @ decoder.linear.weight.T - before).square()
+            for decoder, before, after in zip(model.decoders, second, second[1:], strict=False)
+        ]
+        expected = sum(s.mean() if reduction == "mean" else s.sum() / 4 for s in squares)
+        assert_close(loss, 0.3 * expected)
+
+    def test_only_the_decoders_hear_of_it(self):
+        model = wrapped().train()
+        model(images()).aux_loss.backward()
+        heard = {name for name, p in model.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0}
+        assert heard == {f"decoders.{i}.linear.weight" for i in range(3)}
+
+
+class TestState:
+    def test_its_own_the_plain_models_and_released_names(self):
+        model = wrapped()
+        bare = {name.removeprefix("model."): x for name, x in model.state_dict().items()}
+        for state in (model.state_dict(), bare):
+            other = wrapped(host=vit(seed=5), seed=6)
+            other.load_state_dict(state)
+            assert_close(other(images()), model(images()))
+        other = wrapped(host=vit(seed=5))
+        left = other.load_state_dict(model.model.state_dict(), strict=False)
+        assert all(name.startswith(("decoders", "prompt")) for name in left.missing_keys)
+        assert not left.unexpected_keys
+        assert_close(other.model(images()), model.model(images()))
+
+    def test_gradient_checkpointing(self):
+        gradients = []
+        for enabled in (False, True):
+            model = wrapped().train()
+            model.set_grad_checkpointing(enabled)
+            model(images()).logits.sum().backward()
+            gradients.append(model.decoders[0].linear.weight.grad)
+        assert_close(*gradients)
+
+    def test_swapping_its_mixers(self):
+        model = az.swap_mixers(wrapped(), "Performer", layers={"last": "VarsD"})
+        assert [type(block.attn).__name__ for block in model.model.blocks] == ["Performer", "Performer", "VarsD"]
+        assert model(images()).shape == (2, 5)
+
+    def test_the_usual_methods_of_a_model(self):
+        model = wrapped()
+        assert {"prompt", "model.pos_embed"} <= model.no_weight_decay()
+        model.reset_classifier(7)
+        assert model.num_classes == 7
+        assert model(images()).shape == (2, 7)
+
+
+class TestAbsvit:
+    @pytest.mark.parametrize(
+        ("name", "size"),
+        [
+            ("absvit_tiny_patch16_224", {"img_size": 32}),
+            ("absvit_small_patch16_224", {"img_size": (32, 48), "depth": 2}),
+            ("absvit_base_patch16_224", {"img_size": 32, "depth": 1}),
+            ("absvit_tiny_patch8_224_gap", {"img_size": 32, "depth": 2}),
+        ],
+    )
+    def test_registered_with_timm(self, name, size):
+        model = timm.create_model(name, num_classes=3, mixer="VarsD", mixer_args={"steps": 1}, **size).eval()
+        image = torch.randn(1, 3, *((size["img_size"],) * 2 if isinstance(size["img_size"], int) else size["img_size"]))
+        assert model(image).shape == (1, 3)
+        assert model.variant == "released"
+        assert timm.data.resolve_model_data_config(model)["input_size"] == (3, 224, 224)
+
+    def test_as_many_parameters_as_the_released(self):
+        assert sum(p.numel() for p in timm.create_model("absvit_tiny_patch16_224").parameters()) == 6_602_344
+
+    def test_options(self):
+        model = timm.create_model("absvit_tiny_patch16_224", top_down={"mode": "feedback", "alpha": 2.0}, depth=1)
+        assert (model.mode, model.alpha) == ("feedback", 2.0)
+        with pytest.raises(az.InputError, match="no weights to download"):
+            timm.create_model("absvit_tiny_patch16_224", pretrained=True)
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: az.TopDown(vit(), mode="absvitt"), "mode='absvitt' must be one of: absvit, feedback"),
+        (lambda: az.TopDown(vit(), reduction="max"), "reduction='max'"),
+        (lambda: az.TopDown(vit(), variant="other"), "variant='other'"),
+        (lambda: az.TopDown(timm.create_model("vit_tiny_patch16_224", **SMALL)), "swap_mixers"),
+        (lambda: az.TopDown(nn.Linear(2, 2)), "Linear cannot be taken apart"),
+        (lambda: wrapped()(images(), torch.zeros(3, dtype=torch.float64)), r"prior \(3,\).*dim=24"),
+    ],
+)
+def test_refusals(build, message):
+    with pytest.raises(az.InputError, match=message):
+        build()
