@@ -8,6 +8,7 @@ K. Choromanski et al., Rethinking Attention with Performers, ICLR 2021 (Lemma 1;
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -47,3 +48,19 @@ def kernel_factors(q: Tensor, k: Tensor, directions: Tensor) -> tuple[Tensor, Te
     log_q = (q @ directions).add_(peak)
     highest = log_q.detach().amax(-1, keepdim=True)  # (B, H, N, 1)
     return log_q.sub_(highest).exp_(), log_k.sub_(peak).exp_()
+
+
+def column_features(x: Tensor, directions: Tensor) -> Tensor:
+    """Features (B, H, N, M) of x / D^(1/4), each scaled by its largest token so that nothing overflows."""
+    log_atoms = log_features(x * x.shape[-1] ** -0.25, directions)
+    return log_atoms.sub_(log_atoms.detach().amax(-2, keepdim=True)).exp_()
+
+
+def unit_features(x: Tensor, directions: Tensor) -> Tensor:
+    """Features (B, H, N, M) of x made unit length, as the released code of VARS has them, up to a constant factor."""
+    return (F.normalize(x, dim=-1) @ directions).exp_()
+
+
+def unit_kernel_factors(q: Tensor, k: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
+    """`kernel_factors` of queries and keys made unit length, as the released code of VARS has them."""
+    return unit_features(q, directions), unit_features(k, directions)

@@ -1,4 +1,4 @@
-"""Recurrent sparse reconstruction: LISTA on a dictionary given by its Gram matrix (tech report eq. 1.10-1.12).
+"""Recurrent sparse reconstruction: LISTA on a dictionary given by its Gram operator (tech report eq. 1.10-1.12).
 
     u* = argmin_u 1/2 |P u - v|^2 + lam |u|_1
 
@@ -6,9 +6,13 @@ B. Shi, T. Darrell, X. Wang, Visual Attention Emerges from Recurrent Sparse Reco
 of technical report EECS-2024-49.
 """
 
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -17,53 +21,105 @@ def soft_threshold(x: Tensor, threshold: Tensor | float) -> Tensor:
     return x.sign() * (x.abs() - threshold).relu()
 
 
-def lista_path(
-    gram: Tensor, drive: Tensor, *, lam: Tensor | float, step_size: Tensor | float, steps: int
-) -> Iterator[Tensor]:
-    """The codes before the first and after each of ``steps`` updates (eq. 1.12).
+def soft_slope(x: Tensor, threshold: Tensor | float) -> Tensor:
+    """Derivative of `soft_threshold` by x: whether a code stays active."""
+    return (x.abs() > threshold).to(x.dtype)
+
+
+def gelu_threshold(x: Tensor, threshold: Tensor | float) -> Tensor:
+    """sgn(x) GELU(|x| - threshold), the smoother threshold of the released code."""
+    return x.sign() * F.gelu(x.abs() - threshold)
+
+
+def gelu_slope(x: Tensor, threshold: Tensor | float) -> Tensor:
+    """Derivative of `gelu_threshold` by x."""
+    excess = x.abs() - threshold
+    density = (-excess.square() / 2).exp() / math.sqrt(2 * math.pi)
+    return torch.special.ndtr(excess) + excess * density
+
+
+class Shrinkage(NamedTuple):
+    """A threshold of codes and its derivative."""
+
+    value: Callable[[Tensor, Tensor | float], Tensor]
+    slope: Callable[[Tensor, Tensor | float], Tensor]
+
+
+SOFT = Shrinkage(soft_threshold, soft_slope)
+GELU = Shrinkage(gelu_threshold, gelu_slope)
+
+
+@dataclass(frozen=True)
+class Lista:
+    """The learned iteration of eq. 1.12.
 
         u <- S_{lam step}(u - step (G u - P^T v)),    starting from u = P^T v
 
-    Args:
-        gram: G = P^T P, or what was learned in its place, (..., M, M).
-        drive: P^T v (..., M, D).
+    Attributes:
+        gram: G = P^T P, or what was learned in its place, applied to codes (..., A, D) of any number of channels D.
+        drive: P^T v (..., A, D).
         lam: weight of the sparsity.
-        step_size: 1 / (w_2 L), broadcasting to (..., M, D).
+        step_size: 1 / (w_2 L), broadcasting to (..., A, 1).
         steps: number of updates.
-
-    Yields:
-        Codes u (..., M, D), ``steps + 1`` times.
+        shrinkage: the threshold S.
+        shrinks_start: start from S_lam(P^T v) instead.
     """
-    codes = drive
-    yield codes
-    for _ in range(steps):
-        codes = soft_threshold(codes - step_size * (gram @ codes - drive), lam * step_size)
+
+    gram: Callable[[Tensor], Tensor]
+    drive: Tensor
+    lam: Tensor | float
+    step_size: Tensor | float
+    steps: int
+    shrinkage: Shrinkage = SOFT
+    shrinks_start: bool = False
+
+    def path(self) -> Iterator[Tensor]:
+        """The codes (..., A, D) before the first update and after each, ``steps + 1`` times."""
+        codes = self.shrinkage.value(self.drive, self.lam) if self.shrinks_start else self.drive
         yield codes
+        for _ in range(self.steps):
+            codes = self.shrinkage.value(self.moved(codes, self.drive), self.lam * self.step_size)
+            yield codes
 
+    def solve(self) -> Tensor:
+        """The codes (..., A, D) after the last update."""
+        for codes in self.path():
+            last = codes
+        return last
 
-def lista(gram: Tensor, drive: Tensor, *, lam: Tensor | float, step_size: Tensor | float, steps: int) -> Tensor:
-    """The codes (..., M, D) after the last step of `lista_path`."""
-    for codes in lista_path(gram, drive, lam=lam, step_size=step_size, steps=steps):
-        last = codes
-    return last
+    def moved(self, codes: Tensor, drive: Tensor) -> Tensor:
+        """Codes after the step down the gradient, before the threshold."""
+        return codes - self.step_size * (self.gram(codes) - drive)
 
+    def slopes(self) -> list[Tensor]:
+        """Derivatives (..., A, D) of each threshold on the path: the start's and one for every update."""
+        shrinkage, drive = self.shrinkage, self.drive
+        first = shrinkage.slope(drive, self.lam) if self.shrinks_start else torch.ones_like(drive)
+        threshold = self.lam * self.step_size
+        befores = list(self.path())[:-1]
+        return [first] + [shrinkage.slope(self.moved(codes, drive), threshold) for codes in befores]
 
-def mean_code_jacobian(
-    gram: Tensor, drive: Tensor, *, lam: Tensor | float, step_size: Tensor | float, steps: int
-) -> Tensor:
-    """Mean over channels of the derivative of `lista`'s codes with respect to the drive, (..., M, M).
+    def mean_jacobians(self, basis: Tensor) -> list[Tensor]:
+        """Derivatives of the codes by the drive along ``basis``, mean over channels, before and after each update.
 
-    Each channel is coded alone, and its codes are linear in its drive as long as the set of active codes stays.
-    """
-    identity = torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
-    jacobian = identity.expand(*drive.shape[:-2], drive.shape[-1], *identity.shape)  # (..., D, M, M)
-    per_channel = step_size[..., None, :, :] if isinstance(step_size, Tensor) else step_size
-    path = lista_path(gram, drive, lam=lam, step_size=step_size, steps=steps)
-    next(path)  # the codes it starts from are the drive itself
-    for codes in path:
-        active = (codes != 0).mT[..., None]  # (..., D, M, 1)
-        jacobian = active * (jacobian - per_channel * (gram[..., None, :, :] @ jacobian - identity))
-    return jacobian.mean(-3)
+        Every channel is coded alone, so its codes move linearly with its drive between two slopes.
+
+        Args:
+            basis: directions (..., A, R) of the drive.
+
+        Returns:
+            ``steps + 1`` tensors (..., A, R).
+        """
+        slopes = self.slopes()
+        sums = [torch.zeros_like(basis) for _ in slopes]
+        channels = self.drive.shape[-1]
+        for channel in range(channels):
+            moved = basis
+            for total, slope in zip(sums, slopes, strict=True):
+                jacobian = slope[..., channel, None] * moved
+                total += jacobian
+                moved = self.moved(jacobian, basis)
+        return [total / channels for total in sums]
 
 
 def largest_eigenvalue(gram: Tensor, iterations: int = 8) -> Tensor:

@@ -5,15 +5,17 @@
 K. Choromanski et al., Rethinking Attention with Performers, ICLR 2021 (eq. 4, 5, 7).
 """
 
-from typing import Unpack
+from typing import Literal, Unpack
 
 import torch
 from torch import Tensor
 
-from attention_zoo.functional.random_features import kernel_factors
+from attention_zoo.functional.random_features import kernel_factors, unit_kernel_factors
 from attention_zoo.interface import HostOptions, SelfMixer
 from attention_zoo.mixers.random_directions import RandomDirections
 from attention_zoo.registry import register
+
+_FACTORS = {"paper": kernel_factors, "released": unit_kernel_factors}
 
 
 @register
@@ -27,6 +29,8 @@ class Performer(RandomDirections, SelfMixer):
         dim: token width.
         num_heads: heads.
         feature_ratio: random features per channel of a head.
+        variant: "paper", or "released" as in the released code of VARS: queries and keys have unit length, and
+            directions are independent. Its weights load.
         **host: see `SelfMixer`.
     """
 
@@ -36,11 +40,19 @@ class Performer(RandomDirections, SelfMixer):
     complexity = "N"
 
     def __init__(
-        self, dim: int, num_heads: int = 8, *, feature_ratio: float = 2.0, **host: Unpack[HostOptions]
+        self,
+        dim: int,
+        num_heads: int = 8,
+        *,
+        feature_ratio: float = 2.0,
+        variant: Literal["paper", "released"] = "paper",
+        **host: Unpack[HostOptions],
     ) -> None:
         super().__init__(dim, num_heads, **host)
         self.refuse_dropout()
-        self.draw_directions(feature_ratio)
+        self.check(variant in _FACTORS, f"variant={variant!r} must be 'paper' or 'released'")
+        self.variant = variant
+        self.draw_directions(feature_ratio, orthogonal=variant == "paper")
 
     def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """q, k, v (B, H, N, D) -> (B, H, N, D)."""
@@ -51,10 +63,11 @@ class Performer(RandomDirections, SelfMixer):
             return (phi_q @ context / normaliser).to(v.dtype)
 
     def factors(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
-        """Φ(Q) and Φ(K) (B, H, N, M), scaled so that nothing overflows."""
+        """Φ(Q) and Φ(K) (B, H, N, M), up to what cancels in the quotient."""
         directions = self.directions
         scale = self.head_dim**-0.25
-        return kernel_factors(q.to(directions.dtype) * scale, k.to(directions.dtype) * scale, directions)
+        q, k = q.to(directions.dtype) * scale, k.to(directions.dtype) * scale
+        return _FACTORS[self.variant](q, k, directions)
 
     def map_weights(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """The approximated softmax weights."""

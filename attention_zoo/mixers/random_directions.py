@@ -11,8 +11,12 @@ class RandomDirections:
 
     rand_matrix: Tensor
 
-    def draw_directions(self, feature_ratio: float) -> int:
+    def draw_directions(self, feature_ratio: float, orthogonal: bool = True) -> int:
         """Draw and register ``feature_ratio`` directions per channel of a head; returns their number M.
+
+        Args:
+            feature_ratio: directions per channel.
+            orthogonal: within each block of a head's width; else all are independent, as the released VARS has them.
 
         Raises:
             InputError: the ratio leaves none.
@@ -20,7 +24,9 @@ class RandomDirections:
         number = round(feature_ratio * self.head_dim)
         self.check(number > 0, f"feature_ratio={feature_ratio} leaves no feature for heads of width {self.head_dim}")
         weight = self.proj.weight
-        drawn = orthogonal_directions(self.num_heads, self.head_dim, number, device=weight.device)
+        shape = (self.num_heads, self.head_dim, number)
+        draw = orthogonal_directions if orthogonal else torch.randn
+        drawn = draw(*shape, device=weight.device)
         self.register_buffer("rand_matrix", drawn.to(weight.dtype))
         return number
 

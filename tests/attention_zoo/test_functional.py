@@ -7,7 +7,7 @@ from torch.testing import assert_close
 from attention_zoo.functional import attention
 from attention_zoo.functional.attention import attend
 from attention_zoo.functional.random_features import kernel_factors, log_features, orthogonal_directions
-from attention_zoo.functional.sparse import largest_eigenvalue, lista, lista_path, mean_code_jacobian, soft_threshold
+from attention_zoo.functional.sparse import GELU, SOFT, Lista, largest_eigenvalue, soft_threshold
 
 
 def heads(*widths, batch=2, num_heads=2, seed=0, tokens=None, scale=1.0):
@@ -116,7 +116,7 @@ class TestSparseReconstruction:
     def test_energy_falls_with_every_step(self):
         atoms, values, gram, drive = self.problem()
         lam = 0.3
-        path = lista_path(gram, drive, lam=lam, step_size=1 / largest_eigenvalue(gram), steps=30)
+        path = Lista(gram.matmul, drive, lam, 1 / largest_eigenvalue(gram), steps=30).path()
         energies = [((atoms @ u - values).square().sum() / 2 + lam * u.abs().sum()).item() for u in path]
         assert energies == sorted(energies, reverse=True)
         assert energies[-1] < energies[0]
@@ -124,7 +124,7 @@ class TestSparseReconstruction:
     def test_converges_to_the_minimum(self):
         _, _, gram, drive = self.problem()
         lam = 0.3
-        u = lista(gram, drive, lam=lam, step_size=1 / largest_eigenvalue(gram), steps=5000)
+        u = Lista(gram.matmul, drive, lam, 1 / largest_eigenvalue(gram), steps=5000).solve()
         gradient = gram @ u - drive
         assert_close(gradient[u != 0], -lam * u[u != 0].sign(), rtol=1e-6, atol=1e-6)
         assert gradient[u == 0].abs().max() <= lam + 1e-9
@@ -132,11 +132,12 @@ class TestSparseReconstruction:
 
     def test_one_step_from_the_drive_without_sparsity(self):
         _, _, gram, drive = self.problem()
-        assert_close(lista(gram, drive, lam=0.0, step_size=0.1, steps=1), drive - 0.1 * (gram @ drive - drive))
+        once = Lista(gram.matmul, drive, lam=0.0, step_size=0.1, steps=1).solve()
+        assert_close(once, drive - 0.1 * (gram @ drive - drive))
 
     def test_no_steps_is_the_drive(self):
         _, _, gram, drive = self.problem()
-        assert_close(lista(gram, drive, lam=0.3, step_size=0.1, steps=0), drive)
+        assert_close(Lista(gram.matmul, drive, lam=0.3, step_size=0.1, steps=0).solve(), drive)
 
     def test_eigenvalue_is_a_tight_upper_bound(self):
         _, _, gram, _ = self.problem()
@@ -156,10 +157,16 @@ class TestSparseReconstruction:
         x = torch.tensor([-2.0, -0.5, 0.0, 0.5, 2.0])
         assert_close(soft_threshold(x, 1.0), torch.tensor([-1.0, 0.0, 0.0, 0.0, 1.0]))
 
-    def test_jacobian_is_that_of_autograd(self):
+    @pytest.mark.parametrize("shrinkage", [SOFT, GELU])
+    @pytest.mark.parametrize("shrinks_start", [True, False])
+    @pytest.mark.parametrize("steps", [0, 3])
+    def test_jacobians_are_those_of_autograd(self, shrinkage, shrinks_start, steps):
         _, _, gram, drive = self.problem()
         gram, drive = gram[:1, :1], drive[:1, :1]
-        args = {"lam": 0.5, "step_size": 1 / largest_eigenvalue(gram), "steps": 3}
-        full = torch.autograd.functional.jacobian(lambda d: lista(gram, d, **args), drive)[0, 0, :, :, 0, 0]
-        expected = torch.stack([full[:, c, :, c] for c in range(drive.shape[-1])]).mean(0)
-        assert_close(mean_code_jacobian(gram, drive, **args)[0, 0], expected)
+        args = (0.5, 1 / largest_eigenvalue(gram), steps, shrinkage, shrinks_start)
+        full = torch.autograd.functional.jacobian(lambda d: Lista(gram.matmul, d, *args).solve(), drive)
+        expected = torch.stack([full[0, 0, :, c, 0, 0, :, c] for c in range(drive.shape[-1])]).mean(0)
+        basis = torch.eye(8, dtype=torch.float64).expand(1, 1, 8, 8)
+        jacobians = Lista(gram.matmul, drive, *args).mean_jacobians(basis)
+        assert len(jacobians) == steps + 1
+        assert_close(jacobians[-1][0, 0], expected)

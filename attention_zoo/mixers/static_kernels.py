@@ -1,0 +1,30 @@
+"""The static dictionary of VARS in the paper's form: small kernels at every position of the grid."""
+
+import torch
+from torch import Tensor, nn
+
+from attention_zoo.functional.dictionaries import Kernels
+
+
+class StaticKernels:
+    """Mix-in of a `SparseReconstruction`: the parameter ``kernel`` (H, K, s, s), shared by the channels of a head."""
+
+    kernel: Tensor
+
+    def add_kernels(self, num_kernels: int, kernel_size: int) -> None:
+        """Register ``num_kernels`` Gaussian kernels of side ``kernel_size`` for every head.
+
+        Raises:
+            InputError: there are none, or the side is even, so that a kernel has no centre.
+        """
+        self.check(num_kernels > 0, f"num_kernels={num_kernels} must be above 0")
+        fits = kernel_size > 0 and kernel_size % 2 == 1
+        self.check(fits, f"kernel_size={kernel_size} must be odd, so that a kernel has a centre")
+        drawn = torch.randn(self.num_heads, num_kernels, kernel_size, kernel_size, device=self.made["device"])
+        self.kernel = nn.Parameter((drawn / kernel_size).to(self.made["dtype"]))
+
+    def kernels(self, like: Tensor) -> Kernels:
+        """The dictionary for tokens (B, H, N, D) in their type; every kernel is scaled to unit length."""
+        kernel = self.kernel.to(like.dtype)
+        unit = kernel / kernel.square().sum((-2, -1), keepdim=True).sqrt()
+        return Kernels(unit, self.spatial_shape(like.shape[2]), self.num_prefix_tokens)
