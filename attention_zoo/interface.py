@@ -38,6 +38,8 @@ class TopDownOptions(TypedDict, total=False):
     """The values (AbSViT, the default), or queries and keys too (the report's AbSViT-QKV)."""
     top_down_bias: bool
     """Whether the signal's projection has the bias, as in the released code; default: it has not."""
+    top_down_decoder: Tensor
+    """(dim, width of the signal), a linear map of the signal before its projection; the two are applied as one."""
     value_gate: Tensor
     """(B, N, 1), multiplies the values (the report's MaskAtt)."""
 
@@ -171,8 +173,7 @@ class SelfMixer(_Mixer):
         self.check(fits, f"tokens of shape {tuple(x.shape)} are not (B, N, {self.dim})")
         parts = list(self.qkv(x).split(self.dim, -1))
         if top_down is not None:
-            self.check(top_down.shape == x.shape, f"top_down {tuple(top_down.shape)} must be {tuple(x.shape)}")
-            signal = self._project_signal(top_down, how.get("top_down_to", "v"), how.get("top_down_bias", False))
+            signal = self._project_signal(top_down, x.shape, **how)
             first = len(parts) - len(signal)
             parts[first:] = [part + added for part, added in zip(parts[first:], signal, strict=True)]
         heads = [part.unflatten(-1, (self.num_heads, self.head_dim)).transpose(1, 2) for part in parts]
@@ -181,14 +182,28 @@ class SelfMixer(_Mixer):
         gate = how.get("value_gate")
         return q, k, v if gate is None else v * gate[:, None]
 
-    def _project_signal(self, top_down: Tensor, to: str, bias: bool) -> tuple[Tensor, ...]:
-        """What a top-down signal (B, N, dim) adds to the last of the projections, or to all, (B, N, dim) each."""
-        self.check(to in ("v", "qkv"), f"top_down_to={to!r} must be 'v' or 'qkv'")
+    def _project_signal(
+        self,
+        top_down: Tensor,
+        shape: torch.Size,
+        *,
+        top_down_to: str = "v",
+        top_down_bias: bool = False,
+        top_down_decoder: Tensor | None = None,
+        **_: Tensor,
+    ) -> tuple[Tensor, ...]:
+        """What a signal adds to the last of the projections, or to all, (B, N, dim) each."""
+        width = self.dim if top_down_decoder is None else top_down_decoder.shape[1]
+        fits = top_down.shape == (*shape[:2], width)
+        self.check(fits, f"top_down {tuple(top_down.shape)} must be {(*shape[:2], width)}")
+        self.check(top_down_to in ("v", "qkv"), f"top_down_to={top_down_to!r} must be 'v' or 'qkv'")
         if not self.projections:
-            return (top_down,)
-        rows = slice(-self.dim, None) if to == "v" else slice(None)
-        added = self.qkv.bias[rows] if bias and self.qkv.bias is not None else None
-        return nn.functional.linear(top_down, self.qkv.weight[rows], added).split(self.dim, -1)
+            return (top_down if top_down_decoder is None else nn.functional.linear(top_down, top_down_decoder),)
+        rows = slice(-self.dim, None) if top_down_to == "v" else slice(None)
+        weight = self.qkv.weight[rows]
+        weight = weight if top_down_decoder is None else weight @ top_down_decoder
+        bias = self.qkv.bias[rows] if top_down_bias and self.qkv.bias is not None else None
+        return nn.functional.linear(top_down, weight, bias).split(self.dim, -1)
 
     def attention_map(self, x: Tensor) -> Tensor:
         """Who reads whom for tokens ``x`` (B, N, dim): (B, H, N, N), entry (i, j) is how much i takes from j.

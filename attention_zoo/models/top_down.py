@@ -30,11 +30,6 @@ class Decoder(nn.Module):
         self.linear = nn.Linear(dim, dim, bias=False)
         self.linear2 = nn.Linear(dim, dim, bias=False)
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Output tokens (B, N, dim) -> the layer's input, and its top-down signal, both (B, N, dim)."""
-        rebuilt = self.linear(x)
-        return rebuilt, self.linear2(rebuilt)
-
 
 class TopDown(nn.Module):
     """A model that looks twice: the second time its self-mixers also hear what the first pass found under a prior.
@@ -144,18 +139,20 @@ class TopDown(nn.Module):
         for layer, decoder in zip(reversed(host.layers), reversed(self.decoders), strict=True):
             if layer.transition:
                 found = host.unpool(unpools.pop()(found), layer)
-            found, signal = decoder(found)
-            signals.append({"top_down": signal, "top_down_to": to, "top_down_bias": bias})
+            found = decoder.linear(found)
+            signal = {"top_down": found, "top_down_decoder": decoder.linear2.weight}
+            signals.append({**signal, "top_down_to": to, "top_down_bias": bias})
         return signals[::-1]
 
     def _run(
         self, host: TokenHost, x: Tensor, signals: Sequence[dict[str, Tensor | str | bool]]
     ) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
-        """Tokens after the last layer, and each layer's input and output."""
+        """Tokens after the last layer, and in training each layer's input and output."""
         states = []
         for layer, signal in zip(host.layers, signals, strict=True):
             out = layer(x, **signal)
-            states.append((x, out))
+            if self.training:  # else let go of them
+                states.append((x, out))
             x = layer.transition(out) if layer.transition else out
         return x, states
 
