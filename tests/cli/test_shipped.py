@@ -44,6 +44,15 @@ def test_every_task_parses_as_it_is(zoo, path):
     assert yaml.safe_load(ended.out)["data"]["class_path"].endswith(wanted)
 
 
+def assert_contains(found, wanted):
+    """The wanted values are there, also in mixers of mixers."""
+    for name, value in wanted.items():
+        if isinstance(value, dict) and "class_path" in value:
+            assert found[name]["class_path"].endswith(value["class_path"])
+        else:
+            assert found[name] == value
+
+
 @pytest.mark.parametrize("path", OVERLAYS, ids=path_id)
 def test_every_overlay_composes(zoo, path):
     task = ROOT / "configs" / "classification" / "digits.yaml"
@@ -55,7 +64,7 @@ def test_every_overlay_composes(zoo, path):
             found = (config[section].get("init_args") or config[section])[key.removesuffix("+")]
             if key == "mixer":
                 assert found["class_path"].endswith(value["class_path"])
-                assert found.get("init_args", {}).items() >= value["init_args"].items()
+                assert_contains(found.get("init_args", {}), value.get("init_args", {}))
             elif key.endswith("+"):
                 assert any(part["class_path"] == value[0]["class_path"] for part in found)
             else:
@@ -97,3 +106,12 @@ def test_the_readmes_own_mixer_works(monkeypatch):
     mixer = az.create_mixer("MeanField", 8, 2)
     assert mixer(x).shape == x.shape
     torch.testing.assert_close(mixer.attention_map(x), torch.full((2, 2, 5, 5), 0.2))
+
+
+def test_the_readmes_python_works():
+    code = re.search(r"```python\n(import attention_zoo as az\nimport timm.*?)```", README, re.DOTALL)[1]
+    found = {}
+    exec(compile(code, "README", "exec"), found)
+    assert found["logits"].shape == (1, 1000)
+    assert found["values"].shape == (1, 2, 4096, 32)
+    assert found["who_reads_whom"].shape == (1, 2, 196, 196)
