@@ -58,14 +58,14 @@ class ImageDataset(Dataset[Batch]):
 
     def __getitem__(self, key: SampleKey | int) -> Batch:
         """One sample: ``image`` (3, H, W), not yet normalised, ``index`` (-1: not counted) and the split's columns."""
-        epoch, index, counted = key if isinstance(key, SampleKey) else (0, key, True)
+        epoch, index, counted, repeat = key if isinstance(key, SampleKey) else SampleKey(0, key, True)
         image = self.split.images[index]
-        image = self._augmented(image, epoch, index) if len(self.augment) else self.resize(image)
+        image = self._augmented(image, epoch, index, repeat) if len(self.augment) else self.resize(image)
         columns = {name: values[index] for name, values in self.split.columns.items()}
         return {"image": image, "index": index if counted else -1, **columns}
 
-    def _augmented(self, image: Tensor, epoch: int, index: int) -> Tensor:
-        with seeded(self.seed, epoch, index, _AUGMENTATION):
+    def _augmented(self, image: Tensor, epoch: int, index: int, repeat: int) -> Tensor:
+        with seeded(self.seed, epoch, index, _AUGMENTATION + repeat):
             image = self.augment(image)
         return image if image.shape[-2:] == self.size else self.resize(image)
 
@@ -93,7 +93,7 @@ class ImageDataModule(L.LightningDataModule, ABC):
     Batches are dictionaries: ``image`` (B, 3, H, W) float32, normalised; ``index`` (B,) int64, the position in the
     split, or -1 for a duplicate that pads a process in evaluation and must not be counted; ``label`` (B,) int64, in
     prediction ``path`` (B strings) instead. Training shows every image once an epoch, but for an incomplete last
-    batch. The augmentation of an image depends on the run's seed, the epoch and the image only.
+    batch. The augmentation of an image depends on the run's seed, the epoch, the image and its repetition only.
 
     Args:
         batch_size: images a batch, in each process.
@@ -104,6 +104,8 @@ class ImageDataModule(L.LightningDataModule, ABC):
         mean: of each channel, for images in 0..1; None is the data's own.
         std: of each channel, for images in 0..1; None is the data's own.
         predict_dir: folder of images for ``predict``, searched recursively; nothing else is read for it.
+        repeated_augmentation: times that an image of a training epoch is seen, differently augmented; the epoch
+            stays as long and so has fewer images (3 in the recipe of DeiT, RVT and AbSViT).
 
     Raises:
         InputError: an argument is out of range.
@@ -122,6 +124,7 @@ class ImageDataModule(L.LightningDataModule, ABC):
         mean: tuple[float, float, float] | None = None,
         std: tuple[float, float, float] | None = None,
         predict_dir: str | None = None,
+        repeated_augmentation: int = 1,
     ) -> None:
         super().__init__()
         size = self.IMAGE_SIZE if image_size is None else image_size
@@ -131,6 +134,8 @@ class ImageDataModule(L.LightningDataModule, ABC):
         self.mean = self.MEAN if mean is None else mean
         self.std = self.STD if std is None else std
         self.predict_dir = predict_dir
+        self.repeated_augmentation = repeated_augmentation
+        require_at_least("repeated_augmentation", repeated_augmentation, 1)
         require_at_least("batch_size", batch_size, 1)
         require_at_least("num_workers", num_workers, 0)
         require_at_least("image_size", min(self.image_size), 1)
@@ -198,7 +203,8 @@ class ImageDataModule(L.LightningDataModule, ABC):
         All batches have ``batch_size`` images; data smaller than that make one smaller batch.
         """
         dataset = ImageDataset(self.splits["train"], self.image_size, self.default_resize(), self.augment)
-        sampler = TrainSampler(dataset, *self._processes(), seed=run_seed(), first_epoch=self.first_epoch)
+        order = {"seed": run_seed(), "first_epoch": self.first_epoch, "repeats": self.repeated_augmentation}
+        sampler = TrainSampler(dataset, *self._processes(), **order)
         return self._loader(dataset, sampler)
 
     def val_dataloader(self) -> DataLoader[Batch]:

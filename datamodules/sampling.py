@@ -23,11 +23,13 @@ class SampleKey(NamedTuple):
         epoch: the epoch it is read in, from 0.
         index: its position in the split, from 0.
         counted: False for a duplicate that only pads a process to the length of the others.
+        repeat: how often this epoch asked for the sample before, so that each time has its own augmentation.
     """
 
     epoch: int
     index: int
     counted: bool
+    repeat: int = 0
 
 
 def _processes(num_replicas: int | None, rank: int | None) -> tuple[int, int]:
@@ -45,6 +47,10 @@ class TrainSampler(DistributedSampler[SampleKey]):
 
     The order follows from ``seed`` and the epoch only. Every process gets ``len(dataset) // num_replicas`` samples.
 
+    With ``repeats`` above 1 an epoch is as long as before, but has fewer samples, each so many times in a row, in the
+    same batch or at the same step of several processes (repeated augmentation: E. Hoffer et al., Augment Your Batch,
+    CVPR 2020, as DeiT's recipe has it).
+
     Args:
         dataset: anything with a length.
         num_replicas: number of processes; None asks ``torch.distributed`` (1 if it is not initialised).
@@ -52,6 +58,7 @@ class TrainSampler(DistributedSampler[SampleKey]):
         seed: the run's seed, not negative.
         first_epoch: that of a resumed run. Lightning starts to load a resumed run's data before it knows the epoch,
             and then tells this sampler 0.
+        repeats: times that a sample of an epoch is asked for.
 
     Raises:
         InputError: there are fewer samples than processes.
@@ -64,11 +71,13 @@ class TrainSampler(DistributedSampler[SampleKey]):
         rank: int | None = None,
         seed: int = 0,
         first_epoch: int = 0,
+        repeats: int = 1,
     ) -> None:
         super().__init__(dataset, *_processes(num_replicas, rank), shuffle=True, seed=seed, drop_last=True)
         if self.num_samples < 1:
             raise InputError(f"{len(dataset)} training images cannot be shared by {self.num_replicas} processes")
         self.first_epoch = self.epoch = first_epoch
+        self.repeats = repeats
 
     def set_epoch(self, epoch: int) -> None:
         """Say which epoch comes next; none before the first does."""
@@ -77,9 +86,9 @@ class TrainSampler(DistributedSampler[SampleKey]):
     def __iter__(self) -> Iterator[SampleKey]:
         """This process's keys of the epoch last given to ``set_epoch``."""
         generator = torch.Generator().manual_seed(derive_seed(self.seed, self.epoch))
-        order = torch.randperm(len(self.dataset), generator=generator)
-        for index in order[self.rank : self.total_size : self.num_replicas].tolist():
-            yield SampleKey(self.epoch, index, True)
+        order = torch.randperm(len(self.dataset), generator=generator).tolist()
+        for place in range(self.rank, self.total_size, self.num_replicas):
+            yield SampleKey(self.epoch, order[place // self.repeats], True, place % self.repeats)
 
 
 class EvaluationSampler(DistributedSampler[SampleKey]):

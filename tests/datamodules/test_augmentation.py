@@ -65,6 +65,16 @@ def test_a_sample_does_not_depend_on_what_was_read_before_it(make):
         assert torch.equal(one, other)
 
 
+def test_repetitions_of_an_image_are_augmented_differently(make):
+    data = make(num_workers=0, batch_size=6, repeated_augmentation=3)
+    data.setup("fit")
+    batch = next(iter(data.train_dataloader()))
+    first, second, third = batch["index"][:3].tolist()
+    assert first == second == third != batch["index"][3]
+    assert not torch.equal(batch["image"][0], batch["image"][1])
+    assert not torch.equal(batch["image"][1], batch["image"][2])
+
+
 def test_loading_draws_nothing_from_the_generators_of_the_run(make):
     data = make(num_workers=0, batch_size=4)
     data.setup("fit")

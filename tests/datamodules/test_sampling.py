@@ -76,3 +76,13 @@ def test_a_resumed_run_starts_with_its_own_epoch():
     fresh.set_epoch(4)
     assert list(resumed) == list(fresh)
     assert next(iter(resumed)).epoch == 4
+
+
+@pytest.mark.parametrize("world", [1, 2])
+def test_repeated_augmentation_keeps_the_length_and_repeats_samples(world):
+    ranks = of_all_ranks(TrainSampler, 30, world, 4, seed=5, repeats=3)
+    assert [len(keys) for keys in ranks] == [30 // world] * world
+    keys = [key for step in zip(*ranks, strict=True) for key in step]
+    plain = of_all_ranks(TrainSampler, 30, 1, 4, seed=5)[0]
+    assert [key.index for key in keys] == [key.index for key in plain[:10] for _ in range(3)]
+    assert [key.repeat for key in keys] == [0, 1, 2] * 10
