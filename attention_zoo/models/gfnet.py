@@ -1,0 +1,126 @@
+"""GFNet: a global filter, or any self-mixer, and a feed-forward layer under one residual.
+
+    x <- x + FFN(norm(filter(norm(x))))
+
+Y. Rao, W. Zhao, Z. Zhu, J. Lu, J. Zhou, Global Filter Networks for Image Classification, NeurIPS 2021. State dicts of
+the authors' code (github.com/raoyongming/GFNet, the isotropic models) load unchanged. With ``stem="conv"`` and a mixer
+of VARS these are GFNet's rows of technical report EECS-2024-49, section 1.4.
+"""
+
+from functools import partial
+from typing import Any, Literal
+
+from timm.layers import DropPath, PatchEmbed
+from timm.models import register_model
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+
+from attention_zoo.errors import InputError
+from attention_zoo.hosts import swap_mixers
+from attention_zoo.interface import MixerFactory
+from attention_zoo.models.conv_embed import ConvPatchEmbed
+from attention_zoo.models.registration import Variant, build, configs, mixer_factory
+
+STEMS = {"patch": PatchEmbed, "conv": ConvPatchEmbed}
+
+
+class FilterBlock(nn.Module):
+    """Mixer and feed-forward layer in one residual, (B, N, dim) -> (B, N, dim).
+
+    Arguments: those of timm's ``Block``, of which some have no place here.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int,
+        mlp_ratio: float,
+        *,
+        attn_layer: type[nn.Module],
+        mlp_layer: type[nn.Module],
+        norm_layer: type[nn.Module],
+        act_layer: type[nn.Module],
+        proj_drop: float,
+        attn_drop: float,
+        drop_path: float,
+        qkv_bias: bool,
+        device: Any = None,
+        dtype: Any = None,
+        **_: Any,
+    ) -> None:
+        super().__init__()
+        made = {"device": device, "dtype": dtype}
+        self.norm1 = norm_layer(dim, **made)
+        drops = {"attn_drop": attn_drop, "proj_drop": proj_drop}
+        self.filter = attn_layer(dim, num_heads=num_heads, qkv_bias=qkv_bias, **drops, **made)
+        self.norm2 = norm_layer(dim, **made)
+        self.mlp = mlp_layer(dim, int(dim * mlp_ratio), act_layer=act_layer, drop=proj_drop, **made)
+        self.drop_path = DropPath(drop_path) if drop_path > 0 else nn.Identity()
+
+    def forward(self, x: Tensor, **_: Any) -> Tensor:
+        """Tokens; what timm hands to blocks beside them does not apply."""
+        return x + self.drop_path(self.mlp(self.norm2(self.filter(self.norm1(x)))))
+
+
+class GFNet(VisionTransformer):
+    """timm's ``VisionTransformer`` with GFNet's blocks and any self-mixer, without a class token.
+
+    Args:
+        mixer: a name of ``list_mixers("self")`` or a factory.
+        mixer_args: the mixer's own arguments.
+        variant: handed to mixers that know it.
+        stem: "patch", as the authors', or "conv", as VARS has it.
+        **vit: arguments of timm's ``VisionTransformer``.
+
+    Raises:
+        InputError: unknown stem or mixer.
+    """
+
+    def __init__(
+        self,
+        *,
+        mixer: str | MixerFactory = "GlobalFilter",
+        mixer_args: dict[str, Any] | None = None,
+        variant: Variant = "paper",
+        stem: Literal["patch", "conv"] = "patch",
+        **vit: Any,
+    ) -> None:
+        if stem not in STEMS:
+            raise InputError(f"GFNet: stem={stem!r} must be 'patch' or 'conv'")
+        own = {
+            "embed_layer": STEMS[stem],
+            "block_fn": FilterBlock,
+            "norm_layer": partial(nn.LayerNorm, eps=1e-6),
+            "class_token": False,
+            "global_pool": "avg",
+            "fc_norm": False,
+        }
+        super().__init__(**{**own, **vit})
+        swap_mixers(self, mixer_factory(mixer, mixer_args, variant))
+
+
+default_cfgs = configs(("gfnet_tiny", "gfnet_xs", "gfnet_small", "gfnet_base"), first_conv="patch_embed.proj")
+
+
+@register_model
+def gfnet_tiny(pretrained: bool = False, **kwargs: Any) -> GFNet:
+    """GFNet-Ti, 7.5 M parameters; arguments are those of `GFNet`."""
+    return build(GFNet, "gfnet_tiny", pretrained, kwargs, embed_dim=256, depth=12, num_heads=4)
+
+
+@register_model
+def gfnet_xs(pretrained: bool = False, **kwargs: Any) -> GFNet:
+    """GFNet-XS, 16 M parameters; arguments are those of `GFNet`."""
+    return build(GFNet, "gfnet_xs", pretrained, kwargs, embed_dim=384, depth=12, num_heads=6)
+
+
+@register_model
+def gfnet_small(pretrained: bool = False, **kwargs: Any) -> GFNet:
+    """GFNet-S, 25 M parameters; arguments are those of `GFNet`."""
+    return build(GFNet, "gfnet_small", pretrained, kwargs, embed_dim=384, depth=19, num_heads=6)
+
+
+@register_model
+def gfnet_base(pretrained: bool = False, **kwargs: Any) -> GFNet:
+    """GFNet-B, 43 M parameters; arguments are those of `GFNet`."""
+    return build(GFNet, "gfnet_base", pretrained, kwargs, embed_dim=512, depth=19, num_heads=8)

@@ -1,0 +1,76 @@
+"""What the entry points of our models share: which mixer, which configuration, and how timm builds them."""
+
+from collections.abc import Iterable, Mapping
+from functools import partial
+from typing import Any, Literal, TypeVar
+
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from timm.models import build_model_with_cfg, generate_default_cfgs
+from torch import nn
+
+from attention_zoo.errors import InputError
+from attention_zoo.interface import MixerFactory, SelfMixer
+from attention_zoo.registry import check_options, mixer_options, self_mixer_class
+
+Variant = Literal["paper", "released"]
+Model = TypeVar("Model", bound=nn.Module)
+
+
+def mixer_factory(
+    mixer: str | MixerFactory, mixer_args: Mapping[str, Any] | None = None, variant: Variant | None = None
+) -> MixerFactory:
+    """The factory of a mixer that a model was given.
+
+    Args:
+        mixer: a name of ``list_mixers("self")`` or a factory.
+        mixer_args: the mixer's own arguments.
+        variant: handed to a mixer that has such an argument and was not given one.
+
+    Raises:
+        InputError: unknown mixer, argument or variant.
+    """
+    if variant not in (None, "paper", "released"):
+        raise InputError(f"variant={variant!r} must be 'paper' or 'released'")
+    given = dict(mixer_args or {})
+    if isinstance(mixer, partial):
+        mixer, given = mixer.func, {**mixer.keywords, **given}
+    factory = self_mixer_class(mixer) if isinstance(mixer, str) else mixer
+    if isinstance(factory, type) and issubclass(factory, SelfMixer):
+        check_options(factory, given)
+        if variant and any(option.name == "variant" for option in mixer_options(factory)):
+            given.setdefault("variant", variant)
+    return partial(factory, **given) if given else factory
+
+
+def configs(names: Iterable[str], **facts: Any) -> dict[str, Any]:
+    """Configuration, in timm's form, of models without weights to download: ImageNet at 224 px, and further ``facts``.
+
+    A fixed input size makes timm hand ``img_size`` to the model, whose mixers may need their grid.
+    """
+    config = {
+        "url": "",
+        "num_classes": 1000,
+        "input_size": (3, 224, 224),
+        "pool_size": None,
+        "crop_pct": 0.9,
+        "interpolation": "bicubic",
+        "fixed_input_size": True,
+        "mean": IMAGENET_DEFAULT_MEAN,
+        "std": IMAGENET_DEFAULT_STD,
+        "classifier": "head",
+        **facts,
+    }
+    return generate_default_cfgs({f"{name}.untrained": dict(config) for name in names})
+
+
+def build(model_class: type[Model], name: str, pretrained: bool, given: Mapping[str, Any], **size: Any) -> Model:
+    """A model of ``size``, built as timm builds its own; what was ``given`` goes before.
+
+    Raises:
+        InputError: weights were asked for.
+    """
+    if pretrained:
+        raise InputError(f"{name} has no weights to download; give checkpoint_path=")
+    given = {**size, **given}
+    own = {key: given.pop(key) for key in ("variant",) if key in given}  # timm's builder has an argument of that name
+    return build_model_with_cfg(partial(model_class, **own), name, pretrained=False, **given)

@@ -1,0 +1,294 @@
+"""RVT, the robust vision transformer, as VARS used it: tokens in stages, and convolutions around them.
+
+X. Mao et al., Towards Robust Vision Transformer, CVPR 2022; B. Shi, T. Darrell, X. Wang, Visual Attention Emerges
+from Recurrent Sparse Reconstruction, ICML 2022 (technical report EECS-2024-49, section 1.4). With
+``variant="released"`` the state dicts of the authors' code (github.com/bfshi/VARS) load unchanged.
+"""
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+from timm.layers import DropPath, Mlp
+from timm.models import register_model
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from attention_zoo.errors import InputError
+from attention_zoo.interface import MixerFactory
+from attention_zoo.mixers.vars_released import ChannelBatchNorm
+from attention_zoo.mixers.vars_s import VarsS
+from attention_zoo.models.registration import Variant, build, configs, mixer_factory
+
+RELEASED_NAMES = {
+    "v": "attn.qkv",
+    "proj": "attn.proj",
+    "kernel": "attn.kernel",
+    "kernel2": "attn.kernel2",
+    "kernel_norm": "attn.kernel_norm",
+    "L": "attn.L",
+    "norm1": "attn.norm",
+}
+"""What the released VARS-S keeps in the block itself, and where it is here."""
+
+layer_norm = partial(nn.LayerNorm, eps=1e-6)
+
+
+class ConvStem(nn.Module):
+    """Patch embedding of stride 16 by two convolutions, (B, in_chans, H, W) -> (B, dim, h, w)."""
+
+    def __init__(self, in_chans: int, dim: int) -> None:
+        super().__init__()
+        self.proj = nn.Sequential(
+            nn.Conv2d(in_chans, 32, 7, stride=2, padding=2),
+            nn.BatchNorm2d(32),
+            nn.MaxPool2d(3, stride=2, padding=1),
+            nn.Conv2d(32, dim, 4, stride=4),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Images to feature maps."""
+        return self.proj(x)
+
+    @staticmethod
+    def length(pixels: int) -> int:
+        """How many tokens a side of so many pixels becomes."""
+        return ((pixels - 3) // 2 // 2 + 1) // 4
+
+
+class ConvMlp(nn.Module):
+    """Feed-forward layer with a depthwise 3 x 3 convolution, everything normalised by batch: (B, N, dim) of a grid."""
+
+    def __init__(self, dim: int, hidden: int, drop: float) -> None:
+        super().__init__()
+        self.fc1 = nn.Conv2d(dim, hidden, 1)
+        self.bn1 = nn.BatchNorm2d(hidden)
+        self.dwconv = nn.Conv2d(hidden, hidden, 3, padding=1, groups=hidden)
+        self.bn2 = nn.BatchNorm2d(hidden)
+        self.fc2 = nn.Conv2d(hidden, dim, 1)
+        self.bn3 = nn.BatchNorm2d(dim)
+        self.act = nn.GELU()
+        self.drop = nn.Dropout(drop)
+
+    def forward(self, x: Tensor, grid: tuple[int, int]) -> Tensor:
+        """Tokens (B, N, dim) -> (B, N, dim)."""
+        x = x.unflatten(1, grid).permute(0, 3, 1, 2)
+        x = self.drop(self.act(self.bn1(self.fc1(x))))
+        x = self.act(self.bn2(self.dwconv(x)))
+        x = self.drop(self.bn3(self.fc2(x)))
+        return x.permute(0, 2, 3, 1).flatten(1, 2)
+
+
+class Block(nn.Module):
+    """Mixer and feed-forward layer, each with its residual: (B, N, dim) -> (B, N, dim).
+
+    The released VARS-S is normalised by batch, inside the mixer and before the feed-forward layer.
+    """
+
+    def __init__(
+        self, attn: nn.Module, dim: int, hidden: int, *, conv_ffn: bool, drop: float, drop_path: float
+    ) -> None:
+        super().__init__()
+        by_batch = isinstance(attn, VarsS) and attn.variant == "released"
+        self.norm1 = nn.Identity() if by_batch else layer_norm(dim)
+        self.attn = attn
+        self.drop_path = DropPath(drop_path) if drop_path > 0 else nn.Identity()
+        self.norm2 = ChannelBatchNorm(dim) if by_batch else layer_norm(dim)
+        self.mlp = ConvMlp(dim, hidden, drop) if conv_ffn else Mlp(dim, hidden, drop=drop)
+        self.conv_ffn = conv_ffn
+        if by_batch:
+            self.register_load_state_dict_pre_hook(_released_block)
+
+    def forward(self, x: Tensor, grid: tuple[int, int], **signal: Any) -> Tensor:
+        """Tokens of a ``grid``; keyword arguments go to the mixer."""
+        x = x + self.drop_path(self.attn(self.norm1(x), **signal))
+        normed = self.norm2(x)
+        return x + self.drop_path(self.mlp(normed, grid) if self.conv_ffn else self.mlp(normed))
+
+
+def _released_block(block: nn.Module, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:
+    """Rename what the released VARS-S keeps in the block itself."""
+    for key in [key for key in state_dict if key.startswith(prefix)]:
+        first, dot, rest = key.removeprefix(prefix).partition(".")
+        if first in RELEASED_NAMES:
+            state_dict[f"{prefix}{RELEASED_NAMES[first]}{dot}{rest}"] = state_dict.pop(key)
+
+
+class Stage(nn.Module):
+    """Blocks of one width on maps (B, dim, h, w) -> (B, dim, h, w)."""
+
+    def __init__(self, blocks: Sequence[Block]) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(blocks)
+        self.grad_checkpointing = False
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Mix the places of the maps as tokens."""
+        grid = tuple(x.shape[2:])
+        x = x.flatten(2).mT
+        for block in self.blocks:
+            saves = self.grad_checkpointing and self.training
+            x = checkpoint(block, x, grid, use_reentrant=False) if saves else block(x, grid)
+        return x.mT.unflatten(2, grid)
+
+
+class RVT(nn.Module):
+    """Robust vision transformer with any self-mixer: no class token, no position embedding, a global average.
+
+    Other sizes of images than ``img_size`` are taken where the mixer needs no grid.
+
+    Args:
+        img_size: height and width of the images.
+        in_chans: channels of the images.
+        num_classes: outputs of the classifier; 0 for none.
+        embed_dims: width of each stage; the resolution is halved between stages.
+        depths: blocks of each stage.
+        num_heads: heads of each stage.
+        mlp_ratio: hidden width of the feed-forward layers, in widths of the stage.
+        conv_ffn: whether these have a depthwise convolution; the base model's have not.
+        mixer: a name of ``list_mixers("self")`` or a factory.
+        mixer_args: the mixer's own arguments.
+        variant: handed to mixers that know it. With "released", `VarsS` makes the blocks those of the authors' code.
+        qkv_bias: whether the query, key and value projections have a bias.
+        global_pool: only the average.
+        drop_rate: dropout before the classifier.
+        pos_drop_rate: dropout after the patch embedding.
+        proj_drop_rate: dropout after the mixers' projections and in the feed-forward layers.
+        attn_drop_rate: dropout on attention weights.
+        drop_path_rate: the first block is never dropped, and a block after the last would be at this rate.
+
+    Raises:
+        InputError: an argument that does not fit.
+    """
+
+    def __init__(
+        self,
+        img_size: int | tuple[int, int] = 224,
+        in_chans: int = 3,
+        num_classes: int = 1000,
+        embed_dims: Sequence[int] = (192, 384),
+        depths: Sequence[int] = (10, 2),
+        num_heads: Sequence[int] = (6, 12),
+        mlp_ratio: float = 4.0,
+        *,
+        conv_ffn: bool = True,
+        mixer: str | MixerFactory = "DotProduct",
+        mixer_args: dict[str, Any] | None = None,
+        variant: Variant = "paper",
+        qkv_bias: bool = True,
+        global_pool: str = "avg",
+        drop_rate: float = 0.0,
+        pos_drop_rate: float = 0.0,
+        proj_drop_rate: float = 0.0,
+        attn_drop_rate: float = 0.0,
+        drop_path_rate: float = 0.0,
+    ) -> None:
+        super().__init__()
+        if not len(embed_dims) == len(depths) == len(num_heads):
+            raise InputError(
+                f"RVT: embed_dims={embed_dims}, depths={depths}, num_heads={num_heads}: one for each stage"
+            )
+        grid = self._grid(img_size)
+        self.num_classes, self.in_chans, self.global_pool = num_classes, in_chans, _average(global_pool)
+        self.num_features = self.head_hidden_size = self.embed_dim = embed_dims[-1]
+        self.patch_embed = ConvStem(in_chans, embed_dims[0])
+        self.pos_drop = nn.Dropout(pos_drop_rate)
+        self.transformers, self.pools = nn.ModuleList(), nn.ModuleList()
+        factory = mixer_factory(mixer, mixer_args, variant)
+        host = {"qkv_bias": qkv_bias, "attn_drop": attn_drop_rate, "proj_drop": proj_drop_rate}
+        for stage, (dim, depth, heads) in enumerate(zip(embed_dims, depths, num_heads, strict=True)):
+            if stage:
+                self.pools.append(_pool(embed_dims[stage - 1], dim))
+                grid = tuple(-(-side // 2) for side in grid)
+            blocks = []
+            for index in range(sum(depths[:stage]), sum(depths[:stage]) + depth):
+                attn = factory(dim=dim, num_heads=heads, grid=grid, **host)
+                rate = drop_path_rate * index / sum(depths)
+                options = {"conv_ffn": conv_ffn, "drop": proj_drop_rate, "drop_path": rate}
+                blocks.append(Block(attn, dim, int(dim * mlp_ratio), **options))
+            self.transformers.append(Stage(blocks))
+        self.norm = layer_norm(self.embed_dim)
+        self.head_drop = nn.Dropout(drop_rate)
+        self.head = self._classifier(num_classes)
+
+    def _grid(self, img_size: int | tuple[int, int]) -> tuple[int, int]:
+        """Height and width of the first stage."""
+        size = (img_size, img_size) if isinstance(img_size, int) else tuple(img_size)
+        grid = tuple(ConvStem.length(side) for side in size)
+        if len(grid) != 2 or min(grid) < 1:
+            raise InputError(f"RVT: img_size={img_size} must be (height, width) of 15 pixels or more")
+        return grid
+
+    def _classifier(self, num_classes: int) -> nn.Module:
+        return nn.Linear(self.embed_dim, num_classes) if num_classes > 0 else nn.Identity()
+
+    def get_classifier(self) -> nn.Module:
+        """The last layer."""
+        return self.head
+
+    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
+        """Put a fresh classifier of ``num_classes`` outputs; 0 for none."""
+        self.num_classes = num_classes
+        self.global_pool = _average(global_pool or self.global_pool)
+        self.head = self._classifier(num_classes).to(self.norm.weight)
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Keep only the inputs of blocks in training, and compute the rest again."""
+        for stage in self.transformers:
+            stage.grad_checkpointing = enable
+
+    def no_weight_decay(self) -> set[str]:
+        """None beside those that timm always leaves out."""
+        return set()
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        """Images (B, in_chans, H, W) to the maps (B, embed_dim, h, w) of the last stage."""
+        x = self.transformers[0](self.pos_drop(self.patch_embed(x)))
+        for pool, stage in zip(self.pools, self.transformers[1:], strict=True):
+            x = stage(pool(x))
+        return x
+
+    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+        """Maps (B, embed_dim, h, w) to logits (B, num_classes), or to what the classifier reads (B, embed_dim)."""
+        x = self.head_drop(self.norm(x.mean((2, 3))))
+        return x if pre_logits else self.head(x)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Images (B, in_chans, H, W) to logits (B, num_classes)."""
+        return self.forward_head(self.forward_features(x))
+
+
+def _pool(dim: int, next_dim: int) -> nn.Module:
+    """Between stages: every channel becomes some of half the resolution."""
+    conv = nn.Conv2d(dim, next_dim, 3, stride=2, padding=1, groups=dim)
+    return nn.Sequential(OrderedDict(conv=conv))
+
+
+def _average(global_pool: str) -> str:
+    if global_pool != "avg":
+        raise InputError(f"RVT: global_pool={global_pool!r} must be 'avg'")
+    return global_pool
+
+
+default_cfgs = configs(("rvt_tiny", "rvt_small", "rvt_base"), first_conv="patch_embed.proj.0")
+
+
+@register_model
+def rvt_tiny(pretrained: bool = False, **kwargs: Any) -> RVT:
+    """RVT-Ti, 8.6 M parameters with `DotProduct`; arguments are those of `RVT`."""
+    return build(RVT, "rvt_tiny", pretrained, kwargs)
+
+
+@register_model
+def rvt_small(pretrained: bool = False, **kwargs: Any) -> RVT:
+    """RVT-S; arguments are those of `RVT`."""
+    size = {"embed_dims": (384,), "depths": (12,), "num_heads": (6,)}
+    return build(RVT, "rvt_small", pretrained, kwargs, **size)
+
+
+@register_model
+def rvt_base(pretrained: bool = False, **kwargs: Any) -> RVT:
+    """RVT-B, whose feed-forward layers have no convolution; arguments are those of `RVT`."""
+    size = {"embed_dims": (768,), "depths": (12,), "num_heads": (12,), "conv_ffn": False}
+    return build(RVT, "rvt_base", pretrained, kwargs, **size)
