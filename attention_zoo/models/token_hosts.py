@@ -1,7 +1,9 @@
 """Models taken apart into stem, layers of self-mixers, and head, for those who run the layers themselves."""
 
-from collections.abc import Callable, Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from timm.models.vision_transformer import Block, VisionTransformer
@@ -20,19 +22,48 @@ class Layer:
         run: the block; keyword arguments go to the mixer.
         dim: width of its tokens.
         transition: what makes its output the next layer's input, where that is of another size or width.
+        stage: layers of one stage have tokens of one grid and width.
     """
 
     run: Callable[..., Tensor]
     dim: int
     transition: Callable[[Tensor], Tensor] | None = None
+    stage: int = 0
 
     def __call__(self, x: Tensor, **signal: Any) -> Tensor:
         """Tokens (B, N, dim) -> (B, N, dim)."""
         return self.run(x, **signal)
 
 
-class TokenHost:
-    """timm's ``VisionTransformer`` taken apart."""
+class TokenHost(ABC):
+    """A model taken apart; made anew for every call of the model."""
+
+    layers: list[Layer]
+    """From the first to the last."""
+
+    @abstractmethod
+    def embed(self, images: Tensor) -> Tensor:
+        """Tokens (B, N, dim) before the first layer."""
+
+    @abstractmethod
+    def finish(self, x: Tensor) -> Tensor:
+        """Output tokens after the last layer."""
+
+    @abstractmethod
+    def classify(self, tokens: Tensor) -> Tensor:
+        """Logits of output tokens."""
+
+    def spread(self, x: Tensor, layer: Layer) -> Tensor:
+        """Tokens (B, M, C) of a later stage, as many as the layer has: (B, N, C). One stage: the same."""
+        return x
+
+
+class ViTHost(TokenHost):
+    """timm's ``VisionTransformer``.
+
+    Raises:
+        InputError: blocks of another kind, or without self-mixers.
+    """
 
     def __init__(self, model: VisionTransformer) -> None:
         self.model = model
@@ -42,20 +73,8 @@ class TokenHost:
             raise InputError(f"top-down signals need timm's plain Block, not {strange[0]}")
         if plain:
             raise InputError(f"top-down signals need self-mixers, not timm's {plain[0]}: swap_mixers(model, ...) first")
-
-    @property
-    def layers(self) -> list[Layer]:
-        """From the first to the last."""
-        return [Layer(self._runner(block), self.model.embed_dim) for block in self.model.blocks]
-
-    def _runner(self, block: Block) -> Callable[..., Tensor]:
-        def run(x: Tensor, **signal: Any) -> Tensor:
-            x = x + block.drop_path1(block.ls1(block.attn(block.norm1(x), **signal)))
-            return x + block.drop_path2(block.ls2(block.mlp(block.norm2(x))))
-
-        if self.model.grad_checkpointing and self.model.training:
-            return lambda x, **signal: checkpoint(run, x, use_reentrant=False, **signal)
-        return run
+        saves = model.grad_checkpointing and model.training
+        self.layers = [Layer(_saving(partial(_run_block, block), saves), model.embed_dim) for block in model.blocks]
 
     def embed(self, images: Tensor) -> Tensor:
         """Tokens (B, N, dim) before the first layer."""
@@ -70,13 +89,76 @@ class TokenHost:
         """Logits of output tokens."""
         return self.model.forward_head(tokens)
 
-    def resample(self, weights: Tensor) -> Iterator[Tensor]:
-        """Weights of the output tokens (B, N, 1), for the tokens of each layer."""
-        return (weights for _ in self.model.blocks)
 
-    def unpool(self, x: Tensor, layer: Layer) -> Tensor:
-        """Tokens of the layer after ``layer``, as many as that has."""
-        raise NotImplementedError  # no transitions
+def _run_block(block: Block, x: Tensor, **signal: Any) -> Tensor:
+    """A block of timm, which itself hands its mixer masks only."""
+    x = x + block.drop_path1(block.ls1(block.attn(block.norm1(x), **signal)))
+    return x + block.drop_path2(block.ls2(block.mlp(block.norm2(x))))
+
+
+class StagedHost(TokenHost):
+    """Stages of blocks on maps that grow coarser, each block called with tokens and their grid.
+
+    Args:
+        stem: images to maps (B, C, h, w).
+        stages: the blocks of each stage, called as ``block(tokens, grid, **signal)``.
+        pools: maps of a stage to those of the next.
+        head: maps of the last stage to logits.
+        saves: whether blocks keep only their inputs for the backward pass.
+    """
+
+    def __init__(
+        self,
+        stem: Callable[[Tensor], Tensor],
+        stages: Sequence[Sequence[nn.Module]],
+        pools: Sequence[nn.Module],
+        head: Callable[[Tensor], Tensor],
+        *,
+        saves: bool,
+    ) -> None:
+        self.stem, self.head = stem, head
+        self.grids: list[tuple[int, int]] = []
+        self.layers = []
+        for stage, blocks in enumerate(stages):
+            for block in blocks:
+                last = block is blocks[-1] and stage < len(pools)
+                transition = partial(self._pool, pools[stage], stage) if last else None
+                run = _saving(partial(self._run, block, stage), saves)
+                self.layers.append(Layer(run, block.attn.dim, transition, stage))
+
+    def _run(self, block: nn.Module, stage: int, x: Tensor, **signal: Any) -> Tensor:
+        return block(x, self.grids[stage], **signal)
+
+    def _pool(self, pool: nn.Module, stage: int, x: Tensor) -> Tensor:
+        return self._enter(pool(x.mT.unflatten(2, self.grids[stage])), stage + 1)
+
+    def _enter(self, maps: Tensor, stage: int) -> Tensor:
+        """Tokens of a stage's maps, whose grid is remembered."""
+        self.grids[stage:] = [tuple(maps.shape[2:])]
+        return maps.flatten(2).mT
+
+    def embed(self, images: Tensor) -> Tensor:
+        """Tokens (B, N, dim) before the first layer."""
+        return self._enter(self.stem(images), 0)
+
+    def finish(self, x: Tensor) -> Tensor:
+        """The tokens themselves; the head normalises their average."""
+        return x
+
+    def classify(self, tokens: Tensor) -> Tensor:
+        """Logits of output tokens."""
+        return self.head(tokens.mT.unflatten(2, self.grids[-1]))
+
+    def spread(self, x: Tensor, layer: Layer) -> Tensor:
+        """Tokens of a later stage (B, M, C), each in the places it was pooled from: (B, N, C)."""
+        grid = next(grid for grid in self.grids if grid[0] * grid[1] == x.shape[1])
+        maps = x.mT.unflatten(2, grid)
+        return nn.functional.interpolate(maps, size=self.grids[layer.stage]).flatten(2).mT
+
+
+def _saving(run: Callable[..., Tensor], saves: bool) -> Callable[..., Tensor]:
+    """The same, keeping only its inputs for the backward pass if asked for."""
+    return partial(checkpoint, run, use_reentrant=False) if saves else run
 
 
 def token_host(model: nn.Module) -> TokenHost:
@@ -88,7 +170,5 @@ def token_host(model: nn.Module) -> TokenHost:
     if hasattr(model, "token_host"):
         return model.token_host()
     if isinstance(model, VisionTransformer):
-        return TokenHost(model)
-    raise InputError(
-        f"{type(model).__name__} cannot be taken apart; give a VisionTransformer or one of our models"
-    )
+        return ViTHost(model)
+    raise InputError(f"{type(model).__name__} cannot be taken apart; give a VisionTransformer or one of our models")

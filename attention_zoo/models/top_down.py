@@ -133,12 +133,12 @@ class TopDown(nn.Module):
     def _signals(self, host: TokenHost, found: Tensor, weights: Tensor) -> list[dict[str, Tensor | str | bool]]:
         """What each layer hears in the second pass, from the first to the last."""
         if self.mode == "mask_att":
-            return [{"value_gate": gate} for gate in host.resample(weights)]
+            return [{"value_gate": host.spread(weights, layer)} for layer in host.layers]
         to, bias = ("qkv" if self.mode == "qkv" else "v"), self.variant == "released"
         signals, unpools = [], list(self.unpools)
         for layer, decoder in zip(reversed(host.layers), reversed(self.decoders), strict=True):
             if layer.transition:
-                found = host.unpool(unpools.pop()(found), layer)
+                found = host.spread(unpools.pop()(found), layer)
             found = decoder.linear(found)
             signal = {"top_down": found, "top_down_decoder": decoder.linear2.weight}
             signals.append({**signal, "top_down_to": to, "top_down_bias": bias})
@@ -164,7 +164,7 @@ class TopDown(nn.Module):
         ]
         above = [index for index, layer in enumerate(host.layers) if layer.transition]
         for unpool, index in zip(self.unpools, above, strict=True):
-            rebuilt = host.unpool(unpool(states[index + 1][0].detach()), host.layers[index])
+            rebuilt = host.spread(unpool(states[index + 1][0].detach()), host.layers[index])
             pairs.append((rebuilt, states[index][1]))
         if self.reduction == "mean":
             return sum(F.mse_loss(rebuilt, seen.detach()) for rebuilt, seen in pairs)

@@ -64,12 +64,14 @@ class TestEveryMixer:
         for mode in (*DECODED, "mask_att"):
             assert (wrapped(host=host, mode=mode)(images()) - host(images())).abs().max() > 1e-6
 
-    def test_compiles_as_one_graph_and_exports(self, name):
-        model = wrapped(name)
-        compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
-        assert_close(compiled(images()), model(images()))
-        exported = torch.export.export(model, (images(),), strict=False)
-        assert_close(exported.module()(images(seed=2)), model(images(seed=2)))
+
+@pytest.mark.parametrize("name", ["DotProduct", "Probabilistic", "VarsSD"])  # each mixer alone compiles elsewhere
+def test_compiles_as_one_graph_and_exports(name):
+    model = wrapped(name)
+    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+    assert_close(compiled(images()), model(images()))
+    exported = torch.export.export(model, (images(),), strict=False)
+    assert_close(exported.module()(images(seed=2)), model(images(seed=2)))
 
 
 def second_pass(model, signals, to="v", bias=False):
