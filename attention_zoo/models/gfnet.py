@@ -57,9 +57,18 @@ class FilterBlock(nn.Module):
         self.mlp = mlp_layer(dim, int(dim * mlp_ratio), act_layer=act_layer, drop=proj_drop, **made)
         self.drop_path = DropPath(drop_path) if drop_path > 0 else nn.Identity()
 
+    @property
+    def attn(self) -> nn.Module:
+        """The mixer, by the name it has in timm's blocks."""
+        return self.filter
+
     def forward(self, x: Tensor, **_: Any) -> Tensor:
         """Tokens; what timm hands to blocks beside them does not apply."""
-        return x + self.drop_path(self.mlp(self.norm2(self.filter(self.norm1(x)))))
+        return self.run(x)
+
+    def run(self, x: Tensor, **signal: Any) -> Tensor:
+        """Tokens, and what else the mixer should hear."""
+        return x + self.drop_path(self.mlp(self.norm2(self.filter(self.norm1(x), **signal))))
 
 
 class GFNet(VisionTransformer):

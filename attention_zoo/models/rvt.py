@@ -20,6 +20,7 @@ from attention_zoo.interface import MixerFactory
 from attention_zoo.mixers.vars_released import ChannelBatchNorm
 from attention_zoo.mixers.vars_s import VarsS
 from attention_zoo.models.registration import Variant, build, configs, mixer_factory
+from attention_zoo.models.token_hosts import StagedHost
 
 RELEASED_NAMES = {
     "v": "attn.qkv",
@@ -241,6 +242,16 @@ class RVT(nn.Module):
     def no_weight_decay(self) -> set[str]:
         """None beside those that timm always leaves out."""
         return set()
+
+    def token_host(self) -> StagedHost:
+        """The model taken apart, for `TopDown`."""
+        return StagedHost(
+            stem=lambda images: self.pos_drop(self.patch_embed(images)),
+            stages=[list(stage.blocks) for stage in self.transformers],
+            pools=list(self.pools),
+            head=self.forward_head,
+            saves=self.training and self.transformers[0].grad_checkpointing,
+        )
 
     def forward_features(self, x: Tensor) -> Tensor:
         """Images (B, in_chans, H, W) to the maps (B, embed_dim, h, w) of the last stage."""

@@ -59,7 +59,7 @@ class TokenHost(ABC):
 
 
 class ViTHost(TokenHost):
-    """timm's ``VisionTransformer``.
+    """timm's ``VisionTransformer`` of timm's plain blocks, or of such that ``run`` with a signal.
 
     Raises:
         InputError: blocks of another kind, or without self-mixers.
@@ -67,14 +67,16 @@ class ViTHost(TokenHost):
 
     def __init__(self, model: VisionTransformer) -> None:
         self.model = model
-        strange = [type(block).__name__ for block in model.blocks if not isinstance(block, Block)]
+        known = [isinstance(block, Block) or hasattr(block, "run") for block in model.blocks]
+        strange = [type(block).__name__ for block, fits in zip(model.blocks, known, strict=True) if not fits]
         plain = [type(block.attn).__name__ for block in model.blocks if not isinstance(block.attn, SelfMixer)]
         if strange:
             raise InputError(f"top-down signals need timm's plain Block, not {strange[0]}")
         if plain:
             raise InputError(f"top-down signals need self-mixers, not timm's {plain[0]}: swap_mixers(model, ...) first")
         saves = model.grad_checkpointing and model.training
-        self.layers = [Layer(_saving(partial(_run_block, block), saves), model.embed_dim) for block in model.blocks]
+        runs = [getattr(block, "run", None) or partial(_run_block, block) for block in model.blocks]
+        self.layers = [Layer(_saving(run, saves), model.embed_dim) for run in runs]
 
     def embed(self, images: Tensor) -> Tensor:
         """Tokens (B, N, dim) before the first layer."""

@@ -210,6 +210,68 @@ class TestState:
         assert model(images()).shape == (2, 7)
 
 
+OTHERS = {
+    "rvt_tiny": {"img_size": (48, 64), "embed_dims": (12, 24), "depths": (2, 1), "num_heads": (2, 4)},
+    "rvt_small": {"img_size": 48, "embed_dims": (24,), "depths": (2,), "num_heads": (2,)},
+    "gfnet_tiny": {"img_size": 48, "embed_dim": 24, "depth": 2},
+    "deit_conv_tiny_patch16_224": {"img_size": 48, "embed_dim": 24, "depth": 2, "num_heads": 2},
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+class TestOtherHosts:
+    def host(self, name, **args):
+        torch.manual_seed(0)
+        return timm.create_model(name, num_classes=5, mixer="VarsD", **OTHERS[name], **args).double().eval()
+
+    def images(self, name):
+        size = OTHERS[name]["img_size"]
+        size = (size, size) if isinstance(size, int) else size
+        return torch.randn(2, 3, *size, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+
+    def test_no_signal_is_the_plain_model_to_the_bit(self, name):
+        host, image = self.host(name), self.images(name)
+        plain = host(image)
+        for mode in DECODED:
+            assert torch.equal(wrapped(host=host, mode=mode, alpha=0.0)(image), plain)
+
+    @pytest.mark.parametrize("mode", MODES)
+    def test_trains(self, name, mode):
+        model = wrapped(host=self.host(name), mode=mode).train()
+        outputs = model(self.images(name))
+        outputs = outputs if isinstance(outputs, az.Outputs) else az.Outputs(outputs)
+        total = sum(x.square().sum() for x in (outputs.logits, *outputs.extra_logits)) + outputs.aux_loss
+        total.backward()
+        assert not [n for n, p in model.named_parameters() if p.grad is None]
+
+    def test_signal_reaches_every_layer(self, name):
+        model, heard = wrapped(host=self.host(name)), []
+
+        def hear(_, __, kwargs, ___):
+            heard.append("top_down" in kwargs)
+
+        for module in model.modules():
+            if isinstance(module, az.SelfMixer):
+                module.register_forward_hook(hear, with_kwargs=True)
+        model(self.images(name))
+        assert heard == [False] * (len(heard) // 2) + [True] * (len(heard) // 2)
+
+    def test_gradient_checkpointing_and_export(self, name):
+        gradients = []
+        for enabled in (False, True):
+            model = wrapped(host=self.host(name)).train()
+            model.set_grad_checkpointing(enabled)
+            for module in model.modules():  # its averages would move twice as often
+                if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                    module.eval()
+            model(self.images(name)).logits.sum().backward()
+            gradients.append(model.decoders[0].linear.weight.grad)
+        assert_close(*gradients)
+        model = wrapped(host=self.host(name))
+        exported = torch.export.export(model, (self.images(name),), strict=False)
+        assert_close(exported.module()(self.images(name)), model(self.images(name)))
+
+
 class TestAbsvit:
     @pytest.mark.parametrize(
         ("name", "size"),
