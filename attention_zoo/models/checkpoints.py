@@ -7,6 +7,7 @@ import argparse
 import functools
 import pickle
 import re
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -70,6 +71,8 @@ def _read(path: Path, name: str) -> Any:
         with torch.serialization.safe_globals([argparse.Namespace]):
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
+        if not (zipfile.is_zipfile(path) or "GLOBAL" in str(error)):  # not torch's own format, and no name to import
+            raise InputError(f"{path} is no file of weights of {name}, or was cut short") from error
         reason = "it holds more than tensors and plain values, so loading it could run code"
         raise InputError(f"{path} refused as weights of {name}: {reason}") from error
     except Exception as error:  # whatever a foreign file makes of the readers
