@@ -7,6 +7,7 @@ from torch import nn
 from torchvision.transforms import v2
 
 from datamodules import CIFAR10
+from datamodules.erasing import PixelErasing
 from datamodules.sampling import SampleKey
 
 
@@ -115,3 +116,20 @@ def test_augmentation_from_a_config_file(cifar_folder):
     assert isinstance(data.augment[0], v2.RandomCrop) and data.augment[0].padding == [2, 2, 2, 2]
     data.setup("fit")
     assert next(iter(data.train_dataloader()))["image"].shape == (4, 3, 32, 32)
+
+
+def test_erasing_puts_unit_noise_into_a_rectangle():
+    torch.manual_seed(0)
+    mean, std = (0.5, 0.4, 0.3), (0.2, 0.3, 0.1)
+    image = torch.full((3, 200, 300), 7, dtype=torch.uint8)
+    erased = PixelErasing(p=1.0, mean=mean, std=std)(image)
+    plain = PixelErasing(p=0.0)(image)
+    changed = (erased != plain).all(0)
+    rows, columns = changed.any(1).nonzero(), changed.any(0).nonzero()
+    inside = erased[:, rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
+    assert changed.sum() == inside[0].numel()
+    assert 0.01 < changed.float().mean() < 0.4
+    normalised = (inside - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None]
+    assert normalised.mean().abs() < 0.05
+    assert abs(normalised.std() - 1) < 0.05
+    torch.testing.assert_close(plain, torch.full((3, 200, 300), 7 / 255))
