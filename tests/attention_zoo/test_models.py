@@ -15,6 +15,7 @@ import attention_zoo as az
 from attention_zoo.mixers.vars_released import ChannelBatchNorm
 from attention_zoo.models import build_model
 from attention_zoo.models.botnet import MapMixer
+from attention_zoo.models.checkpoints import load_checkpoint
 from attention_zoo.models.conv_embed import ConvPatchEmbed
 from attention_zoo.models.rvt import ConvStem
 
@@ -146,10 +147,12 @@ class TestEveryModel:
         model = build_model(name, num_classes=5, image_size=SIZE, mixer="VarsS", model_args=SMALL[name])
         assert model.eval()(images()).shape == (2, 5)
 
-    def test_compiles(self, name):
-        torch.compiler.reset()
-        model = build(name)
-        assert_close(torch.compile(model, backend="aot_eager")(images()), model(images()))
+
+@pytest.mark.parametrize("name", KINDS)
+def test_compiles(name):
+    torch.compiler.reset()
+    model = build(name)
+    assert_close(torch.compile(model, backend="aot_eager")(images()), model(images()))
 
 
 class TestRVT:
@@ -264,6 +267,15 @@ class TestReleasedLayouts:
         loaded = build("rvt_tiny", seed=2, checkpoint_path=tmp_path / "both.pth")
         assert_close(loaded(images()), model(images()), rtol=0, atol=0)
 
+    def test_absvit_loads_so_too(self, tmp_path):
+        size = {"img_size": 16, "embed_dim": 8, "depth": 1, "num_heads": 1, "num_classes": 5}
+        model, other = (timm.create_model("absvit_tiny_patch16_224", **size).eval() for _ in range(2))
+        torch.save({"model": model.state_dict(), "model_ema": other.state_dict()}, tmp_path / "absvit.pth")
+        loaded = timm.create_model("absvit_tiny_patch16_224", checkpoint_path=tmp_path / "absvit.pth", **size).eval()
+        assert_close(loaded(images((16, 16))), model(images((16, 16))), rtol=0, atol=0)
+        with pytest.raises(az.InputError, match="absvit.pth holds no weights of this rvt_tiny"):
+            build("rvt_tiny", checkpoint_path=tmp_path / "absvit.pth")
+
     def test_timms_own_models_load_as_before(self, tmp_path):
         args = {"img_size": 16, "patch_size": 8, "embed_dim": 8, "depth": 1, "num_heads": 1}
         model, averaged = (timm.create_model("vit_tiny_patch16_224", **args) for _ in range(2))
@@ -317,8 +329,6 @@ BAD = {
 
 @pytest.mark.parametrize("kind", BAD)
 def test_bad_files_leave_the_model_untouched(kind, tmp_path):
-    from attention_zoo.models.checkpoints import load_checkpoint
-
     write, message = BAD[kind]
     model = build("rvt_tiny")
     with torch.no_grad():
