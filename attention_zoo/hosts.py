@@ -76,7 +76,7 @@ def swap_mixers(
     Raises:
         InputError: unknown mixer, argument or layer, or a model without layers to swap.
     """
-    found = _layers(model)
+    found = mixer_layers(model)
     if not found:
         raise InputError(
             f"{type(model).__name__} has no attention to swap: hosts have timm's Attention (any VisionTransformer)"
@@ -144,7 +144,7 @@ def _rebuild(old: Attention | SelfMixer, factory: MixerFactory, model: nn.Module
     return new.train(old.training)
 
 
-def _layers(model: nn.Module) -> list[tuple[str, Attention | SelfMixer]]:
+def mixer_layers(model: nn.Module) -> list[tuple[str, Attention | SelfMixer]]:
     """The layers to swap with their names; a mixer inside a mixer belongs to it."""
     found: list[tuple[str, Attention | SelfMixer]] = []
     for name, module in model.named_modules():

@@ -1,0 +1,229 @@
+"""Who reads whom in the layers of a model, and what becomes of it as pictures on the token grid.
+
+    maps = attention_maps(model, images, layers="0-3")             # {layer: (B, H, N, N)}
+
+    logits, (last,) = observe(model, images)                       # what came into the last layer
+    pictures = attention_pictures(last, query="3,5", heads="each")  # {"head 0": (B, height, width), ...}
+
+`side_by_side` draws them for several models; ``python -m attention_zoo maps IMAGE --mixers VarsD Performer`` does so
+from the shell. The pictures are those of the tech report EECS-2024-49: attention of the average token (Fig. 1.3, A.5),
+after each step of the recurrence (Fig. 1.5, A.1), atoms of the dictionary (Fig. A.2-A.4).
+"""
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import torch
+from timm.layers import Attention
+from torch import Tensor, nn
+
+from attention_zoo.errors import InputError
+from attention_zoo.hosts import layer_indices, mixer_layers, swap_mixers
+from attention_zoo.interface import SelfMixer
+
+Heads = Literal["mean", "each"]
+Pictures = dict[str, Tensor]
+"""By title, (B, height, width) on the token grid; integers are labels."""
+
+
+@dataclass(frozen=True)
+class LayerInput:
+    """What a layer mixes, and where on the image its tokens are.
+
+    Attributes:
+        layer: its place among the layers of the model.
+        mixer: the layer; timm's attention as a `DotProduct` of the same weights.
+        tokens: what came in, (B, N, dim).
+        grid: height and width of the token grid.
+        num_prefix_tokens: class and register tokens before the grid.
+        has_class_token: whether the first token is a class token.
+    """
+
+    layer: int
+    mixer: SelfMixer
+    tokens: Tensor
+    grid: tuple[int, int]
+    num_prefix_tokens: int
+    has_class_token: bool
+
+    def on_grid(self, values: Tensor) -> Tensor:
+        """Values of all tokens (..., N) without those of the prefix: (..., height, width)."""
+        return values[..., self.num_prefix_tokens :].unflatten(-1, self.grid)
+
+
+class Observation(NamedTuple):
+    """What a model made of images: its output, and what came into the layers looked at."""
+
+    output: Any
+    layers: list[LayerInput]
+
+
+@torch.no_grad()
+def attention_maps(model: nn.Module, images: Tensor, layers: str = "last") -> dict[int, Tensor]:
+    """Who reads whom in layers of ``model``, by the layer's place: (B, H, N, N), see `SelfMixer.attention_map`.
+
+    Args:
+        model: of self-mixers or of timm's attention.
+        images: (B, 3, H, W) as the model takes them.
+        layers: ``"3"``, ``"0-3"`` (both ends included), ``"last"`` or ``"last-4"``, counted in the model's order.
+
+    Raises:
+        InputError: layers that do not exist, or a model without attention.
+    """
+    return {seen.layer: seen.mixer.attention_map(seen.tokens) for seen in observe(model, images, layers).layers}
+
+
+@torch.no_grad()
+def observe(model: nn.Module, images: Tensor, layers: str = "last") -> Observation:
+    """Run ``model`` in evaluation mode on ``images`` and keep what came into ``layers``; see `attention_maps`.
+
+    A layer that runs twice, as under `TopDown`, is seen in its last pass, without the top-down signal.
+
+    Raises:
+        InputError: layers that do not exist, a model without attention, or tokens that are no grid.
+    """
+    model = _with_mixers(model)
+    found = mixer_layers(model)
+    if not found:
+        raise InputError(f"{type(model).__name__} has no attention to look at: no mixer, no Attention of timm")
+    chosen = layer_indices(layers, len(found))
+    inputs: dict[int, Tensor] = {}
+    handles = [
+        found[index][1].register_forward_pre_hook(lambda _, args, index=index: inputs.update({index: args[0]}))
+        for index in chosen
+    ]
+    try:
+        with _evaluating(model):
+            output = model(images)
+    finally:
+        for handle in handles:
+            handle.remove()
+    unused = [index for index in chosen if index not in inputs]
+    if unused:
+        raise InputError(f"layer {unused[0]} of {type(model).__name__} did not run on the images")
+    seen = [_placed(model, index, found[index][1], inputs[index], images) for index in chosen]
+    return Observation(output, seen)
+
+
+@torch.no_grad()
+def attention_pictures(seen: LayerInput, query: str = "mean", heads: Heads = "mean") -> Pictures:
+    """What a query takes from each token of the grid; entries can be negative in some readings.
+
+    Args:
+        seen: a layer.
+        query: ``"mean"``, over all tokens (the report's average token); ``"cls"``, the class token; or a token of the
+            grid as ``"row,column"``, from 0.
+        heads: their mean, or each.
+
+    Raises:
+        InputError: no such query.
+    """
+    return _by_head(seen, _read_by(seen, seen.mixer.attention_map(seen.tokens), query), heads)
+
+
+@torch.no_grad()
+def step_pictures(seen: LayerInput, query: str = "mean", heads: Heads = "mean") -> Pictures:
+    """As `attention_pictures`, before the first step of a recurrent reading and after each (Fig. 1.5).
+
+    Raises:
+        InputError: no such query, or a reading without steps.
+    """
+    mixer = seen.mixer
+    mixer.check(hasattr(mixer, "attention_path"), "no recurrent steps to draw; mixers such as VarsD have them")
+    path = _read_by(seen, mixer.attention_path(seen.tokens), query)
+    return {
+        ", ".join(filter(None, (f"step {step}", title))): picture
+        for step, read in enumerate(path)
+        for title, picture in _by_head(seen, read, heads).items()
+    }
+
+
+@torch.no_grad()
+def atom_pictures(seen: LayerInput, count: int) -> Pictures:
+    """The ``count`` atoms of the dictionary, of all heads, that the values have most energy along (Fig. A.2-A.4).
+
+    That energy is ``|aᵀV|²`` for an atom a and the values V of its head. Each image has atoms of its own, strongest
+    first.
+
+    Raises:
+        InputError: ``count`` is below 1, or a reading without a dictionary.
+    """
+    mixer = seen.mixer
+    mixer.check(hasattr(mixer, "dictionary"), "no dictionary whose atoms could be drawn; mixers such as VarsD have one")
+    mixer.check(count > 0, f"{count} atoms to draw, must be at least 1")
+    atoms = mixer.dictionary(seen.tokens).mT  # (B, H, A, N)
+    values = mixer.project(seen.tokens)[2]
+    energy = (atoms @ values.to(atoms.dtype)).square().sum(-1).flatten(1)  # (B, H * A)
+    best = energy.topk(min(count, energy.shape[1])).indices
+    strongest = seen.on_grid(atoms.flatten(1, 2)).take_along_dim(best[..., None, None], 1)  # (B, count, height, width)
+    return {f"atom {place + 1}": picture for place, picture in enumerate(strongest.unbind(1))}
+
+
+@torch.no_grad()
+def cluster_pictures(seen: LayerInput) -> Pictures:
+    """Which cluster each token belongs to most, as labels, for each head, since heads have clusters of their own.
+
+    Raises:
+        InputError: a reading without clusters.
+    """
+    mixer = seen.mixer
+    mixer.check(hasattr(mixer, "assignments"), "no assignments to draw; mixers such as KMeans and Cluster have them")
+    labels = seen.on_grid(mixer.assignments(seen.tokens).argmax(2))  # (B, H, height, width)
+    return {f"head {head}": picture for head, picture in enumerate(labels.unbind(1))}
+
+
+def _read_by(seen: LayerInput, weights: Tensor, query: str) -> Tensor:
+    """Rows of maps (..., N, N): what a query takes from each token, (..., N)."""
+    if query == "mean":
+        return weights.mean(-2)
+    if query == "cls":
+        seen.mixer.check(seen.has_class_token, "query 'cls': this model has no class token; use 'mean' or 'row,column'")
+        return weights[..., 0, :]
+    row, comma, column = query.partition(",")
+    if not (comma and row.strip().isdigit() and column.strip().isdigit()):
+        raise InputError(f"query {query!r}: write 'mean', 'cls' or 'row,column'")
+    height, width = seen.grid
+    if int(row) >= height or int(column) >= width:
+        raise InputError(f"query {query!r}: the grid of layer {seen.layer} has {height} rows and {width} columns")
+    return weights[..., seen.num_prefix_tokens + int(row) * width + int(column), :]
+
+
+def _by_head(seen: LayerInput, read: Tensor, heads: Heads) -> Pictures:
+    """What is read in each head (B, H, N) as pictures."""
+    if heads == "mean":
+        return {"": seen.on_grid(read.mean(1))}
+    return {f"head {head}": seen.on_grid(each) for head, each in enumerate(read.unbind(1))}
+
+
+def _with_mixers(model: nn.Module) -> nn.Module:
+    """``model``, or where it has timm's attention, a copy that has `DotProduct` there."""
+    foreign = [str(index) for index, (_, layer) in enumerate(mixer_layers(model)) if isinstance(layer, Attention)]
+    return swap_mixers(copy.deepcopy(model), layers=dict.fromkeys(foreign, "DotProduct")) if foreign else model
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode inside, every module's own mode after."""
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes.items():
+            module.training = training
+
+
+def _placed(model: nn.Module, index: int, mixer: SelfMixer, tokens: Tensor, images: Tensor) -> LayerInput:
+    """Where the tokens of a layer are: as the patch embedding lays them, or as the mixer itself has it."""
+    host = next((part for part in model.modules() if hasattr(part, "patch_embed")), model)
+    prefix, grid = getattr(host, "num_prefix_tokens", 0), None
+    if hasattr(getattr(host, "patch_embed", None), "dynamic_feat_size"):  # knows images of a size of their own
+        height, width = host.patch_embed.dynamic_feat_size(images.shape[-2:])
+        grid = (height, width) if prefix + height * width == tokens.shape[1] else None
+    if grid is None:  # a later stage of a pyramid, or no model of timm's
+        grid, prefix = mixer.spatial_shape(tokens.shape[1]), mixer.num_prefix_tokens
+    has_class_token = prefix > 0 and getattr(host, "cls_token", None) is not None
+    return LayerInput(index, mixer, tokens, grid, prefix, has_class_token)

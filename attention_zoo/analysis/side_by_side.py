@@ -1,0 +1,119 @@
+"""Several models look at the same images.
+
+subjects = [Subject(lambda size: model, prepare=resize), Subject(lambda size: other, prepare=resize)]
+figure = side_by_side(subjects, {"photo": decode("photo.jpg")}, partial(attention_pictures, query="cls"))
+figure.savefig("maps.png")
+"""
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor, nn
+
+from attention_zoo.analysis.figures import Cell, sheet
+from attention_zoo.analysis.maps import LayerInput, Pictures, attention_pictures, observe
+
+ImageFunction = Callable[[Tensor], Tensor]
+"""A uint8 image (3, H, W) to another."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model to look at, and how it is shown images.
+
+    Attributes:
+        model: the model for images of a height and width.
+        prepare: brings an image to the size that the model sees.
+        mean: of each channel, for images in 0..1.
+        std: of each channel, for images in 0..1.
+        class_names: of the model's outputs, where its predictions mean something.
+        name: what to call it beside another model with the same mixer.
+    """
+
+    model: Callable[[tuple[int, int]], nn.Module]
+    prepare: ImageFunction
+    mean: Sequence[float] = (0.485, 0.456, 0.406)
+    std: Sequence[float] = (0.229, 0.224, 0.225)
+    class_names: Sequence[str] | None = None
+    name: str | None = None
+
+
+def side_by_side(
+    subjects: Sequence[Subject],
+    images: Mapping[str, Tensor],
+    read: Callable[[LayerInput], Pictures] = attention_pictures,
+    *,
+    layers: str = "last",
+    corruptions: Mapping[str, ImageFunction] | None = None,
+) -> Figure:
+    """A sheet with a row for each image and corruption; first the image, as the first model sees it, then the models.
+
+    Args:
+        subjects: the models.
+        images: uint8 (3, H, W) by name.
+        read: what to draw of a layer, e.g. `step_pictures`.
+        layers: which layers, see `observe`.
+        corruptions: by name, what happens to an image at the size that a model sees; rows after the one without.
+
+    Raises:
+        InputError: what ``read`` or ``layers`` asks for is not there.
+    """
+    rows, names = [], []
+    for name, image in images.items():
+        for corruption, corrupt in {"": _unchanged, **(corruptions or {})}.items():
+            looks = [_look(subject, corrupt(subject.prepare(image)), read, layers) for subject in subjects]
+            rows.append([Cell(looks[0].cells[0].image), *(cell for look in looks for cell in look.cells)])
+            names.append("\n".join(filter(None, (name, corruption))))
+    return sheet(rows, ["image", *_titles(subjects, looks)], names)
+
+
+class _Look(NamedTuple):
+    """What one model makes of one image: tiles, the mixers they are of, and what else to say above them."""
+
+    cells: list[Cell]
+    mixers: list[str]
+    details: list[str]
+
+
+def _look(subject: Subject, image: Tensor, read: Callable[[LayerInput], Pictures], layers: str) -> _Look:
+    """What is to be drawn of ``subject`` for an image as it sees it, uint8 (3, H, W)."""
+    model = subject.model(tuple(image.shape[-2:]))
+    device = next(model.parameters()).device
+    mean, std = (torch.tensor(values)[:, None, None] for values in (subject.mean, subject.std))
+    output, observed = observe(model, ((image.float() / 255 - mean) / std)[None].to(device), layers)
+    look = _Look([], [], [])
+    for seen in observed:
+        for title, picture in read(seen).items():
+            caption = _prediction(output, subject.class_names) if not look.cells else ""
+            look.cells.append(Cell(image, picture[0].cpu(), caption))
+            look.mixers.append(type(seen.mixer).__name__)
+            look.details.append(", ".join(filter(None, (f"layer {seen.layer}" * (len(observed) > 1), title))))
+    return look
+
+
+def _prediction(logits: Tensor, class_names: Sequence[str] | None) -> str:
+    """The most probable class, shortened to what a tile holds, and its probability."""
+    if class_names is None:
+        return ""
+    probability, label = logits[0].float().softmax(-1).max(-1)
+    name = class_names[label]
+    return f"{name if len(name) <= 20 else name[:19] + '…'} {100 * probability:.0f} %"
+
+
+def _titles(subjects: Sequence[Subject], looks: Sequence[_Look]) -> list[str]:
+    """Mixer and details of every column; models that share a mixer have their name, or a number, between."""
+    shared = Counter(look.mixers[0] for look in looks)
+    titles = []
+    for number, (subject, look) in enumerate(zip(subjects, looks, strict=True), 1):
+        name = (subject.name or f"model {number}") if shared[look.mixers[0]] > 1 else ""
+        lines = zip(look.mixers, [name] * len(look.mixers), look.details, strict=True)
+        titles += ["\n".join(filter(None, line)) for line in lines]
+    return titles
+
+
+def _unchanged(image: Tensor) -> Tensor:
+    return image
