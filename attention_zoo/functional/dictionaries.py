@@ -5,6 +5,7 @@ Shapes: values (B, G, N, E), codes (B, G, A, E): G dictionaries of A atoms each 
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -210,6 +211,12 @@ class Spectra(Dictionary):
     def reconstruct(self, codes: Tensor) -> Tensor:
         """P u, filtered once more."""
         return self.signal(self.spectrum(self.decode(codes).mT) * self.after).flatten(3).mT
+
+    def descent(self, values: Tensor, step_size: Tensor) -> Callable[[Tensor], Tensor]:
+        """U -> u - step (P^T P u - P^T v) for steps (G, 1, 1): all but the last transform is for K times fewer maps."""
+        step_size = step_size[:, :, None]  # (G, 1, 1, 1)
+        goal = self.spectrum(values.mT)
+        return lambda codes: codes - self.codes((self.decoded(codes) - goal) * step_size)
 
     def codes(self, spectrum: Tensor) -> Tensor:
         """Codes (B, G, K N, E) of a spectrum (B, G, E, height, width // 2 + 1)."""

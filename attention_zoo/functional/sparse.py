@@ -18,7 +18,7 @@ from torch import Tensor
 
 def soft_threshold(x: Tensor, threshold: Tensor | float) -> Tensor:
     """S(x) = sgn(x) (|x| - threshold)_+, elementwise."""
-    return x.sign() * (x.abs() - threshold).relu()
+    return x.abs().sub_(threshold).relu_() * x.detach().sign()  # in place: codes are the largest tensors
 
 
 def soft_slope(x: Tensor, threshold: Tensor | float) -> Tensor:
@@ -28,7 +28,7 @@ def soft_slope(x: Tensor, threshold: Tensor | float) -> Tensor:
 
 def gelu_threshold(x: Tensor, threshold: Tensor | float) -> Tensor:
     """sgn(x) GELU(|x| - threshold), the smoother threshold of the released code."""
-    return x.sign() * F.gelu(x.abs() - threshold)
+    return F.gelu(x.abs().sub_(threshold)).mul_(x.detach().sign())
 
 
 def gelu_slope(x: Tensor, threshold: Tensor | float) -> Tensor:
@@ -63,6 +63,7 @@ class Lista:
         steps: number of updates.
         shrinkage: the threshold S.
         shrinks_start: start from S_lam(P^T v) instead.
+        fused: u - step (G u - P^T v) in one, where a dictionary knows a faster way to it.
     """
 
     gram: Callable[[Tensor], Tensor]
@@ -72,13 +73,16 @@ class Lista:
     steps: int
     shrinkage: Shrinkage = SOFT
     shrinks_start: bool = False
+    fused: Callable[[Tensor], Tensor] | None = None
 
     def path(self) -> Iterator[Tensor]:
         """The codes (..., A, D) before the first update and after each, ``steps + 1`` times."""
         codes = self.shrinkage.value(self.drive, self.lam) if self.shrinks_start else self.drive
+        threshold = self.lam * self.step_size
         yield codes
         for _ in range(self.steps):
-            codes = self.shrinkage.value(self.moved(codes, self.drive), self.lam * self.step_size)
+            moved = self.fused(codes) if self.fused else self.moved(codes, self.drive)
+            codes = self.shrinkage.value(moved, threshold)
             yield codes
 
     def solve(self) -> Tensor:

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from attention_zoo.functional.dictionaries import Dictionary, UnitAtoms
+from attention_zoo.functional.dictionaries import Dictionary, SharedUnitAtoms, UnitAtoms
 from attention_zoo.functional.random_features import column_features, unit_features
 from attention_zoo.functional.sparse import GELU, SOFT, Lista, Shrinkage
 from attention_zoo.interface import SelfMixer
@@ -112,22 +112,23 @@ class SparseReconstruction(SelfMixer):
     def problem(self, q: Tensor, v: Tensor) -> tuple[Dictionary, Lista]:
         """The dictionary of queries q (B, H, N, D) and the iteration that codes values v (B, G, N, E) in it."""
 
-    def iteration(self, dictionary: Any, v: Tensor, w1: Tensor, w2: Tensor, gram: Callable[[Tensor], Tensor]) -> Lista:
-        """The iteration that codes ``v`` in ``dictionary`` by what was learned in place of its Gram operator."""
-        return Lista(
-            gram=gram,
-            drive=dictionary.encode(v),
-            lam=w1 * self.lam,
-            step_size=self.rules.step_size(dictionary, w2),
-            steps=self.steps,
-            shrinkage=self.rules.shrinkage,
-            shrinks_start=self.rules.shrinks_start,
-        )
+    def iteration(self, step_size: Tensor, w1: Tensor, **operators: Any) -> Lista:
+        """The iteration by the variant's rules; ``operators`` are the Gram operator, the drive and a fused step."""
+        rules = self.rules
+        shrinking = {"shrinkage": rules.shrinkage, "shrinks_start": rules.shrinks_start}
+        return Lista(lam=w1 * self.lam, step_size=step_size, steps=self.steps, **shrinking, **operators)
 
-    def matrix_iteration(self, dictionary: UnitAtoms, v: Tensor) -> Lista:
-        """As `iteration`, for a dictionary with a Gram matrix, which Γ is multiplied into once."""
+    def matrix_iteration(self, dictionary: UnitAtoms | SharedUnitAtoms, v: Tensor) -> Lista:
+        """As `iteration`, for a dictionary with a Gram matrix, which Γ and the step are multiplied into once."""
         gamma, w1, w2 = self.learned(v)
-        return self.iteration(dictionary, v, w1, w2, self.rules.learned_gram(gamma, dictionary.gram_matrix).matmul)
+        drive, step_size = dictionary.encode(v), self.rules.step_size(dictionary, w2)
+        gram = self.rules.learned_gram(gamma, dictionary.gram_matrix)
+        contraction = gram * -step_size
+        contraction.diagonal(dim1=-2, dim2=-1).add_(1)  # I - step G
+        offset = step_size * drive
+        return self.iteration(
+            step_size, w1, gram=gram.matmul, drive=drive, fused=lambda codes: (contraction @ codes).add_(offset)
+        )
 
     def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """q, v (B, H, N, D) -> (B, H, N, D)."""

@@ -87,6 +87,7 @@ class ReleasedSpectra:
             step_size=step_size,
             steps=self.steps,
             shrinks_start=True,
+            fused=dictionary.descent(v, step_size),
         )
         return dictionary, lista
 

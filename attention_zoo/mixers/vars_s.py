@@ -77,7 +77,8 @@ class VarsS(StaticKernels, ReleasedSpectra, SparseReconstruction):
         gamma, w1, w2 = self.learned(v)
         kernels = self.kernels(v)
         dictionary, mixed = self.with_prefix(kernels, v), self.with_prefix(kernels.mixed(gamma), v)
-        return dictionary, self.iteration(dictionary, v, w1, w2, mixed.gram)
+        step_size = self.rules.step_size(dictionary, w2)
+        return dictionary, self.iteration(step_size, w1, gram=mixed.gram, drive=dictionary.encode(v))
 
     def with_prefix(self, kernels: Dictionary, v: Tensor) -> Dictionary:
         """The kernels, and the atoms of the prefix tokens where there are any."""

@@ -82,4 +82,5 @@ class VarsSD(RandomDirections, StaticKernels, ReleasedTable, SparseReconstructio
         kernels, atoms = self.kernels(v), UnitAtoms(features)
         dictionary = Union(kernels, atoms)
         mixed = Union(kernels.mixed(self.gamma_static.to(v.dtype)), atoms.mixed(gamma))
-        return dictionary, self.iteration(dictionary, v, w1, w2, mixed.gram)
+        step_size = self.rules.step_size(dictionary, w2)
+        return dictionary, self.iteration(step_size, w1, gram=mixed.gram, drive=dictionary.encode(v))
