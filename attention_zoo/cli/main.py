@@ -7,8 +7,10 @@ from importlib.metadata import version
 from jsonargparse import auto_cli
 
 from attention_zoo.cli.failure import PROGRAM, bad_input, debugging, fail, other_model
+from attention_zoo.cli.maps import maps
 from attention_zoo.cli.mixers import mixers
 from attention_zoo.cli.parser import ZooParser
+from attention_zoo.cli.words import as_config
 from attention_zoo.errors import InputError, unknown
 
 INTERRUPTED, TERMINATED = 130, 143
@@ -22,7 +24,7 @@ TRAINING = {
 }
 """Commands of LightningCLI."""
 
-TOOLS: dict[str, Callable[..., None]] = {"mixers": mixers}
+TOOLS: dict[str, Callable[..., None]] = {"mixers": mixers, "maps": maps}
 """Commands that are a function: its signature gives the options, its docstring the help."""
 
 
@@ -57,7 +59,8 @@ def run(argv: list[str]) -> None:
     """Run the command ``argv[0]``."""
     command = argv[0]
     if command in TOOLS:
-        auto_cli(TOOLS[command], args=argv[1:], parser_class=ZooParser, prog=f"{PROGRAM} {command}")
+        tool = TOOLS[command]
+        auto_cli(tool, args=as_config(tool, argv[1:]), parser_class=ZooParser, prog=f"{PROGRAM} {command}")
     else:
         train(argv)
 

@@ -38,6 +38,7 @@ def kinds() -> dict[str, tuple[str, NamesOf]]:
 
     return {
         "mixer": ("mixer", lambda: list_mixers("self")),
+        "mixers": ("mixer", lambda: list_mixers("self")),
         "layer_mixers": ("mixer", lambda: list_mixers("self")),
         "model": ("task", of(tasks.Task)),
         "data": ("data", of(L.LightningDataModule)),

@@ -1,0 +1,204 @@
+"""``python -m attention_zoo maps``: attention maps of several mixers or checkpoints side by side."""
+
+import sys
+from collections.abc import Callable
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from attention_zoo.errors import InputError
+from attention_zoo.interface import MixerFactory
+
+if TYPE_CHECKING:  # drawing and training libraries take seconds to import, which other commands need not wait for
+    import torch
+    from torch import Tensor, nn
+
+    from attention_zoo.analysis import LayerInput, Pictures, Subject
+
+SUFFIXES = (".png", ".pdf", ".svg")
+"""Of the files that can be written."""
+
+MODEL = "vit_tiny_patch16_224"
+"""The model for mixers that were given none."""
+
+SHORTER, COARSEST = 224, 32
+"""Pixels of the shorter side, and what both sides are multiples of, where a model does not say."""
+
+CLASSES = 1000
+"""Of ImageNet, which released weights know."""
+
+
+def maps(
+    images: list[str],
+    *,
+    ckpt_path: list[str] | None = None,
+    mixers: list[MixerFactory] | None = None,
+    model: str | None = None,
+    pretrained: bool = False,
+    layer: str = "last",
+    query: str = "mean",
+    heads: Literal["mean", "each"] = "mean",
+    steps: bool = False,
+    atoms: int | None = None,
+    assignments: bool = False,
+    corruption: list[str] | None = None,
+    severity: int = 3,
+    out: str = "maps.png",
+    overwrite: bool = False,
+    device: str = "cpu",
+) -> None:
+    """Draw attention maps of several mixers or checkpoints side by side.
+
+    A row for each image and corruption, a column for each model. Every map has a scale of its own: from its least
+    entry to its largest, or from zero where entries are negative, and these are blue.
+
+    A checkpoint sees images as in its evaluation (so a square one squeezes or crops them), and its prediction is said
+    below. A model that is built here keeps the aspect of the image: its shorter side is the model's own.
+
+    Args:
+        images: image files; they come before the options.
+        ckpt_path: checkpoints of image classification, one or several.
+        mixers: instead of checkpoints, mixers for the same model, one or several.
+        model: timm model for the mixers (default vit_tiny_patch16_224); without mixers it keeps its own attention.
+        pretrained: start from timm's released weights; what a mixer has beside those is random.
+        layer: 3, 0-3, last or last-4, counted in the model's order.
+        query: whose reading is drawn: mean over all tokens, cls, or a token of the grid as ROW,COLUMN from 0.
+        heads: their mean, or a column for each.
+        steps: draw every step of a recurrent reading (VarsD, VarsS, VarsSD).
+        atoms: draw so many atoms of the dictionary of those, the ones that the values have most energy along.
+        assignments: draw which cluster each token belongs to (KMeans, Cluster).
+        corruption: also show images corrupted as in ImageNet-C: gaussian_noise, gaussian_blur, defocus_blur,
+            brightness, contrast, jpeg_compression.
+        severity: of the corruptions, 1 to 5.
+        out: file to write, .png, .pdf or .svg.
+        overwrite: whether ``out`` may exist.
+        device: where the models run, e.g. cuda.
+    """
+    from attention_zoo.analysis import side_by_side
+    from attention_zoo.analysis.corruptions import corruption as named_corruption
+
+    path = Path(out)
+    if path.suffix.lower() not in SUFFIXES:
+        raise InputError(f"{out} must end in one of: {', '.join(SUFFIXES)}")
+    if path.exists() and not overwrite:
+        raise InputError(f"{out} exists; choose another file with --out, or give --overwrite true")
+    read = _reading(query, heads, steps, atoms, assignments)
+    corruptions = {f"{name} {severity}": named_corruption(name, severity) for name in corruption or ()}
+    shown = _images(images)
+    subjects = _subjects(ckpt_path, mixers, model, pretrained, _device(device))
+    figure = side_by_side(subjects, shown, read, layers=layer, corruptions=corruptions)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path)
+    trained = ckpt_path or pretrained
+    sys.stdout.write(f"{path}\n" if trained else f"{path}: of random weights; see --ckpt_path and --pretrained\n")
+
+
+def _reading(
+    query: str, heads: Literal["mean", "each"], steps: bool, atoms: int | None, assignments: bool
+) -> "Callable[[LayerInput], Pictures]":
+    """What to draw of a layer."""
+    from attention_zoo.analysis import atom_pictures, attention_pictures, cluster_pictures, step_pictures
+
+    if steps + assignments + (atoms is not None) > 1:
+        raise InputError("give one of --steps, --atoms and --assignments")
+    if atoms is not None:
+        return partial(atom_pictures, count=atoms)
+    if assignments:
+        return cluster_pictures
+    return partial(step_pictures if steps else attention_pictures, query=query, heads=heads)
+
+
+def _images(paths: list[str]) -> "dict[str, Tensor]":
+    """The images by the name of their file, or by their path where files share a name."""
+    from datamodules.images import decode
+
+    if not paths:
+        raise InputError("no image given: python -m attention_zoo maps IMAGE [IMAGE ...] [options]")
+    stems = [Path(path).stem for path in paths]
+    names = [stem if stems.count(stem) == 1 else path for stem, path in zip(stems, paths, strict=True)]
+    return {name: decode(path) for name, path in zip(names, paths, strict=True)}
+
+
+def _device(name: str) -> "torch.device":
+    import torch
+
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:  # no such device, or none of it here
+        raise InputError(f"device {name!r}: {next(iter(str(error).splitlines()))}") from error
+
+
+def _subjects(
+    ckpt_path: list[str] | None,
+    mixers: list[MixerFactory] | None,
+    model: str | None,
+    pretrained: bool,
+    device: "torch.device",
+) -> "list[Subject]":
+    """The models to look at."""
+    if ckpt_path and (mixers or model or pretrained):
+        raise InputError("give --ckpt_path, or --mixers and --model; a checkpoint has a model and a mixer")
+    if not (ckpt_path or mixers or model):
+        raise InputError("nothing to look at: give --ckpt_path, --mixers or --model")
+    if ckpt_path:
+        return [_trained(Path(file), device) for file in ckpt_path]
+    return [_built(model or MODEL, mixer, pretrained, device) for mixer in mixers or [None]]
+
+
+def _trained(path: Path, device: "torch.device") -> "Subject":
+    """The model of a checkpoint, which sees images as in its evaluation."""
+    from attention_zoo.analysis import Subject
+    from attention_zoo.cli.trained import load_classification
+
+    checkpoint, task, data = load_classification(path)
+    model = task.model.to(device)
+    folder = checkpoint.run_folder
+    return Subject(
+        model=lambda size: model,
+        prepare=data.default_resize(),
+        mean=data.mean,
+        std=data.std,
+        class_names=data.class_names,
+        name=folder.name if folder else path.stem,
+    )
+
+
+def _built(name: str, mixer: MixerFactory | None, pretrained: bool, device: "torch.device") -> "Subject":
+    """A model built for the aspect of each image; the shorter side is the model's own."""
+    from torchvision.transforms import v2
+
+    from attention_zoo.analysis import Subject
+    from attention_zoo.models import build_model
+    from attention_zoo.seeding import seeded
+
+    @lru_cache(maxsize=4)
+    def build(size: tuple[int, int] | None) -> "nn.Module":
+        with seeded(0):
+            built = build_model(name, num_classes=CLASSES, image_size=size, mixer=mixer, pretrained=pretrained)
+        return built.to(device)
+
+    facts = getattr(build(None), "pretrained_cfg", {})
+    patch = getattr(getattr(build(None), "patch_embed", None), "patch_size", COARSEST)
+    patches = patch if isinstance(patch, tuple) else (patch, patch)
+    shorter = min(facts.get("input_size", (3, SHORTER, SHORTER))[1:])
+
+    def prepare(image: "Tensor") -> "Tensor":
+        scale = shorter / min(image.shape[1:])
+        sides = zip(image.shape[1:], patches, strict=True)
+        size = [max(1, round(side * scale / patch)) * patch for side, patch in sides]
+        return v2.functional.resize(image, size, v2.InterpolationMode.BICUBIC, antialias=True)
+
+    return Subject(
+        model=build,
+        prepare=prepare,
+        class_names=_imagenet() if pretrained and facts.get("num_classes") == CLASSES else None,
+        **{key: facts[key] for key in ("mean", "std") if key in facts},
+    )
+
+
+def _imagenet() -> list[str]:
+    """Short names of ImageNet's classes."""
+    from timm.data import ImageNetInfo
+
+    info = ImageNetInfo("imagenet-1k")
+    return [info.index_to_description(label).partition(",")[0] for label in range(CLASSES)]

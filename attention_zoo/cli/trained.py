@@ -1,0 +1,56 @@
+"""The task and the data of a checkpoint, from the checkpoint alone."""
+
+from pathlib import Path
+
+import lightning as L
+import torch
+
+import datamodules  # noqa: F401  its classes can be named
+import tasks
+from attention_zoo.cli.arguments import FROM_DATA
+from attention_zoo.cli.checkpoint import Checkpoint, read_checkpoint
+from attention_zoo.cli.failure import bad_argument, other_model, root_cause
+from attention_zoo.cli.lightning import TrainingParser
+from attention_zoo.errors import InputError
+from datamodules.base import ImageDataModule
+
+
+def load_classification(path: Path) -> tuple[Checkpoint, tasks.Classification, ImageDataModule]:
+    """What the checkpoint says of itself, its task with the weights loaded, and its data, of which nothing is read.
+
+    Raises:
+        InputError: no checkpoint, without its config, of another task, or of another model than its config says.
+    """
+    checkpoint = read_checkpoint(path)
+    if checkpoint.config is None:
+        raise InputError(f"{path} carries no config, so that nothing says what model it is of")
+    task, data = _build(checkpoint)
+    if not (isinstance(task, tasks.Classification) and isinstance(data, ImageDataModule)):
+        raise InputError(f"{path} is of {type(task).__name__} on {type(data).__name__}, not of image classification")
+    weights = torch.load(path, map_location="cpu", weights_only=True, mmap=True)["state_dict"]
+    try:
+        task.load_state_dict(weights)
+    except RuntimeError as error:
+        message = other_model(error, path)
+        if message is None:
+            raise
+        raise InputError(message) from error
+    return checkpoint, task, data
+
+
+def _build(checkpoint: Checkpoint) -> tuple[L.LightningModule, L.LightningDataModule]:
+    """The objects of a checkpoint's config, as a test of it would build them."""
+    parser = TrainingParser()
+    parser.add_lightning_class_args(tasks.Task, "model", subclass_mode=True)
+    parser.add_lightning_class_args(L.LightningDataModule, "data", subclass_mode=True)
+    for name in FROM_DATA:
+        parser.link_arguments(f"data.{name}", f"model.init_args.{name}", apply_on="instantiate")
+    config = parser.parse_object({key: checkpoint.config.get(key) for key in ("model", "data")})
+    try:
+        built = parser.instantiate(config)
+    except Exception as error:
+        message = bad_argument(root_cause(error))
+        if message is None:
+            raise
+        raise InputError(f"{checkpoint.path}: {message}") from error
+    return built["model"], built["data"]
