@@ -1,7 +1,7 @@
 """Pictures on a token grid drawn over their image, and a sheet of them.
 
 tile = overlay(image, picture)        # (3, H, W) in 0..1 and (height, width) -> (H, W, 3)
-sheet([[Cell(image), Cell(image, picture, "cat 93 %")]], titles=["image", "VarsD"]).savefig("maps.png")
+sheet([[Cell(image), Cell(image, picture, "cat (93 %)")]], titles=["image", "VarsD"]).savefig("maps.png")
 """
 
 import textwrap
@@ -21,6 +21,9 @@ TILE, GAP, LINE, LEGEND = 1.7, 0.06, 0.17, 0.36
 
 FONT, LETTERS = 9, 14
 """Size of the text in points, and how many letters of it an inch holds for certain."""
+
+FINE = 256
+"""Pixels of the shorter side that a tile has at least, about."""
 
 FLAT = 1e-5
 """Entries that differ by no more, relative to the largest, are equal: rounding must not look like attention."""
@@ -123,7 +126,8 @@ def _write(figure: Figure, left: float, bottom: float, text: str, **style: Any) 
 
 
 def _tile(axes: Axes, cell: Cell) -> None:
-    image = cell.image.float() / 255
+    times = max(1, FINE // min(cell.image.shape[1:]))  # small images keep their pixels, what is over them is smooth
+    image = cell.image.repeat_interleave(times, 1).repeat_interleave(times, 2).float() / 255
     shown = image.permute(1, 2, 0) if cell.picture is None else overlay(image, cell.picture)
     axes.imshow(shown.clamp(0, 1).numpy(), interpolation="nearest")
     axes.set(xticks=[], yticks=[])

@@ -101,7 +101,7 @@ def _prediction(logits: Tensor, class_names: Sequence[str] | None) -> str:
         return ""
     probability, label = logits[0].float().softmax(-1).max(-1)
     name = class_names[label]
-    return f"{name if len(name) <= 20 else name[:19] + '…'} {100 * probability:.0f} %"
+    return f"{name if len(name) <= 20 else name[:19] + '…'} ({100 * probability:.0f} %)"
 
 
 def _titles(subjects: Sequence[Subject], looks: Sequence[_Look]) -> list[str]:

@@ -254,18 +254,21 @@ class TestDrawing:
 
     def test_layout(self):
         image = torch.zeros(3, 40, 80, dtype=torch.uint8)
-        rows = [[Cell(image), Cell(image, torch.rand(2, 4), "cat 93 %")], [Cell(image), Cell(image, torch.rand(2, 4))]]
+        rows = [
+            [Cell(image), Cell(image, torch.rand(2, 4), "cat (93 %)")],
+            [Cell(image), Cell(image, torch.rand(2, 4))],
+        ]
         figure = sheet(rows, ["image", "VarsD"], ["one", "two"])
-        tiles = [axes for axes in figure.axes if axes.images[0].get_array().shape[:2] == (40, 80)]
+        tiles = [axes for axes in figure.axes if axes.images[0].get_array().shape[:2] == (240, 480)]
         inches = np.tile(figure.get_size_inches(), 2)
         boxes = np.array([axes.get_position().bounds * inches for axes in tiles]).reshape(2, 2, 4)
         assert np.allclose(boxes[..., 2] / boxes[..., 3], 2)  # as wide as the image
         assert (boxes[:, 0, 0] < boxes[:, 1, 0]).all() and (boxes[0, :, 1] > boxes[1, :, 1]).all()
-        assert [axes.get_xlabel() for axes in tiles] == ["", "cat 93 %", "", ""]
+        assert [axes.get_xlabel() for axes in tiles] == ["", "cat (93 %)", "", ""]
 
     def test_text_is_inside_the_figure(self):
         image = torch.zeros(3, 32, 32, dtype=torch.uint8)
-        cells = [Cell(image), Cell(image, torch.randn(2, 2), "great white shark 100 %")]
+        cells = [Cell(image), Cell(image, torch.randn(2, 2), "great white shark (100 %)")]
         titles = ["image", "SomeMixer\nof_a_run_with_quite_a_long_name, layer 11, step 3"]
         figure = sheet([cells], titles, ["a_photograph_with_a_long_name_too\ngaussian_noise 5"])
         FigureCanvasAgg(figure).draw()
@@ -284,7 +287,7 @@ class TestDrawing:
         ]
         black = {"black": torch.zeros_like}
         figure = side_by_side(subjects, images, layers="0-1", corruptions=black)
-        tiles = [axes for axes in figure.axes if axes.images[0].get_array().shape[:2] == (HEIGHT, WIDTH)]
+        tiles = [axes for axes in figure.axes if axes.images[0].get_array().shape[:2] == (21 * HEIGHT, 21 * WIDTH)]
         assert len(tiles) == 4 * 7
         texts = [text.get_text() for text in figure.texts]
         assert (
@@ -297,7 +300,7 @@ class TestDrawing:
                 [0.229, 0.224, 0.225]
             )[:, None, None]
             probability, label = models[1].eval()(x[None])[0].softmax(-1).max(-1)
-        assert tiles[14 + 3].get_xlabel() == f"{'xyz'[label]} {100 * probability:.0f} %"
+        assert tiles[14 + 3].get_xlabel() == f"{'xyz'[label]} ({100 * probability:.0f} %)"
 
 
 class TestCorruptions:

@@ -58,7 +58,7 @@ def test_prediction_below_is_the_one_of_predict(zoo, tmp_path, checkpoint, image
     path, label, probability = row[:3]
     assert zoo("maps", path, "--ckpt_path", checkpoint, "--out", "maps.svg").code == 0
     svg = (tmp_path / "maps.svg").read_text()
-    for words in (f"{label} {100 * float(probability):.0f} %", "VarsD", path.rpartition("/")[2].removesuffix(".png")):
+    for words in (f"{label} ({100 * float(probability):.0f} %)", "VarsD", path.rpartition("/")[2].removesuffix(".png")):
         assert f"<!-- {words} -->" in svg
 
 
