@@ -26,8 +26,8 @@ def test_info_is_complete(name):
 
 
 def test_options_are_those_of_the_reading():
-    assert [o.name for o in az.mixer_info("VarsD").options] == ["steps", "lam", "feature_ratio"]
-    assert az.mixer_info("VarsD").options[0] == registry.Option("steps", "int", 3)
+    assert [o.name for o in az.mixer_info("VarsD").options] == ["steps", "lam", "feature_ratio", "variant"]
+    assert az.mixer_info("VarsD").options[2] == registry.Option("feature_ratio", "float", 2.0)
     assert az.mixer_info("DotProduct").options == ()
 
 

@@ -65,7 +65,7 @@ class TestEveryMixer:
             assert (wrapped(host=host, mode=mode)(images()) - host(images())).abs().max() > 1e-6
 
 
-@pytest.mark.parametrize("name", ["DotProduct", "Probabilistic", "VarsSD"])  # each mixer alone compiles elsewhere
+@pytest.mark.parametrize("name", ["DotProduct", "Probabilistic"])  # each mixer alone compiles elsewhere
 def test_compiles_as_one_graph_and_exports(name):
     model = wrapped(name)
     compiled = torch.compile(model, fullgraph=True, backend="aot_eager")

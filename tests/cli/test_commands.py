@@ -30,7 +30,7 @@ def test_mixers_lists_all_with_options(zoo):
     assert ended.code == 0
     for name in list_mixers():
         assert name in ended.out
-    for word in ("steps: int = 3", "Shi et al. 2022", "recurrent sparse", "Cost in N"):
+    for word in ("feature_ratio: float = 2.0", "Shi et al. 2022", "recurrent sparse", "Cost in N"):
         assert word in ended.out
 
 

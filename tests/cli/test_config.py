@@ -86,6 +86,6 @@ def test_a_saved_config_reads_back_as_itself(zoo, run_folder):
 def test_a_saved_config_is_resolved_and_names_no_place(run_folder):
     config = yaml.safe_load((run_folder / "config.yaml").read_text())
     assert options(config)["mixer"]["init_args"]["steps"] == 2
-    assert options(config)["mixer"]["init_args"]["lam"] == 0.3
+    assert options(config)["mixer"]["init_args"]["feature_ratio"] == 2.0
     assert config["trainer"]["default_root_dir"] is None
     assert not {"num_classes", "image_size"} & set(options(config))
