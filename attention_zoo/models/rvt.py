@@ -103,7 +103,7 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, grid: tuple[int, int], **signal: Any) -> Tensor:
         """Tokens of a ``grid``; keyword arguments go to the mixer."""
-        x = x + self.drop_path(self.attn(self.norm1(x), **signal))
+        x = self.drop_path(self.attn(self.norm1(x), **signal)) + x  # contiguous, which x is not where it was a map
         normed = self.norm2(x)
         return x + self.drop_path(self.mlp(normed, grid) if self.conv_ffn else self.mlp(normed))
 
