@@ -8,35 +8,24 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from timm.models import generate_default_cfgs, get_pretrained_cfg, register_model
+from timm.models import get_pretrained_cfg, register_model
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
 from attention_zoo.errors import InputError
 from attention_zoo.hosts import swap_mixers
+from attention_zoo.models.registration import configs
 from attention_zoo.models.top_down import TopDown
 
-default_cfgs = generate_default_cfgs(
-    {
-        f"{name}.released": {
-            "url": "",
-            "num_classes": 1000,
-            "input_size": (3, 224, 224),
-            "crop_pct": 0.9,
-            "interpolation": "bicubic",
-            "fixed_input_size": True,
-            "mean": (0.485, 0.456, 0.406),
-            "std": (0.229, 0.224, 0.225),
-            "first_conv": "model.patch_embed.proj",
-            "classifier": "model.head",
-        }
-        for name in (
-            "absvit_tiny_patch16_224",
-            "absvit_small_patch16_224",
-            "absvit_base_patch16_224",
-            "absvit_tiny_patch8_224_gap",
-        )
-    }
+default_cfgs = configs(
+    (
+        "absvit_tiny_patch16_224",
+        "absvit_small_patch16_224",
+        "absvit_base_patch16_224",
+        "absvit_tiny_patch8_224_gap",
+    ),
+    first_conv="model.patch_embed.proj",
+    classifier="model.head",
 )
 
 
