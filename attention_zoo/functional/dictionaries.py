@@ -57,7 +57,7 @@ class UnitAtoms(Atoms):
     def __init__(self, weights: Tensor) -> None:
         gram = weights.mT @ weights
         super().__init__(weights, _inverse_length(gram))
-        self.gram_matrix = gram * self.scale * self.scale.mT
+        self.gram_matrix = (gram * self.scale).mul_(self.scale.mT)
 
     def mixed(self, gamma: Tensor) -> Atoms:
         """P Γ for Γ (A, A)."""
@@ -68,26 +68,16 @@ class UnitAtoms(Atoms):
         return largest_eigenvalue(self.gram_matrix)
 
 
-class SharedUnitAtoms(Dictionary):
+class SharedUnitAtoms(Atoms):
     """[Φ; T], columns of unit length: ``features`` (B, G, N, A) of each sample and a ``table`` (1, G, N, A) of all."""
 
     def __init__(self, features: Tensor, table: Tensor) -> None:
-        tables = table.expand_as(features).contiguous()  # else every product below would copy it once more
-        cross = features.mT @ tables
-        above = torch.cat([features.mT @ features, cross], dim=-1)
-        below = torch.cat([cross.mT, (table.mT @ table).expand_as(cross)], dim=-1)
+        weights = torch.cat([features, table.expand_as(features)], dim=-1)
+        above = features.mT @ weights
+        below = torch.cat([above.chunk(2, dim=-1)[1].mT, (table.mT @ table).expand(len(above), -1, -1, -1)], dim=-1)
         gram = torch.cat([above, below], dim=-2)
-        self.parts, self.scale, self.num_atoms = (features, tables), _inverse_length(gram), gram.shape[-1]
-        self.gram_matrix = gram * self.scale * self.scale.mT
-
-    def encode(self, values: Tensor) -> Tensor:
-        """P^T v, codes of the features first."""
-        return torch.cat([part.mT @ values for part in self.parts], dim=-2) * self.scale
-
-    def decode(self, codes: Tensor) -> Tensor:
-        """P u."""
-        of_features, of_table = (self.scale * codes).chunk(2, dim=-2)
-        return self.parts[0] @ of_features + self.parts[1] @ of_table
+        super().__init__(weights, _inverse_length(gram))
+        self.gram_matrix = (gram * self.scale).mul_(self.scale.mT)
 
 
 class Kernels(Dictionary):
@@ -193,7 +183,7 @@ class Spectra(Dictionary):
     """
 
     def __init__(self, spectra: Tensor, after: Tensor, grid: tuple[int, int]) -> None:
-        self.spectra, self.conjugate, self.after, self.grid = spectra, spectra.conj(), after[:, None], grid
+        self.spectra, self.conjugate, self.after, self.grid = spectra, spectra.conj_physical(), after[:, None], grid
         self.num_atoms = spectra.shape[1] * math.prod(grid)
 
     def encode(self, values: Tensor) -> Tensor:
@@ -204,19 +194,17 @@ class Spectra(Dictionary):
         """P u."""
         return self.signal(self.decoded(codes)).flatten(3).mT
 
-    def gram(self, codes: Tensor) -> Tensor:
-        """P^T P u, of rank one at every frequency; as released, the spectrum of P u is not made symmetric first."""
-        return self.codes(self.decoded(codes))
-
     def reconstruct(self, codes: Tensor) -> Tensor:
         """P u, filtered once more."""
         return self.signal(self.spectrum(self.decode(codes).mT) * self.after).flatten(3).mT
 
-    def descent(self, values: Tensor, step_size: Tensor) -> Callable[[Tensor], Tensor]:
-        """U -> u - step (P^T P u - P^T v) for steps (G, 1, 1): all but the last transform is for K times fewer maps."""
-        step_size = step_size[:, :, None]  # (G, 1, 1, 1)
-        goal = self.spectrum(values.mT)
-        return lambda codes: codes - self.codes((self.decoded(codes) - goal) * step_size)
+    def contraction(self, step_size: Tensor) -> Callable[[Tensor], Tensor]:
+        """What takes u to u - step P^T P u, for steps (G, 1, 1).
+
+        P^T P has rank one at every frequency. As released, the spectrum of P u is not made symmetric before P^T.
+        """
+        backwards = Spectra(self.spectra * -step_size[..., None], self.after[:, 0], self.grid)
+        return lambda codes: backwards.codes(self.decoded(codes)).add_(codes)
 
     def codes(self, spectrum: Tensor) -> Tensor:
         """Codes (B, G, K N, E) of a spectrum (B, G, E, height, width // 2 + 1)."""
@@ -225,7 +213,7 @@ class Spectra(Dictionary):
     def decoded(self, codes: Tensor) -> Tensor:
         """Spectrum (B, G, E, height, width // 2 + 1) of P u."""
         maps = codes.mT.unflatten(-1, (self.spectra.shape[1], -1))
-        return (self.spectrum(maps) * self.conjugate[:, None]).sum(3)
+        return self.spectrum(maps).mul_(self.conjugate[:, None]).sum(3)
 
     def spectrum(self, signal: Tensor) -> Tensor:
         """Transform of a signal (..., N): (..., height, width // 2 + 1)."""

@@ -18,7 +18,7 @@ from torch import Tensor
 
 def soft_threshold(x: Tensor, threshold: Tensor | float) -> Tensor:
     """S(x) = sgn(x) (|x| - threshold)_+, elementwise."""
-    return x.abs().sub_(threshold).relu_() * x.detach().sign()  # in place: codes are the largest tensors
+    return x.abs().sub_(threshold).clamp_min_(0).mul_(x.detach().sign())  # in place: codes are the largest tensors
 
 
 def soft_slope(x: Tensor, threshold: Tensor | float) -> Tensor:
@@ -56,33 +56,31 @@ class Lista:
         u <- S_{lam step}(u - step (G u - P^T v)),    starting from u = P^T v
 
     Attributes:
-        gram: G = P^T P, or what was learned in its place, applied to codes (..., A, D) of any number of channels D.
+        contract: u -> u - step G u for codes (..., A, D) of any number of channels D, where G is P^T P or what was
+            learned in its place. What it returns is new.
         drive: P^T v (..., A, D).
         lam: weight of the sparsity.
         step_size: 1 / (w_2 L), broadcasting to (..., A, 1).
         steps: number of updates.
         shrinkage: the threshold S.
         shrinks_start: start from S_lam(P^T v) instead.
-        fused: u - step (G u - P^T v) in one, where a dictionary knows a faster way to it.
     """
 
-    gram: Callable[[Tensor], Tensor]
+    contract: Callable[[Tensor], Tensor]
     drive: Tensor
     lam: Tensor | float
     step_size: Tensor | float
     steps: int
     shrinkage: Shrinkage = SOFT
     shrinks_start: bool = False
-    fused: Callable[[Tensor], Tensor] | None = None
 
     def path(self) -> Iterator[Tensor]:
         """The codes (..., A, D) before the first update and after each, ``steps + 1`` times."""
         codes = self.shrinkage.value(self.drive, self.lam) if self.shrinks_start else self.drive
-        threshold = self.lam * self.step_size
         yield codes
+        pull, threshold = self.step_size * self.drive, self.lam * self.step_size
         for _ in range(self.steps):
-            moved = self.fused(codes) if self.fused else self.moved(codes, self.drive)
-            codes = self.shrinkage.value(moved, threshold)
+            codes = self.shrinkage.value(self.contract(codes).add_(pull), threshold)
             yield codes
 
     def solve(self) -> Tensor:
@@ -91,17 +89,13 @@ class Lista:
             last = codes
         return last
 
-    def moved(self, codes: Tensor, drive: Tensor) -> Tensor:
-        """Codes after the step down the gradient, before the threshold."""
-        return codes - self.step_size * (self.gram(codes) - drive)
-
     def slopes(self) -> list[Tensor]:
         """Derivatives (..., A, D) of each threshold on the path: the start's and one for every update."""
-        shrinkage, drive = self.shrinkage, self.drive
-        first = shrinkage.slope(drive, self.lam) if self.shrinks_start else torch.ones_like(drive)
-        threshold = self.lam * self.step_size
+        slope, drive = self.shrinkage.slope, self.drive
+        first = slope(drive, self.lam) if self.shrinks_start else torch.ones_like(drive)
+        pull, threshold = self.step_size * drive, self.lam * self.step_size
         befores = list(self.path())[:-1]
-        return [first] + [shrinkage.slope(self.moved(codes, drive), threshold) for codes in befores]
+        return [first] + [slope(self.contract(codes) + pull, threshold) for codes in befores]
 
     def mean_jacobians(self, basis: Tensor) -> list[Tensor]:
         """Derivatives of the codes by the drive along ``basis``, mean over channels, before and after each update.
@@ -114,7 +108,7 @@ class Lista:
         Returns:
             ``steps + 1`` tensors (..., A, R).
         """
-        slopes = self.slopes()
+        slopes, pull = self.slopes(), self.step_size * basis
         sums = [torch.zeros_like(basis) for _ in slopes]
         channels = self.drive.shape[-1]
         for channel in range(channels):
@@ -122,7 +116,7 @@ class Lista:
             for total, slope in zip(sums, slopes, strict=True):
                 jacobian = slope[..., channel, None] * moved
                 total += jacobian
-                moved = self.moved(jacobian, basis)
+                moved = self.contract(jacobian) + pull
         return [total / channels for total in sums]
 
 

@@ -42,11 +42,11 @@ class Rules:
 
 
 def _congruent(gamma: Tensor, gram: Tensor) -> Tensor:
-    return gamma.mT @ gram @ gamma
+    return gamma.mT[None, None] @ (gram @ gamma)  # a matrix times a batch of them would be transposed and copied
 
 
 def _sandwiched(gamma: Tensor, gram: Tensor) -> Tensor:
-    return gamma @ gram @ gamma
+    return gamma[None, None] @ (gram @ gamma)
 
 
 def _by_largest_eigenvalue(dictionary: Any, w2: Tensor) -> Tensor:
@@ -54,7 +54,8 @@ def _by_largest_eigenvalue(dictionary: Any, w2: Tensor) -> Tensor:
 
 
 def _by_largest_row(dictionary: UnitAtoms, w2: Tensor) -> Tensor:
-    largest = dictionary.gram_matrix.detach().abs().sum(-1, keepdim=True).amax(-2, keepdim=True)
+    rows = torch.linalg.vector_norm(dictionary.gram_matrix.detach(), 1, dim=-1, keepdim=True)
+    largest = rows.amax(-2, keepdim=True)
     return w2 / (largest + 1)
 
 
@@ -112,23 +113,18 @@ class SparseReconstruction(SelfMixer):
     def problem(self, q: Tensor, v: Tensor) -> tuple[Dictionary, Lista]:
         """The dictionary of queries q (B, H, N, D) and the iteration that codes values v (B, G, N, E) in it."""
 
-    def iteration(self, step_size: Tensor, w1: Tensor, **operators: Any) -> Lista:
-        """The iteration by the variant's rules; ``operators`` are the Gram operator, the drive and a fused step."""
-        rules = self.rules
-        shrinking = {"shrinkage": rules.shrinkage, "shrinks_start": rules.shrinks_start}
-        return Lista(lam=w1 * self.lam, step_size=step_size, steps=self.steps, **shrinking, **operators)
+    def iteration(self, contract: Callable[[Tensor], Tensor], drive: Tensor, step_size: Tensor, w1: Tensor) -> Lista:
+        """The iteration by the variant's rules."""
+        shrinkage, shrinks_start = self.rules.shrinkage, self.rules.shrinks_start
+        return Lista(contract, drive, w1 * self.lam, step_size, self.steps, shrinkage, shrinks_start)
 
     def matrix_iteration(self, dictionary: UnitAtoms | SharedUnitAtoms, v: Tensor) -> Lista:
         """As `iteration`, for a dictionary with a Gram matrix, which Γ and the step are multiplied into once."""
         gamma, w1, w2 = self.learned(v)
-        drive, step_size = dictionary.encode(v), self.rules.step_size(dictionary, w2)
-        gram = self.rules.learned_gram(gamma, dictionary.gram_matrix)
-        contraction = gram * -step_size
+        step_size = self.rules.step_size(dictionary, w2)
+        contraction = self.rules.learned_gram(gamma, dictionary.gram_matrix).mul_(-step_size)
         contraction.diagonal(dim1=-2, dim2=-1).add_(1)  # I - step G
-        offset = step_size * drive
-        return self.iteration(
-            step_size, w1, gram=gram.matmul, drive=drive, fused=lambda codes: (contraction @ codes).add_(offset)
-        )
+        return self.iteration(contraction.matmul, dictionary.encode(v), step_size, w1)
 
     def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """q, v (B, H, N, D) -> (B, H, N, D)."""

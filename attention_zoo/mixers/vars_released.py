@@ -80,16 +80,8 @@ class ReleasedSpectra:
         step_size = 1 / self.L.to(v.dtype)[:, None, None]
         if self.training:
             self.L.lerp_(self.largest_singular_value(), self.momentum)
-        lista = Lista(
-            gram=dictionary.gram,
-            drive=dictionary.encode(v),
-            lam=self.lam,
-            step_size=step_size,
-            steps=self.steps,
-            shrinks_start=True,
-            fused=dictionary.descent(v, step_size),
-        )
-        return dictionary, lista
+        contract = dictionary.contraction(step_size)
+        return dictionary, Lista(contract, dictionary.encode(v), self.lam, step_size, self.steps, shrinks_start=True)
 
 
 class ChannelBatchNorm(nn.Module):

@@ -83,4 +83,5 @@ class VarsSD(RandomDirections, StaticKernels, ReleasedTable, SparseReconstructio
         dictionary = Union(kernels, atoms)
         mixed = Union(kernels.mixed(self.gamma_static.to(v.dtype)), atoms.mixed(gamma))
         step_size = self.rules.step_size(dictionary, w2)
-        return dictionary, self.iteration(step_size, w1, gram=mixed.gram, drive=dictionary.encode(v))
+        contract = lambda codes: codes - step_size * mixed.gram(codes)  # noqa: E731
+        return dictionary, self.iteration(contract, dictionary.encode(v), step_size, w1)
