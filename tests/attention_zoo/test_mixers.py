@@ -141,6 +141,9 @@ class TestEveryMixer:
             assert_close(values, expected[2])
             if "q" in mixer.projections:
                 assert_close(others, [q, k])
+        decoder = torch.randn(DIM, 5, dtype=torch.float64)
+        coded = torch.randn(2, 9, 5, dtype=torch.float64)
+        assert_close(mixer.project(x, coded, top_down_decoder=decoder), mixer.project(x, coded @ decoder.T))
         gate = torch.rand(2, 9, 1, dtype=torch.float64)
         assert_close(mixer.project(x, value_gate=gate), (q, k, v * gate[:, None]))
         gated = mixer(x, value_gate=gate)
