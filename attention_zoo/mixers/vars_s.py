@@ -78,7 +78,7 @@ class VarsS(StaticKernels, ReleasedSpectra, SparseReconstruction):
         kernels = self.kernels(v)
         dictionary, mixed = self.with_prefix(kernels, v), self.with_prefix(kernels.mixed(gamma), v)
         step_size = self.rules.step_size(dictionary, w2)
-        contract = lambda codes: codes - step_size * mixed.gram(codes)  # noqa: E731
+        contract = lambda codes: mixed.gram(codes).mul_(-step_size).add_(codes)  # noqa: E731
         return dictionary, self.iteration(contract, dictionary.encode(v), step_size, w1)
 
     def with_prefix(self, kernels: Dictionary, v: Tensor) -> Dictionary:

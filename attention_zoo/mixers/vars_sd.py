@@ -83,5 +83,5 @@ class VarsSD(RandomDirections, StaticKernels, ReleasedTable, SparseReconstructio
         dictionary = Union(kernels, atoms)
         mixed = Union(kernels.mixed(self.gamma_static.to(v.dtype)), atoms.mixed(gamma))
         step_size = self.rules.step_size(dictionary, w2)
-        contract = lambda codes: codes - step_size * mixed.gram(codes)  # noqa: E731
+        contract = lambda codes: mixed.gram(codes).mul_(-step_size).add_(codes)  # noqa: E731
         return dictionary, self.iteration(contract, dictionary.encode(v), step_size, w1)
