@@ -17,8 +17,8 @@ from torch import Tensor
 
 
 def soft_threshold(x: Tensor, threshold: Tensor | float) -> Tensor:
-    """S(x) = sgn(x) (|x| - threshold)_+, elementwise."""
-    return x.abs().sub_(threshold).clamp_min_(0).mul_(x.detach().sign())  # in place: codes are the largest tensors
+    """S(x) = sgn(x) (|x| - threshold)_+, elementwise; what is left of x beyond the thresholds on either side."""
+    return x - torch.clamp(x, -threshold, threshold)
 
 
 def soft_slope(x: Tensor, threshold: Tensor | float) -> Tensor:

@@ -54,7 +54,7 @@ def _by_largest_eigenvalue(dictionary: Any, w2: Tensor) -> Tensor:
 
 
 def _by_largest_row(dictionary: UnitAtoms, w2: Tensor) -> Tensor:
-    rows = torch.linalg.vector_norm(dictionary.gram_matrix.detach(), 1, dim=-1, keepdim=True)
+    rows = dictionary.gram_matrix.detach().abs().sum(-1, keepdim=True)
     largest = rows.amax(-2, keepdim=True)
     return w2 / (largest + 1)
 

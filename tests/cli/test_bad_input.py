@@ -15,7 +15,10 @@ ARGUMENTS = {
     "host's argument": (["--model.mixer", "VarsD", "--model.mixer.num_heads", "5"], ["'num_heads'", "lam"]),
     "argument of a mixer without": (["--model.mixer", "DotProduct", "--model.mixer.steps", "5"], ["'steps'"]),
     "mixer argument without mixer": (["--model.mixer.steps", "5"], ["name the class before", "VarsD"]),
-    "wrong type": (["--model.mixer", "VarsD", "--model.mixer.steps", "two"], ["mixer.steps: expected int or null, got 'two'"]),
+    "wrong type": (
+        ["--model.mixer", "VarsD", "--model.mixer.steps", "two"],
+        ["mixer.steps: expected int or null, got 'two'"],
+    ),
     "value a mixer refuses": (["--model.mixer", "VarsD", "--model.mixer.steps", "-1"], ["VarsD: steps=-1"]),
     "no mixer at all": (["--model.mixer", "torch.nn.Linear"], ["torch.nn.Linear", "SelfMixer", "VarsD"]),
     "module that does not exist": (["--model.mixer", "foo.Bar"], ["No module named 'foo'"]),
