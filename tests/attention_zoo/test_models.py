@@ -149,10 +149,12 @@ class TestEveryModel:
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_compiles(name):
+def test_compiles_and_exports(name):
     torch.compiler.reset()
     model = build(name)
     assert_close(torch.compile(model, backend="aot_eager")(images()), model(images()))
+    exported = torch.export.export(model, (images(),))
+    assert_close(exported.module()(images()), model(images()))
 
 
 class TestRVT:
