@@ -17,15 +17,36 @@ class Released(nn.Module):
         self.mixer = mixer
 
     @abstractmethod
-    def mix(self, q: Tensor, v: Tensor) -> Tensor:
-        """Queries and values (B, H, N, D) -> (B, H, N, D)."""
+    def mix(self, q: Tensor, v: Tensor, *k: Tensor) -> Tensor:
+        """Queries, values and, where they are no queries, keys (B, H, N, D) -> (B, H, N, D)."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Tokens (B, N, dim) -> (B, N, dim)."""
         mixer, (batch, number, dim) = self.mixer, x.shape
         parts = mixer.qkv(x).reshape(batch, number, -1, mixer.num_heads, mixer.head_dim).permute(2, 0, 3, 1, 4)
-        mixed = self.mix(parts[0], parts[-1])
+        mixed = self.mix(parts[0], parts[-1], *parts[1:-1])
         return mixer.proj(mixer.norm(mixed.transpose(1, 2).reshape(batch, number, dim)))
+
+
+class ReleasedDotProduct(Released):
+    """The N x N matrix, by softmax."""
+
+    def mix(self, q: Tensor, v: Tensor, *k: Tensor) -> Tensor:
+        """Queries, values and keys (B, H, N, D) -> (B, H, N, D)."""
+        return (q @ k[0].transpose(-2, -1) * self.mixer.head_dim**-0.5).softmax(-1) @ v
+
+
+class ReleasedPerformer(Released):
+    """The N x N matrix, of random features, its rows divided by their sums."""
+
+    def mix(self, q: Tensor, v: Tensor, *k: Tensor) -> Tensor:
+        """Queries, values and keys (B, H, N, D) -> (B, H, N, D)."""
+        directions, scale = self.mixer.rand_matrix, self.mixer.head_dim**-0.25
+        units = [F.normalize(x * scale, dim=-1) for x in (q, k[0])]
+        phi_q, phi_k = (
+            (x @ directions - x.norm(dim=-1, keepdim=True) ** 2 / 2).exp() / directions.shape[-1] ** 0.5 for x in units
+        )
+        return F.normalize(phi_q @ phi_k.transpose(-2, -1), p=1, dim=-1) @ v
 
 
 class ReleasedVarsD(Released):
