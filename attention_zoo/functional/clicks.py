@@ -39,7 +39,7 @@ class Clicks:
         positions: dict[str, Positions | FactoredPrior | None],
     ) -> None:
         check_fixed(q, index, values, mask)
-        index = index.expand(q.shape[0], -1) if index.dim() == 1 else index  # (B, S)
+        index = index.long().expand(q.shape[0], -1)  # (B, S)
         counted = torch.ones_like(index, dtype=torch.bool) if mask is None else mask.to(torch.bool)
         same = index[:, :, None] == index[:, None, :]
         repeated = (same & counted[:, None, :]).triu(1).any(-1)  # a later entry is of the same unit

@@ -315,7 +315,7 @@ def infer_fixed(
     """Values (B, H, S, E) of the fixed units' queries under their own mixing weights log pi_ik (B, H, S, M)."""
     check_mixture(q, k, alpha=alpha, beta=beta, v=v, q_pos=q_pos, k_pos=k_pos)
     model = joint(q, k, alpha=alpha, q_pos=q_pos, k_pos=k_pos, magnitude_prior=False)
-    scores = model.scores(fixed_index.expand(q.shape[0], -1)) + log_mixing
+    scores = model.scores(fixed_index.long().expand(q.shape[0], -1)) + log_mixing
     if isinstance(beta, Tensor):
         scores = scores + beta.log()[:, :, None]
     return scores.softmax(-1) @ v

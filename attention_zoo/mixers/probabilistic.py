@@ -218,9 +218,9 @@ class Probabilistic(SelfMixer):
         log_pi = adapt_mixing_weights(q, k, means, fixed.index, fixed.values, **args)
         positions = {name: terms[name] for name in ("q_pos", "k_pos")}
         own = infer_fixed(q, k, means, fixed.index, log_pi, alpha=alpha, beta=beta, **positions)
-        rows = fixed.index.expand(q.shape[0], -1)[:, None, :, None]
+        rows = fixed.index.long().expand(q.shape[0], -1)[:, None, :, None]
         if fixed.mask is not None:
-            own = torch.where(fixed.mask[:, None, :, None], own, out.take_along_dim(rows, 2))
+            own = torch.where(fixed.mask.bool()[:, None, :, None], own, out.take_along_dim(rows, 2))
         return out.scatter(2, rows.expand_as(own), own)
 
     def _precise(self, *tensors: Tensor) -> tuple[Tensor, ...]:

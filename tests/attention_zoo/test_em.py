@@ -243,6 +243,12 @@ class TestValuePropagation:
             ]
             close_with_gradients(*both, [q, k, v, values])
 
+    def test_any_type_of_integers(self):
+        q, k, v, values = self.problem()
+        args = {"alpha": 0.6, "beta": 0.5, "prior_precision": 0.2}
+        expected = em.propagate_values(q, k, v, RAGGED, values, fixed_mask=MASK, **args)
+        assert_close(em.propagate_values(q, k, v, RAGGED.int(), values, fixed_mask=MASK.float(), **args), expected)
+
     @pytest.mark.parametrize("theta", [0.0, 0.2])
     def test_nothing_fixed_changes_nothing(self, theta):
         q, k, v, values = self.problem()
