@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from attention_zoo.functional.precision import precise
 from attention_zoo.interface import HostOptions, SelfMixer
 from attention_zoo.registry import register
 
@@ -54,7 +55,7 @@ class GlobalFilter(SelfMixer):
         """Values (B, H, N, D) -> (B, H, N, D)."""
         with torch.autocast(v.device.type, enabled=False):
             x = v.transpose(1, 2).flatten(2)  # (B, N, dim)
-            mixed = self.filter(x.to(torch.promote_types(x.dtype, torch.float32)))
+            mixed = self.filter(precise(x))
             return mixed.to(v.dtype).unflatten(-1, v.shape[1::2]).transpose(1, 2)
 
     def filter(self, x: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from attention_zoo.functional import clustering
 from attention_zoo.functional.clustering import Metric, Reduce
+from attention_zoo.functional.precision import precise
 from attention_zoo.interface import HostOptions, SelfMixer
 
 
@@ -76,7 +77,7 @@ class LearnedCentres(SelfMixer):
     def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """q, k, v (B, H, N, D) -> (B, H, N, D)."""
         with torch.autocast(q.device.type, enabled=False):
-            q, k, values = (part.to(torch.promote_types(part.dtype, torch.float32)) for part in (q, k, v))
+            q, k, values = map(precise, (q, k, v))
             assignment, centres = self.cluster(k)
             collected = self.collect(values, assignment) / self.average_size(k)
             return F.scaled_dot_product_attention(q, self.read_keys(centres), collected).to(v.dtype)

@@ -25,6 +25,7 @@ from attention_zoo.functional.em import (
 )
 from attention_zoo.functional.mixture import Precision, joint
 from attention_zoo.functional.positions import distance_prior, window_prior
+from attention_zoo.functional.precision import precise
 from attention_zoo.interface import HostOptions, SelfMixer, log_mask
 from attention_zoo.mixers.relative_positions import RelativePositions
 from attention_zoo.registry import register
@@ -228,7 +229,7 @@ class Probabilistic(SelfMixer):
         adapts = self.key_adaptation or self.precision_adaptation or self.value_propagation or self.tokens == "grid"
         if not adapts and self.magnitude_prior and not self.beta:
             return tensors
-        return tuple(x.to(torch.promote_types(x.dtype, torch.float32)) for x in tensors)
+        return tuple(map(precise, tensors))
 
     def _prior(self, q: Tensor, mask: Tensor | None) -> Prior | None:
         """What is known of who reads whom: the distance prior, the window and a mask, added up."""

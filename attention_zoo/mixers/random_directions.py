@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from attention_zoo.functional.precision import precise
 from attention_zoo.functional.random_features import orthogonal_directions
 
 
@@ -33,4 +34,4 @@ class RandomDirections:
     @property
     def directions(self) -> Tensor:
         """The directions in float32 or wider, since features are exponentials."""
-        return self.rand_matrix.to(torch.promote_types(self.rand_matrix.dtype, torch.float32))
+        return precise(self.rand_matrix)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from attention_zoo.functional.dictionaries import Dictionary, SharedUnitAtoms, UnitAtoms
+from attention_zoo.functional.precision import precise
 from attention_zoo.functional.random_features import column_features, unit_features
 from attention_zoo.functional.sparse import GELU, SOFT, Lista, Shrinkage
 from attention_zoo.interface import SelfMixer
@@ -126,10 +127,19 @@ class SparseReconstruction(SelfMixer):
         contraction.diagonal(dim1=-2, dim2=-1).add_(1)  # I - step G
         return self.iteration(contraction.matmul, dictionary.encode(v), step_size, w1)
 
+    def operator_iteration(self, dictionary: Dictionary, mixed: Dictionary, v: Tensor, w1: Tensor, w2: Tensor) -> Lista:
+        """As `iteration`, for a dictionary of operators: ``mixed`` is P Γ, and no Gram matrix is formed."""
+        step_size = self.rules.step_size(dictionary, w2)
+
+        def contract(codes: Tensor) -> Tensor:
+            return mixed.gram(codes).mul_(-step_size).add_(codes)
+
+        return self.iteration(contract, dictionary.encode(v), step_size, w1)
+
     def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """q, v (B, H, N, D) -> (B, H, N, D)."""
         with torch.autocast(q.device.type, enabled=False):
-            dictionary, lista = self.problem(_wide(q), self.split(_wide(v)))
+            dictionary, lista = self.problem(precise(q), self.split(precise(v)))
             mixed = dictionary.reconstruct(lista.solve())
             return mixed.mT.reshape(v.mT.shape).mT.to(v.dtype)
 
@@ -153,7 +163,7 @@ class SparseReconstruction(SelfMixer):
     def weights_path(self, q: Tensor, v: Tensor) -> Tensor:
         """`attention_path` from q, v (B, H, N, D)."""
         with torch.autocast(q.device.type, enabled=False):
-            dictionary, lista = self.problem(_wide(q), self.split(_wide(v)))
+            dictionary, lista = self.problem(precise(q), self.split(precise(v)))
             jacobians = lista.mean_jacobians(self.dense(dictionary, v).mT)
             weights = torch.stack([dictionary.reconstruct(jacobian) for jacobian in jacobians])
         return weights.unflatten(2, (self.num_heads, -1)).mean(3)
@@ -166,16 +176,11 @@ class SparseReconstruction(SelfMixer):
         """
         q, _, v = self.project(x)
         with torch.autocast(q.device.type, enabled=False):
-            atoms = self.dense(self.problem(_wide(q), self.split(_wide(v)))[0], v)  # (B, G, N, A)
+            atoms = self.dense(self.problem(precise(q), self.split(precise(v)))[0], v)  # (B, G, N, A)
         return atoms.unflatten(1, (self.num_heads, -1)).transpose(2, 3).flatten(3)
 
     def dense(self, dictionary: Dictionary, v: Tensor) -> Tensor:
         """The dictionary as a matrix (B, G, N, A): every token's values 1 in a channel of its own, encoded."""
         batch, _, number, _ = v.shape
-        identity = torch.eye(number, dtype=_wide(v).dtype, device=v.device)
+        identity = torch.eye(number, dtype=precise(v).dtype, device=v.device)
         return dictionary.encode(identity.expand(batch, self.num_dictionaries, -1, -1)).mT
-
-
-def _wide(x: Tensor) -> Tensor:
-    """Codes and features are computed in float32 or wider, also under autocast."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))

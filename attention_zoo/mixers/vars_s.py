@@ -77,9 +77,7 @@ class VarsS(StaticKernels, ReleasedSpectra, SparseReconstruction):
         gamma, w1, w2 = self.learned(v)
         kernels = self.kernels(v)
         dictionary, mixed = self.with_prefix(kernels, v), self.with_prefix(kernels.mixed(gamma), v)
-        step_size = self.rules.step_size(dictionary, w2)
-        contract = lambda codes: mixed.gram(codes).mul_(-step_size).add_(codes)  # noqa: E731
-        return dictionary, self.iteration(contract, dictionary.encode(v), step_size, w1)
+        return dictionary, self.operator_iteration(dictionary, mixed, v, w1, w2)
 
     def with_prefix(self, kernels: Dictionary, v: Tensor) -> Dictionary:
         """The kernels, and the atoms of the prefix tokens where there are any."""

@@ -82,6 +82,4 @@ class VarsSD(RandomDirections, StaticKernels, ReleasedTable, SparseReconstructio
         kernels, atoms = self.kernels(v), UnitAtoms(features)
         dictionary = Union(kernels, atoms)
         mixed = Union(kernels.mixed(self.gamma_static.to(v.dtype)), atoms.mixed(gamma))
-        step_size = self.rules.step_size(dictionary, w2)
-        contract = lambda codes: mixed.gram(codes).mul_(-step_size).add_(codes)  # noqa: E731
-        return dictionary, self.iteration(contract, dictionary.encode(v), step_size, w1)
+        return dictionary, self.operator_iteration(dictionary, mixed, v, w1, w2)

@@ -1,6 +1,6 @@
 """What the entry points of our models share: which mixer, which configuration, and how timm builds them."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any, Literal, TypeVar
 
@@ -63,8 +63,10 @@ def configs(names: Iterable[str], **facts: Any) -> dict[str, Any]:
     return generate_default_cfgs({f"{name}.untrained": dict(config) for name in names})
 
 
-def build(model_class: type[Model], name: str, pretrained: bool, given: Mapping[str, Any], **size: Any) -> Model:
-    """A model of ``size``, built as timm builds its own; what was ``given`` goes before.
+def build(
+    model_class: Callable[..., Model], name: str, pretrained: bool, given: Mapping[str, Any], **size: Any
+) -> Model:
+    """A model of ``size``, by its class or a function, built as timm builds its own; what was ``given`` goes before.
 
     Raises:
         InputError: weights were asked for.

@@ -102,18 +102,25 @@ class TopDown(nn.Module):
                 None is the learned query.
         """
         host = self.host
-        tokens = host.embed(images)
-        first, _ = self._run(host, tokens, [{}] * len(host.layers))
-        found = host.finish(first)
-        weights = self.similarity(found, prior)
-        if self.mode == "perceiver_io":
-            return host.classify(self.alpha * weights * found)
-        second, states = self._run(host, tokens, self._signals(host, self.alpha * weights * found, weights))
-        logits = host.classify(host.finish(second))
-        if not self.training:
+        found, final, states = self._passes(host, images, prior)
+        logits = host.classify(final)
+        if not self.training or self.mode == "perceiver_io":
             return logits
         loss = self.variational_weight * self._variational_loss(host, states) if self.mode in DECODED else 0.0
         return Outputs(logits, (host.classify(found),), loss)
+
+    def _passes(
+        self, host: TokenHost, images: Tensor, prior: Tensor | None
+    ) -> tuple[Tensor, Tensor, list[tuple[Tensor, Tensor]]]:
+        """Output tokens of the first pass, those that are read in the end, and the layers' states of the second."""
+        tokens = host.embed(images)
+        found = host.finish(self._run(host, tokens, [{}] * len(host.layers))[0])
+        weights = self.similarity(found, prior)
+        sent = self.alpha * weights * found
+        if self.mode == "perceiver_io":
+            return found, sent, []
+        second, states = self._run(host, tokens, self._signals(host, sent, weights))
+        return found, host.finish(second), states
 
     def similarity(self, tokens: Tensor, prior: Tensor | None = None) -> Tensor:
         """How much each output token (B, N, dim) is what the prior asks for: (B, N, 1), in [0, 1]."""
@@ -172,13 +179,7 @@ class TopDown(nn.Module):
 
     def forward_features(self, images: Tensor, prior: Tensor | None = None) -> Tensor:
         """Output tokens (B, N, dim) of the second pass; of ``perceiver_io`` those reweighted."""
-        host = self.host
-        tokens = host.embed(images)
-        found = host.finish(self._run(host, tokens, [{}] * len(host.layers))[0])
-        weights = self.similarity(found, prior)
-        if self.mode == "perceiver_io":
-            return self.alpha * weights * found
-        return host.finish(self._run(host, tokens, self._signals(host, self.alpha * weights * found, weights))[0])
+        return self._passes(self.host, images, prior)[1]
 
     def forward_head(self, tokens: Tensor) -> Tensor:
         """Logits of output tokens."""
