@@ -52,6 +52,8 @@ class Classification(Task):
         mixer: token mixer of all attention layers; None keeps timm's own.
         layer_mixers: mixers of some layers, by ``"3"``, ``"0-3"``, ``"last"``, ``"last-4"``; the others have ``mixer``.
         pretrained: start from timm's released weights.
+        weights: file to start from, e.g. a checkpoint of the same model trained on other classes, whose classifier is
+            left out.
         model_args: further arguments of the timm model, e.g. ``patch_size``.
         label_smoothing: of the training loss; evaluation losses have none.
         mixing: mixup and cutmix; None is off.
@@ -67,6 +69,7 @@ class Classification(Task):
         mixer: MixerFactory | None = None,
         layer_mixers: dict[str, MixerFactory] | None = None,
         pretrained: bool = False,
+        weights: str | None = None,
         model_args: dict[str, Any] | None = None,
         label_smoothing: float = 0.1,
         mixing: Mixing | None = None,
@@ -82,6 +85,7 @@ class Classification(Task):
             mixer=mixer,
             layer_mixers=layer_mixers,
             pretrained=pretrained,
+            weights=weights,
             model_args=model_args,
         )
         self.label_smoothing = label_smoothing

@@ -46,8 +46,10 @@ class SaveConfig(SaveConfigCallback):
             options["class_names"] = list(trainer.datamodule.class_names)
         self.text = self.parser.dump(config, skip_unset=False)
         model = (config.get("model") or {}).get("init_args") or {}
-        if model.get("pretrained"):
-            model["pretrained"] = False  # a checkpoint holds the weights; loading it must not fetch others
+        # a checkpoint holds the weights; loading it must not fetch or read others
+        for option, without in (("pretrained", False), ("weights", None)):
+            if model.get(option):
+                model[option] = without
         self.text_with_weights = self.parser.dump(config, skip_unset=False)
 
     @rank_zero_only

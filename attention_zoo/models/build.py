@@ -9,6 +9,7 @@ from torch import nn
 from attention_zoo.errors import InputError, unknown
 from attention_zoo.hosts import swap_mixers
 from attention_zoo.interface import MixerFactory
+from attention_zoo.models.checkpoints import load_checkpoint
 
 
 def build_model(
@@ -19,6 +20,7 @@ def build_model(
     mixer: str | MixerFactory | None = None,
     layer_mixers: Mapping[str, str | MixerFactory] | None = None,
     pretrained: bool = False,
+    weights: str | None = None,
     model_args: Mapping[str, Any] | None = None,
 ) -> nn.Module:
     """A timm model whose attention layers are mixers of the zoo.
@@ -33,6 +35,8 @@ def build_model(
         mixer: for all layers; None keeps timm's attention.
         layer_mixers: for some layers, see `swap_mixers`.
         pretrained: start from timm's released weights.
+        weights: file to start from, of this model with these mixers: a checkpoint of a training run, or weights as
+            timm or the authors keep them. A classifier of another size starts afresh.
         model_args: further arguments of the timm model.
 
     Raises:
@@ -53,4 +57,6 @@ def build_model(
         raise InputError(f"model {name!r} with {args}: {what}: {reason}") from error
     if mixer is not None or layer_mixers:
         swap_mixers(model, mixer, layers=layer_mixers)
+    if weights is not None:
+        load_checkpoint(model, weights, fresh_classifier=True)
     return model

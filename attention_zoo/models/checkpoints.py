@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from timm.models import _factory, clean_state_dict
+from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
 from torch import Tensor, nn
 
 from attention_zoo.errors import InputError
@@ -22,8 +23,21 @@ KEYS = ("model", "state_dict", "model_ema", "state_dict_ema")
 """Under which of a file's keys the weights are, by preference: those that were trained go before their average."""
 
 
-def load_checkpoint(model: nn.Module, path: str | Path) -> None:
+LIGHTNING = "pytorch-lightning_version"
+"""What a checkpoint of a training run has beside the weights."""
+
+TASK = "model."
+"""What the names of the model's weights begin with there."""
+
+
+def load_checkpoint(model: nn.Module, path: str | Path, *, fresh_classifier: bool = False) -> None:
     """Load a file of weights, bare or under a key of `KEYS`, of the authors' layout or our own.
+
+    Args:
+        model: to load into.
+        path: file, of weights or of a training run.
+        fresh_classifier: to start another task from the weights: a classifier of another size, or none, keeps the
+            model's own weights, and position embeddings of a `VisionTransformer` are resized to its grid.
 
     Raises:
         InputError: no such file, none of weights, one that could run code, or weights of another model. The model is
@@ -32,9 +46,12 @@ def load_checkpoint(model: nn.Module, path: str | Path) -> None:
     name = (getattr(model, "default_cfg", None) or {}).get("architecture") or type(model).__name__
     weights = read_weights(Path(path), name)
     before = {key: tensor.clone() for key, tensor in model.state_dict().items()}
+    kept: set[str] = set()
     try:
+        if fresh_classifier:
+            weights, kept = _without_other_classifier(model, weights)
         found = model.load_state_dict(weights, strict=False)
-        wrong = _difference(found.missing_keys, found.unexpected_keys)
+        wrong = _difference([key for key in found.missing_keys if key not in kept], found.unexpected_keys)
     except RuntimeError as error:
         wrong = _mismatch(str(error))
     except InputError as error:
@@ -54,11 +71,30 @@ def read_weights(path: Path, name: str) -> dict[str, Tensor]:
         reason = "is a folder" if path.exists() else "does not exist"
         raise InputError(f"{path}, which should hold weights of {name}, {reason}")
     content = _read(path, name)
+    of_a_run = isinstance(content, dict) and LIGHTNING in content
     if isinstance(content, dict):
         content = next((content[key] for key in KEYS if isinstance(content.get(key), dict)), content)
     if not isinstance(content, Mapping) or not content or not all(isinstance(t, Tensor) for t in content.values()):
         raise InputError(f"{path} holds no weights of {name}: nothing but named tensors, bare or under 'model', is")
+    if of_a_run:
+        content = {key.removeprefix(TASK): tensor for key, tensor in content.items() if key.startswith(TASK)}
     return clean_state_dict(content)
+
+
+def _without_other_classifier(model: nn.Module, weights: dict[str, Tensor]) -> tuple[dict[str, Tensor], set[str]]:
+    """The weights as ``model`` takes them, and the names of those of its classifier that they have no say in."""
+    if isinstance(model, VisionTransformer):
+        weights = checkpoint_filter_fn(weights, model, interpolation="bicubic", antialias=True)
+    facts = getattr(model, "default_cfg", None) or {}
+    classifiers = facts.get("classifier") or ()
+    classifiers = (classifiers,) if isinstance(classifiers, str) else tuple(classifiers)
+    fresh = set()
+    for classifier in classifiers:
+        own = {key: tensor for key, tensor in model.state_dict().items() if key.startswith(f"{classifier}.")}
+        if any(key not in weights or weights[key].shape != tensor.shape for key, tensor in own.items()) or not own:
+            weights = {key: tensor for key, tensor in weights.items() if not key.startswith(f"{classifier}.")}
+            fresh |= own.keys()
+    return weights, fresh
 
 
 def _read(path: Path, name: str) -> Any:

@@ -15,6 +15,7 @@ import attention_zoo as az
 from attention_zoo.mixers.vars_released import ChannelBatchNorm
 from attention_zoo.models import build_model
 from attention_zoo.models.botnet import MapMixer
+from attention_zoo.models import build_model
 from attention_zoo.models.checkpoints import load_checkpoint
 from attention_zoo.models.conv_embed import ConvPatchEmbed
 from attention_zoo.models.rvt import ConvStem
@@ -342,3 +343,45 @@ def test_bad_files_leave_the_model_untouched(kind, tmp_path):
     assert_close(dict(model.state_dict()), before, rtol=0, atol=0)
     with pytest.raises(az.InputError, match=message):
         build("rvt_tiny", checkpoint_path=str(tmp_path / "bad.pth"))
+
+
+class TestStartingFromWeights:
+    """`build_model(weights=)`: another task starts from trained weights."""
+
+    VIT = {"patch_size": 8, "embed_dim": 8, "depth": 1, "num_heads": 1}
+
+    def build(self, num_classes=5, side=16, mixer="VarsD", **options):
+        arguments = {"image_size": (side, side), "mixer": mixer, "model_args": self.VIT}
+        return build_model("vit_tiny_patch16_224", num_classes=num_classes, **arguments, **options)
+
+    def test_a_classifier_of_another_size_starts_afresh(self, tmp_path):
+        trained = self.build()
+        # as a training run keeps them, beside what is not the model's
+        content = {f"model.{key}": tensor for key, tensor in trained.state_dict().items()}
+        torch.save({"state_dict": content, "pytorch-lightning_version": "2.6"}, tmp_path / "run.ckpt")
+        torch.manual_seed(4)
+        fresh = self.build(num_classes=3)
+        torch.manual_seed(4)
+        model = self.build(num_classes=3, weights=str(tmp_path / "run.ckpt"))
+        assert_close(
+            model.forward_features(images((16, 16))), trained.forward_features(images((16, 16))), rtol=0, atol=0
+        )
+        assert torch.equal(model.head.weight, fresh.head.weight)
+
+    def test_one_of_the_same_size_is_taken(self, tmp_path):
+        trained = self.build()
+        torch.save(trained.state_dict(), tmp_path / "bare.pth")
+        model = self.build(weights=str(tmp_path / "bare.pth"))
+        assert_close(model(images((16, 16))), trained(images((16, 16))), rtol=0, atol=0)
+
+    def test_position_embeddings_follow_the_image(self, tmp_path):
+        trained = self.build(mixer="DotProduct")
+        torch.save(trained.state_dict(), tmp_path / "bare.pth")
+        model = self.build(mixer="DotProduct", side=32, weights=str(tmp_path / "bare.pth"))
+        assert model.pos_embed.shape[1] == 17
+        assert torch.equal(model.pos_embed[:, 0], trained.pos_embed[:, 0])
+
+    def test_weights_of_another_mixer_are_refused(self, tmp_path):
+        torch.save(self.build(mixer="DotProduct").state_dict(), tmp_path / "bare.pth")
+        with pytest.raises(az.InputError, match="bare.pth holds no weights of this vit_tiny_patch16_224: "):
+            self.build(weights=str(tmp_path / "bare.pth"))

@@ -103,3 +103,14 @@ def test_does_not_fetch_released_weights_to_load_its_own(tiny, call, tmp_path, m
     said = yaml.safe_load(torch.load(tmp_path / "checkpoints/last.ckpt", weights_only=True)["config"])
     assert said["model"]["init_args"]["pretrained"] is False
     assert yaml.safe_load((tmp_path / "config.yaml").read_text())["model"]["init_args"]["pretrained"] is True
+
+
+def test_starts_from_weights_and_does_without_their_file_after(tiny, call, run_folder, tmp_path):
+    weights = tmp_path / "pretrained.ckpt"
+    weights.write_bytes((run_folder / "checkpoints/last.ckpt").read_bytes())
+    mixer = ["--model.mixer", "VarsD", "--model.mixer.steps", "2"]
+    arguments = ["--config", tiny, *mixer, "--model.weights", weights, "--trainer.default_root_dir", tmp_path / "run"]
+    assert call("fit", *arguments, "--model.label_smoothing", "0") == 0
+    weights.unlink()
+    assert call("test", "--ckpt_path", tmp_path / "run/checkpoints/last.ckpt") == 0
+    assert yaml.safe_load((tmp_path / "run/config.yaml").read_text())["model"]["init_args"]["weights"] == str(weights)
