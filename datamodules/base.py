@@ -1,37 +1,18 @@
-"""What all image classification data have in common: pipeline, seeding, loaders and prediction on a folder."""
+"""What all image classification data have in common: pipeline and seeding of augmentation."""
 
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Sequence
-from pathlib import Path
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
-import lightning as L
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset, default_collate
+from torch.utils.data import Dataset, default_collate
 from torchvision.transforms import v2
 
-from attention_zoo.errors import InputError
 from attention_zoo.seeding import run_seed, seeded
-from datamodules.images import ImageFiles, Split, list_images
-from datamodules.sampling import EvaluationSampler, SampleKey, TrainSampler
-
-_AUGMENTATION = 0xA06
-"""Sets the seeds of augmentation apart from the other seeds of an epoch and index."""
-
-_PARTS = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",), "predict": ("predict",)}
-
-Batch = dict[str, Any]
-
-
-def require_at_least(name: str, value: int, least: int) -> None:
-    """Check an argument.
-
-    Raises:
-        InputError: ``value`` is less than ``least``.
-    """
-    if value < least:
-        raise InputError(f"{name} must be at least {least}, got {value}")
+from datamodules.images import Split
+from datamodules.loading import AUGMENTATION, Batch, DataModule, require_at_least
+from datamodules.sampling import SampleKey, TrainSampler
 
 
 class ImageDataset(Dataset[Batch]):
@@ -65,7 +46,7 @@ class ImageDataset(Dataset[Batch]):
         return {"image": image, "index": index if counted else -1, **columns}
 
     def _augmented(self, image: Tensor, epoch: int, index: int, repeat: int) -> Tensor:
-        with seeded(self.seed, epoch, index, _AUGMENTATION + repeat):
+        with seeded(self.seed, epoch, index, AUGMENTATION + repeat):
             image = self.augment(image)
         return image if image.shape[-2:] == self.size else self.resize(image)
 
@@ -87,63 +68,40 @@ class Collate:
         return {**batch, "image": self.normalise(batch["image"])}
 
 
-class ImageDataModule(L.LightningDataModule, ABC):
+class ImageDataModule(DataModule):
     """Base of the image classification data.
 
-    Batches are dictionaries: ``image`` (B, 3, H, W) float32, normalised; ``index`` (B,) int64, the position in the
-    split, or -1 for a duplicate that pads a process in evaluation and must not be counted; ``label`` (B,) int64, in
-    prediction ``path`` (B strings) instead. Training shows every image once an epoch, but for an incomplete last
-    batch. The augmentation of an image depends on the run's seed, the epoch, the image and its repetition only.
+    Batches are dictionaries: ``image`` (B, 3, H, W) float32, normalised; ``index`` (B,) int64 as `DataModule` has it;
+    ``label`` (B,) int64, in prediction ``path`` (B strings) instead. A split that `load` gives has a column ``label``.
 
     Args:
-        batch_size: images a batch, in each process.
-        num_workers: processes that load data, for each process that trains; 0 loads in that process itself.
         image_size: side, or height and width, of the images in pixels; None is the data's own.
         augment: transforms of a uint8 image (3, H, W) in training, such as those of torchvision.transforms.v2; None
             is the data's own augmentation, an empty list is none. What they leave at another size is resized.
-        mean: of each channel, for images in 0..1; None is the data's own.
-        std: of each channel, for images in 0..1; None is the data's own.
-        predict_dir: folder of images for ``predict``, searched recursively; nothing else is read for it.
         repeated_augmentation: times that an image of a training epoch is seen, differently augmented; the epoch
             stays as long and so has fewer images (3 in the recipe of DeiT, RVT and AbSViT).
+        loading: the arguments of `DataModule`.
 
     Raises:
         InputError: an argument is out of range.
     """
 
     IMAGE_SIZE: ClassVar[int]
-    MEAN: ClassVar[tuple[float, float, float]]
-    STD: ClassVar[tuple[float, float, float]]
 
     def __init__(
         self,
-        batch_size: int = 64,
-        num_workers: int = 2,
         image_size: int | tuple[int, int] | None = None,
         augment: list[nn.Module] | None = None,
-        mean: tuple[float, float, float] | None = None,
-        std: tuple[float, float, float] | None = None,
-        predict_dir: str | None = None,
         repeated_augmentation: int = 1,
+        **loading: Any,
     ) -> None:
-        super().__init__()
+        super().__init__(**loading)
         size = self.IMAGE_SIZE if image_size is None else image_size
         self.image_size = (size, size) if isinstance(size, int) else size
-        self.batch_size = batch_size
-        self.num_workers = num_workers
-        self.mean = self.MEAN if mean is None else mean
-        self.std = self.STD if std is None else std
-        self.predict_dir = predict_dir
         self.repeated_augmentation = repeated_augmentation
         require_at_least("repeated_augmentation", repeated_augmentation, 1)
-        require_at_least("batch_size", batch_size, 1)
-        require_at_least("num_workers", num_workers, 0)
         require_at_least("image_size", min(self.image_size), 1)
-        if min(self.std) <= 0:
-            raise InputError(f"std must be positive, got {self.std}")
         self.augment = self.default_augment() if augment is None else augment
-        self.splits: dict[str, Split] = {}
-        self.first_epoch = 0
 
     @property
     @abstractmethod
@@ -156,14 +114,6 @@ class ImageDataModule(L.LightningDataModule, ABC):
         return len(self.class_names)
 
     @abstractmethod
-    def load(self, parts: Collection[str]) -> dict[str, Split]:
-        """Read the asked ones of ``train``, ``val`` and ``test``, each with a column ``label``.
-
-        Raises:
-            InputError: the data are not there, or not as they should be.
-        """
-
-    @abstractmethod
     def default_augment(self) -> list[nn.Module]:
         """The data's own augmentation."""
 
@@ -171,72 +121,16 @@ class ImageDataModule(L.LightningDataModule, ABC):
         """What brings an image to ``self.image_size`` in evaluation."""
         return v2.Resize(self.image_size, antialias=True)
 
-    def setup(self, stage: str) -> None:
-        """Read what a stage needs and is not there yet.
+    def dataset(self, part: str) -> ImageDataset:
+        """See `DataModule`; augmented in training."""
+        augment = self.augment if part == "train" else ()
+        return ImageDataset(self.splits[part], self.image_size, self.default_resize(), augment)
 
-        Args:
-            stage: ``fit``, ``validate``, ``test`` or ``predict``.
+    def collate(self, part: str) -> Collate:
+        """See `DataModule`."""
+        return Collate(self.mean, self.std)
 
-        Raises:
-            InputError: the data are not there, or not as they should be.
-        """
-        missing = [part for part in _PARTS[stage] if part not in self.splits]
-        if "predict" in missing:
-            if self.predict_dir is None:
-                raise InputError("predict needs predict_dir, a folder of images")
-            paths = list_images(Path(self.predict_dir))
-            self.splits["predict"] = Split(ImageFiles(paths), {"path": paths})
-        elif missing:
-            self.splits |= self.load(missing)
-
-    def state_dict(self) -> dict[str, int]:
-        """What a checkpoint keeps: the epoch that a run resumed from it starts with."""
-        return {"first_epoch": self.trainer.fit_loop.epoch_progress.current.processed}
-
-    def load_state_dict(self, state_dict: dict[str, int]) -> None:
-        """Take up what `state_dict` kept."""
-        self.first_epoch = state_dict["first_epoch"]
-
-    def train_dataloader(self) -> DataLoader[Batch]:
-        """Augmented batches in an order of their own each epoch.
-
-        All batches have ``batch_size`` images; data smaller than that make one smaller batch.
-        """
-        dataset = ImageDataset(self.splits["train"], self.image_size, self.default_resize(), self.augment)
+    def train_sampler(self, dataset: ImageDataset) -> TrainSampler:
+        """See `DataModule`; each image as often as ``repeated_augmentation`` says."""
         order = {"seed": run_seed(), "first_epoch": self.first_epoch, "repeats": self.repeated_augmentation}
-        sampler = TrainSampler(dataset, *self._processes(), **order)
-        return self._loader(dataset, sampler)
-
-    def val_dataloader(self) -> DataLoader[Batch]:
-        """Batches of the validation split."""
-        return self._evaluation_loader("val")
-
-    def test_dataloader(self) -> DataLoader[Batch]:
-        """Batches of the test split."""
-        return self._evaluation_loader("test")
-
-    def predict_dataloader(self) -> DataLoader[Batch]:
-        """Batches of the images in ``predict_dir``, sorted by path."""
-        return self._evaluation_loader("predict")
-
-    def _evaluation_loader(self, part: str) -> DataLoader[Batch]:
-        dataset = ImageDataset(self.splits[part], self.image_size, self.default_resize())
-        return self._loader(dataset, EvaluationSampler(dataset, *self._processes()))
-
-    def _loader(self, dataset: ImageDataset, sampler: TrainSampler | EvaluationSampler) -> DataLoader[Batch]:
-        return DataLoader(
-            dataset,
-            batch_size=self.batch_size,
-            sampler=sampler,
-            num_workers=self.num_workers,
-            collate_fn=Collate(self.mean, self.std),
-            drop_last=isinstance(sampler, TrainSampler) and len(sampler) >= self.batch_size,
-            persistent_workers=self.num_workers > 0,
-            pin_memory=torch.cuda.is_available(),
-            # Its own generator: an iterator over the data draws nothing from the generator of the run.
-            generator=torch.Generator().manual_seed(run_seed()),
-        )
-
-    def _processes(self) -> tuple[int | None, int | None]:
-        """Number of processes and which of them this is; unknown without a trainer."""
-        return (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (None, None)
+        return TrainSampler(dataset, *self.processes(), **order)

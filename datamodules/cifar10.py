@@ -13,8 +13,9 @@ from torchvision import datasets
 from torchvision.transforms import v2
 
 from attention_zoo.errors import InputError, unknown
-from datamodules.base import ImageDataModule, require_at_least
+from datamodules.base import ImageDataModule
 from datamodules.images import ImageFiles, Images, Split, contents, is_image, read_classes
+from datamodules.loading import require_at_least
 from datamodules.splits import stratified_split
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")

@@ -5,7 +5,7 @@ epoch and the index, whichever worker reads it. Both are ``DistributedSampler``s
 calls their ``set_epoch``, which makes a resumed run see the order of an uninterrupted one.
 """
 
-from collections.abc import Iterator, Sized
+from collections.abc import Hashable, Iterator, Sequence, Sized
 from typing import NamedTuple
 
 import torch
@@ -111,3 +111,36 @@ class EvaluationSampler(DistributedSampler[SampleKey]):
         last = len(self.dataset) - 1
         for index in range(self.rank, self.total_size, self.num_replicas):
             yield SampleKey(self.epoch, min(index, last), index <= last)
+
+
+class GroupedSampler(DistributedSampler[list[SampleKey]]):
+    """Batches of samples that are alike, such as images of one size; every sample is in exactly one batch.
+
+    For a loader with ``batch_size=None``. Process r reads the batches r, r + num_replicas, ...; for the reason that
+    `EvaluationSampler` has, a shorter one ends with a batch whose keys say ``counted=False``.
+
+    Args:
+        groups: for each sample something that is equal for samples that may share a batch.
+        batch_size: most samples a batch.
+        num_replicas: number of processes; None asks ``torch.distributed`` (1 if it is not initialised).
+        rank: this process; None asks ``torch.distributed`` (0 if it is not initialised).
+    """
+
+    def __init__(
+        self, groups: Sequence[Hashable], batch_size: int, num_replicas: int | None = None, rank: int | None = None
+    ) -> None:
+        members: dict[Hashable, list[int]] = {}
+        for index, group in enumerate(groups):
+            members.setdefault(group, []).append(index)
+        self.batches = [
+            indices[start : start + batch_size]
+            for indices in members.values()
+            for start in range(0, len(indices), batch_size)
+        ]
+        super().__init__(self.batches, *_processes(num_replicas, rank), shuffle=False)
+
+    def __iter__(self) -> Iterator[list[SampleKey]]:
+        """This process's batches, the padding last."""
+        last = len(self.batches) - 1
+        for place in range(self.rank, self.total_size, self.num_replicas):
+            yield [SampleKey(self.epoch, index, place <= last) for index in self.batches[min(place, last)]]

@@ -3,7 +3,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from attention_zoo.errors import InputError
-from datamodules.sampling import EvaluationSampler, SampleKey, TrainSampler
+from datamodules.sampling import EvaluationSampler, GroupedSampler, SampleKey, TrainSampler
 
 sizes = st.tuples(st.integers(1, 60), st.integers(1, 7)).map(lambda size: (max(size), min(size)))
 
@@ -86,3 +86,16 @@ def test_repeated_augmentation_keeps_the_length_and_repeats_samples(world):
     plain = of_all_ranks(TrainSampler, 30, 1, 4, seed=5)[0]
     assert [key.index for key in keys] == [key.index for key in plain[:10] for _ in range(3)]
     assert [key.repeat for key in keys] == [0, 1, 2] * 10
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(st.integers(0, 3), min_size=1, max_size=40), st.integers(1, 5), st.integers(1, 4))
+def test_groups_count_each_sample_once_in_batches_of_its_own_kind(groups, batch_size, world):
+    ranks = [list(GroupedSampler(groups, batch_size, world, rank)) for rank in range(world)]
+    assert len({len(batches) for batches in ranks}) == 1
+    batches = [batch for batches in ranks for batch in batches]
+    assert all(1 <= len(batch) <= batch_size for batch in batches)
+    assert all(len({groups[key.index] for key in batch}) == 1 for batch in batches)
+    assert sorted(key.index for batch in batches for key in batch if key.counted) == list(range(len(groups)))
+    full = [batch for batch in batches if len(batch) == batch_size]
+    assert len(full) >= sum(groups.count(group) // batch_size for group in set(groups))

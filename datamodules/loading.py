@@ -1,0 +1,169 @@
+"""What all data have in common: how they are set up, seeded, loaded and shared among processes."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection
+from pathlib import Path
+from typing import Any, ClassVar
+
+import lightning as L
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from attention_zoo.errors import InputError
+from attention_zoo.seeding import run_seed
+from datamodules.images import ImageFiles, Split, list_images
+from datamodules.sampling import EvaluationSampler, GroupedSampler, TrainSampler
+
+AUGMENTATION = 0xA06
+"""Sets the seeds of augmentation apart from the other seeds of an epoch and index."""
+
+_PARTS = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",), "predict": ("predict",)}
+
+Batch = dict[str, Any]
+
+
+def require_at_least(name: str, value: int, least: int) -> None:
+    """Check an argument.
+
+    Raises:
+        InputError: ``value`` is less than ``least``.
+    """
+    if value < least:
+        raise InputError(f"{name} must be at least {least}, got {value}")
+
+
+class DataModule(L.LightningDataModule, ABC):
+    """Base of the data of all tasks.
+
+    Training shows every image once an epoch, but for an incomplete last batch. What is random about a sample depends on
+    the run's seed, the epoch and the sample only. Every batch has ``index`` (B,) int64, the position in the split, or
+    -1 for a duplicate that pads a process in evaluation and must not be counted.
+
+    Args:
+        batch_size: images a batch, in each process.
+        num_workers: processes that load data, for each process that trains; 0 loads in that process itself.
+        mean: of each channel, for images in 0..1; None is the data's own.
+        std: of each channel, for images in 0..1; None is the data's own.
+        predict_dir: folder of images for ``predict``, searched recursively; nothing else is read for it.
+
+    Raises:
+        InputError: an argument is out of range.
+    """
+
+    MEAN: ClassVar[tuple[float, float, float]]
+    STD: ClassVar[tuple[float, float, float]]
+
+    def __init__(
+        self,
+        batch_size: int = 64,
+        num_workers: int = 2,
+        mean: tuple[float, float, float] | None = None,
+        std: tuple[float, float, float] | None = None,
+        predict_dir: str | None = None,
+    ) -> None:
+        super().__init__()
+        self.batch_size = batch_size
+        self.num_workers = num_workers
+        self.mean = self.MEAN if mean is None else mean
+        self.std = self.STD if std is None else std
+        self.predict_dir = predict_dir
+        require_at_least("batch_size", batch_size, 1)
+        require_at_least("num_workers", num_workers, 0)
+        if min(self.std) <= 0:
+            raise InputError(f"std must be positive, got {self.std}")
+        self.splits: dict[str, Split] = {}
+        self.first_epoch = 0
+
+    @abstractmethod
+    def load(self, parts: Collection[str]) -> dict[str, Split]:
+        """Read the asked ones of ``train``, ``val`` and ``test``.
+
+        Raises:
+            InputError: the data are not there, or not as they should be.
+        """
+
+    @abstractmethod
+    def dataset(self, part: str) -> Dataset[Any]:
+        """The samples of a part that was set up, addressed as its sampler does."""
+
+    @abstractmethod
+    def collate(self, part: str) -> Callable[[list[Batch]], Batch]:
+        """What makes samples of a part a batch."""
+
+    def train_sampler(self, dataset: Dataset[Any]) -> TrainSampler:
+        """The order of training."""
+        return TrainSampler(dataset, *self.processes(), seed=run_seed(), first_epoch=self.first_epoch)
+
+    def evaluation_sampler(self, dataset: Dataset[Any]) -> EvaluationSampler | GroupedSampler:
+        """The order of evaluation and prediction."""
+        return EvaluationSampler(dataset, *self.processes())
+
+    def setup(self, stage: str) -> None:
+        """Read what a stage needs and is not there yet.
+
+        Args:
+            stage: ``fit``, ``validate``, ``test`` or ``predict``.
+
+        Raises:
+            InputError: the data are not there, or not as they should be.
+        """
+        missing = [part for part in _PARTS[stage] if part not in self.splits]
+        if "predict" in missing:
+            if self.predict_dir is None:
+                raise InputError("predict needs predict_dir, a folder of images")
+            paths = list_images(Path(self.predict_dir))
+            self.splits["predict"] = Split(ImageFiles(paths), {"path": paths})
+        elif missing:
+            self.splits |= self.load(missing)
+
+    def state_dict(self) -> dict[str, int]:
+        """What a checkpoint keeps: the epoch that a run resumed from it starts with."""
+        return {"first_epoch": self.trainer.fit_loop.epoch_progress.current.processed}
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        """Take up what `state_dict` kept."""
+        self.first_epoch = state_dict["first_epoch"]
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        """Augmented batches in an order of their own each epoch.
+
+        All batches have ``batch_size`` images; data smaller than that make one smaller batch.
+        """
+        dataset = self.dataset("train")
+        return self._loader("train", dataset, self.train_sampler(dataset))
+
+    def val_dataloader(self) -> DataLoader[Batch]:
+        """Batches of the validation split."""
+        return self._evaluation_loader("val")
+
+    def test_dataloader(self) -> DataLoader[Batch]:
+        """Batches of the test split."""
+        return self._evaluation_loader("test")
+
+    def predict_dataloader(self) -> DataLoader[Batch]:
+        """Batches of the images in ``predict_dir``."""
+        return self._evaluation_loader("predict")
+
+    def processes(self) -> tuple[int | None, int | None]:
+        """Number of processes and which of them this is; unknown without a trainer."""
+        return (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (None, None)
+
+    def _evaluation_loader(self, part: str) -> DataLoader[Batch]:
+        dataset = self.dataset(part)
+        return self._loader(part, dataset, self.evaluation_sampler(dataset))
+
+    def _loader(
+        self, part: str, dataset: Dataset[Any], sampler: TrainSampler | EvaluationSampler | GroupedSampler
+    ) -> DataLoader[Batch]:
+        return DataLoader(
+            dataset,
+            batch_size=None if isinstance(sampler, GroupedSampler) else self.batch_size,
+            sampler=sampler,
+            num_workers=self.num_workers,
+            collate_fn=self.collate(part),
+            drop_last=isinstance(sampler, TrainSampler) and len(sampler) >= self.batch_size,
+            persistent_workers=self.num_workers > 0,
+            pin_memory=torch.cuda.is_available(),
+            # Its own generator: an iterator over the data draws nothing from the generator of the run.
+            generator=torch.Generator().manual_seed(run_seed()),
+        )
