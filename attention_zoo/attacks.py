@@ -1,0 +1,288 @@
+"""Adversarial attacks on a classifier of pixels, with the settings of the robustness tables as defaults.
+
+    x <- P(x + step sign(∇ loss(f(x), y))),  P onto the ball of radius eps about the image and onto [0, 1]
+
+I. Goodfellow et al., Explaining and Harnessing Adversarial Examples, ICLR 2015 (FGSM); A. Madry et al., Towards Deep
+Learning Models Resistant to Adversarial Attacks, ICLR 2018 (PGD); F. Croce, M. Hein, Reliable Evaluation of Adversarial
+Robustness with an Ensemble of Diverse Parameter-free Attacks, ICML 2020 (AutoAttack).
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Literal, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from attention_zoo.errors import InputError, unknown
+from attention_zoo.seeding import derive_seed
+
+START_SALT = 0xA77
+"""Sets the seeds of random starts apart from other seeds of a sample."""
+
+FEWEST_CLASSES = 4
+"""That AutoAttack's targeted loss is defined for."""
+
+Norm = Literal["Linf", "L2"]
+Loss = Literal["cross_entropy", "margin"]
+Version = Literal["standard", "plus", "rand"]
+Classifier = Callable[[Tensor], Tensor]
+
+
+class OnPixels(nn.Module):
+    """A classifier of pixels in 0..1, from one of normalised images.
+
+    Args:
+        model: images (B, C, H, W), normalised -> logits.
+        mean: of each channel, for images in 0..1.
+        std: of each channel, for images in 0..1.
+    """
+
+    def __init__(self, model: nn.Module, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__()
+        self.model = model
+        self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(-1, 1, 1), persistent=False)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Logits of pixels (B, C, H, W)."""
+        return self.model((pixels - self.mean) / self.std)
+
+
+class Attack(ABC):
+    """Changes images within a small ball so that a classifier errs.
+
+    Attributes:
+        settings: everything that the outcome depends on, as plain values.
+    """
+
+    def __call__(self, model: Classifier, pixels: Tensor, label: Tensor, index: Tensor | None = None) -> Tensor:
+        """Attacked images.
+
+        Gradients are those of the whole model, in evaluation mode and float32 whatever autocast surrounds the call,
+        and flow inside ``torch.inference_mode`` too. Each image is attacked by itself.
+
+        Args:
+            model: pixels (B, C, H, W) in 0..1 -> logits (B, classes), see `OnPixels`.
+            pixels: (B, C, H, W) in 0..1.
+            label: (B,) int64, the right outputs.
+            index: (B,) int64, which samples they are: random starts follow from it, not from the batch; default
+                0, 1, ...
+
+        Returns:
+            pixels (B, C, H, W), float32, in the ball and in 0..1.
+        """
+        index = range(len(pixels)) if index is None else index.tolist()
+        with _differentiating(model, pixels.device.type):
+            pixels, label = pixels.float().clone(), label.clone()  # of inference mode, autograd could not keep them
+            return self.perturb(model, pixels, label, index).detach() if len(pixels) else pixels
+
+    @abstractmethod
+    def perturb(self, model: Classifier, pixels: Tensor, label: Tensor, index: Sequence[int]) -> Tensor:
+        """As the call, with everything set up."""
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """See the class."""
+        return {"attack": type(self).__name__, **vars(self)}
+
+
+class PGD(Attack):
+    """Projected gradient descent; the defaults are those of the VARS, AbSViT and RVT tables.
+
+    Args:
+        eps: radius of the ball, of pixels in 0..1; a number or a quotient such as ``4/255``.
+        step: length of a step, likewise.
+        steps: how many.
+        random_start: start anywhere in the ball, else at the image.
+        restarts: attacks from different random starts, of which the worst for the model counts.
+        loss: what is increased: ``cross_entropy``, or ``margin``, the largest other logit minus the right one.
+        norm: of the ball: ``Linf``, or ``L2`` over an image.
+        seed: of the random starts; each follows from the seed and the sample.
+
+    Raises:
+        InputError: an argument is out of range.
+    """
+
+    def __init__(
+        self,
+        eps: float | str = 1 / 255,
+        step: float | str = 0.5 / 255,
+        steps: int = 5,
+        *,
+        random_start: bool = True,
+        restarts: int = 1,
+        loss: Loss = "cross_entropy",
+        norm: Norm = "Linf",
+        seed: int = 0,
+    ) -> None:
+        self.eps, self.step = quotient("eps", eps), quotient("step", step)
+        self.steps, self.restarts = steps, restarts
+        self.random_start, self.loss, self.norm, self.seed = random_start, loss, norm, seed
+        for name, value in (("steps", steps), ("restarts", restarts)):
+            if value < 1:
+                raise InputError(f"{name}={value} must be at least 1")
+        _check("loss", loss, Loss)
+        _check("norm", norm, Norm)
+        if restarts > 1 and not random_start:
+            raise InputError(f"restarts={restarts} need random_start: without it all are the same")
+
+    def perturb(self, model: Classifier, pixels: Tensor, label: Tensor, index: Sequence[int]) -> Tensor:
+        """See `Attack`."""
+        worst = self._attempt(model, pixels, label, index, 0)
+        for restart in range(1, self.restarts):
+            attempt = self._attempt(model, pixels, label, index, restart)
+            with torch.no_grad():
+                harm = [_harm(model(images), label, self.loss) for images in (worst, attempt)]
+            worst = torch.where((harm[1] > harm[0]).view(-1, 1, 1, 1), attempt, worst)
+        return worst
+
+    def _attempt(self, model: Classifier, pixels: Tensor, label: Tensor, index: Sequence[int], restart: int) -> Tensor:
+        attacked = pixels
+        if self.random_start:
+            seeds = [derive_seed(self.seed, START_SALT, place, restart) for place in index]
+            attacked = self._project(pixels + self._starts(pixels, seeds), pixels)
+        for _ in range(self.steps):
+            attacked = attacked.detach().requires_grad_()
+            loss = _losses(model(attacked).float(), label, self.loss).sum()
+            (gradient,) = torch.autograd.grad(loss, attacked)
+            direction = gradient.sign() if self.norm == "Linf" else F.normalize(gradient.flatten(1)).view_as(gradient)
+            attacked = self._project(attacked.detach() + self.step * direction, pixels)
+        return attacked
+
+    def _starts(self, pixels: Tensor, seeds: list[int]) -> Tensor:
+        """Points of the ball, uniformly, each from its own seed; drawn on the CPU: the same for every device."""
+        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        shape = pixels.shape[1:]
+        if self.norm == "Linf":
+            noise = torch.stack([2 * torch.rand(shape, generator=generator) - 1 for generator in generators])
+            return self.eps * noise.to(pixels.device)
+        dim = shape.numel()
+        directions = torch.stack([torch.randn(dim, generator=generator) for generator in generators])
+        radii = torch.stack([torch.rand(1, generator=generator) for generator in generators]) ** (1 / dim)
+        return (self.eps * radii * F.normalize(directions)).view_as(pixels).to(pixels.device)
+
+    def _project(self, attacked: Tensor, pixels: Tensor) -> Tensor:
+        """The nearest point of the ball, cut to 0..1, which only brings it nearer to the image."""
+        change = attacked - pixels
+        if self.norm == "Linf":
+            change = change.clamp(-self.eps, self.eps)
+        else:
+            change = change.flatten(1).renorm(2, 0, self.eps).view_as(change)
+        return (pixels + change).clamp(0, 1)
+
+
+class FGSM(PGD):
+    """The fast gradient sign method: one step of PGD from the image to the ball's edge.
+
+    Args:
+        eps: radius of the ball, of pixels in 0..1; a number or a quotient such as ``4/255``.
+        loss: what is increased, see `PGD`.
+    """
+
+    def __init__(self, eps: float | str = 1 / 255, *, loss: Loss = "cross_entropy") -> None:
+        super().__init__(eps, eps, steps=1, random_start=False, loss=loss)
+
+
+class AutoAttack(Attack):
+    """The ensemble of attacks without parameters, by its authors' own package (extra ``robustness``).
+
+    The standard version is APGD on the cross-entropy, targeted APGD and FAB (9 classes each) and Square (5,000
+    queries). Its random draws follow from the seed and the batch: other batches or another number of processes draw
+    others.
+
+    Args:
+        eps: radius of the ball, of pixels in 0..1; RobustBench: ``4/255`` on ImageNet, ``8/255`` on CIFAR-10 (``0.5``
+            with the norm L2).
+        norm: of the ball.
+        version: ``standard``, ``plus`` (more attacks and restarts) or ``rand`` (of randomised models).
+        seed: of the random draws.
+
+    Raises:
+        InputError: an argument is out of range, or the package is not installed.
+    """
+
+    def __init__(
+        self, eps: float | str = 4 / 255, *, norm: Norm = "Linf", version: Version = "standard", seed: int = 0
+    ) -> None:
+        self.eps, self.norm, self.version, self.seed = quotient("eps", eps), norm, version, seed
+        _check("norm", norm, Norm)
+        _check("version", version, Version)
+        _autoattack()  # before the first batch, not hours into an evaluation
+
+    def perturb(self, model: Classifier, pixels: Tensor, label: Tensor, index: Sequence[int]) -> Tensor:
+        """See `Attack`."""
+        attack = _autoattack()(
+            model, norm=self.norm, eps=self.eps, version=self.version, seed=self.seed, device=pixels.device
+        )
+        with torch.no_grad():
+            classes = model(pixels[:1]).shape[1]
+        if classes < FEWEST_CLASSES:
+            raise InputError(f"AutoAttack's losses need at least {FEWEST_CLASSES} classes, the model has {classes}")
+        for part in (attack.apgd_targeted, attack.fab):
+            part.n_target_classes = min(part.n_target_classes, classes - 1)
+        with torch.random.fork_rng(list(range(torch.cuda.device_count()))):  # it seeds torch's generators
+            attacked, _ = attack.run_standard_evaluation(pixels, label, batch_size=len(pixels))
+        return attacked
+
+
+def quotient(name: str, value: float | str) -> float:
+    """A positive number, or a quotient of two as text, such as ``4/255``.
+
+    Raises:
+        InputError: it is neither; ``name`` says what was given.
+    """
+    above, _, below = str(value).partition("/")
+    try:
+        number = float(above) / float(below or 1)
+    except (ValueError, ZeroDivisionError):
+        number = 0.0
+    if not 0 < number < float("inf"):
+        raise InputError(f"{name}={value} must be a positive number or a quotient such as 4/255")
+    return number
+
+
+def _check(name: str, value: str, choices: Any) -> None:
+    if value not in get_args(choices):
+        raise unknown(name, value, get_args(choices))
+
+
+def _losses(logits: Tensor, label: Tensor, loss: Loss) -> Tensor:
+    """The loss (B,) of each image."""
+    if loss == "cross_entropy":
+        return F.cross_entropy(logits, label, reduction="none")
+    right = F.one_hot(label, logits.shape[1]).bool()
+    return logits.masked_fill(right, -torch.inf).amax(1) - logits[right]
+
+
+def _harm(logits: Tensor, label: Tensor, loss: Loss) -> Tensor:
+    """What makes one attack worse than another, (B,): an error before any loss."""
+    wrong = logits.argmax(1) != label
+    return torch.where(wrong, torch.inf, _losses(logits.float(), label, loss))
+
+
+@contextmanager
+def _differentiating(model: Classifier, device: str) -> Iterator[None]:
+    """Inside, gradients are on, in full precision, and the model is in evaluation mode."""
+    modules = list(model.modules()) if isinstance(model, nn.Module) else []
+    training = [module for module in modules if module.training]
+    try:
+        for module in training:
+            module.training = False
+        with torch.inference_mode(False), torch.enable_grad(), torch.autocast(device, enabled=False):
+            yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+def _autoattack() -> type:
+    try:
+        from pyautoattack import AutoAttack as Ensemble
+    except ImportError as error:
+        raise InputError(
+            'AutoAttack needs the package pyautoattack: pip install "attention_zoo[robustness]"'
+        ) from error
+    return Ensemble

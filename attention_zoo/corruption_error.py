@@ -1,0 +1,59 @@
+"""The mean corruption error of ImageNet-C.
+
+    CE_c = mean over severities of err(c, s) / AlexNet's mean error under c,    mCE = 100 mean over c of CE_c
+
+D. Hendrycks, T. Dietterich, Benchmarking Neural Network Robustness to Common Corruptions and Perturbations, ICLR 2019.
+"""
+
+from collections.abc import Mapping
+from statistics import fmean
+
+from attention_zoo.errors import InputError
+
+ALEXNET_ERRORS = {
+    "gaussian_noise": 0.886428,
+    "shot_noise": 0.894468,
+    "impulse_noise": 0.922640,
+    "defocus_blur": 0.819880,
+    "glass_blur": 0.826268,
+    "motion_blur": 0.785948,
+    "zoom_blur": 0.798360,
+    "snow": 0.866816,
+    "frost": 0.826572,
+    "fog": 0.819324,
+    "brightness": 0.564592,
+    "contrast": 0.853204,
+    "elastic_transform": 0.646056,
+    "pixelate": 0.717840,
+    "jpeg_compression": 0.606500,
+}
+"""AlexNet's top-1 error on ImageNet-C, mean over the five severities, in the canonical order of the 15 corruptions."""
+
+EXTRA_ALEXNET_ERRORS = {
+    "speckle_noise": 0.845388,
+    "gaussian_blur": 0.787108,
+    "spatter": 0.717512,
+    "saturate": 0.658248,
+}
+"""Likewise under the four corruptions that are for validation, which no mCE counts."""
+
+
+def mean_corruption_error(errors: Mapping[str, float], *, normalised: bool) -> float:
+    """The mean corruption error in percent.
+
+    Args:
+        errors: by corruption, the mean over the severities of the error, 0..1.
+        normalised: divide by AlexNet's errors, which are of ImageNet-C and all five severities; else the plain mean.
+
+    Raises:
+        InputError: no errors, or none of AlexNet's for one of them.
+    """
+    if not errors:
+        raise InputError("a mean corruption error needs at least one corruption")
+    if not normalised:
+        return 100 * fmean(errors.values())
+    known = ALEXNET_ERRORS | EXTRA_ALEXNET_ERRORS
+    missing = [name for name in errors if name not in known]
+    if missing:
+        raise InputError(f"AlexNet's error under {missing[0]} is not known; known: {', '.join(known)}")
+    return 100 * fmean(error / known[name] for name, error in errors.items())
