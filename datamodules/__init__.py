@@ -1,8 +1,10 @@
 """LightningDataModules: data sets and how they are read, split, augmented and shared among processes."""
 
+from datamodules.attention_targets import MIT1003, VOCForeground
 from datamodules.base import ImageDataModule
 from datamodules.cifar10 import CIFAR10
 from datamodules.digits import Digits
 from datamodules.image_folder import ImageFolder
+from datamodules.pacs import PACS
 
-__all__ = ["CIFAR10", "Digits", "ImageDataModule", "ImageFolder"]
+__all__ = ["CIFAR10", "MIT1003", "PACS", "Digits", "ImageDataModule", "ImageFolder", "VOCForeground"]

@@ -57,15 +57,18 @@ class Collate:
     Args:
         mean: of each channel, for images in 0..1.
         std: of each channel, for images in 0..1.
+        ragged: columns whose values have sizes of their own and stay a list.
     """
 
-    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
+    def __init__(self, mean: Sequence[float], std: Sequence[float], ragged: Sequence[str] = ()) -> None:
         self.normalise = v2.Compose([v2.ToDtype(torch.float32, scale=True), v2.Normalize(mean, std)])
+        self.ragged = ragged
 
     def __call__(self, samples: list[Batch]) -> Batch:
         """The batch: ``image`` (B, 3, H, W), numbers as int64 (B,), paths as a list."""
+        lists = {name: [sample.pop(name) for sample in samples] for name in self.ragged}
         batch = default_collate(samples)
-        return {**batch, "image": self.normalise(batch["image"])}
+        return {**batch, "image": self.normalise(batch["image"]), **lists}
 
 
 class ImageDataModule(DataModule):

@@ -82,13 +82,11 @@ class ImageFolder(ImageDataModule):
 
     def default_augment(self) -> list[nn.Module]:
         """Crops of random size and shape, and reflection."""
-        return [v2.RandomResizedCrop(self.image_size, antialias=True), v2.RandomHorizontalFlip()]
+        return random_crop(self.image_size)
 
     def default_resize(self) -> nn.Module:
         """The centre of the image: its shorter side becomes 256/224 of the size, then the margin is cut off."""
-        side = round(256 / 224 * max(self.image_size))
-        shorter = v2.Resize(side, interpolation=v2.InterpolationMode.BICUBIC, antialias=True)
-        return nn.Sequential(shorter, v2.CenterCrop(self.image_size))
+        return centre_crop(self.image_size)
 
     def load(self, parts: Collection[str]) -> dict[str, Split]:
         """See ImageDataModule."""
@@ -116,6 +114,18 @@ class ImageFolder(ImageDataModule):
             raise InputError(f"{folder} has {len(paths)} images, too few to split off {part} by its fraction")
         chosen = dict(zip(sizes, stratified_split(labels, *sizes.values()), strict=True))[part]
         return _split([paths[i] for i in chosen], [labels[i] for i in chosen])
+
+
+def random_crop(size: tuple[int, int]) -> list[nn.Module]:
+    """The usual augmentation of photographs: a crop of random size and shape, and reflection."""
+    return [v2.RandomResizedCrop(size, antialias=True), v2.RandomHorizontalFlip()]
+
+
+def centre_crop(size: tuple[int, int], interpolation: v2.InterpolationMode = v2.InterpolationMode.BICUBIC) -> nn.Module:
+    """The usual evaluation of photographs: the shorter side becomes 256/224 of the size, then the margin is cut off."""
+    side = round(256 / 224 * max(size))
+    shorter = v2.Resize(side, interpolation=interpolation, antialias=True)
+    return nn.Sequential(shorter, v2.CenterCrop(size))
 
 
 def _split(paths: list[str], labels: list[int]) -> Split:

@@ -2,7 +2,7 @@
 
 import io
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -45,9 +45,35 @@ def decode(name: str, content: bytes | None = None) -> Tensor:
     Raises:
         UnreadableImageError: the file is missing, truncated or no image.
     """
+    return _read(name, lambda image: functional.pil_to_tensor(image.convert("RGB")), content)
+
+
+def decode_labels(name: str) -> Tensor:
+    """One mask of class indices, as stored: a palette only says how they are shown.
+
+    Args:
+        name: path of the file.
+
+    Returns:
+        uint8 tensor (H, W).
+
+    Raises:
+        UnreadableImageError: the file is missing, truncated, no image, or of colours.
+    """
+    return _read(name, _labels)
+
+
+def _labels(image: Image.Image) -> Tensor:
+    if image.mode not in ("P", "L"):
+        raise InputError(f"a mask of indices has one channel of 8 bits (L or P), not {image.mode}")
+    return functional.pil_to_tensor(image)[0]
+
+
+def _read(name: str, convert: Callable[[Image.Image], Tensor], content: bytes | None = None) -> Tensor:
+    """What ``convert`` makes of an image file."""
     try:
         with Image.open(name if content is None else io.BytesIO(content)) as image:
-            return functional.pil_to_tensor(image.convert("RGB"))
+            return convert(image)
     except UnidentifiedImageError:
         reason = "not an image of a known format"
     except Exception as error:  # on broken bytes the decoders raise nearly anything

@@ -1,6 +1,7 @@
 """LightningModules: loss, metrics, optimisation and logging. They know no mixer by name."""
 
+from tasks.attention import AttentionSaliency, AttentionSegmentation
 from tasks.base import Task
 from tasks.classification import Classification
 
-__all__ = ["Classification", "Task"]
+__all__ = ["AttentionSaliency", "AttentionSegmentation", "Classification", "Task"]

@@ -1,7 +1,8 @@
 """Metrics that torchmetrics has not: exact over processes, and of a size that does not grow with the images."""
 
+from tasks.metrics.attention import NSS, ForegroundErrors
 from tasks.metrics.calibration import CalibrationError
 from tasks.metrics.corruption import MeanCorruptionError
 from tasks.metrics.subset import SubsetAccuracy
 
-__all__ = ["CalibrationError", "MeanCorruptionError", "SubsetAccuracy"]
+__all__ = ["NSS", "CalibrationError", "ForegroundErrors", "MeanCorruptionError", "SubsetAccuracy"]

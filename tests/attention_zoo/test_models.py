@@ -15,7 +15,6 @@ import attention_zoo as az
 from attention_zoo.mixers.vars_released import ChannelBatchNorm
 from attention_zoo.models import build_model
 from attention_zoo.models.botnet import MapMixer
-from attention_zoo.models import build_model
 from attention_zoo.models.checkpoints import load_checkpoint
 from attention_zoo.models.conv_embed import ConvPatchEmbed
 from attention_zoo.models.rvt import ConvStem

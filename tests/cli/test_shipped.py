@@ -11,12 +11,13 @@ import attention_zoo as az
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 TASKS = sorted((ROOT / "configs" / "classification").glob("*.yaml"))
+TRAINING = [path for path in TASKS if "max_epochs" in path.read_text()]
 OVERLAYS = sorted(path for path in (ROOT / "configs").rglob("*.yaml") if path not in TASKS)
 BRIEF = """
 --trainer.max_epochs 1 --trainer.limit_train_batches 2 --trainer.limit_val_batches 1 --trainer.enable_progress_bar false
 --trainer.enable_model_summary false --trainer.log_every_n_steps 1 --trainer.accelerator cpu --trainer.devices 1
 """
-PARTS = {"CIFAR10": "--data Digits --data.image_size 32", "ImageFolder": "--data Digits --data.image_size 32"}
+PARTS = dict.fromkeys(("CIFAR10", "ImageFolder", "PACS"), "--data Digits --data.image_size 32")
 """Stand-ins for data that are not here."""
 
 
@@ -24,7 +25,7 @@ def path_id(path):
     return str(path.relative_to(ROOT / "configs"))
 
 
-@pytest.mark.parametrize("path", TASKS, ids=path_id)
+@pytest.mark.parametrize("path", TRAINING, ids=path_id)
 def test_every_task_trains(zoo, tmp_path, path):
     content = yaml.safe_load(path.read_text())
     replaced = PARTS.get(content["data"]["class_path"], "")
@@ -38,7 +39,7 @@ def test_every_task_trains(zoo, tmp_path, path):
 
 @pytest.mark.parametrize("path", TASKS, ids=path_id)
 def test_every_task_parses_as_it_is(zoo, path):
-    ended = zoo("fit", "--config", path, "--print_config")
+    ended = zoo("fit" if path in TRAINING else "test", "--config", path, "--print_config")
     assert ended.code == 0, ended.err
     wanted = yaml.safe_load(path.read_text())["data"]["class_path"]
     assert yaml.safe_load(ended.out)["data"]["class_path"].endswith(wanted)

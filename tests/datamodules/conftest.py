@@ -2,9 +2,11 @@ import tarfile
 
 import pytest
 
-from datamodules import CIFAR10, Digits, ImageFolder
+from datamodules import CIFAR10, PACS, Digits, ImageFolder
 from datamodules.cifar10 import CLASSES
-from tests.datamodules.files import COLOURS, write_images
+from datamodules.pacs import CLASSES as PACS_CLASSES
+from datamodules.pacs import DOMAINS
+from tests.datamodules.files import COLOURS, TRAINED_ON, write_images
 
 
 @pytest.fixture
@@ -32,6 +34,14 @@ def parts_folder(tmp_path):
 
 
 @pytest.fixture
+def pacs_folder(tmp_path):
+    """Five images of each class in each domain of PACS."""
+    for domain in DOMAINS:
+        write_images(tmp_path / "PACS" / domain, PACS_CLASSES, 5, (12, 10))
+    return tmp_path / "PACS"
+
+
+@pytest.fixture
 def archive(cifar_folder, tmp_path):
     """Packs ``cifar_folder`` in an order that is not the sorted one, below ``prefix``."""
 
@@ -45,11 +55,12 @@ def archive(cifar_folder, tmp_path):
     return pack
 
 
-@pytest.fixture(params=["CIFAR10", "Digits", "ImageFolder"])
-def make(request, cifar_folder, flat_folder):
-    """Builds each of the datamodules on tiny data."""
+@pytest.fixture(params=TRAINED_ON)
+def make(request, cifar_folder, flat_folder, pacs_folder):
+    """Builds each of the datamodules to train on, with tiny data."""
     return {
         "CIFAR10": lambda **kwargs: CIFAR10(str(cifar_folder), val_size=20, **kwargs),
         "Digits": lambda **kwargs: Digits(**kwargs),
         "ImageFolder": lambda **kwargs: ImageFolder(str(flat_folder), **{"image_size": 16} | kwargs),
+        "PACS": lambda **kwargs: PACS(str(pacs_folder), "sketch", **{"image_size": 16} | kwargs),
     }[request.param]

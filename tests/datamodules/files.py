@@ -4,6 +4,8 @@ import numpy as np
 from PIL import Image
 
 COLOURS = ("blue", "green", "red")
+TRAINED_ON = ["CIFAR10", "Digits", "ImageFolder", "PACS"]
+"""Data modules that the fixture ``make`` builds."""
 
 
 def write_images(folder, classes, count, size):
@@ -20,3 +22,35 @@ def truncate(path):
     """Cut a file in half: the header stays, so that opening it works and decoding does not."""
     content = path.read_bytes()
     path.write_bytes(content[: len(content) // 2])
+
+
+def write_voc(folder):
+    """Two images of VOC's layout whose objects are where they are bright; a rim of 255 around."""
+    root = folder / "VOC2012"
+    for part in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"):
+        (root / part).mkdir(parents=True)
+    for number, name in enumerate(("a", "b")):
+        labels = np.zeros((40 + 10 * number, 60), np.uint8)
+        labels[10:30, 15:45] = 255
+        labels[12:28, 17:43] = 7 + number
+        image = np.where((labels > 0)[..., None], 250, 5).repeat(3, -1).astype(np.uint8)
+        Image.fromarray(image).save(root / "JPEGImages" / f"{name}.jpg", quality=95)
+        mask = Image.fromarray(labels, "P")
+        mask.putpalette(list(range(256)) * 3)
+        mask.save(root / "SegmentationClass" / f"{name}.png")
+    (root / "ImageSets/Segmentation/val.txt").write_text("a\nb\n")
+    return root
+
+
+def write_mit(folder):
+    """Two stimuli of MIT1003's layout, of different sizes, each with one fixated pixel."""
+    root = folder / "MIT1003"
+    for part in ("ALLSTIMULI", "ALLFIXATIONMAPS"):
+        (root / part).mkdir(parents=True)
+    for name, size in (("i1", (30, 50)), ("i2", (44, 20))):
+        Image.fromarray(np.full((*size, 3), 90, np.uint8)).save(root / "ALLSTIMULI" / f"{name}.jpeg")
+        seen = np.zeros(size, np.uint8)
+        seen[5, 7] = 255
+        Image.fromarray(seen).save(root / "ALLFIXATIONMAPS" / f"{name}_fixPts.jpg", quality=100)
+        Image.fromarray(seen).save(root / "ALLFIXATIONMAPS" / f"{name}_fixMap.jpg")
+    return root

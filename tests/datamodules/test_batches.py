@@ -7,6 +7,7 @@ from torch.utils.data import DistributedSampler
 
 import datamodules
 from attention_zoo.errors import InputError
+from tests.datamodules.files import TRAINED_ON
 
 LOADERS = {"train": "fit", "val": "fit", "test": "test"}
 
@@ -17,8 +18,8 @@ def loader(data, part):
 
 
 def test_every_datamodule_is_tested():
-    names = {name for name in datamodules.__all__ if name != "ImageDataModule"}
-    assert names == {"CIFAR10", "Digits", "ImageFolder"}
+    elsewhere = {"ImageDataModule", "MIT1003", "VOCForeground"}  # a base, and what is there for test only
+    assert set(datamodules.__all__) - elsewhere == set(TRAINED_ON)
 
 
 @pytest.mark.parametrize("part", LOADERS)
@@ -65,7 +66,7 @@ def test_pixels_of_data_at_its_own_size_are_those_of_the_file(make):
     if image.shape[-2:] == data.image_size:
         torch.testing.assert_close(batch["image"][0], image / 255)
     else:
-        assert type(data) is datamodules.ImageFolder
+        assert type(data) in (datamodules.ImageFolder, datamodules.PACS)
 
 
 def test_training_drops_the_incomplete_batch_unless_it_is_the_only_one(make):

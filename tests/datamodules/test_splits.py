@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from datamodules import CIFAR10, Digits, ImageFolder
+from datamodules import CIFAR10, PACS, Digits, ImageFolder
 from datamodules.splits import stratified_split
 
 
@@ -60,7 +60,7 @@ def test_parts_never_overlap_and_cover_the_data(make, monkeypatch):
     assert splits["1"] == splits["2"]
     images = [image for part in splits["1"].values() for image in part]
     # scikit-learn's digits hold no two equal images, the noise of the others does not either.
-    assert len(set(images)) == len(images) == {CIFAR10: 110, Digits: 1797, ImageFolder: 30}[type(data)]
+    assert len(set(images)) == len(images) == {CIFAR10: 110, Digits: 1797, ImageFolder: 30, PACS: 140}[type(data)]
     for part in data.splits.values():
         assert set(part.columns["label"]) == set(range(data.num_classes))
 

@@ -1,0 +1,78 @@
+"""Attention against what it should find: objects (IoU, FP, FN), and where people look (NSS)."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torchmetrics import Metric
+
+
+class ForegroundErrors(Metric):
+    """Mean over images of foreground IoU, false positives and false negatives, all in percent.
+
+    The report EECS-2024-49 (Table 1.4) does not define FP and FN. Its rows agree with each other if they are shares of
+    all pixels, as here.
+    """
+
+    full_state_update = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        for name in ("iou", "false_positives", "false_negatives", "images"):
+            self.add_state(name, torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+
+    def update(self, foreground: Tensor, mask: Tensor) -> None:
+        """Count images.
+
+        Args:
+            foreground: (B, H, W) bool, predicted.
+            mask: (B, H, W), 1 where an object is, 0 where none is; other values count nowhere.
+        """
+        counts, objects = mask <= 1, mask == 1
+        found = foreground & counts
+        total = counts.sum((1, 2)).double()
+        union = (found | objects).sum((1, 2)).double()
+        # without an object nothing is to be found, and finding nothing is right
+        self.iou += torch.where(union > 0, (found & objects).sum((1, 2)) / union, 1.0).sum()
+        self.false_positives += ((found & ~objects).sum((1, 2)) / total).sum()
+        self.false_negatives += ((objects & ~found).sum((1, 2)) / total).sum()
+        self.images += len(mask)
+
+    def compute(self) -> dict[str, Tensor]:
+        """Means over all images: ``iou``, ``false_positives``, ``false_negatives``."""
+        names = ("iou", "false_positives", "false_negatives")
+        return {name: 100 * getattr(self, name) / self.images for name in names}
+
+
+class NSS(Metric):
+    """Normalised scanpath saliency, the mean over images; chance is 0.
+
+    A map is brought to mean 0 and standard deviation 1 (that of a sample, N - 1) and averaged over the fixated pixels.
+    R. J. Peters et al., Components of bottom-up gaze allocation in natural images, Vision Research 2005.
+    """
+
+    full_state_update = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        for name in ("total", "images"):
+            self.add_state(name, torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+
+    def update(self, saliency: Tensor, fixations: Sequence[Tensor]) -> None:
+        """Count images.
+
+        Args:
+            saliency: (B, h, w), resized to each image (bicubic).
+            fixations: B tensors (H, W) bool, each with a fixated pixel.
+        """
+        for single, seen in zip(saliency, fixations, strict=True):
+            large = F.interpolate(single[None, None].double(), seen.shape, mode="bicubic", antialias=True)[0, 0]
+            spread = large.std()
+            # a map that is the same everywhere says nothing
+            self.total += (large[seen].mean() - large.mean()) / torch.where(spread > 0, spread, torch.inf)
+            self.images += 1
+
+    def compute(self) -> Tensor:
+        """The mean over all images."""
+        return self.total / self.images

@@ -1,0 +1,68 @@
+import pytest
+import torch
+from PIL import Image
+
+from attention_zoo.errors import InputError
+from datamodules import MIT1003, VOCForeground
+from tests.datamodules.files import write_mit, write_voc
+
+
+@pytest.fixture
+def voc(tmp_path):
+    return write_voc(tmp_path)
+
+
+@pytest.mark.parametrize("preparation", ["centre_crop", "resize"])
+def test_masks_lie_on_their_objects(voc, preparation):
+    data = VOCForeground(str(voc), preparation=preparation, image_size=32, num_workers=0, mean=[0] * 3, std=[1] * 3)
+    data.setup("test")
+    (batch,) = data.test_dataloader()
+    image, mask = batch["image"], batch["mask"]
+    assert image.shape == (2, 3, 32, 32) and mask.shape == (2, 32, 32) and mask.dtype == torch.uint8
+    assert set(mask.unique().tolist()) == {0, 1, 255}
+    assert image.mean(1)[mask == 1].mean() > 0.9 and image.mean(1)[mask == 0].mean() < 0.1
+    assert batch["index"].tolist() == [0, 1]
+
+
+def test_bad_voc(voc):
+    with pytest.raises(InputError, match=r"no list .*trainval.txt: .*has: val.txt"):
+        VOCForeground(str(voc), split="trainval").setup("test")
+    with pytest.raises(InputError, match="has no train split"):
+        VOCForeground(str(voc)).load(["train"])
+    Image.new("RGB", (60, 40)).save(voc / "SegmentationClass" / "a.png")
+    data = VOCForeground(str(voc), num_workers=0)
+    data.setup("test")
+    with pytest.raises(InputError, match=r"cannot read image .*a.png: a mask of indices .*not RGB"):
+        next(iter(data.test_dataloader()))
+    (voc / "SegmentationClass" / "b.png").unlink()
+    with pytest.raises(InputError, match=r"val.txt: there is no .*b.png"):
+        VOCForeground(str(voc)).setup("test")
+
+
+@pytest.fixture
+def mit(tmp_path):
+    return write_mit(tmp_path)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_fixations_keep_the_size_of_their_stimulus(mit, workers):
+    data = MIT1003(str(mit), image_size=16, num_workers=workers)
+    data.setup("test")
+    (batch,) = data.test_dataloader()
+    assert batch["image"].shape == (2, 3, 16, 16)
+    assert [tuple(seen.shape) for seen in batch["fixations"]] == [(30, 50), (44, 20)]
+    assert [seen.nonzero().tolist() for seen in batch["fixations"]] == [[[5, 7]]] * 2
+
+
+def test_bad_fixations(mit):
+    with pytest.raises(InputError, match="no folder .*ALLSTIMULI/ALLSTIMULI: expected"):
+        MIT1003(str(mit / "ALLSTIMULI")).setup("test")
+    path = mit / "ALLFIXATIONMAPS" / "i2_fixPts.jpg"
+    Image.new("L", (20, 44)).save(path)
+    data = MIT1003(str(mit), num_workers=0)
+    data.setup("test")
+    with pytest.raises(InputError, match="i2_fixPts.jpg: no fixated pixel"):
+        next(iter(data.test_dataloader()))
+    path.unlink()
+    with pytest.raises(InputError, match=r"no fixations of .*i2.jpeg: expected .*i2_fixPts.jpg"):
+        MIT1003(str(mit)).setup("test")
