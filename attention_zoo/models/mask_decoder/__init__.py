@@ -1,0 +1,22 @@
+"""The clustering mask decoder, the model around it, and what its predictions say about an image."""
+
+from attention_zoo.models.mask_decoder.decoder import DecoderSize, MaskDecoder
+from attention_zoo.models.mask_decoder.inference import PanopticThresholds, panoptic_segments, semantic_probabilities
+from attention_zoo.models.mask_decoder.layer import CrossMixerFactory, MaskDecoderLayer
+from attention_zoo.models.mask_decoder.mask_transformer import MaskTransformer
+from attention_zoo.models.mask_decoder.outputs import MaskOutputs, MaskPrediction
+from attention_zoo.models.mask_decoder.semantic_head import SemanticHeadKind
+
+__all__ = [
+    "CrossMixerFactory",
+    "DecoderSize",
+    "MaskDecoder",
+    "MaskDecoderLayer",
+    "MaskOutputs",
+    "MaskPrediction",
+    "MaskTransformer",
+    "PanopticThresholds",
+    "SemanticHeadKind",
+    "panoptic_segments",
+    "semantic_probabilities",
+]

@@ -1,0 +1,82 @@
+"""What the predictions of a mask decoder say about an image: a class for each pixel, or segments.
+
+The mask-wise post-processing of kMaX-DeepLab (and of MaX-DeepLab).
+"""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class PanopticThresholds:
+    """When a query becomes a segment; the defaults are those of COCO.
+
+    Args:
+        pixel: a query's mask is where its probability is above this.
+        thing: least class probability of things.
+        stuff: least class probability of stuff.
+        overlap: least part of a mask that queries with a higher score left free.
+        mask_exponent: of the mean mask probability in the score; 0 orders by class probability alone.
+    """
+
+    pixel: float = 0.4
+    thing: float = 0.7
+    stuff: float = 0.5
+    overlap: float = 0.8
+    mask_exponent: float = 1.0
+
+
+def semantic_probabilities(class_logits: Tensor, mask_logits: Tensor) -> Tensor:
+    """Probability of each class at each pixel: queries' classes (without void) mixed by their masks.
+
+    Args:
+        class_logits: (B, L, C + 1).
+        mask_logits: (B, L, h, w).
+
+    Returns:
+        (B, C, h, w); sums to less than one where a pixel's queries are void.
+    """
+    classes = class_logits.float().softmax(-1)[..., :-1]
+    return torch.einsum("blc,blhw->bchw", classes, mask_logits.float().softmax(1))
+
+
+def panoptic_segments(
+    class_logits: Tensor, mask_logits: Tensor, things: Collection[int], thresholds: PanopticThresholds | None = None
+) -> Tensor:
+    """Segments of one image: queries in the order of their score take the pixels of their masks that are still free.
+
+    Args:
+        class_logits: (L, C + 1).
+        mask_logits: (L, H, W).
+        things: classes whose segments stay apart; those of another class become one.
+        thresholds: which queries count.
+
+    Returns:
+        (H, W, 2) int64, class and segment of each pixel; class C and segment 0 where there is none. Segments count
+        from 1.
+    """
+    limits = thresholds or PanopticThresholds()
+    scores, labels = class_logits.float().softmax(-1)[:, :-1].max(-1)
+    probabilities = mask_logits.float().softmax(0)
+    masks = probabilities > limits.pixel
+    means = (probabilities * masks).flatten(1).sum(1) / masks.flatten(1).sum(1).clamp(min=1)
+    is_thing = torch.isin(labels, labels.new_tensor(sorted(things)))
+    sure = scores > torch.where(is_thing, limits.thing, limits.stuff)
+    found = labels.new_zeros(*mask_logits.shape[1:], 2)
+    found[..., 0] = class_logits.shape[-1] - 1
+    stuff: dict[int, int] = {}
+    segments = 0
+    for query in (scores * means**limits.mask_exponent).argsort(descending=True).tolist():
+        free = masks[query] & (found[..., 1] == 0)
+        if not sure[query] or not free.sum() > limits.overlap * masks[query].sum():
+            continue
+        label = int(labels[query])
+        segment = stuff.get(label, segments + 1)
+        segments = max(segments, segment)
+        if not is_thing[query]:
+            stuff[label] = segment
+        found[free] = found.new_tensor([label, segment])
+    return found
