@@ -6,5 +6,18 @@ from datamodules.cifar10 import CIFAR10
 from datamodules.digits import Digits
 from datamodules.image_folder import ImageFolder
 from datamodules.pacs import PACS
+from datamodules.segmentation import CamVid, SegmentationDataModule, SegmentationFolder, Shapes
 
-__all__ = ["CIFAR10", "MIT1003", "PACS", "Digits", "ImageDataModule", "ImageFolder", "VOCForeground"]
+__all__ = [
+    "CIFAR10",
+    "MIT1003",
+    "PACS",
+    "CamVid",
+    "Digits",
+    "ImageDataModule",
+    "ImageFolder",
+    "SegmentationDataModule",
+    "SegmentationFolder",
+    "Shapes",
+    "VOCForeground",
+]

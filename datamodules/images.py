@@ -4,7 +4,7 @@ import io
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeVar
 
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
@@ -12,6 +12,8 @@ from torchvision.datasets.folder import IMG_EXTENSIONS
 from torchvision.transforms.v2 import functional
 
 from attention_zoo.errors import InputError, unknown
+
+T = TypeVar("T")
 
 _UNREADABLE = "cannot read image"
 
@@ -69,7 +71,7 @@ def _labels(image: Image.Image) -> Tensor:
     return functional.pil_to_tensor(image)[0]
 
 
-def _read(name: str, convert: Callable[[Image.Image], Tensor], content: bytes | None = None) -> Tensor:
+def _read(name: str, convert: Callable[[Image.Image], T], content: bytes | None = None) -> T:
     """What ``convert`` makes of an image file."""
     try:
         with Image.open(name if content is None else io.BytesIO(content)) as image:
@@ -106,6 +108,15 @@ class ImageFiles:
 
     def __getitem__(self, index: int) -> Tensor:
         return decode(self.names[index], self.contents[index] if self.contents else None)
+
+    def size(self, index: int) -> tuple[int, int]:
+        """Height and width of an image, from the beginning of its file.
+
+        Raises:
+            UnreadableImageError: as `decode`.
+        """
+        content = self.contents[index] if self.contents else None
+        return _read(self.names[index], lambda image: (image.height, image.width), content)
 
 
 class Split(NamedTuple):

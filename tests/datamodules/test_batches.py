@@ -18,8 +18,10 @@ def loader(data, part):
 
 
 def test_every_datamodule_is_tested():
+    classes = {name: getattr(datamodules, name) for name in datamodules.__all__}
+    ours = {name for name, cls in classes.items() if issubclass(cls, datamodules.ImageDataModule)}
     elsewhere = {"ImageDataModule", "MIT1003", "VOCForeground"}  # a base, and what is there for test only
-    assert set(datamodules.__all__) - elsewhere == set(TRAINED_ON)
+    assert ours - elsewhere == set(TRAINED_ON)
 
 
 @pytest.mark.parametrize("part", LOADERS)

@@ -1,0 +1,7 @@
+"""Semantic and panoptic segmentation data."""
+
+from datamodules.segmentation.base import SegmentationDataModule
+from datamodules.segmentation.folder import CamVid, SegmentationFolder
+from datamodules.segmentation.shapes import Shapes
+
+__all__ = ["CamVid", "SegmentationDataModule", "SegmentationFolder", "Shapes"]

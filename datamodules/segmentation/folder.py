@@ -1,0 +1,130 @@
+"""Images and masks of class indices in two folders: anybody's own, and CamVid."""
+
+from collections.abc import Collection
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from attention_zoo.errors import InputError
+from datamodules.images import ImageFiles, Split
+from datamodules.segmentation.base import SegmentationDataModule
+from datamodules.segmentation.masks import IndexMasks, Palette, pair_files
+from datamodules.splits import stratified_split
+
+PARTS = ("train", "val", "test")
+
+
+class SegmentationFolder(SegmentationDataModule):
+    """Images in ``images/{train,val,test}/*`` and masks of the same names in ``annotations/{train,val,test}/*``.
+
+    A mask is a PNG of class indices; a palette gives colours to them that nobody reads. Without the folders of the
+    parts, all pairs are split by the fractions. With them, a missing ``val`` is taken from ``train`` and a missing
+    ``test`` is an error: no image is evaluated that chose the model. The splits are fixed. Links are followed.
+
+    Args:
+        root: the folder.
+        class_names: the classes in the order of their indices.
+        images: name of the folder of images in ``root``.
+        masks: name of the folder of masks in ``root``.
+        ignored: labels beside 255 that count nowhere.
+        val_fraction: share of the images to validate on, where there is no ``val``.
+        test_fraction: share of the images to test on, where there are no parts.
+        image_size: as in `SegmentationDataModule`.
+        kwargs: the other arguments of `SegmentationDataModule`.
+
+    Raises:
+        InputError: an argument is out of range.
+    """
+
+    def __init__(
+        self,
+        root: str,
+        class_names: list[str],
+        images: str = "images",
+        masks: str = "annotations",
+        ignored: list[int] | None = None,
+        val_fraction: float = 0.1,
+        test_fraction: float = 0.1,
+        image_size: int | tuple[int, int] = 512,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(image_size, **kwargs)
+        if min(val_fraction, test_fraction) <= 0 or val_fraction + test_fraction >= 1:
+            raise InputError("val_fraction and test_fraction must be positive and together less than 1")
+        if not class_names or len(set(class_names)) < len(class_names):
+            raise InputError(f"class_names must be different names, at least one; got {class_names}")
+        self.root, self.images, self.masks = Path(root), Path(root) / images, Path(root) / masks
+        self.given_names = class_names
+        self.ignored = ignored or []
+        self.fractions = {"val": val_fraction, "test": test_fraction}
+
+    @property
+    def class_names(self) -> list[str]:
+        """As given."""
+        return self.given_names
+
+    @cached_property
+    def parts(self) -> list[str]:
+        """Which of ``train``, ``val`` and ``test`` the folders have."""
+        return [part for part in PARTS if (self.images / part).is_dir()]
+
+    def load(self, parts: Collection[str]) -> dict[str, Split]:
+        """See `DataModule`."""
+        return {part: self._split(*self._files(part)) for part in parts}
+
+    def _split(self, images: list[str], masks: list[str]) -> Split:
+        return Split(ImageFiles(images), {"mask": IndexMasks(masks, self.num_classes, self.ignored)})
+
+    def _files(self, part: str) -> tuple[list[str], list[str]]:
+        if part in self.parts and (part != "train" or "val" in self.parts):
+            return pair_files(self.images / part, self.masks / part)
+        if self.parts and (part == "test" or "train" not in self.parts):
+            raise InputError(f"no folder {self.images / part}: expected it beside {' and '.join(self.parts)}")
+        return self._from_fractions(part)
+
+    def _from_fractions(self, part: str) -> tuple[list[str], list[str]]:
+        """A share of the one folder that the images of several parts are in."""
+        below = "train" if self.parts else "."
+        images, masks = pair_files(self.images / below, self.masks / below)
+        wanted = ("val",) if self.parts else ("val", "test")
+        sizes = {name: round(len(images) * self.fractions[name]) for name in wanted}
+        sizes["train"] = len(images) - sum(sizes.values())
+        if not sizes[part]:
+            raise InputError(f"{self.images} has {len(images)} images, too few to split off {part} by its fraction")
+        chosen = dict(zip(sizes, stratified_split([0] * len(images), *sizes.values()), strict=True))[part]
+        return [images[i] for i in chosen], [masks[i] for i in chosen]
+
+
+class CamVid(SegmentationFolder):
+    """CamVid: 367 / 101 / 233 street scenes of 480 x 360 pixels, 11 classes.
+
+    G. Brostow et al., Semantic object classes in video, Pattern Recognition Letters 2009, in the selection and with the
+    labels of V. Badrinarayanan et al., SegNet, PAMI 2017: label 11 is unlabelled and counts nowhere.
+
+    Args:
+        root: holds ``images/{train,val,test}`` and ``annotations/{train,val,test}``.
+        image_size: as in `SegmentationDataModule`; smaller ones than (360, 480) resize the images.
+        kwargs: the other arguments of `SegmentationDataModule`.
+    """
+
+    CLASSES = {
+        "sky": (128, 128, 128),
+        "building": (128, 0, 0),
+        "pole": (192, 192, 128),
+        "road": (128, 64, 128),
+        "pavement": (60, 40, 222),
+        "tree": (128, 128, 0),
+        "sign": (192, 128, 128),
+        "fence": (64, 64, 128),
+        "car": (64, 0, 128),
+        "pedestrian": (64, 64, 0),
+        "bicyclist": (0, 128, 192),
+    }
+
+    def __init__(self, root: str, image_size: int | tuple[int, int] = (360, 480), **kwargs: Any) -> None:
+        super().__init__(root, list(self.CLASSES), ignored=[11], image_size=image_size, **kwargs)
+
+    @property
+    def palette(self) -> Palette:
+        """The colours of SegNet."""
+        return list(self.CLASSES.values())
