@@ -1,7 +1,7 @@
 """``python -m attention_zoo maps``: attention maps of several mixers or checkpoints side by side."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -67,15 +67,15 @@ def maps(
         steps: draw every step of a recurrent reading (VarsD, VarsS, VarsSD).
         atoms: draw so many atoms of the dictionary of those, the ones that the values have most energy along.
         assignments: draw which cluster each token belongs to (KMeans, Cluster).
-        corruption: also show images corrupted as in ImageNet-C: gaussian_noise, gaussian_blur, defocus_blur,
-            brightness, contrast, jpeg_compression.
+        corruption: also show images corrupted as in ImageNet-C, with its parameters for their size: gaussian_noise,
+            shot_noise, impulse_noise, defocus_blur, glass_blur, motion_blur, zoom_blur, snow, frost, fog, brightness,
+            contrast, elastic_transform, pixelate, jpeg_compression; speckle_noise, gaussian_blur, spatter, saturate.
         severity: of the corruptions, 1 to 5.
         out: file to write, .png, .pdf or .svg.
         overwrite: whether ``out`` may exist.
         device: where the models run, e.g. cuda.
     """
     from attention_zoo.analysis import side_by_side
-    from attention_zoo.analysis.corruptions import corruption as named_corruption
 
     path = Path(out)
     if path.suffix.lower() not in SUFFIXES:
@@ -83,7 +83,7 @@ def maps(
     if path.exists() and not overwrite:
         raise InputError(f"{out} exists; choose another file with --out, or give --overwrite true")
     read = _reading(query, heads, steps, atoms, assignments)
-    corruptions = {f"{name} {severity}": named_corruption(name, severity) for name in corruption or ()}
+    corruptions = _corruptions(corruption or (), severity)
     shown = _images(images)
     subjects = _subjects(ckpt_path, mixers, model, pretrained, _device(device))
     figure = side_by_side(subjects, shown, read, layers=layer, corruptions=corruptions)
@@ -106,6 +106,19 @@ def _reading(
     if assignments:
         return cluster_pictures
     return partial(step_pictures if steps else attention_pictures, query=query, heads=heads)
+
+
+def _corruptions(names: Sequence[str], severity: int) -> "dict[str, Callable[[Tensor], Tensor]]":
+    """What happens to an image, by what to call it; the same every time."""
+    from datamodules.corruptions import Corruption, require_corruption, require_severity, scale_for
+
+    def corrupted(image: "Tensor", name: str) -> "Tensor":
+        return Corruption(name, severity, scale_for(min(image.shape[-2:])))(image, seed=0)
+
+    for name in names:
+        require_corruption(name)
+    require_severity(severity)
+    return {f"{name} {severity}": partial(corrupted, name=name) for name in names}
 
 
 def _images(paths: list[str]) -> "dict[str, Tensor]":

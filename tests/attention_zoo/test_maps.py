@@ -1,7 +1,5 @@
 """Attention maps of models, what is drawn of them, and where."""
 
-import math
-
 import numpy as np
 import pytest
 import timm
@@ -24,7 +22,6 @@ from attention_zoo.analysis import (
     side_by_side,
     step_pictures,
 )
-from attention_zoo.analysis.corruptions import SEVERITIES, corruption
 from attention_zoo.analysis.figures import scaled
 
 VIT = {"embed_dim": 24, "depth": 3, "num_heads": 2, "patch_size": 4, "num_classes": 3}
@@ -301,48 +298,6 @@ class TestDrawing:
             )[:, None, None]
             probability, label = models[1].eval()(x[None])[0].softmax(-1).max(-1)
         assert tiles[14 + 3].get_xlabel() == f"{'xyz'[label]} ({100 * probability:.0f} %)"
-
-
-class TestCorruptions:
-    @pytest.mark.parametrize("name", SEVERITIES[224])
-    @pytest.mark.parametrize("side", [32, 64, 96])
-    def test_worse_with_severity(self, name, side):
-        rows, columns = torch.meshgrid(torch.linspace(0, 6, side), torch.linspace(0, 9, side + 9), indexing="ij")
-        image = (120 + 60 * torch.sin(rows * columns) + 20 * torch.cos(3 * columns)).to(torch.uint8).expand(3, -1, -1)
-        changes = []
-        for severity in range(1, 6):
-            corrupted = corruption(name, severity)(image)
-            assert corrupted.dtype == torch.uint8 and corrupted.shape == image.shape
-            assert torch.equal(corrupted, corruption(name, severity)(image))
-            changes.append((corrupted.double() - image).abs().mean().item())
-        assert changes[0] > 0 and all(math.isfinite(change) for change in changes)
-        assert changes == sorted(changes)
-
-    def test_parameters_of_each_size(self):
-        assert {name for sizes in SEVERITIES.values() for name in sizes} == set(SEVERITIES[32])
-        assert all(len(values) == 5 for sizes in SEVERITIES.values() for _, values in sizes.values())
-
-    def test_brightness_adds_to_the_value_of_hsv(self):
-        image = torch.tensor([[100, 0], [50, 0], [0, 0]], dtype=torch.uint8)[:, None]
-        corrupted = corruption("brightness", 2)(image.repeat(1, 100, 100))[:, 0, :2]  # large: V + 0.2
-        assert corrupted.T.tolist() == [[151, 75, 0], [51, 51, 51]]
-
-    def test_contrast_is_about_each_channels_mean(self):
-        image = torch.zeros(3, 100, 100, dtype=torch.uint8)
-        image[0, :50] = 200
-        corrupted = corruption("contrast", 1)(image)
-        assert corrupted[0, 0, 0] == 140 and corrupted[0, 99, 0] == 60 and not corrupted[1:].any()
-
-    def test_noise_has_the_papers_spread(self):
-        noisy = corruption("gaussian_noise", 1)(torch.full((3, 200, 200), 128, dtype=torch.uint8))
-        assert noisy.double().std().item() / 255 == pytest.approx(0.08, rel=0.02)
-
-    @pytest.mark.parametrize("severity", [0, 6])
-    def test_refusals(self, severity):
-        with pytest.raises(az.InputError, match=f"severity={severity} must be 1 to 5"):
-            corruption("contrast", severity)
-        with pytest.raises(az.InputError, match="unknown corruption 'contrst'; did you mean 'contrast'"):
-            corruption("contrst", 1)
 
 
 def test_maps_of_a_layer_by_hand():

@@ -10,6 +10,7 @@ import yaml
 from PIL import Image
 
 from attention_zoo.cli.words import as_config
+from datamodules.corruptions import CORRUPTIONS, EXTRA_CORRUPTIONS
 
 LOW = ["--model", "vit_tiny_patch16_224"]
 
@@ -95,6 +96,14 @@ def test_mixers_on_a_model_keep_the_aspect_of_the_image(zoo, tmp_path, photo):
     assert columns.max() < drawn.shape[1] / 3 + 20
 
 
+def test_every_corruption(zoo, tmp_path, photo):
+    names = [*CORRUPTIONS, *EXTRA_CORRUPTIONS]
+    ended = zoo("maps", photo, *LOW, "--corruption", *names, "--severity", "5", "--out", "maps.svg")
+    assert ended.code == 0, ended.err
+    drawn = (tmp_path / "maps.svg").read_text()
+    assert all(f"<!-- {name} 5 -->" in drawn for name in names)
+
+
 def test_models_own_attention_and_options_of_mixers(zoo, tmp_path, photo):
     assert zoo("maps", photo, *LOW).code == 0
     mixers = "[{class_path: VarsD, init_args: {steps: 1}}, {class_path: VarsD, init_args: {steps: 4}}]"
@@ -136,7 +145,8 @@ BAD = {
     "no layer": (["PHOTO", *LOW, "--layer", "first"], ["'first'", "'last'"]),
     "unknown query": (["PHOTO", *LOW, "--query", "99,0"], ["'99,0'", "14 rows and 35 columns"]),
     "unknown heads": (["PHOTO", *LOW, "--heads", "all"], ["heads", "'mean' or 'each'"]),
-    "unknown corruption": (["PHOTO", *LOW, "--corruption", "blur"], ["'blur'", "gaussian_blur"]),
+    "unknown corruption": (["PHOTO", *LOW, "--corruption", "blur"], ["'blur'", "zoom_blur"]),
+    "severity of none": (["PHOTO", *LOW, "--severity", "0"], ["severity=0", "1 to 5"]),
     "severity": (["PHOTO", *LOW, "--corruption", "contrast", "--severity", "6"], ["severity=6", "1 to 5"]),
     "no steps": (["PHOTO", "--mixers", "Performer", "--steps"], ["Performer: no recurrent steps"]),
     "no dictionary": (["PHOTO", *LOW, "--atoms", "3"], ["DotProduct: no dictionary"]),

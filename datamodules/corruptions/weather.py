@@ -1,0 +1,123 @@
+"""Weather, and drops on the lens."""
+
+import cv2
+import numpy as np
+from numpy.random import Generator
+from scipy.ndimage import gaussian_filter
+
+from datamodules.corruptions.pixels import Pixels, motion_blur_pixels, to_pixels, zoom_into_centre
+from datamodules.corruptions.textures import TEXTURES, texture
+
+WATER = np.float32([175, 238, 238]) / 255
+"""Pale turquoise."""
+MUD = np.float32([63, 42, 20]) / 255
+"""Brown."""
+
+_EMBOSS = np.array([[-2, -1, 0], [-1, 1, 1], [0, 1, 2]])
+
+
+def fog(image: Pixels, rng: Generator, amount: float, decay: float) -> Pixels:
+    """Adds clouds, `plasma` times ``amount``, and scales down to the image's own maximum."""
+    x = image / 255.0
+    height, width = image.shape[:2]
+    clouds = plasma(max(2, 1 << (max(height, width) - 1).bit_length()), rng, decay)[:height, :width, None]
+    brightest = x.max()
+    return to_pixels((x + amount * clouds) * brightest / (brightest + amount))
+
+
+def plasma(side: int, rng: Generator, decay: float) -> np.ndarray:
+    """A fractal height map by the diamond-square algorithm, periodic.
+
+    Args:
+        side: a power of two, at least 2.
+        rng: draws the noise.
+        decay: what the noise is divided by, each time the grid gets finer; small is rough.
+
+    Returns:
+        float64 (side, side), from 0 to 1.
+    """
+    heights = np.zeros((side, side))
+    spread, step = 100.0, side
+    while step >= 2:
+        half = step // 2
+        corners, centres = heights[::step, ::step], heights[half::step, half::step]
+
+        def noisy(total: np.ndarray, spread: float = spread) -> np.ndarray:
+            # The authors scale the noise by its own half-width: it falls with the square of the decay.
+            return total / 4 + spread * rng.uniform(-spread, spread, total.shape)
+
+        columns = corners + np.roll(corners, -1, 0)
+        centres[...] = noisy(columns + np.roll(columns, -1, 1))
+        heights[::step, half::step] = noisy(centres + np.roll(centres, 1, 0) + (corners + np.roll(corners, -1, 1)))
+        heights[half::step, ::step] = noisy(centres + np.roll(centres, 1, 1) + (corners + np.roll(corners, -1, 0)))
+        step = half
+        spread /= decay
+    heights -= heights.min()
+    return heights / heights.max()
+
+
+def frost(image: Pixels, rng: Generator, image_weight: float, frost_weight: float, scale: float) -> Pixels:
+    """Adds a random part of one of the authors' pictures of frost, resized by ``scale``."""
+    height, width = image.shape[:2]
+    ice = texture(TEXTURES[rng.integers(len(TEXTURES))], scale)
+    if ice.shape[0] < height or ice.shape[1] < width:  # larger than any image of the authors
+        cover = max(height / ice.shape[0], width / ice.shape[1])
+        ice = cv2.resize(ice, (max(width, round(ice.shape[1] * cover)), max(height, round(ice.shape[0] * cover))))
+    # As the authors draw it, the last row and column are never seen.
+    top, left = (rng.integers(max(1, larger - side)) for larger, side in zip(ice.shape, (height, width), strict=False))
+    part = ice[top : top + height, left : left + width]
+    return np.uint8(np.clip(image_weight * image + frost_weight * part, 0, 255))
+
+
+def snow(
+    image: Pixels,
+    rng: Generator,
+    mean: float,
+    std: float,
+    zoom: float,
+    threshold: float,
+    radius: int,
+    sigma: float,
+    mix: float,
+) -> Pixels:
+    """Adds flakes, and the same turned around, to an image that is whitened by 1 - ``mix``.
+
+    The flakes are normal noise of ``mean`` and ``std``, enlarged by ``zoom``, where it is above ``threshold``, blurred
+    downwards by ``radius`` and ``sigma``.
+    """
+    x = image.astype(np.float32) / 255
+    flakes = zoom_into_centre(rng.normal(mean, std, x.shape[:2]), zoom)
+    flakes[flakes < threshold] = 0
+    flakes = motion_blur_pixels(to_pixels(flakes), radius, sigma, rng.uniform(-135, -45))[..., None] / 255.0
+    gray = cv2.cvtColor(x, cv2.COLOR_RGB2GRAY)[..., None]
+    whitened = mix * x + (1 - mix) * np.maximum(x, gray * 1.5 + 0.5)
+    return to_pixels(whitened + flakes + np.rot90(flakes, 2))
+
+
+def spatter(
+    image: Pixels, rng: Generator, mean: float, std: float, sigma: float, threshold: float, amount: float, mud: bool
+) -> Pixels:
+    """Spatters water or mud: normal noise of ``mean`` and ``std``, blurred by ``sigma``, where above ``threshold``.
+
+    ``amount`` is how bright the brightest drop of water is, and the blur of mud in pixels.
+    """
+    x = image.astype(np.float32) / 255
+    liquid = gaussian_filter(rng.normal(mean, std, x.shape[:2]), sigma, mode="nearest")
+    liquid[liquid < threshold] = 0
+    if mud:
+        cover = gaussian_filter((liquid > threshold).astype(np.float32), amount, mode="nearest")[..., None]
+        cover[cover < 0.8] = 0
+        return to_pixels(x * (1 - cover) + MUD * cover)
+    drops = _drops(liquid)
+    brightest = drops.max()
+    if brightest == 0:  # an image so small that no drop hit it
+        return image
+    return to_pixels(x + (drops / brightest * amount)[..., None] * WATER)
+
+
+def _drops(liquid: np.ndarray) -> np.ndarray:
+    """How much light drops of the thickness ``liquid`` (H, W) add, float32, lit from one corner."""
+    levels = (liquid * 255).astype(np.int64).astype(np.uint8)  # thicker than 1 wraps around, as the authors' does
+    distance = cv2.distanceTransform(255 - cv2.Canny(levels, 50, 150), cv2.DIST_L2, 5)
+    distance = cv2.equalizeHist(cv2.blur(np.minimum(distance, 20), (3, 3)).astype(np.uint8))
+    return levels * cv2.blur(cv2.filter2D(distance, cv2.CV_8U, _EMBOSS), (3, 3)).astype(np.float32)
