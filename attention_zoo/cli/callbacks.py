@@ -1,6 +1,5 @@
-"""What the command line adds to every run: its config, a log of its metrics, its predictions."""
+"""What the command line adds to every run: its config, a log of its metrics, one message where it fails."""
 
-import csv
 import json
 import math
 import signal
@@ -10,16 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
-import torch
 from jsonargparse import Namespace
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.cli import LightningArgumentParser, SaveConfigCallback
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only, rank_zero_warn
-from torch import Tensor
 
 from attention_zoo.cli.checkpoint import CONFIG, Checkpoint
 from attention_zoo.cli.failure import bad_input, debugging, fail, failed_elsewhere, leave, other_model
-from attention_zoo.errors import InputError
 
 
 class SaveConfig(SaveConfigCallback):
@@ -114,58 +110,6 @@ class MetricsLog(Callback):
                 file.write(json.dumps(line) + "\n")
         except OSError as error:  # an evaluation is worth its result where the run can only be read
             rank_zero_warn(f"metrics not logged: {error}")
-
-
-class PredictionWriter(Callback):
-    """Writes the most probable classes of each image to a CSV file.
-
-    Args:
-        path: the file; must not exist.
-        top_k: classes per image, most probable first (all, if there are fewer).
-    """
-
-    def __init__(self, path: str = "predictions.csv", top_k: int = 5) -> None:
-        if Path(path).exists():
-            raise InputError(f"{path} exists; choose another file with --prediction.path")
-        if top_k < 1:
-            raise InputError(f"prediction.top_k={top_k} must be at least 1")
-        self.path, self.top_k = Path(path), top_k
-        self.rows: list[tuple[int, str, list[int], list[float]]] = []
-
-    def on_predict_batch_end(
-        self,
-        trainer: L.Trainer,
-        pl_module: L.LightningModule,
-        outputs: Tensor,
-        batch: dict[str, Any],
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Keep the best classes of the probabilities ``outputs`` (B, C); duplicates that pad a process count not."""
-        best = outputs.topk(min(self.top_k, outputs.shape[1]))
-        indices, classes, values = batch["index"].tolist(), best.indices.tolist(), best.values.tolist()
-        rows = zip(indices, batch["path"], classes, values, strict=True)
-        self.rows += [row for row in rows if row[0] >= 0]
-
-    def on_predict_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Write the rows of all processes, in the order of the images."""
-        parts = [self.rows]
-        if trainer.world_size > 1:
-            parts = [[] for _ in range(trainer.world_size)]
-            torch.distributed.all_gather_object(parts, self.rows)
-        if trainer.is_global_zero:
-            self.write(sorted(row for part in parts for row in part), trainer.datamodule.class_names)
-
-    def write(self, rows: list[tuple[int, str, list[int], list[float]]], names: list[str]) -> None:
-        """Write ``rows`` of (index, path, classes, probabilities)."""
-        places = range(1, 1 + max((len(row[2]) for row in rows), default=0))
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("x", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(["image", *(column for k in places for column in (f"class_{k}", f"probability_{k}"))])
-            for _, path, classes, values in rows:
-                pairs = zip(classes, values, strict=True)
-                writer.writerow([path, *(cell for k, value in pairs for cell in (names[k], f"{value:.6f}"))])
 
 
 class FailTogether(Callback):

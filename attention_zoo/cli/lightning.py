@@ -17,10 +17,11 @@ from lightning.pytorch.loggers import TensorBoardLogger
 import datamodules  # noqa: F401  its classes can be named
 import tasks
 from attention_zoo.cli.arguments import FROM_DATA
-from attention_zoo.cli.callbacks import FailTogether, MetricsLog, PredictionWriter, SaveConfig
+from attention_zoo.cli.callbacks import FailTogether, MetricsLog, SaveConfig
 from attention_zoo.cli.checkpoint import Checkpoint
 from attention_zoo.cli.failure import PROGRAM, bad_argument, debugging, root_cause
 from attention_zoo.cli.parser import ShortErrors
+from attention_zoo.cli.predictions import PredictionWriter
 from attention_zoo.cli.runs import fresh_folder, guard_run
 from attention_zoo.errors import InputError
 

@@ -20,7 +20,7 @@ TRAINING = {
     "fit": "Train a model, or go on with a run.",
     "validate": "Measure a checkpoint on the validation data.",
     "test": "Measure a checkpoint on the test data.",
-    "predict": "Write the most probable classes of a folder of images.",
+    "predict": "Write what a checkpoint sees in a folder of images: classes, or masks.",
 }
 """Commands of LightningCLI."""
 

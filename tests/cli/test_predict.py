@@ -62,7 +62,7 @@ def test_an_existing_file_is_kept(predict, tmp_path):
     (tmp_path / "predictions.csv").write_text("mine")
     ended = predict()
     assert ended.code == 2
-    assert ended.err == "error: predictions.csv exists; choose another file with --prediction.path\n"
+    assert ended.err == "error: predictions.csv exists; choose another with --prediction.path\n"
     assert (tmp_path / "predictions.csv").read_text() == "mine"
 
 

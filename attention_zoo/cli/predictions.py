@@ -1,0 +1,216 @@
+"""What ``predict`` writes: a table of classes, or a folder of masks."""
+
+import csv
+from abc import ABC, abstractmethod
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import numpy as np
+import torch
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.core.datamodule import LightningDataModule
+from PIL import Image
+
+from attention_zoo.errors import InputError
+from datamodules.images import decode
+from datamodules.segmentation import SegmentationDataModule
+
+Row = tuple[int, str, list[int], list[float]]
+
+
+class Predictions(ABC):
+    """How the predictions on one kind of data are written.
+
+    Args:
+        path: the file or folder; must not exist.
+        data: what is predicted on.
+    """
+
+    DEFAULT: str
+    """Path where the user gives none."""
+
+    def __init__(self, path: Path, data: LightningDataModule) -> None:
+        self.path, self.data = path, data
+
+    @abstractmethod
+    def add(self, index: int, image: str, prediction: Any) -> None:
+        """Take one image's prediction, in the process that made it.
+
+        Args:
+            index: place of the image among all.
+            image: its path.
+            prediction: its item of what the task's ``predict_step`` returned.
+        """
+
+    @abstractmethod
+    def finish(self, trainer: L.Trainer) -> None:
+        """Called once in every process, after the last image."""
+
+
+class ClassTable(Predictions):
+    """A CSV file of the most probable classes of each image.
+
+    Args:
+        top_k: classes per image, most probable first (all, if there are fewer).
+        kwargs: the arguments of `Predictions`.
+    """
+
+    DEFAULT = "predictions.csv"
+
+    def __init__(self, top_k: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.top_k = top_k
+        self.rows: list[Row] = []
+
+    def add(self, index: int, image: str, prediction: torch.Tensor) -> None:
+        """Keep the best of the probabilities (C,)."""
+        best = prediction.topk(min(self.top_k, len(prediction)))
+        self.rows.append((index, image, best.indices.tolist(), best.values.tolist()))
+
+    def finish(self, trainer: L.Trainer) -> None:
+        """Write the rows of all processes, in the order of the images."""
+        parts = [self.rows]
+        if trainer.world_size > 1:
+            parts = [[] for _ in range(trainer.world_size)]
+            torch.distributed.all_gather_object(parts, self.rows)
+        if trainer.is_global_zero:
+            self._write(sorted(row for part in parts for row in part), self.data.class_names)
+
+    def _write(self, rows: list[Row], names: list[str]) -> None:
+        places = range(1, 1 + max((len(row[2]) for row in rows), default=0))
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("x", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(["image", *(column for k in places for column in (f"class_{k}", f"probability_{k}"))])
+            for _, path, classes, values in rows:
+                pairs = zip(classes, values, strict=True)
+                writer.writerow([path, *(cell for k, value in pairs for cell in (names[k], f"{value:.6f}"))])
+
+
+class MaskFolder(Predictions):
+    """A folder of ``masks/``, ``overlays/`` and the legend, ``legend.png`` and ``legend.csv``.
+
+    A mask is a palette PNG of its image's size and at its place below the folder of images: its numbers are the
+    classes, its colours theirs. An overlay is the image with the colours laid over it.
+
+    Args:
+        opacity: of the colours in overlays, 0..1.
+        kwargs: the arguments of `Predictions`.
+    """
+
+    DEFAULT = "predictions"
+
+    def __init__(self, opacity: float, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.opacity = opacity
+        self.colours = np.zeros((256, 3), dtype=np.uint8)
+        self.colours[: self.data.num_classes] = self.data.palette
+        self.names = png_names(self.data.splits["predict"].columns["path"], Path(self.data.predict_dir))
+
+    def add(self, index: int, image: str, prediction: torch.Tensor) -> None:
+        """Write the label map (H, W), integers, of an image of that size."""
+        photograph = decode(image).permute(1, 2, 0).numpy()
+        labels = prediction.cpu().numpy().astype(np.uint8)
+        if labels.shape != photograph.shape[:2]:
+            raise ValueError(f"the prediction for {image} is {labels.shape}, the image {photograph.shape[:2]}")
+        mask = Image.fromarray(labels, mode="P")
+        mask.putpalette(self.colours.tobytes())
+        self._save(mask, "masks", image)
+        blend = photograph * (1 - self.opacity) + self.colours[labels] * self.opacity
+        self._save(Image.fromarray(blend.round().astype(np.uint8)), "overlays", image)
+
+    def _save(self, picture: Image.Image, folder: str, image: str) -> None:
+        path = self.path / folder / self.names[image]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        picture.save(path)
+
+    def finish(self, trainer: L.Trainer) -> None:
+        """Write the legend."""
+        if not trainer.is_global_zero:
+            return
+        with (self.path / "legend.csv").open("x", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(["index", "class", "red", "green", "blue"])
+            for index, (name, colour) in enumerate(zip(self.data.class_names, self.data.palette, strict=True)):
+                writer.writerow([index, name, *colour])
+        draw_legend(self.path / "legend.png", self.data.class_names, self.data.palette)
+
+
+FORMATS: dict[type[LightningDataModule], type[Predictions]] = {
+    SegmentationDataModule: MaskFolder,
+    LightningDataModule: ClassTable,
+}
+"""The first whose data it is writes the predictions."""
+
+
+class PredictionWriter(Callback):
+    """Writes predictions in the format of their data.
+
+    Args:
+        path: where to; must not exist. None is ``predictions.csv`` for the classes of images and ``predictions`` for
+            a folder of masks, overlays and the legend.
+        top_k: classes of an image in the table, most probable first (all, if there are fewer).
+        opacity: of the classes' colours in overlays, 0..1.
+    """
+
+    predictions: Predictions
+
+    def __init__(self, path: str | None = None, top_k: int = 5, opacity: float = 0.5) -> None:
+        if top_k < 1:
+            raise InputError(f"prediction.top_k={top_k} must be at least 1")
+        if not 0 <= opacity <= 1:
+            raise InputError(f"prediction.opacity={opacity} must be in [0, 1]")
+        self.path, self.options = path, {ClassTable: {"top_k": top_k}, MaskFolder: {"opacity": opacity}}
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Choose the format; refuse to overwrite."""
+        data = trainer.datamodule
+        chosen = next(cls for kind, cls in FORMATS.items() if isinstance(data, kind))
+        path = Path(self.path or chosen.DEFAULT)
+        if trainer.is_global_zero and path.exists():
+            raise InputError(f"{path} exists; choose another with --prediction.path")
+        self.predictions = chosen(path=path, data=data, **self.options[chosen])
+
+    def on_predict_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: dict[str, Any],
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Hand on each image's prediction; duplicates that pad a process count not."""
+        for index, image, prediction in zip(batch["index"].tolist(), batch["path"], outputs, strict=True):
+            if index >= 0:
+                self.predictions.add(index, image, prediction)
+
+    def on_predict_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Finish what was written."""
+        self.predictions.finish(trainer)
+
+
+def png_names(images: list[str], folder: Path) -> dict[str, Path]:
+    """For each image below ``folder`` a PNG's path relative to it; the suffix stays where names differ in it only."""
+    names = {image: Path(image).relative_to(folder) for image in images}
+    stems = Counter(name.with_suffix("") for name in names.values())
+    return {
+        image: name.with_suffix(".png" if stems[name.with_suffix("")] == 1 else f"{name.suffix}.png")
+        for image, name in names.items()
+    }
+
+
+def draw_legend(path: Path, names: list[str], palette: list[tuple[int, int, int]], rows: int = 25) -> None:
+    """Write a picture of the classes' colours and names, in columns of ``rows``."""
+    from matplotlib.figure import Figure
+    from matplotlib.patches import Patch
+
+    figure = Figure()
+    patches = [
+        Patch(facecolor=np.divide(colour, 255), edgecolor="grey", label=name)
+        for name, colour in zip(names, palette, strict=True)
+    ]
+    figure.legend(handles=patches, ncols=-(-len(names) // rows), loc="center", frameon=False)
+    figure.savefig(path, dpi=150, bbox_inches="tight")
