@@ -6,6 +6,7 @@ from importlib.metadata import version
 
 from jsonargparse import auto_cli
 
+from attention_zoo.cli.corrupt import corrupt
 from attention_zoo.cli.failure import PROGRAM, bad_input, debugging, fail, other_model
 from attention_zoo.cli.maps import maps
 from attention_zoo.cli.mixers import mixers
@@ -24,7 +25,7 @@ TRAINING = {
 }
 """Commands of LightningCLI."""
 
-TOOLS: dict[str, Callable[..., None]] = {"mixers": mixers, "maps": maps}
+TOOLS: dict[str, Callable[..., None]] = {"mixers": mixers, "maps": maps, "corrupt": corrupt}
 """Commands that are a function: its signature gives the options, its docstring the help."""
 
 

@@ -9,17 +9,20 @@ numbers on the released ones, which are JPEG files: say "generated" beside them.
 from datamodules.corruptions.apply import (
     CORRUPTIONS,
     EXTRA_CORRUPTIONS,
+    GROUPS,
     Corruption,
     corrupt,
     require_corruption,
     require_severity,
 )
-from datamodules.corruptions.parameters import SCALES, Scale, scale_for
+from datamodules.corruptions.parameters import SCALES, SIZES, Scale, scale_for
 
 __all__ = [
     "CORRUPTIONS",
     "EXTRA_CORRUPTIONS",
+    "GROUPS",
     "SCALES",
+    "SIZES",
     "Corruption",
     "Scale",
     "corrupt",

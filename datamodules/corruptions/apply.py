@@ -40,6 +40,10 @@ CORRUPTIONS = tuple(_FUNCTIONS)[:15]
 EXTRA_CORRUPTIONS = tuple(_FUNCTIONS)[15:]
 """Those that the authors made to choose models by."""
 
+_SIZES = {"noise": 3, "blur": 4, "weather": 4, "digital": 4, "extra": 4}
+GROUPS = dict(zip(_FUNCTIONS, (group for group, size in _SIZES.items() for _ in range(size)), strict=True))
+"""The group of each corruption, which is a folder in the released archives."""
+
 
 def corrupt(
     image: np.ndarray, name: str, severity: int, *, seed: int | None = None, scale: Scale = "imagenet"

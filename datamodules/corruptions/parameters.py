@@ -6,13 +6,15 @@ They are arguments of the function with the corruption's name, which says what t
 from typing import Literal
 
 Scale = Literal["imagenet", "tiny", "cifar"]
-SCALES: tuple[Scale, ...] = ("imagenet", "tiny", "cifar")
-"""Made for images of 224, 64 and 32 pixels."""
+SIZES: dict[Scale, int] = {"imagenet": 224, "tiny": 64, "cifar": 32}
+"""Pixels of the images that the parameters were made for."""
+
+SCALES: tuple[Scale, ...] = tuple(SIZES)
 
 
 def scale_for(side: int) -> Scale:
     """The parameters for images whose shorter side is ``side`` pixels."""
-    return "cifar" if side <= 32 else "tiny" if side <= 64 else "imagenet"
+    return next((scale for scale in ("cifar", "tiny") if side <= SIZES[scale]), "imagenet")
 
 
 Severities = tuple[tuple[float, ...], ...]

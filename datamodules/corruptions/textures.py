@@ -23,11 +23,15 @@ def texture(name: str, scale: float) -> np.ndarray:
     Raises:
         InputError: the package is not installed.
     """
-    return _load(_folder() / name, scale)
+    return _load(textures_folder() / name, scale)
 
 
-def _folder() -> Path:
-    """Where the pictures are; the package itself is not imported, which takes a compiler."""
+def textures_folder() -> Path:
+    """Where the pictures are; the package itself is not imported, which takes a compiler.
+
+    Raises:
+        InputError: the package is not installed.
+    """
     spec = find_spec("imagecorruptions")
     for place in spec.submodule_search_locations or () if spec else ():
         if (Path(place) / "frost" / TEXTURES[0]).is_file():
