@@ -5,10 +5,32 @@ from datamodules.base import ImageDataModule
 from datamodules.cifar10 import CIFAR10
 from datamodules.digits import Digits
 from datamodules.image_folder import ImageFolder
+from datamodules.interactive import (
+    DAVIS,
+    LVIS,
+    SBD,
+    Berkeley,
+    CamVidObjects,
+    GrabCut,
+    InteractiveDataModule,
+    MaskFolder,
+    ObjectScenes,
+    VOCInstances,
+)
 from datamodules.pacs import PACS
 from datamodules.segmentation import CamVid, SegmentationDataModule, SegmentationFolder, Shapes
 
 __all__ = [
+    "DAVIS",
+    "LVIS",
+    "SBD",
+    "Berkeley",
+    "CamVidObjects",
+    "GrabCut",
+    "InteractiveDataModule",
+    "MaskFolder",
+    "ObjectScenes",
+    "VOCInstances",
     "CIFAR10",
     "MIT1003",
     "PACS",

@@ -1,0 +1,175 @@
+"""Images and masks in two folders: anybody's own, GrabCut, Berkeley and DAVIS."""
+
+from collections.abc import Callable, Collection
+from pathlib import Path
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from attention_zoo.errors import InputError, unknown
+from datamodules.images import ImageFiles, Split, contents, list_images
+from datamodules.interactive.base import InteractiveDataModule
+from datamodules.interactive.objects import ObjectFiles, read_bright, read_trimap
+from datamodules.splits import stratified_split
+
+PARTS = ("train", "val", "test")
+
+
+def pair_objects(images: Path, masks: Path) -> list[tuple[str, str]]:
+    """Images and masks, one mask an object: ``ID.*`` with ``ID.*``, or with ``ID#1.*``, ``ID#2.*`` and so on.
+
+    Returns:
+        Path of the image and of the mask for each object, sorted by the mask.
+
+    Raises:
+        InputError: a folder is missing or empty, two images have one name, or a file has no counterpart.
+    """
+    by_stem: dict[str, str] = {}
+    for path in list_images(images):
+        other = by_stem.setdefault(Path(path).stem, path)
+        if other != path:
+            raise InputError(f"two images for the same masks: {other} and {path}")
+    pairs, seen = [], set()
+    for mask in list_images(masks):
+        stem = Path(mask).stem
+        stem = stem if stem in by_stem else stem.rpartition("#")[0]
+        if stem not in by_stem:
+            raise InputError(
+                f"mask {mask} has no image: expected {images / Path(mask).stem}.*; found: {contents(images)}"
+            )
+        seen.add(stem)
+        pairs.append((by_stem[stem], mask))
+    alone = sorted(by_stem.keys() - seen)
+    if alone:
+        raise InputError(
+            f"{len(alone)} of {len(by_stem)} images have no mask, the first of them {by_stem[alone[0]]}: "
+            f"expected {masks / alone[0]}.* or {masks / alone[0]}#1.*"
+        )
+    return pairs
+
+
+def objects_of(pairs: list[tuple[str, str]], read: Callable[[str], Tensor]) -> Split:
+    """The split of pairs of image and mask, one object each."""
+    images, masks = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+    return Split(ImageFiles(images), {"objects": ObjectFiles(masks, read), "name": masks})
+
+
+class MaskFolder(InteractiveDataModule):
+    """Images in ``{train,val,test}/images/ID.*``, a mask for each object in ``{train,val,test}/masks``.
+
+    A mask is ``ID.*``, or ``ID#1.*``, ``ID#2.*`` and so on for several objects of an image; it is 0 on the background,
+    255 on the object and 128 where nothing counts. Without the folders of the parts (``images`` and ``masks`` are in
+    ``root`` itself), all images are split by the fractions. With them, a missing ``val`` is taken from ``train`` and a
+    missing ``test`` is an error. The splits are fixed and keep the objects of an image together.
+
+    Args:
+        root: the folder.
+        val_fraction: share of the images to validate on, where there is no ``val``.
+        test_fraction: share of the images to test on, where there are no parts.
+        kwargs: the arguments of `InteractiveDataModule`.
+
+    Raises:
+        InputError: an argument is out of range.
+    """
+
+    def __init__(self, root: str, val_fraction: float = 0.1, test_fraction: float = 0.1, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if min(val_fraction, test_fraction) <= 0 or val_fraction + test_fraction >= 1:
+            raise InputError("val_fraction and test_fraction must be positive and together less than 1")
+        self.root = Path(root)
+        self.fractions = {"val": val_fraction, "test": test_fraction}
+
+    def load(self, parts: Collection[str]) -> dict[str, Split]:
+        """See `DataModule`."""
+        return {part: objects_of(self._pairs(part), read_trimap) for part in parts}
+
+    def _pairs(self, part: str) -> list[tuple[str, str]]:
+        there = [name for name in PARTS if (self.root / name / "images").is_dir()]
+        if part in there and (part != "train" or "val" in there):
+            return pair_objects(self.root / part / "images", self.root / part / "masks")
+        if there and (part == "test" or "train" not in there):
+            raise InputError(
+                f"no folder {self.root / part / 'images'}: expected {part}/images and {part}/masks beside "
+                f"{' and '.join(there)}"
+            )
+        return self._from_fractions(part, self.root / "train" if there else self.root, not there)
+
+    def _from_fractions(self, part: str, folder: Path, test_too: bool) -> list[tuple[str, str]]:
+        """A share of the one folder that the objects of several parts are in."""
+        pairs = pair_objects(folder / "images", folder / "masks")
+        images = sorted({image for image, _ in pairs})
+        sizes = {
+            name: round(len(images) * self.fractions[name]) for name in (("val", "test") if test_too else ("val",))
+        }
+        sizes["train"] = len(images) - sum(sizes.values())
+        if not sizes[part]:
+            raise InputError(f"{folder} has {len(images)} images, too few to split off {part} by its fraction")
+        chosen = dict(zip(sizes, stratified_split([0] * len(images), *sizes.values()), strict=True))[part]
+        kept = {images[place] for place in chosen}
+        return [pair for pair in pairs if pair[0] in kept]
+
+
+class ClickBenchmark(InteractiveDataModule):
+    """Base of the data sets that are only evaluated on: two folders with files of the same names.
+
+    Args:
+        root: holds the two folders.
+        kwargs: the arguments of `InteractiveDataModule`.
+    """
+
+    IMAGES: ClassVar[str]
+    MASKS: ClassVar[str]
+
+    def __init__(self, root: str, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.root = Path(root)
+
+    @staticmethod
+    def read(path: str) -> Tensor:
+        """Labels of a mask, by the convention of the data set."""
+        return read_trimap(path)
+
+    def load(self, parts: Collection[str]) -> dict[str, Split]:
+        """See `DataModule`; there is a test split only."""
+        for part in parts:
+            if part != "test":
+                raise unknown(f"part of {type(self).__name__}", part, ["test"])
+        return {"test": objects_of(pair_objects(self.root / self.IMAGES, self.root / self.MASKS), self.read)}
+
+
+class GrabCut(ClickBenchmark):
+    """GrabCut: 50 images with one object each (C. Rother et al., SIGGRAPH 2004).
+
+    Args:
+        root: holds ``data_GT/*.{jpg,bmp}`` and ``boundary_GT/*.bmp``; 128 in a mask counts nowhere.
+        kwargs: the arguments of `InteractiveDataModule`.
+    """
+
+    IMAGES, MASKS = "data_GT", "boundary_GT"
+
+
+class Berkeley(ClickBenchmark):
+    """Berkeley: 100 objects on 96 images (K. McGuinness and N. O'Connor, Pattern Recognition 2010).
+
+    Args:
+        root: holds ``images/*`` and ``masks/*``, one mask an object; 128 in a mask counts nowhere.
+        kwargs: the arguments of `InteractiveDataModule`.
+    """
+
+    IMAGES, MASKS = "images", "masks"
+
+
+class DAVIS(ClickBenchmark):
+    """345 frames of DAVIS (F. Perazzi et al., CVPR 2016) as interactive segmentation has them.
+
+    Args:
+        root: holds ``img/*`` and ``gt/*``; what is not black in a mask is the object.
+        kwargs: the arguments of `InteractiveDataModule`.
+    """
+
+    IMAGES, MASKS = "img", "gt"
+
+    @staticmethod
+    def read(path: str) -> Tensor:
+        """See ClickBenchmark."""
+        return read_bright(path)

@@ -1,0 +1,120 @@
+"""The data for a machine that reaches no data: objects of generated scenes."""
+
+from collections.abc import Collection, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from attention_zoo.errors import InputError
+from datamodules.images import Split
+from datamodules.interactive.base import InteractiveDataModule
+from datamodules.interactive.objects import Instances, object_numbers
+from datamodules.loading import require_at_least
+from datamodules.segmentation.shapes import SceneLabels, Scenes
+
+
+class ChosenScenes:
+    """Scenes, some of them several times.
+
+    Args:
+        scenes: all.
+        places: which, one a sample.
+    """
+
+    def __init__(self, scenes: Scenes, places: Sequence[int]) -> None:
+        self.scenes, self.places = scenes, places
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def __getitem__(self, index: int) -> Tensor:
+        """The image (3, H, W), uint8."""
+        return self.scenes[self.places[index]]
+
+    def size(self, index: int) -> tuple[int, int]:
+        """Height and width."""
+        return self.scenes.size(self.places[index])
+
+
+class SceneObjects:
+    """Objects of scenes.
+
+    Args:
+        labels: of all scenes, with segments.
+        chosen: scene and number of the object, one a sample.
+    """
+
+    def __init__(self, labels: SceneLabels, chosen: Sequence[tuple[int, int]]) -> None:
+        self.labels, self.chosen = labels, chosen
+
+    def __len__(self) -> int:
+        return len(self.chosen)
+
+    def __getitem__(self, index: int) -> Instances:
+        """The object."""
+        scene, number = self.chosen[index]
+        return Instances(object_labels(self.labels, scene), (number,))
+
+
+def object_labels(labels: SceneLabels, scene: int) -> Tensor:
+    """Labels of a scene's objects (H, W), as of `Instances`; the grounds are background."""
+    found = labels[scene]
+    segments = found.segments.long()
+    return torch.where(found.is_thing[segments], segments + 1, 0).int()
+
+
+class ObjectScenes(InteractiveDataModule):
+    """Objects of generated scenes, told from the rest by shape, texture and hue. Nothing is downloaded.
+
+    The scenes are those of `Shapes`: several objects, of which some may look alike, on textured grounds.
+
+    Args:
+        scenes: number of scenes to train on, validate and test; each has a few objects, and each is a sample.
+        scene_size: height and width of a scene in pixels.
+        classes: see `Shapes`.
+        min_area: pixels of an object that must be in sight.
+        image_size: as in `InteractiveDataModule`.
+        num_workers: as in `DataModule`.
+        kwargs: the other arguments of `InteractiveDataModule`.
+
+    Raises:
+        InputError: an argument is out of range.
+    """
+
+    def __init__(
+        self,
+        scenes: tuple[int, int, int] = (256, 16, 32),
+        scene_size: tuple[int, int] = (96, 96),
+        classes: int = 8,
+        min_area: int = 60,
+        image_size: int | tuple[int, int] = 64,
+        num_workers: int = 0,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(image_size, num_workers=num_workers, **kwargs)
+        if not 2 <= classes <= 100:
+            raise InputError(f"classes must be 2 to 100, got {classes}")
+        require_at_least("scenes", min(scenes), 1)
+        require_at_least("scene_size", min(scene_size), 16)
+        require_at_least("min_area", min_area, 1)
+        self.scene_size, self.classes, self.min_area = tuple(scene_size), classes, min_area
+        self.counts = dict(zip(("train", "val", "test"), scenes, strict=True))
+
+    def load(self, parts: Collection[str]) -> dict[str, Split]:
+        """See `DataModule`."""
+        return {part: self._part(list(self.counts).index(part), part) for part in parts}
+
+    def _part(self, place: int, part: str) -> Split:
+        drawn = {"part": place, "count": self.counts[part], "size": self.scene_size, "num_classes": self.classes}
+        labels = SceneLabels(panoptic=True, **drawn)
+        chosen = [
+            (scene, number)
+            for scene in range(len(labels))
+            for number in object_numbers(object_labels(labels, scene), self.min_area)
+        ]
+        if not chosen:
+            raise InputError(f"no object of at least min_area={self.min_area} pixels in {len(labels)} scenes")
+        images = ChosenScenes(Scenes(**drawn), [scene for scene, _ in chosen])
+        names = [f"{part} scene {scene}#{number}" for scene, number in chosen]
+        return Split(images, {"objects": SceneObjects(labels, chosen), "name": names})
