@@ -72,6 +72,19 @@ class Task(L.LightningModule):
         torch.manual_seed(derive_seed(run_seed(), STEP_SALT, self.current_epoch, batch_idx, self.global_rank))
         self.log("train/learning_rate", self.trainer.optimizers[0].param_groups[0]["lr"])
 
+    def on_train_epoch_end(self) -> None:
+        """Stop a training that is lost.
+
+        Raises:
+            InputError: the mean training loss of the epoch is not finite.
+        """
+        loss = self.trainer.callback_metrics.get("train/loss")
+        if loss is not None and not torch.isfinite(loss):
+            raise InputError(
+                f"the training loss is {loss.item()} after epoch {self.current_epoch}: "
+                "a lower learning rate, a longer warm-up or trainer.gradient_clip_val may help"
+            )
+
     def configure_callbacks(self) -> list[Callback]:
         """Every task logs its throughput."""
         return [Throughput()]

@@ -13,12 +13,14 @@ from jsonargparse import Namespace
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.plugins.io import CheckpointIO
 
 import datamodules  # noqa: F401  its classes can be named
 import tasks
 from attention_zoo.cli.arguments import FROM_DATA
 from attention_zoo.cli.callbacks import FailTogether, MetricsLog, SaveConfig
 from attention_zoo.cli.checkpoint import Checkpoint
+from attention_zoo.cli.checkpoint_io import WholeCheckpoints
 from attention_zoo.cli.failure import PROGRAM, bad_argument, debugging, root_cause
 from attention_zoo.cli.parser import ShortErrors
 from attention_zoo.cli.predictions import PredictionWriter
@@ -141,6 +143,10 @@ class ZooCLI(LightningCLI):
         self.trainer_defaults["callbacks"] = callbacks
         if not fitting:
             self.save_config_callback = None
+        plugins = given["plugins"] or []
+        plugins = plugins if isinstance(plugins, list) else [plugins]
+        if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
+            kwargs["plugins"] = [*plugins, WholeCheckpoints()]
         trainer = super().instantiate_trainer(**kwargs)
         for callback in trainer.checkpoint_callbacks:
             if folder and isinstance(callback, ModelCheckpoint) and callback.dirpath is None:

@@ -1,0 +1,107 @@
+"""``python -m attention_zoo sweep``: one recipe over mixers, seeds and any other axis."""
+
+import os
+import sys
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, Literal
+
+from attention_zoo.errors import InputError
+
+
+def sweep(
+    *,
+    out: str,
+    configs: list[str],
+    axes: dict[str, Any] | None = None,
+    seeds: list[int] | None = None,
+    options: dict[str, Any] | None = None,
+    draws: int | None = None,
+    runs: dict[str, dict[str, Any]] | None = None,
+    evaluations: dict[str, dict[str, Any]] | None = None,
+    baseline: dict[str, Any] | None = None,
+    collect: list[str] | None = None,
+    workers: int = 1,
+    threads: int | None = None,
+    hours: float | None = None,
+    retry_failed: bool = False,
+    dry_run: bool = False,
+    engine: Literal["local", "submitit"] = "local",
+    cluster: str | None = None,
+    engine_args: dict[str, Any] | None = None,
+) -> None:
+    """Train and evaluate one recipe over mixers, seeds and any other axis.
+
+    Every run is an ordinary fit and its evaluations, in a process and a folder of its own. Start the same command
+    again after any interruption: finished runs are kept, broken ones go on from their last checkpoint. A run that
+    fails is recorded with its reason and stops no other.
+
+    Args:
+        out: folder of the sweep, new or to be gone on with.
+        configs: configs of every run, in order.
+        axes: by name: labels with values, a list of values, or a range to draw from (uniform, log_uniform or integers,
+            with least and largest). A value is a config file, a mapping of options, or what the option gets that the
+            axis is named after. All combinations run.
+        seeds: each combination runs with each (default 0).
+        options: further options of every run, by key.
+        draws: run so many combinations, drawn at random, instead of all.
+        runs: instead of axes, a list of runs by name, each a mapping of options.
+        evaluations: what follows a training: by name, options of test (default: one test).
+        baseline: values of axes that a report compares with.
+        collect: metrics that tables show, <evaluation>/<metric>; default all.
+        workers: runs at a time.
+        threads: of each process (default: cores / workers).
+        hours: no run starts later than this.
+        retry_failed: try those again that failed.
+        dry_run: only list the runs.
+        engine: what runs them: processes of this machine, or submitit.
+        cluster: of submitit: slurm, or local to try it.
+        engine_args: of submitit, such as slurm_partition, timeout_min, gpus_per_node.
+    """
+    from rich.console import Console
+
+    from attention_zoo.sweeps import driver
+    from attention_zoo.sweeps.engines import Local, Submitit
+    from attention_zoo.sweeps.plan import Plan
+
+    given = locals()
+    plan = Plan(**{part.name: given[part.name] for part in fields(Plan) if given[part.name] is not None})
+    for name, value in (("workers", workers), ("threads", 1 if threads is None else threads)):
+        if value < 1:
+            raise InputError(f"{name}={value} must be at least 1")
+    folder, console = Path(out), Console()
+    if dry_run:
+        show_plan(plan, folder, workers, console)
+        return
+    runner = Local(workers) if engine == "local" else Submitit(folder / "engine", cluster, engine_args or {})
+    threads = threads or max(1, (os.cpu_count() or 1) // workers)
+    limits = {"workers": workers, "threads": threads, "hours": hours, "retry": retry_failed}
+    try:
+        found = driver.carry_out(plan, folder, runner, console=console, **limits)
+    except KeyboardInterrupt:
+        console.print(f"stopped; the same command goes on with {folder}", markup=False)
+        raise
+    console.print(driver.table(plan, found))
+    failed = [row for row in found if row.record.status == "failed"]
+    for row in failed:
+        console.print(f"failed: {row.run.name}: {row.record.reason}", markup=False, soft_wrap=True)
+    unfinished = sum(row.record.status in ("waiting", "running") for row in found)
+    if unfinished:
+        console.print(f"{unfinished} runs are left; the same command goes on with {folder}", markup=False)
+    if failed:
+        sys.exit(1)
+
+
+def show_plan(plan: Any, out: Path, workers: int, console: Any) -> None:
+    """List the runs, and how long they should take by those that are done."""
+    from attention_zoo.sweeps import driver
+
+    found = driver.rows(plan, out)
+    console.print(driver.table(plan, found))
+    times = [sum(row.record.parts.values()) for row in found if row.record.status == "done"]
+    left = sum(row.record.status != "done" for row in found)
+    if times:
+        hours = sum(times) / len(times) * left / workers / 3600
+        console.print(f"{left} to run, about {hours:.1f} h at {workers} a time, by the {len(times)} that are done")
+    else:
+        console.print(f"{left} to run; how long they take is known after the first")

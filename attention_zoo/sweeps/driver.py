@@ -1,0 +1,173 @@
+"""Carry out a sweep: hand its jobs to what runs them, a few at a time, and show how they are."""
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from attention_zoo.errors import InputError
+from attention_zoo.sweeps.engines import Engine, Handle
+from attention_zoo.sweeps.job import Job, Record, held, read_record
+from attention_zoo.sweeps.plan import LOCK, Plan, Run
+
+PAUSE = 0.5
+"""Seconds between two looks at the jobs."""
+
+
+class Row(NamedTuple):
+    """A run as the table shows it."""
+
+    run: Run
+    record: Record
+    epoch: int | None
+
+
+def folder_of(out: Path, run: Run) -> Path:
+    """Where a run of a sweep is."""
+    return out / "runs" / run.name
+
+
+def rows(plan: Plan, out: Path) -> list[Row]:
+    """What the folders say of every run."""
+    return [Row(run, read_record(folder_of(out, run)), _last_epoch(folder_of(out, run))) for run in plan.all_runs()]
+
+
+def carry_out(
+    plan: Plan,
+    out: Path,
+    engine: Engine,
+    *,
+    workers: int = 1,
+    threads: int = 1,
+    hours: float | None = None,
+    retry: bool = False,
+    console: Console | None = None,
+) -> list[Row]:
+    """Do what is not done yet of a sweep.
+
+    Args:
+        plan: the sweep.
+        out: its folder.
+        engine: what runs jobs.
+        workers: how many of them at a time.
+        threads: of each process.
+        hours: no run starts later than this.
+        retry: whether runs that failed are tried again.
+        console: where the table is shown; it lives on a terminal.
+
+    Returns:
+        Every run as it is at the end.
+
+    Raises:
+        InputError: the folder is another sweep's or in use, or it cannot be written.
+    """
+    plan.check(out)
+    with held(out / LOCK) as lock:
+        if lock is None:
+            raise InputError(
+                f"another sweep is at work in {out}: wait for its end, or choose another folder with --out"
+            )
+        plan.keep(out)
+        jobs = [Job(plan, run, folder_of(out, run), threads, retry, engine.stop) for run in plan.all_runs()]
+        console = console or Console()
+        with _shown(plan, out, console) as show:
+            _loop(jobs, engine, workers, hours, show)
+    return rows(plan, out)
+
+
+def _loop(jobs: Sequence[Job], engine: Engine, workers: int, hours: float | None, show: Callable[[], None]) -> None:
+    waiting, running = list(jobs), dict[str, tuple[Job, Handle]]()
+    deadline = time.monotonic() + 3600 * hours if hours is not None else float("inf")
+    try:
+        while running or (waiting and time.monotonic() < deadline):
+            for name, (job, handle) in list(running.items()):
+                if handle.done():
+                    del running[name]
+                    if handle.result().status == "running":  # in the hands of an earlier sweep's process
+                        waiting.append(job)
+            while waiting and len(running) < workers and time.monotonic() < deadline:
+                job = waiting.pop(0)
+                running[job.run.name] = (job, engine.submit(job))
+            show()
+            time.sleep(PAUSE)
+    finally:
+        engine.close()
+        show()
+
+
+class _shown:
+    """Shows the table of a sweep: alive on a terminal, else a line whenever a run changes its state."""
+
+    def __init__(self, plan: Plan, out: Path, console: Console) -> None:
+        self.plan, self.out, self.console = plan, out, console
+        self.live = Live(console=console, refresh_per_second=2, transient=True) if console.is_terminal else None
+        self.known: dict[str, str] = {}
+
+    def __enter__(self) -> Callable[[], None]:
+        (self.live or nullcontext()).__enter__()
+        return self.show
+
+    def __exit__(self, *error: Any) -> None:
+        (self.live or nullcontext()).__exit__(*error)
+
+    def show(self) -> None:
+        """Bring what is shown up to date."""
+        found = rows(self.plan, self.out)
+        if self.live:
+            self.live.update(table(self.plan, found))
+            return
+        for row in found:
+            status = row.record.status
+            if self.known.get(row.run.name, "waiting") != status:
+                reason = f": {row.record.reason}" if row.record.reason else ""
+                self.console.print(f"{row.run.name}: {status}{reason}", markup=False, highlight=False, soft_wrap=True)
+            self.known[row.run.name] = status
+
+
+COLOURS = {"done": "green", "running": "yellow", "failed": "red", "waiting": "dim"}
+
+
+def table(plan: Plan, found: Sequence[Row]) -> Table:
+    """The runs with their state and what was measured."""
+    metrics = collected(plan, found)
+    done = sum(row.record.status == "done" for row in found)
+    grid = Table(title=f"{done} of {len(found)} runs done")
+    for column in (*plan.names, "seed", "state", "epoch", *metrics):
+        grid.add_column(column)
+    for run, record, epoch in found:
+        state = f"[{COLOURS[record.status]}]{record.status}[/]"
+        flat = flat_metrics(record)
+        numbers = ["" if flat.get(name) is None else f"{flat[name]:.4g}" for name in metrics]
+        values = [str(run.values[name]) for name in plan.names]
+        grid.add_row(*values, str(run.seed), state, "" if epoch is None else str(epoch + 1), *numbers)
+    return grid
+
+
+def flat_metrics(record: Record) -> dict[str, float | None]:
+    """Metrics by ``<evaluation>/<metric>``; the one evaluation ``test`` has metrics of that name already."""
+    return {
+        metric if metric.startswith(f"{name}/") else f"{name}/{metric.removeprefix('test/')}": value
+        for name, measured in record.metrics.items()
+        for metric, value in measured.items()
+    }
+
+
+def collected(plan: Plan, found: Sequence[Row]) -> list[str]:
+    """The metrics to show: those of the plan, or all that were measured."""
+    if plan.collect is not None:
+        return plan.collect
+    return list(dict.fromkeys(name for row in found for name in flat_metrics(row.record)))
+
+
+def _last_epoch(folder: Path) -> int | None:
+    path = folder / "metrics.jsonl"
+    if not path.is_file():
+        return None
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return json.loads(lines[-1])["epoch"] if lines else None

@@ -1,0 +1,223 @@
+"""One run of a sweep: a training and its evaluations, each an ordinary command in a process of its own.
+
+A job knows nothing of what carries it out. It skips what is done, goes on from the last checkpoint with what is not,
+and keeps what came out in ``run.json``.
+"""
+
+import fcntl
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from threading import Event
+from typing import Any, TextIO
+
+from attention_zoo.errors import InputError
+from attention_zoo.sweeps.plan import LOCK, Plan, Run, write
+
+RECORD, LOG = "run.json", "run.log"
+
+INTERRUPTED = (130, 143)
+"""Exit codes of a command that was asked to stop."""
+
+PAUSE = 0.1
+"""Seconds between two looks at a process."""
+
+ATTEMPTS = 3
+"""How often a part of a run that was killed is started in all before the run counts as failed."""
+
+
+@dataclass
+class Record:
+    """What is known of a run.
+
+    Attributes:
+        status: ``waiting``, ``running``, ``done`` or ``failed``.
+        reason: why it failed.
+        parts: seconds of each finished part: ``fit``, and the evaluations by name.
+        metrics: of each evaluation.
+        kills: how often a process of the run was killed.
+    """
+
+    status: str = "waiting"
+    reason: str | None = None
+    parts: dict[str, float] = field(default_factory=dict)
+    metrics: dict[str, dict[str, float | None]] = field(default_factory=dict)
+    kills: int = 0
+
+
+def read_record(folder: Path) -> Record:
+    """What a run's folder says of the run."""
+    path = folder / RECORD
+    return Record(**json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else Record()
+
+
+class Stopped(Exception):
+    """The run was asked to stop; it can go on later."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """Carry out one run; call it as often as needed.
+
+    Args:
+        plan: of the sweep.
+        run: which of its runs.
+        folder: of the run.
+        threads: of each process.
+        retry: whether a run that failed is tried again.
+        stop: once set, the command at hand is ended, and with it the job.
+    """
+
+    plan: Plan
+    run: Run
+    folder: Path
+    threads: int = 1
+    retry: bool = False
+    stop: Event | None = field(default=None, compare=False)
+
+    def __call__(self) -> Record:
+        """Do what is not done yet, and say how that went; nothing, if another process has the run in hand."""
+        record = read_record(self.folder)
+        if record.status == "done" or (record.status == "failed" and not self.retry):
+            return record
+        with held(self.folder / LOCK) as lock:
+            if lock is None:
+                return record
+            record = read_record(self.folder)
+            record.status, record.reason = "running", None
+            self._keep(record)
+            try:
+                self._carry_out(record, lock)
+                record.status = "done"
+            except Stopped:
+                record.status = "waiting"
+            except InputError as error:
+                record.status, record.reason = "failed", str(error)
+            self._keep(record)
+        return record
+
+    def _carry_out(self, record: Record, lock: TextIO) -> None:
+        if "fit" not in record.parts:
+            self._part("fit", record, lock)
+        for name in self.plan.evaluations:
+            if name not in record.parts:
+                self._part(name, record, lock)
+
+    def _part(self, name: str, record: Record, lock: TextIO) -> None:
+        """Run one command to its end, again if it is killed.
+
+        Raises:
+            InputError: it failed.
+            Stopped: it was interrupted.
+        """
+        started = time.monotonic()
+        while True:
+            before = self._lines()
+            code = self._start(self._command(name), lock)
+            if code == 0:
+                break
+            if code in INTERRUPTED:
+                raise Stopped
+            if code > 0:
+                raise InputError(self._last_words() or f"{name} ended with exit code {code}")
+            record.kills += 1
+            self._keep(record)
+            if record.kills % ATTEMPTS == 0:
+                raise InputError(f"{name} was killed {ATTEMPTS} times (signal {-code}); out of memory?")
+        record.parts[name] = round(time.monotonic() - started, 1)
+        if name != "fit":
+            record.metrics[name] = self._measured(name, before)
+        self._keep(record)
+
+    def _command(self, name: str) -> list[str]:
+        here = ["--trainer.default_root_dir", str(self.folder)]
+        last = self.folder / "checkpoints" / "last.ckpt"
+        if name != "fit":
+            return ["test", "--ckpt_path", str(last), *self.plan.evaluation(name), *here]
+        if is_whole(last):
+            return ["fit", "--ckpt_path", "last", *here]
+        self._clear()
+        return ["fit", *self.plan.recipe(), *self.run.arguments, *here]
+
+    def _clear(self) -> None:
+        """Put away what an attempt left that did not get as far as a checkpoint."""
+        left = [self.folder / "config.yaml", self.folder / "metrics.jsonl", *self.folder.glob("events.*")]
+        left += list((self.folder / "checkpoints").glob("*"))
+        for path in left:
+            path.unlink(missing_ok=True)
+
+    def _start(self, arguments: list[str], lock: TextIO) -> int:
+        """Run a command; its exit code, negative for a signal."""
+        threads = str(self.threads)
+        environment = {**os.environ, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, "PYTHONUNBUFFERED": "1"}
+        command = [sys.executable, "-m", "attention_zoo", *arguments, "--trainer.enable_progress_bar", "false"]
+        with (self.folder / LOG).open("a", encoding="utf-8") as log:
+            log.write(f"$ {' '.join(command)}\n")
+            log.flush()
+            # what has the lock's descriptor holds the lock: if this process is killed, the run is still in hand
+            inherit = {"pass_fds": (lock.fileno(),), "start_new_session": True}
+            process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment, **inherit)
+            try:
+                while process.poll() is None and not (self.stop and self.stop.is_set()):
+                    time.sleep(PAUSE)
+            finally:
+                process.terminate()  # a process that has ended does not mind
+                code = process.wait()
+            return INTERRUPTED[0] if self.stop and self.stop.is_set() and code else code
+
+    def _lines(self) -> int:
+        path = self.folder / "metrics.jsonl"
+        return len(path.read_text(encoding="utf-8").splitlines()) if path.is_file() else 0
+
+    def _measured(self, name: str, before: int) -> dict[str, float | None]:
+        """The metrics that an evaluation logged: the last of the lines that are new."""
+        lines = (self.folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()[before:]
+        found = [line for line in map(json.loads, lines) if line["stage"] == "test"]
+        if not found:
+            raise InputError(f"evaluation {name} logged no metrics")
+        return found[-1]["metrics"]
+
+    def _last_words(self) -> str:
+        """The error that the last command ended with, as it said it."""
+        said = (self.folder / LOG).read_text(encoding="utf-8").rpartition("\n$ ")[2]
+        lines = [line.strip() for line in said.splitlines() if line.strip()]
+        errors = [line for line in lines if line.startswith("error: ")]
+        return (errors or lines or [""])[-1].removeprefix("error: ")
+
+    def _keep(self, record: Record) -> None:
+        write(self.folder / RECORD, json.dumps(asdict(record), indent=1))
+
+    def checkpoint(self) -> Any:
+        """What a cluster is to start in place of this job when its time there is over: the same, which goes on."""
+        from submitit.helpers import DelayedSubmission
+
+        return DelayedSubmission(self)
+
+
+def is_whole(checkpoint: Path) -> bool:
+    """Whether there is a checkpoint that can be gone on from."""
+    from attention_zoo.cli.checkpoint import read_checkpoint
+
+    try:
+        return read_checkpoint(checkpoint).config is not None
+    except InputError:
+        return False
+
+
+@contextmanager
+def held(path: Path) -> Iterator[TextIO | None]:
+    """A lock on a file as long as this process, or one that inherits it, lives; None if another one has it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield None
+            return
+        yield file

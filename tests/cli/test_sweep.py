@@ -1,0 +1,104 @@
+"""A sweep on the command line, undisturbed and killed at random."""
+
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def write_sweep(tiny, tmp_path):
+    """The YAML of a sweep on the digits; its path."""
+
+    def write(out, **changes):
+        content = {
+            "out": str(out),
+            "configs": [tiny],
+            "axes": {"mixer": {"DotProduct": {"model.mixer": "DotProduct"}}},
+            "collect": ["test/accuracy", "test/loss"],
+            **changes,
+        }
+        path = tmp_path / f"{Path(out).name}.yaml"
+        path.write_text(yaml.safe_dump(content))
+        return path
+
+    return write
+
+
+def test_dry_run_lists_the_runs_and_writes_nothing(zoo, write_sweep, tmp_path):
+    path = write_sweep(tmp_path / "out", seeds=[3, 4])
+    ended = zoo("sweep", "--config", path, "--dry_run")
+    assert ended.code == 0 and "0 of 2 runs done" in ended.out and "2 to run" in ended.out
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"configs": ["nowhere.yaml"]}, "config nowhere.yaml does not exist"),
+        ({"workers": 0}, "workers=0 must be at least 1"),
+        ({"seedz": [1]}, "seedz"),
+        ({"engine": "submitit", "cluster": "moon"}, "submitit: .*moon"),
+    ],
+)
+def test_bad_input(zoo, write_sweep, tmp_path, changes, message):
+    ended = zoo("sweep", "--config", write_sweep(tmp_path / "out", **changes))
+    assert ended.code == 2
+    (line,) = ended.err.strip().splitlines()
+    assert line.startswith("error: ")
+    assert re.search(message, line)
+    assert not (tmp_path / "out" / "runs").exists()
+
+
+def test_runs_are_trained_tested_and_kept(zoo, write_sweep, log, tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    mixers = {"VarsD": {"model.mixer": "VarsD"}, "bad": {"model.mixer": "VarzD"}}
+    again = {"seeds": [5], "axes": {"mixer": mixers}, "evaluations": {"test": {}, "half": {"data.batch_size": 7}}}
+    path = write_sweep(tmp_path / "out", **again)
+    ended = zoo("sweep", "--config", path, "--workers", "2")
+    assert ended.code == 1
+    assert "1 of 2 runs done" in ended.out and "did you mean 'VarsD'" in ended.out
+    folder = tmp_path / "out" / "runs" / "mixer=VarsD,seed=5"
+    record = json.loads((folder / "run.json").read_text())
+    measured = [line["metrics"] for line in log(folder) if line["stage"] == "test"]
+    assert [record["metrics"]["test"], record["metrics"]["half"]] == measured
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    assert config["seed_everything"] == 5 and config["model"]["init_args"]["mixer"]["class_path"].endswith("VarsD")
+    before = (folder / "metrics.jsonl").read_bytes()
+    assert zoo("sweep", "--config", path).code == 1
+    assert (folder / "metrics.jsonl").read_bytes() == before
+
+
+@pytest.mark.slow
+def test_killed_at_random_it_ends_with_the_same_table(write_sweep, tmp_path):
+    axes = {"mixer": {name: {"model.mixer": name} for name in ("DotProduct", "Performer", "VarsD", "KMeans")}}
+    options = {"trainer.max_epochs": 4, "trainer.limit_val_batches": 2}
+    command = [sys.executable, "-m", "attention_zoo", "sweep", "--workers", "2", "--config"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    tables = {}
+    for name, kills in (("whole", 0), ("broken", 3)):
+        path = write_sweep(tmp_path / name, axes=axes, seeds=[0, 1, 2], options=options)
+        generator = random.Random(0)
+        for _ in range(kills):
+            process = subprocess.Popen([*command, path], env=environment, start_new_session=True)
+            time.sleep(generator.uniform(20, 40))
+            running = subprocess.run(["pgrep", "-f", f"attention_zoo.*{tmp_path / name}/runs"], capture_output=True)
+            for pid in [process.pid, *map(int, running.stdout.split()[:1])]:
+                os.kill(pid, signal.SIGKILL)
+            process.wait()
+        subprocess.run([*command, path], env=environment, check=True, timeout=1200)
+        records = sorted((tmp_path / name / "runs").glob("*/run.json"))
+        assert len(records) == 12
+        metrics = {record.parent.name: json.loads(record.read_text())["metrics"]["test"] for record in records}
+        tables[name] = {run: (m["test/accuracy"], m["test/loss"]) for run, m in metrics.items()}
+    assert tables["whole"] == tables["broken"]
