@@ -12,7 +12,8 @@ ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 TASKS = sorted((ROOT / "configs" / "classification").glob("*.yaml"))
 TRAINING = [path for path in TASKS if "max_epochs" in path.read_text()]
-OVERLAYS = sorted(path for path in (ROOT / "configs").rglob("*.yaml") if path not in TASKS)
+SWEEPS = sorted((ROOT / "configs" / "sweeps").glob("*.yaml"))
+OVERLAYS = sorted(path for kind in ("callbacks", "machines", "mixers") for path in (ROOT / "configs" / kind).iterdir())
 BRIEF = """
 --trainer.max_epochs 1 --trainer.limit_train_batches 2 --trainer.limit_val_batches 1 --trainer.enable_progress_bar false
 --trainer.enable_model_summary false --trainer.log_every_n_steps 1 --trainer.accelerator cpu --trainer.devices 1
@@ -70,6 +71,13 @@ def test_every_overlay_composes(zoo, path):
                 assert any(part["class_path"] == value[0]["class_path"] for part in found)
             else:
                 assert found == value
+
+
+@pytest.mark.parametrize("path", SWEEPS, ids=path_id)
+def test_every_sweep_is_one(zoo, monkeypatch, path):
+    monkeypatch.chdir(ROOT)
+    ended = zoo("sweep", "--config", path, "--dry_run")
+    assert ended.code == 0, ended.err
 
 
 def test_the_readme_lists_the_mixers():

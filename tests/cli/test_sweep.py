@@ -29,7 +29,7 @@ def write_sweep(tiny, tmp_path):
             **changes,
         }
         path = tmp_path / f"{Path(out).name}.yaml"
-        path.write_text(yaml.safe_dump(content))
+        path.write_text(yaml.safe_dump(content, sort_keys=False))
         return path
 
     return write
