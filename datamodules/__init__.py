@@ -18,7 +18,14 @@ from datamodules.interactive import (
     VOCInstances,
 )
 from datamodules.pacs import PACS
-from datamodules.segmentation import CamVid, SegmentationDataModule, SegmentationFolder, Shapes
+from datamodules.segmentation import (
+    CamVid,
+    CityscapesPanoptic,
+    COCOPanoptic,
+    SegmentationDataModule,
+    SegmentationFolder,
+    Shapes,
+)
 
 __all__ = [
     "DAVIS",
@@ -32,9 +39,11 @@ __all__ = [
     "ObjectScenes",
     "VOCInstances",
     "CIFAR10",
+    "COCOPanoptic",
     "MIT1003",
     "PACS",
     "CamVid",
+    "CityscapesPanoptic",
     "Digits",
     "ImageDataModule",
     "ImageFolder",

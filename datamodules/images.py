@@ -50,25 +50,27 @@ def decode(name: str, content: bytes | None = None) -> Tensor:
     return _read(name, lambda image: functional.pil_to_tensor(image.convert("RGB")), content)
 
 
-def decode_labels(name: str) -> Tensor:
-    """One mask of class indices, as stored: a palette only says how they are shown.
+def decode_labels(name: str, modes: Sequence[str] = ("L", "P")) -> Tensor:
+    """One mask of indices, as stored: a palette only says how they are shown.
 
     Args:
         name: path of the file.
+        modes: those of PIL that are allowed; the default is one channel of 8 bits.
 
     Returns:
-        uint8 tensor (H, W).
+        tensor (H, W), uint8 of 8 bits.
 
     Raises:
         UnreadableImageError: the file is missing, truncated, no image, or of colours.
     """
-    return _read(name, _labels)
 
+    def convert(image: Image.Image) -> Tensor:
+        if image.mode not in modes:
+            wanted = " or ".join(modes)
+            raise InputError(f"a mask of indices has one channel of numbers ({wanted}), not {image.mode}")
+        return functional.pil_to_tensor(image)[0]
 
-def _labels(image: Image.Image) -> Tensor:
-    if image.mode not in ("P", "L"):
-        raise InputError(f"a mask of indices has one channel of 8 bits (L or P), not {image.mode}")
-    return functional.pil_to_tensor(image)[0]
+    return _read(name, convert)
 
 
 def _read(name: str, convert: Callable[[Image.Image], T], content: bytes | None = None) -> T:

@@ -2,6 +2,7 @@
 
 from datamodules.segmentation.base import SegmentationDataModule
 from datamodules.segmentation.folder import CamVid, SegmentationFolder
+from datamodules.segmentation.panoptic import CityscapesPanoptic, COCOPanoptic
 from datamodules.segmentation.shapes import Shapes
 
-__all__ = ["CamVid", "SegmentationDataModule", "SegmentationFolder", "Shapes"]
+__all__ = ["COCOPanoptic", "CamVid", "CityscapesPanoptic", "SegmentationDataModule", "SegmentationFolder", "Shapes"]

@@ -8,7 +8,7 @@ from typing import Any
 from attention_zoo.errors import InputError
 from datamodules.images import ImageFiles, Split
 from datamodules.segmentation.base import SegmentationDataModule
-from datamodules.segmentation.masks import IndexMasks, Palette, pair_files
+from datamodules.segmentation.masks import IGNORE, IndexMasks, Palette, pair_files
 from datamodules.splits import stratified_split
 
 PARTS = ("train", "val", "test")
@@ -55,7 +55,7 @@ class SegmentationFolder(SegmentationDataModule):
             raise InputError(f"class_names must be different names, at least one; got {class_names}")
         self.root, self.images, self.masks = Path(root), Path(root) / images, Path(root) / masks
         self.given_names = class_names
-        self.ignored = ignored or []
+        self.label_map = dict.fromkeys(ignored or [], IGNORE) | {label: label for label in range(len(class_names))}
         self.fractions = {"val": val_fraction, "test": test_fraction}
 
     @property
@@ -73,7 +73,7 @@ class SegmentationFolder(SegmentationDataModule):
         return {part: self._split(*self._files(part)) for part in parts}
 
     def _split(self, images: list[str], masks: list[str]) -> Split:
-        return Split(ImageFiles(images), {"mask": IndexMasks(masks, self.num_classes, self.ignored)})
+        return Split(ImageFiles(images), {"mask": IndexMasks(masks, self.label_map)})
 
     def _files(self, part: str) -> tuple[list[str], list[str]]:
         if part in self.parts and (part != "train" or "val" in self.parts):

@@ -1,6 +1,7 @@
 """Labels of pixels: files of class indices, their checks, and the files that belong together."""
 
-from collections.abc import Collection, Sequence
+import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -41,22 +42,14 @@ class IndexMasks:
 
     Args:
         paths: the files.
-        num_classes: the classes are 0 .. num_classes - 1; all else must be 255 or in ``ignored``.
-        ignored: further labels that count nowhere.
-        reduce_zero_label: 0 counts nowhere and the classes are 1 .. num_classes in the files (ADE20K).
+        label_map: for every label that may be in a file its class, or `IGNORE`; `IGNORE` itself always may.
     """
 
-    def __init__(
-        self, paths: Sequence[str], num_classes: int, ignored: Collection[int] = (), reduce_zero_label: bool = False
-    ) -> None:
+    def __init__(self, paths: Sequence[str], label_map: Mapping[int, int]) -> None:
         self.paths = paths
-        first = int(reduce_zero_label)
-        self.range = f"{first}..{num_classes - 1 + first}"
+        self.label_map = {IGNORE: IGNORE, **label_map}
         self.table = np.full(256, -1, dtype=np.int16)
-        self.table[first : first + num_classes] = np.arange(num_classes)
-        skipped = sorted({*ignored, *range(first), IGNORE})
-        self.table[skipped] = IGNORE
-        self.skipped = ", ".join(map(str, skipped))
+        self.table[list(self.label_map)] = list(self.label_map.values())
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -75,9 +68,16 @@ class IndexMasks:
             some = ", ".join(map(str, labels[:5])) + (", ..." if len(labels) > 5 else "")
             raise InputError(
                 f"mask {path} has the label{'s' if len(labels) > 1 else ''} {some}; "
-                f"choose from: {self.range} (classes), {self.skipped} (ignored)"
+                f"choose from: {self._labels(ignored=False)} (classes), {self._labels(ignored=True)} (ignored)"
             )
         return LabelMap(torch.from_numpy(mask.astype(np.uint8)))
+
+    def _labels(self, ignored: bool) -> str:
+        """The labels that are classes, or those that are not, with runs of them as ``0..10``."""
+        labels = sorted(label for label, known in self.label_map.items() if (known == IGNORE) == ignored)
+        starts = [label for label in labels if label - 1 not in labels]
+        ends = [label for label in labels if label + 1 not in labels]
+        return ", ".join(f"{a}" if a == b else f"{a}..{b}" for a, b in zip(starts, ends, strict=True))
 
 
 def pair_files(images: Path, masks: Path) -> tuple[list[str], list[str]]:
@@ -112,3 +112,25 @@ def _voc_colour(label: int) -> tuple[int, int, int]:
     for bit in range(8):
         channels[bit % 3] |= (label >> bit & 1) << (7 - bit // 3)
     return channels[0], channels[1], channels[2]
+
+
+def require_files(paths: Sequence[str]) -> None:
+    """Check that files exist, by a look into each folder.
+
+    Raises:
+        InputError: one is missing.
+    """
+    there: dict[str, set[str]] = {}
+    missing = []
+    for path in paths:
+        folder, name = os.path.split(path)
+        if folder not in there:
+            there[folder] = set(os.listdir(folder)) if os.path.isdir(folder) else set()
+        if name not in there[folder]:
+            missing.append(path)
+    if missing:
+        folder = Path(missing[0]).parent
+        raise InputError(
+            f"{len(missing)} of {len(paths)} files are missing, the first of them {missing[0]}; "
+            f"found in {folder}: {contents(folder)}"
+        )

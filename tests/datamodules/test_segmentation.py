@@ -206,7 +206,7 @@ def spoil_file(root):
 
 BAD = {
     spoil_label: "mask {1}.png has the label 7; choose from: 0..3 .classes., 255 .ignored.",
-    spoil_colour: "cannot read image {1}.png: a mask of indices has one channel .* not RGB",
+    spoil_colour: "cannot read image {1}.png: a mask of indices has one channel of numbers .L or P., not RGB",
     spoil_size: "image {0}.png has 64 x 48 pixels, its mask {1}.png has 60 x 48: they must be equal",
     spoil_pair: "1 of 8 files have no mask, the first of them {0}.png: expected {1}.*; found in ",
     spoil_image: "1 of 8 files have no image, the first of them {1}.png: expected {0}.*; found in ",
