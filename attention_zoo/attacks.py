@@ -85,8 +85,10 @@ class Attack(ABC):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """See the class."""
-        return {"attack": type(self).__name__, **vars(self)}
+        """See the class; of the norm Linf, lengths are in the field's form, such as ``1/255``."""
+        values = {"attack": type(self).__name__, **vars(self)}
+        lengths = ("eps", "step") if values.get("norm") == "Linf" else ()
+        return {key: f"{255 * value:g}/255" if key in lengths else value for key, value in values.items()}
 
 
 class PGD(Attack):
@@ -184,6 +186,11 @@ class FGSM(PGD):
 
     def __init__(self, eps: float | str = 1 / 255, *, loss: Loss = "cross_entropy") -> None:
         super().__init__(eps, eps, steps=1, random_start=False, loss=loss)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """See `Attack`; only what can differ."""
+        return {key: value for key, value in super().settings.items() if key in ("attack", "eps", "loss", "norm")}
 
 
 class AutoAttack(Attack):

@@ -5,7 +5,7 @@
 D. Hendrycks, T. Dietterich, Benchmarking Neural Network Robustness to Common Corruptions and Perturbations, ICLR 2019.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from statistics import fmean
 
 from attention_zoo.errors import InputError
@@ -35,14 +35,15 @@ EXTRA_ALEXNET_ERRORS = {
     "spatter": 0.717512,
     "saturate": 0.658248,
 }
-"""Likewise under the four corruptions that are for validation, which no mCE counts."""
+"""Likewise under the four corruptions that are for validation, which the mCE leaves out."""
 
 
 def mean_corruption_error(errors: Mapping[str, float], *, normalised: bool) -> float:
     """The mean corruption error in percent.
 
     Args:
-        errors: by corruption, the mean over the severities of the error, 0..1.
+        errors: by corruption, the mean over the severities of the error, 0..1; those of the four validation
+            corruptions count only where there are no others.
         normalised: divide by AlexNet's errors, which are of ImageNet-C and all five severities; else the plain mean.
 
     Raises:
@@ -50,6 +51,7 @@ def mean_corruption_error(errors: Mapping[str, float], *, normalised: bool) -> f
     """
     if not errors:
         raise InputError("a mean corruption error needs at least one corruption")
+    errors = {name: error for name, error in errors.items() if name not in EXTRA_ALEXNET_ERRORS} or errors
     if not normalised:
         return 100 * fmean(errors.values())
     known = ALEXNET_ERRORS | EXTRA_ALEXNET_ERRORS
@@ -57,3 +59,9 @@ def mean_corruption_error(errors: Mapping[str, float], *, normalised: bool) -> f
     if missing:
         raise InputError(f"AlexNet's error under {missing[0]} is not known; known: {', '.join(known)}")
     return 100 * fmean(error / known[name] for name, error in errors.items())
+
+
+def of_alexnets_kind(benchmark: str, corruptions: Sequence[str], severities: Sequence[int]) -> bool:
+    """Whether AlexNet's errors are of the same kind: ImageNet-C's, at all five severities."""
+    known = ALEXNET_ERRORS.keys() | EXTRA_ALEXNET_ERRORS.keys()
+    return benchmark == "imagenet_c" and set(severities) == {1, 2, 3, 4, 5} and known >= set(corruptions)

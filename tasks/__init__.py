@@ -3,5 +3,6 @@
 from tasks.attention import AttentionSaliency, AttentionSegmentation
 from tasks.base import Task
 from tasks.classification import Classification
+from tasks.robustness import Robustness
 
-__all__ = ["AttentionSaliency", "AttentionSegmentation", "Classification", "Task"]
+__all__ = ["AttentionSaliency", "AttentionSegmentation", "Classification", "Robustness", "Task"]

@@ -9,6 +9,7 @@ from typing import Any, TextIO
 
 import jsonargparse._typehints
 import lightning as L
+import yaml
 from jsonargparse import Namespace
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
@@ -21,6 +22,7 @@ from attention_zoo.cli.arguments import FROM_DATA
 from attention_zoo.cli.callbacks import FailTogether, MetricsLog, SaveConfig
 from attention_zoo.cli.checkpoint import Checkpoint
 from attention_zoo.cli.checkpoint_io import WholeCheckpoints
+from attention_zoo.cli.evaluation import RobustnessWriter
 from attention_zoo.cli.failure import PROGRAM, bad_argument, debugging, root_cause
 from attention_zoo.cli.parser import ShortErrors
 from attention_zoo.cli.predictions import PredictionWriter
@@ -138,6 +140,9 @@ class ZooCLI(LightningCLI):
                 kwargs["logger"] = False
             if folder and not given["fast_dev_run"]:
                 callbacks.append(MetricsLog(folder, None if fitting else self.checkpoint))
+            if self.subcommand == "test":
+                where = folder or fresh_folder(self.config[self.subcommand].as_dict())
+                callbacks.append(RobustnessWriter(where, self._plain_config(), self.checkpoint))
             if given["enable_checkpointing"] is not False:
                 callbacks.append(last_checkpoint())
         self.trainer_defaults["callbacks"] = callbacks
@@ -152,6 +157,11 @@ class ZooCLI(LightningCLI):
             if folder and isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
                 callback.dirpath = os.path.realpath(folder / "checkpoints")
         return trainer
+
+    def _plain_config(self) -> dict[str, Any]:
+        """Model and data of the config, as plain values."""
+        text = self._parser(self.subcommand).dump(self.config[self.subcommand], skip_unset=False)
+        return {key: value for key, value in yaml.safe_load(text).items() if key in ("model", "data")}
 
 
 def last_checkpoint() -> ModelCheckpoint:

@@ -11,6 +11,7 @@ from attention_zoo.cli.failure import PROGRAM, bad_input, debugging, fail, other
 from attention_zoo.cli.maps import maps
 from attention_zoo.cli.mixers import mixers
 from attention_zoo.cli.parser import ZooParser
+from attention_zoo.cli.report import report
 from attention_zoo.cli.sweep import sweep
 from attention_zoo.cli.words import as_config
 from attention_zoo.errors import InputError, unknown
@@ -26,7 +27,13 @@ TRAINING = {
 }
 """Commands of LightningCLI."""
 
-TOOLS: dict[str, Callable[..., None]] = {"mixers": mixers, "maps": maps, "corrupt": corrupt, "sweep": sweep}
+TOOLS: dict[str, Callable[..., None]] = {
+    "mixers": mixers,
+    "maps": maps,
+    "corrupt": corrupt,
+    "sweep": sweep,
+    "report": report,
+}
 """Commands that are a function: its signature gives the options, its docstring the help."""
 
 

@@ -32,6 +32,7 @@ def kinds() -> dict[str, tuple[str, NamesOf]]:
     from lightning.pytorch.loggers import Logger
 
     import tasks
+    from attention_zoo.attacks import Attack
 
     def of(base: type) -> NamesOf:
         return lambda: class_names(base)
@@ -40,6 +41,8 @@ def kinds() -> dict[str, tuple[str, NamesOf]]:
         "mixer": ("mixer", lambda: list_mixers("self")),
         "mixers": ("mixer", lambda: list_mixers("self")),
         "layer_mixers": ("mixer", lambda: list_mixers("self")),
+        "variants": ("mixer", lambda: list_mixers("self")),
+        "attacks": ("attack", of(Attack)),
         "model": ("task", of(tasks.Task)),
         "data": ("data", of(L.LightningDataModule)),
         "optimizer": ("optimizer", of(torch.optim.Optimizer)),

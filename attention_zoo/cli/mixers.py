@@ -2,13 +2,10 @@
 
 from typing import Literal
 
-from rich.console import Console
 from rich.table import Table
 
+from attention_zoo.cli.console import console
 from attention_zoo.registry import MixerInfo, list_mixers, mixer_info
-
-PLAIN_WIDTH = 160
-"""Columns where the output is no terminal, so that a file or a pipe gets whole lines."""
 
 
 def mixers(kind: Literal["self", "cross"] | None = None) -> None:
@@ -17,14 +14,11 @@ def mixers(kind: Literal["self", "cross"] | None = None) -> None:
     Args:
         kind: only mixers of tokens among themselves (self) or of queries with pixels (cross).
     """
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=PLAIN_WIDTH)
     table = Table("Name", "Reading", "Paper", "Equation", "Options", "Cost in N")
     for name in list_mixers(kind):
         info = mixer_info(name)
         table.add_row(info.name, info.reading, info.paper, info.equation, _options(info), info.complexity)
-    console.print(table)
+    console().print(table)
 
 
 def _options(info: MixerInfo) -> str:

@@ -61,9 +61,10 @@ def test_fgsm_is_one_step_of_pgd_from_the_image(trained):
 
 
 def test_the_defaults_are_the_papers():
-    assert FGSM().settings["eps"] == FGSM().settings["step"] == 1 / 255
+    assert FGSM().settings == {"attack": "FGSM", "eps": "1/255", "loss": "cross_entropy", "norm": "Linf"}
     pgd = PGD().settings
-    assert (pgd["eps"], pgd["step"], pgd["steps"], pgd["random_start"]) == (1 / 255, 0.5 / 255, 5, True)
+    assert (pgd["eps"], pgd["step"], pgd["steps"], pgd["random_start"]) == ("1/255", "0.5/255", 5, True)
+    assert PGD(0.5, norm="L2").settings["eps"] == 0.5
     assert PGD(eps="4/255").eps == 4 / 255
 
 

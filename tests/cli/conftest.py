@@ -81,11 +81,11 @@ def zoo(call, capfd, tmp_path, monkeypatch):
 
 @pytest.fixture(scope="session")
 def process():
-    """Run a command as a program."""
+    """Run a command as a program, which can import modules of the folders ``path`` too."""
 
-    def run(*argv, cwd, timeout=180):
-        root = str(Path(__file__).parents[2])
-        environment = {**os.environ, "PYTHONPATH": root, "OMP_NUM_THREADS": "1"}
+    def run(*argv, cwd, timeout=180, path=()):
+        root = Path(__file__).parents[2]
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (root, *path))), "OMP_NUM_THREADS": "1"}
         command = [sys.executable, "-m", "attention_zoo", *map(str, argv)]
         done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=timeout)
         return Ended(done.returncode, done.stdout, done.stderr)

@@ -1,0 +1,90 @@
+"""What a robustness evaluation on the command line leaves behind: files, tables, and which benchmark it is at."""
+
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.callbacks import Callback, TQDMProgressBar
+from lightning.pytorch.utilities import rank_zero_only
+
+from attention_zoo.cli.checkpoint import Checkpoint
+from attention_zoo.cli.console import print_table
+from attention_zoo.reports import grids_of, write_result
+from tasks import Robustness
+
+
+class RobustnessWriter(Callback):
+    """Writes the result of a `tasks.Robustness` to a folder of its own, and prints its tables.
+
+    Args:
+        folder: new, or of a run, in which the evaluation then gets a folder named after data and time.
+        config: of model and data, as plain values.
+        checkpoint: what is evaluated.
+    """
+
+    def __init__(self, folder: Path, config: dict[str, Any], checkpoint: Checkpoint | None) -> None:
+        self.folder, self.config, self.checkpoint = folder, config, checkpoint
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Leave the printing of numbers to this callback."""
+        if isinstance(pl_module, Robustness):
+            trainer.test_loop.verbose = False
+
+    @rank_zero_only
+    def on_test_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Make the folder: what cannot be written is to be known before the hours of an evaluation."""
+        if isinstance(pl_module, Robustness):
+            self.folder = fresh(self.folder, type(trainer.datamodule).__name__)
+
+    def on_test_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        """Say in the progress bar where the evaluation is."""
+        bar = trainer.progress_bar_callback
+        if not isinstance(pl_module, Robustness) or not isinstance(bar, TQDMProgressBar) or not bar.is_enabled:
+            return
+        cell = trainer.datamodule.cells[int(batch["cell"][0])]
+        said = [cell.benchmark.title, cell.corruption and cell.corruption.replace("_", " "), cell.severity]
+        bar.test_progress_bar.set_description(" ".join(str(part) for part in said if part))
+
+    @rank_zero_only
+    def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Write and print."""
+        if not isinstance(pl_module, Robustness):
+            return
+        result = replace(pl_module.result, facts={**pl_module.result.facts, **self._facts(pl_module)})
+        table = write_result(self.folder, result)
+        for heading, part in grids_of(result):
+            print_table(part, heading)
+        print_table(table, f"weights: {result.facts['weights']}; written to {self.folder}")
+
+    def _facts(self, task: Robustness) -> dict[str, Any]:
+        options = self.config["model"].get("init_args") or {}
+        mixer = options.get("mixer") or {}
+        given = ", ".join(f"{key}={value}" for key, value in (mixer.get("init_args") or {}).items())
+        weights = "random"
+        if self.checkpoint:
+            weights = str(self.checkpoint.path)
+        elif options.get("weights"):
+            weights = options["weights"]
+        elif options.get("pretrained"):
+            weights = f"released with timm ({task.model.pretrained_cfg['tag'] or 'default'})"
+        return {
+            "model": options.get("model"),
+            "mixer": " ".join(filter(None, (mixer.get("class_path", "").rpartition(".")[2], given))) or None,
+            "weights": weights,
+            "epoch": self.checkpoint.epoch if self.checkpoint else None,
+            "config": self.config,
+        }
+
+
+def fresh(folder: Path, data: str) -> Path:
+    """Make ``folder``, or in one that holds something already a new one that is named after data and time."""
+    if folder.is_dir() and any(folder.iterdir()):
+        name = f"{data}-{time.strftime('%Y%m%d-%H%M%S')}"
+        taken = len(list(folder.glob(f"{name}*")))
+        folder = folder / (f"{name}-{taken + 1}" if taken else name)
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder

@@ -1,0 +1,195 @@
+import lightning as L
+import pytest
+import torch
+from torch.testing import assert_close
+
+import attention_zoo as az
+import tasks.classification
+from attention_zoo.attacks import FGSM, PGD
+from tasks import Robustness
+from tasks.robustness import AS_TRAINED
+from tests.tasks.cells import CLASSES, DigitBenchmarks
+
+SMALL = {"patch_size": 4, "embed_dim": 16, "depth": 2, "num_heads": 2}
+
+
+def task(seed=0, **args):
+    torch.manual_seed(seed)
+    args = {"model_args": SMALL, "mixer": az.MIXERS["DotProduct"], **args}
+    built = Robustness(model="vit_tiny_patch16_224", num_classes=10, image_size=(8, 8), **args)
+    for parameter in built.model.parameters():  # so that logits differ
+        torch.nn.init.normal_(parameter, std=0.5)
+    return built
+
+
+def evaluate(built, data, **args):
+    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+    trainer = L.Trainer(accelerator="cpu", devices=1, enable_checkpointing=False, **quiet, **args)
+    trainer.test(built, datamodule=data, verbose=False)
+    return built.result, trainer
+
+
+@pytest.fixture(scope="module")
+def evaluated():
+    built = task(
+        attacked_images=7,
+        attacks={"fgsm": FGSM(), "pgd": PGD(), "strong": PGD("8/255", "2/255", 10)},
+        variants={"same": az.MIXERS["Probabilistic"], "filter": az.MIXERS["Performer"]},
+    )
+    before = {name: value.clone() for name, value in built.state_dict().items()}
+    data = DigitBenchmarks(images=20, batch_size=32)
+    result, trainer = evaluate(built, data)
+    return built, data, result, trainer, before
+
+
+@pytest.fixture
+def by_hand(evaluated):
+    """Logits of the model itself, cell by cell."""
+    built, data, *_ = evaluated
+    batches = list(data.test_dataloader())
+    image, label, cell = (torch.cat([batch[name] for batch in batches]) for name in ("image", "label", "cell"))
+    with torch.no_grad():
+        logits = built.model.eval()(image)
+    return {place: (logits[cell == place], label[cell == place]) for place in range(len(data.cells))}
+
+
+def test_every_cell_is_counted_by_itself(evaluated, by_hand):
+    _, data, result, *_ = evaluated
+    row = result.row(AS_TRAINED)
+    counts = [row.counts["clean"][0], *row.counts["digits_c"]]
+    for place, count in enumerate(counts):
+        logits, label = by_hand[place]
+        cell = data.cells[place]
+        assert (count.total, count.corruption, count.severity) == (20, cell.corruption, cell.severity)
+        assert count.correct == (logits.argmax(1) == label).sum()
+
+
+def test_only_the_benchmarks_classes_compete(evaluated, by_hand):
+    logits, label = by_hand[5]
+    masked = torch.full_like(logits, -torch.inf)
+    masked[:, CLASSES] = logits[:, CLASSES]
+    (count,) = evaluated[2].row(AS_TRAINED).counts["some"]
+    assert count.correct == (masked.argmax(1) == label).sum()
+    assert count.total == len(label)
+    assert not torch.isin(logits.argmax(1), torch.tensor(CLASSES)).all()
+
+
+def test_attacks_are_of_an_even_part_of_the_clean_images(evaluated):
+    built, data, result, *_ = evaluated
+    batch = next(iter(data.test_dataloader()))
+    chosen = torch.tensor([2, 5, 8, 11, 14, 17, 19])
+    network = az.attacks.OnPixels(built.model, data.mean, data.std)
+    pixels = data.splits["test"].images[chosen] / 255
+    for name, attack in built.attacks.items():
+        (count,) = result.row(AS_TRAINED).counts[name]
+        attacked = attack(network, pixels, batch["label"][chosen], chosen)
+        assert count.total == 7
+        assert count.correct == (network(attacked).argmax(1) == batch["label"][chosen]).sum()
+    columns = {column.name: column for column in result.columns}
+    assert columns["strong"].title == "strong"
+    assert columns["pgd"].protocol["images"] == 7
+    assert columns["pgd"].protocol["source"] == "scikit-learn"
+    assert columns["pgd"].protocol["eps"] == "1/255"
+
+
+def test_variants_are_rows_and_leave_the_model_alone(evaluated):
+    built, _, result, _, before = evaluated
+    rows = {row.name: row.counts for row in result.rows}
+    assert list(rows) == [AS_TRAINED, "same", "filter"]
+    correct = {name: [cell.correct for cells in counts.values() for cell in cells] for name, counts in rows.items()}
+    assert correct["same"] == correct[AS_TRAINED] != correct["filter"]
+    for name, value in built.state_dict().items():
+        assert_close(value, before[name], rtol=0, atol=0)
+
+
+def test_what_is_logged_is_the_table(evaluated):
+    _, _, result, trainer, _ = evaluated
+    logged = trainer.callback_metrics
+    for row, scores in result.scores.items():
+        for column in result.columns:
+            value = logged[f"test/{column.name}" if row == AS_TRAINED else f"test/{row}/{column.name}"].item()
+            assert value * (1 if column.corruptions else 100) == pytest.approx(scores[column.name])
+
+
+def test_the_result_says_how_it_was_found(evaluated):
+    facts = evaluated[2].facts
+    assert facts["versions"]["torch"].startswith(torch.__version__.partition("+")[0])
+    assert facts["versions"].keys() >= {"attention_zoo", "timm", "lightning"}
+    assert (facts["num_classes"], facts["processes"], facts["precision"]) == (10, 1, "32-true")
+    assert facts["normalisation"]["mean"] == list(evaluated[1].mean)
+
+
+def test_the_batches_do_not_matter(evaluated):
+    built, _, result, *_ = evaluated
+    again, _ = evaluate(built, DigitBenchmarks(images=20, batch_size=7))
+    assert [row.counts.keys() for row in again.rows] == [row.counts.keys() for row in result.rows]
+    for one, other in zip(again.rows, result.rows, strict=True):
+        for name in one.counts:
+            for a, b in zip(one.counts[name], other.counts[name], strict=True):
+                assert (a.correct, a.total) == (b.correct, b.total), name
+                # rounding may turn the sign of a gradient that is nearly zero
+                assert a.calibration == pytest.approx(b.calibration, abs=0.02 if name in built.attacks else 1e-5)
+
+
+def test_a_part_of_the_data(capsys):
+    result, _ = evaluate(task(), DigitBenchmarks(images=20, batch_size=10), limit_test_batches=3)
+    counts = result.row(AS_TRAINED).counts
+    assert [cell.total for cell in counts["digits_c"]] == [10, 0, 0, 0]
+    assert counts["some"][0].calibration is None
+    assert result.scores[AS_TRAINED]["digits_c"] != result.scores[AS_TRAINED]["digits_c"]
+
+
+@pytest.mark.parametrize("name", ["imagenet_c", "digits_c"])
+def test_only_imagenet_c_has_a_reference(name):
+    result, _ = evaluate(task(attacks={}), DigitBenchmarks(images=5, corrupted=name))
+    column = result.columns[1]
+    assert not column.normalised  # two severities of unknown corruptions
+    assert "plain mean" in column.meaning
+
+
+def test_released_weights_see_pixels_as_in_their_training(monkeypatch):
+    build = tasks.classification.build_model
+    monkeypatch.setattr(tasks.classification, "build_model", lambda *a, **b: build(*a, **{**b, "pretrained": False}))
+    built = Robustness(num_classes=1000, pretrained=True, model_args={**SMALL, "depth": 1})
+    assert built.released == {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
+    with pytest.raises(az.InputError, match="vit_tiny.* was trained on 1000 classes, the data have 10"):
+        Robustness(num_classes=10, pretrained=True, model_args={**SMALL, "depth": 1})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"attacked_images": 0}, "attacked_images=0"),
+        ({"variants": {AS_TRAINED: az.MIXERS["VarsD"]}}, "'as trained' is the model itself"),
+    ],
+)
+def test_bad_arguments(arguments, said):
+    with pytest.raises(az.InputError, match=said):
+        task(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "data", "trainer", "said"),
+    [
+        ({}, "Digits", {}, "needs data with benchmarks, which Digits has not"),
+        ({"attacks": {"some": FGSM()}}, "DigitBenchmarks", {}, "'some' is a benchmark of the data"),
+        ({}, "DigitBenchmarks", {"clean": False}, "attacks need the clean images"),
+        ({}, "DigitBenchmarks", {"precision": "bf16-true"}, "precision=bf16-true: attacks differentiate in float32"),
+    ],
+)
+def test_data_that_do_not_fit(arguments, data, trainer, said):
+    import datamodules
+
+    classes = {"Digits": datamodules.Digits, "DigitBenchmarks": DigitBenchmarks}
+    own = {"clean": trainer.pop("clean")} if "clean" in trainer else {}
+    with pytest.raises(az.InputError, match=said):
+        evaluate(task(**arguments), classes[data](**own), **trainer)
+
+
+def test_fitting_is_that_of_classification(evaluated):
+    data = DigitBenchmarks(images=20, batch_size=64)
+    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+    brief = {"max_epochs": 1, "limit_train_batches": 2, "limit_val_batches": 1}
+    trainer = L.Trainer(accelerator="cpu", devices=1, enable_checkpointing=False, **brief, **quiet)
+    trainer.fit(task(), datamodule=data)
+    assert trainer.callback_metrics.keys() >= {"val/accuracy", "val/loss"}
