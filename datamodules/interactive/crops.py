@@ -64,7 +64,7 @@ class Viewing:
     def around(self, image: Tensor, mask: Tensor) -> View:
         """The view around the object, at the image's scale where the object fits."""
         box = self.noisy_box(mask)
-        return self.cut(image, mask, box, self.region(box))
+        return self.cut(image, mask, box, self.region(box, tuple(mask.shape)))
 
     def somewhere(self, image: Tensor, mask: Tensor, scale: tuple[float, float]) -> View:
         """A view at a random place and scale with at least a pixel of the object in it (RITM's crops).
@@ -79,9 +79,7 @@ class Viewing:
         pixels = (mask == OBJECT).nonzero()
         y, x = pixels[torch.randint(len(pixels), ())].tolist()
         top, left = y - int(torch.randint(height, ())), x - int(torch.randint(width, ()))
-        # no more of what is outside than needed
-        top = min(max(top, 0), max(mask.shape[0] - height, 0))
-        left = min(max(left, 0), max(mask.shape[1] - width, 0))
+        top, left = _within(top, height, mask.shape[0]), _within(left, width, mask.shape[1])
         region = Region(top, left, height, width)
         visible = crop(mask[None], region, (IGNORE,))[0]
         box = self.noisy_box(visible) + torch.tensor([top, left, top, left])
@@ -98,20 +96,26 @@ class Viewing:
         box = torch.tensor([top, left, bottom, right]) + (2 * torch.rand(4) - 1) * self.noise * sides
         return box if torch.rand(()) < 0.5 else box[[2, 1, 0, 3]]
 
-    def region(self, box: Tensor) -> Region:
-        """Where the view of a box is: centred on it, with the padding around."""
+    def region(self, box: Tensor, image: tuple[int, int]) -> Region:
+        """Where the view of a box is: the box with its padding in the middle, or nearer to a border of the image.
+
+        Args:
+            box: (4,), two opposite corners.
+            image: height and width of the image.
+        """
         low, high = torch.minimum(box[:2], box[2:]), torch.maximum(box[:2], box[2:])
         needed = (high - low + 1) * (1 + 2 * self.padding)
         factor = max(1.0, *(needed / torch.tensor(self.size)).tolist())
         height, width = (round(side * factor) for side in self.size)
         centre = ((low + high) / 2).tolist()
-        return Region(round(centre[0] - (height - 1) / 2), round(centre[1] - (width - 1) / 2), height, width)
+        top, left = round(centre[0] - (height - 1) / 2), round(centre[1] - (width - 1) / 2)
+        return Region(_within(top, height, image[0]), _within(left, width, image[1]), height, width)
 
-    def around_image(self, size: tuple[int, int]) -> Region:
-        """The view of a whole image of height and width ``size``, without padding."""
-        factor = max(1.0, size[0] / self.size[0], size[1] / self.size[1])
+    def around_image(self, image: tuple[int, int]) -> Region:
+        """The view of a whole image of height and width ``image``, without padding."""
+        factor = max(1.0, image[0] / self.size[0], image[1] / self.size[1])
         height, width = (round(side * factor) for side in self.size)
-        return Region((size[0] - height) // 2, (size[1] - width) // 2, height, width)
+        return Region((image[0] - height) // 2, (image[1] - width) // 2, height, width)
 
     def cut(self, image: Tensor, mask: Tensor, box: Tensor, region: Region) -> View:
         """The view of a region; the box is given in the image's pixels."""
@@ -122,6 +126,11 @@ class Viewing:
                 smaller[F.adaptive_max_pool2d((mask == OBJECT).float(), self.size) > 0] = OBJECT
             image, mask = functional.resize(image, list(self.size), antialias=True), smaller
         return View(image, mask[0], to_view(box.view(2, 2), region, self.size).flatten())
+
+
+def _within(start: int, length: int, total: int) -> int:
+    """Where a stretch begins that shows nothing outside 0..total, if it fits; else all of that is in its middle."""
+    return min(max(start, 0), total - length) if length <= total else (total - length) // 2
 
 
 def to_view(points: Tensor, region: Region, size: tuple[int, int]) -> Tensor:

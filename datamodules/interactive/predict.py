@@ -133,7 +133,7 @@ class ClickedImages(Dataset[Batch]):
         if annotation.box.isnan().any():
             return self.viewing.around_image(size)
         places = torch.cat([annotation.points, annotation.box.view(2, 2)])
-        return self.viewing.region(torch.cat([places.amin(0), places.amax(0)]))
+        return self.viewing.region(torch.cat([places.amin(0), places.amax(0)]), size)
 
 
 def check_inside(annotation: Annotation, size: tuple[int, int], path: str) -> None:

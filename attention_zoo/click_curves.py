@@ -1,0 +1,246 @@
+"""Quality against number of clicks: curves, tables and figures of interactive segmentation."""
+
+import csv
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from attention_zoo.errors import InputError
+
+THRESHOLDS = (0.80, 0.85, 0.90)
+"""IoUs that number of clicks is reported for."""
+
+RESULT = "clicks.json"
+"""The file that holds a result; a folder with one in it, or below it, can be compared."""
+
+DPI, FONT = 150, 9
+MARKERS = "osD^vP*X"
+
+
+@dataclass(frozen=True)
+class ClickCurve:
+    """One model under one setting on one data set.
+
+    Attributes:
+        name: of the setting.
+        mean: (clicks + 1) mean over objects, and over trials of that, of the IoU before the first click and after each.
+        standard_error: (clicks + 1) of that mean over trials; NaN with a single trial.
+        trials: of each trial, its own mean.
+        noc: by IoU such as ``"0.90"``: mean number of clicks until it, ``clicks`` for objects that never reach it.
+        unreached: by IoU: objects (mean over trials) that took all clicks, those that reached it at the last too.
+        seconds_per_click: that the model and the simulated annotator took.
+        options: what the setting is.
+    """
+
+    name: str
+    mean: list[float]
+    standard_error: list[float]
+    trials: list[list[float]]
+    noc: dict[str, float]
+    unreached: dict[str, float]
+    seconds_per_click: float
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, name: str, ious: np.ndarray, seconds_per_click: float, options: Mapping[str, Any]) -> "ClickCurve":
+        """The curve of IoUs (objects, trials, clicks + 1)."""
+        trials = ious.mean(0)
+        error = trials.std(0, ddof=1) / math.sqrt(len(trials)) if len(trials) > 1 else np.full(ious.shape[2], np.nan)
+        noc, unreached = {}, {}
+        for threshold in THRESHOLDS:
+            taken = clicks_taken(ious[..., 1:], threshold)
+            noc[f"{threshold:.2f}"] = float(taken.mean())
+            unreached[f"{threshold:.2f}"] = float((taken >= ious.shape[2] - 1).sum(0).mean())
+        curve = trials.mean(0).tolist(), error.tolist(), trials.tolist()
+        return cls(name, *curve, noc, unreached, seconds_per_click, dict(options))
+
+
+def clicks_taken(ious: np.ndarray, threshold: float) -> np.ndarray:
+    """First click, counted from 1, after which IoUs (..., clicks) are high enough; the number of clicks if none is."""
+    reached = ious >= threshold
+    return np.where(reached.any(-1), reached.argmax(-1) + 1, ious.shape[-1])
+
+
+@dataclass(frozen=True)
+class ClickResult:
+    """An evaluation: curves of several settings on the same objects, with the same clicks to begin with.
+
+    Attributes:
+        title: the model.
+        data: the data set.
+        protocol: what two curves must share to be compared.
+        objects: how many.
+        curves: one a setting.
+    """
+
+    title: str
+    data: str
+    protocol: Mapping[str, Any]
+    objects: int
+    curves: list[ClickCurve]
+
+    def write(self, folder: Path, ious: np.ndarray, names: Sequence[str]) -> None:
+        """Write all there is to say: the result, its tables, the IoUs of every object, and a figure.
+
+        Args:
+            folder: made if it is not there.
+            ious: (settings, objects, trials, clicks + 1).
+            names: of the objects.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / RESULT).write_text(json.dumps(_finite(asdict(self)), indent=1) + "\n", encoding="utf-8")
+        write_tables(folder, {"": self})
+        with (folder / "clicks_objects.csv").open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(["setting", "object", "trial", *(f"iou_{k}" for k in range(ious.shape[-1]))])
+            for curve, table in zip(self.curves, ious, strict=True):
+                for name, rows in zip(names, table, strict=True):
+                    writer.writerows(
+                        [curve.name, name, trial, *(f"{value:.6f}" for value in row)] for trial, row in enumerate(rows)
+                    )
+        overlay({"": self}).savefig(folder / "clicks.png")
+
+    @classmethod
+    def read(cls, file: Path) -> "ClickResult":
+        """The result in a file.
+
+        Raises:
+            InputError: it is none.
+        """
+        try:
+            content = json.loads(file.read_text(encoding="utf-8"))
+            curves = [ClickCurve(**_numbers(curve)) for curve in content.pop("curves")]
+            return cls(**content, curves=curves)
+        except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
+            raise InputError(f"{file} is no result of an evaluation of clicks: {error}") from error
+
+
+def _finite(value: Any) -> Any:
+    """With None in the place of NaN, as JSON has it."""
+    if isinstance(value, Mapping):
+        return {key: _finite(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [_finite(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _numbers(curve: dict[str, Any]) -> dict[str, Any]:
+    errors = [math.nan if value is None else value for value in curve["standard_error"]]
+    return {**curve, "standard_error": errors}
+
+
+def read_results(paths: Sequence[Path]) -> dict[str, ClickResult]:
+    """The results at or below ``paths``, by names that tell them apart.
+
+    Raises:
+        InputError: a path does not exist or holds none, or a file is no result.
+    """
+    files: list[Path] = []
+    for path in paths:
+        if not path.exists():
+            raise InputError(f"{path} does not exist")
+        found = [path] if path.is_file() else sorted(path.rglob(RESULT))
+        if not found:
+            raise InputError(f"no {RESULT} in {path}: a test of InteractiveSegmentation writes it")
+        files += found
+    files = list(dict.fromkeys(file.resolve() for file in files))
+    results = [ClickResult.read(file) for file in files]
+    for names in ([result.title for result in results], [str(file.parent) for file in files]):
+        if len(set(names)) == len(names):
+            break
+    return dict(zip(names, results, strict=True))
+
+
+def labelled(results: Mapping[str, ClickResult]) -> list[tuple[str, ClickResult, ClickCurve]]:
+    """All curves, by names that tell them apart: the setting's, the result's, or both."""
+    every = [(name, result, curve) for name, result in results.items() for curve in result.curves]
+    one_result = len(results) == 1
+    one_setting = all(len(result.curves) == 1 for result in results.values())
+    return [
+        (curve.name if one_result else name if one_setting else f"{name}: {curve.name}", result, curve)
+        for name, result, curve in every
+    ]
+
+
+def differences(results: Mapping[str, ClickResult]) -> list[str]:
+    """What keeps results on the same data from being compared: keys of the protocol, or the number of objects."""
+    found = {}
+    for data in {result.data for result in results.values()}:
+        every = [{**one.protocol, "objects": one.objects} for one in results.values() if one.data == data]
+        keys = dict.fromkeys(key for one in every for key in one)
+        found |= {key: None for key in keys if len({json.dumps(one.get(key)) for one in every}) > 1}
+    return list(found)
+
+
+def write_tables(folder: Path, results: Mapping[str, ClickResult]) -> None:
+    """Write the curves as ``clicks.csv``, and a row for each as ``noc.csv`` and ``noc.md``."""
+    curves = labelled(results)
+    with (folder / "clicks.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["setting", "clicks", "mean_iou", "standard_error", "trials"])
+        for name, _, curve in curves:
+            for clicks, (mean, error) in enumerate(zip(curve.mean, curve.standard_error, strict=True)):
+                writer.writerow([name, clicks, f"{mean:.6f}", _blank(error, 6), len(curve.trials)])
+    header, rows = noc_table(curves)
+    with (folder / "noc.csv").open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file, lineterminator="\n").writerows([header, *rows])
+    lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
+    text = "\n".join(f"| {' | '.join(str(cell) for cell in line)} |" for line in lines)
+    (folder / "noc.md").write_text(text + "\n", encoding="utf-8")
+
+
+def noc_table(curves: Sequence[tuple[str, ClickResult, ClickCurve]]) -> tuple[list[str], list[list[str]]]:
+    """Header and rows: number of clicks, objects that took all, mean IoU at some clicks, seconds a click."""
+    percents = [f"{100 * threshold:.0f}" for threshold in THRESHOLDS]
+    last = max(len(curve.mean) - 1 for _, _, curve in curves)
+    marks = [mark for mark in (0, 1, 2, 3, 5, 10, 20) if mark <= last]
+    header = ["setting", *(f"NoC@{percent}" for percent in percents), *(f">={last}@{percent}" for percent in percents)]
+    header += [*(f"mIoU@{mark}" for mark in marks), "objects", "trials", "s/click"]
+    rows = []
+    for name, result, curve in curves:
+        keys = [f"{threshold:.2f}" for threshold in THRESHOLDS]
+        row = [name, *(f"{curve.noc[key]:.2f}" for key in keys), *(f"{curve.unreached[key]:g}" for key in keys)]
+        row += [f"{100 * curve.mean[mark]:.2f}" if mark < len(curve.mean) else "" for mark in marks]
+        rows.append([*row, str(result.objects), str(len(curve.trials)), f"{curve.seconds_per_click:.4f}"])
+    return header, rows
+
+
+def _blank(value: float, digits: int) -> str:
+    return f"{value:.{digits}f}" if math.isfinite(value) else ""
+
+
+def overlay(results: Mapping[str, ClickResult]) -> Figure:
+    """Mean IoU against clicks, one line a curve with a band of one standard error over trials; a panel a data set."""
+    curves = labelled(results)
+    panels = list(dict.fromkeys(result.data for _, result, _ in curves))
+    figure = Figure((5.6 * len(panels), 4.4), dpi=DPI, layout="constrained")
+    for axes, data in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+        _panel(axes, [entry for entry in curves if entry[1].data == data])
+    return figure
+
+
+def _panel(axes: Axes, curves: Sequence[tuple[str, ClickResult, ClickCurve]]) -> None:
+    for place, (name, _, curve) in enumerate(curves):
+        clicks, mean = np.arange(len(curve.mean)), 100 * np.asarray(curve.mean)
+        error = 100 * np.asarray(curve.standard_error)
+        (line,) = axes.plot(clicks, mean, marker=MARKERS[place % len(MARKERS)], markersize=3, linewidth=1.2, label=name)
+        if np.isfinite(error).all():
+            axes.fill_between(clicks, mean - error, mean + error, color=line.get_color(), alpha=0.2, linewidth=0)
+    result = curves[0][1]
+    trials = max(len(curve.trials) for _, _, curve in curves)
+    band = f"; band: standard error over {trials} trials" if trials > 1 else ""
+    title = f"{result.data}, {result.objects} objects, protocol {result.protocol.get('name')}{band}"
+    axes.set_title(title, fontsize=FONT)
+    axes.set_xlabel("clicks", fontsize=FONT)
+    axes.set_ylabel("mean IoU, %", fontsize=FONT)
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False, fontsize=FONT)

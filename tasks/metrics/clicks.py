@@ -1,0 +1,52 @@
+"""IoU of every object after every click, exact over processes."""
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+
+
+class ClickTable(Metric):
+    """IoU of every sample of a split before the first click and after each, under several settings.
+
+    Args:
+        settings: how many.
+        samples: of the split.
+        clicks: for each sample.
+
+    Attributes:
+        ious: (settings, samples, clicks + 1) float64.
+        counted: (settings, samples) int64, 1 where a sample was counted.
+        seconds: (settings,) float64, that the model and the simulated annotator took, all processes together.
+        made: (settings,) int64, clicks that were made.
+    """
+
+    full_state_update = False
+
+    def __init__(self, settings: int, samples: int, clicks: int) -> None:
+        super().__init__()
+        exact = {"dist_reduce_fx": "sum"}  # every row is filled by one process, and zero in the others
+        self.add_state("ious", torch.zeros(settings, samples, clicks + 1, dtype=torch.float64), **exact)
+        self.add_state("counted", torch.zeros(settings, samples, dtype=torch.int64), **exact)
+        self.add_state("seconds", torch.zeros(settings, dtype=torch.float64), **exact)
+        self.add_state("made", torch.zeros(settings, dtype=torch.int64), **exact)
+
+    def update(self, setting: int, index: Tensor, ious: Tensor, made: Tensor, seconds: float) -> None:
+        """Count a batch.
+
+        Args:
+            setting: which.
+            index: (B,) int64, the samples; -1 counts nowhere.
+            ious: (B, clicks + 1).
+            made: (B,) int64, clicks on each.
+            seconds: that the batch took.
+        """
+        counts = (index >= 0).to(self.counted.device)
+        places = index.to(self.counted.device)[counts]
+        self.ious[setting, places] = ious.to(self.ious)[counts]
+        self.counted[setting, places] = 1
+        self.seconds[setting] += seconds
+        self.made[setting] += int(made.to(counts.device)[counts].sum())
+
+    def compute(self) -> dict[str, Tensor]:
+        """All of the states."""
+        return {name: getattr(self, name) for name in ("ious", "counted", "seconds", "made")}
