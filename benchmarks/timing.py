@@ -1,14 +1,16 @@
 """Ratios of two things timed in one run, interleaved, so that a noisy machine hits both alike."""
 
 import statistics
-import time
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import torch
 from rich.console import Console
 from rich.table import Table
-from torch import Tensor, nn
+
+from attention_zoo.analysis.timing import backward, forward, interleaved
+
+__all__ = ["Case", "backward", "compare", "forward"]
 
 
 class Case(NamedTuple):
@@ -34,39 +36,3 @@ def compare(cases: Iterable[Case], pairs: int, device: str = "cpu") -> None:
             ratio = statistics.median(a / b for a, b in zip(*times, strict=True))
             table.add_row(case.name, *milliseconds, f"{ratio:.3f}", case.goal)
     console.print(table)
-
-
-def interleaved(calls: tuple[Callable[[], object], ...], repeats: int, device: str) -> list[list[float]]:
-    """Seconds of each call, taken in turns after two rounds of warm-up."""
-    times: list[list[float]] = [[] for _ in calls]
-    for repeat in range(-2, repeats):
-        for call, measured in zip(calls, times, strict=True):
-            start = time.perf_counter()
-            call()
-            if device.startswith("cuda"):
-                torch.cuda.synchronize()
-            if repeat >= 0:
-                measured.append(time.perf_counter() - start)
-    return times
-
-
-def forward(model: nn.Module, *inputs: Tensor) -> Callable[[], None]:
-    """A call of the model in evaluation mode without gradients."""
-
-    def call() -> None:
-        with torch.inference_mode():
-            model.eval()(*inputs)
-
-    return call
-
-
-def backward(model: nn.Module, *inputs: Tensor) -> Callable[[], None]:
-    """A call of the model and the gradients of all its parameters."""
-
-    def call() -> None:
-        model.train().zero_grad()
-        out = model(*inputs)
-        out = out[0] if isinstance(out, tuple) else out
-        out.square().sum().backward()
-
-    return call

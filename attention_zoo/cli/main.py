@@ -6,6 +6,7 @@ from importlib.metadata import version
 
 from jsonargparse import auto_cli
 
+from attention_zoo.cli.bench import bench
 from attention_zoo.cli.corrupt import corrupt
 from attention_zoo.cli.failure import PROGRAM, bad_input, debugging, fail, other_model
 from attention_zoo.cli.maps import maps
@@ -33,6 +34,7 @@ TOOLS: dict[str, Callable[..., None]] = {
     "corrupt": corrupt,
     "sweep": sweep,
     "report": report,
+    "bench": bench,
 }
 """Commands that are a function: its signature gives the options, its docstring the help."""
 

@@ -85,7 +85,7 @@ def maps(
     read = _reading(query, heads, steps, atoms, assignments)
     corruptions = _corruptions(corruption or (), severity)
     shown = _images(images)
-    subjects = _subjects(ckpt_path, mixers, model, pretrained, _device(device))
+    subjects = _subjects(ckpt_path, mixers, model, pretrained, find_device(device))
     figure = side_by_side(subjects, shown, read, layers=layer, corruptions=corruptions)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path)
@@ -132,7 +132,12 @@ def _images(paths: list[str]) -> "dict[str, Tensor]":
     return {name: decode(path) for name, path in zip(names, paths, strict=True)}
 
 
-def _device(name: str) -> "torch.device":
+def find_device(name: str) -> "torch.device":
+    """The device of a name.
+
+    Raises:
+        InputError: there is none of it here.
+    """
     import torch
 
     try:

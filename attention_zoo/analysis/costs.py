@@ -1,0 +1,148 @@
+"""What mixers cost at several numbers of tokens: time, memory, operations, parameters, and how they grow."""
+
+import math
+import statistics
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import torch
+from timm.layers import Attention
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from attention_zoo.analysis.timing import Call, backward, forward, interleaved, peak_memory
+from attention_zoo.errors import InputError
+from attention_zoo.registry import create_mixer, mixer_info
+
+TIMM = "timm Attention"
+"""What all self-mixers are compared with, in the same run."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What is measured.
+
+    Attributes:
+        dim: width of the tokens.
+        num_heads: heads.
+        batch: sequences a call.
+        queries: of cross-mixers; their tokens are the pixels.
+        repeats: interleaved repetitions; times are their medians.
+        compiled: whether ``torch.compile`` compiles the layers.
+        device: where.
+        dtype: of parameters and tokens.
+    """
+
+    dim: int = 192
+    num_heads: int = 3
+    batch: int = 4
+    queries: int = 128
+    repeats: int = 10
+    compiled: bool = False
+    device: str = "cpu"
+    dtype: torch.dtype = torch.float32
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of one layer at one number of tokens.
+
+    Attributes:
+        mixer: its name, or `TIMM`.
+        tokens: how many.
+        forward: seconds of a call without gradients.
+        training: seconds of a call and all gradients.
+        forward_ratio: the median ratio of ``forward`` to the baseline's, call by call.
+        training_ratio: the same of ``training``.
+        forward_memory: bytes held at most above the inputs.
+        training_memory: the same of a call and all gradients.
+        flops: of a call of one sequence; what torch's counter does not know, such as Fourier transforms, is missing.
+        parameters: of the layer.
+    """
+
+    mixer: str
+    tokens: int
+    forward: float
+    training: float
+    forward_ratio: float
+    training_ratio: float
+    forward_memory: int
+    training_memory: int
+    flops: int
+    parameters: int
+
+
+def measure(names: Sequence[str], tokens: int, setting: Setting) -> Iterator[Cost]:
+    """Measure mixers and their baseline at a number of tokens, all in turns.
+
+    Self-mixers are compared with timm's attention, cross-mixers with `CrossAttention`.
+
+    Raises:
+        InputError: a mixer does not exist, or the tokens are no square grid.
+    """
+    side = math.isqrt(tokens)
+    if side * side != tokens:
+        raise InputError(f"{tokens} tokens are no square grid; {side * side} are")
+    for kind in ("self", "cross"):
+        chosen = [name for name in names if mixer_info(name).kind == kind]
+        if chosen:
+            base = TIMM if kind == "self" else "CrossAttention"
+            yield from _measure([base, *(name for name in chosen if name != base)], kind, tokens, setting)
+
+
+def _measure(names: Sequence[str], kind: str, tokens: int, setting: Setting) -> Iterator[Cost]:
+    """Costs of layers of one kind; the first is the baseline."""
+    torch.manual_seed(0)
+    made = partial(torch.randn, device=setting.device, dtype=setting.dtype)
+    inputs = (made(setting.batch, tokens, setting.dim),)
+    if kind == "cross":
+        inputs = (made(setting.batch, setting.queries, setting.dim), *inputs)
+    layers = [_layer(name, tokens, setting) for name in names]
+    flops = [_flops(layer, inputs) // setting.batch for layer in layers]
+    for layer in layers if setting.compiled else ():
+        layer.compile()
+    times: dict[Callable[..., Call], list[list[float]]] = {}
+    memory: dict[Callable[..., Call], list[int]] = {}
+    for direction in (forward, backward):
+        calls = [direction(layer, *inputs) for layer in layers]
+        times[direction] = interleaved(calls, setting.repeats, setting.device)
+        memory[direction] = [peak_memory(call, setting.device) for call in calls]
+    for place, (name, layer) in enumerate(zip(names, layers, strict=True)):
+        seconds = [statistics.median(times[direction][place]) for direction in (forward, backward)]
+        ratios = [
+            statistics.median(a / b for a, b in zip(times[direction][place], times[direction][0], strict=True))
+            for direction in (forward, backward)
+        ]
+        held = [memory[direction][place] for direction in (forward, backward)]
+        parameters = sum(parameter.numel() for parameter in layer.parameters())
+        yield Cost(name, tokens, *seconds, *ratios, *held, flops[place], parameters)
+
+
+def _layer(name: str, tokens: int, setting: Setting) -> nn.Module:
+    side = math.isqrt(tokens)
+    if name == TIMM:
+        layer: nn.Module = Attention(setting.dim, setting.num_heads)
+    elif mixer_info(name).kind == "self":
+        layer = create_mixer(name, setting.dim, setting.num_heads, grid=(side, side))
+    else:
+        layer = create_mixer(name, setting.dim, setting.num_heads)
+    return layer.to(setting.device, setting.dtype)
+
+
+def _flops(layer: nn.Module, inputs: tuple[Tensor, ...]) -> int:
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        layer.eval()(*inputs)
+    return counter.get_total_flops()
+
+
+def growth(tokens: Sequence[int], seconds: Sequence[float]) -> float:
+    """The exponent e of time ~ N^e: the slope of a straight line through the logarithms.
+
+    Raises:
+        InputError: fewer than two numbers of tokens.
+    """
+    if len(set(tokens)) < 2:
+        raise InputError("how cost grows needs two numbers of tokens at least")
+    return float(np.polyfit(np.log(tokens), np.log(seconds), 1)[0])

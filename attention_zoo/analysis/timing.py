@@ -1,0 +1,81 @@
+"""Time and memory of calls that are compared in one run, interleaved, so that a noisy machine hits all alike."""
+
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.profiler import ProfilerActivity, profile
+
+Call = Callable[[], object]
+
+
+def interleaved(calls: Sequence[Call], repeats: int, device: str = "cpu") -> list[list[float]]:
+    """Seconds of each call, taken in turns after two rounds of warm-up."""
+    times: list[list[float]] = [[] for _ in calls]
+    for repeat in range(-2, repeats):
+        for call, measured in zip(calls, times, strict=True):
+            start = time.perf_counter()
+            call()
+            if device.startswith("cuda"):
+                torch.cuda.synchronize()
+            if repeat >= 0:
+                measured.append(time.perf_counter() - start)
+    return times
+
+
+def forward(model: nn.Module, *inputs: Tensor) -> Call:
+    """A call of the model in evaluation mode without gradients."""
+
+    def call() -> None:
+        with torch.inference_mode():
+            model.eval()(*inputs)
+
+    return call
+
+
+def backward(model: nn.Module, *inputs: Tensor) -> Call:
+    """A call of the model and the gradients of all its parameters."""
+
+    def call() -> None:
+        model.train().zero_grad()
+        out = model(*inputs)
+        out = out[0] if isinstance(out, tuple) else out
+        out.square().sum().backward()
+
+    return call
+
+
+def peak_memory(call: Call, device: str = "cpu") -> int:
+    """Bytes that a call holds at most of what it allocates itself; run it once before, so that nothing is set up."""
+    if device.startswith("cuda"):
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        call()
+        torch.cuda.synchronize()
+        return torch.cuda.max_memory_allocated() - before
+    with _silent(), profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
+        call()
+    # torch keeps no peak for the CPU; its profiler tells every allocation and release
+    events = [event for event in profiled.profiler.kineto_results.events() if event.name() == "[memory]"]
+    held = peak = 0
+    for event in sorted(events, key=lambda event: event.start_ns()):
+        held += event.nbytes()
+        peak = max(peak, held)
+    return peak
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Without what torch's profiler writes to stderr from outside Python."""
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)

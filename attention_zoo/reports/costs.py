@@ -1,0 +1,80 @@
+"""What mixers cost, as a table and a figure."""
+
+from collections.abc import Sequence
+
+from attention_zoo.reports.comparison import Table
+from matplotlib.figure import Figure
+
+from attention_zoo.analysis.costs import Cost, growth
+
+COLUMNS = (
+    "mixer",
+    "tokens",
+    "forward ms",
+    "over baseline",
+    "training ms",
+    "over baseline",
+    "forward MB",
+    "training MB",
+    "MFLOPs",
+    "parameters",
+)
+
+
+def cost_table(costs: Sequence[Cost], notes: Sequence[str] = ()) -> Table:
+    """One row for each mixer and number of tokens, then how time grows."""
+    rows = [
+        (
+            cost.mixer,
+            f"{cost.tokens:,}",
+            f"{1e3 * cost.forward:.2f}",
+            f"{cost.forward_ratio:.2f}",
+            f"{1e3 * cost.training:.2f}",
+            f"{cost.training_ratio:.2f}",
+            f"{cost.forward_memory / 2**20:.1f}",
+            f"{cost.training_memory / 2**20:.1f}",
+            f"{cost.flops / 1e6:.1f}",
+            f"{cost.parameters:,}",
+        )
+        for cost in costs
+    ]
+    grown = [
+        f"{name}: time ~ N^{exponents[0]:.2f} forward, N^{exponents[1]:.2f} in training"
+        for name, exponents in growths(costs).items()
+    ]
+    return Table(COLUMNS, tuple(rows), (*notes, *grown))
+
+
+def growths(costs: Sequence[Cost]) -> dict[str, tuple[float, float]]:
+    """The exponents of forward and training time of each mixer; none for one number of tokens."""
+    found = {}
+    for name in dict.fromkeys(cost.mixer for cost in costs):
+        own = [cost for cost in costs if cost.mixer == name]
+        tokens = [cost.tokens for cost in own]
+        if len(set(tokens)) > 1:
+            times = ([cost.forward for cost in own], [cost.training for cost in own])
+            found[name] = (growth(tokens, times[0]), growth(tokens, times[1]))
+    return found
+
+
+def cost_figure(costs: Sequence[Cost]) -> Figure:
+    """Training time and memory over the number of tokens, both axes logarithmic, a line for each mixer."""
+    figure = Figure(figsize=(10, 4.6), layout="constrained")
+    panels = figure.subplots(1, 2)
+    exponents = growths(costs)
+    names = list(dict.fromkeys(cost.mixer for cost in costs))
+    for place, name in enumerate(names):
+        own = [cost for cost in costs if cost.mixer == name]
+        tokens = [cost.tokens for cost in own]
+        style = {"marker": "osD^vP*Xhd<>"[place % 12], "linestyle": "-" if place < 10 else "--"}
+        label = f"{name}  N^{exponents[name][1]:.2f}" if name in exponents else name
+        panels[0].plot(tokens, [1e3 * cost.training for cost in own], label=label, **style)
+        panels[1].plot(tokens, [cost.training_memory / 2**20 for cost in own], **style)
+    for axes, what in zip(panels, ("forward and backward, ms", "memory held, MB"), strict=True):
+        axes.set(xscale="log", yscale="log", xlabel="tokens", ylabel=what)
+        axes.set_xticks(sorted({cost.tokens for cost in costs}), [f"{n:,}" for n in sorted({c.tokens for c in costs})])
+        axes.minorticks_off()
+        axes.grid(alpha=0.3)
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.legend(loc="outside right center", frameon=False, fontsize="small")
+    return figure
