@@ -52,12 +52,8 @@ def bench(
     for name in mixers:
         if name not in list_mixers():
             raise unknown("mixer", name, list_mixers())
-    for option, value in (
-        ("repeats", repeats),
-        ("batch", batch),
-        ("queries", queries),
-        *(("tokens", n) for n in tokens or ()),
-    ):
+    counts = tokens or [196, 784, 3136]
+    for option, value in {"repeats": repeats, "batch": batch, "queries": queries, "tokens": min(counts)}.items():
         if value < 1:
             raise InputError(f"{option}={value} must be at least 1")
     folder = Path(out)

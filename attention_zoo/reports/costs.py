@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
-from attention_zoo.reports.comparison import Table
 from matplotlib.figure import Figure
 
 from attention_zoo.analysis.costs import Cost, growth
+from attention_zoo.reports.comparison import Table
 
 COLUMNS = (
     "mixer",

@@ -1,0 +1,61 @@
+"""What mixers cost: the numbers mean what they say, and the files are there."""
+
+import csv
+
+import pytest
+import torch
+
+from attention_zoo.analysis.costs import TIMM, Setting, growth, measure
+from attention_zoo.analysis.timing import interleaved, peak_memory
+from attention_zoo.errors import InputError
+
+SMALL = Setting(dim=16, num_heads=2, batch=2, queries=5, repeats=2)
+
+
+def test_growth_is_the_exponent():
+    assert growth([10, 100, 1000], [3 * n**1.7 for n in (10, 100, 1000)]) == pytest.approx(1.7)
+    with pytest.raises(InputError, match="two numbers of tokens"):
+        growth([10, 10], [1.0, 2.0])
+
+
+def test_peak_memory_is_what_a_call_holds_at_once():
+    def call():
+        first = torch.ones(1000, 250)  # 1 MB
+        second = first + 1
+        del first
+        return second + 1
+
+    assert peak_memory(call) == pytest.approx(2e6, rel=0.01)
+
+
+def test_calls_take_turns():
+    seen = []
+    times = interleaved([lambda: seen.append("a"), lambda: seen.append("b")], 3)
+    assert "".join(seen) == "ab" * 5 and [len(t) for t in times] == [3, 3]
+
+
+def test_every_mixer_beside_its_baseline():
+    costs = list(measure(["VarsD", "DotProduct", "KMeansCross"], 16, SMALL))
+    assert [cost.mixer for cost in costs] == [TIMM, "VarsD", "DotProduct", "CrossAttention", "KMeansCross"]
+    assert all(cost.forward > 0 and cost.training_memory > 0 and cost.flops > 0 for cost in costs)
+    assert [costs[0].forward_ratio, costs[0].training_ratio, costs[3].forward_ratio] == [1, 1, 1]
+    assert costs[0].parameters == costs[2].parameters == 4 * 16 * 16 + 16
+    assert costs[0].flops == costs[2].flops == 2 * 16 * (4 * 16 * 16) + 2 * 2 * 16 * 16 * 16
+
+
+def test_tokens_must_be_a_grid():
+    with pytest.raises(InputError, match="17 tokens are no square grid; 16 are"):
+        list(measure(["VarsD"], 17, SMALL))
+
+
+def test_on_the_command_line(zoo, tmp_path):
+    arguments = ["--tokens", "4", "16", "--dim", "8", "--num_heads", "2", "--repeats", "1", "--out", "costs"]
+    ended = zoo("bench", "VarsD", "ClusterCross", *arguments)
+    assert ended.code == 0, ended.err
+    rows = list(csv.DictReader((tmp_path / "costs" / "costs.csv").open()))
+    assert len(rows) == 8 and {row["tokens"] for row in rows} == {"4", "16"}
+    assert (tmp_path / "costs" / "costs.png").stat().st_size > 10_000
+    assert "VarsD: time ~ N^" in (tmp_path / "costs" / "costs.md").read_text()
+    assert "costs is not empty" in zoo("bench", "VarsD", *arguments).err
+    assert "did you mean 'VarsD'" in zoo("bench", "VarzD").err
+    assert "repeats=0 must be at least 1" in zoo("bench", "--repeats", "0").err
