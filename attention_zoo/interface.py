@@ -225,6 +225,17 @@ class SelfMixer(_Mixer):
         """As `map_weights` under a mask."""
         return _mean_derivative(lambda values: self.mix_masked(q.detach(), k.detach(), values, attn_mask, False), v)
 
+    def set_grid(self, grid: tuple[int, int]) -> None:
+        """Expect tokens of another grid from now on, as hosts tell whose images vary in size.
+
+        Args:
+            grid: height and width; what the reading learned about its own grid is resampled to it.
+
+        Raises:
+            InputError: the reading is bound to the grid it was built for.
+        """
+        self.grid = grid
+
     def spatial_shape(self, num_tokens: int) -> tuple[int, int]:
         """Height and width of the grid that ``num_tokens`` tokens (prefix included) form.
 

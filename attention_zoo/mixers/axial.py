@@ -75,6 +75,12 @@ class Axial(SelfMixer):
             mixer = factory(dim, num_heads, **{**host, "grid": (1, self._segment_length(length))})
         return mixer
 
+    def set_grid(self, grid: tuple[int, int]) -> None:
+        """As `SelfMixer.set_grid`, for the lines too."""
+        super().set_grid(grid)
+        for mixer, length in zip((self.height, self.width), grid, strict=True):
+            mixer.set_grid((1, length if _takes_masks(mixer) else self._segment_length(length)))
+
     def forward(
         self,
         x: Tensor,

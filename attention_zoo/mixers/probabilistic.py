@@ -24,7 +24,7 @@ from attention_zoo.functional.em import (
     propagate_values,
 )
 from attention_zoo.functional.mixture import Precision, joint
-from attention_zoo.functional.positions import distance_prior, window_prior
+from attention_zoo.functional.positions import FactoredPositions, distance_prior, window_prior
 from attention_zoo.functional.precision import precise
 from attention_zoo.interface import HostOptions, SelfMixer, log_mask
 from attention_zoo.mixers.relative_positions import RelativePositions
@@ -161,7 +161,7 @@ class Probabilistic(SelfMixer):
             q, k, means = self._precise(q, k, v)
             terms = self._terms(q, mask)
             k, alpha = self._adapted(q, k, means, terms)
-            v_pos = self.positions["v"](means.dtype) if self.positions and "v" in self.positions else None
+            v_pos = self._position("v", means) if self.positions and "v" in self.positions else None
             if fixed is None or not self.value_propagation:
                 return infer_values(q, k, means, alpha=alpha, beta=self.beta, v_pos=v_pos, **terms).to(kind)
             values = FixedValues(fixed.index, fixed.values.to(means.dtype), fixed.mask)
@@ -243,11 +243,15 @@ class Probabilistic(SelfMixer):
         distance = distance_prior((height, width), self.distance_precision, **args)
         return distance if mask is None else distance.full() + mask
 
+    def _position(self, name: str, x: Tensor) -> FactoredPositions | Tensor:
+        """Relative embeddings of queries, keys or values for tokens like x (B, H, N, D)."""
+        return self.positions[name](x.dtype, self.spatial_shape(x.shape[2]))
+
     def _terms(self, q: Tensor, mask: Tensor | None) -> dict[str, Any]:
         """What all EM functions are given alike."""
         return {
-            "q_pos": self.positions["q"](q.dtype) if self.positions else None,
-            "k_pos": self.positions["k"](q.dtype) if self.positions else None,
+            "q_pos": self._position("q", q) if self.positions else None,
+            "k_pos": self._position("k", q) if self.positions else None,
             "log_prior": self._prior(q, mask),
             "magnitude_prior": self.magnitude_prior,
         }

@@ -1,6 +1,7 @@
 """Learned relative position embeddings of a grid, as `attention_zoo.functional.em` takes them."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from attention_zoo.functional.positions import FactoredPositions, relative_positions
@@ -30,15 +31,29 @@ class RelativePositions(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        self.grid, self.prefix, self.factored = grid, prefix, factored
+        self.prefix, self.factored = prefix, factored
         rows, columns = (2 * side - 1 for side in grid)
         shapes = {"height": (rows, dim), "width": (columns, dim)} if factored else {"table": (rows, columns, dim)}
         for name, shape in shapes.items():
             table = torch.empty(shape, device=device, dtype=dtype)
             self.register_parameter(name, nn.Parameter(nn.init.trunc_normal_(table, std=0.02)))
 
-    def forward(self, dtype: torch.dtype) -> FactoredPositions | Tensor:
-        """The embeddings in ``dtype``: factored, or (N, N, dim), entry (i, j) that of token j as token i sees it."""
+    def forward(self, dtype: torch.dtype, grid: tuple[int, int]) -> FactoredPositions | Tensor:
+        """The embeddings in ``dtype``: factored, or (N, N, dim), entry (i, j) that of token j as token i sees it.
+
+        For a ``grid`` of another size than their own they are resampled linearly, farthest offset on farthest.
+        """
         if self.factored:
-            return FactoredPositions(self.height.to(dtype), self.width.to(dtype), self.prefix)
-        return relative_positions(self.table.to(dtype), self.grid, self.prefix)
+            height = _resampled(self.height[:, None].to(dtype), (grid[0], 1))[:, 0]
+            width = _resampled(self.width[None].to(dtype), (1, grid[1]))[0]
+            return FactoredPositions(height, width, self.prefix)
+        return relative_positions(_resampled(self.table.to(dtype), grid), grid, self.prefix)
+
+
+def _resampled(table: Tensor, grid: tuple[int, int]) -> Tensor:
+    """A table of offsets (2 rows - 1, 2 columns - 1, dim) for another grid."""
+    size = tuple(2 * side - 1 for side in grid)
+    if table.shape[:2] == size:
+        return table
+    planes = table.movedim(-1, 0)[None]
+    return F.interpolate(planes, size, mode="bilinear", align_corners=True)[0].movedim(0, -1)

@@ -10,7 +10,17 @@ from attention_zoo.functional.dictionaries import SharedUnitAtoms, Spectra
 from attention_zoo.functional.sparse import Lista
 
 
-class ReleasedTable:
+class BoundToGrid:
+    """Mix-in of mixers whose released parameters are for one grid."""
+
+    def set_grid(self, grid: tuple[int, int]) -> None:
+        """As `SelfMixer.set_grid`."""
+        fits = self.variant != "released" or tuple(grid) == tuple(self.grid)
+        self.check(fits, f"variant='released' is bound to grid={self.grid} and cannot take tokens of grid={grid}")
+        super().set_grid(grid)
+
+
+class ReleasedTable(BoundToGrid):
     """Mix-in of `VarsSD`: the static atoms are a learned table ``kernel`` (1, H, N, M), one row for each token."""
 
     kernel: Tensor
@@ -35,7 +45,7 @@ class ReleasedTable:
         return atoms, self.matrix_iteration(atoms, v)
 
 
-class ReleasedSpectra:
+class ReleasedSpectra(BoundToGrid):
     """Mix-in of `VarsS`: every channel has kernels as large as the grid, ``kernel`` (dim, K, 1, h, w // 2 + 1, 2).
 
     ``kernel2`` filters what they reconstruct, and ``norm`` is a BatchNorm. ``L`` (dim), the largest singular value of

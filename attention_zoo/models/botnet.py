@@ -32,17 +32,19 @@ class MapMixer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Mix the places of the maps as tokens."""
+        self.mixer.set_grid(tuple(x.shape[2:]))
         return self.pool(self.mixer(x.flatten(2).mT).mT.unflatten(2, x.shape[2:]))
 
 
 class BoTNet(ResNet):
     """timm's ``ResNet`` with any self-mixer in its last stage.
 
-    The mixer keeps its output projection, which BoTNet's attention has not. Other sizes of images than ``img_size``
-    are taken where the mixer needs no grid. ``output_stride=16`` is BoTNet-S1, which keeps c5 at the size of c4.
+    The mixer keeps its output projection, which BoTNet's attention has not. Images of other sizes than ``img_size``
+    are taken where the mixer is not bound to its grid. ``output_stride=16`` is BoTNet-S1, which keeps c5 at the size
+    of c4.
 
     Args:
-        img_size: height and width of the images.
+        img_size: height and width of the images that mixers are built for.
         mixer: a name of ``list_mixers("self")`` or a factory.
         mixer_args: the mixer's own arguments.
         variant: handed to mixers that know it.

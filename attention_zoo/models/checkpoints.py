@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from timm.models import _factory, clean_state_dict
+from timm.models import _factory, clean_state_dict, get_pretrained_cfg
 from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
 from torch import Tensor, nn
 
 from attention_zoo.errors import InputError
+from attention_zoo.models.top_down import TopDown
 
 KEYS = ("model", "state_dict", "model_ema", "state_dict_ema")
 """Under which of a file's keys the weights are, by preference: those that were trained go before their average."""
@@ -37,7 +38,8 @@ def load_checkpoint(model: nn.Module, path: str | Path, *, fresh_classifier: boo
         model: to load into.
         path: file, of weights or of a training run.
         fresh_classifier: to start another task from the weights: a classifier of another size, or none, keeps the
-            model's own weights, and position embeddings of a `VisionTransformer` are resized to its grid.
+            model's own weights, and position embeddings of a `VisionTransformer`, also under `TopDown`, are resized to
+            its grid.
 
     Raises:
         InputError: no such file, none of weights, one that could run code, or weights of another model. The model is
@@ -83,11 +85,25 @@ def read_weights(path: Path, name: str) -> dict[str, Tensor]:
 
 def _without_other_classifier(model: nn.Module, weights: dict[str, Tensor]) -> tuple[dict[str, Tensor], set[str]]:
     """The weights as ``model`` takes them, and the names of those of its classifier that they have no say in."""
-    if isinstance(model, VisionTransformer):
-        weights = checkpoint_filter_fn(weights, model, interpolation="bicubic", antialias=True)
     facts = getattr(model, "default_cfg", None) or {}
+    if facts and "classifier" not in facts:  # timm leaves it out where a model was built for its features
+        facts = get_pretrained_cfg(facts["architecture"]).to_dict()
     classifiers = facts.get("classifier") or ()
     classifiers = (classifiers,) if isinstance(classifiers, str) else tuple(classifiers)
+    if isinstance(model, TopDown):
+        plain = {key.removeprefix(TASK): t for key, t in weights.items() if not key.startswith(TopDown.own_names)}
+        own = {key: tensor for key, tensor in weights.items() if key.startswith(TopDown.own_names)}
+        plain, fresh = _other_classifier(model.model, plain, tuple(name.removeprefix(TASK) for name in classifiers))
+        return own | {TASK + key: t for key, t in plain.items()}, {TASK + key for key in fresh}
+    return _other_classifier(model, weights, classifiers)
+
+
+def _other_classifier(
+    model: nn.Module, weights: dict[str, Tensor], classifiers: tuple[str, ...]
+) -> tuple[dict[str, Tensor], set[str]]:
+    """As `_without_other_classifier`, of a model whose classifiers have these names."""
+    if isinstance(model, VisionTransformer):
+        weights = checkpoint_filter_fn(weights, model, interpolation="bicubic", antialias=True)
     fresh = set()
     for classifier in classifiers:
         own = {key: tensor for key, tensor in model.state_dict().items() if key.startswith(f"{classifier}.")}

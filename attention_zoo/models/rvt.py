@@ -37,7 +37,9 @@ layer_norm = partial(nn.LayerNorm, eps=1e-6)
 
 
 class ConvStem(nn.Module):
-    """Patch embedding of stride 16 by two convolutions, (B, in_chans, H, W) -> (B, dim, h, w)."""
+    """Patch embedding by two convolutions, (B, in_chans, H, W) -> (B, dim, h, w)."""
+
+    stride = 16
 
     def __init__(self, in_chans: int, dim: int) -> None:
         super().__init__()
@@ -103,6 +105,7 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, grid: tuple[int, int], **signal: Any) -> Tensor:
         """Tokens of a ``grid``; keyword arguments go to the mixer."""
+        self.attn.set_grid(grid)
         x = self.drop_path(self.attn(self.norm1(x), **signal)) + x  # contiguous, which x is not where it was a map
         normed = self.norm2(x)
         return x + self.drop_path(self.mlp(normed, grid) if self.conv_ffn else self.mlp(normed))
@@ -137,10 +140,10 @@ class Stage(nn.Module):
 class RVT(nn.Module):
     """Robust vision transformer with any self-mixer: no class token, no position embedding, a global average.
 
-    Other sizes of images than ``img_size`` are taken where the mixer needs no grid.
+    Images of other sizes than ``img_size`` are taken where the mixer is not bound to its grid.
 
     Args:
-        img_size: height and width of the images.
+        img_size: height and width of the images that mixers are built for.
         in_chans: channels of the images.
         num_classes: outputs of the classifier; 0 for none.
         embed_dims: width of each stage; the resolution is halved between stages.
@@ -251,6 +254,7 @@ class RVT(nn.Module):
             pools=list(self.pools),
             head=self.forward_head,
             saves=self.training and self.transformers[0].grad_checkpointing,
+            stride=ConvStem.stride,
         )
 
     def forward_features(self, x: Tensor) -> Tensor:
@@ -259,6 +263,12 @@ class RVT(nn.Module):
         for pool, stage in zip(self.pools, self.transformers[1:], strict=True):
             x = stage(pool(x))
         return x
+
+    def forward_maps(self, x: Tensor, indices: Sequence[int]) -> list[Tensor]:
+        """Images (B, in_chans, H, W) to the maps (B, dim, h, w) that some blocks, counted through, give."""
+        host = self.token_host()
+        _, states = host.run(host.embed(x), keep=indices)
+        return host.maps_of([after for _, after in states], indices)
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """Maps (B, embed_dim, h, w) to logits (B, num_classes), or to what the classifier reads (B, embed_dim)."""

@@ -1,7 +1,7 @@
 """Models taken apart into stem, layers of self-mixers, and head, for those who run the layers themselves."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -40,6 +40,8 @@ class TokenHost(ABC):
 
     layers: list[Layer]
     """From the first to the last."""
+    stride: int
+    """Pixels between neighbouring tokens of the first stage."""
 
     @abstractmethod
     def embed(self, images: Tensor) -> Tensor:
@@ -52,6 +54,30 @@ class TokenHost(ABC):
     @abstractmethod
     def classify(self, tokens: Tensor) -> Tensor:
         """Logits of output tokens."""
+
+    @abstractmethod
+    def maps(self, tokens: Tensor, layer: Layer) -> Tensor:
+        """Tokens of a layer (B, N, C) as maps (B, C, h, w), those of the prefix left out."""
+
+    def maps_of(self, outputs: Sequence[Tensor], indices: Sequence[int]) -> list[Tensor]:
+        """Outputs of the layers ``indices`` as maps."""
+        return [self.maps(tokens, self.layers[index]) for index, tokens in zip(indices, outputs, strict=True)]
+
+    def run(
+        self, x: Tensor, signals: Sequence[Mapping[str, Any]] | None = None, keep: Collection[int] = ()
+    ) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
+        """Run all layers on tokens x (B, N, dim), each with its signal if there are any.
+
+        Returns:
+            The tokens after the last layer, and input and output of each of the layers to ``keep``.
+        """
+        states = []
+        for index, layer in enumerate(self.layers):
+            out = layer(x, **(signals[index] if signals else {}))
+            if index in keep:
+                states.append((x, out))
+            x = layer.transition(out) if layer.transition else out
+        return x, states
 
     def spread(self, x: Tensor, layer: Layer) -> Tensor:
         """Tokens (B, M, C) of a later stage, as many as the layer has: (B, N, C). One stage: the same."""
@@ -67,6 +93,7 @@ class ViTHost(TokenHost):
 
     def __init__(self, model: VisionTransformer) -> None:
         self.model = model
+        self.stride = model.patch_embed.feat_ratio()
         known = [isinstance(block, Block) or hasattr(block, "run") for block in model.blocks]
         strange = [type(block).__name__ for block, fits in zip(model.blocks, known, strict=True) if not fits]
         plain = [type(block.attn).__name__ for block in model.blocks if not isinstance(block.attn, SelfMixer)]
@@ -81,7 +108,12 @@ class ViTHost(TokenHost):
     def embed(self, images: Tensor) -> Tensor:
         """Tokens (B, N, dim) before the first layer."""
         model = self.model
+        self.grid = model.patch_embed.dynamic_feat_size(images.shape[2:])
         return model.norm_pre(model.patch_drop(model._pos_embed(model.patch_embed(images))))
+
+    def maps(self, tokens: Tensor, layer: Layer) -> Tensor:
+        """Tokens of a layer (B, N, C) as maps (B, C, h, w), those of the prefix left out."""
+        return tokens[:, self.model.num_prefix_tokens :].mT.unflatten(2, self.grid)
 
     def finish(self, x: Tensor) -> Tensor:
         """Output tokens after the last layer."""
@@ -107,6 +139,7 @@ class StagedHost(TokenHost):
         pools: maps of a stage to those of the next.
         head: maps of the last stage to logits.
         saves: whether blocks keep only their inputs for the backward pass.
+        stride: of the stem.
     """
 
     def __init__(
@@ -117,8 +150,9 @@ class StagedHost(TokenHost):
         head: Callable[[Tensor], Tensor],
         *,
         saves: bool,
+        stride: int,
     ) -> None:
-        self.stem, self.head = stem, head
+        self.stem, self.head, self.stride = stem, head, stride
         self.grids: list[tuple[int, int]] = []
         self.layers = []
         for stage, blocks in enumerate(stages):
@@ -150,6 +184,10 @@ class StagedHost(TokenHost):
     def classify(self, tokens: Tensor) -> Tensor:
         """Logits of output tokens."""
         return self.head(tokens.mT.unflatten(2, self.grids[-1]))
+
+    def maps(self, tokens: Tensor, layer: Layer) -> Tensor:
+        """Tokens of a layer (B, N, C) as maps (B, C, h, w)."""
+        return tokens.mT.unflatten(2, self.grids[layer.stage])
 
     def spread(self, x: Tensor, layer: Layer) -> Tensor:
         """Tokens of a later stage (B, M, C), each in the places it was pooled from: (B, N, C)."""

@@ -6,7 +6,7 @@ B. Shi, T. Darrell, X. Wang, Top-Down Visual Attention from Analysis by Synthesi
 EECS-2024-49, chapter 2 (section 2.5, eq. 2.13).
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Literal, get_args
 
 import torch
@@ -52,6 +52,9 @@ class TopDown(nn.Module):
     Raises:
         InputError: a model that is no such host, or an unknown mode.
     """
+
+    own_names = ("decoders.", "unpools.", "prompt")
+    """What the names of the parameters begin with that the plain model has not."""
 
     def __init__(
         self,
@@ -102,7 +105,7 @@ class TopDown(nn.Module):
                 None is the learned query.
         """
         host = self.host
-        found, final, states = self._passes(host, images, prior)
+        found, final, states = self._passes(host, images, prior, range(len(host.layers)) if self.training else ())
         logits = host.classify(final)
         if not self.training or self.mode == "perceiver_io":
             return logits
@@ -110,16 +113,21 @@ class TopDown(nn.Module):
         return Outputs(logits, (host.classify(found),), loss)
 
     def _passes(
-        self, host: TokenHost, images: Tensor, prior: Tensor | None
+        self, host: TokenHost, images: Tensor, prior: Tensor | None, keep: Collection[int] = ()
     ) -> tuple[Tensor, Tensor, list[tuple[Tensor, Tensor]]]:
-        """Output tokens of the first pass, those that are read in the end, and the layers' states of the second."""
+        """Output tokens of the first pass, those that are read in the end, and states of the last pass.
+
+        These are the inputs and outputs of the layers to ``keep``.
+        """
         tokens = host.embed(images)
-        found = host.finish(self._run(host, tokens, [{}] * len(host.layers))[0])
+        only = self.mode == "perceiver_io"
+        first, seen = host.run(tokens, keep=keep if only else ())
+        found = host.finish(first)
         weights = self.similarity(found, prior)
         sent = self.alpha * weights * found
-        if self.mode == "perceiver_io":
-            return found, sent, []
-        second, states = self._run(host, tokens, self._signals(host, sent, weights))
+        if only:
+            return found, sent, seen
+        second, states = host.run(tokens, self._signals(host, sent, weights), keep)
         return found, host.finish(second), states
 
     def similarity(self, tokens: Tensor, prior: Tensor | None = None) -> Tensor:
@@ -151,18 +159,6 @@ class TopDown(nn.Module):
             signals.append({**signal, "top_down_to": to, "top_down_bias": bias})
         return signals[::-1]
 
-    def _run(
-        self, host: TokenHost, x: Tensor, signals: Sequence[dict[str, Tensor | str | bool]]
-    ) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
-        """Tokens after the last layer, and in training each layer's input and output."""
-        states = []
-        for layer, signal in zip(host.layers, signals, strict=True):
-            out = layer(x, **signal)
-            if self.training:  # else let go of them
-                states.append((x, out))
-            x = layer.transition(out) if layer.transition else out
-        return x, states
-
     def _variational_loss(self, host: TokenHost, states: list[tuple[Tensor, Tensor]]) -> Tensor:
         """How far the decoders are from rebuilding each layer's input; nothing but them hears of it (eq. 2.13)."""
         pairs = [
@@ -176,6 +172,23 @@ class TopDown(nn.Module):
         if self.reduction == "mean":
             return sum(F.mse_loss(rebuilt, seen.detach()) for rebuilt, seen in pairs)
         return sum((rebuilt - seen.detach()).square().sum() / (2 * len(seen)) for rebuilt, seen in pairs)
+
+    def forward_maps(self, images: Tensor, indices: Sequence[int], prior: Tensor | None = None) -> list[Tensor]:
+        """Outputs of some layers in the second pass, as maps (B, C, h, w); of ``perceiver_io`` in the only one.
+
+        Those of the last layer are what the head reads.
+
+        Args:
+            images: (B, 3, H, W).
+            indices: of the layers, ascending.
+            prior: see `forward`.
+        """
+        host = self.host
+        _, final, states = self._passes(host, images, prior, indices)
+        outputs = [after for _, after in states]
+        if indices[-1] == len(host.layers) - 1:
+            outputs[-1] = final
+        return host.maps_of(outputs, indices)
 
     def forward_features(self, images: Tensor, prior: Tensor | None = None) -> Tensor:
         """Output tokens (B, N, dim) of the second pass; of ``perceiver_io`` those reweighted."""
@@ -209,6 +222,6 @@ class TopDown(nn.Module):
 
 def _name_the_model(module: TopDown, state: dict[str, Tensor], prefix: str, *_: object) -> None:
     """Give the plain model's tensors, as a released or a plain state dict names them, the names they have here."""
-    own = tuple(f"{prefix}{name}" for name in ("model.", "decoders.", "unpools.", "prompt"))
+    own = tuple(f"{prefix}{name}" for name in ("model.", *TopDown.own_names))
     for name in [name for name in state if name.startswith(prefix) and not name.startswith(own)]:
         state[f"{prefix}model.{name.removeprefix(prefix)}"] = state.pop(name)

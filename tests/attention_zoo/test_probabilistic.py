@@ -122,7 +122,7 @@ class TestOptions:
             for table in mixer.positions.parameters():
                 table.mul_(30)
         q, k, v = heads(mixer)
-        tables = [mixer.positions[name](torch.float64) for name in "qkv"]
+        tables = [mixer.positions[name](torch.float64, mixer.grid) for name in "qkv"]
         q_pos, k_pos, v_pos = (t.full() if kind == "factored" else t for t in tables)
         rest = {"alpha": ALPHA, "q_pos": q_pos, "k_pos": k_pos}
         expected = naive_em.infer_values(q, naive_em.adapt_keys(q, k, **rest), v, v_pos=v_pos, **rest)
@@ -181,5 +181,5 @@ class TestOptions:
         for options in ({"window": 2}, {"distance_precision": 0.1}):
             with pytest.raises(az.InputError, match=r"Probabilistic.*grid=\(3, 3\)"):
                 probabilistic(**options)(tokens(10))
-        with pytest.raises(az.InputError, match="9 tokens"):
+        with pytest.raises(az.InputError, match="10 tokens"):
             probabilistic(positions="factored")(tokens(10))
