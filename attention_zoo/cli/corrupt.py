@@ -3,7 +3,10 @@
 import json
 import os
 import sys
+import time
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -16,10 +19,13 @@ from attention_zoo.errors import InputError
 if TYPE_CHECKING:  # these take seconds to import, which other commands need not wait for
     from torch.utils.data import Dataset
 
-    from datamodules.corruptions.generate import Recipe, Source
+    from datamodules.corruptions.generate import ArrayParts, FolderWriter
 
 RECORD = "generated.json"
 """In the folder that is written: how."""
+
+LINE_EVERY = 60.0
+"""Seconds between lines of progress where there is no terminal."""
 
 LIBRARIES = ("numpy", "scipy", "opencv-python", "scikit-image", "pillow")
 """Whose versions the record names."""
@@ -63,43 +69,30 @@ def corrupt(
         workers: processes beside this one; default one for each core.
     """
     from datamodules.corruptions import CORRUPTIONS, SIZES
-    from datamodules.corruptions.generate import SEVERITIES, Recipe, read_source
+    from datamodules.corruptions.generate import SEVERITIES, ArrayParts, FolderWriter, Recipe, read_source
 
     names = list(dict.fromkeys(CORRUPTIONS if corruptions is None else corruptions))
     levels = sorted(set(SEVERITIES if severities is None else severities))
-    scale = scale or ("cifar" if format == "cifar" else "imagenet")
     _check_choices(names, levels)
-    _check_numbers(size=size, per_class=per_class, limit=limit)
+    _check_numbers(1, size=size, per_class=per_class, limit=limit)
+    _check_numbers(0, seed=seed, workers=workers)
     if keep_size and size is not None:
         raise InputError("give --size or --keep_size")
     if format == "cifar" and (keep_size or groups or levels != list(SEVERITIES)):
         raise InputError("--format cifar has images of one size, all five severities and no --groups")
-    if seed < 0:
-        raise InputError(f"seed={seed} must be at least 0")
-    workers = os.cpu_count() or 0 if workers is None else workers
-    if workers < 0:
-        raise InputError(f"workers={workers} must be at least 0")
 
-    source_folder, folder = Path(src), Path(dst)
-    _check_folders(source_folder, folder)
+    folder = Path(dst)
+    _check_folders(Path(src), folder)
+    scale = scale or ("cifar" if format == "cifar" else "imagenet")
     recipe = Recipe(scale, None if keep_size else size or SIZES[scale], seed)
-    source = read_source(source_folder, per_class, limit)
-    settings = {
-        "source": str(source_folder.resolve()),
-        "images": len(source.files),
-        "format": format,
-        "groups": groups,
-        "scale": scale,
-        "size": recipe.size,
-        "seed": seed,
-        "per_class": per_class,
-        "limit": limit,
-    }
-    _record(folder, settings)
+    source = read_source(Path(src), per_class, limit)
     if format == "cifar":
-        written, there = _write_arrays(source, recipe, folder, names, workers)
+        write = partial(_write_arrays, [ArrayParts(source, recipe, name) for name in names], folder)
     else:
-        written, there = _write_folder(source, recipe, folder, names, levels, groups, workers)
+        write = partial(_write_folder, FolderWriter(source, recipe, folder, names, levels, groups))
+    given = {"format": format, "groups": groups, "per_class": per_class, "limit": limit}
+    _record(folder, {"source": str(source.root.resolve()), **source.summary(), **asdict(recipe), **given})
+    written, there = write(os.cpu_count() or 0 if workers is None else workers)
     sys.stdout.write(f"{folder}: {written:,} files written, {there:,} were there\n")
 
 
@@ -117,10 +110,12 @@ def _check_choices(names: Sequence[str], severities: Sequence[int]) -> None:
         textures_folder()
 
 
-def _check_numbers(**numbers: int | None) -> None:
+def _check_numbers(least: int, **numbers: int | None) -> None:
+    from datamodules.loading import require_at_least
+
     for name, value in numbers.items():
-        if value is not None and value < 1:
-            raise InputError(f"{name}={value} must be at least 1")
+        if value is not None:
+            require_at_least(name, value, least)
 
 
 def _check_folders(source: Path, folder: Path) -> None:
@@ -154,56 +149,54 @@ def _record(folder: Path, settings: dict[str, Any]) -> None:
         raise InputError(f"{folder} was written with {differences}; choose a new folder, or the same settings")
 
 
-def _write_folder(
-    source: "Source",
-    recipe: "Recipe",
-    folder: Path,
-    names: Sequence[str],
-    severities: Sequence[int],
-    groups: bool,
-    workers: int,
-) -> tuple[int, int]:
+def _write_folder(writer: "FolderWriter", workers: int) -> tuple[int, int]:
     """Files written, and those that were there."""
-    from datamodules.corruptions.generate import FolderWriter
-
-    writer = FolderWriter(source, recipe, folder, names, severities, groups)
-    cells = len(names) * len(severities)
-    written = 0
-    with _progress() as progress:
-        task = progress.add_task("files", total=len(writer) * cells)
-        for count in _done(writer, workers):
-            written += count
-            progress.advance(task, cells)
-    return written, len(writer) * cells - written
+    cells = len(writer.parts)
+    total = len(writer) * cells
+    written = sum(_progress(_done(writer, workers), "files", total, cells))
+    return written, total - written
 
 
-def _write_arrays(
-    source: "Source", recipe: "Recipe", folder: Path, names: Sequence[str], workers: int
-) -> tuple[int, int]:
+def _write_arrays(arrays: "Sequence[ArrayParts]", folder: Path, workers: int) -> tuple[int, int]:
     """Files written, and those that were there."""
     import numpy as np
 
-    from datamodules.corruptions.generate import SEVERITIES, ArrayParts, write_array
+    from datamodules.corruptions.generate import write_array
 
-    places = {"labels": folder / "labels.npy", **{name: folder / f"{name}.npy" for name in names}}
-    missing = [name for name, path in places.items() if not path.exists()]
-    if "labels" in missing:
-        kind = np.uint8 if len(source.classes) <= 256 else np.int64
-        write_array(places["labels"], np.tile(np.array(source.labels, kind), len(SEVERITIES)))
-    with _progress() as progress:
-        for name in missing:
-            if name != "labels":
-                parts = ArrayParts(source, recipe, name)
-                rows = progress.track(_done(parts, workers), len(parts), description=name)
-                write_array(places[name], np.concatenate(list(rows)))
-    return len(missing), len(places) - len(missing)
+    labels = folder / "labels.npy"
+    missing = {folder / f"{parts.corruption}.npy": parts for parts in arrays}
+    missing = {path: parts for path, parts in missing.items() if not path.exists()}
+    written = len(missing) + (not labels.exists())
+    if not labels.exists():
+        write_array(labels, arrays[0].labels())
+    for path, parts in missing.items():
+        rows = _progress(_done(parts, workers), f"{parts.corruption}, rows", len(parts.samples), parts.ROWS)
+        write_array(path, np.concatenate(list(rows)))
+    return written, 1 + len(arrays) - written
 
 
-def _progress() -> Progress:
-    """On a terminal; elsewhere only the end of it would be seen, among the lines of an error."""
+def _progress(items: "Iterator[Any]", what: str, total: int, each: int) -> "Iterator[Any]":
+    """The same items, and on stderr how much is done: a bar on a terminal, elsewhere a line every minute.
+
+    Args:
+        items: what is done.
+        what: is counted.
+        total: of them.
+        each: how many of them an item is; the last may be fewer.
+    """
     console = Console(stderr=True)
     columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-    return Progress(TextColumn("{task.description}"), *columns, console=console, disable=not console.is_terminal)
+    bar = Progress(TextColumn("{task.description}"), *columns, console=console, disable=not console.is_terminal)
+    said = time.monotonic()
+    with bar:
+        task = bar.add_task(what, total=total)
+        for number, item in enumerate(items, 1):
+            yield item
+            done = min(number * each, total)
+            bar.update(task, completed=done)
+            if bar.disable and time.monotonic() - said > LINE_EVERY:
+                said = time.monotonic()
+                console.print(f"{what}: {done:,} of {total:,}")
 
 
 def _done(work: "Dataset[Any]", workers: int) -> "Iterator[Any]":

@@ -55,6 +55,10 @@ class Source:
         numbers = {name: label for label, name in enumerate(self.classes)}
         return [numbers[file.partition("/")[0]] for file in self.files]
 
+    def summary(self) -> dict[str, int]:
+        """Number of the files, and a checksum of their names."""
+        return {"images": len(self.files), "names_crc32": zlib.crc32("\n".join(self.files).encode())}
+
 
 def read_source(root: Path, per_class: int | None = None, limit: int | None = None) -> Source:
     """All images of ``<class>/*`` below a folder, or some.
@@ -179,7 +183,7 @@ class ArrayParts(Dataset[np.ndarray]):
     ROWS = 100
 
     def __init__(self, source: Source, recipe: Recipe, corruption: str) -> None:
-        self.source, self.recipe = source, recipe
+        self.source, self.recipe, self.corruption = source, recipe, corruption
         self.samples = [(file, corruption, severity) for severity in SEVERITIES for file in source.files]
 
     def __len__(self) -> int:
@@ -189,6 +193,11 @@ class ArrayParts(Dataset[np.ndarray]):
         samples = self.samples[index * self.ROWS : (index + 1) * self.ROWS]
         root = self.source.root
         return np.stack([self.recipe.corrupted(self.recipe.prepared(root / sample[0]), sample) for sample in samples])
+
+    def labels(self) -> np.ndarray:
+        """Of every row; uint8 as the released ones, unless there are more than 256 classes."""
+        kind = np.uint8 if len(self.source.classes) <= 256 else np.int64
+        return np.tile(np.array(self.source.labels, kind), len(SEVERITIES))
 
 
 def write_array(path: Path, array: np.ndarray) -> None:

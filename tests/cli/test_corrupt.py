@@ -55,6 +55,14 @@ def test_layout_and_content(zoo, photos):
     assert luma == Image.open("q85.jpg").quantization[0]
 
 
+def test_progress_without_a_terminal_is_lines(zoo, photos, monkeypatch):
+    monkeypatch.setattr("attention_zoo.cli.corrupt.LINE_EVERY", 0)
+    options = ["--corruptions", "contrast", "--severities", "1", "2", "--keep_size", *HERE]
+    ended = zoo("corrupt", photos, "out", *options)
+    assert ended.err.splitlines() == [f"files: {count} of 10" for count in (2, 4, 6, 8, 10)]
+    assert zoo("corrupt", photos, "array", *options[:2], "--format", "cifar", *HERE).err == "contrast, rows: 25 of 25\n"
+
+
 def test_seeds_come_from_the_path(zoo, photos):
     noise = ["--corruptions", "gaussian_noise", "--severities", "1", "--keep_size", *HERE]
     assert zoo("corrupt", photos, "all", *noise).code == 0
@@ -183,14 +191,15 @@ BAD = {
     "a file": (["PHOTOS", "file"], ["file is a file"]),
     "other seed": (["PHOTOS", "done", "--seed", "3"], ["done was written with seed 0, not 3"]),
     "other scale": (["PHOTOS", "done", "--scale", "tiny"], ["scale 'cifar', not 'tiny'", "size 32, not 64"]),
+    "other images": (["PHOTOS", "done", "--limit", "3"], ["images 5, not 3", "limit None, not 3"]),
     "other record": (["PHOTOS", "strange"], ["strange/generated.json is no record"]),
     "unknown corruption": (["PHOTOS", "out", "--corruptions", "fgo"], ["unknown corruption 'fgo'", "'fog'"]),
     "severity": (["PHOTOS", "out", "--severities", "0", "3"], ["severity=0 must be 1 to 5"]),
     "unknown scale": (["PHOTOS", "out", "--scale", "inception"], ["inception"]),
     "broken image": (["broken", "out"], ["cannot read image broken/a/one.png"]),
     "same name": (["twice", "out"], ["a/one.jpg and a/one.png would both become a/one.JPEG"]),
-    "size": (["PHOTOS", "out", "--size", "0"], ["size=0 must be at least 1"]),
-    "limit": (["PHOTOS", "out", "--limit", "0"], ["limit=0 must be at least 1"]),
+    "size": (["PHOTOS", "out", "--size", "0"], ["size must be at least 1, got 0"]),
+    "limit": (["PHOTOS", "out", "--limit", "0"], ["limit must be at least 1, got 0"]),
     "size and none": (["PHOTOS", "out", "--size", "9", "--keep_size"], ["--size or --keep_size"]),
     "some severities of arrays": (["PHOTOS", "out", "--format", "cifar", "--severities", "1"], ["all five severities"]),
 }

@@ -1,0 +1,69 @@
+"""Cost of the corruptions: the package imagecorruptions-imaug over ours, on one image of 224 x 224.
+
+    python benchmarks/corruptions.py [--pairs 5]
+
+Every call is all five severities. Both make the same images but of frost, and of elastic_transform, where that package
+has another, simpler algorithm.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+
+import cv2
+import imagecorruptions
+import numpy as np
+import skimage.data
+import torch
+from jsonargparse import auto_cli
+from timing import Case, compare
+
+from datamodules.corruptions import CORRUPTIONS, EXTRA_CORRUPTIONS, corrupt
+
+SEVERITIES = range(1, 6)
+
+
+def main(pairs: int = 5, size: int = 224) -> None:
+    """Time and print.
+
+    Args:
+        pairs: interleaved repetitions.
+        size: of the image, in pixels.
+    """
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+    image = cv2.resize(skimage.data.chelsea()[:300, 75:375], (size, size))
+    compare(cases(image), pairs)
+
+
+def cases(image: np.ndarray) -> Iterator[Case]:
+    """The benchmark's corruptions together, then each one."""
+    for title, names, goal in (
+        ("all 15", CORRUPTIONS, "> 1.5"),
+        *((name, [name], "") for name in CORRUPTIONS + EXTRA_CORRUPTIONS),
+    ):
+        yield Case(f"{title}: package / ours", by_package(image, names), by_us(image, names), goal)
+
+
+def by_package(image: np.ndarray, names: Sequence[str]) -> Callable[[], None]:
+    """A call of the package."""
+
+    def call() -> None:
+        for name in names:
+            for severity in SEVERITIES:
+                imagecorruptions.corrupt(image, severity, name)
+
+    return call
+
+
+def by_us(image: np.ndarray, names: Sequence[str]) -> Callable[[], None]:
+    """A call of ours."""
+
+    def call() -> None:
+        for name in names:
+            for severity in SEVERITIES:
+                corrupt(image, name, severity)
+
+    return call
+
+
+if __name__ == "__main__":
+    auto_cli(main)
