@@ -22,6 +22,7 @@ from attention_zoo.cli.arguments import FROM_DATA
 from attention_zoo.cli.callbacks import FailTogether, MetricsLog, SaveConfig
 from attention_zoo.cli.checkpoint import Checkpoint
 from attention_zoo.cli.checkpoint_io import WholeCheckpoints
+from attention_zoo.cli.cost_log import CostLog
 from attention_zoo.cli.evaluation import RobustnessWriter
 from attention_zoo.cli.failure import PROGRAM, bad_argument, debugging, root_cause
 from attention_zoo.cli.parser import ShortErrors
@@ -140,6 +141,7 @@ class ZooCLI(LightningCLI):
                 kwargs["logger"] = False
             if folder and not given["fast_dev_run"]:
                 callbacks.append(MetricsLog(folder, None if fitting else self.checkpoint))
+                callbacks += [CostLog(folder)] if fitting else []
             if self.subcommand == "test":
                 where = folder or fresh_folder(self.config[self.subcommand].as_dict())
                 callbacks.append(RobustnessWriter(where, self._plain_config(), self.checkpoint))

@@ -1,5 +1,6 @@
 """Run folders: what they hold, how they are gone on with, and that nothing in them is overwritten."""
 
+import json
 import os
 import shutil
 import signal
@@ -183,3 +184,15 @@ def test_a_stopped_run_is_no_success_and_can_be_gone_on_with(tiny, tmp_path, sto
     assert program.returncode > 0
     assert "Traceback" not in err
     assert load(tmp_path / "run")["global_step"] > 0
+
+
+def test_a_run_says_what_it_cost(run_folder):
+    cost = json.loads((run_folder / "cost.json").read_text())
+    weights = torch.load(run_folder / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+    assert cost["parameters"] == sum(weight.numel() for name, weight in weights.items() if name.startswith("model."))
+    assert cost["flops"] > 1e5 and cost["peak_memory"] > 1e7 and cost["train_images_per_second"] > 0
+    assert (
+        cost["device"].endswith("CPU")
+        and cost["processes"] == 1
+        and cost["versions"].keys() >= {"torch", "attention_zoo"}
+    )

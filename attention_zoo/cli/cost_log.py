@@ -1,0 +1,84 @@
+"""What a training costs, beside what it reaches."""
+
+import json
+import platform
+import resource
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.utilities import rank_zero_only
+from torch.utils.flop_counter import FlopCounterMode
+
+FILE = "cost.json"
+
+VERSIONS = ("attention_zoo", "torch", "timm", "lightning", "torchmetrics", "numpy")
+
+
+class CostLog(Callback):
+    """Keeps ``cost.json`` in the run folder, from the first epoch on.
+
+    It holds ``parameters``; ``flops`` of the forward pass of one example (null where the task has none; what torch's
+    counter does not know, such as Fourier transforms, is missing); ``train_images_per_second`` of the last epoch;
+    ``peak_memory`` in bytes, of the device, or on a CPU of the whole process; and what it ran on: ``device``,
+    ``processes``, ``threads``, ``versions``.
+
+    Args:
+        folder: of the run.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / FILE
+        self.flops: int | None = None
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Count the operations of one example."""
+        example = pl_module.example_input_array
+        if example is None:
+            return
+        training = pl_module.training
+        with FlopCounterMode(display=False) as counter, torch.no_grad(), torch.random.fork_rng():
+            pl_module.eval()(example[:1].to(pl_module.device))
+        pl_module.train(training)
+        self.flops = counter.get_total_flops()
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Write the file; what other callbacks log for this epoch may not be there yet."""
+        self.write(trainer, pl_module)
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Write the file."""
+        self.write(trainer, pl_module)
+
+    @rank_zero_only
+    def write(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Write the file."""
+        model = getattr(pl_module, "model", pl_module)
+        rate = trainer.callback_metrics.get("train/images_per_second")
+        content = {
+            "parameters": sum(parameter.numel() for parameter in model.parameters()),
+            "flops": self.flops,
+            "train_images_per_second": rate.item() if rate is not None else None,
+            "peak_memory": _peak_memory(pl_module.device),
+            **_machine(trainer, pl_module.device),
+        }
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.path.write_text(json.dumps(content, indent=1), encoding="utf-8")
+
+
+def _peak_memory(device: torch.device) -> int:
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def _machine(trainer: L.Trainer, device: torch.device) -> dict[str, Any]:
+    return {
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else f"{platform.machine()} CPU",
+        "processes": trainer.world_size,
+        "threads": torch.get_num_threads(),
+        "versions": {name: version(name) for name in VERSIONS},
+    }
