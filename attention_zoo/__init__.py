@@ -7,6 +7,7 @@ dim = H * D.
 from importlib.metadata import version
 
 import attention_zoo.mixers  # noqa: F401  registers them
+from attention_zoo.adaptation import adapted, set_adaptation
 from attention_zoo.errors import InputError
 from attention_zoo.functional.clicks import FixedValues
 from attention_zoo.hosts import attn_layer, swap_mixers
@@ -30,10 +31,12 @@ __all__ = [
     "Outputs",
     "SelfMixer",
     "TopDown",
+    "adapted",
     "attn_layer",
     "create_mixer",
     "list_mixers",
     "mixer_info",
     "register",
+    "set_adaptation",
     "swap_mixers",
 ]

@@ -6,11 +6,12 @@ H. Wang et al., Axial-DeepLab, ECCV 2020. The local context of mixers without ma
 Scaling Local Self-Attention for Parameter Efficient Visual Backbones, CVPR 2021: blocks with a halo.
 """
 
-from typing import NamedTuple, Unpack
+from typing import Literal, NamedTuple, Unpack
 
 import torch
 from torch import Tensor
 
+from attention_zoo.functional.clicks import FixedValues
 from attention_zoo.functional.positions import window_prior
 from attention_zoo.interface import HostOptions, MixerFactory, SelfMixer, TopDownOptions
 from attention_zoo.mixers.dot_product import DotProduct
@@ -102,15 +103,45 @@ class Axial(SelfMixer):
 
     def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """The readings alone, along the height and then the width, with the same queries and keys both times."""
-        for mixer, axis in ((self.height, 1), (self.width, 2)):
-            parts = [self._lines(x.transpose(1, 2).flatten(2), axis) for x in (q, k, v)]
-            mask, segments = self._context(mixer, axis, q.shape[2], q)
-            lines = [_cut(x, segments, self.num_prefix_tokens).unflatten(-1, (self.num_heads, -1)) for x in parts]
-            lines = [x.transpose(1, 2) for x in lines]
-            mixed = mixer.mix(*lines) if mask is None else mixer.mix_masked(*lines, mask, False)
-            merged = self._merge(mixed.transpose(1, 2).flatten(2), segments, axis, q.shape[0], q.shape[2])
-            v = merged.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
-        return v
+        return self.mix_along("width", q, k, self.mix_along("height", q, k, v))
+
+    def mix_along(
+        self, axis: Literal["height", "width"], q: Tensor, k: Tensor, v: Tensor, fixed: FixedValues | None = None
+    ) -> Tensor:
+        """The reading of one axis alone: q, k (B, H, N, D) and v (B, H, N, E) -> (B, H, N, E).
+
+        Args:
+            axis: the height, mixing every column, or the width, mixing every row.
+            q: queries.
+            k: keys.
+            v: values.
+            fixed: values somebody has given for some tokens, which spread along their own line; for a `mixer` that
+                takes them, without prefix tokens.
+        """
+        mixer, place = (self.height, 1) if axis == "height" else (self.width, 2)
+        batch, _, number, _ = q.shape
+        parts = [self._lines(x.transpose(1, 2).flatten(2), place) for x in (q, k, v)]
+        mask, segments = self._context(mixer, place, number, q)
+        lines = [_cut(x, segments, self.num_prefix_tokens).unflatten(-1, (self.num_heads, -1)) for x in parts]
+        lines = [x.transpose(1, 2) for x in lines]
+        given = {} if fixed is None else {"fixed": self._fixed_in_lines(fixed, place, batch, number)}
+        mixed = mixer.mix(*lines, **given) if mask is None else mixer.mix_masked(*lines, mask, False, **given)
+        merged = self._merge(mixed.transpose(1, 2).flatten(2), segments, place, batch, number)
+        return merged.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+
+    def _fixed_in_lines(self, fixed: FixedValues, axis: int, batch: int, num_tokens: int) -> FixedValues:
+        """The fixed tokens as places in their lines: in all others they do not count."""
+        self.check(self.num_prefix_tokens == 0, "fixed values need tokens without a prefix")
+        height, width = self.spatial_shape(num_tokens)
+        index = fixed.index.long().expand(batch, -1)
+        line, place = (index % width, index // width) if axis == 1 else (index // width, index % width)
+        count = width if axis == 1 else height
+        counted = line[:, None] == torch.arange(count, device=index.device)[:, None]  # (B, lines, S)
+        if fixed.mask is not None:
+            counted = counted & fixed.mask.to(torch.bool)[:, None]
+        return FixedValues(
+            place.repeat_interleave(count, 0), fixed.values.repeat_interleave(count, 0), counted.flatten(0, 1)
+        )
 
     def _along(
         self, mixer: SelfMixer, axis: int, x: Tensor, top_down: Tensor | None = None, how: TopDownOptions | None = None

@@ -7,11 +7,12 @@
 P. Gabbur, M. Bilkhu, J. Movellan, Probabilistic Attention for Interactive Segmentation, NeurIPS 2021.
 """
 
-from typing import Any, Literal, Unpack
+from typing import Any, Literal, TypedDict, Unpack
 
 import torch
 from torch import Tensor
 
+from attention_zoo.errors import InputError
 from attention_zoo.functional.clicks import FixedValues
 from attention_zoo.functional.em import (
     Prior,
@@ -29,6 +30,15 @@ from attention_zoo.functional.precision import precise
 from attention_zoo.interface import HostOptions, SelfMixer, log_mask
 from attention_zoo.mixers.relative_positions import RelativePositions
 from attention_zoo.registry import register
+
+
+class Adaptation(TypedDict, total=False):
+    """What of `Probabilistic` can be switched in a model that exists; the names are its constructor's."""
+
+    key_adaptation: int
+    key_prior_precision: float
+    value_propagation: int
+    value_prior_precision: float
 
 
 @register
@@ -116,10 +126,9 @@ class Probabilistic(SelfMixer):
 
     def _check_options(self, alpha: float | None, positions: str | None, value_positions: bool) -> None:
         self.check(self.alpha > 0, f"alpha={alpha} must be above 0")
-        for name in ("key_adaptation", "precision_adaptation", "value_propagation", "beta"):
+        for name in ("precision_adaptation", "beta", "distance_precision"):
             self.check(getattr(self, name) >= 0, f"{name}={getattr(self, name)} must not be negative")
-        for name in ("key_prior_precision", "value_prior_precision", "distance_precision"):
-            self.check(getattr(self, name) >= 0, f"{name}={getattr(self, name)} must not be negative")
+        self._check_adaptation()
         for name in ("precision_prior", "value_precision_prior"):
             prior = getattr(self, name) or (1, 1)
             fits = len(prior) == 2 and prior[0] >= 1 and prior[1] > 0
@@ -130,7 +139,6 @@ class Probabilistic(SelfMixer):
         self.check(positions or not value_positions, "value_positions=True needs positions='factored' or 'full'")
         fits = self.mixing_concentration is None or not value_positions
         self.check(fits, "mixing_concentration cannot be used with value_positions=True")
-        self.check(self.value_propagation == 0 or self.beta > 0, "value_propagation needs beta above 0")
         concentration = self.mixing_concentration
         fits = concentration is None or concentration >= 1
         self.check(fits, f"mixing_concentration={concentration} must be at least 1")
@@ -138,6 +146,29 @@ class Probabilistic(SelfMixer):
         for name, value in (("positions", positions), ("distance_precision", self.distance_precision)):
             self.check(not value or self.grid is not None, f"{name}={value!r} needs grid=(height, width)")
         self.check(self.window is None or self.grid is not None, f"window={self.window} needs grid=(height, width)")
+
+    def _check_adaptation(self) -> None:
+        for name in Adaptation.__annotations__:
+            self.check(getattr(self, name) >= 0, f"{name}={getattr(self, name)} must not be negative")
+        self.check(self.value_propagation == 0 or self.beta > 0, "value_propagation needs beta above 0")
+
+    def set_adaptation(self, **options: Unpack[Adaptation]) -> Adaptation:
+        """Adapt in this way from now on; what is not named stays.
+
+        Returns:
+            The named options as they were before.
+
+        Raises:
+            InputError: a value that does not fit; then nothing has changed.
+        """
+        before: Adaptation = {name: getattr(self, name) for name in options}
+        vars(self).update(options)
+        try:
+            self._check_adaptation()
+        except InputError:
+            vars(self).update(before)
+            raise
+        return before
 
     def mix(self, q: Tensor, k: Tensor, v: Tensor, fixed: FixedValues | None = None) -> Tensor:
         """q, k, v (B, H, N, D) -> (B, H, N, D); the values may have a width E of their own.
@@ -150,9 +181,17 @@ class Probabilistic(SelfMixer):
         """
         return self._infer(q, k, v, None, fixed)
 
-    def mix_masked(self, q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor | None, is_causal: bool) -> Tensor:
+    def mix_masked(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        attn_mask: Tensor | None,
+        is_causal: bool,
+        fixed: FixedValues | None = None,
+    ) -> Tensor:
         """As `mix`, with a prior of zero where the mask forbids to read; keys adapt to those who may read them."""
-        return self._infer(q, k, v, log_mask(q, k, attn_mask, is_causal), None)
+        return self._infer(q, k, v, log_mask(q, k, attn_mask, is_causal), fixed)
 
     def _infer(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, fixed: FixedValues | None) -> Tensor:
         """Adapt, propagate, read out."""

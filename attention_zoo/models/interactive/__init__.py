@@ -1,5 +1,23 @@
 """Interactive segmentation models: an image and clicks in, a mask out."""
 
+from attention_zoo.models.interactive.corrective import CorrectiveAttention
+from attention_zoo.models.interactive.fusion import Decoder, DecoderFactory, Fusion
 from attention_zoo.models.interactive.guidance import box_disks, disks
+from attention_zoo.models.interactive.head import ConvHead, HeadFactory, InteractiveHead
+from attention_zoo.models.interactive.model import ClicksIn, Features, Guidance, InteractiveModel
 
-__all__ = ["box_disks", "disks"]
+__all__ = [
+    "ClicksIn",
+    "ConvHead",
+    "CorrectiveAttention",
+    "Decoder",
+    "DecoderFactory",
+    "Features",
+    "Fusion",
+    "Guidance",
+    "HeadFactory",
+    "InteractiveHead",
+    "InteractiveModel",
+    "box_disks",
+    "disks",
+]

@@ -1,0 +1,177 @@
+"""Corrective self-attention: a head whose units read each other, and whose values know the clicks.
+
+    q, k = W x,    v = W [x, P, N],    logits = mix(q, k, v; clicked units fixed to the logit of their class)
+
+x are the features and P, N the corrective channels, 1 where somebody clicked. Axial: a block along the height, then
+one along the width that is densely connected, v = W [x, output of the height, P, N]. Its queries and keys are still
+those of x, so that who reads whom depends on what is seen and not on what was clicked.
+
+P. Gabbur, M. Bilkhu, J. Movellan, Probabilistic Attention for Interactive Segmentation, NeurIPS 2021, sections 4.3 and
+4.4.
+"""
+
+from functools import partial
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from attention_zoo.clicks import Clicks
+from attention_zoo.errors import InputError, unknown
+from attention_zoo.functional.clicks import FixedValues
+from attention_zoo.interface import MixerFactory, SelfMixer
+from attention_zoo.mixers.axial import Axial
+from attention_zoo.mixers.probabilistic import Probabilistic
+from attention_zoo.models.interactive.head import InteractiveHead, upsample
+from attention_zoo.models.interactive.units import ClickedUnits
+from attention_zoo.registry import self_mixer_class
+
+CLASSES = 2
+"""Background and object; the mask's logit is the difference of theirs."""
+BETA = 0.1
+"""Precision of the values where nothing else is said (appendix C.4)."""
+FIRST_LOGIT = 4.0
+"""Of a clicked unit's class before training: 98 % sure."""
+
+
+class CorrectiveAttention(InteractiveHead):
+    """Self-attention as the classifier; see the module.
+
+    Value propagation and key adaptation are the mixer's options, which `attention_zoo.set_adaptation` switches.
+    The fixed logits learn where ``mixer`` was built to propagate.
+
+    Args:
+        in_channels: of the features.
+        dim: channels after the bottleneck, of queries and keys.
+        num_heads: heads, each with logits of its own, which are averaged.
+        attention: "axial", or "full", which all units read at once.
+        context: units that a unit reads along an axis, its own surroundings; None: the whole line.
+        mixer: the reading; None is `Probabilistic` with beta = 0.1. Others cannot propagate.
+        propagate_in: with axial attention, the width block, where values are logits, or both, where each class and
+            head learns the fixed values of the height block too.
+        stride: pixels of the image in a row of a unit; 1 is the full resolution.
+        grid: rows and columns of units, for readings that learn something of each place.
+
+    Raises:
+        InputError: an argument that does not fit.
+    """
+
+    reads_clicks = True
+
+    def __init__(
+        self,
+        in_channels: int,
+        *,
+        dim: int = 32,
+        num_heads: int = 1,
+        attention: Literal["axial", "full"] = "axial",
+        context: int | None = 64,
+        mixer: str | MixerFactory | None = None,
+        propagate_in: Literal["width", "both"] = "width",
+        stride: int = 1,
+        grid: tuple[int, int] | None = None,
+    ) -> None:
+        super().__init__()
+        for name, value, choices in (
+            ("attention", attention, ("axial", "full")),
+            ("propagate_in", propagate_in, ("width", "both")),
+        ):
+            if value not in choices:
+                raise unknown(name, value, choices)
+        if stride < 1:
+            raise InputError(f"CorrectiveAttention: stride={stride} must be at least 1")
+        if dim < CLASSES * num_heads:
+            raise InputError(f"CorrectiveAttention: dim={dim} must be at least twice num_heads={num_heads}")
+        self.stride = stride
+        factory = self_mixer_class(mixer) if isinstance(mixer, str) else mixer or partial(Probabilistic, beta=BETA)
+        factory = partial(Axial, mixer=factory, context=context) if attention == "axial" else factory
+        self.mixer = _reading_only(factory(dim=dim, num_heads=num_heads, grid=grid))
+        axial = isinstance(self.mixer, Axial)
+        reading = self.mixer.width if axial else self.mixer
+        self.propagates = isinstance(reading, Probabilistic)
+        learns = self.propagates and reading.value_propagation > 0
+
+        self.bottleneck = nn.Conv2d(in_channels, dim, 1)
+        self.norm = nn.LayerNorm(dim)
+        self.height = Projections(dim + CLASSES, dim, reading) if axial else None
+        self.width = Projections((2 if axial else 1) * dim + CLASSES, CLASSES * num_heads, reading)
+        self.fixed_logits = nn.Parameter(torch.full((CLASSES,), FIRST_LOGIT), requires_grad=learns)
+        self.fixed_values = None
+        if axial and propagate_in == "both" and self.propagates:
+            shape = (CLASSES, num_heads, dim // num_heads)
+            self.fixed_values = nn.Parameter(nn.init.trunc_normal_(torch.empty(shape), std=0.02), requires_grad=learns)
+
+    def forward(self, features: Tensor, clicks: Clicks, size: tuple[int, int]) -> Tensor:
+        """See `InteractiveHead`."""
+        grid = tuple(-(-side // self.stride) for side in size)
+        x = self.norm(upsample(self.bottleneck(features), grid).flatten(2).mT)  # (B, N, dim)
+        clicks = clicks if clicks.count else clicks.padded(1)  # what clicks teach is a part of every step, as DDP wants
+        logits = self.classify(x, ClickedUnits.of(clicks, size, grid), grid)
+        return upsample((logits[..., 1:] - logits[..., :1]).mT.unflatten(2, grid), size)
+
+    def classify(self, x: Tensor, units: ClickedUnits, grid: tuple[int, int]) -> Tensor:
+        """Class logits (B, N, 2), background first, of units x (B, N, dim)."""
+        self.mixer.set_grid(grid)
+        seen, planes = x, units.planes(x.shape[1]).to(x.dtype)
+        read = self.mixer.mix
+        if self.height is not None:
+            fixed = {} if self.fixed_values is None else {"fixed": _fixed(units, self.fixed_values)}
+            mixed = self.mixer.mix_along("height", *self.height(x, torch.cat((x, planes), -1)), **fixed)
+            seen = torch.cat((x, mixed.transpose(1, 2).flatten(2)), -1)
+            read = partial(self.mixer.mix_along, "width")
+        q, k, v = self.width(x, torch.cat((seen, planes), -1))
+        logits = self.fixed_logits.diag()[:, None].expand(-1, q.shape[1], -1)  # (class, H, 2)
+        fixed = {"fixed": _fixed(units, _widen(logits, v.shape[-1]))} if self.propagates else {}
+        return read(q, k, v, **fixed)[..., :CLASSES].mean(1)
+
+
+class Projections(nn.Module):
+    """Queries and keys of what is seen, values of that and more.
+
+    Queries and keys start as one orthogonal map, so that at first units read those that look like themselves.
+
+    Args:
+        in_dim: of what the values are made of.
+        out_dim: of the values.
+        mixer: says which of the three its reading looks at, their width and the heads.
+    """
+
+    def __init__(self, in_dim: int, out_dim: int, mixer: SelfMixer) -> None:
+        super().__init__()
+        self.num_heads = mixer.num_heads
+        reads = mixer.projections
+        self.q = nn.Linear(mixer.dim, mixer.dim, bias=False) if "q" in reads else nn.Identity()
+        self.k = nn.Linear(mixer.dim, mixer.dim, bias=False) if "k" in reads else nn.Identity()
+        self.v = nn.Linear(in_dim, out_dim)
+        if "q" in reads:
+            nn.init.orthogonal_(self.q.weight)
+        if "k" in reads:
+            self.k.load_state_dict(self.q.state_dict())
+
+    def forward(self, x: Tensor, more: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """From x (B, N, dim) and what the values are made of (B, N, in_dim) to q, k, v (B, H, N, D).
+
+        Narrower values are filled up with zeros, since some readings want one width for all three.
+        """
+        q, k, v = (
+            part.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for part in (self.q(x), self.k(x), self.v(more))
+        )
+        return q, k, _widen(v, q.shape[-1])
+
+
+def _fixed(units: ClickedUnits, table: Tensor) -> FixedValues:
+    """Values of clicked units, from those of each class (2, H, E)."""
+    return FixedValues(units.index, table[units.labels].transpose(1, 2), units.counted)
+
+
+def _widen(x: Tensor, width: int) -> Tensor:
+    return F.pad(x, (0, width - x.shape[-1]))
+
+
+def _reading_only(mixer: SelfMixer) -> SelfMixer:
+    """The mixer without the projections that its `SelfMixer.mix` has no use for."""
+    for module in list(mixer.modules()):
+        if isinstance(module, SelfMixer):
+            module.qkv, module.proj = nn.Identity(), nn.Identity()
+    return mixer

@@ -1,0 +1,45 @@
+"""Clicks on the units of a head: which unit each falls on, and which of them count."""
+
+from typing import NamedTuple, Self
+
+import torch
+from torch import Tensor
+
+from attention_zoo.clicks import PADDING, POSITIVE, Clicks
+
+
+class ClickedUnits(NamedTuple):
+    """Clicks as units of a grid; of several clicks on one unit the last counts.
+
+    Attributes:
+        index: (B, n) int64, units counted row by row.
+        labels: (B, n) int64, 1 on the object and 0 elsewhere.
+        counted: (B, n) bool, false for padding, clicks outside the image, and clicks that a later one replaces.
+    """
+
+    index: Tensor
+    labels: Tensor
+    counted: Tensor
+
+    @classmethod
+    def of(cls, clicks: Clicks, size: tuple[int, int], grid: tuple[int, int]) -> Self:
+        """The units that clicks fall on.
+
+        Args:
+            clicks: of B images.
+            size: height and width of the images in pixels.
+            grid: rows and columns of units that cover the images.
+        """
+        extent, sides = (torch.tensor(pair, device=clicks.points.device) for pair in (size, grid))
+        centres = clicks.points + 0.5
+        inside = ((centres >= 0) & (centres < extent)).all(-1) & (clicks.labels != PADDING)
+        place = (centres * (sides / extent)).long().clamp(torch.zeros_like(sides), sides - 1)  # (B, n, 2)
+        index = place[..., 0] * grid[1] + place[..., 1]
+        later = (index[:, :, None] == index[:, None, :]) & inside[:, None, :]
+        return cls(index, (clicks.labels == POSITIVE).long(), inside & ~later.triu(1).any(-1))
+
+    def planes(self, num_units: int) -> Tensor:
+        """The corrective channels (B, N, 2) of 0 and 1: units clicked as object, units clicked as background."""
+        flat = torch.zeros(len(self.index), 2 * num_units, device=self.index.device)
+        flat = flat.scatter_add(1, 2 * self.index + 1 - self.labels, self.counted.float())
+        return flat.unflatten(1, (num_units, 2))
