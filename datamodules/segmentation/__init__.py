@@ -2,7 +2,17 @@
 
 from datamodules.segmentation.base import SegmentationDataModule
 from datamodules.segmentation.folder import CamVid, SegmentationFolder
+from datamodules.segmentation.mmseg_data import MMSegData, MMSegTransforms
 from datamodules.segmentation.panoptic import CityscapesPanoptic, COCOPanoptic
 from datamodules.segmentation.shapes import Shapes
 
-__all__ = ["COCOPanoptic", "CamVid", "CityscapesPanoptic", "SegmentationDataModule", "SegmentationFolder", "Shapes"]
+__all__ = [
+    "COCOPanoptic",
+    "CamVid",
+    "CityscapesPanoptic",
+    "MMSegData",
+    "MMSegTransforms",
+    "SegmentationDataModule",
+    "SegmentationFolder",
+    "Shapes",
+]
