@@ -187,7 +187,7 @@ def dataset_class(leaf: dict[str, Any]) -> Any:
 
 def list_files(leaf: dict[str, Any]) -> list[dict[str, Any]]:
     """What mmsegmentation's own class says of each image of a data set."""
-    dataset = build_part("DATASETS", "data set", {**leaf, "pipeline": []})
+    dataset = build_part("DATASETS", "data set", {**leaf, "pipeline": [], "serialize_data": False})
     return [dataset.get_data_info(index) for index in range(len(dataset))]
 
 
