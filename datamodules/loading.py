@@ -46,6 +46,9 @@ class DataModule(L.LightningDataModule, ABC):
         std: of each channel, for images in 0..1; None is the data's own.
         predict_dir: folder of images for ``predict``, searched recursively; nothing else is read for it.
 
+    Attributes:
+        tested: samples that this process has behind it, where a test goes on; such a test begins after them.
+
     Raises:
         InputError: an argument is out of range.
     """
@@ -73,6 +76,7 @@ class DataModule(L.LightningDataModule, ABC):
             raise InputError(f"std must be positive, got {self.std}")
         self.splits: dict[str, Split] = {}
         self.first_epoch = 0
+        self.tested = 0
 
     @abstractmethod
     def load(self, parts: Collection[str]) -> dict[str, Split]:
@@ -96,7 +100,7 @@ class DataModule(L.LightningDataModule, ABC):
 
     def evaluation_sampler(self, dataset: Dataset[Any]) -> EvaluationSampler | GroupedSampler:
         """The order of evaluation and prediction."""
-        return EvaluationSampler(dataset, *self.processes())
+        return EvaluationSampler(dataset, *self.processes(), first=self.tested)
 
     def setup(self, stage: str) -> None:
         """Read what a stage needs and is not there yet.
@@ -137,7 +141,7 @@ class DataModule(L.LightningDataModule, ABC):
         return self._evaluation_loader("val")
 
     def test_dataloader(self) -> DataLoader[Batch]:
-        """Batches of the test split."""
+        """Batches of the test split, or of what an interrupted test has left of it."""
         return self._evaluation_loader("test")
 
     def predict_dataloader(self) -> DataLoader[Batch]:

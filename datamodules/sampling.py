@@ -101,15 +101,22 @@ class EvaluationSampler(DistributedSampler[SampleKey]):
         dataset: anything with a length.
         num_replicas: number of processes; None asks ``torch.distributed`` (1 if it is not initialised).
         rank: this process; None asks ``torch.distributed`` (0 if it is not initialised).
+        first: how many of this process's samples to leave out: those that an interrupted evaluation had behind it.
     """
 
-    def __init__(self, dataset: Sized, num_replicas: int | None = None, rank: int | None = None) -> None:
+    def __init__(
+        self, dataset: Sized, num_replicas: int | None = None, rank: int | None = None, first: int = 0
+    ) -> None:
         super().__init__(dataset, *_processes(num_replicas, rank), shuffle=False)
+        self.first = min(first, self.num_samples)
+
+    def __len__(self) -> int:
+        return self.num_samples - self.first
 
     def __iter__(self) -> Iterator[SampleKey]:
         """This process's keys, the padding last."""
         last = len(self.dataset) - 1
-        for index in range(self.rank, self.total_size, self.num_replicas):
+        for index in range(self.rank + self.first * self.num_replicas, self.total_size, self.num_replicas):
             yield SampleKey(self.epoch, min(index, last), index <= last)
 
 

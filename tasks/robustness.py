@@ -47,6 +47,7 @@ class Robustness(Classification):
 
     Attributes:
         result: what was found, after a test.
+        seen: samples that this process has behind it in a test.
     """
 
     result: RobustnessResult | None = None
@@ -70,6 +71,7 @@ class Robustness(Classification):
         self.parts: list[Part] = []
         self.tallies = nn.ModuleList()
         self.networks: dict[str, OnPixels] = {}
+        self.seen = 0
 
     def setup(self, stage: str) -> None:
         """Know what is counted, once the data are there."""
@@ -86,6 +88,7 @@ class Robustness(Classification):
             raise InputError(f"Robustness needs data with benchmarks, which {type(data).__name__} has not")
         self.parts = list(self._parts(cells, data.num_classes))
         rows = [AS_TRAINED, *self.variants]
+        self.seen = 0
         self.tallies = nn.ModuleList(nn.ModuleList(Tally(part) for part in self.parts) for _ in rows)
 
     def on_test_start(self) -> None:
@@ -100,6 +103,7 @@ class Robustness(Classification):
 
     def test_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         """Count one batch, in every row."""
+        self.seen += len(batch["index"])
         counted = batch["index"] >= 0
         batch = {name: batch[name][counted] for name in ("image", "label", "cell", "number")}
         pixels = self._pixels(batch["image"])
@@ -127,6 +131,24 @@ class Robustness(Classification):
             rows.append(Row(name, counts))
         self.result = RobustnessResult(tuple(part.column for part in self.parts), tuple(rows), self._facts())
         self.networks = {}
+
+    def progress(self) -> dict[str, Tensor]:
+        """What this process has counted so far; `go_on` in another process takes it up."""
+        for metric in self._metrics():
+            metric.persistent(True)
+        counts = {name: value.clone() for name, value in self.tallies.state_dict().items()}
+        for metric in self._metrics():
+            metric.persistent(False)  # else a checkpoint would have to have them
+        return {**counts, "seen": torch.tensor(self.seen)}
+
+    def go_on(self, progress: dict[str, Tensor]) -> None:
+        """Take up what `progress` gave; the data must begin after the samples ``seen``."""
+        counts = dict(progress)
+        self.seen = int(counts.pop("seen"))
+        self.tallies.load_state_dict(counts)
+
+    def _metrics(self) -> list[Metric]:
+        return [module for module in self.tallies.modules() if isinstance(module, Metric)]
 
     def _pixels(self, image: Tensor) -> Tensor:
         """Pixels in 0..1 of images that the data module normalised."""

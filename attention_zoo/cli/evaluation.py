@@ -38,6 +38,12 @@ class RobustnessWriter(Callback):
         if isinstance(pl_module, Robustness):
             self.folder = fresh(self.folder, type(trainer.datamodule).__name__)
 
+    @rank_zero_only
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        """Leave no empty folder."""
+        if trainer.testing and self.folder.is_dir() and not any(self.folder.iterdir()):
+            self.folder.rmdir()
+
     def on_test_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:

@@ -11,7 +11,7 @@ import jsonargparse._typehints
 import lightning as L
 import yaml
 from jsonargparse import Namespace
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.plugins.io import CheckpointIO
@@ -28,6 +28,7 @@ from attention_zoo.cli.failure import PROGRAM, bad_argument, debugging, root_cau
 from attention_zoo.cli.parser import ShortErrors
 from attention_zoo.cli.predictions import PredictionWriter
 from attention_zoo.cli.runs import fresh_folder, guard_run
+from attention_zoo.cli.unfinished import UNFINISHED, Unfinished, identity
 from attention_zoo.errors import InputError
 
 
@@ -143,8 +144,7 @@ class ZooCLI(LightningCLI):
                 callbacks.append(MetricsLog(folder, None if fitting else self.checkpoint))
                 callbacks += [CostLog(folder)] if fitting else []
             if self.subcommand == "test":
-                where = folder or fresh_folder(self.config[self.subcommand].as_dict())
-                callbacks.append(RobustnessWriter(where, self._plain_config(), self.checkpoint))
+                callbacks += self._of_robustness(folder)
             if given["enable_checkpointing"] is not False:
                 callbacks.append(last_checkpoint())
         self.trainer_defaults["callbacks"] = callbacks
@@ -160,10 +160,19 @@ class ZooCLI(LightningCLI):
                 callback.dirpath = os.path.realpath(folder / "checkpoints")
         return trainer
 
+    def _of_robustness(self, folder: Path | None) -> list[Callback]:
+        """What keeps the result of a robustness evaluation, and its counts until then."""
+        config = self._plain_config()
+        where = folder or fresh_folder(self.config[self.subcommand].as_dict())
+        unfinished = Unfinished((folder or where.parent) / UNFINISHED, identity(config, self.checkpoint))
+        return [RobustnessWriter(where, config, self.checkpoint), unfinished]
+
     def _plain_config(self) -> dict[str, Any]:
-        """Model and data of the config, as plain values."""
+        """Model, data and seed of the config, as plain values."""
         text = self._parser(self.subcommand).dump(self.config[self.subcommand], skip_unset=False)
-        return {key: value for key, value in yaml.safe_load(text).items() if key in ("model", "data")}
+        return {
+            key: value for key, value in yaml.safe_load(text).items() if key in ("model", "data", "seed_everything")
+        }
 
 
 def last_checkpoint() -> ModelCheckpoint:

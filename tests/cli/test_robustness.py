@@ -55,6 +55,15 @@ def read(folder):
     return json.loads((folder / "robustness.json").read_text())
 
 
+def counted(content):
+    return [
+        (row["name"], name, cell["corruption"], cell["severity"], cell["correct"], cell["total"])
+        for row in content["rows"]
+        for name, cells in row["counts"].items()
+        for cell in cells
+    ]
+
+
 @pytest.fixture(scope="module")
 def evaluated(call, run, config):
     import sys
@@ -115,15 +124,61 @@ def test_two_processes_count_the_same(process, run, config, evaluated):
     assert (one["processes"], two["processes"]) == (1, 2)
     assert one["columns"] == two["columns"]
 
-    def counts(content):
-        return [
-            (row["name"], name, cell["corruption"], cell["severity"], cell["correct"], cell["total"])
-            for row in content["rows"]
-            for name, cells in row["counts"].items()
-            for cell in cells
-        ]
+    assert counted(one) == counted(two)
 
-    assert counts(one) == counts(two)
+
+@pytest.fixture
+def interrupt(zoo, monkeypatch):
+    """Run a command until so many batches are tested."""
+    from attention_zoo.cli import unfinished
+    from tasks import Robustness
+
+    monkeypatch.setattr(unfinished, "EVERY", 2)
+    step = Robustness.test_step
+
+    def run(batches, *argv):
+        def interrupted(self, batch, batch_idx):
+            if batch_idx == batches:
+                raise KeyboardInterrupt
+            step(self, batch, batch_idx)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Robustness, "test_step", interrupted)
+            assert zoo(*argv).code != 0
+
+    return run
+
+
+@pytest.mark.parametrize("batches", [3, 7])
+def test_an_interrupted_evaluation_goes_on(zoo, interrupt, run, config, evaluated, monkeypatch, batches):
+    from tasks import Robustness
+
+    argv = ["test", "--ckpt_path", run / "checkpoints/last.ckpt", "--config", config, *ONE, "--data.batch_size"]
+    before = set(run.iterdir())
+    interrupt(batches, *argv, "20")
+    assert set(run.iterdir()) - before == {run / "unfinished"}
+    step, seen = Robustness.test_step, []
+    monkeypatch.setattr(Robustness, "test_step", lambda *args: (seen.append(len(args[1]["index"])), step(*args))[1])
+    ended = zoo(*argv, "30")
+    assert ended.code == 0, ended.err
+    kept = 20 * (batches - batches % 2)
+    assert f"interrupted after {kept} images" in ended.out
+    one = read(evaluated)
+    counts = one["rows"][0]["counts"]
+    assert sum(seen) == sum(cell["total"] for name in ("clean", "digits_c", "some") for cell in counts[name]) - kept
+    (new,) = set(run.iterdir()) - before
+    assert counted(one) == counted(read(new))
+
+
+def test_another_evaluation_does_not_go_on(zoo, interrupt, run, config):
+    argv = ["test", "--ckpt_path", run / "checkpoints/last.ckpt", "--config", config, *ONE, "--data.batch_size", "20"]
+    interrupt(5, *argv)
+    assert len(list((run / "unfinished").iterdir())) == 1
+    ended = zoo(*argv, "--model.attacked_images", "3")
+    assert ended.code == 0, ended.err
+    assert "interrupted after" not in ended.out
+    assert read(evaluations(run)[-1])["columns"][1]["protocol"]["images"] == 3
+    shutil.rmtree(run / "unfinished")
 
 
 def test_a_model_without_checkpoint_is_said_to_be_random(zoo, tiny, config, tmp_path):

@@ -62,6 +62,16 @@ def test_one_process_without_torch_distributed():
     assert sorted(key.index for key in TrainSampler(range(9))) == list(range(9))
 
 
+@settings(deadline=None)
+@given(st.integers(1, 40), st.integers(1, 5), st.integers(0, 50))
+def test_an_evaluation_that_goes_on_leaves_out_what_each_process_has_behind_it(size, world, first):
+    for rank in range(world):
+        whole = list(EvaluationSampler(range(size), world, rank))
+        rest = EvaluationSampler(range(size), world, rank, first=first)
+        assert list(rest) == whole[first:]
+        assert len(rest) == len(whole[first:])
+
+
 def test_too_few_samples_for_the_processes():
     with pytest.raises(InputError, match="2 training images cannot be shared by 3 processes"):
         TrainSampler(range(2), 3, 0)

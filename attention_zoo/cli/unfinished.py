@@ -1,0 +1,98 @@
+"""Robustness evaluations that were interrupted go on where they were."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from torch import Tensor
+
+from attention_zoo.cli.checkpoint import Checkpoint
+from tasks import Robustness
+
+UNFINISHED = "unfinished"
+"""Folder of the counts, in that of the run."""
+
+OF_THE_LOADING = ("batch_size", "num_workers")
+"""Options of the data that no count depends on."""
+
+EVERY = 20
+"""Batches after which what was counted is written down."""
+
+
+def identity(config: Mapping[str, Any], checkpoint: Checkpoint | None) -> str:
+    """All of a command that the counts depend on, as text."""
+    data = dict(config["data"])
+    data["init_args"] = {key: value for key, value in data.get("init_args", {}).items() if key not in OF_THE_LOADING}
+    weights = [str(checkpoint.path.absolute()), checkpoint.path.stat().st_mtime_ns] if checkpoint else None
+    versions = [version(package) for package in ("attention_zoo", "torch", "timm")]
+    return json.dumps([{**config, "data": data}, weights, versions], sort_keys=True)
+
+
+class Unfinished(Callback):
+    """Keeps the counts of a `tasks.Robustness`, so that the same evaluation goes on after an interruption.
+
+    Each process has a file of its own, named after all that the counts depend on. It is gone once the evaluation is
+    done. An evaluation of a part of the data (``trainer.limit_test_batches``) is not kept.
+
+    Args:
+        folder: where the files are.
+        identity: model, weights, options of the data and versions, as text; the rest is known here.
+    """
+
+    def __init__(self, folder: Path, identity: str) -> None:
+        self.folder, self.identity = folder, identity
+        self.path: Path | None = None
+        self.found: dict[str, Tensor] | None = None
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Look for counts, and let the data begin after what they are of."""
+        if not isinstance(pl_module, Robustness) or trainer.limit_test_batches != 1.0:
+            return
+        if not getattr(trainer.datamodule, "cells", None):
+            return  # the task has something to say about that
+        cells = [
+            (cell.benchmark.name, cell.images, cell.corruption, cell.severity) for cell in trainer.datamodule.cells
+        ]
+        everything = f"{self.identity} {trainer.world_size} {trainer.precision} {cells}"
+        digest = hashlib.sha256(everything.encode()).hexdigest()[:16]
+        self.path = self.folder / f"{digest}-{trainer.global_rank}.pt"
+        if self.path.is_file():
+            self.found = torch.load(self.path, weights_only=True)
+            trainer.datamodule.tested = int(self.found["seen"])
+            rank_zero_info(
+                f"goes on with an evaluation that was interrupted after {trainer.datamodule.tested} images a process; "
+                f"delete {self.folder} to start anew"
+            )
+
+    def on_test_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Take up the counts."""
+        if self.found:
+            pl_module.go_on(self.found)
+
+    def on_test_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *batch: object) -> None:
+        """Write the counts down now and then; not after the last batch, for then there is nothing to go on with."""
+        progress = trainer.test_loop.batch_progress
+        if self.path is None or progress.is_last_batch or progress.current.ready % EVERY:
+            return
+        part = self.path.with_suffix(".part")
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            torch.save(pl_module.progress(), part)
+            part.replace(self.path)
+        except OSError as error:
+            rank_zero_warn(f"an interruption would lose this evaluation: {error}")
+            self.path = None
+
+    def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Forget them; the result is written."""
+        if self.path is not None:
+            self.path.unlink(missing_ok=True)
+            if self.folder.is_dir() and not any(self.folder.iterdir()):
+                self.folder.rmdir()
