@@ -10,7 +10,16 @@ from torch.testing import assert_close
 import attention_zoo as az
 from attention_zoo.clicks import Clicks
 from attention_zoo.mixers.probabilistic import Probabilistic
-from attention_zoo.models.interactive import ConvHead, CorrectiveAttention, Fusion, InteractiveModel, box_disks, disks
+from attention_zoo.models import build_backbone
+from attention_zoo.models.interactive import (
+    ConvHead,
+    CorrectiveAttention,
+    Fusion,
+    InteractiveModel,
+    MMSegDecoder,
+    box_disks,
+    disks,
+)
 
 Propagating = partial(Probabilistic, beta=0.1, value_prior_precision=0.01)
 Corrective = partial(CorrectiveAttention, dim=8, stride=4, mixer=Propagating)
@@ -152,3 +161,75 @@ class TestAdaptation:
 def test_bad_arguments(options, message):
     with pytest.raises(az.InputError, match=message):
         build(**options)
+
+
+BOTNET = {"layers": (1, 1, 1, 1), "channels": (4, 4, 4, 8), "stem_width": 8}
+VIT = {"patch_size": 8, "embed_dim": 12, "num_heads": 2, "depth": 2}
+
+
+def with_backbone(name, size=(32, 32), seed=0, head=Corrective, decoder=None, **options):
+    torch.manual_seed(seed)
+    backbone = build_backbone(name, image_size=size, **options)
+    return InteractiveModel(backbone, decoder=decoder or partial(Fusion, width=8), head=head).eval()
+
+
+class TestBackbones:
+    @pytest.mark.parametrize("mixer", az.list_mixers("self"))
+    @pytest.mark.parametrize(("name", "args"), [("botnet50", BOTNET), ("vit_tiny_patch16_224", VIT)])
+    def test_with_every_mixer(self, name, args, mixer):
+        model = with_backbone(name, (64, 64), mixer=mixer, model_args=args).train()
+        model(images(size=(64, 64)), CLICKS, BOX).square().sum().backward()
+        silent = [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None]
+        assert silent == []
+
+    def test_keys_adapt_in_the_backbone_and_the_head_separately(self):
+        model = with_backbone("vit_tiny_patch16_224", mixer="Probabilistic", model_args=VIT)
+        image, none = images(size=(32, 32)), Clicks.empty(2)
+        plain = model(image, none)
+        with az.adapted(model.backbone, key_adaptation=1):
+            backbone = model(image, none)
+            both = model(image, none, key_adaptation=1)
+        head = model(image, none, key_adaptation=1)
+        outs = (plain, backbone, head, both)
+        assert all(not torch.equal(a, b) for i, a in enumerate(outs) for b in outs[:i])
+        assert torch.equal(model(image, none), plain)
+
+    def test_pretrained_stems_keep_what_they_saw(self):
+        plain = build_backbone("resnet18", image_size=(32, 32)).eval()
+        weight = plain.model.conv1.weight.detach().clone()
+        model = InteractiveModel(plain)
+        assert torch.equal(model.backbone.model.conv1.weight[:, :3], weight)
+        assert model.backbone.model.conv1.weight[:, 3:].abs().sum() == 0
+
+
+MMSEG = [
+    ("hrnet_w18_small", "ocrnet_hr18", {"channels": 16, "ocr_channels": 8}, {}, 1),
+    ("resnet26", "deeplabv3plus_r50-d8", {"channels": 16, "c1_channels": 4}, {"output_stride": 8}, 0),
+]
+
+
+class TestMMSegDecoders:
+    @pytest.mark.parametrize(("name", "config", "head_args", "args", "extras"), MMSEG)
+    @pytest.mark.parametrize("head", [ConvHead, Corrective])
+    def test_every_parameter_learns(self, name, config, head_args, args, extras, head):
+        decoder = partial(MMSegDecoder, config=config, head_args=head_args)
+        model = with_backbone(name, decoder=decoder, head=head, model_args=args).train()
+        features = model.encode(images(size=(40, 32)), CLICKS, BOX)
+        logits = model.decode(features, CLICKS)
+        assert len(features.extra_logits) == extras
+        assert all(extra.shape == logits.shape == (2, 1, 40, 32) for extra in features.extra_logits)
+        sum(x.square().sum() for x in (logits, *features.extra_logits)).backward()
+        silent = [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None]
+        assert silent == []
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            ({"config": "ocrnet_hr19"}, "unknown config .*did you mean 'ocrnet_hr18'"),
+            ({"config": "ocrnet_hr18", "head_args": {"chanels": 3}}, "OCRHead.*chanels"),
+            ({"config": "deeplabv3plus_r50-d8"}, "reads map 3; the backbone gives 2"),
+        ],
+    )
+    def test_bad_arguments(self, options, message):
+        with pytest.raises(az.InputError, match=message):
+            MMSegDecoder([4, 8] if "plus" in options["config"] else [4, 8, 8, 8], [4, 8], **options)

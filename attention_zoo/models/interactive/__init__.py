@@ -4,6 +4,7 @@ from attention_zoo.models.interactive.corrective import CorrectiveAttention
 from attention_zoo.models.interactive.fusion import Decoder, DecoderFactory, Fusion
 from attention_zoo.models.interactive.guidance import box_disks, disks
 from attention_zoo.models.interactive.head import ConvHead, HeadFactory, InteractiveHead
+from attention_zoo.models.interactive.mmseg_decoder import MMSegDecoder
 from attention_zoo.models.interactive.model import ClicksIn, Features, Guidance, InteractiveModel
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "HeadFactory",
     "InteractiveHead",
     "InteractiveModel",
+    "MMSegDecoder",
     "box_disks",
     "disks",
 ]

@@ -15,8 +15,8 @@ class Decoder(Protocol):
 
     out_channels: int
 
-    def __call__(self, maps: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
-        """Features of an image of ``size`` pixels."""
+    def __call__(self, maps: Sequence[Tensor], size: tuple[int, int]) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Features of an image of ``size`` pixels, and mask logits (B, 1, H, W) that training may supervise too."""
 
 
 class DecoderFactory(Protocol):
@@ -45,8 +45,8 @@ class Fusion(nn.Module):
         self.project = nn.ModuleList(nn.Conv2d(channel, width, 1) for channel in channels)
         self.fuse = nn.Sequential(ConvNorm(len(channels) * width, width), ConvNorm(width, width, 3))
 
-    def forward(self, maps: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
-        """Maps (B, c, h, w) of an image of ``size`` to features (B, width, H / stride, W / stride)."""
+    def forward(self, maps: Sequence[Tensor], size: tuple[int, int]) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Maps (B, c, h, w) of an image of ``size`` to features (B, width, H / stride, W / stride), and no logits."""
         grid = tuple(-(-side // self.stride) for side in size)
         projected = [upsample(project(x), grid) for project, x in zip(self.project, maps, strict=True)]
-        return self.fuse(torch.cat(projected, 1))
+        return self.fuse(torch.cat(projected, 1)), ()

@@ -10,10 +10,10 @@ from attention_zoo.adaptation import adapted
 from attention_zoo.clicks import Clicks
 from attention_zoo.errors import InputError, unknown
 from attention_zoo.mixers.probabilistic import Adaptation
+from attention_zoo.models.backbone import Backbone
 from attention_zoo.models.interactive.fusion import DecoderFactory, Fusion
 from attention_zoo.models.interactive.guidance import box_disks, disks
 from attention_zoo.models.interactive.head import ConvHead, HeadFactory
-from attention_zoo.models.mask_decoder.mask_transformer import Backbone
 
 Guidance = Literal["pap", "ritm"]
 """What the encoder sees beside the image. "pap", of Gabbur et al., NeurIPS 2021: the box's corners, then positive and
@@ -31,11 +31,13 @@ class Features(NamedTuple):
         maps: (B, C, h, w).
         size: height and width of the image.
         padded: the same with the padding that the backbone's strides ask for.
+        extra_logits: (B, 1, H, W) each, of the decoder's own masks, such as OCR's object regions, for training.
     """
 
     maps: Tensor
     size: tuple[int, int]
     padded: tuple[int, int]
+    extra_logits: tuple[Tensor, ...] = ()
 
 
 class InteractiveModel(nn.Module):
@@ -97,7 +99,8 @@ class InteractiveModel(nn.Module):
         multiple = max(self.backbone.strides)
         image = F.pad(image, (0, -size[1] % multiple, 0, -size[0] % multiple))
         padded = tuple(image.shape[2:])
-        return Features(self.decoder(self.backbone(image), padded), size, padded)
+        maps, extra = self.decoder(self.backbone(image), padded)
+        return Features(maps, size, padded, tuple(logits[..., : size[0], : size[1]].float() for logits in extra))
 
     def _channels(self, image: Tensor, clicks: Clicks, box: Tensor | None, previous: Tensor | None) -> list[Tensor]:
         """What is appended to the image."""

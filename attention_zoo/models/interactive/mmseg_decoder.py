@@ -1,0 +1,76 @@
+"""Decode heads of mmsegmentation as decoders: what they make of a backbone's maps, before their classifier."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from attention_zoo.errors import InputError
+from attention_zoo.mmseg import build_part, stock_config
+from attention_zoo.models.interactive.head import upsample
+
+CLASSES = 2
+
+
+class MMSegDecoder(nn.Module):
+    """The decode head, or cascade of decode heads, of a model that mmsegmentation ships, without the last classifier.
+
+    HRNetV2 + OCR is ``config="ocrnet_hr18"`` on ``hrnet_w18`` (any width; the heads take the backbone's channels),
+    DeepLabV3+ ``config="deeplabv3plus_r50-d8"`` on ``resnet50`` or ``resnet101`` with ``output_stride=8``.
+
+    Args:
+        channels: of the maps.
+        strides: of the maps; not used, their sizes say as much.
+        config: a file of mmsegmentation's ``_base_/models``, without its suffix.
+        head_args: arguments of the last head that differ from the file's, e.g. ``channels``, its features'.
+
+    Raises:
+        InputError: no such file, a head that does not fit the maps, or one that refuses its arguments.
+    """
+
+    def __init__(
+        self,
+        channels: Sequence[int],
+        strides: Sequence[int],
+        *,
+        config: str = "ocrnet_hr18",
+        head_args: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        found = stock_config("_base_/models", config).model.get("decode_head")
+        if found is None:
+            raise InputError(f"{config} of mmsegmentation has no decode head")
+        configs = [dict(head) for head in (found if isinstance(found, list) else [found])]
+        configs[-1] |= head_args or {}
+        self.heads = nn.ModuleList(_build(head, channels) for head in configs)
+        self.out_channels = self.heads[-1].channels
+        self.heads[-1].conv_seg = nn.Identity()
+
+    def forward(self, maps: Sequence[Tensor], size: tuple[int, int]) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Maps (B, c, h, w) of an image of ``size`` to features (B, C, h, w), and mask logits (B, 1, H, W) to train on.
+
+        The logits are those of the heads before the last, OCR's object regions.
+        """
+        out, logits = self.heads[0](maps), []
+        for head in list(self.heads)[1:]:
+            logits.append(upsample(out[:, 1:] - out[:, :1], size))
+            out = head(maps, out)
+        return out, tuple(logits)
+
+
+def _build(head: Mapping[str, Any], channels: Sequence[int]) -> nn.Module:
+    """A head for maps of these channels and two classes; batch normalisation is torch's own, which runs anywhere."""
+    index = head.get("in_index", -1)
+    several = isinstance(index, (list, tuple))
+    if max(index if several else [index]) >= len(channels):
+        raise InputError(f"{head['type']} reads map {index}; the backbone gives {len(channels)}")
+    given = {
+        "in_channels": [channels[i] for i in index] if several else channels[index],
+        "num_classes": CLASSES,
+        "out_channels": CLASSES,
+        "norm_cfg": {"type": "BN"},
+        **({"c1_in_channels": channels[0]} if "c1_in_channels" in head else {}),
+    }
+    built = build_part("MODELS", "decode head", {**head, **given})
+    built.init_weights()
+    return built
