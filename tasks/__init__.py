@@ -3,6 +3,16 @@
 from tasks.attention import AttentionSaliency, AttentionSegmentation
 from tasks.base import Task
 from tasks.classification import Classification
+from tasks.draw_assignments import DrawAssignments
+from tasks.mask_segmentation import MaskSegmentation
 from tasks.robustness import Robustness
 
-__all__ = ["AttentionSaliency", "AttentionSegmentation", "Classification", "Robustness", "Task"]
+__all__ = [
+    "AttentionSaliency",
+    "AttentionSegmentation",
+    "Classification",
+    "DrawAssignments",
+    "MaskSegmentation",
+    "Robustness",
+    "Task",
+]

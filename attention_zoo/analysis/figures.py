@@ -51,13 +51,15 @@ def overlay(image: Tensor, picture: Tensor) -> Tensor:
     """A picture on the token grid (height, width) over its image (3, H, W) in 0..1: (H, W, 3) in 0..1.
 
     The image is in grey and the colour is in the picture, scaled as `scaled` says: from dark to bright yellow for what
-    is read, blue for negative entries, stronger the further from zero. Integers are labels, a colour each.
+    is read, blue for negative entries, stronger the further from zero. Integers are labels, a colour each; where
+    they are negative the image stays grey.
     """
     size = image.shape[-2:]
     grey = (image * image.new_tensor([0.299, 0.587, 0.114])[:, None, None]).sum(0)[..., None]  # (H, W, 1)
     if not picture.is_floating_point():
         large = F.interpolate(picture[None, None].float(), size, mode="nearest-exact")[0, 0].long()
-        return 0.45 * grey + 0.55 * torch.tensor(matplotlib.colormaps["tab20"].colors)[large % 20]
+        coloured = 0.45 * grey + 0.55 * torch.tensor(matplotlib.colormaps["tab20"].colors)[large % 20]
+        return torch.where(large[..., None] < 0, grey, coloured)
     values = F.interpolate(scaled(picture)[None, None], size, mode="bilinear")[0, 0]
     return 0.4 * grey + 0.6 * _shades(values)
 

@@ -11,7 +11,7 @@ from attention_zoo.cli.checkpoint import Checkpoint
 from attention_zoo.cli.runs import KEYWORDS, find_checkpoint
 from attention_zoo.errors import InputError
 
-FROM_DATA = ("num_classes", "image_size")
+FROM_DATA = ("num_classes", "image_size", "things")
 """Arguments of the task that the data know."""
 
 

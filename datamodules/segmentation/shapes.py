@@ -104,8 +104,8 @@ class Shapes(SegmentationDataModule):
 
     @property
     def things(self) -> list[int]:
-        """The objects."""
-        return list(range(len(self.grounds), self.num_classes))
+        """The objects, where batches tell them apart."""
+        return list(range(len(self.grounds), self.num_classes)) if self.panoptic else []
 
     def load(self, parts: Collection[str]) -> dict[str, Split]:
         """See `DataModule`."""

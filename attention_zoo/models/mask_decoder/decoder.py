@@ -34,6 +34,8 @@ class DecoderSize:
         widths: of the pixel decoder's blocks on each level, coarsest first; maps have four times as many channels.
         blocks: of the pixel decoder on each level.
         drop_path: stochastic depth of all residual branches.
+        mask_gain: first scale of the mask logits, which are normalised; as a parameter it grows by no more than the
+            learning rate a step, so that short runs need a larger one.
     """
 
     num_queries: int = 128
@@ -46,6 +48,7 @@ class DecoderSize:
     widths: tuple[int, ...] = (512, 256, 128, 64)
     blocks: tuple[int, ...] = (1, 5, 1, 1)
     drop_path: float = 0.0
+    mask_gain: float = 0.1
 
     def __post_init__(self) -> None:
         """Raise an InputError where the numbers do not fit each other."""
@@ -108,13 +111,16 @@ class MaskDecoder(nn.Module):
             hidden=size.hidden,
             dual_path=dual_path,
             coordinates=coordinates,
+            mask_gain=size.mask_gain,
             drop_path_rate=size.drop_path,
         )
         widths = self.pixel_decoder.channels
         self.layers = nn.ModuleList(
             layer(width) for width, count in zip(widths, self.layer_counts, strict=True) for _ in range(count)
         )
-        self.predictor = FinalPredictor(widths[-1], num_classes, size.dim, size.mask_dim, coordinates=coordinates)
+        self.predictor = FinalPredictor(
+            widths[-1], num_classes, size.dim, size.mask_dim, coordinates=coordinates, mask_gain=size.mask_gain
+        )
 
     def forward(self, maps: Sequence[Tensor]) -> MaskOutputs:
         """Maps (B, c, h, w) of the backbone, finest first, to the predictions of all layers."""

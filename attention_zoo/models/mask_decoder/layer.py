@@ -26,9 +26,6 @@ from attention_zoo.models.mask_decoder.parts import (
     drop_path,
 )
 
-MASK_GAIN = 0.1
-"""First gain of the normalisation of mask logits."""
-
 
 class CrossMixerFactory(Protocol):
     """Anything that builds a cross-mixer: its class, a partial of one, or a choice in a config."""
@@ -42,14 +39,15 @@ class Interaction(nn.Module):
 
     Args:
         mixer: gives the projections, the affinity and what is read by it.
+        mask_gain: first gain of the normalised affinity.
     """
 
-    def __init__(self, mixer: CrossMixer) -> None:
+    def __init__(self, mixer: CrossMixer, mask_gain: float = 0.1) -> None:
         super().__init__()
         self.mixer = mixer
         self.q_norm, self.k_norm, self.v_norm, self.read_norm = (TokenNorm(mixer.dim) for _ in range(4))
         self.affinity_norm = MapNorm(mixer.num_heads)
-        nn.init.constant_(self.affinity_norm.weight, MASK_GAIN)
+        nn.init.constant_(self.affinity_norm.weight, mask_gain)
         self.update_norm = TokenNorm(mixer.dim, gain=0.0)
 
     def forward(self, queries: Tensor, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -63,10 +61,15 @@ class Interaction(nn.Module):
         q, k, v = self.q_norm(mixer.q(queries)), self.k_norm(mixer.k(keys)), self.v_norm(mixer.v(values))
         q, k, v = (x.unflatten(-1, (mixer.num_heads, mixer.head_dim)).transpose(1, 2) for x in (q, k, v))
         unit = F.normalize(k, dim=-1)
-        affinity = self.affinity_norm(mixer.affinity(q, unit * mixer.head_dim**0.5))  # of length √D, as queries have
+        affinity = self._normalised(mixer.affinity(q, unit * mixer.head_dim**0.5))  # of length √D, as queries have
         read = mixer.read(affinity, v).transpose(1, 2).flatten(2)
         update = self.update_norm(mixer.proj(self.read_norm(read)))
         return update, affinity, unit.transpose(1, 2).flatten(2) * mixer.num_heads**-0.5
+
+    def _normalised(self, affinity: Tensor) -> Tensor:
+        """The affinity (B, H, L, M), normalised by head; one that lies in memory pixel by pixel still does."""
+        by_pixel = affinity.mT
+        return self.affinity_norm(by_pixel).mT if by_pixel.is_contiguous() else self.affinity_norm(affinity)
 
 
 class QuerySelfAttention(nn.Module):
@@ -127,6 +130,7 @@ class MaskDecoderLayer(nn.Module):
         hidden: width of the FFN.
         dual_path: whether pixels read the queries back.
         coordinates: see `PixelHead`.
+        mask_gain: see `Interaction`.
         drop_path_rate: stochastic depth of each residual branch.
     """
 
@@ -142,13 +146,14 @@ class MaskDecoderLayer(nn.Module):
         hidden: int = 2048,
         dual_path: bool = False,
         coordinates: bool = False,
+        mask_gain: float = 0.1,
         drop_path_rate: float = 0.0,
     ) -> None:
         super().__init__()
         self.pixel_proj = ConvNorm(channels, dim)
         self.pixel_head = PixelHead(dim, dim, coordinates=coordinates)
         self.query_proj = LinearNorm(dim, dim, act=True)
-        self.interaction = Interaction(interaction(dim, interaction_heads))
+        self.interaction = Interaction(interaction(dim, interaction_heads), mask_gain)
         self.class_head = ClassHead(dim, num_classes)
         self.self_attention = QuerySelfAttention(dim, num_heads)
         self.ffn = nn.Sequential(LinearNorm(dim, hidden, act=True), LinearNorm(hidden, dim, gain=0.0))
@@ -181,16 +186,26 @@ class FinalPredictor(nn.Module):
         dim: of the queries.
         mask_dim: of the embedding in which queries and pixels meet.
         coordinates: see `PixelHead`.
+        mask_gain: first gain of the normalised mask logits.
     """
 
-    def __init__(self, channels: int, num_classes: int, dim: int, mask_dim: int, *, coordinates: bool = False) -> None:
+    def __init__(
+        self,
+        channels: int,
+        num_classes: int,
+        dim: int,
+        mask_dim: int,
+        *,
+        coordinates: bool = False,
+        mask_gain: float = 0.1,
+    ) -> None:
         super().__init__()
         self.class_proj, self.mask_proj = LinearNorm(dim, dim, act=True), LinearNorm(dim, dim, act=True)
         self.class_head, self.kernels = ClassHead(dim, num_classes), LinearNorm(dim, mask_dim)
         self.pixel_head = PixelHead(channels, dim, coordinates=coordinates)
         self.embedding = ConvNorm(dim, mask_dim, act=False)
         self.mask_norm = MapNorm(1)
-        nn.init.constant_(self.mask_norm.weight, MASK_GAIN)
+        nn.init.constant_(self.mask_norm.weight, mask_gain)
 
     def forward(self, queries: Tensor, pixels: Tensor) -> MaskPrediction:
         """Queries (B, L, dim) and a map (B, C, h, w) -> prediction on that map."""

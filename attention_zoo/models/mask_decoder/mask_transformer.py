@@ -66,6 +66,12 @@ class MaskTransformer(nn.Module):
             return outputs
         return outputs._replace(semantic_logits=self.semantic_head(maps))
 
+    def covered(self, size: tuple[int, int]) -> tuple[int, int]:
+        """Height and width that the maps of an image of ``size`` cover: backbones pad below and to the right."""
+        stride = max(self.backbone.strides)
+        height, width = (-(-side // stride) * stride for side in size)
+        return height, width
+
     def no_weight_decay(self) -> set[str]:
         """The queries, and what the backbone names."""
         named = self.backbone.no_weight_decay() if hasattr(self.backbone, "no_weight_decay") else ()

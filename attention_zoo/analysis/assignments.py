@@ -1,0 +1,49 @@
+"""Which query takes which pixel at every layer of a mask decoder, drawn over the image as kMaX-DeepLab shows it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from attention_zoo.analysis.figures import Cell, sheet
+from attention_zoo.models.mask_decoder import MaskOutputs
+
+NO_LABEL = -1
+"""Of a pixel that a picture leaves grey."""
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What one row of the sheet shows.
+
+    Attributes:
+        image: uint8 (3, H, W).
+        layers: for each prediction of the decoder, the query (h, w) int64 that every pixel belongs to.
+        predicted: (H, W) int64, the predicted class of every pixel.
+        label: (H, W) int64, the true class; `NO_LABEL` where there is none.
+    """
+
+    image: Tensor
+    layers: Sequence[Tensor]
+    predicted: Tensor
+    label: Tensor
+
+
+def assignments(outputs: MaskOutputs) -> list[Tensor]:
+    """The query that each pixel belongs to at every layer, the final prediction last: (B, h, w) int64 each."""
+    return [prediction.mask_logits.argmax(1) for prediction in outputs.predictions]
+
+
+def assignment_sheet(scenes: Sequence[Scene]) -> Figure:
+    """A row for each scene: image, assignment at every layer, predicted and true classes.
+
+    A colour is one query in all assignments of an image, and one class in the last two columns.
+    """
+    depth = len(scenes[0].layers) - 1
+    titles = ["image", *(f"layer {number}" for number in range(1, depth + 1)), "final", "classes", "label"]
+    rows = [
+        [Cell(scene.image), *(Cell(scene.image, x) for x in (*scene.layers, scene.predicted, scene.label))]
+        for scene in scenes
+    ]
+    return sheet(rows, titles)

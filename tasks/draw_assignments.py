@@ -1,0 +1,95 @@
+"""Pictures of what the queries of a mask decoder take at every layer, beside the evaluation that they belong to."""
+
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.utilities import rank_zero_info
+from torch import Tensor
+
+from attention_zoo.analysis.assignments import NO_LABEL, Scene, assignment_sheet, assignments
+from attention_zoo.errors import InputError
+from tasks.mask_segmentation import MaskSegmentation
+
+
+class DrawAssignments(Callback):
+    """Writes ``assignments_<stage>.png`` after each validation or test: a row for each of the first images.
+
+    Args:
+        folder: where; None is ``assignments`` in the run folder.
+        images: how many.
+    """
+
+    def __init__(self, folder: str | None = None, images: int = 6) -> None:
+        if images < 1:
+            raise InputError(f"images={images} must be at least 1")
+        self.folder, self.images = folder, images
+        self._scenes: list[Scene] = []
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Check the task.
+
+        Raises:
+            InputError: it has no mask decoder.
+        """
+        if not isinstance(pl_module, MaskSegmentation):
+            raise InputError(f"DrawAssignments draws what MaskSegmentation predicts, not {type(pl_module).__name__}")
+
+    def on_validation_batch_end(
+        self, trainer: L.Trainer, pl_module: MaskSegmentation, outputs: Any, batch: Any, *_: Any
+    ) -> None:
+        """Keep the first images."""
+        self._keep(trainer, pl_module, batch)
+
+    def on_test_batch_end(
+        self, trainer: L.Trainer, pl_module: MaskSegmentation, outputs: Any, batch: Any, *_: Any
+    ) -> None:
+        """Keep the first images."""
+        self._keep(trainer, pl_module, batch)
+
+    def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Write the sheet."""
+        self._write(trainer, "val")
+
+    def on_test_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Write the sheet."""
+        self._write(trainer, "test")
+
+    def _keep(self, trainer: L.Trainer, task: MaskSegmentation, batch: dict[str, Any]) -> None:
+        missing = self.images - len(self._scenes)
+        if not trainer.is_global_zero or missing < 1:
+            return
+        image = batch["image"][:missing]
+        with torch.inference_mode():
+            outputs = task(image)
+            predicted = task.classes_at(outputs, image, tuple(image.shape[2:])).cpu()
+        label = resize_labels(batch["mask"][:missing], tuple(image.shape[2:])).cpu()
+        pixels = _pixels(image.cpu().float(), trainer.datamodule.mean, trainer.datamodule.std)
+        layers = [layer.cpu() for layer in assignments(outputs)]
+        for place in range(len(image)):
+            parts = [layer[place] for layer in layers]
+            self._scenes.append(Scene(pixels[place], parts, predicted[place], label[place]))
+
+    def _write(self, trainer: L.Trainer, stage: str) -> None:
+        if not self._scenes:
+            return
+        folder = Path(self.folder or Path(trainer.default_root_dir) / "assignments")
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / f"assignments_{stage}.png"
+        assignment_sheet(self._scenes).savefig(path)
+        self._scenes = []
+        rank_zero_info(f"wrote {path}")
+
+
+def resize_labels(mask: Tensor, size: tuple[int, int]) -> Tensor:
+    """Labels (B, h, w) at the nearest pixels of another size, `NO_LABEL` in place of void."""
+    small = torch.nn.functional.interpolate(mask[:, None].double(), size, mode="nearest-exact")[:, 0].long()
+    return small.masked_fill(small == 255, NO_LABEL)
+
+
+def _pixels(image: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
+    """Normalised images (B, 3, H, W) as uint8."""
+    mean, std = (image.new_tensor(values)[:, None, None] for values in (mean, std))
+    return ((image * std + mean).clamp(0, 1) * 255).round().byte()

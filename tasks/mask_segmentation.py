@@ -1,0 +1,218 @@
+"""Semantic and panoptic segmentation by mask classification: any backbone under the clustering mask decoder."""
+
+from collections.abc import Collection
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchmetrics.classification import MulticlassJaccardIndex
+
+from attention_zoo import MixerFactory
+from attention_zoo.errors import InputError
+from attention_zoo.models import build_backbone
+from attention_zoo.models.mask_decoder import (
+    CrossMixerFactory,
+    DecoderSize,
+    MaskOutputs,
+    MaskTransformer,
+    PanopticThresholds,
+    SemanticHeadKind,
+    panoptic_segments,
+    semantic_probabilities,
+)
+from attention_zoo.models.mask_decoder.parts import resize
+from tasks.base import Task
+from tasks.mask_losses import LossWeights, MaskCriterion, Sampling
+from tasks.metrics.panoptic import ExactPanopticQuality, panoptic_target
+
+IGNORE = 255
+"""Label of void pixels in masks."""
+
+
+class MaskSegmentation(Task):
+    """Training and evaluation of a mask transformer, on semantic masks or on panoptic segments.
+
+    Batches are dictionaries: ``image`` (B, 3, H, W) float; ``mask`` (B, h, w) int64, 255 where void, of the label's own
+    size in evaluation; ``index`` (B,) int64, -1 for duplicates that pad a process and count nowhere. Panoptic data add
+    ``segments``, for each image a dictionary of ``masks`` (n, h, w) bool, ``labels`` (n,) int64 and ``crowd`` (n,)
+    bool. Of semantic masks each class that an image has is a segment.
+
+    Args:
+        model: a name of ``timm.list_models()``, the backbone.
+        num_classes: C; the command line takes it from the data.
+        image_size: height and width in training; the command line takes it from the data.
+        things: classes whose segments are told apart; the command line takes them from the data. Where there are any,
+            panoptic quality is measured beside mIoU.
+        interaction: how queries and pixels meet: a cross-mixer.
+        dual_path: whether pixels read the queries back.
+        coordinates: whether pixels know where they are when they are clustered (CMT-DeepLab).
+        decoder: numbers of the decoder.
+        strides: of the maps the decoder works on, see `MaskTransformer`.
+        auxiliary: head that labels each pixel of the backbone's maps in training.
+        mixer: token mixer of all attention layers of the backbone; None keeps its own.
+        layer_mixers: mixers of some layers.
+        out_indices: the backbone's layers or stages whose maps are used.
+        pretrained: start from timm's released weights.
+        weights: file that the backbone starts from, e.g. a checkpoint of the model trained to classify.
+        top_down: look twice, see `TopDown`: a mode, or its arguments.
+        model_args: further arguments of the timm model.
+        loss_weights: of the losses.
+        sampling: of pixels in the losses.
+        thresholds: of the panoptic output.
+        **task: see `Task`.
+    """
+
+    def __init__(
+        self,
+        model: str = "resnet50",
+        num_classes: int = 21,
+        image_size: tuple[int, int] | None = None,
+        things: list[int] | None = None,
+        *,
+        interaction: CrossMixerFactory | None = None,
+        dual_path: bool = False,
+        coordinates: bool = False,
+        decoder: DecoderSize | None = None,
+        strides: list[int] | None = None,
+        auxiliary: SemanticHeadKind | None = None,
+        mixer: MixerFactory | None = None,
+        layer_mixers: dict[str, MixerFactory] | None = None,
+        out_indices: list[int] | None = None,
+        pretrained: bool = False,
+        weights: str | None = None,
+        top_down: str | dict[str, Any] | None = None,
+        model_args: dict[str, Any] | None = None,
+        loss_weights: LossWeights | None = None,
+        sampling: Sampling | None = None,
+        thresholds: PanopticThresholds | None = None,
+        **task: Any,
+    ) -> None:
+        super().__init__(**task)
+        backbone = build_backbone(
+            model,
+            mixer=mixer,
+            layer_mixers=layer_mixers,
+            out_indices=out_indices,
+            image_size=image_size,
+            pretrained=pretrained,
+            weights=weights,
+            top_down=top_down,
+            model_args=model_args,
+        )
+        self.model = MaskTransformer(
+            backbone,
+            num_classes,
+            interaction=interaction or "KMeansCross",
+            dual_path=dual_path,
+            coordinates=coordinates,
+            size=decoder,
+            strides=strides,
+            auxiliary=auxiliary,
+        )
+        self.things = sorted(things or ())
+        if self.things and not 0 <= self.things[0] <= self.things[-1] < num_classes:
+            raise InputError(f"things={self.things} are no classes of {num_classes}")
+        self.criterion = MaskCriterion(loss_weights, sampling)
+        self.thresholds = thresholds or PanopticThresholds()
+        self.val_metrics = mask_metrics(num_classes, self.things)
+        self.test_metrics = mask_metrics(num_classes, self.things)
+
+    def forward(self, image: Tensor) -> MaskOutputs:
+        """Predictions of all layers for images (B, 3, H, W)."""
+        return self.model(image)
+
+    def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
+        """The training loss of one batch: the sum of the losses of all layers."""
+        outputs = self(batch["image"])
+        batch = self.padded(batch)
+        with torch.autocast(self.device.type, enabled=False):
+            losses = self.criterion(outputs, batch)
+        loss = torch.stack(list(losses.values())).sum()
+        images = len(batch["image"])
+        self.log("train/loss", loss, on_step=True, on_epoch=True, prog_bar=True, batch_size=images, sync_dist=True)
+        parts = {f"train/loss_{name}": part for name, part in losses.items()}
+        self.log_dict(parts, on_step=False, on_epoch=True, batch_size=images, sync_dist=True)
+        return loss
+
+    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+        """Count one validation batch."""
+        self._evaluate(batch, self.val_metrics)
+
+    def test_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+        """Count one test batch."""
+        self._evaluate(batch, self.test_metrics)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log what was counted, over all processes."""
+        self._log_metrics("val", self.val_metrics)
+
+    def on_test_epoch_end(self) -> None:
+        """Log what was counted, over all processes."""
+        self._log_metrics("test", self.test_metrics)
+
+    def predict_step(self, batch: dict[str, Any], batch_idx: int) -> list[Tensor]:
+        """The most probable class (h, w) int64 of every pixel of each image, at the size of its file."""
+        outputs = self(batch["image"])
+        found = zip(outputs.final.class_logits, self.seen_masks(outputs, batch["image"]), strict=True)
+        sizes = [tuple(size) for size in batch["size"].tolist()]
+        return [
+            semantic_probabilities(classes[None], resize(masks[None], size)).argmax(1)[0]
+            for (classes, masks), size in zip(found, sizes, strict=True)
+        ]
+
+    def seen_masks(self, outputs: MaskOutputs, image: Tensor) -> Tensor:
+        """Final mask logits (B, L, H, W) at the size at which the model saw the image."""
+        height, width = image.shape[2:]
+        masks = resize(outputs.final.mask_logits.float(), self.model.covered((height, width)))
+        return masks[..., :height, :width]
+
+    def masks_at(self, outputs: MaskOutputs, image: Tensor, size: tuple[int, int]) -> Tensor:
+        """Final mask logits (B, L, *size), resized by way of the size at which the model saw the image."""
+        return resize(self.seen_masks(outputs, image), tuple(size))
+
+    def classes_at(self, outputs: MaskOutputs, image: Tensor, size: tuple[int, int]) -> Tensor:
+        """The most probable class (B, *size) int64 of every pixel."""
+        masks = self.masks_at(outputs, image, size)
+        return semantic_probabilities(outputs.final.class_logits, masks).argmax(1)
+
+    def padded(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """The batch with targets as large as what the maps cover; what is added is void."""
+        height, width = batch["image"].shape[2:]
+        covered = self.model.covered((height, width))
+        below, right = covered[0] - height, covered[1] - width
+        if not below and not right:
+            return batch
+        padded = {**batch, "mask": F.pad(batch["mask"], (0, right, 0, below), value=IGNORE)}
+        if "segments" in batch:
+            masks = [F.pad(segments["masks"], (0, right, 0, below)) for segments in batch["segments"]]
+            padded["segments"] = [{**old, "masks": new} for old, new in zip(batch["segments"], masks, strict=True)]
+        return padded
+
+    def _evaluate(self, batch: dict[str, Any], metrics: nn.ModuleDict) -> None:
+        outputs = self(batch["image"])
+        masks = self.masks_at(outputs, batch["image"], batch["mask"].shape[1:])
+        for place in (batch["index"] >= 0).nonzero().flatten().tolist():
+            classes, found = outputs.final.class_logits[place], masks[place]
+            labels = semantic_probabilities(classes[None], found[None]).argmax(1)
+            metrics["iou"].update(labels, batch["mask"][place, None])
+            if "panoptic" in metrics:
+                predicted = panoptic_segments(classes, found, self.things, self.thresholds)
+                target = panoptic_target(batch["segments"][place])
+                metrics["panoptic"].update(predicted[None], target[None])
+
+    def _log_metrics(self, stage: str, metrics: nn.ModuleDict) -> None:
+        self.log(f"{stage}/mean_iou", metrics["iou"], prog_bar=True)
+        if "panoptic" in metrics:
+            values = metrics["panoptic"].compute()
+            for name, value in zip(("panoptic", "segmentation", "recognition"), values, strict=True):
+                self.log(f"{stage}/{name}_quality", value, prog_bar=name == "panoptic")
+            metrics["panoptic"].reset()
+
+
+def mask_metrics(num_classes: int, things: Collection[int]) -> nn.ModuleDict:
+    """Mean IoU over the whole set, and where there are things panoptic quality."""
+    metrics: dict[str, nn.Module] = {"iou": MulticlassJaccardIndex(num_classes, ignore_index=IGNORE)}
+    if things:
+        metrics["panoptic"] = ExactPanopticQuality(num_classes, things)
+    return nn.ModuleDict(metrics)
