@@ -10,7 +10,7 @@ import attention_zoo as az
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
-TASKS = sorted((ROOT / "configs" / "classification").glob("*.yaml"))
+TASKS = sorted(path for kind in ("classification", "semantic") for path in (ROOT / "configs" / kind).glob("*.yaml"))
 TRAINING = [path for path in TASKS if "max_epochs" in path.read_text()]
 SWEEPS = sorted((ROOT / "configs" / "sweeps").glob("*.yaml"))
 OVERLAYS = sorted(path for kind in ("callbacks", "machines", "mixers") for path in (ROOT / "configs" / kind).iterdir())
@@ -19,6 +19,7 @@ BRIEF = """
 --trainer.enable_model_summary false --trainer.log_every_n_steps 1 --trainer.accelerator cpu --trainer.devices 1
 """
 PARTS = dict.fromkeys(("CIFAR10", "ImageFolder", "PACS"), "--data Digits --data.image_size 32")
+PARTS["CamVid"] = "--data Shapes --data.image_size 64 --data.scenes [8,4,4]"
 """Stand-ins for data that are not here."""
 
 
