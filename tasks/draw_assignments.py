@@ -1,21 +1,23 @@
 """Pictures of what the queries of a mask decoder take at every layer, beside the evaluation that they belong to."""
 
+import math
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
+import torch.nn.functional as F
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
 from attention_zoo.analysis.assignments import NO_LABEL, Scene, assignment_sheet, assignments
 from attention_zoo.errors import InputError
-from tasks.mask_segmentation import MaskSegmentation
+from tasks.mask_segmentation import IGNORE, MaskSegmentation
 
 
 class DrawAssignments(Callback):
-    """Writes ``assignments_<stage>.png`` after each validation or test: a row for each of the first images.
+    """Writes ``assignments_<stage>.png`` after each validation or test: a row for each of some images, evenly spread.
 
     Args:
         folder: where; None is ``assignments`` in the run folder.
@@ -38,16 +40,16 @@ class DrawAssignments(Callback):
             raise InputError(f"DrawAssignments draws what MaskSegmentation predicts, not {type(pl_module).__name__}")
 
     def on_validation_batch_end(
-        self, trainer: L.Trainer, pl_module: MaskSegmentation, outputs: Any, batch: Any, *_: Any
+        self, trainer: L.Trainer, pl_module: MaskSegmentation, outputs: Any, batch: Any, batch_idx: int, *_: Any
     ) -> None:
-        """Keep the first images."""
-        self._keep(trainer, pl_module, batch)
+        """Keep some images."""
+        self._keep(trainer, pl_module, batch, batch_idx, sum(trainer.num_val_batches))
 
     def on_test_batch_end(
-        self, trainer: L.Trainer, pl_module: MaskSegmentation, outputs: Any, batch: Any, *_: Any
+        self, trainer: L.Trainer, pl_module: MaskSegmentation, outputs: Any, batch: Any, batch_idx: int, *_: Any
     ) -> None:
-        """Keep the first images."""
-        self._keep(trainer, pl_module, batch)
+        """Keep some images."""
+        self._keep(trainer, pl_module, batch, batch_idx, sum(trainer.num_test_batches))
 
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Write the sheet."""
@@ -57,17 +59,23 @@ class DrawAssignments(Callback):
         """Write the sheet."""
         self._write(trainer, "test")
 
-    def _keep(self, trainer: L.Trainer, task: MaskSegmentation, batch: dict[str, Any]) -> None:
-        missing = self.images - len(self._scenes)
+    def _keep(
+        self, trainer: L.Trainer, task: MaskSegmentation, batch: dict[str, Any], number: int, batches: int
+    ) -> None:
+        """Keep the first images of a batch, as many as are its share."""
+        missing = math.ceil(self.images * (number + 1) / batches) - len(self._scenes)
         if not trainer.is_global_zero or missing < 1:
             return
         image = batch["image"][:missing]
+        size = tuple(image.shape[2:])
         with torch.inference_mode():
             outputs = task(image)
-            predicted = task.classes_at(outputs, image, tuple(image.shape[2:])).cpu()
-        label = resize_labels(batch["mask"][:missing], tuple(image.shape[2:])).cpu()
+            predicted = task.classes_at(outputs, image, size).cpu()
+        covered = task.model.covered(size)
+        layers = [_enlarged(x, covered)[:, : size[0], : size[1]].cpu() for x in assignments(outputs)]
+        label = _enlarged(batch["mask"][:missing], size).cpu()
+        label = label.masked_fill(label == IGNORE, NO_LABEL)
         pixels = _pixels(image.cpu().float(), trainer.datamodule.mean, trainer.datamodule.std)
-        layers = [layer.cpu() for layer in assignments(outputs)]
         for place in range(len(image)):
             parts = [layer[place] for layer in layers]
             self._scenes.append(Scene(pixels[place], parts, predicted[place], label[place]))
@@ -83,10 +91,9 @@ class DrawAssignments(Callback):
         rank_zero_info(f"wrote {path}")
 
 
-def resize_labels(mask: Tensor, size: tuple[int, int]) -> Tensor:
-    """Labels (B, h, w) at the nearest pixels of another size, `NO_LABEL` in place of void."""
-    small = torch.nn.functional.interpolate(mask[:, None].double(), size, mode="nearest-exact")[:, 0].long()
-    return small.masked_fill(small == 255, NO_LABEL)
+def _enlarged(labels: Tensor, size: tuple[int, int]) -> Tensor:
+    """Labels (B, h, w) at the nearest pixels of another size."""
+    return F.interpolate(labels[:, None].double(), size, mode="nearest-exact")[:, 0].long()
 
 
 def _pixels(image: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:

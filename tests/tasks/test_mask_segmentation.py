@@ -12,7 +12,7 @@ import attention_zoo as az
 from attention_zoo.errors import InputError
 from attention_zoo.models.mask_decoder import DecoderSize, MaskDecoder, semantic_probabilities
 from datamodules.segmentation import Shapes
-from tasks import DrawAssignments, MaskSegmentation
+from tasks import MaskSegmentation
 from tasks.mask_losses import LossWeights, MaskCriterion, Sampling
 
 SIZE = DecoderSize(
@@ -167,11 +167,3 @@ def data_of(size):
 def test_things_must_be_classes():
     with pytest.raises(InputError, match="things=\\[5\\] are no classes of 5"):
         task(things=[5])
-
-
-def test_pictures_need_a_mask_decoder():
-    other = type("Other", (L.LightningModule,), {})()
-    with pytest.raises(InputError, match="not Other"):
-        DrawAssignments().setup(trainer(), other, "fit")
-    with pytest.raises(InputError, match="images=0"):
-        DrawAssignments(images=0)
