@@ -11,6 +11,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from attention_zoo.cli.checkpoint import Checkpoint
 from attention_zoo.cli.console import print_table
+from attention_zoo.registry import MIXERS, mixer_options
 from attention_zoo.reports import grids_of, write_result
 from tasks import Robustness
 
@@ -68,8 +69,6 @@ class RobustnessWriter(Callback):
 
     def _facts(self, task: Robustness) -> dict[str, Any]:
         options = self.config["model"].get("init_args") or {}
-        mixer = options.get("mixer") or {}
-        given = ", ".join(f"{key}={value}" for key, value in (mixer.get("init_args") or {}).items())
         weights = "random"
         if self.checkpoint:
             weights = str(self.checkpoint.path)
@@ -79,11 +78,22 @@ class RobustnessWriter(Callback):
             weights = f"released with timm ({task.model.pretrained_cfg['tag'] or 'default'})"
         return {
             "model": options.get("model"),
-            "mixer": " ".join(filter(None, (mixer.get("class_path", "").rpartition(".")[2], given))) or None,
+            "mixer": described(options.get("mixer")),
             "weights": weights,
             "epoch": self.checkpoint.epoch if self.checkpoint else None,
             "config": self.config,
         }
+
+
+def described(mixer: dict[str, Any] | None) -> str | None:
+    """Name of a mixer of a config, and those of its options that are not as by default."""
+    if not mixer:
+        return None
+    name = mixer["class_path"].rpartition(".")[2]
+    defaults = {option.name: option.default for option in mixer_options(MIXERS[name])} if name in MIXERS else {}
+    given = mixer.get("init_args") or {}
+    said = [f"{key}={value}" for key, value in given.items() if key not in defaults or defaults[key] != value]
+    return " ".join([name, *([", ".join(said)] if said else [])])
 
 
 def fresh(folder: Path, data: str) -> Path:
