@@ -115,6 +115,26 @@ def test_panoptic_quality_is_measured_where_there_are_things():
     assert found["test/panoptic_quality"] <= min(found["test/segmentation_quality"], found["test/recognition_quality"])
 
 
+@pytest.mark.parametrize(
+    ("name", "mixer"), [("vit_tiny_patch16_224", "VarsD"), ("absvit_tiny_patch16_224", None)], ids=["one", "two passes"]
+)
+def test_backbones_of_tokens_get_a_pyramid(name, mixer):
+    """Four maps of one stride; no parameter is without a gradient."""
+    args = {"patch_size": 8, "embed_dim": 32, "depth": 4, "num_heads": 2}
+    torch.manual_seed(0)
+    model = MaskSegmentation(
+        name, CLASSES, (64, 64), mixer=mixer and az.MIXERS[mixer], model_args=args, decoder=SIZE, dual_path=True
+    )
+    scenes = data()
+    scenes.setup("fit")
+    batch = next(iter(scenes.train_dataloader()))
+    outputs = model(batch["image"])
+    assert [tuple(x.mask_logits.shape[2:]) for x in outputs.predictions[1::2]] == [(2, 2), (4, 4), (8, 8)]
+    assert outputs.final.mask_logits.shape[2:] == (16, 16)
+    sum(model.criterion(outputs, batch).values()).backward()
+    assert [name for name, parameter in model.named_parameters() if parameter.grad is None] == []
+
+
 def test_auxiliary_loss():
     scenes = data()
     scenes.setup("fit")
