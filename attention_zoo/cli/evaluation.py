@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
-from lightning.pytorch.callbacks import Callback, TQDMProgressBar
+from lightning.pytorch.callbacks import Callback, RichProgressBar
 from lightning.pytorch.utilities import rank_zero_only
+from rich.markup import escape
 
 from attention_zoo.cli.checkpoint import Checkpoint
 from attention_zoo.cli.console import print_table
@@ -45,16 +46,17 @@ class RobustnessWriter(Callback):
         if trainer.testing and self.folder.is_dir() and not any(self.folder.iterdir()):
             self.folder.rmdir()
 
-    def on_test_batch_start(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    def on_test_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: None, batch: Any, *which: int
     ) -> None:
-        """Say in the progress bar where the evaluation is."""
+        """Say in the progress bar, which is there from the first batch on, where the evaluation is."""
         bar = trainer.progress_bar_callback
-        if not isinstance(pl_module, Robustness) or not isinstance(bar, TQDMProgressBar) or not bar.is_enabled:
+        if not isinstance(pl_module, Robustness) or not isinstance(bar, RichProgressBar) or bar.progress is None:
             return
         cell = trainer.datamodule.cells[int(batch["cell"][0])]
         said = [cell.benchmark.title, cell.corruption and cell.corruption.replace("_", " "), cell.severity]
-        bar.test_progress_bar.set_description(" ".join(str(part) for part in said if part))
+        description = escape(" ".join(str(part) for part in said if part))
+        bar.progress.update(bar.test_progress_bar_id, description=description)
 
     @rank_zero_only
     def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

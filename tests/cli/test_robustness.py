@@ -114,6 +114,21 @@ def test_it_prints_the_table_and_logs_its_numbers(zoo, run, config, log):
     assert 100 * logged["test/some"] == pytest.approx(scores["some"], abs=1e-4)
 
 
+def test_the_progress_bar_says_where_it_is(zoo, run, config, monkeypatch):
+    from rich.progress import Progress
+
+    said, update = [], Progress.update
+    monkeypatch.setattr(
+        Progress, "update", lambda *args, **now: (said.append(now.get("description")), update(*args, **now))
+    )
+    argv = ["--ckpt_path", run / "checkpoints/last.ckpt", "--config", config, *ONE, "--model.variants", "null"]
+    ended = zoo("test", *argv, "--data.batch_size", "25", "--trainer.enable_progress_bar", "true")
+    assert ended.code == 0, ended.err
+    shown = list(dict.fromkeys(filter(None, said)))
+    cells = [f"Digits-C (generated) {name} {severity}" for name in ("noise", "darkness") for severity in (1, 2)]
+    assert shown == ["clean", *cells, "some digits"]
+
+
 def test_two_processes_count_the_same(process, run, config, evaluated):
     argv = ["--ckpt_path", run / "checkpoints/last.ckpt", "--config", config, *TWO]
     found = set(evaluations(run))
