@@ -3,6 +3,9 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+RECORD = "generated.json"
+"""In a folder of corrupted images that were not released but made: how."""
+
 
 @dataclass(frozen=True)
 class Benchmark:

@@ -5,6 +5,7 @@ from datamodules.base import ImageDataModule
 from datamodules.cifar10 import CIFAR10
 from datamodules.digits import Digits
 from datamodules.image_folder import ImageFolder
+from datamodules.imagenet import ImageNet
 from datamodules.interactive import (
     DAVIS,
     LVIS,
@@ -18,6 +19,12 @@ from datamodules.interactive import (
     VOCInstances,
 )
 from datamodules.pacs import PACS
+from datamodules.robustness import (
+    CIFAR10Robustness,
+    ImageNetRobustness,
+    RobustnessDataModule,
+    TinyImageNetRobustness,
+)
 from datamodules.segmentation import (
     CamVid,
     CityscapesPanoptic,
@@ -27,6 +34,7 @@ from datamodules.segmentation import (
     SegmentationFolder,
     Shapes,
 )
+from datamodules.tiny_imagenet import TinyImageNet
 
 __all__ = [
     "DAVIS",
@@ -41,6 +49,7 @@ __all__ = [
     "VOCInstances",
     "CIFAR10",
     "COCOPanoptic",
+    "CIFAR10Robustness",
     "MIT1003",
     "MMSegData",
     "PACS",
@@ -49,8 +58,13 @@ __all__ = [
     "Digits",
     "ImageDataModule",
     "ImageFolder",
+    "ImageNet",
+    "ImageNetRobustness",
+    "RobustnessDataModule",
     "SegmentationDataModule",
     "SegmentationFolder",
     "Shapes",
+    "TinyImageNet",
+    "TinyImageNetRobustness",
     "VOCForeground",
 ]

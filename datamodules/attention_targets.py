@@ -1,7 +1,6 @@
 """What attention is held against: the objects of PASCAL VOC, and where people looked in MIT1003."""
 
-from abc import abstractmethod
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,7 +9,7 @@ from torch import Tensor, nn
 from torchvision.transforms import v2
 
 from attention_zoo.errors import InputError
-from datamodules.base import Collate, ImageDataModule
+from datamodules.base import Collate, EvaluationDataModule
 from datamodules.image_folder import centre_crop
 from datamodules.images import ImageFiles, Split, contents, decode, decode_labels, is_image
 from datamodules.loading import require_at_least
@@ -22,7 +21,7 @@ SEEN = 127
 """Fixated pixels are brighter; the maps are JPEGs, so that no other pixel is quite black."""
 
 
-class TargetDataModule(ImageDataModule):
+class TargetDataModule(EvaluationDataModule):
     """Base of data that only test the attention of a trained model.
 
     Args:
@@ -46,25 +45,6 @@ class TargetDataModule(ImageDataModule):
     def class_names(self) -> list[str]:
         """Numbers, since the classes of the model are not those of the data."""
         return [str(number) for number in range(self._num_classes)]
-
-    def default_augment(self) -> list[nn.Module]:
-        """None: nothing is trained on these data."""
-        return []
-
-    def load(self, parts: Collection[str]) -> dict[str, Split]:
-        """See ImageDataModule; there is a test split only."""
-        other = [part for part in parts if part != "test"]
-        if other:
-            raise InputError(f"{type(self).__name__} has no {other[0]} split; it is there for test")
-        return {"test": self.load_test()}
-
-    @abstractmethod
-    def load_test(self) -> Split:
-        """The images with their targets.
-
-        Raises:
-            InputError: the data are not there, or not as they should be.
-        """
 
 
 class VOCForeground(TargetDataModule):
@@ -100,7 +80,7 @@ class VOCForeground(TargetDataModule):
         return centre_crop(self.image_size) if self.preparation == "centre_crop" else v2.Resize(self.image_size)
 
     def load_test(self) -> Split:
-        """See TargetDataModule."""
+        """See EvaluationDataModule."""
         lists = self.root / "ImageSets" / "Segmentation"
         file = lists / f"{self.split_name}.txt"
         if not file.is_file():
@@ -161,7 +141,7 @@ class MIT1003(TargetDataModule):
         self.root = Path(root)
 
     def load_test(self) -> Split:
-        """See TargetDataModule."""
+        """See EvaluationDataModule."""
         folder = self.root / "ALLSTIMULI"
         if not folder.is_dir():
             raise InputError(

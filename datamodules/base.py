@@ -1,7 +1,7 @@
 """What all image classification data have in common: pipeline and seeding of augmentation."""
 
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset, default_collate
 from torchvision.transforms import v2
 
+from attention_zoo.errors import InputError
 from attention_zoo.seeding import run_seed, seeded
 from datamodules.images import Split
 from datamodules.loading import AUGMENTATION, Batch, DataModule, require_at_least
@@ -137,3 +138,30 @@ class ImageDataModule(DataModule):
         """See `DataModule`; each image as often as ``repeated_augmentation`` says."""
         order = {"seed": run_seed(), "first_epoch": self.first_epoch, "repeats": self.repeated_augmentation}
         return TrainSampler(dataset, *self.processes(), **order)
+
+
+class EvaluationDataModule(ImageDataModule):
+    """Base of data that only test a trained model.
+
+    Args:
+        kwargs: the arguments of ImageDataModule.
+    """
+
+    def default_augment(self) -> list[nn.Module]:
+        """None: nothing is trained on these data."""
+        return []
+
+    def load(self, parts: Collection[str]) -> dict[str, Split]:
+        """See ImageDataModule; there is a test split only."""
+        other = [part for part in parts if part != "test"]
+        if other:
+            raise InputError(f"{type(self).__name__} has no {other[0]} split; it is there for test")
+        return {"test": self.load_test()}
+
+    @abstractmethod
+    def load_test(self) -> Split:
+        """The images and what comes with them.
+
+        Raises:
+            InputError: the data are not there, or not as they should be.
+        """

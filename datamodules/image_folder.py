@@ -121,9 +121,14 @@ def random_crop(size: tuple[int, int]) -> list[nn.Module]:
     return [v2.RandomResizedCrop(size, antialias=True), v2.RandomHorizontalFlip()]
 
 
+def resized_side(size: tuple[int, int]) -> int:
+    """Pixels of the shorter side before the middle is cut out, rounded down as in the field's training codes."""
+    return max(size) * 256 // 224
+
+
 def centre_crop(size: tuple[int, int], interpolation: v2.InterpolationMode = v2.InterpolationMode.BICUBIC) -> nn.Module:
     """The usual evaluation of photographs: the shorter side becomes 256/224 of the size, then the margin is cut off."""
-    side = round(256 / 224 * max(size))
+    side = resized_side(size)
     shorter = v2.Resize(side, interpolation=interpolation, antialias=True)
     return nn.Sequential(shorter, v2.CenterCrop(size))
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol, TypeVar
 
+import numpy as np
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 from torchvision.datasets.folder import IMG_EXTENSIONS
@@ -121,6 +122,28 @@ class ImageFiles:
         return _read(self.names[index], lambda image: (image.height, image.width), content)
 
 
+class FileNames(Sequence[str]):
+    """Paths below one folder, in one array: a list of millions of strings would be copied into every worker.
+
+    Args:
+        folder: where they begin.
+        relative: paths below it, as bytes.
+    """
+
+    def __init__(self, folder: str, relative: np.ndarray) -> None:
+        self.folder, self.relative = folder, relative
+
+    def __len__(self) -> int:
+        return len(self.relative)
+
+    def __getitem__(self, index: int) -> str:
+        return os.path.join(self.folder, os.fsdecode(self.relative[index]))
+
+    def below(self) -> "FileNames":
+        """The paths below the folder."""
+        return FileNames("", self.relative)
+
+
 class Split(NamedTuple):
     """One part of a data set.
 
@@ -163,13 +186,16 @@ def subfolders(folder: Path) -> list[str]:
     return sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith("."))
 
 
-def read_classes(folder: Path, class_names: Sequence[str], complete: bool = False) -> tuple[list[str], list[int]]:
+def read_classes(
+    folder: Path, class_names: Sequence[str], complete: bool = False, kind: str = "class"
+) -> tuple[list[str], list[int]]:
     """Images in one folder per class.
 
     Args:
         folder: holds ``<class>/*``.
         class_names: the classes in the order of their labels.
         complete: whether every class must be there, as in training.
+        kind: what an error calls a class.
 
     Returns:
         Path and label of every image, in the order of the labels, then of the paths.
@@ -180,14 +206,25 @@ def read_classes(folder: Path, class_names: Sequence[str], complete: bool = Fals
     found = subfolders(folder)
     if not found:
         raise InputError(f"no class folders in {folder}: expected <class>/*.jpg; found: {contents(folder)}")
-    for name in found:
-        if name not in class_names:
-            raise InputError(f"{folder / name}: {unknown('class', name, class_names)}")
+    foreign = sorted(set(found) - set(class_names))
+    if foreign:
+        raise InputError(f"{folder / foreign[0]}: {unknown(kind, foreign[0], class_names)}")
+    present = set(class_names if complete else found)
     paths: list[str] = []
     labels: list[int] = []
     for label, name in enumerate(class_names):
-        if name in found or complete:
+        if name in present:
             files = list_images(folder / name)
             paths += files
             labels += [label] * len(files)
     return paths, labels
+
+
+def read_files(
+    folder: Path, class_names: Sequence[str], complete: bool = False, kind: str = "class"
+) -> tuple[FileNames, np.ndarray]:
+    """As `read_classes`, for many images: labels are an int64 array (N,)."""
+    paths, labels = read_classes(folder, class_names, complete, kind)
+    base = str(folder)
+    relative = np.array([os.fsencode(path[len(base) + 1 :]) for path in paths])
+    return FileNames(base, relative), np.array(labels, dtype=np.int64)

@@ -15,14 +15,12 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from attention_zoo.errors import InputError
+from attention_zoo.evaluation import RECORD
 
 if TYPE_CHECKING:  # these take seconds to import, which other commands need not wait for
     from torch.utils.data import Dataset
 
     from datamodules.corruptions.generate import ArrayParts, FolderWriter
-
-RECORD = "generated.json"
-"""In the folder that is written: how."""
 
 LINE_EVERY = 60.0
 """Seconds between lines of progress where there is no terminal."""

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision.transforms.v2 import functional
 
@@ -99,14 +100,27 @@ class Recipe:
     size: int | None
     seed: int
 
-    def prepared(self, path: Path) -> Pixels:
-        """An image file before it is corrupted, uint8 (H, W, 3)."""
-        image = functional.to_pil_image(decode(str(path)))
+    @property
+    def preparation(self) -> str:
+        """What is done to an image before it is corrupted, in words."""
+        if self.size is None:
+            return "none"
+        if self.scale != "imagenet":
+            return f"Resize({self.size}, {self.size}, bilinear)"
+        return f"Resize({self._shorter}, bilinear), CenterCrop({self.size}, {self.size})"
+
+    @property
+    def _shorter(self) -> int:
+        return round(self.size * 8 / 7)
+
+    def prepared(self, image: Tensor) -> Pixels:
+        """An image, uint8 (3, h, w), before it is corrupted: uint8 (H, W, 3)."""
+        image = functional.to_pil_image(image)
         if self.size is None:
             return np.array(image)
         if self.scale != "imagenet":
             return np.array(functional.resize(image, [self.size, self.size]))
-        return np.array(functional.center_crop(functional.resize(image, [round(self.size * 8 / 7)]), [self.size] * 2))
+        return np.array(functional.center_crop(functional.resize(image, [self._shorter]), [self.size] * 2))
 
     def corrupted(self, image: Pixels, sample: Sample) -> Pixels:
         """What a prepared image becomes."""
@@ -160,7 +174,7 @@ class FolderWriter(Dataset[int]):
         places = {cell: folder / _jpeg(file) for cell, folder in self.parts.items()}
         missing = {cell: path for cell, path in places.items() if not path.exists()}
         if missing:
-            image = self.recipe.prepared(self.source.root / file)
+            image = self.recipe.prepared(decode(str(self.source.root / file)))
         for cell, path in missing.items():
             buffer = io.BytesIO()
             pixels = self.recipe.corrupted(image, (file, *cell))
@@ -191,8 +205,8 @@ class ArrayParts(Dataset[np.ndarray]):
 
     def __getitem__(self, index: int) -> np.ndarray:
         samples = self.samples[index * self.ROWS : (index + 1) * self.ROWS]
-        root = self.source.root
-        return np.stack([self.recipe.corrupted(self.recipe.prepared(root / sample[0]), sample) for sample in samples])
+        images = [self.recipe.prepared(decode(str(self.source.root / sample[0]))) for sample in samples]
+        return np.stack([self.recipe.corrupted(*pair) for pair in zip(images, samples, strict=True)])
 
     def labels(self) -> np.ndarray:
         """Of every row; uint8 as the released ones, unless there are more than 256 classes."""

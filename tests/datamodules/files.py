@@ -18,6 +18,29 @@ def write_images(folder, classes, count, size):
             Image.fromarray(noise).save(folder / name / f"{i:03}.png")
 
 
+SYNSETS = ("n01440764", "n01498041", "n01534433", "n02510455")
+"""Of ImageNet, with labels 0, 6, 13 and 388: the second and third are in -A and -R, the last in -R."""
+
+
+def write_tiny_imagenet(root, count=4):
+    """Three classes of Tiny-ImageNet as released: ``count`` images to train on and two to validate on, of each."""
+    for synset in SYNSETS[:3]:
+        write_images(root / "train" / synset, ["images"], count, (64, 64))
+        (root / "train" / synset / f"{synset}_boxes.txt").write_text("boxes\n")
+    write_images(root / "val", ["images"], 6, (64, 64))
+    lines = [f"{i:03}.png\t{SYNSETS[2 - i % 3]}\t0\t0\t63\t63\n" for i in range(6)]
+    (root / "val" / "val_annotations.txt").write_text("".join(lines))
+    return root
+
+
+def write_corrupted(root, classes, count, size, corruptions=("fog", "frost"), severities=(1, 2, 3, 4, 5)):
+    """Images of noise in the layout of ImageNet-C, the same names in each cell."""
+    for corruption in corruptions:
+        for severity in severities:
+            write_images(root / corruption / str(severity), classes, count, size)
+    return root
+
+
 def truncate(path):
     """Cut a file in half: the header stays, so that opening it works and decoding does not."""
     content = path.read_bytes()

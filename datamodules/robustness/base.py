@@ -1,0 +1,236 @@
+"""What the robustness data of ImageNet, CIFAR-10 and Tiny-ImageNet have in common: cells, and how they are chosen."""
+
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Literal, NamedTuple
+
+import numpy as np
+import torch
+from lightning.pytorch.utilities import rank_zero_info
+from torch.utils.data import ConcatDataset, Subset
+
+from attention_zoo.errors import InputError
+from attention_zoo.evaluation import Benchmark, Cell
+from datamodules.base import EvaluationDataModule
+from datamodules.corruptions import CORRUPTIONS, SIZES, Scale, require_corruption, require_severity
+from datamodules.corruptions.generate import JPEG_QUALITY, SEVERITIES, Recipe
+from datamodules.images import ImageFiles, Images, Split
+from datamodules.loading import require_at_least
+from datamodules.robustness.folders import made_facts, record
+from datamodules.robustness.images import Generated, Labelled
+from datamodules.splits import stratified_split
+
+_CLASSES_SEED = 20_261_121
+"""Of the order in which classes give their images to a choice; changing it changes every choice."""
+
+Facts = Mapping[str, str | int | float | bool]
+"""A benchmark's protocol."""
+
+
+class Part(NamedTuple):
+    """A cell and its images."""
+
+    cell: Cell
+    content: Labelled
+
+
+class Clean(NamedTuple):
+    """The images that the model was made for.
+
+    Attributes:
+        content: as they are tested.
+        unprepared: as they lie there; corruptions are made from them.
+        names: of the images, by which corruptions are seeded.
+    """
+
+    content: Labelled
+    unprepared: Labelled
+    names: Sequence[str]
+
+
+class RobustnessDataModule(EvaluationDataModule):
+    """Base of data that test a trained model on several benchmarks in one pass.
+
+    After ``setup("test")`` there is ``cells``. Batches have ``cell`` (B,) int64, the position in it, and ``number``
+    (B,) int64, that of the image in its cell; ``index`` is the position among all images. A batch may have images of
+    several cells. ``label`` is an output of the model in every benchmark.
+
+    Corruptions that are made here depend on ``corruption_seed``, corruption, severity and the image's name only, and
+    are those that ``python -m attention_zoo corrupt`` writes from the same folder.
+
+    Args:
+        clean: where the clean images are.
+        c: where the corrupted images are.
+        c_generated: make the corrupted images from the clean ones instead. Tables call them generated.
+        corruptions: default is the 15 of the benchmark; beside them there are the 4 extra ones.
+        severities: 1 to 5.
+        images_per_cell: test only so many of each cell, or all if it has fewer: a fixed choice in which the classes
+            keep their shares, the same in all cells with the same images. Smaller choices are part of larger ones.
+        missing: what to do if the folder or file of a benchmark does not exist: ``error``, or ``skip`` it and say so.
+        corruption_seed: of the corruptions that are made here.
+        jpeg: put corrupted images that are made here through a JPEG file of quality 85, like ImageNet-C's.
+        kwargs: the arguments of ImageDataModule.
+
+    Raises:
+        InputError: an argument is out of range, or there is no benchmark among them.
+    """
+
+    SCALE: ClassVar[Scale]
+    C: ClassVar[tuple[str, str]]
+    """Name and title of the benchmark of corruptions."""
+
+    def __init__(
+        self,
+        clean: str | None,
+        c: str | None,
+        *,
+        c_generated: bool = False,
+        corruptions: list[str] | None = None,
+        severities: list[int] | None = None,
+        images_per_cell: int | None = None,
+        missing: Literal["error", "skip"] = "error",
+        corruption_seed: int = 0,
+        jpeg: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.clean_root, self.c_root = _path(clean), _path(c)
+        self.c_generated, self.missing = c_generated, missing
+        self.corruptions = list(CORRUPTIONS if corruptions is None else corruptions)
+        self.severities = sorted(SEVERITIES if severities is None else severities)
+        self.images_per_cell = images_per_cell
+        self.corruption_seed, self.jpeg_quality = corruption_seed, JPEG_QUALITY if jpeg else None
+        self.cells: list[Cell] = []
+        self._check()
+
+    def _check(self) -> None:
+        for corruption in self.corruptions:
+            require_corruption(corruption)
+        for severity in self.severities:
+            require_severity(severity)
+        for name, values in (("corruptions", self.corruptions), ("severities", self.severities)):
+            if not values or len(set(values)) < len(values):
+                raise InputError(f"{name} must be different ones, at least one; got {values}")
+        if self.images_per_cell is not None:
+            require_at_least("images_per_cell", self.images_per_cell, 1)
+        require_at_least("corruption_seed", self.corruption_seed, 0)
+        if self.c_generated and self.c_root is not None:
+            raise InputError("c_generated makes the corrupted images that c has; give one of them")
+        if self.c_generated and self.clean_root is None:
+            raise InputError(f"c_generated makes {self.C[1]} from the clean images; give them too")
+        if self.jpeg_quality and not self.c_generated:
+            raise InputError("jpeg is for corrupted images that are made here; give c_generated too")
+
+    @abstractmethod
+    def parts(self) -> Iterator[Part]:
+        """All cells, those of a benchmark together.
+
+        Raises:
+            InputError: the data are not there, or not as they should be.
+        """
+
+    @property
+    def clean_facts(self) -> Facts:
+        """How clean images are prepared."""
+        own = self.image_size == (self.IMAGE_SIZE, self.IMAGE_SIZE)
+        return {"preprocessing": "none" if own else f"Resize({self.image_size[0]}, {self.image_size[1]})"}
+
+    @property
+    def c_facts(self) -> Facts:
+        """How corrupted images are prepared after they were corrupted."""
+        return self.clean_facts
+
+    @abstractmethod
+    def read_corrupted(self, root: Path) -> Iterator[tuple[str, int, Labelled]]:
+        """Corruption, severity and images of each cell of the corrupted images on the disk.
+
+        Raises:
+            InputError: they are not as they should be.
+        """
+
+    def prepared_corrupted(self, images: ImageFiles | Generated) -> Images:
+        """Corrupted images that are prepared as `c_facts` says, if not by `default_resize`."""
+        return images
+
+    def load_test(self) -> Split:
+        """See EvaluationDataModule; all cells, one after the other."""
+        parts = list(self.parts())
+        if not parts:
+            raise InputError(f"{type(self).__name__} has no benchmark to test on: give it the folder of one")
+        self.cells = [part.cell for part in parts]
+        columns = {
+            "label": [part.content.labels for part in parts],
+            "cell": [torch.tensor(place).expand(cell.images) for place, cell in enumerate(self.cells)],
+            "number": [range(cell.images) for cell in self.cells],
+        }
+        images = ConcatDataset([part.content.images for part in parts])
+        return Split(images, {name: ConcatDataset(values) for name, values in columns.items()})
+
+    def given(self, root: Path | None, title: str) -> bool:
+        """Whether to test on a benchmark: it is asked for, and there.
+
+        Raises:
+            InputError: it is not there, and may not be skipped.
+        """
+        if root is None or root.exists():
+            return root is not None
+        if self.missing == "error":
+            raise InputError(f"no {title} at {root}; to go on without, give missing: skip")
+        rank_zero_info(f"skipped {title}: nothing at {root}")
+        return False
+
+    def part(self, benchmark: Benchmark, content: Labelled, *corruption: str | int) -> Part:
+        """A cell with all its images or the chosen ones."""
+        wanted = self.images_per_cell
+        if wanted is not None and wanted < len(content.labels):
+            chosen = choose(content.labels, wanted)
+            content = Labelled(Subset(content.images, chosen), content.labels[chosen])
+        return Part(Cell(benchmark, len(content.labels), *corruption), content)
+
+    def benchmark(
+        self, name: str, title: str, facts: Facts, classes: tuple[int, ...] | None = None, source: str = "released"
+    ) -> Benchmark:
+        """A benchmark and its protocol."""
+        if source == "generated":
+            title = f"{title} (generated)"
+        chosen = self.images_per_cell or "all"
+        return Benchmark(name, title, classes, {"source": source, **facts, "images_per_cell": chosen})
+
+    def clean_and_corrupted(self, clean: Clean | None) -> Iterator[Part]:
+        """The cells of the clean images, and of the corrupted ones: from the disk, or made here."""
+        if clean is not None:
+            yield self.part(self.benchmark("clean", "clean", self.clean_facts), clean.content)
+        if self.c_generated and clean is not None:
+            yield from self._generated(clean)
+        elif self.c_generated:
+            rank_zero_info(f"skipped {self.C[1]} (generated): no clean images to make it from")
+        elif self.given(self.c_root, self.C[1]):
+            made = record(self.c_root)
+            source = "generated" if made else "released"
+            benchmark = self.benchmark(*self.C, {**self.c_facts, **made}, source=source)
+            for corruption, severity, content in self.read_corrupted(self.c_root):
+                yield self.part(benchmark, content, corruption, severity)
+
+    def _generated(self, clean: Clean) -> Iterator[Part]:
+        recipe = Recipe(self.SCALE, SIZES[self.SCALE], self.corruption_seed)
+        facts = {**self.c_facts, **made_facts(recipe, self.jpeg_quality)}
+        benchmark = self.benchmark(*self.C, facts, source="generated")
+        images, labels = clean.unprepared
+        for corruption in self.corruptions:
+            for severity in self.severities:
+                made = Generated(images, clean.names, recipe, corruption, severity, self.jpeg_quality)
+                yield self.part(benchmark, Labelled(self.prepared_corrupted(made), labels), corruption, severity)
+
+
+def choose(labels: np.ndarray, count: int) -> np.ndarray:
+    """Positions of a fixed choice of ``count`` images in which the classes keep their shares, ascending.
+
+    Where there are fewer images than classes, these are of classes from all over the list.
+    """
+    order = np.random.default_rng(_CLASSES_SEED).permutation(int(labels.max()) + 1)
+    return np.array(stratified_split(order[labels], count)[0])
+
+
+def _path(value: str | None) -> Path | None:
+    return None if value is None else Path(value)

@@ -1,0 +1,155 @@
+"""The benchmarks that classifiers of ImageNet-1k are tested on."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from torch import nn
+from torch.utils import data
+from torchvision.transforms import v2
+
+from attention_zoo.errors import InputError
+from datamodules.base import ImageDataset
+from datamodules.image_folder import centre_crop, resized_side
+from datamodules.imagenet import SYNSET, outputs_of, synsets
+from datamodules.images import ImageFiles, Images, read_files
+from datamodules.robustness.base import Clean, Facts, Part, RobustnessDataModule
+from datamodules.robustness.folders import read_corruptions
+from datamodules.robustness.images import Generated, Labelled, Prepared
+
+
+class ImageNetRobustness(RobustnessDataModule):
+    """ImageNet-1k's validation images, and ImageNet-C, -A, -R and -Sketch: those whose folders are given.
+
+    Images are prepared as in the evaluations of VARS, RVT and AbSViT: the shorter side becomes 256/224 of the size and
+    the middle is cut out, but ImageNet-C's are 224 x 224 already, and only cut. On -A (D. Hendrycks et al., Natural
+    Adversarial Examples, CVPR 2021) and -R (D. Hendrycks et al., The Many Faces of Robustness, ICCV 2021) the outputs
+    of their 200 classes compete; on -Sketch (H. Wang et al., NeurIPS 2019) and the others all 1000.
+
+    Args:
+        val: ``<synset>/*.JPEG``, the validation images.
+        c: ``<corruption>/<severity>/<synset>/*.JPEG``, or with ``noise``, ``blur``, ``weather``, ``digital`` and
+            ``extra`` above the corruptions, as the archives are released.
+        a: ``<synset>/*``, ImageNet-A.
+        r: ``<synset>/*``, ImageNet-R.
+        sketch: ``<synset>/*``, ImageNet-Sketch.
+        iid_subsets: also test on the validation images of -A's classes and on those of -R's, among these classes, which
+            says how much of the error on -A and -R is due to their images.
+        interpolation: of the resizing; the official scripts of -A and -R have bilinear.
+        kwargs: the arguments of RobustnessDataModule and ImageDataModule.
+
+    Raises:
+        InputError: an argument is out of range, or there is no benchmark among them.
+    """
+
+    IMAGE_SIZE = 224
+    MEAN = (0.485, 0.456, 0.406)
+    STD = (0.229, 0.224, 0.225)
+    SCALE = "imagenet"
+    C = ("imagenet_c", "ImageNet-C")
+
+    def __init__(
+        self,
+        val: str | None = None,
+        c: str | None = None,
+        a: str | None = None,
+        r: str | None = None,
+        sketch: str | None = None,
+        *,
+        iid_subsets: bool = False,
+        interpolation: Literal["bicubic", "bilinear"] = "bicubic",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(val, c, **kwargs)
+        self.roots = {name: Path(root) for name, root in (("a", a), ("r", r), ("sketch", sketch)) if root is not None}
+        self.iid_subsets = iid_subsets
+        self.interpolation = v2.InterpolationMode(interpolation)
+
+    @property
+    def class_names(self) -> list[str]:
+        """The 1000 synsets."""
+        return list(synsets())
+
+    def default_resize(self) -> nn.Module:
+        """The centre of the image: its shorter side becomes 256/224 of the size, then the margin is cut off."""
+        return centre_crop(self.image_size, self.interpolation)
+
+    def dataset(self, part: str) -> ImageDataset:
+        """See ImageDataModule; the images of a test are prepared already, each benchmark's in its own way."""
+        if part != "test":
+            return super().dataset(part)
+        return ImageDataset(self.splits[part], self.image_size, nn.Identity())
+
+    @property
+    def clean_facts(self) -> Facts:
+        """See RobustnessDataModule; also of -A, -R and -Sketch."""
+        height, width = self.image_size
+        side, how = resized_side(self.image_size), self.interpolation.value
+        return {"preprocessing": f"Resize({side}, {how}), CenterCrop({height}, {width})"}
+
+    @property
+    def c_facts(self) -> Facts:
+        """See RobustnessDataModule."""
+        height, width = self.image_size
+        enlarged = f"Resize({max(self.image_size)}, {self.interpolation.value}), " if self._enlarge_corrupted else ""
+        return {"preprocessing": f"{enlarged}CenterCrop({height}, {width})"}
+
+    @property
+    def _enlarge_corrupted(self) -> bool:
+        """Whether the model wants more pixels than ImageNet-C has; nothing may be made up around its images."""
+        return max(self.image_size) > self.IMAGE_SIZE
+
+    def prepared_corrupted(self, images: ImageFiles | Generated) -> Images:
+        """See RobustnessDataModule."""
+        cut = v2.CenterCrop(self.image_size)
+        if not self._enlarge_corrupted:
+            return Prepared(images, cut, least=max(self.image_size))
+        resize = v2.Resize(max(self.image_size), interpolation=self.interpolation, antialias=True)
+        return Prepared(images, nn.Sequential(resize, cut))
+
+    def read_corrupted(self, root: Path) -> Iterator[tuple[str, int, Labelled]]:
+        """See RobustnessDataModule."""
+        for *cell, names, labels in read_corruptions(root, self.corruptions, self.severities, synsets(), SYNSET):
+            yield *cell, Labelled(self.prepared_corrupted(ImageFiles(names)), labels)
+
+    def parts(self) -> Iterator[Part]:
+        """See RobustnessDataModule: clean, its subsets, -C, -A, -R and -Sketch."""
+        clean = self._clean() if self.given(self.clean_root, "ImageNet validation images") else None
+        yield from self.clean_and_corrupted(clean)
+        for subset in ("a", "r"):
+            title = f"ImageNet-{subset.upper()}"
+            classes = outputs_of(subset)
+            if self.given(self.roots.get(subset), title):
+                content = self._read(self.roots[subset], classes, f"synset of {title}")
+                yield self.part(self.benchmark(f"imagenet_{subset}", title, self.clean_facts, classes), content)
+            if self.iid_subsets and clean is not None:
+                yield self._iid(clean.content, subset)
+        if self.given(self.roots.get("sketch"), "ImageNet-Sketch"):
+            content = self._read(self.roots["sketch"])
+            yield self.part(self.benchmark("imagenet_sketch", "ImageNet-Sketch", self.clean_facts), content)
+
+    def _clean(self) -> Clean:
+        names, labels = read_files(self.clean_root, synsets(), kind=SYNSET)
+        files = ImageFiles(names)
+        return Clean(Labelled(Prepared(files, self.default_resize()), labels), Labelled(files, labels), names.below())
+
+    def _read(self, root: Path, classes: tuple[int, ...] | None = None, kind: str = SYNSET) -> Labelled:
+        """The images of a folder, whose classes are all or some of the 1000."""
+        names = synsets() if classes is None else [synsets()[label] for label in classes]
+        files, labels = read_files(root, names, kind=kind)
+        if classes is not None:
+            labels = np.array(classes)[labels]
+        return Labelled(Prepared(ImageFiles(files), self.default_resize()), labels)
+
+    def _iid(self, content: Labelled, subset: Literal["a", "r"]) -> Part:
+        """The clean images of the classes of -A or -R."""
+        classes = outputs_of(subset)
+        chosen = np.flatnonzero(np.isin(content.labels, classes))
+        if not len(chosen):
+            raise InputError(
+                f"iid_subsets: {self.clean_root} has no images of the classes of ImageNet-{subset.upper()}"
+            )
+        title = f"clean, classes of -{subset.upper()}"
+        benchmark = self.benchmark(f"imagenet_val_{subset}", title, self.clean_facts, classes)
+        return self.part(benchmark, Labelled(data.Subset(content.images, chosen), content.labels[chosen]))

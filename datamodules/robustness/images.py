@@ -1,0 +1,128 @@
+"""Images of a benchmark as they are tested: prepared, or corrupted on the way, or rows of an array on the disk."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from attention_zoo.errors import InputError
+from datamodules.corruptions.digital import through_jpeg
+from datamodules.corruptions.generate import Recipe
+from datamodules.images import ImageFiles, Images
+
+
+class Labelled(NamedTuple):
+    """Images of one cell.
+
+    Attributes:
+        images: N images.
+        labels: of each, an output of the model: int64 (N,).
+    """
+
+    images: Images
+    labels: np.ndarray
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Images that are brought to their size.
+
+    Attributes:
+        images: as they are.
+        prepare: what is done to each.
+        least: shorter side in pixels that they must have; nothing may be made up around a smaller image.
+    """
+
+    images: "ImageFiles | Generated"
+    prepare: Callable[[Tensor], Tensor]
+    least: int = 1
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> Tensor:
+        image = self.images[index]
+        height, width = image.shape[-2:]
+        if min(height, width) < self.least:
+            raise InputError(
+                f"{self.images.names[index]} has {width} x {height} pixels; expected at least {self.least} on each side"
+            )
+        return self.prepare(image)
+
+
+@dataclass(frozen=True)
+class Generated:
+    """Images that are corrupted when they are asked for, always in the same way.
+
+    Attributes:
+        images: the clean ones.
+        names: of the images; what an image becomes depends on its name, not on its place.
+        recipe: how.
+        corruption: its name.
+        severity: 1 to 5.
+        jpeg_quality: of the JPEG file that the result goes through, or None.
+    """
+
+    images: Images
+    names: Sequence[str]
+    recipe: Recipe
+    corruption: str
+    severity: int
+    jpeg_quality: int | None = None
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> Tensor:
+        sample = (self.names[index], self.corruption, self.severity)
+        image = self.recipe.corrupted(self.recipe.prepared(self.images[index]), sample)
+        if self.jpeg_quality is not None:
+            image = through_jpeg(image, self.jpeg_quality)
+        return torch.from_numpy(image).permute(2, 0, 1).contiguous()
+
+
+@dataclass(frozen=True)
+class ArrayRows:
+    """Consecutive rows of a ``.npy`` file of images, uint8 (N, H, W, 3), which stays on the disk.
+
+    Attributes:
+        path: the file.
+        first: the first row.
+        count: how many.
+    """
+
+    path: Path
+    first: int
+    count: int
+
+    @cached_property
+    def array(self) -> np.ndarray:
+        """All rows, mapped into memory by each process that reads them."""
+        return open_array(self.path)
+
+    def __getstate__(self) -> dict[str, object]:
+        return {name: value for name, value in self.__dict__.items() if name != "array"}
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> Tensor:
+        return torch.from_numpy(np.array(self.array[self.first + index])).permute(2, 0, 1).contiguous()
+
+
+def open_array(path: Path) -> np.ndarray:
+    """A ``.npy`` file, mapped into memory.
+
+    Raises:
+        InputError: it is missing, truncated, or something else.
+    """
+    try:
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        reason = "no such file" if isinstance(error, FileNotFoundError) else " ".join(str(error).split())
+        raise InputError(f"cannot read array {path}: {reason}") from error
