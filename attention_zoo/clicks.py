@@ -63,6 +63,10 @@ class Clicks:
         points, labels = points.to(self.points), labels.to(self.labels)
         return type(self)(torch.cat([self.points, points], 1), torch.cat([self.labels, labels], 1))
 
+    def until(self, count: int) -> Self:
+        """The first ``count`` clicks of each image."""
+        return type(self)(self.points[:, :count], self.labels[:, :count])
+
     def flip(self, width: int) -> Self:
         """On the mirror images of images ``width`` pixels wide."""
         mirrored = torch.stack([self.points[..., 0], width - 1 - self.points[..., 1]], -1)

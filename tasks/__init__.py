@@ -4,6 +4,7 @@ from tasks.attention import AttentionSaliency, AttentionSegmentation
 from tasks.base import Task
 from tasks.classification import Classification
 from tasks.draw_assignments import DrawAssignments
+from tasks.interactive import Curriculum, InteractiveSegmentation, Setting
 from tasks.mask_segmentation import MaskSegmentation
 from tasks.robustness import Robustness
 
@@ -13,6 +14,9 @@ __all__ = [
     "Classification",
     "DrawAssignments",
     "MaskSegmentation",
+    "Curriculum",
+    "InteractiveSegmentation",
+    "Setting",
     "Robustness",
     "Task",
 ]

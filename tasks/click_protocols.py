@@ -316,7 +316,9 @@ CLICK_SALT = 0xC11C
 
 
 def protocol_of(name: str, clicks: int | None, zoom_size: int | None) -> ClickProtocol:
-    """The protocol of a name, with another number of clicks or another size of what is zoomed into."""
+    """The protocol of a name, with another number of clicks or another size of what is zoomed into (0: no zoom)."""
     protocol = PROTOCOLS[name]
     protocol = protocol if clicks is None else replace(protocol, clicks=clicks)
-    return protocol if zoom_size is None or protocol.zoom_in is None else replace(protocol, zoom_in=zoom_size)
+    if zoom_size is None or protocol.zoom_in is None:
+        return protocol
+    return replace(protocol, zoom_in=zoom_size or None)

@@ -5,6 +5,8 @@ import math
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from attention_zoo.errors import InputError
+
 
 def warmup_cosine(optimizer: Optimizer, *, warmup_steps: int, total_steps: int, floor: float) -> LambdaLR:
     """Linear warm-up to the optimizer's learning rate, then half a cosine down to a fraction ``floor`` of it.
@@ -23,3 +25,21 @@ def warmup_cosine(optimizer: Optimizer, *, warmup_steps: int, total_steps: int, 
         return floor + (1 - floor) * (1 + math.cos(math.pi * done)) / 2
 
     return LambdaLR(optimizer, factor)
+
+
+class PolynomialDecay(LambdaLR):
+    """Falls from the optimizer's learning rate to a fraction of it within some epochs, and then stays there.
+
+    ``end + (1 - end) (1 - epoch / epochs)^power``; steps once an epoch.
+
+    Args:
+        optimizer: whose groups are scheduled.
+        epochs: of the fall.
+        power: 1 is a straight line.
+        end: the last rate as a fraction of the first.
+    """
+
+    def __init__(self, optimizer: Optimizer, epochs: int, power: float = 0.9, end: float = 0.0) -> None:
+        if epochs < 1 or power <= 0 or not 0 <= end <= 1:
+            raise InputError(f"epochs={epochs} must be at least 1, power={power} positive and end={end} in [0, 1]")
+        super().__init__(optimizer, lambda epoch: end + (1 - end) * (1 - min(epoch, epochs) / epochs) ** power)

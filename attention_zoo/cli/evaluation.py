@@ -14,7 +14,8 @@ from attention_zoo.cli.checkpoint import Checkpoint
 from attention_zoo.cli.console import print_table
 from attention_zoo.registry import MIXERS, mixer_options
 from attention_zoo.reports import grids_of, write_result
-from tasks import Robustness
+from attention_zoo.reports.clicks import noc_table
+from tasks import InteractiveSegmentation, Robustness
 
 
 class RobustnessWriter(Callback):
@@ -85,6 +86,35 @@ class RobustnessWriter(Callback):
             "epoch": self.checkpoint.epoch if self.checkpoint else None,
             "config": self.config,
         }
+
+
+class ClickWriter(Callback):
+    """Writes the curves of a `tasks.InteractiveSegmentation` to a folder of their own, and prints their table.
+
+    Args:
+        folder: new, or of a run, in which the evaluation then gets a folder named after data and time.
+        config: of model and data, as plain values.
+    """
+
+    def __init__(self, folder: Path, config: dict[str, Any]) -> None:
+        self.folder, self.config = folder, config
+
+    @rank_zero_only
+    def on_test_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Make the folder: what cannot be written is to be known before the hours of an evaluation."""
+        if isinstance(pl_module, InteractiveSegmentation):
+            self.folder = fresh(self.folder, type(trainer.datamodule).__name__)
+
+    @rank_zero_only
+    def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Write and print."""
+        if not isinstance(pl_module, InteractiveSegmentation):
+            return
+        options = self.config["model"].get("init_args") or {}
+        title = " ".join(filter(None, (options.get("model"), described(options.get("mixer")))))
+        result = replace(pl_module.result, title=title)
+        result.write(self.folder, pl_module.ious, pl_module.names)
+        print_table(noc_table({title: result}), f"{title}; written to {self.folder}")
 
 
 def described(mixer: dict[str, Any] | None) -> str | None:

@@ -23,7 +23,7 @@ from attention_zoo.cli.callbacks import FailTogether, MetricsLog, SaveConfig
 from attention_zoo.cli.checkpoint import Checkpoint
 from attention_zoo.cli.checkpoint_io import WholeCheckpoints
 from attention_zoo.cli.cost_log import CostLog
-from attention_zoo.cli.evaluation import RobustnessWriter
+from attention_zoo.cli.evaluation import ClickWriter, RobustnessWriter
 from attention_zoo.cli.failure import PROGRAM, bad_argument, debugging, root_cause
 from attention_zoo.cli.parser import ShortErrors
 from attention_zoo.cli.predictions import PredictionWriter
@@ -144,7 +144,7 @@ class ZooCLI(LightningCLI):
                 callbacks.append(MetricsLog(folder, None if fitting else self.checkpoint))
                 callbacks += [CostLog(folder)] if fitting else []
             if self.subcommand == "test":
-                callbacks += self._of_robustness(folder)
+                callbacks += self._result_writers(folder)
             if given["enable_checkpointing"] is not False:
                 callbacks.append(last_checkpoint())
         self.trainer_defaults["callbacks"] = callbacks
@@ -160,12 +160,12 @@ class ZooCLI(LightningCLI):
                 callback.dirpath = os.path.realpath(folder / "checkpoints")
         return trainer
 
-    def _of_robustness(self, folder: Path | None) -> list[Callback]:
-        """What keeps the result of a robustness evaluation, and its counts until then."""
+    def _result_writers(self, folder: Path | None) -> list[Callback]:
+        """What keeps the result of an evaluation, and of a robustness evaluation the counts until then."""
         config = self._plain_config()
         where = folder or fresh_folder(self.config[self.subcommand].as_dict())
         unfinished = Unfinished((folder or where.parent) / UNFINISHED, identity(config, self.checkpoint))
-        return [RobustnessWriter(where, config, self.checkpoint), unfinished]
+        return [RobustnessWriter(where, config, self.checkpoint), unfinished, ClickWriter(where, config)]
 
     def _plain_config(self) -> dict[str, Any]:
         """Model, data and seed of the config, as plain values."""

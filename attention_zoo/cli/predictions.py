@@ -1,6 +1,7 @@
 """What ``predict`` writes: a table of classes, or a folder of masks."""
 
 import csv
+import os
 from abc import ABC, abstractmethod
 from collections import Counter
 from pathlib import Path
@@ -11,10 +12,12 @@ import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.core.datamodule import LightningDataModule
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from attention_zoo.errors import InputError
 from datamodules.images import decode
+from datamodules.interactive import InteractiveDataModule
+from datamodules.interactive.predict import Annotation
 from datamodules.segmentation import SegmentationDataModule
 
 Row = tuple[int, str, list[int], list[float]]
@@ -138,8 +141,65 @@ class MaskFolder(Predictions):
         draw_legend(self.path / "legend.png", self.data.class_names, self.data.palette)
 
 
+class ObjectMasks(Predictions):
+    """A folder of ``masks/`` and ``overlays/``, of the objects that somebody clicked at.
+
+    A mask is a PNG of its image's size, 255 on the object and 0 elsewhere. An overlay is the image with the object
+    coloured, its clicks as dots (green on the object, red on the background) and its box. The files are named after
+    the image; from its second object on with ``#2``, ``#3`` and so on.
+
+    Args:
+        opacity: of the object's colour in overlays, 0..1.
+        kwargs: the arguments of `Predictions`.
+    """
+
+    DEFAULT = "predictions"
+    OBJECT, POSITIVE, NEGATIVE = (255, 160, 0), (0, 200, 0), (230, 0, 0)
+
+    def __init__(self, opacity: float, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.opacity = opacity
+        columns = self.data.splits["predict"].columns
+        self.annotations = columns["annotation"]
+        paths = columns["path"]
+        png = png_names(sorted(set(paths)), Path(os.path.commonpath([str(Path(path).parent) for path in paths])))
+        places = [paths[: index + 1].count(path) for index, path in enumerate(paths)]
+        self.names = [
+            png[path] if place == 1 else png[path].with_stem(f"{png[path].stem}#{place}")
+            for path, place in zip(paths, places, strict=True)
+        ]
+
+    def add(self, index: int, image: str, prediction: torch.Tensor) -> None:
+        """Write the mask (H, W), 1 on the object."""
+        mask = prediction.cpu().numpy().astype(bool)
+        self._save(Image.fromarray(255 * mask.astype(np.uint8)), "masks", index)
+        photograph = decode(image).permute(1, 2, 0).numpy()
+        share = np.where(mask, self.opacity, 0.0)[..., None]
+        blend = photograph * (1 - share) + np.array(self.OBJECT) * share
+        overlay = Image.fromarray(blend.round().astype(np.uint8))
+        self._mark(ImageDraw.Draw(overlay), self.annotations[index], max(3, max(overlay.size) // 150))
+        self._save(overlay, "overlays", index)
+
+    def _mark(self, draw: ImageDraw.ImageDraw, annotation: Annotation, radius: int) -> None:
+        if not annotation.box.isnan().any():
+            rows, columns = sorted(annotation.box[::2].tolist()), sorted(annotation.box[1::2].tolist())
+            draw.rectangle((columns[0], rows[0], columns[1], rows[1]), outline="white", width=max(1, radius // 3))
+        for (y, x), label in zip(annotation.points.tolist(), annotation.labels.tolist(), strict=True):
+            colour = self.POSITIVE if label == 1 else self.NEGATIVE
+            draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=colour, outline="white")
+
+    def _save(self, picture: Image.Image, folder: str, index: int) -> None:
+        path = self.path / folder / self.names[index]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        picture.save(path)
+
+    def finish(self, trainer: L.Trainer) -> None:
+        """Nothing is left to be done."""
+
+
 FORMATS: dict[type[LightningDataModule], type[Predictions]] = {
     SegmentationDataModule: MaskFolder,
+    InteractiveDataModule: ObjectMasks,
     LightningDataModule: ClassTable,
 }
 """The first whose data it is writes the predictions."""
@@ -162,7 +222,10 @@ class PredictionWriter(Callback):
             raise InputError(f"prediction.top_k={top_k} must be at least 1")
         if not 0 <= opacity <= 1:
             raise InputError(f"prediction.opacity={opacity} must be in [0, 1]")
-        self.path, self.options = path, {ClassTable: {"top_k": top_k}, MaskFolder: {"opacity": opacity}}
+        self.path, self.options = (
+            path,
+            {ClassTable: {"top_k": top_k}, MaskFolder: {"opacity": opacity}, ObjectMasks: {"opacity": opacity}},
+        )
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Choose the format; refuse to overwrite."""

@@ -48,5 +48,9 @@ class ClickTable(Metric):
         self.made[setting] += int(made.to(counts.device)[counts].sum())
 
     def compute(self) -> dict[str, Tensor]:
-        """All of the states."""
+        """All of the states; torchmetrics makes scalars of those with one entry, see `states`."""
         return {name: getattr(self, name) for name in ("ious", "counted", "seconds", "made")}
+
+    def states(self) -> dict[str, Tensor]:
+        """What all processes counted, on the CPU, in the shapes of the attributes."""
+        return {name: value.cpu().view(getattr(self, name).shape) for name, value in self.compute().items()}

@@ -1,5 +1,6 @@
 """From the maps of a backbone to the features of a head."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -10,12 +11,13 @@ from attention_zoo.models.interactive.head import upsample
 from attention_zoo.models.mask_decoder.parts import ConvNorm
 
 
-class Decoder(Protocol):
+class Decoder(nn.Module, ABC):
     """Maps (B, c, h, w), finest first, to features (B, ``out_channels``, h, w)."""
 
     out_channels: int
 
-    def __call__(self, maps: Sequence[Tensor], size: tuple[int, int]) -> tuple[Tensor, tuple[Tensor, ...]]:
+    @abstractmethod
+    def forward(self, maps: Sequence[Tensor], size: tuple[int, int]) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Features of an image of ``size`` pixels, and mask logits (B, 1, H, W) that training may supervise too."""
 
 
@@ -26,7 +28,7 @@ class DecoderFactory(Protocol):
         """Build the decoder for maps of these channels and strides."""
 
 
-class Fusion(nn.Module):
+class Fusion(Decoder):
     """Every map projected, brought to one grid, and fused.
 
     The decoder of SegFormer (E. Xie et al., NeurIPS 2021) with one 3 x 3 convolution at its end, since clicks ask for

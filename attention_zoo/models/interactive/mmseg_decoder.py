@@ -7,12 +7,13 @@ from torch import Tensor, nn
 
 from attention_zoo.errors import InputError
 from attention_zoo.mmseg import build_part, stock_config
+from attention_zoo.models.interactive.fusion import Decoder
 from attention_zoo.models.interactive.head import upsample
 
 CLASSES = 2
 
 
-class MMSegDecoder(nn.Module):
+class MMSegDecoder(Decoder):
     """The decode head, or cascade of decode heads, of a model that mmsegmentation ships, without the last classifier.
 
     HRNetV2 + OCR is ``config="ocrnet_hr18"`` on ``hrnet_w18`` (any width; the heads take the backbone's channels),

@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from attention_zoo.errors import InputError
+from attention_zoo.reports.comparison import Table
 
 THRESHOLDS = (0.80, 0.85, 0.90)
 """IoUs that number of clicks is reported for."""
@@ -97,7 +98,11 @@ class ClickResult:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / RESULT).write_text(json.dumps(_finite(asdict(self)), indent=1) + "\n", encoding="utf-8")
         write_tables(folder, {"": self})
-        with (folder / "clicks_objects.csv").open("w", newline="", encoding="utf-8") as file:
+        self._write_objects(folder / "clicks_objects.csv", ious, names)
+        overlay({"": self}).savefig(folder / "clicks.png")
+
+    def _write_objects(self, path: Path, ious: np.ndarray, names: Sequence[str]) -> None:
+        with path.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(["setting", "object", "trial", *(f"iou_{k}" for k in range(ious.shape[-1]))])
             for curve, table in zip(self.curves, ious, strict=True):
@@ -105,7 +110,6 @@ class ClickResult:
                     writer.writerows(
                         [curve.name, name, trial, *(f"{value:.6f}" for value in row)] for trial, row in enumerate(rows)
                     )
-        overlay({"": self}).savefig(folder / "clicks.png")
 
     @classmethod
     def read(cls, file: Path) -> "ClickResult":
@@ -134,6 +138,26 @@ def _finite(value: Any) -> Any:
 def _numbers(curve: dict[str, Any]) -> dict[str, Any]:
     errors = [math.nan if value is None else value for value in curve["standard_error"]]
     return {**curve, "standard_error": errors}
+
+
+def holds_result(path: Path) -> bool:
+    """Whether a path is a result of clicks, or a folder with one in it or below it."""
+    return path.name == RESULT if path.is_file() else any(path.rglob(RESULT))
+
+
+def check_comparable(results: Mapping[str, ClickResult], *, mixed: bool = False) -> None:
+    """Refuse curves of different protocols on one data set.
+
+    Args:
+        results: what to put side by side.
+        mixed: allow them.
+
+    Raises:
+        InputError: there are such, and ``mixed`` does not allow it.
+    """
+    differing = differences(results)
+    if differing and not mixed:
+        raise InputError(f"protocols differ in {', '.join(differing)}; give --mixed true to put them side by side")
 
 
 def read_results(paths: Sequence[Path]) -> dict[str, ClickResult]:
@@ -179,41 +203,48 @@ def differences(results: Mapping[str, ClickResult]) -> list[str]:
     return list(found)
 
 
-def write_tables(folder: Path, results: Mapping[str, ClickResult]) -> None:
-    """Write the curves as ``clicks.csv``, and a row for each as ``noc.csv`` and ``noc.md``."""
+def write_comparison(folder: Path, results: Mapping[str, ClickResult]) -> Table:
+    """Write curves, tables and figure of several results, and give the table of `noc_table`."""
+    overlay(results).savefig(folder / "clicks.png")
+    return write_tables(folder, results)
+
+
+def write_tables(folder: Path, results: Mapping[str, ClickResult]) -> Table:
+    """Write the curves as ``clicks.csv``, and a row for each as ``noc.csv`` and ``noc.md``; gives the latter."""
+    rows = tuple(
+        (name, result.data, str(clicks), f"{mean:.6f}", _blank(error), str(len(curve.trials)))
+        for name, result, curve in labelled(results)
+        for clicks, (mean, error) in enumerate(zip(curve.mean, curve.standard_error, strict=True))
+    )
+    curves = Table(("curve", "data", "clicks", "mean_iou", "standard_error", "trials"), rows)
+    table = noc_table(results)
+    (folder / "clicks.csv").write_text(curves.csv(), encoding="utf-8")
+    (folder / "noc.csv").write_text(table.csv(), encoding="utf-8")
+    (folder / "noc.md").write_text(table.markdown(), encoding="utf-8")
+    return table
+
+
+def noc_table(results: Mapping[str, ClickResult]) -> Table:
+    """Number of clicks, objects that took all, mean IoU at some clicks, seconds a click; a row for each curve."""
     curves = labelled(results)
-    with (folder / "clicks.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["setting", "clicks", "mean_iou", "standard_error", "trials"])
-        for name, _, curve in curves:
-            for clicks, (mean, error) in enumerate(zip(curve.mean, curve.standard_error, strict=True)):
-                writer.writerow([name, clicks, f"{mean:.6f}", _blank(error, 6), len(curve.trials)])
-    header, rows = noc_table(curves)
-    with (folder / "noc.csv").open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file, lineterminator="\n").writerows([header, *rows])
-    lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
-    text = "\n".join(f"| {' | '.join(str(cell) for cell in line)} |" for line in lines)
-    (folder / "noc.md").write_text(text + "\n", encoding="utf-8")
-
-
-def noc_table(curves: Sequence[tuple[str, ClickResult, ClickCurve]]) -> tuple[list[str], list[list[str]]]:
-    """Header and rows: number of clicks, objects that took all, mean IoU at some clicks, seconds a click."""
     percents = [f"{100 * threshold:.0f}" for threshold in THRESHOLDS]
     last = max(len(curve.mean) - 1 for _, _, curve in curves)
     marks = [mark for mark in (0, 1, 2, 3, 5, 10, 20) if mark <= last]
-    header = ["setting", *(f"NoC@{percent}" for percent in percents), *(f">={last}@{percent}" for percent in percents)]
-    header += [*(f"mIoU@{mark}" for mark in marks), "objects", "trials", "s/click"]
+    header = ["", "data", *(f"NoC@{percent}" for percent in percents)]
+    header += [*(f">={last}@{percent}" for percent in percents), *(f"mIoU@{mark}" for mark in marks)]
     rows = []
     for name, result, curve in curves:
         keys = [f"{threshold:.2f}" for threshold in THRESHOLDS]
-        row = [name, *(f"{curve.noc[key]:.2f}" for key in keys), *(f"{curve.unreached[key]:g}" for key in keys)]
+        row = [name, result.data, *(f"{curve.noc[key]:.2f}" for key in keys)]
+        row += [f"{curve.unreached[key]:g}" for key in keys]
         row += [f"{100 * curve.mean[mark]:.2f}" if mark < len(curve.mean) else "" for mark in marks]
-        rows.append([*row, str(result.objects), str(len(curve.trials)), f"{curve.seconds_per_click:.4f}"])
-    return header, rows
+        rows.append((*row, str(result.objects), str(len(curve.trials)), f"{curve.seconds_per_click:.4f}"))
+    notes = [f"not comparable: {key} differs" for key in differences(results)]
+    return Table((*header, "objects", "trials", "s/click"), tuple(rows), tuple(notes))
 
 
-def _blank(value: float, digits: int) -> str:
-    return f"{value:.{digits}f}" if math.isfinite(value) else ""
+def _blank(value: float) -> str:
+    return f"{value:.6f}" if math.isfinite(value) else ""
 
 
 def overlay(results: Mapping[str, ClickResult]) -> Figure:

@@ -1,0 +1,432 @@
+"""Interactive segmentation: clicks in, a mask out; trained by a curriculum of clicks, evaluated click by click."""
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from attention_zoo import MixerFactory
+from attention_zoo.adaptation import adapted
+from attention_zoo.clicks import Clicks
+from attention_zoo.errors import InputError, unknown
+from attention_zoo.models import build_backbone
+from attention_zoo.models.interactive import DecoderFactory, HeadFactory, InteractiveModel
+from attention_zoo.reports.clicks import ClickCurve, ClickResult, clicks_taken
+from attention_zoo.seeding import run_seed
+from tasks.base import Task
+from tasks.click_losses import LOSSES
+from tasks.click_protocols import PROTOCOLS, ClickProtocol, asking, click_seeds, protocol_of, simulate
+from tasks.clicks import sample_corrections
+from tasks.metrics.clicks import ClickTable
+
+GOAL = 0.9
+"""The IoU whose number of clicks chooses among options (Gabbur et al., appendix C.4)."""
+
+
+@dataclass
+class Curriculum:
+    """What a training sample is given: the box, then random clicks too, then clicks on what the model got wrong.
+
+    P. Gabbur et al., NeurIPS 2021, appendix C.2. For the corrections, the model predicts within the step, without
+    gradients and as in evaluation; of models that are given the mask before, that prediction is it.
+
+    Args:
+        box_epochs: epochs without clicks.
+        random_epochs: epochs after them with clicks at random pixels of object and background.
+        positive: least and largest number of clicks on the object, or on what was missed of it.
+        negative: least and largest number of clicks on the background, or on what is false.
+        first: what the prediction that is corrected was made from: the ``box`` alone, or ``random`` clicks too (for
+            models that are given no box).
+    """
+
+    box_epochs: int = 20
+    random_epochs: int = 20
+    positive: tuple[int, int] = (1, 3)
+    negative: tuple[int, int] = (0, 3)
+    first: Literal["box", "random"] = "box"
+
+    def __post_init__(self) -> None:
+        for name in ("positive", "negative"):
+            least, most = getattr(self, name)
+            if not 0 <= least <= most:
+                raise InputError(f"{name} must be two numbers of clicks, the least first; got {least}, {most}")
+
+    def stage(self, epoch: int) -> Literal["box", "random", "corrections"]:
+        """What the samples of an epoch are given."""
+        if epoch < self.box_epochs:
+            return "box"
+        return "random" if epoch < self.box_epochs + self.random_epochs else "corrections"
+
+
+@dataclass
+class Setting:
+    """How probabilistic layers adapt when a model is asked; None leaves what they were built with.
+
+    Args:
+        key_adaptation: iterations of Eq. 18; 0 is none.
+        key_prior_precision: theta_xi.
+        value_propagation: iterations of Eq. 23 in the head; 0 is none.
+        value_prior_precision: theta_mu.
+        adapt_in: where keys adapt: in the ``backbone``, in the ``head``, or in ``both``.
+    """
+
+    key_adaptation: int | None = None
+    key_prior_precision: float | None = None
+    value_propagation: int | None = None
+    value_prior_precision: float | None = None
+    adapt_in: Literal["backbone", "head", "both"] = "both"
+
+    @property
+    def keys(self) -> dict[str, int | float]:
+        """What is given of the keys' options."""
+        given = {"key_adaptation": self.key_adaptation, "key_prior_precision": self.key_prior_precision}
+        return {name: value for name, value in given.items() if value is not None}
+
+    @property
+    def values(self) -> dict[str, int | float]:
+        """What is given of the values' options."""
+        given = {"value_propagation": self.value_propagation, "value_prior_precision": self.value_prior_precision}
+        return {name: value for name, value in given.items() if value is not None}
+
+    def plain(self) -> dict[str, int | float | str]:
+        """All that is given, as plain values."""
+        return {**self.keys, **self.values, **({"adapt_in": self.adapt_in} if self.keys else {})}
+
+
+class InteractiveSegmentation(Task):
+    """Training and evaluation of a click-guided segmenter, whose attention is any mixer.
+
+    Batches as of `InteractiveDataModule`. A validation logs ``val/miou_K``, the mean IoU after K clicks, and
+    ``val/miou``, that after the last. A test logs ``test/noc_80``, ``_85`` and ``_90``, the mean IoU after 0, 1, 3, 5,
+    10 and 20 clicks (with ``settings``, under ``test/NAME/``) and leaves all curves in ``result``.
+
+    Args:
+        model: a name of ``timm.list_models()``, the backbone.
+        image_size: height and width in training; the command line takes it from the data.
+        mixer: token mixer of all attention layers of the backbone; None keeps its own.
+        layer_mixers: mixers of some layers.
+        out_indices: the backbone's layers or stages whose maps are used.
+        pretrained: start from timm's released weights of the backbone.
+        weights: file to start the backbone from.
+        model_args: further arguments of the timm model.
+        decoder: from the backbone's maps to features; None is `Fusion`.
+        head: from features to the mask; None is a 1 x 1 convolution.
+        guidance: what the encoder is given beside the image, see `InteractiveModel`.
+        clicks_in: ``encoder``, or ``head`` alone, so that a further click costs the head only.
+        curriculum: what the samples of an epoch are given.
+        losses: weight of each loss: ``bce``, ``normalised_focal``, ``soft_iou``.
+        extra_weight: weight of the loss of what a decoder predicts on the way, such as OCR's regions.
+        protocol: how it is tested: ``paper`` (the box, then clicks at random places of the largest error) or ``ritm``
+            (no box, clicks in the middle of the deepest error, threshold 0.49, mirror image, zoom).
+        max_clicks: of a test, for each object; None is the protocol's 20.
+        zoom_size: longer side of what ``ritm`` zooms into, in pixels; None is its 400, 0 is no zoom.
+        val_clicks: of a validation.
+        key_adaptation: see `Setting`; this and the next four are for all settings that do not say otherwise.
+        key_prior_precision: see `Setting`.
+        value_propagation: see `Setting`.
+        value_prior_precision: see `Setting`.
+        adapt_in: see `Setting`.
+        settings: what a test evaluates, one curve each; None is one, of the above.
+        value_prior_precision_search: values to choose from by the validation data before a test, for settings that
+            propagate values: the one with the least clicks to an IoU of 90 % (appendix C.4: 0.1, 1, 10, 100).
+        **task: see `Task`.
+
+    Raises:
+        InputError: an argument that does not fit.
+    """
+
+    model: InteractiveModel
+
+    def __init__(
+        self,
+        model: str = "resnet50",
+        image_size: tuple[int, int] | None = None,
+        *,
+        mixer: MixerFactory | None = None,
+        layer_mixers: dict[str, MixerFactory] | None = None,
+        out_indices: list[int] | None = None,
+        pretrained: bool = False,
+        weights: str | None = None,
+        model_args: dict[str, Any] | None = None,
+        decoder: DecoderFactory | None = None,
+        head: HeadFactory | None = None,
+        guidance: Literal["pap", "ritm"] = "pap",
+        clicks_in: Literal["encoder", "head"] = "encoder",
+        curriculum: Curriculum | None = None,
+        losses: dict[str, float] | None = None,
+        extra_weight: float = 0.4,
+        protocol: Literal["paper", "ritm"] = "paper",
+        max_clicks: int | None = None,
+        zoom_size: int | None = None,
+        val_clicks: int = 3,
+        key_adaptation: int | None = None,
+        key_prior_precision: float | None = None,
+        value_propagation: int | None = None,
+        value_prior_precision: float | None = None,
+        adapt_in: Literal["backbone", "head", "both"] = "both",
+        settings: dict[str, Setting] | None = None,
+        value_prior_precision_search: list[float] | None = None,
+        **task: Any,
+    ) -> None:
+        super().__init__(**task)
+        backbone = build_backbone(
+            model,
+            mixer=mixer,
+            layer_mixers=layer_mixers,
+            out_indices=out_indices,
+            image_size=image_size,
+            pretrained=pretrained,
+            weights=weights,
+            model_args=model_args,
+        )
+        self.model = InteractiveModel(backbone, decoder=decoder, head=head, guidance=guidance, clicks_in=clicks_in)
+        self.curriculum = curriculum or Curriculum()
+        if guidance == "ritm" and self.curriculum.box_epochs:
+            raise InputError("guidance='ritm' gives the model no box: curriculum.box_epochs must be 0")
+        self.extra_weight = extra_weight
+        self.losses = checked_losses({"bce": 1.0} if losses is None else losses)
+        if protocol not in PROTOCOLS:
+            raise unknown("protocol", protocol, PROTOCOLS)
+        if min(1 if max_clicks is None else max_clicks, val_clicks) < 1:
+            raise InputError("max_clicks and val_clicks must be at least 1")
+        self.protocol_name, self.protocol = protocol, protocol_of(protocol, max_clicks, zoom_size)
+        self.val_protocol = replace(self.protocol, clicks=val_clicks, flip=False, zoom_in=None)
+        own = Setting(key_adaptation, key_prior_precision, value_propagation, value_prior_precision, adapt_in)
+        self.settings = {"": own} if settings is None else {name: filled(one, own) for name, one in settings.items()}
+        self.search = value_prior_precision_search or []
+        self.title = model
+        self.result: ClickResult | None = None
+
+    def forward(
+        self, image: Tensor, clicks: Clicks, box: Tensor | None = None, previous: Tensor | None = None
+    ) -> Tensor:
+        """Logits (B, 1, H, W); see `InteractiveModel`."""
+        return self.model(image, clicks, box, previous)
+
+    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
+        """The training loss of one batch, with clicks as the epoch's stage has them."""
+        clicks, previous = self.training_clicks(batch)
+        features = self.model.encode(batch["image"], clicks, batch["box"], previous)
+        loss = self.loss(self.model.decode(features, clicks), batch["mask"])
+        for logits in features.extra_logits:
+            loss = loss + self.extra_weight * self.loss(logits, batch["mask"])
+        options = {"on_step": True, "on_epoch": True, "batch_size": len(batch["mask"]), "sync_dist": True}
+        self.log("train/loss", loss, prog_bar=True, **options)
+        return loss
+
+    def loss(self, logits: Tensor, mask: Tensor) -> Tensor:
+        """The weighted sum of the losses of logits (B, 1, H, W), a mean over the samples."""
+        logits = logits[:, 0].float()
+        target, counts = (mask == 1).to(logits), (mask != 255).to(logits)
+        parts = [weight * LOSSES[name](logits, target, counts).mean() for name, weight in self.losses.items()]
+        return torch.stack(parts).sum()
+
+    def training_clicks(self, batch: dict[str, Tensor]) -> tuple[Clicks, Tensor | None]:
+        """Clicks on the images of a batch, and the mask before (B, 1, H, W), in the stage of this epoch."""
+        target, background = batch["mask"] == 1, batch["mask"] == 0
+        course = self.curriculum
+        none = Clicks.empty(len(target), target.device)
+        stage = course.stage(self.current_epoch)
+        if stage == "box":
+            return none, None
+        somewhere = sample_corrections(target, background, course.positive, course.negative)
+        if stage == "random":
+            return somewhere, None
+        clicks = none if course.first == "box" else somewhere
+        previous = self.predicted(batch, clicks)
+        found = previous[:, 0] > self.protocol.threshold
+        corrections = sample_corrections(target & ~found, background & found, course.positive, course.negative)
+        return clicks.append(corrections.points, corrections.labels), previous
+
+    @torch.no_grad()
+    def predicted(self, batch: dict[str, Tensor], clicks: Clicks) -> Tensor:
+        """Probabilities (B, 1, H, W), as in evaluation."""
+        training = self.model.training
+        self.model.eval()
+        probability = self(batch["image"], clicks, batch["box"]).float().sigmoid()
+        self.model.train(training)
+        torch.clear_autocast_cache()  # it holds weights that were cast without gradient
+        return probability
+
+    def on_validation_epoch_start(self) -> None:
+        """Count afresh."""
+        self.val_table = self._table(self.trainer.val_dataloaders, 1, self.val_protocol)
+
+    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+        """Count one validation batch."""
+        self.count(self.val_table, batch, list(self.settings.values())[:1], self.val_protocol)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log what was counted, over all processes."""
+        found = self.val_table.states()
+        curve = found["ious"][0, found["counted"][0] > 0].mean(0)
+        self.log_dict({f"val/miou_{clicks}": value for clicks, value in enumerate(curve)})
+        self.log("val/miou", curve[-1], prog_bar=True)
+        if self.search and self.trainer.state.fn == "validate":
+            self.log("val/value_prior_precision", self.searched(self.trainer.val_dataloaders))
+
+    def on_test_start(self) -> None:
+        """Search, and count afresh."""
+        if self.search and any(one.value_propagation for one in self.settings.values()):
+            data = self.trainer.datamodule
+            data.setup("validate")
+            best = self.searched(data.val_dataloader())
+            self.log("test/value_prior_precision", best)
+            open_ones = {k: v for k, v in self.settings.items() if v.value_propagation and not v.value_prior_precision}
+            self.settings |= {name: replace(one, value_prior_precision=best) for name, one in open_ones.items()}
+        self.test_table = self._table(self.trainer.test_dataloaders, len(self.settings), self.protocol)
+
+    def test_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+        """Count one test batch under every setting."""
+        self.count(self.test_table, batch, list(self.settings.values()), self.protocol)
+
+    def on_test_epoch_end(self) -> None:
+        """Make the curves of all processes' counts, and log them."""
+        found = self.test_table.states()
+        dataset = self.trainer.test_dataloaders.dataset
+        self.ious, self.names = complete(found, dataset.trials, dataset.split.columns["name"])
+        seconds = (found["seconds"] / found["made"].clamp(min=1)).tolist()
+        curves = [
+            ClickCurve.of(name or "as trained", ious, each, setting.plain())
+            for (name, setting), ious, each in zip(self.settings.items(), self.ious, seconds, strict=True)
+        ]
+        for name, curve in zip(self.settings, curves, strict=True):
+            prefix = f"test/{name}/" if name else "test/"
+            self.log_dict({f"{prefix}{key}": value for key, value in summary(curve).items()})
+        self.result = self._result(curves, len(self.names))
+
+    def predict_step(self, batch: dict[str, Any], batch_idx: int) -> list[Tensor]:
+        """Masks (H, W) uint8, 1 on the object, of the whole images, from the clicks that a batch has."""
+        clicks = Clicks(batch["points"], batch["labels"])
+        image, setting = batch["image"], next(iter(self.settings.values()))
+        probability = torch.zeros_like(image[:, :1])
+        with self.adaptation(setting):
+            ask = asking(self.model, image, batch["box"], self.protocol, setting.values)
+            for count in range(min(1, clicks.count), clicks.count + 1):  # what was predicted before may matter
+                probability = ask(clicks.until(count), probability)
+        views = zip(probability, batch["region"].tolist(), batch["size"].tolist(), strict=True)
+        return [(whole(one, region, size) > self.protocol.threshold).to(torch.uint8) for one, region, size in views]
+
+    def count(
+        self, table: ClickTable, batch: dict[str, Any], settings: Sequence[Setting], protocol: ClickProtocol
+    ) -> None:
+        """Click at the objects of a batch under every setting, and count."""
+        box = batch["box"] if protocol.box else None
+        seeds = click_seeds(run_seed(), batch["index"].tolist())
+        for place, setting in enumerate(settings):
+            start = time.perf_counter()
+            with self.adaptation(setting):
+                ask = asking(self.model, batch["image"], box, protocol, setting.values)
+                session = simulate(ask, batch["mask"], protocol, seeds)
+            table.update(place, batch["index"], session.ious, session.made, time.perf_counter() - start)
+
+    @contextmanager
+    def adaptation(self, setting: Setting) -> Iterator[None]:
+        """The model adapts its keys as a setting says; its values follow in the call of the head."""
+        module = {"backbone": self.model.backbone, "head": self.model.head, "both": self.model}[setting.adapt_in]
+        with adapted(module, **setting.keys):
+            yield
+
+    def searched(self, loader: DataLoader[Any]) -> float:
+        """The precision of ``value_prior_precision_search`` with the least clicks to an IoU of 90 % on ``loader``."""
+        base = next((one for one in self.settings.values() if one.value_propagation), Setting(value_propagation=1))
+        settings = [replace(base, value_prior_precision=value) for value in self.search]
+        table = self._table(loader, len(settings), self.protocol)
+        for batch in loader:
+            self.count(table, self.trainer.strategy.batch_to_device(batch, self.device), settings, self.protocol)
+        found = table.states()
+        taken = [
+            float(clicks_taken(ious[counted > 0][:, 1:].numpy(), GOAL).mean())
+            for ious, counted in zip(found["ious"], found["counted"], strict=True)
+        ]
+        told = ", ".join(f"{value:g}: {clicks:.2f}" for value, clicks in zip(self.search, taken, strict=True))
+        rank_zero_info(f"clicks to {GOAL:.0%} IoU on the validation data, by value_prior_precision: {told}")
+        return float(self.search[taken.index(min(taken))])
+
+    def _table(self, loader: DataLoader[Any], settings: int, protocol: ClickProtocol) -> ClickTable:
+        return ClickTable(settings, len(loader.dataset), protocol.clicks).to(self.device)
+
+    def _result(self, curves: list[ClickCurve], objects: int) -> ClickResult:
+        data = self.trainer.datamodule
+        protocol = {
+            "name": self.protocol_name,
+            "clicks": self.protocol.clicks,
+            "threshold": self.protocol.threshold,
+            "zoom_in": self.protocol.zoom_in,
+            "crop": data.crop,
+            "image_size": list(data.image_size) if data.crop == "box" else None,
+            "padding": data.padding if data.crop == "box" else None,
+            "corner_noise": data.corner_noise,
+            "trials": data.trials,
+        }
+        return ClickResult(self.title, type(data).__name__, protocol, objects, curves)
+
+
+def checked_losses(losses: dict[str, float]) -> dict[str, float]:
+    """Weights of losses.
+
+    Raises:
+        InputError: there is no such loss, or no weight.
+    """
+    for name, weight in losses.items():
+        if name not in LOSSES:
+            raise unknown("loss", name, LOSSES)
+        if weight <= 0:
+            raise InputError(f"losses: the weight of {name} must be positive, got {weight}")
+    if not losses:
+        raise InputError(f"losses: give a weight to one of {', '.join(LOSSES)}")
+    return losses
+
+
+def filled(setting: Setting, default: Setting) -> Setting:
+    """A setting with what it leaves open taken from another."""
+    names = ("key_adaptation", "key_prior_precision", "value_propagation", "value_prior_precision")
+    missing = {name: getattr(default, name) for name in names if getattr(setting, name) is None}
+    return replace(setting, **missing)
+
+
+def complete(found: dict[str, Tensor], trials: int, names: Sequence[str]) -> tuple[Any, list[str]]:
+    """IoUs (settings, objects, trials, clicks + 1) of objects that were evaluated in all trials, and their names."""
+    counted = found["counted"][0].view(-1, trials).all(1)
+    left_out = int((~counted).sum())
+    if left_out:
+        rank_zero_warn(f"{left_out} of {len(counted)} objects were not evaluated, as trainer.limit_test_batches says")
+    ious = found["ious"].unflatten(1, (-1, trials))[:, counted]
+    return ious.numpy(), [name for name, there in zip(names, counted.tolist(), strict=True) if there]
+
+
+def summary(curve: ClickCurve) -> dict[str, float]:
+    """Numbers of a curve for a log."""
+    marks = {mark: curve.mean[mark] for mark in (0, 1, 3, 5, 10, 20) if mark < len(curve.mean)}
+    found = {f"noc_{100 * float(iou):.0f}": clicks for iou, clicks in curve.noc.items()}
+    return (
+        found
+        | {f"miou_{mark}": value for mark, value in marks.items()}
+        | {"seconds_per_click": curve.seconds_per_click}
+    )
+
+
+def whole(probability: Tensor, region: Sequence[int], size: Sequence[int]) -> Tensor:
+    """Probabilities (1, h, w) of a view put back into the image: (H, W), 0 outside of the view.
+
+    Args:
+        probability: of the view.
+        region: its first row, first column, height and width in the image; may reach out of it.
+        size: height and width of the image.
+    """
+    top, left, height, width = region
+    if tuple(probability.shape[1:]) != (height, width):
+        probability = F.interpolate(probability[None], (height, width), mode="bilinear", align_corners=False)[0]
+    found = probability.new_zeros(tuple(size))
+    rows = slice(max(top, 0), min(top + height, size[0]))
+    columns = slice(max(left, 0), min(left + width, size[1]))
+    inside = probability[0, rows.start - top : rows.stop - top, columns.start - left : columns.stop - left]
+    found[rows, columns] = inside
+    return found

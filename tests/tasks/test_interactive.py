@@ -1,0 +1,351 @@
+"""The curriculum, validation and test of the interactive task on tiny models."""
+
+from functools import partial
+
+import lightning as L
+import numpy as np
+import pytest
+import torch
+
+import attention_zoo as az
+from attention_zoo.clicks import NEGATIVE, POSITIVE, Clicks
+from attention_zoo.models.interactive import CorrectiveAttention
+from attention_zoo.reports.clicks import ClickResult, clicks_taken, differences, noc_table, overlay
+from datamodules import Berkeley, ObjectScenes
+from tasks import InteractiveSegmentation
+from tasks.clicks import number_of_clicks
+from tasks.interactive import Curriculum, Setting, whole
+from tasks.schedules import PolynomialDecay
+from tests.datamodules.interactive_files import blob, write_mask
+from tests.tasks.toy_clickers import Constant, Oracle, Painter
+
+VIT = {"patch_size": 8, "embed_dim": 16, "depth": 2, "num_heads": 2, "class_token": False, "global_pool": "avg"}
+QUIET = {
+    "accelerator": "cpu",
+    "devices": 1,
+    "logger": False,
+    "enable_checkpointing": False,
+    "enable_progress_bar": False,
+    "enable_model_summary": False,
+    "num_sanity_val_steps": 0,
+}
+
+
+def probabilistic(**host):
+    return az.create_mixer("Probabilistic", **host)
+
+
+def corrective(in_channels):
+    mixer = partial(az.create_mixer, "Probabilistic", beta=0.1, value_propagation=1)
+    return CorrectiveAttention(in_channels, dim=8, attention="full", stride=4, mixer=mixer)
+
+
+def tiny(**options):
+    given = {"image_size": (32, 32), "model_args": VIT, "mixer": probabilistic, "max_clicks": 3} | options
+    return InteractiveSegmentation("vit_tiny_patch16_224", **given)
+
+
+def scenes(**options):
+    given = {"scenes": (2, 1, 2), "image_size": 32, "batch_size": 4, "scene_size": (48, 48)} | options
+    return ObjectScenes(**given)
+
+
+@pytest.fixture(scope="module")
+def batch():
+    data = scenes()
+    data.setup("fit")
+    return next(iter(data.train_dataloader()))
+
+
+def places(clicks, image, label):
+    chosen = clicks.labels[image] == label
+    return clicks.points[image][chosen].long().T.unbind(0)
+
+
+def in_epoch(task, epoch, monkeypatch):
+    monkeypatch.setattr(type(task), "current_epoch", property(lambda self: epoch))
+    return task
+
+
+def test_the_stages_of_the_curriculum(batch, monkeypatch):
+    task = tiny(curriculum=Curriculum(1, 1))
+    task.model = ToyInModel(Oracle())
+    target = batch["mask"] == 1
+    clicks, previous = in_epoch(task, 0, monkeypatch).training_clicks(batch)
+    assert clicks.count == 0
+    assert previous is None
+    clicks, previous = in_epoch(task, 1, monkeypatch).training_clicks(batch)
+    assert previous is None
+    for image in range(len(target)):
+        assert 1 <= len(places(clicks, image, POSITIVE)[0]) <= 3
+        assert len(places(clicks, image, NEGATIVE)[0]) <= 3
+        assert target[image][places(clicks, image, POSITIVE)].all()
+        assert not target[image][places(clicks, image, NEGATIVE)].any()
+
+
+class ToyInModel(torch.nn.Module):
+    """A toy with the interface of a whole model; what it finds wrong is known: the upper half is the object."""
+
+    encoder_sees_clicks = True
+
+    def __init__(self, toy):
+        super().__init__()
+        self.toy, self.calls = toy, []
+        self.backbone = self.head = torch.nn.Identity()
+
+    def forward(self, image, clicks, box=None, previous=None):
+        self.calls.append((self.training, torch.is_grad_enabled(), clicks, box, previous))
+        logits = torch.full_like(image[:, :1], -5.0)
+        logits[:, :, :16] = 5.0
+        return logits
+
+    def encode(self, *args, **kwargs):
+        return self.toy.encode(*args, **kwargs)
+
+    def decode(self, *args, **kwargs):
+        return self.toy.decode(*args, **kwargs)
+
+
+@pytest.mark.parametrize("first", ["box", "random"])
+def test_corrections_are_where_the_prediction_is_wrong(batch, monkeypatch, first):
+    task = in_epoch(tiny(curriculum=Curriculum(0, 0, first=first, positive=(2, 3), negative=(1, 3))), 0, monkeypatch)
+    task.model = ToyInModel(Oracle()).train()
+    clicks, previous = task.training_clicks(batch)
+    ((training, gradients, before, box, _),) = task.model.calls
+    assert not training
+    assert not gradients
+    assert task.model.training
+    assert torch.equal(box, batch["box"])
+    assert before.count == (0 if first == "box" else 6)
+    assert previous.shape == batch["mask"][:, None].shape
+    corrections = Clicks(clicks.points[:, before.count :], clicks.labels[:, before.count :])
+    found = torch.zeros_like(batch["mask"], dtype=torch.bool)
+    found[:, :16] = True
+    wrong = {POSITIVE: (batch["mask"] == 1) & ~found, NEGATIVE: (batch["mask"] == 0) & found}
+    seen = 0
+    for image in range(len(found)):
+        for label, region in wrong.items():
+            made = places(corrections, image, label)
+            assert region[image][made].all()
+            assert (len(made[0]) > 0) == bool(region[image].any())
+            seen += len(made[0])
+    assert seen > 0
+
+
+def test_the_schedule_of_the_paper():
+    optimizer = torch.optim.RAdam([torch.nn.Parameter(torch.zeros(1))], lr=1e-4)
+    schedule = PolynomialDecay(optimizer, epochs=70, power=0.9, end=0.1)
+    rates = []
+    for _ in range(90):
+        rates.append(schedule.get_last_lr()[0])
+        optimizer.step()
+        schedule.step()
+    assert rates[0] == pytest.approx(1e-4)
+    assert rates[35] == pytest.approx(1e-5 + 9e-5 * 0.5**0.9)
+    assert rates[70:] == pytest.approx([1e-5] * 20)
+    with pytest.raises(az.InputError, match="epochs=0"):
+        PolynomialDecay(optimizer, epochs=0)
+
+
+def test_training_lowers_the_loss_in_every_stage(batch, monkeypatch):
+    torch.manual_seed(0)
+    task = tiny(curriculum=Curriculum(1, 1), head=corrective, losses={"normalised_focal": 1.0, "soft_iou": 0.5})
+    monkeypatch.setattr(task, "log", lambda *args, **kwargs: None)
+    monkeypatch.setattr(task, "log_dict", lambda *args, **kwargs: None)
+    optimizer = torch.optim.RAdam(task.parameters(), lr=1e-2)
+    task.train()
+    for epoch in range(3):
+        in_epoch(task, epoch, monkeypatch)
+        losses = []
+        for _ in range(6):
+            torch.manual_seed(0)
+            loss = task.training_step(batch, 0)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.item())
+        assert losses[-1] < losses[0]
+
+
+@pytest.fixture(scope="module")
+def clear(tmp_path_factory):
+    """Three images in the layout of Berkeley that are white where the object is."""
+    root = tmp_path_factory.mktemp("clear")
+    for number in range(3):
+        mask = 255 * blob(6 + 3 * number, 8, 14, 20 + number)
+        write_mask(root / "masks" / f"{number}.png", mask)
+        write_mask(root / "images" / f"{number}.png", mask)
+    return root
+
+
+def berkeley(root, **options):
+    given = {"image_size": 48, "batch_size": 2, "num_workers": 0, "mean": (0, 0, 0), "std": (1, 1, 1)} | options
+    return Berkeley(str(root), **given)
+
+
+def evaluate(task, data, **trainer):
+    (logged,) = L.Trainer(**QUIET | trainer).test(task, data, verbose=False)
+    return logged
+
+
+@pytest.mark.parametrize(("toy", "clicks"), [(Oracle, 1), (Constant, 20)])
+@pytest.mark.parametrize("protocol", ["paper", "ritm"])
+def test_noc_of_an_oracle_and_a_constant(clear, toy, clicks, protocol):
+    task = tiny(protocol=protocol, max_clicks=None)
+    task.model = ToyInModel(toy())
+    crop = "box" if protocol == "paper" else "random"
+    logged = evaluate(task, berkeley(clear, crop=crop, trials=2))
+    assert [logged[f"test/noc_{goal}"] for goal in (80, 85, 90)] == [clicks] * 3
+    (curve,) = task.result.curves
+    assert curve.unreached["0.90"] == (0 if clicks == 1 else 3)
+    assert len(curve.mean) == 21
+    assert np.shape(curve.trials) == (2, 21)
+    assert curve.seconds_per_click > 0
+    assert [name.rpartition("/")[2] for name in task.names] == ["0.png", "1.png", "2.png"]
+
+
+def test_the_curve_is_the_mean_over_objects_and_the_error_over_trials(clear):
+    task = tiny(max_clicks=5)
+    task.model = ToyInModel(Painter())
+    logged = evaluate(task, berkeley(clear, trials=3))
+    assert task.ious.shape == (1, 3, 3, 6)
+    means = task.ious[0].mean(0)
+    (curve,) = task.result.curves
+    assert curve.trials == means.tolist()
+    np.testing.assert_allclose(curve.mean, means.mean(0))
+    np.testing.assert_allclose(curve.standard_error, means.std(0, ddof=1) / 3**0.5)
+    assert curve.standard_error[5] > 0
+    every = torch.from_numpy(task.ious[0, ..., 1:].reshape(9, 5))
+    assert curve.noc["0.80"] == number_of_clicks(every, 0.8, 5).double().mean()
+    np.testing.assert_array_equal(clicks_taken(every.numpy(), 0.5), number_of_clicks(every, 0.5, 5).numpy())
+    assert logged["test/miou_5"] == pytest.approx(means[:, 5].mean(), abs=1e-6)
+
+
+def test_batches_and_trials_do_not_change_what_an_object_gets(clear):
+    found = []
+    for options in ({"batch_size": 2, "trials": 2}, {"batch_size": 6, "trials": 2}):
+        task = tiny(max_clicks=3)
+        task.model = ToyInModel(Painter())
+        evaluate(task, berkeley(clear, **options))
+        found.append(task.ious)
+    np.testing.assert_array_equal(*found)
+
+
+def test_nothing_is_left_out_silently(clear):
+    task = tiny(max_clicks=2)
+    task.model = ToyInModel(Painter())
+    with pytest.warns(UserWarning, match="1 of 3 objects were not evaluated"):
+        evaluate(task, berkeley(clear), limit_test_batches=1)
+    assert task.ious.shape[1] == 2
+
+
+SETTINGS = {
+    "none": Setting(0, None, 0),
+    "keys": Setting(1, 0.0, 0, adapt_in="backbone"),
+    "values": Setting(0, None, 5, 0.1),
+    "both": Setting(1, 0.0, 5, 0.1),
+}
+
+
+def test_settings_are_curves_of_one_test():
+    torch.manual_seed(0)
+    task = tiny(head=corrective, settings=SETTINGS)
+    logged = evaluate(task, scenes())
+    assert [curve.name for curve in task.result.curves] == list(SETTINGS)
+    for name in SETTINGS:
+        assert 0 <= logged[f"test/{name}/miou_3"] <= 1
+    alone = tiny(head=corrective, settings={"values": SETTINGS["values"]})
+    alone.load_state_dict(task.state_dict())
+    evaluate(alone, scenes())
+    np.testing.assert_array_equal(alone.ious[0], task.ious[2])
+
+
+def test_settings_reach_the_layers_they_name():
+    task = tiny(head=corrective, settings=SETTINGS, key_prior_precision=0.001)
+    keys = {name: [] for name in ("backbone", "head")}
+    with task.adaptation(task.settings["keys"]):
+        for part, found in keys.items():
+            found += [m.key_adaptation for m in getattr(task.model, part).modules() if hasattr(m, "key_adaptation")]
+    assert set(keys["backbone"]) == {1}
+    assert set(keys["head"]) == {0}
+    assert task.settings["none"].key_prior_precision == 0.001  # what a setting leaves open is the task's
+    assert task.settings["keys"].key_prior_precision == 0.0
+
+
+def test_the_search_takes_the_least_clicks(monkeypatch):
+    torch.manual_seed(0)
+    task = tiny(head=corrective, settings={"values": Setting(0, None, 1)}, value_prior_precision_search=[0.1, 10.0])
+    seen = []
+
+    def count(table, batch, settings, protocol):
+        seen.append([one.value_prior_precision for one in settings])
+        for place, one in enumerate(settings):
+            good = 1.0 if one.value_prior_precision == 10.0 else 0.0
+            ious = torch.full((len(batch["index"]), protocol.clicks + 1), good)
+            table.update(place, batch["index"], ious, torch.ones(len(ious), dtype=torch.int64), 0.1)
+
+    monkeypatch.setattr(task, "count", count)
+    logged = evaluate(task, scenes())
+    assert seen[0] == [0.1, 10.0]
+    assert seen[-1] == [10.0]
+    assert logged["test/value_prior_precision"] == 10.0
+
+
+def test_validation_logs_a_short_curve():
+    task = tiny(val_clicks=2)
+    (logged,) = L.Trainer(**QUIET).validate(task, scenes(), verbose=False)
+    assert {"val/miou_0", "val/miou_1", "val/miou_2", "val/miou"} <= set(logged)
+    assert logged["val/miou"] == logged["val/miou_2"]
+
+
+def test_models_without_boxes_train_with_masks_before(batch):
+    task = tiny(guidance="ritm", curriculum=Curriculum(0, 0, first="random"))
+    clicks, previous = task.training_clicks(batch)
+    assert clicks.count == 12
+    assert task(batch["image"], clicks, None, previous).shape == (4, 1, 32, 32)
+
+
+def test_a_view_is_put_back_where_it_was():
+    probability = torch.arange(16.0).view(1, 4, 4)
+    found = whole(probability, (-1, 2, 4, 4), (5, 6))
+    assert found[0].tolist() == [0, 0, 4, 5, 6, 7]
+    assert found[3:].sum() == 0
+    assert whole(torch.ones(1, 4, 4), (0, 0, 10, 12), (10, 12)).min() == pytest.approx(1)
+
+
+def test_results_are_read_back_and_compared(clear, tmp_path):
+    results = {}
+    for name, padding in (("a", 0.25), ("b", 0.25), ("c", 0.5)):
+        task = tiny(max_clicks=2)
+        task.model = ToyInModel(Painter())
+        evaluate(task, berkeley(clear, trials=2, padding=padding))
+        task.result.write(tmp_path / name, task.ious, task.names)
+        results[name] = ClickResult.read(tmp_path / name / "clicks.json")
+        assert results[name] == task.result
+    rows = (tmp_path / "a" / "clicks_objects.csv").read_text().splitlines()
+    assert len(rows) == 1 + 3 * 2
+    assert (tmp_path / "a" / "clicks.png").stat().st_size > 5000
+    assert differences({"a": results["a"], "b": results["b"]}) == []
+    assert differences(results) == ["padding"]
+    assert [row[0] for row in noc_table(results).rows] == ["a", "b", "c"]
+    axes = overlay(results).axes
+    assert [line.get_label() for line in axes[0].lines] == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"losses": {"dice": 1.0}}, "unknown loss 'dice'"),
+        ({"losses": {"bce": 0.0}}, "must be positive"),
+        ({"losses": {}}, "give a weight"),
+        ({"protocol": "f-brs"}, "paper, ritm"),
+        ({"max_clicks": 0}, "max_clicks"),
+        ({"guidance": "ritm"}, "box_epochs must be 0"),
+        ({"guidance": "sam"}, "guidance"),
+    ],
+)
+def test_bad_arguments(options, said):
+    with pytest.raises(az.InputError, match=said):
+        tiny(**options)
+    with pytest.raises(az.InputError, match="the least first"):
+        Curriculum(positive=(3, 1))
