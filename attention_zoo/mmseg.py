@@ -9,6 +9,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NoReturn
 
+from torch import nn
+
 from attention_zoo.errors import InputError, unknown
 
 _COMPILED = "mmcv._ext"
@@ -34,6 +36,10 @@ def import_mmseg() -> ModuleType:
         sys.modules[_COMPILED] = _MissingOperations(_COMPILED)
     for name in ("datasets", "models", "evaluation"):
         importlib.import_module(f"mmseg.{name}")
+    from mmengine.logging import MMLogger
+
+    MMLogger.get_current_instance().setLevel("WARNING")  # heads tell of the start of every weight
+    importlib.import_module("mmseg.registry").MODELS.register_module("ZooBackbone", module=zoo_backbone)
     return importlib.import_module("mmseg")
 
 
@@ -97,3 +103,21 @@ def stock_config(folder: str, name: str) -> Any:
     if name not in choices:
         raise unknown(f"config in {folder} of mmsegmentation", name, choices, f"all are in {files}")
     return Config.fromfile(choices[name])
+
+
+def zoo_backbone(model: str, mixer: str | dict[str, Any] | None = None, **options: Any) -> nn.Module:
+    """A backbone of ours under the name ``ZooBackbone`` in mmsegmentation's registry of models.
+
+    Args:
+        model: see `attention_zoo.models.build_backbone`, as all others.
+        mixer: a name, or ``type`` and the mixer's own arguments.
+        options: further arguments of `attention_zoo.models.build_backbone`.
+    """
+    from attention_zoo.models import build_backbone
+    from attention_zoo.models.registration import mixer_factory
+
+    if isinstance(mixer, dict):
+        given = dict(mixer)
+        name = given.pop("type", None)
+        mixer = mixer_factory(str(name), given)
+    return build_backbone(model, mixer=mixer, **options)

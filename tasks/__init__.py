@@ -7,6 +7,8 @@ from tasks.draw_assignments import DrawAssignments
 from tasks.interactive import Curriculum, InteractiveSegmentation, Setting
 from tasks.mask_segmentation import MaskSegmentation
 from tasks.robustness import Robustness
+from tasks.semantic import SemanticSegmentation
+from tasks.sync_norm import SyncBatchNorm
 
 __all__ = [
     "AttentionSaliency",
@@ -18,5 +20,7 @@ __all__ = [
     "InteractiveSegmentation",
     "Setting",
     "Robustness",
+    "SemanticSegmentation",
+    "SyncBatchNorm",
     "Task",
 ]

@@ -7,12 +7,12 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
-from timm.optim import param_groups_weight_decay
+from timm.optim import param_groups_layer_decay, param_groups_weight_decay
 from torch import nn
 
 from attention_zoo.errors import InputError
 from attention_zoo.seeding import derive_seed, run_seed
-from tasks.schedules import warmup_cosine
+from tasks.schedules import Poly, warmup_cosine
 from tasks.throughput import Throughput
 
 STEP_SALT = 1
@@ -32,7 +32,10 @@ class Task(L.LightningModule):
             Norms, biases, tokens, position embeddings and what the model names in ``no_weight_decay`` get no decay.
         scheduler: builds a schedule that steps once an epoch; default is linear warm-up and cosine, step by step.
         warmup_epochs: epochs of the default schedule's warm-up.
-        min_lr_ratio: last learning rate of the default schedule, as a fraction of the highest.
+        min_lr_ratio: last learning rate of the default schedule, or of ``poly``, as a fraction of the highest.
+        poly: polynomial decay step by step, with a warm-up of its own, in place of the default schedule.
+        no_decay: patterns, such as ``*norm*``, of names of parameters without weight decay, in place of those above.
+        layer_decay: factor of the learning rate from a layer of the model to the one before; None is 1.
     """
 
     model: nn.Module
@@ -44,14 +47,25 @@ class Task(L.LightningModule):
         scheduler: LRSchedulerCallable | None = None,
         warmup_epochs: float = 1.0,
         min_lr_ratio: float = 0.01,
+        poly: Poly | None = None,
+        no_decay: list[str] | None = None,
+        layer_decay: float | None = None,
     ) -> None:
         super().__init__()
+        if poly is not None and scheduler is not None:
+            raise InputError("poly and scheduler are two schedules; give one")
+        if layer_decay is not None and not 0 < layer_decay <= 1:
+            raise InputError(f"layer_decay={layer_decay} must be above 0 and at most 1")
+        self.poly, self.no_decay, self.layer_decay = poly, no_decay, layer_decay
         self.optimizer, self.scheduler = optimizer, scheduler
         self.warmup_epochs, self.min_lr_ratio = warmup_epochs, min_lr_ratio
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW with warm-up and cosine unless the config says otherwise; no decay on norms, biases, tokens."""
-        optimizer = (self.optimizer or _default_optimizer)(decay_groups(self.model))
+        groups = decay_groups(self.model, self.no_decay, self.layer_decay)
+        optimizer = (self.optimizer or _default_optimizer)(groups)
+        for group in optimizer.param_groups:
+            group["lr"] *= group.get("lr_scale", 1.0)
         if self.scheduler is not None:
             scheduler = self.scheduler(optimizer)
             return {
@@ -61,6 +75,9 @@ class Task(L.LightningModule):
         total = self.trainer.estimated_stepping_batches
         if total == float("inf"):
             raise InputError("the default schedule needs an end: give trainer.max_epochs or trainer.max_steps")
+        if self.poly is not None:
+            schedule = self.poly.schedule(optimizer, total_steps=int(total), floor=self.min_lr_ratio)
+            return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
         self.trainer.fit_loop.setup_data()  # the estimate does so too, but not where max_steps is all it needs
         per_epoch = self.trainer.num_training_batches / self.trainer.accumulate_grad_batches
         warmup = round(min(self.warmup_epochs * per_epoch, total))
@@ -90,10 +107,21 @@ class Task(L.LightningModule):
         return [Throughput()]
 
 
-def decay_groups(model: nn.Module) -> list[dict[str, Any]]:
-    """Parameter groups: what the optimizer's weight decay is for, and what it is not (see `Task`)."""
+def decay_groups(
+    model: nn.Module, no_decay: list[str] | None = None, layer_decay: float | None = None
+) -> list[dict[str, Any]]:
+    """Parameter groups: what the optimizer's weight decay is for, and what it is not (see `Task`).
+
+    With ``layer_decay`` there are some for each layer, whose ``lr_scale`` is the factor of its learning rate.
+    """
     spared = set(model.no_weight_decay()) if hasattr(model, "no_weight_decay") else set()
-    groups = param_groups_weight_decay(model, weight_decay=1.0, no_weight_decay_list=spared | set(TOKENS))
+    rule = {"no_weight_decay_list": spared | set(TOKENS)}
+    if no_decay is not None:
+        rule = {"no_weight_decay_list": no_decay, "weight_decay_exclude_1d": False}
+    if layer_decay is not None:
+        groups = param_groups_layer_decay(model, weight_decay=1.0, layer_decay=layer_decay, **rule)
+    else:
+        groups = param_groups_weight_decay(model, weight_decay=1.0, **rule)
     for group in groups:
         if group["weight_decay"]:
             del group["weight_decay"]  # the optimizer's own

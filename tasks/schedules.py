@@ -1,6 +1,7 @@
-"""Learning-rate schedules that count optimisation steps."""
+"""Learning-rate schedules that count optimisation steps, or epochs."""
 
 import math
+from dataclasses import dataclass
 
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
@@ -43,3 +44,42 @@ class PolynomialDecay(LambdaLR):
         if epochs < 1 or power <= 0 or not 0 <= end <= 1:
             raise InputError(f"epochs={epochs} must be at least 1, power={power} positive and end={end} in [0, 1]")
         super().__init__(optimizer, lambda epoch: end + (1 - end) * (1 - min(epoch, epochs) / epochs) ** power)
+
+
+@dataclass
+class Poly:
+    """Polynomial decay under a linear warm-up, ``(1 - step / total)^power``, as segmentation models are trained.
+
+    Args:
+        power: of the decay.
+        warmup_steps: steps of the warm-up, during which the rate of the decay is multiplied by what grows to 1.
+        warmup_ratio: where that starts.
+
+    Raises:
+        InputError: a value that does not fit.
+    """
+
+    power: float = 1.0
+    warmup_steps: int = 0
+    warmup_ratio: float = 1e-6
+
+    def __post_init__(self) -> None:
+        if self.power <= 0 or self.warmup_steps < 0 or not 0 <= self.warmup_ratio <= 1:
+            raise InputError(f"{self}: power above 0, warmup_steps 0 or more, warmup_ratio from 0 to 1")
+
+    def schedule(self, optimizer: Optimizer, *, total_steps: int, floor: float) -> LambdaLR:
+        """The schedule.
+
+        Args:
+            optimizer: whose groups are scheduled.
+            total_steps: steps of the whole run; beyond it the rate stays at the floor.
+            floor: the last rate as a fraction of the highest.
+        """
+
+        def factor(step: int) -> float:
+            left = 1 - min(step / total_steps, 1.0)
+            decayed = floor + (1 - floor) * left**self.power
+            missing = max(1 - step / self.warmup_steps, 0.0) if self.warmup_steps else 0.0
+            return decayed * (1 - missing * (1 - self.warmup_ratio))
+
+        return LambdaLR(optimizer, factor)

@@ -11,7 +11,7 @@ import attention_zoo as az
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 TASKS = sorted(path for kind in ("classification", "semantic") for path in (ROOT / "configs" / kind).glob("*.yaml"))
-TRAINING = [path for path in TASKS if "max_epochs" in path.read_text()]
+TRAINING = [path for path in TASKS if re.search("max_(epochs|steps)", path.read_text())]
 SWEEPS = sorted((ROOT / "configs" / "sweeps").glob("*.yaml"))
 OVERLAYS = sorted(path for kind in ("callbacks", "machines", "mixers") for path in (ROOT / "configs" / kind).iterdir())
 BRIEF = """
@@ -20,7 +20,9 @@ BRIEF = """
 """
 PARTS = dict.fromkeys(("CIFAR10", "ImageFolder", "PACS"), "--data Digits --data.image_size 32")
 PARTS["CamVid"] = "--data Shapes --data.image_size 64 --data.scenes [8,4,4]"
-"""Stand-ins for data that are not here."""
+SMALLER = ' --model.model absvit_tiny_patch16_224 --model.decode_head {"channels":16} --trainer.val_check_interval 2'
+PARTS["MMSegData"] = PARTS["CamVid"] + SMALLER
+"""Stand-ins for data that are not here, and for a model of a hundred million parameters."""
 
 
 def path_id(path):

@@ -1,0 +1,134 @@
+"""A backbone under heads of mmsegmentation."""
+
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from attention_zoo.errors import InputError
+from attention_zoo.mmseg import build_part
+from attention_zoo.models.backbone import Backbone
+
+NORM = {"type": "BN", "requires_grad": True}
+"""Normalisation of heads and necks; plugins of the trainer make it one over all processes."""
+
+
+class Segmentor(nn.Module):
+    """Backbone, perhaps a neck, decode head and auxiliary head: images (B, C, H, W) to logits (B, classes, H, W).
+
+    Heads are configs of mmsegmentation, ``type`` and arguments. Filled in where they are left out: ``num_classes``,
+    ``in_channels`` of the maps in ``in_index`` (all of them for the decode head, the last for the auxiliary head) and
+    ``norm_cfg``. Images whose sides are no multiples of the strides are padded, and the logits cropped.
+
+    Args:
+        backbone: gives the maps.
+        num_classes: classes.
+        decode_head: makes the logits.
+        auxiliary_head: a further head in training; None is none.
+        neck: what the maps go through first; None is nothing.
+        ignore_index: label of pixels that count nowhere.
+
+    Raises:
+        InputError: mmsegmentation has no such head or neck, or it refuses its arguments.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        num_classes: int,
+        decode_head: Mapping[str, Any],
+        auxiliary_head: Mapping[str, Any] | None = None,
+        neck: Mapping[str, Any] | None = None,
+        ignore_index: int = 255,
+    ) -> None:
+        super().__init__()
+        self.backbone, self.ignore_index = backbone, ignore_index
+        self.stride = max(backbone.strides)
+        channels = backbone.channels
+        self.neck = None
+        if neck is not None:
+            self.neck = _built("neck", {"in_channels": channels, "norm_cfg": NORM, **neck})
+            with torch.no_grad():
+                channels = [x.shape[1] for x in self.neck.eval()([torch.zeros(1, width, 8, 8) for width in channels])]
+            self.neck.train()
+        given = {"num_classes": num_classes, "norm_cfg": NORM, "ignore_index": ignore_index}
+        everything = list(range(len(channels)))
+        self.decode_head = _built("head", _with_inputs({**given, "in_index": everything, **decode_head}, channels))
+        self.auxiliary_head = None
+        if auxiliary_head is not None:
+            last = _with_inputs({**given, "in_index": everything[-1], **auxiliary_head}, channels)
+            self.auxiliary_head = _built("head", last)
+
+    def maps(self, image: Tensor) -> list[Tensor]:
+        """What the heads read of images (B, C, H, W)."""
+        maps = self.backbone(image)
+        return list(self.neck(maps)) if self.neck is not None else maps
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Logits (B, classes, H, W) of images (B, C, H, W)."""
+        height, width = image.shape[2:]
+        covered = {"img_shape": (height + -height % self.stride, width + -width % self.stride)}
+        logits = self.decode_head.predict(self.maps(image), [covered] * len(image), {})
+        return logits[..., :height, :width]
+
+    def losses(self, image: Tensor, mask: Tensor) -> dict[str, Tensor]:
+        """Losses of the heads, weighted, and what else they report, by ``<head>.<name>``.
+
+        Args:
+            image: (B, C, H, W).
+            mask: (B, H, W) int64, the class of each pixel.
+        """
+        from mmengine.structures import PixelData
+        from mmseg.structures import SegDataSample
+
+        right, below = (-side % self.stride for side in (mask.shape[2], mask.shape[1]))
+        mask = F.pad(mask, (0, right, 0, below), value=self.ignore_index)
+        samples = [SegDataSample(gt_sem_seg=PixelData(data=one[None])) for one in mask]
+        maps = self.maps(image)
+        heads = {"decode": self.decode_head, "auxiliary": self.auxiliary_head}
+        return {
+            f"{name}.{key}": value
+            for name, head in heads.items()
+            if head is not None
+            for key, value in head.loss(maps, samples, {}).items()
+        }
+
+    def no_weight_decay(self) -> set[str]:
+        """What the backbone names."""
+        return {f"backbone.{name}" for name in self.backbone.no_weight_decay()}
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        """Layers of a vision transformer, for timm's layer-wise decay of the learning rate; all else is the last.
+
+        Raises:
+            InputError: another backbone.
+        """
+        if not any(".blocks." in name for name, _ in self.backbone.named_parameters()):
+            raise InputError("layer_decay counts the blocks of a vision transformer; this backbone has none")
+        first = r"^backbone\.model\.(?:model\.)?"
+        return {
+            "stem": first + r"(?:cls_token|reg_token|dist_token|pos_embed|patch_embed|norm_pre)",
+            "blocks": [(first + r"blocks\.(\d+)", None), (first + r"norm\.", (99999,))],
+        }
+
+
+def _with_inputs(config: dict[str, Any], channels: Sequence[int]) -> dict[str, Any]:
+    """The config of a head with the widths of the maps it reads."""
+    index = config["in_index"]
+    try:
+        found = channels[index] if isinstance(index, int) else [channels[one] for one in index]
+    except (IndexError, TypeError) as error:
+        raise InputError(f"head {config.get('type')}: in_index={index}, of {len(channels)} maps") from error
+    return {"in_channels": found, **config}
+
+
+def _built(kind: str, config: dict[str, Any]) -> nn.Module:
+    """A part of mmsegmentation with its weights initialised."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="``build_loss`` would be deprecated|Default ``avg_non_ignore``|For b")
+        part = build_part("MODELS", kind, config)
+    part.init_weights()
+    return part

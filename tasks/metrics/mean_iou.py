@@ -1,0 +1,35 @@
+"""Intersection over union of classes, accumulated over a whole set."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchmetrics.classification import MulticlassConfusionMatrix
+
+
+class MeanIoU(MulticlassConfusionMatrix):
+    """Mean IoU over the classes that occur, and what it is the mean of; pixels are counted over the whole set.
+
+    As in mmsegmentation: intersections and unions are summed over all images before they are divided, a class that is
+    neither labelled nor predicted is left out of the mean. Counts of several processes add up exactly.
+
+    Args:
+        num_classes: C.
+        ignore_index: label of pixels that count nowhere.
+        **metric: further arguments of the torchmetrics class.
+    """
+
+    def __init__(self, num_classes: int, ignore_index: int = 255, **metric: Any) -> None:
+        super().__init__(num_classes, ignore_index=ignore_index, validate_args=False, **metric)
+
+    def compute(self) -> dict[str, Tensor]:
+        """``mean_iou``, ``pixel_accuracy``, ``mean_accuracy`` and ``iou`` (C,), NaN where a class does not occur."""
+        counts = super().compute().double()
+        hits, labelled, predicted = counts.diagonal(), counts.sum(1), counts.sum(0)
+        iou, accuracy = hits / (labelled + predicted - hits), hits / labelled
+        return {
+            "mean_iou": torch.nanmean(iou).float(),
+            "pixel_accuracy": (hits.sum() / labelled.sum()).float(),
+            "mean_accuracy": torch.nanmean(accuracy).float(),
+            "iou": iou.float(),
+        }

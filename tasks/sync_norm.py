@@ -1,0 +1,71 @@
+"""Batch normalisation over all processes, with and without GPUs."""
+
+from collections.abc import Callable
+
+import torch
+import torch.distributed as dist
+from lightning.pytorch.plugins.layer_sync import LayerSync
+from torch import Tensor, nn
+from torch.distributed.nn.functional import all_reduce
+from torch.nn.modules.batchnorm import _BatchNorm
+
+PLAIN = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+
+
+class ProcessBatchNorm(_BatchNorm):
+    """Batch normalisation over all processes by sums that autograd follows; torch's ``SyncBatchNorm`` needs GPUs."""
+
+    def _check_input_dim(self, input: Tensor) -> None:
+        if input.dim() < 2:
+            raise ValueError(f"expected (B, C, ...), got {tuple(input.shape)}")
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps (B, C, ...) normalised over the batches of all processes."""
+        if not self.training or not dist.is_initialized():
+            return super().forward(x)
+        dims, shape = [0, *range(2, x.dim())], (1, -1) + (1,) * (x.dim() - 2)
+        wide = x.double()
+        number = torch.full((x.shape[1],), x.numel() / x.shape[1], dtype=wide.dtype, device=x.device)
+        total, squares, number = all_reduce(torch.stack([wide.sum(dims), wide.square().sum(dims), number]))
+        mean = total / number
+        variance = squares / number - mean.square()
+        with torch.no_grad():
+            self.num_batches_tracked += 1
+            rate = 1 / int(self.num_batches_tracked) if self.momentum is None else self.momentum
+            self.running_mean.lerp_(mean.to(self.running_mean), rate)
+            self.running_var.lerp_((variance * number / (number - 1)).to(self.running_var), rate)
+        scale = self.weight / (variance + self.eps).sqrt()
+        return ((wide - mean.view(shape)) * scale.view(shape) + self.bias.view(shape)).to(x.dtype)
+
+
+class SyncBatchNorm(LayerSync):
+    """Plugin of Lightning's trainer in place of its ``sync_batchnorm``, for processes with or without GPUs.
+
+    torch's batch normalisations with learned scale and running statistics are replaced where several processes train.
+    """
+
+    def apply(self, model: nn.Module) -> nn.Module:
+        """Replace the layers in place; they keep their parameters."""
+        on_gpus = dist.is_initialized() and "nccl" in dist.get_backend()
+        synced = nn.SyncBatchNorm if on_gpus else ProcessBatchNorm
+        return _replaced(model, lambda layer: synced if type(layer) in PLAIN else None)
+
+    def revert(self, model: nn.Module) -> nn.Module:
+        """Put plain layers back; they keep their parameters."""
+        return _replaced(model, lambda layer: getattr(layer, "plain", None))
+
+
+def _replaced(model: nn.Module, choose: Callable[[nn.Module], type[_BatchNorm] | None]) -> nn.Module:
+    """The model with the layers for which there is a choice as layers of that class, which know what they were."""
+    for name, old in list(model.named_modules()):
+        kind = choose(old)
+        if kind is None or not (old.affine and old.track_running_stats):
+            continue
+        new = kind(old.num_features, old.eps, old.momentum)
+        new.weight, new.bias = old.weight, old.bias
+        for buffer in ("running_mean", "running_var", "num_batches_tracked"):
+            setattr(new, buffer, getattr(old, buffer))
+        if kind not in PLAIN:
+            new.plain = type(old)
+        model.set_submodule(name, new.train(old.training))
+    return model

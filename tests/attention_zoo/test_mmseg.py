@@ -1,0 +1,83 @@
+"""The way to mmsegmentation: stock configs with our backbones; what is missing without a compiler says so."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from attention_zoo.errors import InputError
+from attention_zoo.mmseg import build_part, import_mmseg, stock_config
+from attention_zoo.models import build_backbone
+
+TINY = {"patch_size": 8, "embed_dim": 24, "depth": 4, "num_heads": 2}
+
+
+def stock(backbone, **heads):
+    """mmsegmentation's UPerNet on a ViT, with another backbone, small, and without SyncBN, which CPUs lack."""
+    import_mmseg()
+    from mmengine.registry import init_default_scope
+    from mmseg.registry import MODELS
+
+    init_default_scope("mmseg")  # as mmsegmentation's own commands do
+    model = stock_config("_base_/models", "upernet_vit-b16_ln_mln").model
+    model.pretrained = None
+    model.backbone = backbone
+    model.neck.update(in_channels=[24] * 4, out_channels=24)
+    norm = {"type": "BN"}
+    model.decode_head.update(in_channels=[24] * 4, channels=16, norm_cfg=norm, **heads)
+    model.auxiliary_head.update(in_channels=24, channels=16, norm_cfg=norm, **heads)
+    torch.manual_seed(0)
+    return MODELS.build(model)
+
+
+@pytest.mark.parametrize("mixer", ["VarsD", {"type": "Probabilistic", "key_adaptation": 1}])
+def test_a_stock_config_with_our_backbone_trains_and_predicts(mixer):
+    zoo = {"type": "ZooBackbone", "model": "vit_tiny_patch16_224", "mixer": mixer, "model_args": TINY}
+    model = stock({**zoo, "image_size": (32, 64)}, num_classes=5)
+    from mmengine.structures import PixelData
+    from mmseg.structures import SegDataSample
+
+    model.init_weights()
+    image = torch.randn(2, 3, 32, 64)
+    samples = [SegDataSample(gt_sem_seg=PixelData(data=torch.randint(0, 5, (1, 32, 64)))) for _ in image]
+    losses = model.loss(image, samples)
+    assert set(losses) == {"decode.loss_ce", "decode.acc_seg", "aux.loss_ce", "aux.acc_seg"}
+    sum(losses[name] for name in losses if "loss" in name).backward()
+    assert not [name for name, p in model.named_parameters() if p.grad is None]
+    meta = {"img_shape": (32, 64), "ori_shape": (40, 80), "pad_shape": (32, 64)}
+    found = model.eval().predict(image, [SegDataSample(metainfo=meta) for _ in image])
+    assert found[0].pred_sem_seg.data.shape == (1, 40, 80)
+
+
+def test_the_zoos_backbone_is_what_build_backbone_builds():
+    image = torch.randn(1, 3, 32, 64)
+    torch.manual_seed(0)
+    ours = build_backbone("vit_tiny_patch16_224", mixer="VarsD", top_down="absvit", model_args=TINY).eval()
+    torch.manual_seed(0)
+    config = {"type": "ZooBackbone", "model": "vit_tiny_patch16_224", "mixer": {"type": "VarsD"}, "top_down": "absvit"}
+    theirs = build_part("MODELS", "backbone", {**config, "model_args": TINY}).eval()
+    assert_close(theirs(image), ours(image))
+
+
+def test_bad_input():
+    config = {"type": "ZooBackbone", "model": "vit_tiny_patch16_224", "mixer": {"type": "VarsX"}}
+    with pytest.raises(InputError, match="unknown mixer 'VarsX'"):
+        build_part("MODELS", "backbone", config)
+
+
+def test_every_head_and_loss_can_be_imported():
+    import_mmseg()
+    from mmseg.registry import MODELS
+
+    for name in ("UPerHead", "FCNHead", "PSPHead", "DepthwiseSeparableASPPHead", "SegformerHead", "PointHead"):
+        assert MODELS.get(name) is not None
+    for name in ("CrossEntropyLoss", "DiceLoss", "FocalLoss"):
+        assert build_part("MODELS", "loss", {"type": name}) is not None
+
+
+def test_the_zoo_imports_without_mmsegmentation():
+    code = "import sys, attention_zoo.models, attention_zoo.mmseg, tasks; print('mmseg' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
