@@ -60,6 +60,7 @@ class MaskSegmentation(Task):
         loss_weights: of the losses.
         sampling: of pixels in the losses.
         thresholds: of the panoptic output.
+        backbone_lr: learning rate of the backbone, as a fraction of that of the rest.
         **task: see `Task`.
     """
 
@@ -86,6 +87,7 @@ class MaskSegmentation(Task):
         loss_weights: LossWeights | None = None,
         sampling: Sampling | None = None,
         thresholds: PanopticThresholds | None = None,
+        backbone_lr: float = 1.0,
         **task: Any,
     ) -> None:
         super().__init__(**task)
@@ -113,10 +115,23 @@ class MaskSegmentation(Task):
         self.things = sorted(things or ())
         if self.things and not 0 <= self.things[0] <= self.things[-1] < num_classes:
             raise InputError(f"things={self.things} are no classes of {num_classes}")
+        if backbone_lr < 0:
+            raise InputError(f"backbone_lr={backbone_lr} must not be negative")
+        self.backbone_lr = backbone_lr
         self.criterion = MaskCriterion(loss_weights, sampling)
         self.thresholds = thresholds or PanopticThresholds()
         self.val_metrics = mask_metrics(num_classes, self.things)
         self.test_metrics = mask_metrics(num_classes, self.things)
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """Those of every task, each in two: of the backbone, at its own learning rate, and of the rest."""
+        backbone = {id(parameter) for parameter in self.model.backbone.parameters()}
+        found = []
+        for group in super().parameter_groups():
+            for inside, scale in ((True, self.backbone_lr), (False, 1.0)):
+                chosen = [parameter for parameter in group["params"] if (id(parameter) in backbone) == inside]
+                found += [{**group, "params": chosen, "lr_scale": scale * group.get("lr_scale", 1.0)}]
+        return [group for group in found if group["params"]]
 
     def forward(self, image: Tensor) -> MaskOutputs:
         """Predictions of all layers for images (B, 3, H, W)."""

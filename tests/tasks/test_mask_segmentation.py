@@ -184,6 +184,26 @@ def data_of(size):
     return scenes.train_dataloader()
 
 
+class Rates(Callback):
+    """Learning rate of every parameter at the first step."""
+
+    def on_train_batch_start(self, trainer, pl_module, *_):
+        groups = trainer.optimizers[0].param_groups
+        self.found = {id(parameter): group["lr"] for group in groups for parameter in group["params"]}
+
+
+def test_the_backbone_has_its_own_learning_rate():
+    rates, model = Rates(), task(backbone_lr=0.1, warmup_epochs=0)
+    trainer(max_steps=1, callbacks=[rates]).fit(model, data())
+    first = {name: rates.found[id(parameter)] for name, parameter in model.model.named_parameters()}
+    rest = {rate for name, rate in first.items() if not name.startswith("backbone.")}
+    own = {rate for name, rate in first.items() if name.startswith("backbone.")}
+    assert len(rest) == len(own) == 1
+    assert own.pop() == pytest.approx(0.1 * rest.pop())
+    with pytest.raises(InputError, match="backbone_lr=-1"):
+        task(backbone_lr=-1.0)
+
+
 def test_things_must_be_classes():
     with pytest.raises(InputError, match="things=\\[5\\] are no classes of 5"):
         task(things=[5])
