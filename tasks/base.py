@@ -62,8 +62,7 @@ class Task(L.LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW with warm-up and cosine unless the config says otherwise; no decay on norms, biases, tokens."""
-        groups = decay_groups(self.model, self.no_decay, self.layer_decay)
-        optimizer = (self.optimizer or _default_optimizer)(groups)
+        optimizer = (self.optimizer or _default_optimizer)(self.parameter_groups())
         for group in optimizer.param_groups:
             group["lr"] *= group.get("lr_scale", 1.0)
         if self.scheduler is not None:
@@ -83,6 +82,10 @@ class Task(L.LightningModule):
         warmup = round(min(self.warmup_epochs * per_epoch, total))
         schedule = warmup_cosine(optimizer, warmup_steps=warmup, total_steps=int(total), floor=self.min_lr_ratio)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """What the optimizer is built from; ``lr_scale`` is the factor of a group's learning rate."""
+        return decay_groups(self.model, self.no_decay, self.layer_decay)
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Seed dropout and stochastic depth from run, step and process, so that a resumed run repeats them."""

@@ -6,7 +6,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchmetrics.classification import MulticlassJaccardIndex
 
 from attention_zoo import MixerFactory
 from attention_zoo.errors import InputError
@@ -24,10 +23,9 @@ from attention_zoo.models.mask_decoder import (
 from attention_zoo.models.mask_decoder.parts import resize
 from tasks.base import Task
 from tasks.mask_losses import LossWeights, MaskCriterion, Sampling
+from tasks.metrics.mean_iou import MeanIoU
 from tasks.metrics.panoptic import ExactPanopticQuality, panoptic_target
-
-IGNORE = 255
-"""Label of void pixels in masks."""
+from tasks.semantic import IGNORE, check_labels, log_iou
 
 
 class MaskSegmentation(Task):
@@ -112,6 +110,7 @@ class MaskSegmentation(Task):
             strides=strides,
             auxiliary=auxiliary,
         )
+        self.num_classes = num_classes
         self.things = sorted(things or ())
         if self.things and not 0 <= self.things[0] <= self.things[-1] < num_classes:
             raise InputError(f"things={self.things} are no classes of {num_classes}")
@@ -139,6 +138,7 @@ class MaskSegmentation(Task):
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """The training loss of one batch: the sum of the losses of all layers."""
+        check_labels(batch["mask"], self.num_classes)
         outputs = self(batch["image"])
         batch = self.padded(batch)
         with torch.autocast(self.device.type, enabled=False):
@@ -205,6 +205,7 @@ class MaskSegmentation(Task):
         return padded
 
     def _evaluate(self, batch: dict[str, Any], metrics: nn.ModuleDict) -> None:
+        check_labels(batch["mask"][batch["index"] >= 0], self.num_classes)
         outputs = self(batch["image"])
         masks = self.masks_at(outputs, batch["image"], batch["mask"].shape[1:])
         for place in (batch["index"] >= 0).nonzero().flatten().tolist():
@@ -217,7 +218,7 @@ class MaskSegmentation(Task):
                 metrics["panoptic"].update(predicted[None], target[None])
 
     def _log_metrics(self, stage: str, metrics: nn.ModuleDict) -> None:
-        self.log(f"{stage}/mean_iou", metrics["iou"], prog_bar=True)
+        log_iou(self, stage, metrics["iou"])
         if "panoptic" in metrics:
             values = metrics["panoptic"].compute()
             for name, value in zip(("panoptic", "segmentation", "recognition"), values, strict=True):
@@ -227,7 +228,7 @@ class MaskSegmentation(Task):
 
 def mask_metrics(num_classes: int, things: Collection[int]) -> nn.ModuleDict:
     """Mean IoU over the whole set, and where there are things panoptic quality."""
-    metrics: dict[str, nn.Module] = {"iou": MulticlassJaccardIndex(num_classes, ignore_index=IGNORE)}
+    metrics: dict[str, nn.Module] = {"iou": MeanIoU(num_classes, IGNORE)}
     if things:
         metrics["panoptic"] = ExactPanopticQuality(num_classes, things)
     return nn.ModuleDict(metrics)

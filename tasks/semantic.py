@@ -127,11 +127,11 @@ class SemanticSegmentation(Task):
 
     def on_validation_epoch_end(self) -> None:
         """Log what was counted, over all processes."""
-        self._log_iou("val", self.val_iou)
+        log_iou(self, "val", self.val_iou)
 
     def on_test_epoch_end(self) -> None:
         """Log what was counted, over all processes."""
-        self._log_iou("test", self.test_iou)
+        log_iou(self, "test", self.test_iou)
 
     def _evaluate(self, batch: dict[str, Any], metric: MeanIoU) -> None:
         counted = batch["index"] >= 0
@@ -140,14 +140,15 @@ class SemanticSegmentation(Task):
             check_labels(mask, self.num_classes)
             metric.update(classes_at(self.inference(self, image), mask.shape[1:]), mask)
 
-    def _log_iou(self, stage: str, metric: MeanIoU) -> None:
-        """Log the means, and the IoU of every class by its name."""
-        found = metric.compute()
-        metric.reset()
-        names = getattr(self.trainer.datamodule, "class_names", None) or range(self.num_classes)
-        each = {f"{stage}/iou/{name}": value for name, value in zip(names, found.pop("iou"), strict=True)}
-        self.log_dict({f"{stage}/{name}": value for name, value in found.items()}, prog_bar=True)
-        self.log_dict(each)
+
+def log_iou(task: Task, stage: str, metric: MeanIoU) -> None:
+    """Log what a metric has counted over all processes, the means and the IoU of every class by its name; reset it."""
+    found = metric.compute()
+    metric.reset()
+    each = found.pop("iou")
+    names = getattr(task.trainer.datamodule, "class_names", None) or range(len(each))
+    task.log_dict({f"{stage}/{name}": value for name, value in found.items()}, prog_bar=True)
+    task.log_dict({f"{stage}/iou/{name}": value for name, value in zip(names, each, strict=True)})
 
 
 def classes_at(scores: Tensor, size: tuple[int, int]) -> Tensor:

@@ -152,10 +152,10 @@ def test_a_batch_that_pads_a_process_counts_nowhere():
     model = task().eval()
     once = {**batch, "index": torch.tensor([0, -1])}
     model.validation_step(once, 0)
-    value = model.val_metrics["iou"].compute()
+    value = model.val_metrics["iou"].compute()["mean_iou"]
     model.val_metrics["iou"].reset()
     model.validation_step({**{key: batch[key][:1] for key in ("image", "mask")}, "index": torch.tensor([0])}, 0)
-    torch.testing.assert_close(value, model.val_metrics["iou"].compute())
+    torch.testing.assert_close(value, model.val_metrics["iou"].compute()["mean_iou"])
     model.val_metrics["iou"].reset()
     model.validation_step({**batch, "index": torch.tensor([-1, -1])}, 0)
 
