@@ -2,6 +2,7 @@
 
 import csv
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -164,3 +165,31 @@ def test_options_that_do_not_exist_end_in_one_line(zoo, run_folder):
     ended = zoo("fit", "--config", config, "--data.trails", "5")
     assert ended.code == 2
     assert "trials" in ended.err
+
+
+CONFIGS = sorted((Path(__file__).parents[2] / "configs" / "interactive").glob("*.yaml"))
+BRIEF = """
+--data ObjectScenes --data.scenes [2,1,1] --data.scene_size [48,48] --data.image_size 64 --data.batch_size 2
+--trainer.max_epochs 1 --trainer.limit_train_batches 2 --trainer.limit_val_batches 1 --trainer.enable_progress_bar false
+--trainer.enable_model_summary false --trainer.log_every_n_steps 1 --trainer.accelerator cpu --trainer.devices 1
+--model.curriculum.box_epochs 0 --model.curriculum.random_epochs 0 --model.val_clicks 1 --model.pretrained false
+"""
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_config_parses_as_it_is(zoo, path):
+    ended = zoo("fit", "--config", path, "--print_config")
+    assert ended.code == 0, ended.err
+
+
+SMALL = ("bsds_small", "scenes_small")
+
+
+@pytest.mark.parametrize(
+    "path",
+    [pytest.param(path, marks=pytest.mark.slow if path.stem not in SMALL else (), id=path.stem) for path in CONFIGS],
+)
+def test_every_config_trains(zoo, tmp_path, path):
+    ended = zoo("fit", "--config", path, *BRIEF.split(), "--trainer.default_root_dir", tmp_path / "run")
+    assert ended.code == 0, ended.err
+    assert (tmp_path / "run/checkpoints/last.ckpt").is_file()
