@@ -13,7 +13,7 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities import rank_zero_only
 from torch.utils.flop_counter import FlopCounterMode
 
-FILE = "cost.json"
+from attention_zoo.sweeps.job import COST
 
 VERSIONS = ("attention_zoo", "torch", "timm", "lightning", "torchmetrics", "numpy")
 
@@ -31,7 +31,7 @@ class CostLog(Callback):
     """
 
     def __init__(self, folder: Path) -> None:
-        self.path = folder / FILE
+        self.path = folder / COST
         self.flops: int | None = None
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

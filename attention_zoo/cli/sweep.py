@@ -6,6 +6,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, Literal
 
+from attention_zoo.cli.report import report_on
 from attention_zoo.errors import InputError
 
 
@@ -34,7 +35,7 @@ def sweep(
 
     Every run is an ordinary fit and its evaluations, in a process and a folder of its own. Start the same command
     again after any interruption: finished runs are kept, broken ones go on from their last checkpoint. A run that
-    fails is recorded with its reason and stops no other.
+    fails is recorded with its reason and stops no other. It ends with what `report` makes of it, in OUT/report.
 
     Args:
         out: folder of the sweep, new or to be gone on with.
@@ -82,13 +83,16 @@ def sweep(
         console.print(f"stopped; the same command goes on with {folder}", markup=False)
         raise
     console.print(driver.table(plan, found))
-    failed = [row for row in found if row.record.status == "failed"]
-    for row in failed:
-        console.print(f"failed: {row.run.name}: {row.record.reason}", markup=False, soft_wrap=True)
     unfinished = sum(row.record.status in ("waiting", "running") for row in found)
     if unfinished:
         console.print(f"{unfinished} runs are left; the same command goes on with {folder}", markup=False)
+    if any(row.record.status == "done" for row in found):
+        report_on(folder)
+    failed = [row for row in found if row.record.status == "failed"]
+    for row in failed:
+        console.print(f"failed: {row.run.name}: {row.record.reason}", markup=False, soft_wrap=True)
     if failed:
+        console.print("--retry_failed true tries them again", markup=False)
         sys.exit(1)
 
 

@@ -138,7 +138,7 @@ def table(plan: Plan, found: Sequence[Row]) -> Table:
     metrics = collected(plan, found)
     done = sum(row.record.status == "done" for row in found)
     grid = Table(title=f"{done} of {len(found)} runs done")
-    for column in (*plan.names, "seed", "state", "epoch", *metrics):
+    for column in (*plan.titles.values(), "seed", "state", "epoch", *metrics):
         grid.add_column(column)
     for run, record, epoch in found:
         state = f"[{COLOURS[record.status]}]{record.status}[/]"

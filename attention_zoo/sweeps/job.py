@@ -22,6 +22,9 @@ from attention_zoo.sweeps.plan import LOCK, Plan, Run, write
 
 RECORD, LOG = "run.json", "run.log"
 
+COST = "cost.json"
+"""What a training leaves of what it cost."""
+
 INTERRUPTED = (130, 143)
 """Exit codes of a command that was asked to stop."""
 

@@ -90,9 +90,12 @@ class Plan:
                 raise InputError(f"sweep: axis {name!r} is a range; say with draws how many runs to draw from it")
         if self.draws is not None and self.draws < 1:
             raise InputError(f"sweep: draws={self.draws} must be at least 1")
-        for name in self.baseline or {}:
+        for name, value in (self.baseline or {}).items():
             if name not in self.names:
                 raise unknown("axis of the baseline", name, self.names)
+            labels = [] if self.runs is None and _is_range(self.axes[name]) else self.labels(name)
+            if labels and value not in labels:
+                raise unknown(f"{name} of the baseline", str(value), map(str, labels))
         for path in self.files():
             if not Path(path).is_file():
                 raise InputError(f"sweep: config {path} does not exist")
@@ -102,12 +105,29 @@ class Plan:
         """Of the axes."""
         return ["run"] if self.runs is not None else list(self.axes)
 
+    @property
+    def titles(self) -> dict[str, str]:
+        """What tables call the axes: the last part of a name, if no other axis ends alike."""
+        last = {name: name.rpartition(".")[2] for name in self.names}
+        return {name: title if list(last.values()).count(title) == 1 else name for name, title in last.items()}
+
+    def labels(self, name: str) -> list[Any]:
+        """What tables call the values of an axis."""
+        return list(self.runs if self.runs is not None else _labelled(self.axes[name]))
+
+    def choices(self, name: str) -> list[Any]:
+        """The values of an axis; of a range its ends."""
+        if self.runs is not None:
+            return list(self.runs.values())
+        axis = self.axes[name]
+        return list(next(iter(axis.values()))) if _is_range(axis) else list(_labelled(axis).values())
+
     def files(self) -> list[str]:
         """Every config file that the sweep names."""
         values = list((self.runs or {}).values())
         values += [value for axis in self.axes.values() if not _is_range(axis) for value in _labelled(axis).values()]
         options = [value.get("config") for value in [*values, *self.evaluations.values()] if isinstance(value, dict)]
-        return [*self.configs, *filter(_is_config, values), *filter(None, options)]
+        return [*self.configs, *filter(is_config, values), *filter(None, options)]
 
     def all_runs(self) -> list[Run]:
         """Every run, the seeds of a combination one after the other."""
@@ -137,7 +157,7 @@ class Plan:
         for name, (_, value) in combination.items():
             arguments += _options(name, value)
         labels = {name: label for name, (label, _) in combination.items()}
-        parts = [f"{name.rpartition('.')[2]}={label}" for name, label in labels.items()] + [f"seed={seed}"]
+        parts = [f"{self.titles[name]}={label}" for name, label in labels.items()] + [f"seed={seed}"]
         return Run(",".join(parts).replace("/", "-").replace(" ", ""), labels, seed, arguments)
 
     def recipe(self) -> list[str]:
@@ -215,7 +235,7 @@ def _labelled(axis: Axis) -> dict[Any, Any]:
 
 
 def _label(value: Any) -> Any:
-    if _is_config(value):
+    if is_config(value):
         return Path(value).stem
     return ",".join(f"{key.rpartition('.')[2]}={v}" for key, v in value.items()) if isinstance(value, dict) else value
 
@@ -238,7 +258,8 @@ def _drawn(axis: Axis, generator: random.Random) -> tuple[Any, Any]:
     return value, value
 
 
-def _is_config(value: Any) -> bool:
+def is_config(value: Any) -> bool:
+    """Whether the value of an axis names a config file."""
     return isinstance(value, str) and value.endswith((".yaml", ".yml"))
 
 
@@ -246,7 +267,7 @@ def _options(name: str, value: Any) -> list[str]:
     """What the value of an axis adds to a command line: a config file, several options, or the axis's own option."""
     if isinstance(value, Mapping):
         return [word for key, each in value.items() for word in _option(key, each)]
-    return ["--config", value] if _is_config(value) else _option(name, value)
+    return ["--config", value] if is_config(value) else _option(name, value)
 
 
 def _option(key: str, value: Any) -> list[str]:

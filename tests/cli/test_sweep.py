@@ -1,5 +1,6 @@
 """A sweep on the command line, undisturbed and killed at random."""
 
+import csv
 import json
 import os
 import random
@@ -74,6 +75,9 @@ def test_runs_are_trained_tested_and_kept(zoo, write_sweep, log, tmp_path, monke
     assert [record["metrics"]["test"], record["metrics"]["half"]] == measured
     config = yaml.safe_load((folder / "config.yaml").read_text())
     assert config["seed_everything"] == 5 and config["model"]["init_args"]["mixer"]["class_path"].endswith("VarsD")
+    row, _ = csv.DictReader((tmp_path / "out" / "report" / "runs.csv").open())
+    assert float(row["test/accuracy"]) == record["metrics"]["test"]["test/accuracy"]
+    assert "test/accuracy ↑" in ended.out and (tmp_path / "out" / "report" / "index.html").is_file()
     before = (folder / "metrics.jsonl").read_bytes()
     assert zoo("sweep", "--config", path).code == 1
     assert (folder / "metrics.jsonl").read_bytes() == before

@@ -1,0 +1,133 @@
+"""In what the runs of a sweep differ beside their seed: what its axes say, and what they do not."""
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from attention_zoo.sweeps.plan import Plan, is_config
+
+NOT_A_SETTING = ("seed_everything", "trainer.default_root_dir", "ckpt_path")
+"""Keys of a config in which runs of one setting may differ."""
+
+STRUCTURE = ("init_args", "class_path")
+"""Parts of a config's keys that the command line leaves out."""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is known of how a finished run was made.
+
+    Attributes:
+        setting: its values of the axes, as tables call them.
+        values: of the axes.
+        seed: of the run.
+        config: resolved, its keys joined by dots.
+        machine: device, processes, threads and versions, likewise.
+    """
+
+    setting: str
+    values: Mapping[str, Any]
+    seed: int
+    config: Mapping[str, Any]
+    machine: Mapping[str, Any]
+
+
+def differences(plan: Plan, runs: Sequence[Facts]) -> Iterator[str]:
+    """What the axes set, in a line each; then every other key and fact in which finished runs differ."""
+    axes = {name: _keys(plan.choices(name), name) for name in plan.names}
+    followed: dict[str, dict[str, list[str]]] = {}
+    rest = []
+    for key in dict.fromkeys(key for run in runs for key in run.config):
+        if key in NOT_A_SETTING or len({_text(run.config.get(key)) for run in runs}) < 2:
+            continue
+        setters = {name: found for name, keys in axes.items() if (found := _cover(keys, plain(key)))}
+        if setters and _is_function_of(setters, key, runs):
+            for name, found in setters.items():
+                followed.setdefault(name, {}).setdefault(found, []).append(plain(key)[len(found) + 1 :])
+        else:
+            rest.append(key)
+    for name, keys in followed.items():
+        yield f"axis {plan.titles[name]} sets {', '.join(_listed(key, parts) for key, parts in keys.items())}"
+    for key in rest:
+        yield _told(f"differs, though no axis sets it: {key}", runs, [run.config.get(key) for run in runs])
+    for key in dict.fromkeys(key for run in runs for key in run.machine):
+        values = [run.machine.get(key) for run in runs]
+        if len(set(map(_text, values))) > 1:
+            yield _told(f"differs: {key}", runs, values)
+
+
+def flat(content: Any, prefix: str = "") -> dict[str, Any]:
+    """A nested mapping with its keys joined by dots."""
+    if not isinstance(content, dict) or not content:
+        return {prefix: content}
+    return {
+        name: value
+        for key, inner in content.items()
+        for name, value in flat(inner, f"{prefix}.{key}".strip(".")).items()
+    }
+
+
+def plain(key: str) -> str:
+    """A key of a config as the command line has it."""
+    return ".".join(part.removesuffix("+") for part in key.split(".") if part not in STRUCTURE)
+
+
+def _keys(values: Sequence[Any], axis: str) -> set[str]:
+    """Those that an axis sets."""
+    found: set[str] = set()
+    for value in values:
+        options = (
+            dict(value) if isinstance(value, Mapping) else {"config": value} if is_config(value) else {axis: value}
+        )
+        file = options.pop("config", None)
+        if file is not None and Path(file).is_file():  # of a file that is gone nothing is taken to follow
+            options |= flat(yaml.safe_load(Path(file).read_text(encoding="utf-8")))
+        found |= {plain(key) for key in options}
+    return found
+
+
+def _cover(keys: set[str], key: str) -> str | None:
+    """The shortest of ``keys`` that ``key`` is or is below of."""
+    return min((each for each in keys if key == each or key.startswith(f"{each}.")), key=len, default=None)
+
+
+def _is_function_of(axes: Mapping[str, Any], key: str, runs: Sequence[Facts]) -> bool:
+    """Whether runs that agree in the values of the axes agree in a key."""
+    found: dict[str, str] = {}
+    for run in runs:
+        value = _text(run.config.get(key))
+        if found.setdefault(repr([run.values[name] for name in axes]), value) != value:
+            return False
+    return True
+
+
+def _told(what: str, runs: Sequence[Facts], values: Sequence[Any]) -> str:
+    """Who has which value; most of the runs are "all others"."""
+    texts = list(map(_text, values))
+    ((common, _), *others) = Counter(texts).most_common()
+    told = []
+    for text, _ in others:
+        settings: dict[str, list[int]] = {}
+        for run, own in zip(runs, texts, strict=True):
+            if own == text:
+                settings.setdefault(run.setting, []).append(run.seed)
+        named = []
+        for setting, seeds in settings.items():
+            whole = len(seeds) == sum(run.setting == setting for run in runs)
+            named.append(setting if whole else f"{setting} (seed {', '.join(map(str, seeds))})")
+        told.append(f"{text} in {'; '.join(named)}")
+    return f"{what} = {', '.join(told)}, {common} in all others"
+
+
+def _listed(key: str, parts: Sequence[str]) -> str:
+    below = [part for part in dict.fromkeys(parts) if part]
+    return f"{key} ({', '.join(below)})" if below else key
+
+
+def _text(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)

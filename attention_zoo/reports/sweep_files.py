@@ -1,0 +1,107 @@
+"""A sweep's report as files: tables, figures, one page with all of it, and TensorBoard's HParams."""
+
+import base64
+import html
+import io
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from attention_zoo.reports.comparison import Table
+from attention_zoo.reports.sweep import SweepReport
+from attention_zoo.reports.sweep_figures import figures
+from attention_zoo.reports.sweep_tables import numbers_table, runs_table, settings_table
+from attention_zoo.sweeps.driver import flat_metrics
+
+STYLE = """
+body {font: 15px/1.5 system-ui, sans-serif; margin: 2em auto; max-width: 75em; padding: 0 1em; color: #222}
+table {border-collapse: collapse; margin: 1em 0; font-variant-numeric: tabular-nums; display: block; overflow-x: auto}
+th, td {border-bottom: 1px solid #ddd; padding: .3em .7em; text-align: right; white-space: nowrap}
+th:first-child, td:first-child {text-align: left}
+th {border-bottom: 2px solid #888}
+td.reason {white-space: normal; min-width: 25em; text-align: left}
+img {max-width: 100%; max-height: 34em}
+figure {margin: 2em 0}
+figcaption, li {color: #555}
+pre {background: #f5f5f5; padding: 1em; overflow-x: auto}
+"""
+
+
+def write_sweep(folder: Path, report: SweepReport) -> Table:
+    """Write the report, and give its table.
+
+    ``table.md`` to read and ``table.csv`` to compute with, ``runs.csv`` (every run with the numbers of its own log),
+    the figures as ``.png``, ``index.html`` with all of it, and ``hparams/`` for ``tensorboard --logdir``.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    table, runs = settings_table(report), runs_table(report)
+    drawn = list(figures(report))
+    (folder / "table.csv").write_text(numbers_table(report).csv(), encoding="utf-8")
+    (folder / "table.md").write_text(table.markdown(), encoding="utf-8")
+    (folder / "runs.csv").write_text(runs.csv(), encoding="utf-8")
+    for name, _, figure in drawn:
+        figure.savefig(folder / f"{name}.png")
+    (folder / "index.html").write_text(page(report, table, runs, drawn), encoding="utf-8")
+    write_hparams(folder / "hparams", report)
+    return table
+
+
+def page(report: SweepReport, table: Table, runs: Table, drawn: Sequence[tuple[str, str, Figure]]) -> str:
+    """One page that needs no other file."""
+    plan = (report.out / "sweep.yaml").read_text(encoding="utf-8")
+    title = f"Sweep {report.out.name}"
+    done = sum(row.record.status == "done" for row in report.found)
+    notes = "".join(f"<li>{html.escape(note)}</li>" for note in table.notes)
+    shown = "".join(
+        f"<figure>{_image(figure)}<figcaption>{html.escape(caption)}</figcaption></figure>"
+        for _, caption, figure in drawn
+    )
+    return (
+        f"<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>"
+        f"<title>{html.escape(title)}</title><style>{STYLE}</style>"
+        f"<h1>{html.escape(title)}</h1><p>{done} of {len(report.found)} runs done.</p>"
+        f"{_html(table)}<ul>{notes}</ul>{shown}<h2>Runs</h2>{_html(runs)}"
+        f"<h2>What was run</h2><pre>{html.escape(plan)}</pre></html>\n"
+    )
+
+
+def write_hparams(folder: Path, report: SweepReport) -> None:
+    """The runs in the form of TensorBoard's HParams, each in a folder of its own; what was there is replaced."""
+    from torch.utils.tensorboard import SummaryWriter
+    from torch.utils.tensorboard.summary import hparams
+
+    if folder.is_dir():
+        shutil.rmtree(folder)
+    for row in report.found:
+        if row.record.status != "done":
+            continue
+        values = {**{name: _plain(value) for name, value in row.run.values.items()}, "seed": row.run.seed}
+        metrics = {name: value for name, value in flat_metrics(row.record).items() if value is not None}
+        with SummaryWriter(str(folder / row.run.name)) as writer:
+            for summary in hparams(values, metrics):
+                writer.file_writer.add_summary(summary)
+            for name, value in metrics.items():
+                writer.add_scalar(name, value)
+
+
+def _plain(value: object) -> object:
+    return value if isinstance(value, (str, int, float, bool)) else str(value)
+
+
+def _html(table: Table) -> str:
+    head = "".join(f"<th>{html.escape(name)}</th>" for name in table.header)
+    kinds = [" class=reason" if name == "reason" else "" for name in table.header]
+    rows = [
+        "".join(f"<td{kind}>{html.escape(cell)}</td>" for kind, cell in zip(kinds, row, strict=True))
+        for row in table.rows
+    ]
+    body = "".join(f"<tr>{row}</tr>" for row in rows)
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def _image(figure: Figure) -> str:
+    content = io.BytesIO()
+    figure.savefig(content, format="png")
+    return f'<img src="data:image/png;base64,{base64.b64encode(content.getvalue()).decode()}" alt="">'
