@@ -36,14 +36,7 @@ class CostLog(Callback):
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Count the operations of one example."""
-        example = pl_module.example_input_array
-        if example is None:
-            return
-        training = pl_module.training
-        with FlopCounterMode(display=False) as counter, torch.no_grad(), torch.random.fork_rng():
-            pl_module.eval()(example[:1].to(pl_module.device))
-        pl_module.train(training)
-        self.flops = counter.get_total_flops()
+        self.flops = count_flops(pl_module)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Write the file; what other callbacks log for this epoch may not be there yet."""
@@ -56,10 +49,9 @@ class CostLog(Callback):
     @rank_zero_only
     def write(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Write the file."""
-        model = getattr(pl_module, "model", pl_module)
         rate = trainer.callback_metrics.get("train/images_per_second")
         content = {
-            "parameters": sum(parameter.numel() for parameter in model.parameters()),
+            "parameters": count_parameters(pl_module),
             "flops": self.flops,
             "train_images_per_second": rate.item() if rate is not None else None,
             "peak_memory": _peak_memory(pl_module.device),
@@ -67,6 +59,23 @@ class CostLog(Callback):
         }
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self.path.write_text(json.dumps(content, indent=1), encoding="utf-8")
+
+
+def count_parameters(task: L.LightningModule) -> int:
+    """Of the task's model, without what the task has beside it."""
+    return sum(parameter.numel() for parameter in getattr(task, "model", task).parameters())
+
+
+def count_flops(task: L.LightningModule) -> int | None:
+    """Of the forward pass of one example; None where the task has none."""
+    example = task.example_input_array
+    if example is None:
+        return None
+    training = task.training
+    with FlopCounterMode(display=False) as counter, torch.no_grad(), torch.random.fork_rng():
+        task.eval()(example[:1].to(task.device))
+    task.train(training)
+    return counter.get_total_flops()
 
 
 def _peak_memory(device: torch.device) -> int:

@@ -6,6 +6,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, Literal
 
+from attention_zoo.cli.console import console
 from attention_zoo.cli.report import report_on
 from attention_zoo.errors import InputError
 
@@ -54,13 +55,12 @@ def sweep(
         threads: of each process (default: cores / workers).
         hours: no run starts later than this.
         retry_failed: try those again that failed.
-        dry_run: only list the runs.
+        dry_run: only list the runs, and what is known of their cost.
         engine: what runs them: processes of this machine, or submitit.
         cluster: of submitit: slurm, or local to try it.
         engine_args: of submitit, such as slurm_partition, timeout_min, gpus_per_node.
     """
-    from rich.console import Console
-
+    from attention_zoo.cli.dry_run import show_plan
     from attention_zoo.sweeps import driver
     from attention_zoo.sweeps.engines import Local, Submitit
     from attention_zoo.sweeps.plan import Plan
@@ -70,42 +70,27 @@ def sweep(
     for name, value in (("workers", workers), ("threads", 1 if threads is None else threads)):
         if value < 1:
             raise InputError(f"{name}={value} must be at least 1")
-    folder, console = Path(out), Console()
+    folder, screen = Path(out), console()
     if dry_run:
-        show_plan(plan, folder, workers, console)
+        show_plan(plan, folder, workers)
         return
     runner = Local(workers) if engine == "local" else Submitit(folder / "engine", cluster, engine_args or {})
     threads = threads or max(1, (os.cpu_count() or 1) // workers)
     limits = {"workers": workers, "threads": threads, "hours": hours, "retry": retry_failed}
     try:
-        found = driver.carry_out(plan, folder, runner, console=console, **limits)
+        found = driver.carry_out(plan, folder, runner, console=screen, **limits)
     except KeyboardInterrupt:
-        console.print(f"stopped; the same command goes on with {folder}", markup=False)
+        screen.print(f"stopped; the same command goes on with {folder}", markup=False)
         raise
-    console.print(driver.table(plan, found))
+    screen.print(driver.table(plan, found))
     unfinished = sum(row.record.status in ("waiting", "running") for row in found)
     if unfinished:
-        console.print(f"{unfinished} runs are left; the same command goes on with {folder}", markup=False)
+        screen.print(f"{unfinished} runs are left; the same command goes on with {folder}", markup=False)
     if any(row.record.status == "done" for row in found):
         report_on(folder)
     failed = [row for row in found if row.record.status == "failed"]
     for row in failed:
-        console.print(f"failed: {row.run.name}: {row.record.reason}", markup=False, soft_wrap=True)
+        screen.print(f"failed: {row.run.name}: {row.record.reason}", markup=False, soft_wrap=True)
     if failed:
-        console.print("--retry_failed true tries them again", markup=False)
+        screen.print("--retry_failed true tries them again", markup=False)
         sys.exit(1)
-
-
-def show_plan(plan: Any, out: Path, workers: int, console: Any) -> None:
-    """List the runs, and how long they should take by those that are done."""
-    from attention_zoo.sweeps import driver
-
-    found = driver.rows(plan, out)
-    console.print(driver.table(plan, found))
-    times = [sum(row.record.parts.values()) for row in found if row.record.status == "done"]
-    left = sum(row.record.status != "done" for row in found)
-    if times:
-        hours = sum(times) / len(times) * left / workers / 3600
-        console.print(f"{left} to run, about {hours:.1f} h at {workers} a time, by the {len(times)} that are done")
-    else:
-        console.print(f"{left} to run; how long they take is known after the first")

@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 import attention_zoo as az
+from attention_zoo.sweeps import Plan
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -72,6 +73,8 @@ def test_every_overlay_composes(zoo, path):
                 assert_contains(found.get("init_args", {}), value.get("init_args", {}))
             elif key.endswith("+"):
                 assert any(part["class_path"] == value[0]["class_path"] for part in found)
+            elif key == "plugins":
+                assert_contains(found[0]["init_args"], value[0]["init_args"])
             else:
                 assert found == value
 
@@ -79,8 +82,16 @@ def test_every_overlay_composes(zoo, path):
 @pytest.mark.parametrize("path", SWEEPS, ids=path_id)
 def test_every_sweep_is_one(zoo, monkeypatch, path):
     monkeypatch.chdir(ROOT)
+    every = Plan.all_runs
+    monkeypatch.setattr(Plan, "all_runs", lambda plan: [every(plan)[0], every(plan)[-1]])
     ended = zoo("sweep", "--config", path, "--dry_run")
     assert ended.code == 0, ended.err
+    assert "parameters, M" in ended.out and "fails:" not in ended.out  # the models were built
+
+
+def test_the_sweep_of_all_mixers_has_them_all():
+    axes = yaml.safe_load((ROOT / "configs" / "sweeps" / "cifar10_mixers.yaml").read_text())["axes"]
+    assert sorted(axes["mixer"]) == [name for name in az.list_mixers() if az.mixer_info(name).kind == "self"]
 
 
 def test_the_readme_lists_the_mixers():

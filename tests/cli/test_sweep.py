@@ -37,9 +37,12 @@ def write_sweep(tiny, tmp_path):
 
 
 def test_dry_run_lists_the_runs_and_writes_nothing(zoo, write_sweep, tmp_path):
-    path = write_sweep(tmp_path / "out", seeds=[3, 4])
+    axes = {"mixer": {name: {"model.mixer": name} for name in ("DotProduct", "VarzD")}}
+    path = write_sweep(tmp_path / "out", axes=axes, seeds=[3, 4])
     ended = zoo("sweep", "--config", path, "--dry_run")
-    assert ended.code == 0 and "0 of 2 runs done" in ended.out and "2 to run" in ended.out
+    assert ended.code == 0 and "0 of 4 runs done" in ended.out and "4 to run" in ended.out
+    assert re.search(r"DotProduct │ +0\.0\d+ │ +0\.00\d+", ended.out)
+    assert "fails: model.mixer: unknown mixer" in ended.out and not ended.err
     assert not (tmp_path / "out").exists()
 
 
