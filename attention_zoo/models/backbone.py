@@ -46,7 +46,8 @@ class Backbone(nn.Module, ABC):
     def forward(self, image: Tensor) -> list[Tensor]:
         """Images (B, in_chans, H, W) to maps, finest first."""
         height, width = (-side % max(self.strides) for side in image.shape[2:])
-        return self.maps(F.pad(image, (0, width, 0, height)) if height or width else image)
+        maps = self.maps(F.pad(image, (0, width, 0, height)) if height or width else image)
+        return [x.contiguous() for x in maps]  # of tokens they are channels-last, which slows the heads' training
 
     def no_weight_decay(self) -> set[str]:
         """Parameters that decay does not suit."""
@@ -91,8 +92,11 @@ class HostBackbone(Backbone):
     """Outputs of layers of `RVT`, or of `TopDown` in its second pass; the last layer's are what the classifier reads.
 
     Args:
-        model: changed in place, to take images of any size, and what only the classifier needs left out.
+        model: changed in place, to take images of any size; what the maps do not need is left out, or not trained.
         indices: of the layers, ascending.
+
+    Raises:
+        InputError: the second look is at the last layer alone (``perceiver_io``), and that gives no map.
     """
 
     def __init__(self, model: RVT | TopDown, indices: Sequence[int]) -> None:
@@ -101,12 +105,18 @@ class HostBackbone(Backbone):
         super().__init__(model, [layer.dim for layer in layers], [host.stride << layer.stage for layer in layers])
         self.indices = list(indices)
         inner = model.model if isinstance(model, TopDown) else model
+        number = len(host.layers) if isinstance(model, TopDown) else self.indices[-1] + 1  # the first pass runs all
         self.vit = isinstance(inner, VisionTransformer)
         if self.vit:
-            inner.prune_intermediate_layers(range(len(host.layers)), prune_head=True)
+            inner.prune_intermediate_layers(range(number), prune_head=True)
             _take_any_size(inner)
         else:
-            inner.norm = nn.Identity()
+            inner.prune_layers(number)
+        if isinstance(model, TopDown) and self.indices[-1] + 1 < number:
+            if model.mode == "perceiver_io":
+                raise InputError(f"out_indices={self.indices}: perceiver_io changes layer {number - 1} alone")
+            for decoder in getattr(model, "decoders", ())[self.indices[-1] + 1 :]:
+                decoder.linear2.requires_grad_(False)  # it speaks to a layer that the second pass does not reach
 
     def maps(self, image: Tensor) -> list[Tensor]:
         """Maps (B, dim, h, w) of an image whose sides are multiples of the strides."""

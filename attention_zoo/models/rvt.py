@@ -242,6 +242,15 @@ class RVT(nn.Module):
         for stage in self.transformers:
             stage.grad_checkpointing = enable
 
+    def prune_layers(self, number: int) -> None:
+        """Leave out what maps of the first ``number`` blocks, counted through, do not need."""
+        self.norm, self.head = nn.Identity(), nn.Identity()
+        for stage in self.transformers:
+            stage.blocks = stage.blocks[:number]
+            number -= len(stage.blocks)
+        stages = sum(len(stage.blocks) > 0 for stage in self.transformers)
+        self.transformers, self.pools = self.transformers[:stages], self.pools[: stages - 1]
+
     def no_weight_decay(self) -> set[str]:
         """None beside those that timm always leaves out."""
         return set()
@@ -267,7 +276,7 @@ class RVT(nn.Module):
     def forward_maps(self, x: Tensor, indices: Sequence[int]) -> list[Tensor]:
         """Images (B, in_chans, H, W) to the maps (B, dim, h, w) that some blocks, counted through, give."""
         host = self.token_host()
-        _, states = host.run(host.embed(x), keep=indices)
+        _, states = host.run(host.embed(x), keep=indices, last=indices[-1])
         return host.maps_of([after for _, after in states], indices)
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:

@@ -64,19 +64,30 @@ class TokenHost(ABC):
         return [self.maps(tokens, self.layers[index]) for index, tokens in zip(indices, outputs, strict=True)]
 
     def run(
-        self, x: Tensor, signals: Sequence[Mapping[str, Any]] | None = None, keep: Collection[int] = ()
+        self,
+        x: Tensor,
+        signals: Sequence[Mapping[str, Any]] | None = None,
+        keep: Collection[int] = (),
+        last: int | None = None,
     ) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
-        """Run all layers on tokens x (B, N, dim), each with its signal if there are any.
+        """Run the layers on tokens x (B, N, dim), each with its signal if there are any.
+
+        Args:
+            x: tokens.
+            signals: of each layer.
+            keep: layers whose input and output are returned.
+            last: the layer to end with; None is the model's last.
 
         Returns:
             The tokens after the last layer, and input and output of each of the layers to ``keep``.
         """
         states = []
-        for index, layer in enumerate(self.layers):
+        last = len(self.layers) - 1 if last is None else last
+        for index, layer in enumerate(self.layers[: last + 1]):
             out = layer(x, **(signals[index] if signals else {}))
             if index in keep:
                 states.append((x, out))
-            x = layer.transition(out) if layer.transition else out
+            x = layer.transition(out) if layer.transition and index < last else out
         return x, states
 
     def spread(self, x: Tensor, layer: Layer) -> Tensor:

@@ -113,11 +113,16 @@ class TopDown(nn.Module):
         return Outputs(logits, (host.classify(found),), loss)
 
     def _passes(
-        self, host: TokenHost, images: Tensor, prior: Tensor | None, keep: Collection[int] = ()
+        self,
+        host: TokenHost,
+        images: Tensor,
+        prior: Tensor | None,
+        keep: Collection[int] = (),
+        last: int | None = None,
     ) -> tuple[Tensor, Tensor, list[tuple[Tensor, Tensor]]]:
         """Output tokens of the first pass, those that are read in the end, and states of the last pass.
 
-        These are the inputs and outputs of the layers to ``keep``.
+        These are the inputs and outputs of the layers to ``keep``. The second pass may end after the layer ``last``.
         """
         tokens = host.embed(images)
         only = self.mode == "perceiver_io"
@@ -127,7 +132,7 @@ class TopDown(nn.Module):
         sent = self.alpha * weights * found
         if only:
             return found, sent, seen
-        second, states = host.run(tokens, self._signals(host, sent, weights), keep)
+        second, states = host.run(tokens, self._signals(host, sent, weights), keep, last)
         return found, host.finish(second), states
 
     def similarity(self, tokens: Tensor, prior: Tensor | None = None) -> Tensor:
@@ -184,7 +189,7 @@ class TopDown(nn.Module):
             prior: see `forward`.
         """
         host = self.host
-        _, final, states = self._passes(host, images, prior, indices)
+        _, final, states = self._passes(host, images, prior, indices, indices[-1])
         outputs = [after for _, after in states]
         if indices[-1] == len(host.layers) - 1:
             outputs[-1] = final

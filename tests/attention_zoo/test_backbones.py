@@ -120,6 +120,29 @@ def test_every_parameter_gets_a_gradient_also_with_checkpointing(name, top_down)
     assert_close(*gradients)
 
 
+@pytest.mark.parametrize("last", [1, 2])
+@pytest.mark.parametrize("top_down", [None, "absvit", "feedback", "mask_att", "qkv"])
+@pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "rvt_tiny"])
+def test_layers_that_no_map_needs_are_not_trained(name, top_down, last):
+    """RVT's first stage has three layers: what is left out is one of them and a stage, or the stage alone."""
+    options = {"mixer": "VarsD", "top_down": top_down}
+    backbone, whole = (build(name, out_indices=indices, **options) for indices in ([0, last], [0, last, 3]))
+    maps = backbone(image())
+    assert_close(maps, whole(image())[:2])
+    sum(x.square().sum() for x in maps).backward()
+    assert not [n for n, p in backbone.named_parameters() if p.requires_grad and p.grad is None]
+    fixed = [n for n, p in backbone.named_parameters() if not p.requires_grad]
+    decoded = top_down in ("absvit", "feedback", "qkv")
+    assert fixed == [f"model.decoders.{index}.linear2.weight" for index in range(last + 1, 4) if decoded]
+    if top_down is None:
+        assert not [n for n in backbone.state_dict() if ".blocks.3." in n or "transformers.1." in n or "pools" in n]
+
+
+def test_a_second_look_at_the_last_layer_alone_needs_its_map():
+    with pytest.raises(InputError, match="changes layer 3 alone"):
+        build("vit_tiny_patch16_224", mixer="VarsD", top_down="perceiver_io", out_indices=[0, 2])
+
+
 def test_out_indices():
     assert build("vit_tiny_patch16_224", model_args={"depth": 12}).indices == [2, 5, 8, 11]
     assert build("vit_tiny_patch16_224", model_args={"depth": 2}).indices == [0, 1]
