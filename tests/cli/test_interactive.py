@@ -169,8 +169,8 @@ def test_options_that_do_not_exist_end_in_one_line(zoo, run_folder):
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs" / "interactive").glob("*.yaml"))
 BRIEF = """
---data ObjectScenes --data.scenes [2,1,1] --data.scene_size [48,48] --data.image_size 64 --data.batch_size 2
---trainer.max_epochs 1 --trainer.limit_train_batches 2 --trainer.limit_val_batches 1 --trainer.enable_progress_bar false
+--data ObjectScenes --data.scenes [2,1,1] --data.scene_size [48,48] --data.image_size 32 --data.batch_size 2
+--trainer.max_epochs 1 --trainer.limit_train_batches 1 --trainer.limit_val_batches 1 --trainer.enable_progress_bar false
 --trainer.enable_model_summary false --trainer.log_every_n_steps 1 --trainer.accelerator cpu --trainer.devices 1
 --model.curriculum.box_epochs 0 --model.curriculum.random_epochs 0 --model.val_clicks 1 --model.pretrained false
 """
@@ -182,14 +182,19 @@ def test_every_config_parses_as_it_is(zoo, path):
     assert ended.code == 0, ended.err
 
 
-SMALL = ("bsds_small", "scenes_small")
+NARROW_RESNET = '{"layers": [1, 1, 1, 1], "channels": [8, 16, 16, 32]}'
+NARROW_HEAD = ["--model.decoder.head_args", '{"channels": 16}']
+TINY_BACKBONE = {
+    "figure1": ["--model.model_args", NARROW_RESNET, *NARROW_HEAD],
+    "figure4": ["--model.model", "hrnet_w18_small", *NARROW_HEAD],
+}
+TINY_BACKBONE |= {name: TINY_BACKBONE["figure1"] for name in ("figure1_resnet50", "figure2", "figure5", "figure7")}
+TINY_BACKBONE["figure8"] = TINY_BACKBONE["figure4"]
 
 
-@pytest.mark.parametrize(
-    "path",
-    [pytest.param(path, marks=pytest.mark.slow if path.stem not in SMALL else (), id=path.stem) for path in CONFIGS],
-)
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_every_config_trains(zoo, tmp_path, path):
-    ended = zoo("fit", "--config", path, *BRIEF.split(), "--trainer.default_root_dir", tmp_path / "run")
+    argv = [*BRIEF.split(), *TINY_BACKBONE.get(path.stem, ()), "--trainer.default_root_dir", tmp_path / "run"]
+    ended = zoo("fit", "--config", path, *argv)
     assert ended.code == 0, ended.err
     assert (tmp_path / "run/checkpoints/last.ckpt").is_file()
