@@ -9,9 +9,10 @@ import torch
 
 import attention_zoo as az
 from attention_zoo.clicks import NEGATIVE, POSITIVE, Clicks
-from attention_zoo.models.interactive import CorrectiveAttention
+from attention_zoo.models.interactive import CorrectiveAttention, Fusion, box_disks
 from attention_zoo.reports.clicks import ClickResult, clicks_taken, differences, noc_table, overlay
 from datamodules import Berkeley, ObjectScenes
+from datamodules.interactive.objects import bounding_box
 from tasks import InteractiveSegmentation
 from tasks.clicks import number_of_clicks
 from tasks.interactive import Curriculum, Setting, whole
@@ -147,11 +148,20 @@ def test_the_schedule_of_the_paper():
         PolynomialDecay(optimizer, epochs=0)
 
 
-def test_training_lowers_the_loss_in_every_stage(batch, monkeypatch):
-    torch.manual_seed(0)
-    task = tiny(curriculum=Curriculum(1, 1), head=corrective, losses={"normalised_focal": 1.0, "soft_iou": 0.5})
+def adapting(**host):
+    return az.create_mixer("Probabilistic", key_adaptation=1, key_prior_precision=0.001, **host)
+
+
+def silent(task, monkeypatch):
     monkeypatch.setattr(task, "log", lambda *args, **kwargs: None)
-    monkeypatch.setattr(task, "log_dict", lambda *args, **kwargs: None)
+    return task
+
+
+@pytest.mark.parametrize("mixer", [probabilistic, adapting])
+def test_training_lowers_the_loss_in_every_stage(batch, monkeypatch, mixer):
+    torch.manual_seed(0)
+    losses = {"normalised_focal": 1.0, "soft_iou": 0.5}
+    task = silent(tiny(mixer=mixer, curriculum=Curriculum(1, 1), head=corrective, losses=losses), monkeypatch)
     optimizer = torch.optim.RAdam(task.parameters(), lr=1e-2)
     task.train()
     for epoch in range(3):
@@ -165,6 +175,105 @@ def test_training_lowers_the_loss_in_every_stage(batch, monkeypatch):
             optimizer.step()
             losses.append(loss.item())
         assert losses[-1] < losses[0]
+
+
+def test_training_goes_through_key_adaptation(batch, monkeypatch):
+    """Precisions and keys get other gradients than without: the iteration is a part of the graph."""
+    gradients = []
+    for mixer in (probabilistic, adapting):
+        torch.manual_seed(0)
+        task = in_epoch(silent(tiny(mixer=mixer, head=corrective), monkeypatch), 0, monkeypatch)
+        task.training_step(batch, 0).backward()
+        gradients.append(torch.cat([p.grad.flatten() for p in task.model.backbone.parameters() if p.grad is not None]))
+    assert gradients[1].isfinite().all()
+    assert not torch.allclose(*gradients, rtol=1e-3)
+
+
+class Guiding(Fusion):
+    """A decoder with a mask of its own, all object or all background."""
+
+    def __init__(self, channels, strides):
+        super().__init__(channels, strides, width=8)
+        self.own = torch.nn.Parameter(torch.tensor(0.7))
+
+    def forward(self, maps, size):
+        features, _ = super().forward(maps, size)
+        return features, (self.own.expand(len(features), 1, *size),)
+
+
+def test_what_a_decoder_predicts_on_the_way_is_supervised(batch, monkeypatch):
+    losses = {}
+    for weight in (0.0, 0.4, 1.0):
+        torch.manual_seed(0)
+        task = in_epoch(silent(tiny(decoder=Guiding, extra_weight=weight), monkeypatch), 0, monkeypatch)
+        loss = task.training_step(batch, 0)
+        loss.backward()
+        losses[weight] = loss.item()
+        assert (task.model.decoder.own.grad != 0) == (weight > 0)
+    extra = task.loss(task.model.decoder.own.detach().expand(4, 1, 32, 32), batch["mask"]).item()
+    assert losses[1.0] - losses[0.0] == pytest.approx(extra, rel=1e-4)
+    assert losses[0.4] - losses[0.0] == pytest.approx(0.4 * extra, rel=1e-4)
+    assert tiny().extra_weight == 0.4
+
+
+class BoxChannel(L.Callback):
+    """Compares what the backbone is given as box with the corners of the masks, in training and evaluation alike."""
+
+    def __init__(self, model):
+        self.stages = []
+        model.backbone.register_forward_pre_hook(self.check)
+
+    def on_train_batch_start(self, trainer, module, batch, batch_idx):
+        self.mask, self.stage = batch["mask"], "train"
+
+    def on_validation_batch_start(self, trainer, module, batch, batch_idx, dataloader_idx=0):
+        self.mask, self.stage = batch["mask"], "val"
+
+    def on_test_batch_start(self, trainer, module, batch, batch_idx, dataloader_idx=0):
+        self.mask, self.stage = batch["mask"], "test"
+
+    def check(self, backbone, args):
+        self.stages.append(self.stage)
+        for mask, channel in zip(self.mask, args[0][:, 3:4], strict=True):
+            top, left, bottom, right = bounding_box(mask == 1)
+            corners = torch.tensor([[top, left, bottom, right], [bottom, left, top, right]]).float()
+            assert any(torch.equal(channel, one[0]) for one in box_disks(corners, mask.shape, 8).split(1))
+
+
+def test_the_box_reaches_the_network_in_training_and_evaluation():
+    """Noise is left out, and objects are so small that no view is resized: disks are exactly at the mask's corners."""
+    task = tiny(image_size=(64, 64), curriculum=Curriculum(1, 1), val_clicks=1, max_clicks=1)
+    data = scenes(scenes=(3, 2, 2), image_size=64, corner_noise=0.0)
+    seen = BoxChannel(task.model)
+    trainer = L.Trainer(**QUIET, max_epochs=3, limit_train_batches=1, callbacks=[seen], log_every_n_steps=1)
+    trainer.fit(task, data)
+    trainer.test(task, data, verbose=False)
+    assert set(seen.stages) == {"train", "val", "test"}
+    assert seen.stages.count("train") == 1 + 1 + 2  # corrections ask twice
+
+
+class BoxFiller(torch.nn.Module):
+    """Takes the box itself for the object."""
+
+    encoder_sees_clicks = True
+
+    def encode(self, image, clicks, box=None, previous=None):
+        return image, box
+
+    def decode(self, features, clicks, **adaptation):
+        image, box = features
+        rows, columns = (torch.arange(side).float() for side in image.shape[-2:])
+        low, high = torch.minimum(box[:, :2], box[:, 2:]), torch.maximum(box[:, :2], box[:, 2:])
+        high_enough = (rows >= low[:, :1]) & (rows <= high[:, :1])
+        wide_enough = (columns >= low[:, 1:]) & (columns <= high[:, 1:])
+        return 10.0 * (high_enough[:, :, None] & wide_enough[:, None, :])[:, None].float() - 5
+
+
+def test_the_box_without_clicks_is_worth_what_it_encloses(clear):
+    task = tiny(max_clicks=1)
+    task.model = ToyInModel(BoxFiller())
+    logged = evaluate(task, berkeley(clear, corner_noise=0.0))
+    assert logged["test/miou_0"] > 0.99
 
 
 @pytest.fixture(scope="module")
@@ -270,6 +379,20 @@ def test_settings_reach_the_layers_they_name():
     assert set(keys["head"]) == {0}
     assert task.settings["none"].key_prior_precision == 0.001  # what a setting leaves open is the task's
     assert task.settings["keys"].key_prior_precision == 0.0
+
+
+def test_keys_adapt_in_backbone_and_head_separately(batch):
+    torch.manual_seed(0)
+    task = tiny(head=corrective).eval()
+    clicks, found = Clicks.empty(len(batch["mask"])), {}
+    with torch.no_grad():
+        found["none"] = task(batch["image"], clicks, batch["box"])
+        for part in ("backbone", "head", "both"):
+            with task.adaptation(Setting(key_adaptation=1, key_prior_precision=0.0, adapt_in=part)):
+                found[part] = task(batch["image"], clicks, batch["box"])
+    results = list(found.values())
+    for place, one in enumerate(results):
+        assert all(not torch.allclose(one, other, atol=1e-6) for other in results[:place])
 
 
 def test_the_search_takes_the_least_clicks(monkeypatch):
