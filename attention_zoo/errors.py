@@ -11,7 +11,7 @@ class InputError(ValueError):
     """
 
 
-MANY = 15
+MANY = 30
 """Up to so many choices are all named; of more, the nearest."""
 
 

@@ -118,7 +118,7 @@ class Corruption:
 def require_corruption(name: str) -> None:
     """Raise InputError unless ``name`` is one of `CORRUPTIONS` or `EXTRA_CORRUPTIONS`."""
     if name not in _FUNCTIONS:
-        raise unknown("corruption", name, _FUNCTIONS, f"choose from: {', '.join(_FUNCTIONS)}")
+        raise unknown("corruption", name, _FUNCTIONS)
 
 
 def require_severity(severity: int) -> None:

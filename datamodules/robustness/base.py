@@ -56,8 +56,10 @@ class RobustnessDataModule(EvaluationDataModule):
     (B,) int64, that of the image in its cell; ``index`` is the position among all images. A batch may have images of
     several cells. ``label`` is an output of the model in every benchmark.
 
-    Corruptions that are made here depend on ``corruption_seed``, corruption, severity and the image's name only, and
-    are those that ``python -m attention_zoo corrupt`` writes from the same folder.
+    Corruptions that are made here depend on ``corruption_seed``, corruption, severity and the image's name only. With
+    ``jpeg``, those of images in class folders (ImageNet, Tiny-ImageNet) are the ones that ``python -m attention_zoo
+    corrupt`` writes from the same folder with the same scale and seed. CIFAR-10's images have no files of their own as
+    released; each is named by its position in the test data, so that its noise is another than the command's.
 
     Args:
         clean: where the clean images are.

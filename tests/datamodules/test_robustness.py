@@ -362,6 +362,16 @@ def test_tiny_imagenet_c(tmp_path):
     assert made.cells[1].benchmark.protocol["scale"] == "tiny"
 
 
+def test_tiny_imagenet_generated_is_that_of_the_command(tmp_path):
+    write_images(tmp_path / "val", SYNSETS[:3], 1, (64, 64))
+    settings = {"corruptions": ["gaussian_noise"], "severities": [5]}
+    options = {"c_generated": True, "jpeg": True, "corruption_seed": 3}
+    made = loaded(TinyImageNetRobustness(str(tmp_path / "val"), **options, **settings, **PLAIN))
+    write_corruptions(str(tmp_path / "val"), str(tmp_path / "c"), scale="tiny", seed=3, workers=0, **settings)
+    there = loaded(TinyImageNetRobustness(c=str(tmp_path / "c"), **settings, **PLAIN))
+    assert torch.equal(of(made, 1)["image"], there["image"])
+
+
 # Bad input
 
 
