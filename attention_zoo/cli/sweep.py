@@ -63,7 +63,7 @@ def sweep(
     from attention_zoo.cli.dry_run import show_plan
     from attention_zoo.sweeps import driver
     from attention_zoo.sweeps.engines import Local, Submitit
-    from attention_zoo.sweeps.plan import Plan
+    from attention_zoo.sweeps.plan import ENGINE, Plan
 
     given = locals()
     plan = Plan(**{part.name: given[part.name] for part in fields(Plan) if given[part.name] is not None})
@@ -74,7 +74,7 @@ def sweep(
     if dry_run:
         show_plan(plan, folder, workers)
         return
-    runner = Local(workers) if engine == "local" else Submitit(folder / "engine", cluster, engine_args or {})
+    runner = Local(workers) if engine == "local" else Submitit(folder / ENGINE, cluster, engine_args or {})
     threads = threads or max(1, (os.cpu_count() or 1) // workers)
     limits = {"workers": workers, "threads": threads, "hours": hours, "retry": retry_failed}
     try:

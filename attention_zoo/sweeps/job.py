@@ -4,9 +4,11 @@ A job knows nothing of what carries it out. It skips what is done, goes on from 
 and keeps what came out in ``run.json``.
 """
 
+import errno
 import fcntl
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -30,6 +32,9 @@ INTERRUPTED = (130, 143)
 
 PAUSE = 0.1
 """Seconds between two looks at a process."""
+
+LEAST_SPACE = 2**16
+"""Bytes on a disk below which it is full."""
 
 ATTEMPTS = 3
 """How often a part of a run that was killed is started in all before the run counts as failed."""
@@ -64,6 +69,16 @@ class Stopped(Exception):
     """The run was asked to stop; it can go on later."""
 
 
+class DiskFull(InputError):
+    """The run cannot go on, through no fault of its own, and nor can any other."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(
+            f"no space left on the disk of {folder} (or for temporary files): what is finished is kept; "
+            "free some and start the same command again"
+        )
+
+
 @dataclass(frozen=True)
 class Job:
     """Carry out one run; call it as often as needed.
@@ -85,7 +100,11 @@ class Job:
     stop: Event | None = field(default=None, compare=False)
 
     def __call__(self) -> Record:
-        """Do what is not done yet, and say how that went; nothing, if another process has the run in hand."""
+        """Do what is not done yet, and say how that went; nothing, if another process has the run in hand.
+
+        Raises:
+            DiskFull: the disk is.
+        """
         record = read_record(self.folder)
         if record.status == "done" or (record.status == "failed" and not self.retry):
             return record
@@ -100,6 +119,10 @@ class Job:
                 record.status = "done"
             except Stopped:
                 record.status = "waiting"
+            except DiskFull:
+                record.status = "waiting"
+                self._keep(record)
+                raise
             except InputError as error:
                 record.status, record.reason = "failed", str(error)
             self._keep(record)
@@ -128,6 +151,8 @@ class Job:
             if code in INTERRUPTED:
                 raise Stopped
             if code > 0:
+                if self._disk_is_full():
+                    raise DiskFull(self.folder)
                 raise InputError(self._last_words() or f"{name} ended with exit code {code}")
             record.kills += 1
             self._keep(record)
@@ -182,14 +207,23 @@ class Job:
         """The metrics that an evaluation logged: the last of the lines that are new."""
         lines = (self.folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()[before:]
         found = [line for line in map(json.loads, lines) if line["stage"] == "test"]
+        if not found and self._disk_is_full():
+            raise DiskFull(self.folder)
         if not found:
             raise InputError(f"evaluation {name} logged no metrics")
         return found[-1]["metrics"]
 
+    def _disk_is_full(self) -> bool:
+        """Whether the last command said so, or could not even do that."""
+        return os.strerror(errno.ENOSPC) in self._said() or shutil.disk_usage(self.folder).free < LEAST_SPACE
+
+    def _said(self) -> str:
+        """What the last command said."""
+        return (self.folder / LOG).read_text(encoding="utf-8").rpartition("\n$ ")[2]
+
     def _last_words(self) -> str:
         """The error that the last command ended with, as it said it."""
-        said = (self.folder / LOG).read_text(encoding="utf-8").rpartition("\n$ ")[2]
-        lines = [line.strip() for line in said.splitlines() if line.strip()]
+        lines = [line.strip() for line in self._said().splitlines() if line.strip()]
         errors = [line for line in lines if line.startswith("error: ")]
         return (errors or lines or [""])[-1].removeprefix("error: ")
 

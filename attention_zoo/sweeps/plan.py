@@ -18,6 +18,9 @@ PLAN = "sweep.yaml"
 LOCK = "lock"
 """What the process that works on a folder holds."""
 
+ENGINE = "engine"
+"""Folder in a sweep's for what an engine keeps."""
+
 RANGES = ("uniform", "log_uniform", "integers")
 """Axes to draw from, each with its least and its largest value."""
 
@@ -176,7 +179,7 @@ class Plan:
             InputError: it holds another sweep, or something else.
         """
         if not (folder / PLAN).exists():
-            if folder.exists() and any(entry.name != LOCK for entry in folder.iterdir()):
+            if folder.exists() and any(entry.name not in (LOCK, ENGINE) for entry in folder.iterdir()):
                 raise InputError(f"{folder} exists and holds no sweep: choose another folder with --out")
             return
         before = read_plan(folder)

@@ -15,8 +15,8 @@ from attention_zoo.cli.checkpoint import CONFIG
 from attention_zoo.errors import InputError
 from attention_zoo.sweeps import Job, Plan, carry_out, driver
 from attention_zoo.sweeps.engines import Local, Submitit
-from attention_zoo.sweeps.job import Record, held, read_record
-from attention_zoo.sweeps.plan import Run, read_plan, write
+from attention_zoo.sweeps.job import DiskFull, Record, held, read_record
+from attention_zoo.sweeps.plan import ENGINE, Run, read_plan, write
 
 
 @pytest.fixture
@@ -219,7 +219,18 @@ class TestJob:
         thread.join(timeout=10)
         assert not thread.is_alive() and read_record(tmp_path / "run").status == "waiting"
 
-    def test_a_full_disk(self, config, tmp_path, monkeypatch):
+    @pytest.mark.parametrize("words", ["error: /tmp/x: No space left on device", "no metrics"])
+    def test_a_full_disk_is_not_the_runs_fault(self, config, tmp_path, monkeypatch, words):
+        if words == "no metrics":
+            monkeypatch.setattr("attention_zoo.sweeps.job.LEAST_SPACE", 2**80)
+        stopped = job(config, tmp_path, 0, words)
+        with pytest.raises(DiskFull, match="no space left on the disk of .*free some and start the same command"):
+            stopped()
+        assert read_record(tmp_path).status == "waiting" and list(read_record(tmp_path).parts) == ["fit"]
+        monkeypatch.undo()
+        assert stopped().status == "done" and stopped.commands[0][0] == "fit"
+
+    def test_a_file_that_cannot_be_written_stays_as_it_was(self, config, tmp_path, monkeypatch):
         def full(path, *args, **kwargs):
             raise OSError(errno.ENOSPC, "No space left on device", str(path))
 
@@ -261,6 +272,12 @@ class TestDriver:
         assert [row.record.status for row in found] == ["failed"] + ["done"] * 3
         assert "mixer=A,seed=0: failed: no" in said
 
+    def test_a_full_disk_ends_it(self, config, tmp_path):
+        script = {"mixer=A,seed=0": ["error: run.log: No space left on device"]}
+        with pytest.raises(InputError, match="no space left on the disk of"):
+            sweep(config, tmp_path / "out", script, workers=1)
+        assert sorted(path.name for path in (tmp_path / "out" / "runs").iterdir()) == ["mixer=A,seed=0"]
+
     def test_out_of_time_the_rest_waits(self, config, tmp_path):
         found, _ = sweep(config, tmp_path / "out", hours=0.0)
         assert {row.record.status for row in found} == {"waiting"}
@@ -293,7 +310,8 @@ class TestDriver:
 class TestSubmitit:
     def test_its_local_mode(self, config, tmp_path):
         plan = Plan([config], {"optimiser": {"A": {"optimiser": 1}}})
-        engine = Submitit(tmp_path / "engine", "local", {"timeout_min": 5})
+        engine = Submitit(tmp_path / "out" / ENGINE, "local", {"timeout_min": 5})
+        plan.keep(tmp_path / "out")  # the engine's folder is in that of the sweep
         handle = engine.submit(Job(plan, plan.all_runs()[0], tmp_path / "run"))
         assert handle.result() == read_record(tmp_path / "run")
         assert handle.result().status == "failed" and "optimiser" in handle.result().reason
