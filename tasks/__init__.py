@@ -3,8 +3,10 @@
 from tasks.attention import AttentionSaliency, AttentionSegmentation
 from tasks.base import Task
 from tasks.classification import Classification
+from tasks.click_curriculum import Curriculum
+from tasks.click_settings import Setting
 from tasks.draw_assignments import DrawAssignments
-from tasks.interactive import Curriculum, InteractiveSegmentation, Setting
+from tasks.interactive import InteractiveSegmentation
 from tasks.mask_segmentation import MaskSegmentation
 from tasks.robustness import Robustness
 from tasks.semantic import SemanticSegmentation

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from attention_zoo.errors import InputError, unknown
+
 EPSILON = 1e-8
 """Keeps quotients finite."""
 
@@ -68,3 +70,19 @@ LOSSES: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
     "soft_iou": soft_iou,
 }
 """By the names that configs have."""
+
+
+def checked_losses(losses: dict[str, float]) -> dict[str, float]:
+    """Weights of losses.
+
+    Raises:
+        InputError: there is no such loss, or no weight.
+    """
+    for name, weight in losses.items():
+        if name not in LOSSES:
+            raise unknown("loss", name, LOSSES)
+        if weight <= 0:
+            raise InputError(f"losses: the weight of {name} must be positive, got {weight}")
+    if not losses:
+        raise InputError(f"losses: give a weight to one of {', '.join(LOSSES)}")
+    return losses

@@ -195,3 +195,26 @@ def sample_corrections(
     first = sample_clicks(missed, POSITIVE, positive, generator)
     second = sample_clicks(false, NEGATIVE, negative, generator)
     return first.append(second.points, second.labels)
+
+
+def sample_deep(missed: Tensor, false: Tensor, generator: torch.Generator | None = None) -> Clicks:
+    """One click an image, at random where the errors are more than half as deep as at their deepest.
+
+    The errors are what was missed or what is false, whichever is deeper. An image without gets no click. So does RITM
+    (K. Sofiiuk et al., ICIP 2022) train.
+
+    Args:
+        missed: (B, H, W) bool.
+        false: (B, H, W) bool.
+        generator: on the CPU; default is torch's.
+    """
+    inner, labels = [], []
+    for regions in zip(missed.cpu().numpy(), false.cpu().numpy(), strict=True):
+        depths = [_depth(region) for region in regions]
+        positive = depths[0].max() > depths[1].max()
+        depth = depths[0 if positive else 1]
+        inner.append(torch.from_numpy(depth > depth.max() / 2))
+        labels.append(POSITIVE if positive else NEGATIVE)
+    found = sample_clicks(torch.stack(inner).to(missed.device), POSITIVE, (1, 1), generator)
+    label = torch.tensor(labels, device=missed.device)[:, None]
+    return Clicks(found.points, torch.where(found.labels == PADDING, PADDING, label))

@@ -3,7 +3,8 @@
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -21,83 +22,14 @@ from attention_zoo.models.interactive import DecoderFactory, HeadFactory, Intera
 from attention_zoo.reports.clicks import ClickCurve, ClickResult, clicks_taken
 from attention_zoo.seeding import run_seed
 from tasks.base import Task
-from tasks.click_losses import LOSSES
+from tasks.click_curriculum import Curriculum
+from tasks.click_losses import LOSSES, checked_losses
 from tasks.click_protocols import PROTOCOLS, ClickProtocol, asking, click_seeds, protocol_of, simulate
-from tasks.clicks import sample_corrections
+from tasks.click_settings import Setting
 from tasks.metrics.clicks import ClickTable
 
 GOAL = 0.9
 """The IoU whose number of clicks chooses among options (Gabbur et al., appendix C.4)."""
-
-
-@dataclass
-class Curriculum:
-    """What a training sample is given: the box, then random clicks too, then clicks on what the model got wrong.
-
-    P. Gabbur et al., NeurIPS 2021, appendix C.2. For the corrections, the model predicts within the step, without
-    gradients and as in evaluation; of models that are given the mask before, that prediction is it.
-
-    Args:
-        box_epochs: epochs without clicks.
-        random_epochs: epochs after them with clicks at random pixels of object and background.
-        positive: least and largest number of clicks on the object, or on what was missed of it.
-        negative: least and largest number of clicks on the background, or on what is false.
-        first: what the prediction that is corrected was made from: the ``box`` alone, or ``random`` clicks too (for
-            models that are given no box).
-    """
-
-    box_epochs: int = 20
-    random_epochs: int = 20
-    positive: tuple[int, int] = (1, 3)
-    negative: tuple[int, int] = (0, 3)
-    first: Literal["box", "random"] = "box"
-
-    def __post_init__(self) -> None:
-        for name in ("positive", "negative"):
-            least, most = getattr(self, name)
-            if not 0 <= least <= most:
-                raise InputError(f"{name} must be two numbers of clicks, the least first; got {least}, {most}")
-
-    def stage(self, epoch: int) -> Literal["box", "random", "corrections"]:
-        """What the samples of an epoch are given."""
-        if epoch < self.box_epochs:
-            return "box"
-        return "random" if epoch < self.box_epochs + self.random_epochs else "corrections"
-
-
-@dataclass
-class Setting:
-    """How probabilistic layers adapt when a model is asked; None leaves what they were built with.
-
-    Args:
-        key_adaptation: iterations of Eq. 18; 0 is none.
-        key_prior_precision: theta_xi.
-        value_propagation: iterations of Eq. 23 in the head; 0 is none.
-        value_prior_precision: theta_mu.
-        adapt_in: where keys adapt: in the ``backbone``, in the ``head``, or in ``both``.
-    """
-
-    key_adaptation: int | None = None
-    key_prior_precision: float | None = None
-    value_propagation: int | None = None
-    value_prior_precision: float | None = None
-    adapt_in: Literal["backbone", "head", "both"] = "both"
-
-    @property
-    def keys(self) -> dict[str, int | float]:
-        """What is given of the keys' options."""
-        given = {"key_adaptation": self.key_adaptation, "key_prior_precision": self.key_prior_precision}
-        return {name: value for name, value in given.items() if value is not None}
-
-    @property
-    def values(self) -> dict[str, int | float]:
-        """What is given of the values' options."""
-        given = {"value_propagation": self.value_propagation, "value_prior_precision": self.value_prior_precision}
-        return {name: value for name, value in given.items() if value is not None}
-
-    def plain(self) -> dict[str, int | float | str]:
-        """All that is given, as plain values."""
-        return {**self.keys, **self.values, **({"adapt_in": self.adapt_in} if self.keys else {})}
 
 
 class InteractiveSegmentation(Task):
@@ -199,7 +131,7 @@ class InteractiveSegmentation(Task):
         self.protocol_name, self.protocol = protocol, protocol_of(protocol, max_clicks, zoom_size)
         self.val_protocol = replace(self.protocol, clicks=val_clicks, flip=False, zoom_in=None)
         own = Setting(key_adaptation, key_prior_precision, value_propagation, value_prior_precision, adapt_in)
-        self.settings = {"": own} if settings is None else {name: filled(one, own) for name, one in settings.items()}
+        self.settings = {"": own} if settings is None else {name: one.filled(own) for name, one in settings.items()}
         self.search = value_prior_precision_search or []
         self.title = model
         self.result: ClickResult | None = None
@@ -229,28 +161,16 @@ class InteractiveSegmentation(Task):
         return torch.stack(parts).sum()
 
     def training_clicks(self, batch: dict[str, Tensor]) -> tuple[Clicks, Tensor | None]:
-        """Clicks on the images of a batch, and the mask before (B, 1, H, W), in the stage of this epoch."""
-        target, background = batch["mask"] == 1, batch["mask"] == 0
-        course = self.curriculum
-        none = Clicks.empty(len(target), target.device)
-        stage = course.stage(self.current_epoch)
-        if stage == "box":
-            return none, None
-        somewhere = sample_corrections(target, background, course.positive, course.negative)
-        if stage == "random":
-            return somewhere, None
-        clicks = none if course.first == "box" else somewhere
-        previous = self.predicted(batch, clicks)
-        found = previous[:, 0] > self.protocol.threshold
-        corrections = sample_corrections(target & ~found, background & found, course.positive, course.negative)
-        return clicks.append(corrections.points, corrections.labels), previous
+        """Clicks on the images of a batch, and the mask before (B, 1, H, W), as the curriculum has them this epoch."""
+        predict = partial(self.predicted, batch)
+        return self.curriculum.clicks(self.current_epoch, batch["mask"], predict, self.protocol.threshold)
 
     @torch.no_grad()
-    def predicted(self, batch: dict[str, Tensor], clicks: Clicks) -> Tensor:
+    def predicted(self, batch: dict[str, Tensor], clicks: Clicks, previous: Tensor | None = None) -> Tensor:
         """Probabilities (B, 1, H, W), as in evaluation."""
         training = self.model.training
         self.model.eval()
-        probability = self(batch["image"], clicks, batch["box"]).float().sigmoid()
+        probability = self(batch["image"], clicks, batch["box"], previous).float().sigmoid()
         self.model.train(training)
         torch.clear_autocast_cache()  # it holds weights that were cast without gradient
         return probability
@@ -367,29 +287,6 @@ class InteractiveSegmentation(Task):
             "trials": data.trials,
         }
         return ClickResult(self.title, type(data).__name__, protocol, objects, curves)
-
-
-def checked_losses(losses: dict[str, float]) -> dict[str, float]:
-    """Weights of losses.
-
-    Raises:
-        InputError: there is no such loss, or no weight.
-    """
-    for name, weight in losses.items():
-        if name not in LOSSES:
-            raise unknown("loss", name, LOSSES)
-        if weight <= 0:
-            raise InputError(f"losses: the weight of {name} must be positive, got {weight}")
-    if not losses:
-        raise InputError(f"losses: give a weight to one of {', '.join(LOSSES)}")
-    return losses
-
-
-def filled(setting: Setting, default: Setting) -> Setting:
-    """A setting with what it leaves open taken from another."""
-    names = ("key_adaptation", "key_prior_precision", "value_propagation", "value_prior_precision")
-    missing = {name: getattr(default, name) for name in names if getattr(setting, name) is None}
-    return replace(setting, **missing)
 
 
 def complete(found: dict[str, Tensor], trials: int, names: Sequence[str]) -> tuple[Any, list[str]]:

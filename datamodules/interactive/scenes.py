@@ -11,41 +11,42 @@ from datamodules.images import Split
 from datamodules.interactive.base import InteractiveDataModule
 from datamodules.interactive.objects import Instances, object_numbers
 from datamodules.loading import require_at_least
+from datamodules.segmentation.masks import LabelMap
 from datamodules.segmentation.shapes import SceneLabels, Scenes
 
 
-class ChosenScenes:
-    """Scenes, some of them several times.
+class ScenesInMemory:
+    """Scenes, some of them several times; drawn once, since every epoch asks for all of them.
 
     Args:
-        scenes: all.
+        images: (3, H, W) uint8 each.
         places: which, one a sample.
     """
 
-    def __init__(self, scenes: Scenes, places: Sequence[int]) -> None:
-        self.scenes, self.places = scenes, places
+    def __init__(self, images: Sequence[Tensor], places: Sequence[int]) -> None:
+        self.images, self.places = images, places
 
     def __len__(self) -> int:
         return len(self.places)
 
     def __getitem__(self, index: int) -> Tensor:
         """The image (3, H, W), uint8."""
-        return self.scenes[self.places[index]]
+        return self.images[self.places[index]]
 
     def size(self, index: int) -> tuple[int, int]:
         """Height and width."""
-        return self.scenes.size(self.places[index])
+        return tuple(self[index].shape[1:])
 
 
 class SceneObjects:
     """Objects of scenes.
 
     Args:
-        labels: of all scenes, with segments.
+        labels: of each scene, as of `Instances`.
         chosen: scene and number of the object, one a sample.
     """
 
-    def __init__(self, labels: SceneLabels, chosen: Sequence[tuple[int, int]]) -> None:
+    def __init__(self, labels: Sequence[Tensor], chosen: Sequence[tuple[int, int]]) -> None:
         self.labels, self.chosen = labels, chosen
 
     def __len__(self) -> int:
@@ -54,12 +55,11 @@ class SceneObjects:
     def __getitem__(self, index: int) -> Instances:
         """The object."""
         scene, number = self.chosen[index]
-        return Instances(object_labels(self.labels, scene), (number,))
+        return Instances(self.labels[scene], (number,))
 
 
-def object_labels(labels: SceneLabels, scene: int) -> Tensor:
+def object_labels(found: LabelMap) -> Tensor:
     """Labels of a scene's objects (H, W), as of `Instances`; the grounds are background."""
-    found = labels[scene]
     segments = found.segments.long()
     return torch.where(found.is_thing[segments], segments + 1, 0).int()
 
@@ -107,14 +107,13 @@ class ObjectScenes(InteractiveDataModule):
 
     def _part(self, place: int, part: str) -> Split:
         drawn = {"part": place, "count": self.counts[part], "size": self.scene_size, "num_classes": self.classes}
-        labels = SceneLabels(panoptic=True, **drawn)
+        scenes, segments = Scenes(**drawn), SceneLabels(panoptic=True, **drawn)
+        images, labels = zip(*((scenes[i], object_labels(segments[i])) for i in range(len(scenes))), strict=True)
         chosen = [
-            (scene, number)
-            for scene in range(len(labels))
-            for number in object_numbers(object_labels(labels, scene), self.min_area)
+            (scene, number) for scene, found in enumerate(labels) for number in object_numbers(found, self.min_area)
         ]
         if not chosen:
             raise InputError(f"no object of at least min_area={self.min_area} pixels in {len(labels)} scenes")
-        images = ChosenScenes(Scenes(**drawn), [scene for scene, _ in chosen])
         names = [f"{part} scene {scene}#{number}" for scene, number in chosen]
-        return Split(images, {"objects": SceneObjects(labels, chosen), "name": names})
+        objects = {"objects": SceneObjects(labels, chosen), "name": names}
+        return Split(ScenesInMemory(images, [scene for scene, _ in chosen]), objects)

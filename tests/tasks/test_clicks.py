@@ -9,7 +9,7 @@ from scipy import ndimage
 
 import attention_zoo as az
 from attention_zoo.clicks import NEGATIVE, PADDING, POSITIVE
-from tasks.clicks import next_click, number_of_clicks, sample_clicks, sample_corrections
+from tasks.clicks import next_click, number_of_clicks, sample_clicks, sample_corrections, sample_deep
 
 
 def rectangle(size, top, left, bottom, right):
@@ -140,3 +140,17 @@ def test_corrections_are_of_both_kinds():
         (int(y), label) for (y, _), label in zip(clicks.points[0].tolist(), clicks.labels[0].tolist(), strict=True)
     ]
     assert kinds == [(0, POSITIVE), (0, POSITIVE), (4, NEGATIVE)]
+
+
+def test_deep_clicks_are_in_the_inner_half_of_the_deeper_errors():
+    missed, false = torch.zeros(2, 3, 20, 24, dtype=torch.bool).unbind(0)
+    missed[0, 2:13, 4:15] = True  # 11 x 11: 6 deep, so that the inner half is 5 x 5
+    false[0, 0:4] = True
+    false[1, 10:17, 5:12] = True
+    for seed in range(20):
+        clicks = sample_deep(missed, false, torch.Generator().manual_seed(seed))
+        assert clicks.labels[:, 0].tolist() == [POSITIVE, NEGATIVE, PADDING]
+        assert (clicks.points[0, 0] - torch.tensor([7.0, 9])).abs().max() <= 2
+        assert (clicks.points[1, 0] - torch.tensor([13.0, 8])).abs().max() <= 1
+    places = {tuple(sample_deep(missed, false).points[0, 0].tolist()) for _ in range(40)}
+    assert len(places) > 5

@@ -13,9 +13,9 @@ from attention_zoo.models.interactive import CorrectiveAttention, Fusion, box_di
 from attention_zoo.reports.clicks import ClickResult, clicks_taken, differences, noc_table, overlay
 from datamodules import Berkeley, ObjectScenes
 from datamodules.interactive.objects import bounding_box
-from tasks import InteractiveSegmentation
+from tasks import Curriculum, InteractiveSegmentation, Setting
 from tasks.clicks import number_of_clicks
-from tasks.interactive import Curriculum, Setting, whole
+from tasks.interactive import whole
 from tasks.schedules import PolynomialDecay
 from tests.datamodules.interactive_files import blob, write_mask
 from tests.tasks.toy_clickers import Constant, Oracle, Painter
@@ -131,6 +131,29 @@ def test_corrections_are_where_the_prediction_is_wrong(batch, monkeypatch, first
             assert (len(made[0]) > 0) == bool(region[image].any())
             seen += len(made[0])
     assert seen > 0
+
+
+def test_rounds_click_deep_in_the_errors_of_one_prediction_after_another(batch, monkeypatch):
+    task = tiny(guidance="ritm", curriculum=Curriculum(0, 0, first="random", rounds=3))
+    target, upper = batch["mask"] == 1, torch.zeros_like(batch["mask"], dtype=torch.bool)
+    upper[:, :16] = True
+    seen = set()
+    for seed in range(12):
+        torch.manual_seed(seed)
+        task.model = ToyInModel(Oracle())
+        clicks, previous = task.training_clicks(batch)
+        rounds = len(task.model.calls)
+        seen.add(rounds)
+        assert clicks.count == 6 + rounds
+        assert (previous is None) == (rounds == 0)
+        for asked, (_, _, before, _, mask) in enumerate(task.model.calls):
+            assert before.count == 6 + asked
+            assert (mask is None) == (asked == 0)
+        for image, place in ((image, place) for image in range(len(target)) for place in range(6, clicks.count)):
+            (y, x), label = clicks.points[image, place].long().tolist(), clicks.labels[image, place]
+            wrong = target[image] & ~upper[image] if label == POSITIVE else ~target[image] & upper[image]
+            assert wrong[y, x]
+    assert seen == {0, 1, 2, 3}
 
 
 def test_the_schedule_of_the_paper():
@@ -472,3 +495,5 @@ def test_bad_arguments(options, said):
         tiny(**options)
     with pytest.raises(az.InputError, match="the least first"):
         Curriculum(positive=(3, 1))
+    with pytest.raises(az.InputError, match="rounds"):
+        Curriculum(rounds=-1)

@@ -1,0 +1,94 @@
+"""What a training sample of interactive segmentation is given, epoch by epoch."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from attention_zoo.clicks import Clicks
+from attention_zoo.errors import InputError
+from tasks.clicks import sample_corrections, sample_deep
+
+Predict = Callable[[Clicks, Tensor | None], Tensor]
+"""Clicks and the mask before to probabilities (B, 1, H, W), without gradients and as in evaluation."""
+
+
+@dataclass
+class Curriculum:
+    """What a training sample is given: the box, then random clicks too, then clicks on what the model got wrong.
+
+    P. Gabbur et al., NeurIPS 2021, appendix C.2, with ``rounds=0``. With more, clicks correct as K. Sofiiuk et al. have
+    it (RITM, ICIP 2022: ``rounds=3, first="random"``). For the corrections, the model predicts within the step, without
+    gradients and as in evaluation; of models that are given the mask before, that prediction is it.
+
+    Args:
+        box_epochs: epochs without clicks.
+        random_epochs: epochs after them with clicks at random pixels of object and background.
+        positive: least and largest number of clicks on the object, or on what was missed of it.
+        negative: least and largest number of clicks on the background, or on what is false.
+        first: what the prediction that is corrected was made from: the ``box`` alone, or ``random`` clicks too (for
+            models that are given no box).
+        rounds: 0 corrects one prediction by all these clicks at random pixels of its errors. More: in each step a
+            random number of predictions, up to this one, each of which is followed by one click deep in its errors.
+    """
+
+    box_epochs: int = 20
+    random_epochs: int = 20
+    positive: tuple[int, int] = (1, 3)
+    negative: tuple[int, int] = (0, 3)
+    first: Literal["box", "random"] = "box"
+    rounds: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("positive", "negative"):
+            least, most = getattr(self, name)
+            if not 0 <= least <= most:
+                raise InputError(f"{name} must be two numbers of clicks, the least first; got {least}, {most}")
+        if self.rounds < 0:
+            raise InputError(f"rounds must not be negative, got {self.rounds}")
+
+    def stage(self, epoch: int) -> Literal["box", "random", "corrections"]:
+        """What the samples of an epoch are given."""
+        if epoch < self.box_epochs:
+            return "box"
+        return "random" if epoch < self.box_epochs + self.random_epochs else "corrections"
+
+    def clicks(
+        self, epoch: int, mask: Tensor, predict: Predict, threshold: float = 0.5
+    ) -> tuple[Clicks, Tensor | None]:
+        """Clicks on the samples of a batch, and the mask before (B, 1, H, W) if there is one.
+
+        Args:
+            epoch: which says the stage.
+            mask: (B, H, W) uint8: 1 object, 0 background, 255 ignored.
+            predict: asks the model.
+            threshold: probability above which a pixel is of the object.
+        """
+        target, background = mask == 1, mask == 0
+        none, stage = Clicks.empty(len(mask), mask.device), self.stage(epoch)
+        if stage == "box":
+            return none, None
+        somewhere = sample_corrections(target, background, self.positive, self.negative)
+        if stage == "random":
+            return somewhere, None
+        clicks = none if self.first == "box" else somewhere
+        if self.rounds:
+            return self._deep(clicks, target, background, predict, threshold)
+        previous = predict(clicks, None)
+        found = previous[:, 0] > threshold
+        corrections = sample_corrections(target & ~found, background & found, self.positive, self.negative)
+        return clicks.append(corrections.points, corrections.labels), previous
+
+    def _deep(
+        self, clicks: Clicks, target: Tensor, background: Tensor, predict: Predict, threshold: float
+    ) -> tuple[Clicks, Tensor | None]:
+        """One click after each of up to ``rounds`` predictions."""
+        previous = None
+        for _ in range(int(torch.randint(self.rounds + 1, ()))):
+            previous = predict(clicks, previous)
+            found = previous[:, 0] > threshold
+            deep = sample_deep(target & ~found, background & found)
+            clicks = clicks.append(deep.points, deep.labels)
+        return clicks, previous
