@@ -23,7 +23,7 @@ def print_table(table: "Table", title: str) -> None:
     """Print a table, numbers to the right, and its notes below."""
     shown = rich.Table()
     for place, name in enumerate(table.header):
-        shown.add_column(Text(name), justify="right" if place else "left")
+        shown.add_column(Text(name), justify="right" if place else "left", overflow="fold")
     for row in table.rows:
         shown.add_row(*map(Text, row))
     out = console()

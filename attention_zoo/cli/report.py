@@ -36,10 +36,13 @@ def report_on(sweep: Path, folder: Path | None = None) -> None:
     """Write the report on a sweep, by default into its own folder, and print the table."""
     from attention_zoo.reports.sweep import SweepReport
     from attention_zoo.reports.sweep_files import write_sweep
+    from attention_zoo.reports.sweep_tables import settings_table
 
     found = SweepReport(sweep)
     folder = folder or sweep / "report"
-    print_table(write_sweep(folder, found), f"written to {folder}")
+    write_sweep(folder, found)
+    # with the costs it would be wider than a terminal
+    print_table(settings_table(found, with_costs=False), f"written, with costs and figures, to {folder}")
 
 
 def _join(folders: list[Path], out: Path, mixed: bool, overwrite: bool) -> None:

@@ -7,13 +7,16 @@ from matplotlib.figure import Figure
 from attention_zoo.analysis.costs import Cost, growth
 from attention_zoo.reports.comparison import Table
 
+UNCOUNTED = "FLOPs as torch counts them, a multiplication and an addition as two: Fourier transforms are missing"
+"""Said below tables with operations."""
+
 COLUMNS = (
     "mixer",
     "tokens",
     "forward ms",
-    "over baseline",
+    "forward / baseline",
     "training ms",
-    "over baseline",
+    "training / baseline",
     "forward MB",
     "training MB",
     "MFLOPs",
@@ -33,7 +36,7 @@ def cost_table(costs: Sequence[Cost], notes: Sequence[str] = ()) -> Table:
             f"{cost.training_ratio:.2f}",
             f"{cost.forward_memory / 2**20:.1f}",
             f"{cost.training_memory / 2**20:.1f}",
-            f"{cost.flops / 1e6:.1f}",
+            f"{cost.flops / 1e6:.1f}" if cost.flops else "-",
             f"{cost.parameters:,}",
         )
         for cost in costs
@@ -42,7 +45,7 @@ def cost_table(costs: Sequence[Cost], notes: Sequence[str] = ()) -> Table:
         f"{name}: time ~ N^{exponents[0]:.2f} forward, N^{exponents[1]:.2f} in training"
         for name, exponents in growths(costs).items()
     ]
-    return Table(COLUMNS, tuple(rows), (*notes, *grown))
+    return Table(COLUMNS, tuple(rows), (*notes, UNCOUNTED, *grown))
 
 
 def growths(costs: Sequence[Cost]) -> dict[str, tuple[float, float]]:

@@ -95,7 +95,7 @@ class SweepReport:
     def _groups(self) -> Iterator[Group]:
         settings: dict[str, Group] = {}
         for run, record, _ in self.found:
-            group = settings.setdefault(repr(run.values), Group(run.values, self._called(run.values)))
+            group = settings.setdefault(repr(run.values), Group(run.values, self.called(run.values)))
             folder = folder_of(self.out, run)
             if record.status == "failed":
                 group.failures[run.seed] = record.reason or ""
@@ -106,7 +106,8 @@ class SweepReport:
             group.configs[run.seed] = flat(_read(folder / "config.yaml", yaml.safe_load))
         yield from settings.values()
 
-    def _called(self, values: dict[str, Any]) -> str:
+    def called(self, values: dict[str, Any]) -> str:
+        """Values of axes for tables and legends; of numbers with the axis."""
         titles = self.plan.titles
         parts = [value if isinstance(value, str) else f"{titles[axis]} {value}" for axis, value in values.items()]
         return ", ".join(parts) or "all runs"
@@ -132,7 +133,7 @@ class SweepReport:
     @property
     def baseline(self) -> str | None:
         """What tables call the baseline, if the plan has one."""
-        return None if self.plan.baseline is None else self._called(self.plan.baseline)
+        return None if self.plan.baseline is None else self.called(self.plan.baseline)
 
     def baseline_of(self, group: Group) -> Group | None:
         """The setting with the baseline's values, the other axes as in ``group``; None for one that is a baseline."""

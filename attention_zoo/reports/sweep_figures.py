@@ -20,6 +20,9 @@ DPI, PANEL = 150, 3.4
 
 MARKERS = "os^D*vPXdh<>p"
 
+MOST_MARKS = 8
+"""Up to so many values of an axis are all marked."""
+
 LEGEND = 3
 """Columns of a legend."""
 
@@ -105,13 +108,16 @@ def over_axis(report: SweepReport, axis: str) -> Figure:
     lines: dict[str, list[Group]] = {}
     for group in report.groups:
         if isinstance(group.values[axis], (int, float)):
-            rest = [f"{report.plan.titles[name]} {value}" for name, value in group.values.items() if name != axis]
-            lines.setdefault(", ".join(rest), []).append(group)
+            rest = {name: value for name, value in group.values.items() if name != axis}
+            lines.setdefault(report.called(rest), []).append(group)
+    marks = sorted({group.values[axis] for groups in lines.values() for group in groups})
     figure, panels = _panels(len(report.metrics), len(lines))
     for axes, metric in zip(panels, report.metrics, strict=True):
         for place, (label, groups) in enumerate(lines.items()):
             _line(axes, [(group.values[axis], group.estimate(metric)) for group in groups], place, label)
         axes.set(xlabel=report.plan.titles[axis], ylabel=arrow(metric))
+        if len(marks) <= MOST_MARKS:
+            axes.set_xticks(marks)
     return _with_legend(figure, panels)
 
 

@@ -22,15 +22,15 @@ th, td {border-bottom: 1px solid #ddd; padding: .3em .7em; text-align: right; wh
 th:first-child, td:first-child {text-align: left}
 th {border-bottom: 2px solid #888}
 td.reason {white-space: normal; min-width: 25em; text-align: left}
-img {max-width: 100%; max-height: 34em}
+img {max-width: 100%; max-height: 48em}
 figure {margin: 2em 0}
 figcaption, li {color: #555}
 pre {background: #f5f5f5; padding: 1em; overflow-x: auto}
 """
 
 
-def write_sweep(folder: Path, report: SweepReport) -> Table:
-    """Write the report, and give its table.
+def write_sweep(folder: Path, report: SweepReport) -> None:
+    """Write the report.
 
     ``table.md`` to read and ``table.csv`` to compute with, ``runs.csv`` (every run with the numbers of its own log),
     the figures as ``.png``, ``index.html`` with all of it, and ``hparams/`` for ``tensorboard --logdir``.
@@ -45,7 +45,6 @@ def write_sweep(folder: Path, report: SweepReport) -> Table:
         figure.savefig(folder / f"{name}.png")
     (folder / "index.html").write_text(page(report, table, runs, drawn), encoding="utf-8")
     write_hparams(folder / "hparams", report)
-    return table
 
 
 def page(report: SweepReport, table: Table, runs: Table, drawn: Sequence[tuple[str, str, Figure]]) -> str:

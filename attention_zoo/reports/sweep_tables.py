@@ -4,19 +4,20 @@ import math
 from collections.abc import Iterator
 
 from attention_zoo.reports.comparison import Table
+from attention_zoo.reports.costs import UNCOUNTED
 from attention_zoo.reports.settings import differences
 from attention_zoo.reports.statistics import LEVEL, Difference, arrow
 from attention_zoo.reports.sweep import COSTS, SweepReport
 from attention_zoo.sweeps.driver import flat_metrics
 
 
-def settings_table(report: SweepReport) -> Table:
+def settings_table(report: SweepReport, *, with_costs: bool = True) -> Table:
     """One row for each setting: means with confidence intervals, differences to the baseline, costs."""
-    base = report.baseline
+    base, costs = report.baseline, report.costs if with_costs else []
     header = [*report.plan.titles.values(), "seeds"]
     for metric in report.metrics:
         header += [arrow(metric), *([f"to {base}"] if base else [])]
-    header += [COSTS[name][0] for name in report.costs]
+    header += [COSTS[name][0] for name in costs]
     compared = {metric: report.against_baseline(metric) for metric in report.metrics}
     extremes = {metric: report.extremes(metric) for metric in report.metrics}
     lines = []
@@ -26,7 +27,7 @@ def settings_table(report: SweepReport) -> Table:
             estimate, mark = group.estimate(metric), extremes[metric].get(group.name)
             line.append("" if estimate is None else f"{estimate}{f' ({mark})' if mark else ''}")
             line += [_difference(compared[metric].get(group.name))] if base else []
-        values = [(group.cost(name), COSTS[name][1]) for name in report.costs]
+        values = [(group.cost(name), COSTS[name][1]) for name in costs]
         lines.append((*line, *("" if value is None else f"{value * unit:.4g}" for value, unit in values)))
     return Table(tuple(header), tuple(lines), tuple(_notes(report)))
 
@@ -82,6 +83,8 @@ def _notes(report: SweepReport) -> Iterator[str]:
     left = sum(row.record.status in ("waiting", "running") for row in report.found)
     if left:
         yield f"{left} of {len(report.found)} runs are not done yet"
+    if "flops" in report.costs:
+        yield UNCOUNTED
     yield from differences(report.plan, [facts for group in report.groups for facts in group.facts()])
     yield from _failures(report)
 
