@@ -133,7 +133,7 @@ def test_defaults_are_the_benchmark(zoo, photos):
     assert Image.open("out/frost/5/b/sub/three.JPEG").size == (32, 32)
 
 
-LONG = ["--corruptions", "glass_blur", "zoom_blur", "brightness", "--size", "400"]
+LONG = ["--corruptions", "glass_blur", "zoom_blur", "brightness", "--size", "256"]
 
 
 @pytest.fixture(scope="module")
