@@ -66,8 +66,9 @@ class InteractiveSegmentation(Task):
         value_prior_precision: see `Setting`.
         adapt_in: see `Setting`.
         settings: what a test evaluates, one curve each; None is one, of the above.
-        value_prior_precision_search: values to choose from by the validation data before a test, for settings that
-            propagate values: the one with the least clicks to an IoU of 90 % (appendix C.4: 0.1, 1, 10, 100).
+        value_prior_precision_search: values to choose from by the validation data, in ``validate`` and before a test
+            whose settings propagate values and leave ``value_prior_precision`` open: the one with the least clicks to
+            an IoU of 90 % (appendix C.4: 0.1, 1, 10, 100).
         **task: see `Task`.
 
     Raises:
@@ -193,13 +194,12 @@ class InteractiveSegmentation(Task):
             self.log("val/value_prior_precision", self.searched(self.trainer.val_dataloaders))
 
     def on_test_start(self) -> None:
-        """Search, and count afresh."""
-        if self.search and any(one.value_propagation for one in self.settings.values()):
-            data = self.trainer.datamodule
-            data.setup("validate")
-            best = self.searched(data.val_dataloader())
+        """Search where a setting leaves the precision open, and count afresh."""
+        settings = self.settings.items()
+        open_ones = {name: one for name, one in settings if one.value_propagation and one.value_prior_precision is None}
+        if self.search and open_ones:
+            best = self.searched(self._validation_data())
             self.log("test/value_prior_precision", best)
-            open_ones = {k: v for k, v in self.settings.items() if v.value_propagation and not v.value_prior_precision}
             self.settings |= {name: replace(one, value_prior_precision=best) for name, one in open_ones.items()}
         self.test_table = self._table(self.trainer.test_dataloaders, len(self.settings), self.protocol)
 
@@ -269,6 +269,17 @@ class InteractiveSegmentation(Task):
         told = ", ".join(f"{value:g}: {clicks:.2f}" for value, clicks in zip(self.search, taken, strict=True))
         rank_zero_info(f"clicks to {GOAL:.0%} IoU on the validation data, by value_prior_precision: {told}")
         return float(self.search[taken.index(min(taken))])
+
+    def _validation_data(self) -> DataLoader[Any]:
+        data = self.trainer.datamodule
+        try:
+            data.setup("validate")
+        except InputError as error:
+            raise InputError(
+                "value_prior_precision_search needs validation data; search with validate on data that have some, then "
+                f"give value_prior_precision. {error}"
+            ) from error
+        return data.val_dataloader()
 
     def _table(self, loader: DataLoader[Any], settings: int, protocol: ClickProtocol) -> ClickTable:
         return ClickTable(settings, len(loader.dataset), protocol.clicks).to(self.device)

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.datamodules.interactive_files import blob, write_mask
+
 TINY = """
 model:
   class_path: InteractiveSegmentation
@@ -82,6 +84,26 @@ def test_a_test_writes_curves(tested, log, run_folder):
     mean = np.mean([float(row["iou_3"]) for row in first])
     assert content["curves"][1]["mean"][3] == pytest.approx(mean, abs=1e-6)
     assert log(run_folder)[-1]["metrics"]["test/both/miou_3"] == pytest.approx(mean, abs=1e-5)
+
+
+def test_search_on_the_trained_data_then_test_on_a_benchmark(call, run_folder, log, tmp_path):
+    """The commands of the configs whose values propagate: GrabCut and Berkeley have no validation data."""
+    for number in range(2):
+        mask = 255 * blob(6 + 3 * number, 8)
+        write_mask(tmp_path / "berkeley/masks" / f"{number}.png", mask)
+        write_mask(tmp_path / "berkeley/images" / f"{number}.png", mask)
+    argv = ["--ckpt_path", run_folder / "checkpoints/last.ckpt"]
+    search = ["--model.value_prior_precision_search", "[0.1, 10]"]
+    out = ["--trainer.default_root_dir", tmp_path / "out"]
+    assert call("validate", *argv, *search, *out) == 0
+    found = log(tmp_path / "out")[-1]["metrics"]["val/value_prior_precision"]
+    assert found in (pytest.approx(0.1), 10)
+    benchmark = ["--data", "Berkeley", "--data.root", tmp_path / "berkeley", "--model.value_prior_precision", found]
+    assert call("test", *argv, *search, *benchmark, *out) == 0
+    (path,) = (tmp_path / "out").rglob("clicks.json")
+    content = json.loads(path.read_text())
+    assert content["objects"] == 2
+    assert content["curves"][1]["options"]["value_prior_precision"] == found
 
 
 def test_two_processes_give_the_same(tested, process, run_folder):

@@ -437,6 +437,19 @@ def test_the_search_takes_the_least_clicks(monkeypatch):
     assert logged["test/value_prior_precision"] == 10.0
 
 
+def test_a_search_needs_validation_data_unless_the_precision_is_given(clear):
+    options = {
+        "head": corrective,
+        "settings": {"values": Setting(0, None, 1)},
+        "value_prior_precision_search": [0.1, 1],
+    }
+    with pytest.raises(az.InputError, match="needs validation data"):
+        evaluate(tiny(image_size=(48, 48), max_clicks=1, **options), berkeley(clear))
+    task = tiny(image_size=(48, 48), max_clicks=1, value_prior_precision=10.0, **options)
+    assert "test/value_prior_precision" not in evaluate(task, berkeley(clear))
+    assert task.result.curves[0].options["value_prior_precision"] == 10.0
+
+
 def test_validation_logs_a_short_curve():
     task = tiny(val_clicks=2)
     (logged,) = L.Trainer(**QUIET).validate(task, scenes(), verbose=False)
