@@ -74,13 +74,14 @@ class Task(L.LightningModule):
         total = self.trainer.estimated_stepping_batches
         if total == float("inf"):
             raise InputError("the default schedule needs an end: give trainer.max_epochs or trainer.max_steps")
-        if self.poly is not None:
-            schedule = self.poly.schedule(optimizer, total_steps=int(total), floor=self.min_lr_ratio)
-            return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
         self.trainer.fit_loop.setup_data()  # the estimate does so too, but not where max_steps is all it needs
         per_epoch = self.trainer.num_training_batches / self.trainer.accumulate_grad_batches
-        warmup = round(min(self.warmup_epochs * per_epoch, total))
-        schedule = warmup_cosine(optimizer, warmup_steps=warmup, total_steps=int(total), floor=self.min_lr_ratio)
+        if self.poly is not None:
+            decay = round(self.poly.epochs * per_epoch) if self.poly.epochs else int(total)
+            schedule = self.poly.schedule(optimizer, total_steps=decay, floor=self.min_lr_ratio)
+        else:
+            warmup = round(min(self.warmup_epochs * per_epoch, total))
+            schedule = warmup_cosine(optimizer, warmup_steps=warmup, total_steps=int(total), floor=self.min_lr_ratio)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def parameter_groups(self) -> list[dict[str, Any]]:

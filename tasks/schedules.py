@@ -1,4 +1,4 @@
-"""Learning-rate schedules that count optimisation steps, or epochs."""
+"""Learning-rate schedules, step by step."""
 
 import math
 from dataclasses import dataclass
@@ -28,30 +28,13 @@ def warmup_cosine(optimizer: Optimizer, *, warmup_steps: int, total_steps: int, 
     return LambdaLR(optimizer, factor)
 
 
-class PolynomialDecay(LambdaLR):
-    """Falls from the optimizer's learning rate to a fraction of it within some epochs, and then stays there.
-
-    ``end + (1 - end) (1 - epoch / epochs)^power``; steps once an epoch.
-
-    Args:
-        optimizer: whose groups are scheduled.
-        epochs: of the fall.
-        power: 1 is a straight line.
-        end: the last rate as a fraction of the first.
-    """
-
-    def __init__(self, optimizer: Optimizer, epochs: int, power: float = 0.9, end: float = 0.0) -> None:
-        if epochs < 1 or power <= 0 or not 0 <= end <= 1:
-            raise InputError(f"epochs={epochs} must be at least 1, power={power} positive and end={end} in [0, 1]")
-        super().__init__(optimizer, lambda epoch: end + (1 - end) * (1 - min(epoch, epochs) / epochs) ** power)
-
-
 @dataclass
 class Poly:
     """Polynomial decay under a linear warm-up, ``(1 - step / total)^power``, as segmentation models are trained.
 
     Args:
-        power: of the decay.
+        power: of the decay; 1 is a straight line.
+        epochs: of the decay, after which the rate stays where it is; None is the whole run.
         warmup_steps: steps of the warm-up, during which the rate of the decay is multiplied by what grows to 1.
         warmup_ratio: where that starts.
 
@@ -60,19 +43,21 @@ class Poly:
     """
 
     power: float = 1.0
+    epochs: int | None = None
     warmup_steps: int = 0
     warmup_ratio: float = 1e-6
 
     def __post_init__(self) -> None:
-        if self.power <= 0 or self.warmup_steps < 0 or not 0 <= self.warmup_ratio <= 1:
-            raise InputError(f"{self}: power above 0, warmup_steps 0 or more, warmup_ratio from 0 to 1")
+        short = self.epochs is not None and self.epochs < 1
+        if self.power <= 0 or short or self.warmup_steps < 0 or not 0 <= self.warmup_ratio <= 1:
+            raise InputError(f"{self}: power above 0, epochs 1 or more, warmup_steps 0 or more, warmup_ratio 0 to 1")
 
     def schedule(self, optimizer: Optimizer, *, total_steps: int, floor: float) -> LambdaLR:
         """The schedule.
 
         Args:
             optimizer: whose groups are scheduled.
-            total_steps: steps of the whole run; beyond it the rate stays at the floor.
+            total_steps: steps of the decay; beyond it the rate stays at the floor.
             floor: the last rate as a fraction of the highest.
         """
 

@@ -1,6 +1,7 @@
 """The curriculum, validation and test of the interactive task on tiny models."""
 
 from functools import partial
+from types import SimpleNamespace
 
 import lightning as L
 import numpy as np
@@ -16,7 +17,7 @@ from datamodules.interactive.objects import bounding_box
 from tasks import Curriculum, InteractiveSegmentation, Setting
 from tasks.clicks import number_of_clicks
 from tasks.interactive import whole
-from tasks.schedules import PolynomialDecay
+from tasks.schedules import Poly
 from tests.datamodules.interactive_files import blob, write_mask
 from tests.tasks.toy_clickers import Constant, Oracle, Painter
 
@@ -156,19 +157,31 @@ def test_rounds_click_deep_in_the_errors_of_one_prediction_after_another(batch, 
     assert seen == {0, 1, 2, 3}
 
 
-def test_the_schedule_of_the_paper():
-    optimizer = torch.optim.RAdam([torch.nn.Parameter(torch.zeros(1))], lr=1e-4)
-    schedule = PolynomialDecay(optimizer, epochs=70, power=0.9, end=0.1)
+def test_the_schedule_of_the_paper(monkeypatch):
+    """From 1e-4 down to 1e-5 at epoch 70, of 3 steps each, however long the run."""
+
+    class Run:
+        fit_loop = SimpleNamespace(setup_data=lambda: None)
+        estimated_stepping_batches, num_training_batches, accumulate_grad_batches = 270, 6, 2
+
+    def optimizer(groups):
+        return torch.optim.RAdam(groups, lr=1e-4)
+
+    task = tiny(optimizer=optimizer, poly=Poly(power=0.9, epochs=70), min_lr_ratio=0.1)
+    monkeypatch.setattr(type(task), "trainer", Run)
+    configured = task.configure_optimizers()
+    schedule = configured["lr_scheduler"]["scheduler"]
+    assert configured["lr_scheduler"]["interval"] == "step"
     rates = []
-    for _ in range(90):
+    for _ in range(270):
         rates.append(schedule.get_last_lr()[0])
-        optimizer.step()
+        configured["optimizer"].step()
         schedule.step()
     assert rates[0] == pytest.approx(1e-4)
-    assert rates[35] == pytest.approx(1e-5 + 9e-5 * 0.5**0.9)
-    assert rates[70:] == pytest.approx([1e-5] * 20)
+    assert rates[3 * 35] == pytest.approx(1e-5 + 9e-5 * 0.5**0.9)
+    assert rates[3 * 70 :] == pytest.approx([1e-5] * 60)
     with pytest.raises(az.InputError, match="epochs=0"):
-        PolynomialDecay(optimizer, epochs=0)
+        Poly(epochs=0)
 
 
 def adapting(**host):
