@@ -1,6 +1,7 @@
 """``python -m attention_zoo sweep``: one recipe over mixers, seeds and any other axis."""
 
 import os
+import signal
 import sys
 from dataclasses import fields
 from pathlib import Path
@@ -77,6 +78,7 @@ def sweep(
     runner = Local(workers) if engine == "local" else Submitit(folder / ENGINE, cluster, engine_args or {})
     threads = threads or max(1, (os.cpu_count() or 1) // workers)
     limits = {"workers": workers, "threads": threads, "hours": hours, "retry": retry_failed}
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # asked to end, end as after Ctrl-C
     try:
         found = driver.carry_out(plan, folder, runner, console=screen, **limits)
     except KeyboardInterrupt:
