@@ -42,12 +42,12 @@ class TestModel:
     @pytest.mark.parametrize("top_down", [None, "absvit"])
     def test_every_mixer_in_one_pass_and_two(self, mixer, top_down):
         model = task(mixer=mixer, top_down=top_down)
-        losses = model.model.losses(**{name: batch()[name] for name in ("image", "mask")})
+        losses = model.model.losses(**{name: batch(number=2)[name] for name in ("image", "mask")})
         total = sum(value.sum() for name, value in losses.items() if "loss" in name)
         total.backward()
         assert set(losses) == {f"{head}.{what}" for head in ("decode", "auxiliary") for what in ("loss_ce", "acc_seg")}
         assert not [name for name, p in model.named_parameters() if p.grad is None]
-        assert model.eval()(batch((40, 72))["image"]).shape == (4, 3, 40, 72)
+        assert model.eval()(batch((40, 56), 1)["image"]).shape == (1, 3, 40, 56)
 
     def test_recipe_of_absvit(self):
         model = SemanticSegmentation("absvit_tiny_patch16_224", image_size=(64, 64)).model
@@ -88,6 +88,16 @@ class TestModel:
     def test_bad_input(self, options, message):
         with pytest.raises(InputError, match=message):
             task(**options)
+
+    def test_a_checkpoint_of_mmsegmentation_with_more_than_tensors(self, tmp_path):
+        """mmengine's runner saves its history of losses, objects, beside the weights."""
+        from mmengine.logging import HistoryBuffer
+
+        weights = task().model.backbone.model.state_dict()
+        hub = {"log_scalars": {"train/loss": HistoryBuffer([0.5], [1])}}
+        torch.save({"meta": {"epoch": 1}, "state_dict": weights, "message_hub": hub}, tmp_path / "iter_20000.pth")
+        with pytest.raises(InputError, match="iter_20000.pth refused as weights.*could run code$"):
+            task(weights=str(tmp_path / "iter_20000.pth"))
 
     def test_labels_that_are_no_classes(self):
         bad = batch()
