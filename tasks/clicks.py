@@ -99,8 +99,13 @@ def _centre(missed: np.ndarray, false: np.ndarray, free: np.ndarray) -> Click | 
 
 def _depth(region: np.ndarray) -> np.ndarray:
     """Distance of every pixel of a region to the nearest pixel outside of it, float32."""
-    padded = np.pad(region.astype(np.uint8), 1)
-    return cv2.distanceTransform(padded, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)[1:-1, 1:-1]
+    depth = np.zeros(region.shape, dtype=np.float32)
+    rows, columns = np.flatnonzero(region.any(1)), np.flatnonzero(region.any(0))
+    if len(rows):  # the nearest pixel outside is never beyond the line around the bounding box
+        part = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+        padded = np.pad(region[part].astype(np.uint8), 1)
+        depth[part] = cv2.distanceTransform(padded, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)[1:-1, 1:-1]
+    return depth
 
 
 def _anywhere(

@@ -18,6 +18,7 @@ from attention_zoo.adaptation import adapted
 from attention_zoo.clicks import Clicks
 from attention_zoo.errors import InputError, unknown
 from attention_zoo.models import build_backbone
+from attention_zoo.models.checkpoints import load_checkpoint
 from attention_zoo.models.interactive import DecoderFactory, HeadFactory, InteractiveModel
 from attention_zoo.reports.clicks import ClickCurve, ClickResult, clicks_taken
 from attention_zoo.seeding import run_seed
@@ -47,6 +48,7 @@ class InteractiveSegmentation(Task):
         out_indices: the backbone's layers or stages whose maps are used.
         pretrained: start from timm's released weights of the backbone.
         weights: file to start the backbone from.
+        start: checkpoint of a run with the same model and image size, on other data, to start all of it from.
         model_args: further arguments of the timm model.
         decoder: from the backbone's maps to features; None is `Fusion`.
         head: from features to the mask; None is a 1 x 1 convolution.
@@ -87,6 +89,7 @@ class InteractiveSegmentation(Task):
         out_indices: list[int] | None = None,
         pretrained: bool = False,
         weights: str | None = None,
+        start: str | None = None,
         model_args: dict[str, Any] | None = None,
         decoder: DecoderFactory | None = None,
         head: HeadFactory | None = None,
@@ -120,6 +123,8 @@ class InteractiveSegmentation(Task):
             model_args=model_args,
         )
         self.model = InteractiveModel(backbone, decoder=decoder, head=head, guidance=guidance, clicks_in=clicks_in)
+        if start is not None:
+            load_checkpoint(self.model, start)
         self.curriculum = curriculum or Curriculum()
         if guidance == "ritm" and self.curriculum.box_epochs:
             raise InputError("guidance='ritm' gives the model no box: curriculum.box_epochs must be 0")

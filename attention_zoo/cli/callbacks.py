@@ -43,7 +43,7 @@ class SaveConfig(SaveConfigCallback):
         self.text = self.parser.dump(config, skip_unset=False)
         model = (config.get("model") or {}).get("init_args") or {}
         # a checkpoint holds the weights; loading it must not fetch or read others
-        for option, without in (("pretrained", False), ("weights", None)):
+        for option, without in (("pretrained", False), ("weights", None), ("start", None)):
             if model.get(option):
                 model[option] = without
         self.text_with_weights = self.parser.dump(config, skip_unset=False)

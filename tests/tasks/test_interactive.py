@@ -312,6 +312,19 @@ def test_the_box_without_clicks_is_worth_what_it_encloses(clear):
     assert logged["test/miou_0"] > 0.99
 
 
+def test_all_of_a_model_starts_from_a_run(tmp_path):
+    torch.manual_seed(0)
+    trained = tiny(head=corrective)
+    trainer = L.Trainer(**QUIET, max_epochs=1, limit_train_batches=1, limit_val_batches=0, log_every_n_steps=1)
+    trainer.fit(trained, scenes())
+    trainer.save_checkpoint(tmp_path / "run.ckpt")
+    started = tiny(head=corrective, start=str(tmp_path / "run.ckpt")).model.state_dict()
+    for name, weight in trained.model.state_dict().items():
+        assert torch.equal(weight, started[name])
+    with pytest.raises(az.InputError, match="run.ckpt holds no weights of this InteractiveModel"):
+        tiny(start=str(tmp_path / "run.ckpt"))
+
+
 @pytest.fixture(scope="module")
 def clear(tmp_path_factory):
     """Three images in the layout of Berkeley that are white where the object is."""
