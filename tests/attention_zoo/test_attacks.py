@@ -177,10 +177,10 @@ def test_gradients_pass_both_passes_of_a_top_down_model(mode):
     inside = (pixels > 0.01) & (pixels < 0.99) & (whole.abs() > 1e-6)
     assert_close(direction[inside], whole.sign()[inside])
     tokens = model.host.embed(images)
-    found = model.host.finish(model._run(model.host, tokens, [{}] * len(model.host.layers))[0])
+    found = model.host.finish(model.host.run(tokens)[0])
     weights = model.similarity(found).detach()
     signals = model._signals(model.host, (model.alpha * weights * found).detach(), weights)
-    second = model.host.finish(model._run(model.host, tokens, signals)[0])
+    second = model.host.finish(model.host.run(tokens, signals)[0])
     (only_second,) = torch.autograd.grad(F.cross_entropy(model.host.classify(second), label, reduction="sum"), images)
     assert (only_second.sign() != direction)[inside].any()
 

@@ -166,10 +166,11 @@ class TestRVT:
             shape = (size, size) if isinstance(size, int) else size
             assert model(images(shape, batch=1)).shape == (1, 5)
 
-    def test_other_sizes_at_run_time_for_readings_of_sets(self):
-        assert build("rvt_tiny", mixer="VarsD")(images((64, 32))).shape == (2, 5)
+    def test_other_sizes_at_run_time_but_for_tables_of_one_grid(self):
+        for mixer in ("VarsD", "VarsS"):
+            assert build("rvt_tiny", mixer=mixer)(images((64, 32))).shape == (2, 5)
         with pytest.raises(az.InputError, match="VarsS.*grid"):
-            build("rvt_tiny", mixer="VarsS")(images((64, 32)))
+            build("rvt_tiny", mixer="VarsS", variant="released")(images((64, 32)))
 
     def test_released_vars_s_is_normalised_by_batch(self):
         block = build("rvt_tiny", mixer="VarsS", variant="released").transformers[0].blocks[0]

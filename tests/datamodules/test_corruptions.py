@@ -251,7 +251,7 @@ class TestRefusals:
     def test_unknown_corruption(self):
         with pytest.raises(InputError, match="unknown corruption 'contrst'; did you mean 'contrast'"):
             corrupt(self.IMAGE, "contrst", 1)
-        with pytest.raises(InputError, match="unknown corruption 'q'; choose from: gaussian_noise, .*saturate"):
+        with pytest.raises(InputError, match="unknown corruption 'q'; choose from: .*gaussian_noise.*saturate"):
             corrupt(self.IMAGE, "q", 1)
 
     @pytest.mark.parametrize("severity", [0, 6, -1, 2.5, True, "3"])

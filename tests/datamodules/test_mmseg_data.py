@@ -171,7 +171,7 @@ def test_bad_files(voc, spoil):
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
-        ({"dataset": "pascal_voc"}, "unknown config .* 'pascal_voc'; did you mean 'pascal_voc12' or"),
+        ({"dataset": "pascal_voc"}, "unknown config .* 'pascal_voc'; did you mean 'pascal_voc12'"),
         ({}, "name a data set: dataset .such as pascal_voc12"),
         ({"parts": {"training": {}}}, "unknown part 'training'; did you mean 'train'"),
         ({"parts": {"val": {"type": "VOC"}}}, "unknown data set 'VOC'"),
