@@ -1,6 +1,7 @@
 """``python -m attention_zoo corrupt``: a corrupted copy of a data set, in the layout of the released ones."""
 
 import json
+import multiprocessing
 import os
 import sys
 import time
@@ -9,6 +10,7 @@ from dataclasses import asdict
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
+from threading import Thread
 from typing import TYPE_CHECKING, Any, Literal
 
 from rich.console import Console
@@ -209,9 +211,16 @@ def _same(item: Any) -> Any:
 
 
 def _alone(worker: int) -> None:
-    """One thread for each worker: there are as many of them as cores."""
+    """One thread for each worker, since there are as many of them as cores, and none that outlives its parent."""
     import cv2
     from threadpoolctl import threadpool_limits
 
+    # torch's workers look for another parent than the one they have when this is done, which it may be by then
+    Thread(target=_end_with_parent, daemon=True).start()
     cv2.setNumThreads(1)
     threadpool_limits(1)
+
+
+def _end_with_parent() -> None:
+    multiprocessing.parent_process().join()
+    os._exit(1)  # files are written whole or not at all

@@ -1,5 +1,6 @@
 """Corrupted data sets from the command line."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -170,6 +171,28 @@ def test_interrupted(zoo, tmp_path, photos, straight, stop):
     assert complete.items() <= straight.items()
     assert zoo("corrupt", photos, "out", *LONG, *HERE).code == 0
     assert files("out") == straight
+
+
+KILLED_AT_THE_START = """
+import os, signal, time
+import threadpoolctl
+from attention_zoo.cli.corrupt import _done
+
+threadpoolctl.threadpool_limits = lambda threads: time.sleep(2)  # as on a machine that is busy
+items = _done([1, 2], workers=2)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_workers_that_are_still_starting_end_with_their_parent():
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    command = [sys.executable, "-c", KILLED_AT_THE_START]
+    running = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, start_new_session=True)
+    try:
+        running.communicate(timeout=60)  # ends when the workers have closed stderr, too
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(running.pid, signal.SIGKILL)
 
 
 def test_hidden_parts_do_not_stay(zoo, photos, monkeypatch):
