@@ -133,8 +133,8 @@ class Plan:
         return [*self.configs, *filter(is_config, values), *filter(None, options)]
 
     def all_runs(self) -> list[Run]:
-        """Every run, the seeds of a combination one after the other."""
-        return [self._run(combination, seed) for combination in self._combinations() for seed in self.seeds]
+        """Every run, all combinations with the first seed first: a sweep that is stopped early compares them all."""
+        return [self._run(combination, seed) for seed in self.seeds for combination in self._combinations()]
 
     def _combinations(self) -> list[dict[str, tuple[Any, Any]]]:
         """Label and value of every axis."""

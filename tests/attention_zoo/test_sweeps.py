@@ -40,7 +40,7 @@ class TestPlan:
         }
         runs = Plan([config], axes, seeds=[0, 7]).all_runs()
         assert [run.name for run in runs] == [
-            f"mixer={mixer},lr={lr},seed={seed}" for mixer in "AB" for lr in (0.1, 1) for seed in (0, 7)
+            f"mixer={mixer},lr={lr},seed={seed}" for seed in (0, 7) for mixer in "AB" for lr in (0.1, 1)
         ]
         last = ["--seed_everything", "7", "--model.mixer", "B", "--model.mixer.steps", "5", "--x.lr", "1"]
         assert runs[-1].arguments == last and runs[-1].values == {"mixer": "B", "x.lr": 1} and runs[-1].seed == 7
@@ -261,9 +261,8 @@ class TestDriver:
         found, said = sweep(config, tmp_path / "out")
         assert [row.record.status for row in found] == ["done"] * 4
         assert [driver.flat_metrics(row.record) for row in found] == [
-            {"test/accuracy": 0.5},
-            {"test/accuracy": 0.6},
-        ] * 2
+            {"test/accuracy": accuracy} for accuracy in (0.5, 0.5, 0.6, 0.6)
+        ]
         assert "mixer=B,seed=1: done" in said
         assert sweep(config, tmp_path / "out")[0] == found
 
