@@ -1,10 +1,12 @@
 """What mixers cost at several numbers of tokens: time, memory, operations, parameters, and how they grow."""
 
+import itertools
 import math
 import statistics
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Literal
 
 import numpy as np
 import torch
@@ -15,6 +17,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from attention_zoo.analysis.timing import Call, backward, forward, interleaved, peak_memory
 from attention_zoo.errors import InputError
 from attention_zoo.registry import create_mixer, mixer_info
+
+Mode = Literal["eager", "compiled"]
 
 TIMM = "timm Attention"
 """What all self-mixers are compared with, in the same run."""
@@ -30,7 +34,7 @@ class Setting:
         batch: sequences a call.
         queries: of cross-mixers; their tokens are the pixels.
         repeats: interleaved repetitions; times are their medians.
-        compiled: whether ``torch.compile`` compiles the layers.
+        modes: ``eager``, ``compiled`` (by ``torch.compile``) or both; ratios are to the baseline in the first.
         device: where.
         dtype: of parameters and tokens.
     """
@@ -40,7 +44,7 @@ class Setting:
     batch: int = 4
     queries: int = 128
     repeats: int = 10
-    compiled: bool = False
+    modes: Sequence[Mode] = ("eager",)
     device: str = "cpu"
     dtype: torch.dtype = torch.float32
 
@@ -51,6 +55,7 @@ class Cost:
 
     Attributes:
         mixer: its name, or `TIMM`.
+        mode: how it ran.
         tokens: how many.
         forward: seconds of a call without gradients.
         training: seconds of a call and all gradients.
@@ -63,6 +68,7 @@ class Cost:
     """
 
     mixer: str
+    mode: Mode
     tokens: int
     forward: float
     training: float
@@ -72,6 +78,11 @@ class Cost:
     training_memory: int
     flops: int
     parameters: int
+
+    @property
+    def label(self) -> str:
+        """What tables and figures call the layer."""
+        return self.mixer if self.mode == "eager" else f"{self.mixer}, {self.mode}"
 
 
 def measure(names: Sequence[str], tokens: int, setting: Setting) -> Iterator[Cost]:
@@ -99,17 +110,19 @@ def _measure(names: Sequence[str], kind: str, tokens: int, setting: Setting) -> 
     inputs = (made(setting.batch, tokens, setting.dim),)
     if kind == "cross":
         inputs = (made(setting.batch, setting.queries, setting.dim), *inputs)
-    layers = [_layer(name, tokens, setting) for name in names]
+    variants = list(itertools.product(names, setting.modes))
+    layers = [_layer(name, tokens, setting) for name, _ in variants]
     flops = [_flops(layer, inputs) // setting.batch for layer in layers]
-    for layer in layers if setting.compiled else ():
-        layer.compile()
+    for (_, mode), layer in zip(variants, layers, strict=True):
+        if mode == "compiled":
+            layer.compile()
     times: dict[Callable[..., Call], list[list[float]]] = {}
     memory: dict[Callable[..., Call], list[int]] = {}
     for direction in (forward, backward):
         calls = [direction(layer, *inputs) for layer in layers]
         times[direction] = interleaved(calls, setting.repeats, setting.device)
         memory[direction] = [peak_memory(call, setting.device) for call in calls]
-    for place, (name, layer) in enumerate(zip(names, layers, strict=True)):
+    for place, (variant, layer) in enumerate(zip(variants, layers, strict=True)):
         seconds = [statistics.median(times[direction][place]) for direction in (forward, backward)]
         ratios = [
             statistics.median(a / b for a, b in zip(times[direction][place], times[direction][0], strict=True))
@@ -117,7 +130,7 @@ def _measure(names: Sequence[str], kind: str, tokens: int, setting: Setting) -> 
         ]
         held = [memory[direction][place] for direction in (forward, backward)]
         parameters = sum(parameter.numel() for parameter in layer.parameters())
-        yield Cost(name, tokens, *seconds, *ratios, *held, flops[place], parameters)
+        yield Cost(*variant, tokens, *seconds, *ratios, *held, flops[place], parameters)
 
 
 def _layer(name: str, tokens: int, setting: Setting) -> nn.Module:

@@ -17,7 +17,7 @@ def bench(
     batch: int = 4,
     queries: int = 128,
     repeats: int = 10,
-    compiled: bool = False,
+    modes: list[Literal["eager", "compiled"]] | None = None,
     device: str = "cpu",
     dtype: Literal["float32", "bfloat16", "float16", "float64"] = "float32",
     out: str = "bench",
@@ -36,7 +36,7 @@ def bench(
         batch: sequences a call.
         queries: of cross-mixers; their tokens are the pixels.
         repeats: interleaved repetitions; times are medians.
-        compiled: compile the layers.
+        modes: eager (default), compiled by torch.compile, or both; ratios are to the baseline in the first.
         device: where, e.g. cuda.
         dtype: of parameters and tokens.
         out: folder to write to.
@@ -60,15 +60,16 @@ def bench(
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())) and not overwrite:
         raise InputError(f"{out} is not empty; choose another folder with --out, or give --overwrite true")
     find_device(device)
-    setting = Setting(dim, num_heads, batch, queries, repeats, compiled, device, getattr(torch, dtype))
+    chosen = list(dict.fromkeys(modes or ["eager"]))
+    setting = Setting(dim, num_heads, batch, queries, repeats, chosen, device, getattr(torch, dtype))
     costs: list[Cost] = []
     for count in track(counts, description="tokens"):
         costs += measure(mixers or list_mixers(), count, setting)
     note = (
-        f"{dim} channels, {num_heads} heads, batch {batch}, {dtype}, {'compiled' if compiled else 'eager'}, {device}, "
+        f"{dim} channels, {num_heads} heads, batch {batch}, {dtype}, {' and '.join(chosen)}, {device}, "
         f"{torch.get_num_threads()} threads, torch {torch.__version__}, medians of {repeats} interleaved calls"
     )
-    table = cost_table(sorted(costs, key=lambda cost: cost.mixer), [note])
+    table = cost_table(sorted(costs, key=lambda cost: cost.label), [note])
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "costs.csv").write_text(table.csv())
     (folder / "costs.md").write_text(table.markdown())

@@ -28,7 +28,7 @@ def cost_table(costs: Sequence[Cost], notes: Sequence[str] = ()) -> Table:
     """One row for each mixer and number of tokens, then how time grows."""
     rows = [
         (
-            cost.mixer,
+            cost.label,
             f"{cost.tokens:,}",
             f"{1e3 * cost.forward:.2f}",
             f"{cost.forward_ratio:.2f}",
@@ -51,8 +51,8 @@ def cost_table(costs: Sequence[Cost], notes: Sequence[str] = ()) -> Table:
 def growths(costs: Sequence[Cost]) -> dict[str, tuple[float, float]]:
     """The exponents of forward and training time of each mixer; none for one number of tokens."""
     found = {}
-    for name in dict.fromkeys(cost.mixer for cost in costs):
-        own = [cost for cost in costs if cost.mixer == name]
+    for name in dict.fromkeys(cost.label for cost in costs):
+        own = [cost for cost in costs if cost.label == name]
         tokens = [cost.tokens for cost in own]
         if len(set(tokens)) > 1:
             times = ([cost.forward for cost in own], [cost.training for cost in own])
@@ -65,9 +65,9 @@ def cost_figure(costs: Sequence[Cost]) -> Figure:
     figure = Figure(figsize=(10, 4.6), layout="constrained")
     panels = figure.subplots(1, 2)
     exponents = growths(costs)
-    names = list(dict.fromkeys(cost.mixer for cost in costs))
+    names = list(dict.fromkeys(cost.label for cost in costs))
     for place, name in enumerate(names):
-        own = [cost for cost in costs if cost.mixer == name]
+        own = [cost for cost in costs if cost.label == name]
         tokens = [cost.tokens for cost in own]
         style = {"marker": "osD^vP*Xhd<>"[place % 12], "linestyle": "-" if place < 10 else "--"}
         label = f"{name}  N^{exponents[name][1]:.2f}" if name in exponents else name

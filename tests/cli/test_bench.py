@@ -1,6 +1,7 @@
 """What mixers cost: the numbers mean what they say, and the files are there."""
 
 import csv
+from dataclasses import replace
 
 import pytest
 import torch
@@ -41,6 +42,15 @@ def test_every_mixer_beside_its_baseline():
     assert [costs[0].forward_ratio, costs[0].training_ratio, costs[3].forward_ratio] == [1, 1, 1]
     assert costs[0].parameters == costs[2].parameters == 4 * 16 * 16 + 16
     assert costs[0].flops == costs[2].flops == 2 * 16 * (4 * 16 * 16) + 2 * 2 * 16 * 16 * 16
+
+
+def test_both_modes_in_turns(monkeypatch):
+    compiled = []
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda layer: compiled.append(type(layer).__name__))
+    costs = list(measure(["VarsD"], 16, replace(SMALL, modes=("eager", "compiled"))))
+    assert [cost.label for cost in costs] == [TIMM, f"{TIMM}, compiled", "VarsD", "VarsD, compiled"]
+    assert compiled == ["Attention", "VarsD"]
+    assert costs[0].forward_ratio == 1 and costs[2].flops == costs[3].flops
 
 
 def test_tokens_must_be_a_grid():
