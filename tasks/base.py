@@ -60,6 +60,11 @@ class Task(L.LightningModule):
         self.optimizer, self.scheduler = optimizer, scheduler
         self.warmup_epochs, self.min_lr_ratio = warmup_epochs, min_lr_ratio
 
+    def show_example(self, image_size: tuple[int, int] | None) -> None:
+        """Let Lightning's summary, and what a run costs, count sizes and FLOPs for an image of this size."""
+        if image_size is not None:
+            self.example_input_array = torch.zeros(1, 3, *image_size)
+
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW with warm-up and cosine unless the config says otherwise; no decay on norms, biases, tokens."""
         optimizer = (self.optimizer or _default_optimizer)(self.parameter_groups())

@@ -89,8 +89,7 @@ class Classification(Task):
             model_args=model_args,
         )
         self.label_smoothing = label_smoothing
-        if image_size is not None:
-            self.example_input_array = torch.zeros(1, 3, *image_size)  # for sizes and FLOPs in Lightning's summary
+        self.show_example(image_size)
         self.mixing = _mixup(mixing, num_classes, label_smoothing) if mixing else None
         self.val_metrics = classification_metrics(num_classes)
         self.test_metrics = classification_metrics(num_classes)

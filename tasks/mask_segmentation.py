@@ -110,6 +110,7 @@ class MaskSegmentation(Task):
             strides=strides,
             auxiliary=auxiliary,
         )
+        self.show_example(image_size)
         self.num_classes = num_classes
         self.things = sorted(things or ())
         if self.things and not 0 <= self.things[0] <= self.things[-1] < num_classes:

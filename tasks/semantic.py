@@ -91,8 +91,7 @@ class SemanticSegmentation(Task):
         auxiliary = None if auxiliary_head == {} else _head(FCNHEAD, auxiliary_head)
         self.model = Segmentor(backbone, num_classes, _head(UPERHEAD, decode_head), auxiliary, neck, IGNORE)
         self.num_classes = num_classes
-        if image_size is not None:
-            self.example_input_array = torch.zeros(1, 3, *image_size)  # for sizes and FLOPs in Lightning's summary
+        self.show_example(image_size)
         self.inference = inference or Inference()
         self.val_iou, self.test_iou = MeanIoU(num_classes, IGNORE), MeanIoU(num_classes, IGNORE)
 

@@ -9,6 +9,7 @@ from lightning.pytorch.callbacks import Callback
 from torchmetrics.classification import MulticlassConfusionMatrix
 
 import attention_zoo as az
+from attention_zoo.cli.cost_log import count_flops
 from attention_zoo.errors import InputError
 from attention_zoo.models.mask_decoder import DecoderSize, MaskDecoder, semantic_probabilities
 from datamodules.segmentation import Shapes
@@ -202,6 +203,11 @@ def test_the_backbone_has_its_own_learning_rate():
     assert own.pop() == pytest.approx(0.1 * rest.pop())
     with pytest.raises(InputError, match="backbone_lr=-1"):
         task(backbone_lr=-1.0)
+
+
+def test_its_operations_are_counted():
+    model = task()
+    assert model.example_input_array.shape == (1, 3, 64, 64) and count_flops(model) > 1e6
 
 
 def test_things_must_be_classes():

@@ -124,7 +124,7 @@ class MaskDecoder(nn.Module):
 
     def forward(self, maps: Sequence[Tensor]) -> MaskOutputs:
         """Maps (B, c, h, w) of the backbone, finest first, to the predictions of all layers."""
-        queries = self.queries.expand(len(maps[0]), -1, -1)
+        queries = self.queries.repeat(len(maps[0]), 1, 1)  # not expanded: torch counts no FLOPs past a parameter's view
         pixels, predictions, layers = None, [], iter(self.layers)
         for level, (features, count) in enumerate(zip(reversed(maps), self.layer_counts, strict=True)):
             pixels = self.pixel_decoder(level, features, pixels)
