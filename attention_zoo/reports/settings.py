@@ -61,6 +61,15 @@ def differences(plan: Plan, runs: Sequence[Facts]) -> Iterator[str]:
             yield _told(f"differs: {key}", runs, values)
 
 
+def shared(runs: Sequence[Facts]) -> Iterator[str]:
+    """The machine and versions that all finished runs have in common, in one line; nothing where there are none."""
+    keys = list(dict.fromkeys(key for run in runs for key in run.machine))
+    values = {key: {_text(run.machine.get(key)) for run in runs} for key in keys}
+    same = [f"{key.removeprefix('versions.')} {runs[0].machine[key]}" for key in keys if len(values[key]) == 1]
+    if same:
+        yield f"all runs: {', '.join(same)}"
+
+
 def flat(content: Any, prefix: str = "") -> dict[str, Any]:
     """A nested mapping with its keys joined by dots."""
     if not isinstance(content, dict) or not content:

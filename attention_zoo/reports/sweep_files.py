@@ -13,7 +13,8 @@ from attention_zoo.reports.comparison import Table
 from attention_zoo.reports.sweep import SweepReport
 from attention_zoo.reports.sweep_figures import figures
 from attention_zoo.reports.sweep_tables import numbers_table, runs_table, settings_table
-from attention_zoo.sweeps.driver import flat_metrics
+from attention_zoo.sweeps.driver import flat_metrics, folder_of
+from attention_zoo.sweeps.plan import PLAN
 
 STYLE = """
 body {font: 15px/1.5 system-ui, sans-serif; margin: 2em auto; max-width: 75em; padding: 0 1em; color: #222}
@@ -33,7 +34,8 @@ def write_sweep(folder: Path, report: SweepReport) -> None:
     """Write the report.
 
     ``table.md`` to read and ``table.csv`` to compute with, ``runs.csv`` (every run with the numbers of its own log),
-    the figures as ``.png``, ``index.html`` with all of it, and ``hparams/`` for ``tensorboard --logdir``.
+    the figures as ``.png``, ``index.html`` with all of it, ``hparams/`` for ``tensorboard --logdir``, and what was run:
+    ``sweep.yaml`` and the resolved config of each finished run in ``configs/``.
     """
     folder.mkdir(parents=True, exist_ok=True)
     table, runs = settings_table(report), runs_table(report)
@@ -45,11 +47,12 @@ def write_sweep(folder: Path, report: SweepReport) -> None:
         figure.savefig(folder / f"{name}.png")
     (folder / "index.html").write_text(page(report, table, runs, drawn), encoding="utf-8")
     write_hparams(folder / "hparams", report)
+    write_plan(folder, report)
 
 
 def page(report: SweepReport, table: Table, runs: Table, drawn: Sequence[tuple[str, str, Figure]]) -> str:
     """One page that needs no other file."""
-    plan = (report.out / "sweep.yaml").read_text(encoding="utf-8")
+    plan = (report.out / PLAN).read_text(encoding="utf-8")
     title = f"Sweep {report.out.name}"
     done = sum(row.record.status == "done" for row in report.found)
     notes = "".join(f"<li>{html.escape(note)}</li>" for note in table.notes)
@@ -64,6 +67,17 @@ def page(report: SweepReport, table: Table, runs: Table, drawn: Sequence[tuple[s
         f"{_html(table)}<ul>{notes}</ul>{shown}<h2>Runs</h2>{_html(runs)}"
         f"<h2>What was run</h2><pre>{html.escape(plan)}</pre></html>\n"
     )
+
+
+def write_plan(folder: Path, report: SweepReport) -> None:
+    """What was run: the sweep, and the resolved config of each run that is done."""
+    content = {PLAN: report.out / PLAN}
+    for run, record, _ in report.found:
+        if record.status == "done":
+            content[f"configs/{run.name}.yaml"] = folder_of(report.out, run) / "config.yaml"
+    (folder / "configs").mkdir(exist_ok=True)
+    for name, path in content.items():
+        (folder / name).write_text(path.read_text(encoding="utf-8"), encoding="utf-8")
 
 
 def write_hparams(folder: Path, report: SweepReport) -> None:

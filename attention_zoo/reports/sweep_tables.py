@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from attention_zoo.reports.comparison import Table
 from attention_zoo.reports.costs import UNCOUNTED
-from attention_zoo.reports.settings import differences
+from attention_zoo.reports.settings import differences, shared
 from attention_zoo.reports.statistics import LEVEL, Difference, arrow
 from attention_zoo.reports.sweep import COSTS, SweepReport
 from attention_zoo.sweeps.driver import flat_metrics
@@ -85,7 +85,9 @@ def _notes(report: SweepReport) -> Iterator[str]:
         yield f"{left} of {len(report.found)} runs are not done yet"
     if "flops" in report.costs:
         yield UNCOUNTED
-    yield from differences(report.plan, [facts for group in report.groups for facts in group.facts()])
+    runs = [facts for group in report.groups for facts in group.facts()]
+    yield from differences(report.plan, runs)
+    yield from shared(runs)
     yield from _failures(report)
 
 

@@ -266,10 +266,20 @@ class TestFiles:
         report = sweep(measure=lambda run: {"test/accuracy": 0.5, "test/loss": math.nan if run.seed else 1.0})
         write_sweep(tmp_path / "report", report)
         names = {path.name for path in (tmp_path / "report").iterdir()}
-        assert names == {"table.md", "table.csv", "runs.csv", "index.html", "cost.png", "training.png", "hparams"}
+        files = {"table.md", "table.csv", "runs.csv", "index.html", "cost.png", "training.png", "sweep.yaml"}
+        assert names == files | {"hparams", "configs"}
         page = (tmp_path / "report" / "index.html").read_text()
         assert page.count("<img") == 2 and "3 of 3" not in page and "9 of 9 runs done" in page and "seeds:" in page
+        assert (tmp_path / "report" / "sweep.yaml").read_text() == (report.out / "sweep.yaml").read_text()
+        config = yaml.safe_load((tmp_path / "report" / "configs" / "mixer=B,seed=2.yaml").read_text())
+        assert config["seed_everything"] == 2 and len(list((tmp_path / "report" / "configs").iterdir())) == 9
         write_sweep(tmp_path / "report", report)  # again at any time
+
+    def test_it_says_what_all_runs_ran_on(self, sweep):
+        notes = settings_table(sweep()).notes
+        assert "all runs: device CPU, torch 2" in notes
+        notes = settings_table(sweep(cost=lambda run: {"device": f"GPU {run.seed}"})).notes
+        assert "all runs: torch 2" in notes
 
     def test_tensorboard_reads_the_same_runs(self, sweep, tmp_path):
         from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer
