@@ -160,6 +160,15 @@ class TestSparseReconstruction:
         x = torch.tensor([-2.0, -0.5, 0.0, 0.5, 2.0])
         assert_close(soft_threshold(x, 1.0), torch.tensor([-1.0, 0.0, 0.0, 0.0, 1.0]))
 
+    @pytest.mark.parametrize("shape", [(3, 4, 2), (3, 1, 1), (4, 1), ()])
+    def test_gradient_of_the_threshold(self, shape):
+        x = torch.randn(3, 4, 2, dtype=torch.float64, requires_grad=True)
+        threshold = torch.full(shape, 0.4, dtype=torch.float64, requires_grad=True)
+        assert torch.autograd.gradcheck(soft_threshold, (x, threshold))
+        assert torch.autograd.gradcheck(lambda x: soft_threshold(x, 0.4), (x,))
+        one_by_one = torch.func.vmap(torch.func.jacrev(lambda row: soft_threshold(row, 0.4).sum(0)))(x.detach())
+        assert_close(one_by_one.sum(1), (x.abs() > 0.4).to(x.dtype).detach())
+
     @pytest.mark.parametrize("shrinkage", [SOFT, GELU])
     @pytest.mark.parametrize("shrinks_start", [True, False])
     @pytest.mark.parametrize("steps", [0, 3])
