@@ -80,6 +80,13 @@ def zoo(call, capfd, tmp_path, monkeypatch):
 
 
 @pytest.fixture(scope="session")
+def small_trainer():
+    """Trainer options of a run of one epoch that says little."""
+    quiet = {"enable_progress_bar": False, "enable_model_summary": False, "log_every_n_steps": 1}
+    return {"max_epochs": 1, "accelerator": "cpu", "devices": 1, **quiet}
+
+
+@pytest.fixture(scope="session")
 def process():
     """Run a command as a program, which can import modules of the folders ``path`` too."""
 

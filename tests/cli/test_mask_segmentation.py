@@ -20,21 +20,14 @@ DECODER = {
 
 
 @pytest.fixture(scope="module")
-def config(tmp_path_factory):
+def config(small_trainer, tmp_path_factory):
     """A tiny run on generated scenes."""
     init = {"model": "test_resnet", "decoder": DECODER, "sampling": {"contrastive_samples": 64}}
     scenes = {"scenes": [4, 5, 3], "classes": CLASSES, "image_size": 64, "batch_size": 2, "num_workers": 0}
     content = {
         "model": {"class_path": "MaskSegmentation", "init_args": {**init, "interaction": "KMeansCross"}},
         "data": {"class_path": "Shapes", "init_args": {**scenes, "panoptic": True}},
-        "trainer": {
-            "max_epochs": 1,
-            "accelerator": "cpu",
-            "devices": 1,
-            "enable_progress_bar": False,
-            "enable_model_summary": False,
-            "log_every_n_steps": 1,
-        },
+        "trainer": small_trainer,
     }
     path = tmp_path_factory.mktemp("config") / "masks.yaml"
     path.write_text(yaml.safe_dump(content))

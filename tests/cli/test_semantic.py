@@ -20,22 +20,14 @@ TWO = ["--trainer.devices", "2", "--trainer.strategy", "ddp"]
 
 
 @pytest.fixture(scope="module")
-def fitted(process, tmp_path_factory):
+def fitted(process, small_trainer, tmp_path_factory):
     """A run of two processes on generated scenes, batches normalised over both."""
     folder = tmp_path_factory.mktemp("semantic")
     scenes = {"scenes": [4, 3, 5], "classes": CLASSES, "image_size": [32, 48], "batch_size": 2, "num_workers": 0}
     content = {
         "model": {"class_path": "SemanticSegmentation", "init_args": MODEL},
         "data": {"class_path": "Shapes", "init_args": scenes},
-        "trainer": {
-            "max_epochs": 1,
-            "accelerator": "cpu",
-            "devices": 1,
-            "enable_progress_bar": False,
-            "enable_model_summary": False,
-            "log_every_n_steps": 1,
-            "plugins": [{"class_path": "tasks.SyncBatchNorm"}],
-        },
+        "trainer": {**small_trainer, "plugins": [{"class_path": "tasks.SyncBatchNorm"}]},
     }
     (folder / "tiny.yaml").write_text(yaml.safe_dump(content))
     run = folder / "run"
