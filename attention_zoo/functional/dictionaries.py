@@ -27,10 +27,6 @@ class Dictionary(ABC):
     def decode(self, codes: Tensor) -> Tensor:
         """P u: codes (B, G, A, E) -> values (B, G, N, E)."""
 
-    def gram(self, codes: Tensor) -> Tensor:
-        """P^T P u."""
-        return self.encode(self.decode(codes))
-
     def reconstruct(self, codes: Tensor) -> Tensor:
         """What the mixer reads from the codes: P u, unless a dictionary has more to say."""
         return self.decode(codes)
@@ -126,6 +122,39 @@ class Kernels(Dictionary):
         torus = [max(length + side // 2, side) for length in self.grid]
         power = torch.fft.rfft2(self.kernels, s=torus).abs().square().sum(1)
         return power.flatten(1).amax(1)[:, None, None]
+
+
+class Tabulated(Dictionary):
+    """Another dictionary as one matrix for all samples: P's entries (G, N, A), each multiplied, the zeros too.
+
+    On a small grid that is faster than convolutions of one channel. Codes lie in memory by dictionary, atom, sample
+    and channel, so that one product with the matrix takes all samples.
+
+    Args:
+        dictionary: the same for all samples.
+        identity: every token's value 1 in a channel of its own, (1, G, N, N).
+    """
+
+    def __init__(self, dictionary: Dictionary, identity: Tensor) -> None:
+        self.dictionary, self.num_atoms = dictionary, dictionary.num_atoms
+        self.transposed = dictionary.encode(identity)[0]  # (G, A, N)
+
+    def encode(self, values: Tensor) -> Tensor:
+        """P^T v."""
+        return self._product(self.transposed, values)
+
+    def decode(self, codes: Tensor) -> Tensor:
+        """P u."""
+        return self._product(self.transposed.mT, codes)
+
+    def bound(self) -> Tensor:
+        """As the dictionary's."""
+        return self.dictionary.bound()
+
+    @staticmethod
+    def _product(matrix: Tensor, x: Tensor) -> Tensor:
+        columns = matrix @ x.permute(1, 2, 0, 3).flatten(2)
+        return columns.unflatten(2, x.shape[::3]).permute(2, 0, 1, 3)
 
 
 class PrefixMeans(Dictionary):

@@ -33,9 +33,10 @@ class _SoftThreshold(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor | None]:
         (left,) = ctx.saved_tensors
-        inside = grad.masked_fill(left == 0, 0.0)
-        by_threshold = -(inside * left.sign()).sum_to_size(ctx.shape) if ctx.needs_input_grad[1] else None
-        return inside, by_threshold
+        sign = left.sign()
+        outwards = grad * sign
+        by_threshold = -outwards.sum_to_size(ctx.shape) if ctx.needs_input_grad[1] else None
+        return outwards * sign, by_threshold
 
 
 def soft_threshold(x: Tensor, threshold: Tensor | float) -> Tensor:

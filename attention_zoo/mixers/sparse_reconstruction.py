@@ -132,7 +132,7 @@ class SparseReconstruction(SelfMixer):
         step_size = self.rules.step_size(dictionary, w2)
 
         def contract(codes: Tensor) -> Tensor:
-            return mixed.gram(codes).mul_(-step_size).add_(codes)
+            return codes + mixed.encode(mixed.decode(codes) * -step_size)
 
         return self.iteration(contract, dictionary.encode(v), step_size, w1)
 
@@ -181,6 +181,9 @@ class SparseReconstruction(SelfMixer):
 
     def dense(self, dictionary: Dictionary, v: Tensor) -> Tensor:
         """The dictionary as a matrix (B, G, N, A): every token's values 1 in a channel of its own, encoded."""
-        batch, _, number, _ = v.shape
-        identity = torch.eye(number, dtype=precise(v).dtype, device=v.device)
-        return dictionary.encode(identity.expand(batch, self.num_dictionaries, -1, -1)).mT
+        return dictionary.encode(self.identity(precise(v)).expand(len(v), -1, -1, -1)).mT
+
+    def identity(self, v: Tensor) -> Tensor:
+        """Every token's value 1 in a channel of its own, for values v (B, H, N, D): (1, G, N, N)."""
+        number = v.shape[2]
+        return torch.eye(number, dtype=v.dtype, device=v.device).expand(1, self.num_dictionaries, -1, -1)

@@ -3,13 +3,15 @@
 import torch
 from torch import Tensor, nn
 
-from attention_zoo.functional.dictionaries import Kernels
+from attention_zoo.functional.dictionaries import Dictionary, Kernels, Tabulated
 
 
 class StaticKernels:
     """Mix-in of a `SparseReconstruction`: the parameter ``kernel`` (H, K, s, s), shared by the channels of a head."""
 
     kernel: Tensor
+    most_tabulated = 150
+    """Tokens up to which a matrix takes less time than convolutions; see benchmarks/static_kernels.py."""
 
     def add_kernels(self, num_kernels: int, kernel_size: int) -> None:
         """Register ``num_kernels`` Gaussian kernels of side ``kernel_size`` for every head.
@@ -28,3 +30,7 @@ class StaticKernels:
         kernel = self.kernel.to(like.dtype)
         unit = kernel / kernel.square().sum((-2, -1), keepdim=True).sqrt()
         return Kernels(unit, self.spatial_shape(like.shape[2]), self.num_prefix_tokens)
+
+    def quick(self, dictionary: Dictionary, v: Tensor) -> Dictionary:
+        """The same for values v (B, H, N, D): a matrix where the tokens are few."""
+        return Tabulated(dictionary, self.identity(v)) if v.shape[2] <= self.most_tabulated else dictionary

@@ -76,7 +76,7 @@ class VarsS(StaticKernels, ReleasedSpectra, SparseReconstruction):
             return self.spectral_problem(v)
         gamma, w1, w2 = self.learned(v)
         kernels = self.kernels(v)
-        dictionary, mixed = self.with_prefix(kernels, v), self.with_prefix(kernels.mixed(gamma), v)
+        dictionary, mixed = (self.quick(self.with_prefix(k, v), v) for k in (kernels, kernels.mixed(gamma)))
         return dictionary, self.operator_iteration(dictionary, mixed, v, w1, w2)
 
     def with_prefix(self, kernels: Dictionary, v: Tensor) -> Dictionary:

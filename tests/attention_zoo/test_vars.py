@@ -5,7 +5,8 @@ import torch
 from torch.testing import assert_close
 
 import attention_zoo as az
-from attention_zoo.functional.dictionaries import Kernels, PrefixMeans, Spectra, Union
+from attention_zoo.functional.dictionaries import Kernels, PrefixMeans, Spectra, Tabulated, Union
+from attention_zoo.mixers.static_kernels import StaticKernels
 from tests.reference import naive_vars
 
 DIM, HEADS, GRID = 12, 2, (3, 5)
@@ -56,7 +57,15 @@ def exact_eigenvalue(monkeypatch):
     monkeypatch.setattr("attention_zoo.functional.dictionaries.largest_eigenvalue", exact)
 
 
-class TestNaiveTwins:
+@pytest.fixture(params=["matrix", "convolutions"])
+def form(request, monkeypatch):
+    """Both forms of the static dictionary, whatever the grid's size."""
+    monkeypatch.setattr(StaticKernels, "most_tabulated", 10**6 if request.param == "matrix" else 0)
+    return request.param
+
+
+@pytest.mark.usefixtures("form")
+class TestNaiveTwinsOfKernels:
     @pytest.mark.parametrize(("grid", "prefix"), [((3, 5), 0), ((2, 2), 1), ((1, 7), 3), ((7, 2), 0)])
     @pytest.mark.parametrize(("steps", "size"), [(1, 3), (3, 5)])
     def test_vars_s(self, grid, prefix, steps, size):
@@ -80,6 +89,14 @@ class TestNaiveTwins:
 
         compare(m, tokens(prefix + grid[0] * grid[1]), twin)
 
+    @pytest.mark.parametrize("name", ["VarsS", "VarsSD"])
+    def test_compiled(self, name):
+        mixer, x = build(name, num_prefix_tokens=1, dtype=torch.float32), tokens(16, dtype=torch.float32)
+        torch.compiler.reset()
+        assert_close(torch.compile(mixer, fullgraph=True, backend="aot_eager")(x), mixer(x))
+
+
+class TestNaiveTwins:
     @pytest.mark.parametrize("name", ["VarsD", "VarsSD"])
     @pytest.mark.parametrize("prefix", [0, 2])
     def test_released_d_and_sd(self, name, prefix):
@@ -181,7 +198,7 @@ def lista_of(dictionary, v, step_size):
 
 class TestOperators:
     @pytest.mark.parametrize("grid", [(1, 1), (1, 6), (5, 4), (7, 7)])
-    @pytest.mark.parametrize("kind", ["kernels", "prefix", "union", "spectra"])
+    @pytest.mark.parametrize("kind", ["kernels", "prefix", "union", "matrix", "spectra"])
     def test_encode_and_decode_are_adjoint(self, kind, grid):
         torch.manual_seed(0)
         spectra = torch.randn(2, 3, grid[0], grid[1] // 2 + 1, dtype=torch.complex128)
@@ -191,6 +208,7 @@ class TestOperators:
             "kernels": kernels,
             "prefix": means,
             "union": Union(kernels, means),
+            "matrix": Tabulated(Union(kernels, means), torch.eye(means.num_spatial + 2).double().expand(1, 2, -1, -1)),
             "spectra": Spectra(spectra, spectra[:, 0], grid),
         }
         dictionary = dictionaries[kind]
