@@ -35,7 +35,8 @@ def as_config(tool: Callable[..., Any], argv: Sequence[str]) -> list[str]:
         else:
             found.setdefault(target, []).append(argument)
     words = [] if first is None else [_in_brackets(found.pop(first, []))]
-    return [*words, *(word for name in found for word in (name, _in_brackets(found[name]))), *rest]
+    lists_last = [word for name in found for word in (name, _in_brackets(found[name]))]  # a --config would reset them
+    return [*words, *rest, *lists_last]
 
 
 def _is_list(annotation: Any) -> bool:

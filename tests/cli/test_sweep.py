@@ -46,6 +46,14 @@ def test_dry_run_lists_the_runs_and_writes_nothing(zoo, write_sweep, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("argv", [["--seeds", "5", "6"], ["--seeds=[5, 6]"]])
+@pytest.mark.parametrize("first", ["config", "option"])
+def test_a_list_on_the_command_line_beats_the_config(zoo, write_sweep, tmp_path, argv, first):
+    config = ["--config", write_sweep(tmp_path / "out", seeds=[0, 1, 2])]
+    ended = zoo("sweep", *([*config, *argv] if first == "config" else [*argv, *config]), "--print_config")
+    assert yaml.safe_load(ended.out)["seeds"] == [5, 6]
+
+
 @pytest.mark.parametrize(
     "changes, message",
     [
