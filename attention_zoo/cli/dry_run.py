@@ -2,8 +2,9 @@
 
 import contextlib
 import io
+import statistics
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,14 +24,20 @@ def show_plan(plan: Plan, out: Path, workers: int) -> None:
     console().print(driver.table(plan, found))
     header = (*plan.titles.values(), "parameters, M", "GFLOPs an image")
     print_table(Table(header, tuple(_costs(plan))), "models")
-    times = [sum(row.record.parts.values()) for row in found if row.record.status == "done"]
-    left = sum(row.record.status != "done" for row in found)
-    if times:
-        hours = sum(times) / len(times) * left / workers / 3600
-        said = f"about {hours:.1f} h at {workers} a time, by the {len(times)} that are done"
+    done = [row for row in found if row.record.status == "done"]
+    left = [row for row in found if row.record.status != "done"]
+    if done:
+        hours = sum(_expected_seconds(row, done) for row in left) / workers / 3600
+        said = f"about {hours:.1f} h at {workers} a time, by the {len(done)} that are done"
     else:
         said = "how long they take is known after the first"
-    console().print(f"{left} to run; {said}")
+    console().print(f"{len(left)} to run; {said}")
+
+
+def _expected_seconds(row: driver.Row, done: Sequence[driver.Row]) -> float:
+    """Mean of the runs of the same setting with other seeds, or of all where there are none."""
+    alike = [other for other in done if other.run.values == row.run.values] or done
+    return statistics.fmean(sum(other.record.parts.values()) for other in alike)
 
 
 def _costs(plan: Plan) -> Iterator[tuple[str, ...]]:

@@ -48,6 +48,7 @@ class Record:
         status: ``waiting``, ``running``, ``done`` or ``failed``.
         reason: why it failed.
         parts: seconds of each finished part: ``fit``, and the evaluations by name.
+        begun: seconds spent on a part that was interrupted.
         metrics: of each evaluation.
         kills: how often a process of the run was killed.
     """
@@ -55,6 +56,7 @@ class Record:
     status: str = "waiting"
     reason: str | None = None
     parts: dict[str, float] = field(default_factory=dict)
+    begun: float = 0.0
     metrics: dict[str, dict[str, float | None]] = field(default_factory=dict)
     kills: int = 0
 
@@ -149,6 +151,7 @@ class Job:
             if code == 0:
                 break
             if code in INTERRUPTED:
+                record.begun += time.monotonic() - started
                 raise Stopped
             if code > 0:
                 if self._disk_is_full():
@@ -158,7 +161,7 @@ class Job:
             self._keep(record)
             if record.kills % ATTEMPTS == 0:
                 raise InputError(f"{name} was killed {ATTEMPTS} times (signal {-code}); out of memory?")
-        record.parts[name] = round(time.monotonic() - started, 1)
+        record.parts[name], record.begun = round(record.begun + time.monotonic() - started, 1), 0.0
         if name != "fit":
             record.metrics[name] = self._measured(name, before)
         self._keep(record)

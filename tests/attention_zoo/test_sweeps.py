@@ -5,7 +5,7 @@ import io
 import json
 import threading
 import time
-from dataclasses import fields
+from dataclasses import asdict, fields
 
 import pytest
 import torch
@@ -196,7 +196,12 @@ class TestJob:
     def test_interrupted_it_waits(self, config, tmp_path, code):
         interrupted = job(config, tmp_path, 0, code)
         assert interrupted().status == "waiting" and list(read_record(tmp_path).parts) == ["fit"]
-        assert interrupted().status == "done"
+        before = read_record(tmp_path)
+        assert before.begun > 0
+        (tmp_path / "run.json").write_text(json.dumps(asdict(before) | {"begun": 1000.0}))
+        after = interrupted()
+        assert after.status == "done" and after.begun == 0
+        assert after.parts["test"] >= 1000 and after.parts["noise"] < 1000
         assert [command[0] for command in interrupted.commands] == ["fit", "test", "test", "test"]
 
     def test_one_process_at_a_time(self, config, tmp_path):

@@ -46,6 +46,19 @@ def test_dry_run_lists_the_runs_and_writes_nothing(zoo, write_sweep, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_dry_run_expects_the_time_of_the_same_setting(zoo, write_sweep, tmp_path):
+    path = write_sweep(
+        tmp_path / "out", axes={"mixer": {m: {"model.mixer": m} for m in ("DotProduct", "VarsD")}}, seeds=[0, 1, 2]
+    )
+    for name, hours in (("DotProduct,seed=0", 1), ("DotProduct,seed=1", 1), ("VarsD,seed=0", 5)):
+        folder = tmp_path / "out" / "runs" / f"mixer={name}"
+        folder.mkdir(parents=True)
+        record = {"status": "done", "parts": {"fit": 2400 * hours, "test": 1200 * hours}}
+        (folder / "run.json").write_text(json.dumps(record))
+    ended = zoo("sweep", "--config", path, "--dry_run")
+    assert "3 to run; about 11.0 h at 1 a time, by the 3 that are done" in ended.out
+
+
 @pytest.mark.parametrize("argv", [["--seeds", "5", "6"], ["--seeds=[5, 6]"]])
 @pytest.mark.parametrize("first", ["config", "option"])
 def test_a_list_on_the_command_line_beats_the_config(zoo, write_sweep, tmp_path, argv, first):
