@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from attention_zoo.reports.sweep_tables import numbers_table, runs_table, settin
 from attention_zoo.sweeps import Plan
 from attention_zoo.sweeps.driver import folder_of
 
+RESULTS = Path(__file__).parents[2] / "results"
 MIXERS = {"A": {"model.mixer": "A"}, "B": {"model.mixer": "B", "model.mixer.steps": 5}, "C": {"model.mixer": "C"}}
 ACCURACIES = {"A": (0.50, 0.53, 0.52), "B": (0.601, 0.629, 0.622), "C": (0.51, 0.52, 0.53)}
 
@@ -299,3 +301,21 @@ class TestFiles:
             start = plugin_data_pb2.HParamsPluginData.FromString(content).session_start_info
             assert start.hparams["mixer"].string_value == row.run.values["mixer"]
             assert start.hparams["seed"].number_value == row.run.seed
+
+
+@pytest.mark.parametrize("study", sorted(RESULTS.glob("*/runs")), ids=lambda runs: runs.parent.name)
+def test_tables_of_a_study_follow_from_its_runs(study):
+    report = SweepReport(study.parent)
+    for name, table in (("table", numbers_table(report)), ("runs", runs_table(report))):
+        committed = list(csv.reader((study.parent / f"{name}.csv").read_text().splitlines()))
+        found = list(csv.reader(table.csv().splitlines()))
+        assert len(found) == len(committed) > 1
+        for line, other in zip(found, committed, strict=True):
+            assert [_number(cell) for cell in line] == pytest.approx([_number(cell) for cell in other], nan_ok=True)
+
+
+def _number(cell):
+    try:
+        return float(cell)
+    except ValueError:
+        return cell
