@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -33,6 +34,8 @@ trainer:
 
 
 torch.set_num_threads(1)  # matrices this small are slower with more, much so where cores are shared
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # in the background; programs would inherit it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class Ended(NamedTuple):

@@ -199,7 +199,7 @@ def test_checkpoint_of_something_else(zoo, tmp_path, checkpoint, photo, case):
     ("argv", "expected"),
     [
         (["a", "b", "--many", "x", "y"], ['["a", "b"]', "--many", '["x", "y"]']),
-        (["a", "--many", "x", "--one", "1", "--many=y"], ['["a"]', "--many", '["x", "y"]', "--one", "1"]),
+        (["a", "--many", "x", "--one", "1", "--many=y"], ['["a"]', "--one", "1", "--many", '["x", "y"]']),
         (["--one", "1", "a", "b"], ['["a", "b"]', "--one", "1"]),
         (["--one=1", "a"], ['["a"]', "--one=1"]),
         (["a", "--switch"], ['["a"]', "--switch", "true"]),
