@@ -10,7 +10,8 @@ def as_config(tool: Callable[..., Any], argv: Sequence[str]) -> list[str]:
     """``argv`` in the form that the parser takes: lists in brackets, switches with a value.
 
     An option that is a list takes all words up to the next option, and may be given again. Where the tool's first
-    argument is a list, it takes the words that no option takes. A switch without a value is ``true``.
+    argument is a list, it takes the words that no option takes. A switch without a value is ``true``. A ``--config``
+    resets what stands before it, and so comes first; but no words leave those of the config.
     """
     parameters = inspect.signature(tool).parameters.values()
     lists = {f"--{parameter.name}" for parameter in parameters if _is_list(parameter.annotation)}
@@ -18,7 +19,9 @@ def as_config(tool: Callable[..., Any], argv: Sequence[str]) -> list[str]:
     first = next((parameter.name for parameter in parameters if parameter.kind is not parameter.KEYWORD_ONLY), None)
     first = first if f"--{first}" in lists else None
     found: dict[str, list[str]] = {}
+    configs: list[str] = []
     rest: list[str] = []
+    others = rest
     target = first  # of the words that come now; None: the parser knows
     for argument, after in zip(argv, [*argv, ""][1:], strict=True):
         name, equals, value = argument.partition("=")
@@ -27,16 +30,17 @@ def as_config(tool: Callable[..., Any], argv: Sequence[str]) -> list[str]:
             found.setdefault(name, []).extend([value] if equals else [])
         elif argument.startswith("-"):
             bare = argument in switches and after not in ("true", "false")
-            rest += [argument, "true"] if bare else [argument]
+            others = configs if name == "--config" else rest
+            others += [argument, "true"] if bare else [argument]
             target = first if equals or bare else None
         elif target is None:
-            rest.append(argument)
+            others.append(argument)
             target = first
         else:
             found.setdefault(target, []).append(argument)
     words = [] if first is None else [_in_brackets(found.pop(first, []))]
-    lists_last = [word for name in found for word in (name, _in_brackets(found[name]))]  # a --config would reset them
-    return [*words, *rest, *lists_last]
+    given = [*configs, *words] if words != ["[]"] else [*words, *configs]
+    return [*given, *(word for name in found for word in (name, _in_brackets(found[name]))), *rest]
 
 
 def _is_list(annotation: Any) -> bool:

@@ -132,6 +132,7 @@ class SparseReconstruction(SelfMixer):
         step_size = self.rules.step_size(dictionary, w2)
 
         def contract(codes: Tensor) -> Tensor:
+            # not in place: what a dictionary returns may be a view, whose gradient would then copy all codes
             return codes + mixed.encode(mixed.decode(codes) * -step_size)
 
         return self.iteration(contract, dictionary.encode(v), step_size, w1)

@@ -144,14 +144,14 @@ class Job:
             InputError: it failed.
             Stopped: it was interrupted.
         """
-        started = time.monotonic()
+        started = time.monotonic() - record.begun
         while True:
             before = self._lines()
             code = self._start(self._command(name), lock)
             if code == 0:
                 break
             if code in INTERRUPTED:
-                record.begun += time.monotonic() - started
+                record.begun = time.monotonic() - started
                 raise Stopped
             if code > 0:
                 if self._disk_is_full():
@@ -161,7 +161,7 @@ class Job:
             self._keep(record)
             if record.kills % ATTEMPTS == 0:
                 raise InputError(f"{name} was killed {ATTEMPTS} times (signal {-code}); out of memory?")
-        record.parts[name], record.begun = round(record.begun + time.monotonic() - started, 1), 0.0
+        record.parts[name], record.begun = round(time.monotonic() - started, 1), 0.0
         if name != "fit":
             record.metrics[name] = self._measured(name, before)
         self._keep(record)

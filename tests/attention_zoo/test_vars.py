@@ -61,7 +61,6 @@ def exact_eigenvalue(monkeypatch):
 def form(request, monkeypatch):
     """Both forms of the static dictionary, whatever the grid's size."""
     monkeypatch.setattr(StaticKernels, "most_tabulated", 10**6 if request.param == "matrix" else 0)
-    return request.param
 
 
 @pytest.mark.usefixtures("form")

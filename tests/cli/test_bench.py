@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+import yaml
 
 from attention_zoo.analysis.costs import TIMM, Setting, growth, measure
 from attention_zoo.analysis.timing import interleaved, peak_memory
@@ -69,3 +70,10 @@ def test_on_the_command_line(zoo, tmp_path):
     assert "costs is not empty" in zoo("bench", "VarsD", *arguments).err
     assert "did you mean 'VarsD'" in zoo("bench", "VarzD").err
     assert "repeats=0 must be at least 1" in zoo("bench", "--repeats", "0").err
+
+
+@pytest.mark.parametrize(("named", "measured"), [(["VarsD"], ["VarsD"]), ([], ["Performer"])])
+def test_mixers_on_the_command_line_beat_the_config(zoo, tmp_path, named, measured):
+    (tmp_path / "bench.yaml").write_text("mixers: [Performer]")
+    ended = zoo("bench", *named, "--config", tmp_path / "bench.yaml", "--print_config")
+    assert yaml.safe_load(ended.out)["mixers"] == measured

@@ -199,7 +199,7 @@ def test_checkpoint_of_something_else(zoo, tmp_path, checkpoint, photo, case):
     ("argv", "expected"),
     [
         (["a", "b", "--many", "x", "y"], ['["a", "b"]', "--many", '["x", "y"]']),
-        (["a", "--many", "x", "--one", "1", "--many=y"], ['["a"]', "--one", "1", "--many", '["x", "y"]']),
+        (["a", "--many", "x", "--one", "1", "--many=y"], ['["a"]', "--many", '["x", "y"]', "--one", "1"]),
         (["--one", "1", "a", "b"], ['["a", "b"]', "--one", "1"]),
         (["--one=1", "a"], ['["a"]', "--one=1"]),
         (["a", "--switch"], ['["a"]', "--switch", "true"]),
@@ -207,6 +207,8 @@ def test_checkpoint_of_something_else(zoo, tmp_path, checkpoint, photo, case):
         (["--switch", "false", "a"], ['["a"]', "--switch", "false"]),
         (["[a, b]", "--many", "[{x: 1}]"], ["[a, b]", "--many", "[{x: 1}]"]),
         ([], ["[]"]),
+        (["a", "--many", "x", "--config", "c"], ["--config", "c", '["a"]', "--many", '["x"]']),
+        (["--one", "1", "--config=c"], ["[]", "--config=c", "--one", "1"]),
     ],
 )
 def test_words_as_shells_like_them(argv, expected):
