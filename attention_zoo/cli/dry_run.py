@@ -2,9 +2,8 @@
 
 import contextlib
 import io
-import statistics
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,20 +23,13 @@ def show_plan(plan: Plan, out: Path, workers: int) -> None:
     console().print(driver.table(plan, found))
     header = (*plan.titles.values(), "parameters, M", "GFLOPs an image")
     print_table(Table(header, tuple(_costs(plan))), "models")
-    done = [row for row in found if row.record.status == "done"]
-    left = [row for row in found if row.record.status != "done"]
+    done = sum(row.record.status == "done" for row in found)
     if done:
-        hours = sum(_expected_seconds(row, done) for row in left) / workers / 3600
-        said = f"about {hours:.1f} h at {workers} a time, by the {len(done)} that are done"
+        hours = sum(driver.seconds_left(found).values()) / workers / 3600
+        said = f"about {hours:.1f} h at {workers} a time, by the {done} that are done"
     else:
         said = "how long they take is known after the first"
-    console().print(f"{len(left)} to run; {said}")
-
-
-def _expected_seconds(row: driver.Row, done: Sequence[driver.Row]) -> float:
-    """Mean of the runs of the same setting with other seeds, or of all where there are none."""
-    alike = [other for other in done if other.run.values == row.run.values] or done
-    return statistics.fmean(sum(other.record.parts.values()) for other in alike)
+    console().print(f"{len(found) - done} to run; {said}")
 
 
 def _costs(plan: Plan) -> Iterator[tuple[str, ...]]:

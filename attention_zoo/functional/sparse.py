@@ -17,13 +17,16 @@ from torch import Tensor
 
 
 class _SoftThreshold(torch.autograd.Function):
-    """`soft_threshold` with a gradient by what it left; a clamp between tensors makes training 1.4 times slower."""
+    """`soft_threshold` with a gradient by what it left; a clamp between tensors makes training 1.4 times slower.
+
+    Codes are the largest tensors of a mixer: no more of their size are made than must be.
+    """
 
     generate_vmap_rule = True
 
     @staticmethod
     def forward(x: Tensor, threshold: Tensor | float) -> Tensor:
-        return x - torch.clamp(x, -threshold, threshold)
+        return x.clamp_max(threshold).clamp_min_(-threshold).sub_(x).neg_()
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -36,7 +39,7 @@ class _SoftThreshold(torch.autograd.Function):
         sign = left.sign()
         outwards = grad * sign
         by_threshold = -outwards.sum_to_size(ctx.shape) if ctx.needs_input_grad[1] else None
-        return outwards * sign, by_threshold
+        return outwards.mul_(sign), by_threshold
 
 
 def soft_threshold(x: Tensor, threshold: Tensor | float) -> Tensor:

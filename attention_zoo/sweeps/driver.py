@@ -1,6 +1,7 @@
 """Carry out a sweep: hand its jobs to what runs them, a few at a time, and show how they are."""
 
 import json
+import statistics
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -38,6 +39,21 @@ def rows(plan: Plan, out: Path) -> list[Row]:
     return [Row(run, read_record(folder_of(out, run)), _last_epoch(folder_of(out, run))) for run in plan.all_runs()]
 
 
+def seconds_left(found: Sequence[Row]) -> dict[str, float]:
+    """By name of a run that is not done: seconds that it still needs, by those that are; empty when none is.
+
+    The mean of the same setting with other seeds, or of all where there are none, less what it has spent.
+    """
+    done = [row for row in found if row.record.status == "done"]
+    left: dict[str, float] = {}
+    for run, record, _ in found:
+        if done and record.status != "done":
+            alike = [row for row in done if row.run.values == run.values] or done
+            whole = statistics.fmean(sum(row.record.parts.values()) for row in alike)
+            left[run.name] = max(0.0, whole - sum(record.parts.values()) - record.begun)
+    return left
+
+
 def carry_out(
     plan: Plan,
     out: Path,
@@ -50,6 +66,8 @@ def carry_out(
     console: Console | None = None,
 ) -> list[Row]:
     """Do what is not done yet of a sweep.
+
+    Seed by seed; within a seed the run that is known to need longest comes first, so that none is left to run alone.
 
     Args:
         plan: the sweep.
@@ -74,11 +92,16 @@ def carry_out(
                 f"another sweep is at work in {out}: wait for its end, or choose another folder with --out"
             )
         plan.keep(out)
-        jobs = [Job(plan, run, folder_of(out, run), threads, retry, engine.stop) for run in plan.all_runs()]
+        jobs = [Job(plan, run, folder_of(out, run), threads, retry, engine.stop) for run in _in_order(plan, out)]
         console = console or Console()
         with _shown(plan, out, console) as show:
             _loop(jobs, engine, workers, hours, show)
     return rows(plan, out)
+
+
+def _in_order(plan: Plan, out: Path) -> list[Run]:
+    left = seconds_left(rows(plan, out))
+    return sorted(plan.all_runs(), key=lambda run: (plan.seeds.index(run.seed), -left.get(run.name, 0)))
 
 
 def _loop(jobs: Sequence[Job], engine: Engine, workers: int, hours: float | None, show: Callable[[], None]) -> None:

@@ -286,6 +286,26 @@ class TestDriver:
         found, _ = sweep(config, tmp_path / "out", hours=0.0)
         assert {row.record.status for row in found} == {"waiting"}
 
+    def test_of_a_seed_the_longest_runs_come_first(self, config, tmp_path):
+        out = tmp_path / "out"
+        sweep(config, out, workers=1)
+        for name, seconds in (("A", 10.0), ("B", 100.0)):
+            record = read_record(out / "runs" / f"mixer={name},seed=0")
+            record.parts["fit"] = seconds
+            write(out / "runs" / f"mixer={name},seed=0" / "run.json", json.dumps(asdict(record)))
+            write(out / "runs" / f"mixer={name},seed=1" / "run.json", json.dumps({"begun": 4.0}))
+        known = read_record(out / "runs" / "mixer=A,seed=0").parts["test"]
+        left = driver.seconds_left(driver.rows(read_plan(out), out))
+        assert left == {"mixer=A,seed=1": pytest.approx(6 + known, abs=1), "mixer=B,seed=1": pytest.approx(96, abs=1)}
+        _, said = sweep(config, out, workers=1)
+        ended = [line.split(":")[0] for line in said.splitlines() if "seed=1: done" in line]
+        assert ended == ["mixer=B,seed=1", "mixer=A,seed=1"]
+
+    def test_as_long_as_none_is_done_runs_go_in_order(self, config, tmp_path):
+        _, said = sweep(config, tmp_path / "out", workers=1)
+        ended = [line.split(":")[0] for line in said.splitlines() if line.endswith(": done")]
+        assert ended == [f"mixer={name},seed={seed}" for seed in (0, 1) for name in "AB"]
+
     def test_a_second_one_in_the_folder_is_refused(self, config, tmp_path):
         with held(tmp_path / "out" / "lock"), pytest.raises(InputError, match="another sweep is at work in"):
             sweep(config, tmp_path / "out")
