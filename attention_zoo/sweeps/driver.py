@@ -45,12 +45,13 @@ def seconds_left(found: Sequence[Row]) -> dict[str, float]:
     The mean of the same setting with other seeds, or of all where there are none, less what it has spent.
     """
     done = [row for row in found if row.record.status == "done"]
-    left: dict[str, float] = {}
+    if not done:
+        return {}
+    left = {}
     for run, record, _ in found:
-        if done and record.status != "done":
+        if record.status != "done":
             alike = [row for row in done if row.run.values == run.values] or done
-            whole = statistics.fmean(sum(row.record.parts.values()) for row in alike)
-            left[run.name] = max(0.0, whole - sum(record.parts.values()) - record.begun)
+            left[run.name] = max(0.0, statistics.fmean(row.record.seconds for row in alike) - record.seconds)
     return left
 
 
@@ -100,8 +101,9 @@ def carry_out(
 
 
 def _in_order(plan: Plan, out: Path) -> list[Run]:
-    left = seconds_left(rows(plan, out))
-    return sorted(plan.all_runs(), key=lambda run: (plan.seeds.index(run.seed), -left.get(run.name, 0)))
+    found = rows(plan, out)
+    left = seconds_left(found)
+    return sorted((row.run for row in found), key=lambda run: (plan.seeds.index(run.seed), -left.get(run.name, 0)))
 
 
 def _loop(jobs: Sequence[Job], engine: Engine, workers: int, hours: float | None, show: Callable[[], None]) -> None:

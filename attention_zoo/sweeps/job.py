@@ -60,6 +60,11 @@ class Record:
     metrics: dict[str, dict[str, float | None]] = field(default_factory=dict)
     kills: int = 0
 
+    @property
+    def seconds(self) -> float:
+        """Spent on the run so far."""
+        return sum(self.parts.values()) + self.begun
+
 
 def read_record(folder: Path) -> Record:
     """What a run's folder says of the run."""
