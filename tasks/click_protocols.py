@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from attention_zoo.clicks import PADDING, POSITIVE, Clicks
+from attention_zoo.functional.checks import check_finite
 from attention_zoo.seeding import derive_seed
 from tasks.clicks import Click, next_click
 
@@ -117,7 +118,7 @@ class WholeImages:
         if self.flip:
             here, mirrored = logits.chunk(2)
             logits = (here + mirrored.flip(-1)) / 2
-        return logits.sigmoid()
+        return check_finite("logits", logits).sigmoid()
 
 
 class Window(tuple[int, int, int, int]):

@@ -69,6 +69,8 @@ class ClassTable(Predictions):
 
     def add(self, index: int, image: str, prediction: torch.Tensor) -> None:
         """Keep the best of the probabilities (C,)."""
+        if not prediction.isfinite().all():
+            raise InputError(f"{image}: the predicted probabilities are not finite, the model's weights are broken")
         best = prediction.topk(min(self.top_k, len(prediction)))
         self.rows.append((index, image, best.indices.tolist(), best.values.tolist()))
 

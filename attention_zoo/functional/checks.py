@@ -1,4 +1,9 @@
-"""What fits the functions of `attention_zoo.functional.em`, said by the argument's name."""
+"""Whether arguments fit, said by their names: any constructor's numbers, and what `functional.em` is given."""
+
+import math
+import operator
+from numbers import Integral, Real
+from typing import Any
 
 from torch import Tensor
 
@@ -44,6 +49,87 @@ def check_mixture(
             raise InputError(
                 f"{name} is for {positions.num_tokens} tokens; there are {pair[0]} queries, {pair[1]} keys"
             )
+
+
+LARGEST = 2**63 - 1
+"""Integers above it fit no tensor."""
+
+
+def check_integer(name: str, value: Any, least: int | None = None) -> None:
+    """Raise an InputError unless ``value`` is an integer of 64 bits, of at least ``least``; a bool is none."""
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise InputError(f"{name}={_short(value)} must be an integer")
+    if least is not None and value < least:
+        raise InputError(f"{name}={_short(value)} must be at least {least}")
+    if not -LARGEST <= value <= LARGEST:
+        raise InputError(f"{name}={_short(value)} is too large")
+
+
+def check_number(
+    name: str,
+    value: Any,
+    *,
+    above: float | None = None,
+    least: float | None = None,
+    below: float | None = None,
+    most: float | None = None,
+) -> None:
+    """Raise an InputError unless ``value`` is a finite number in a range; a bool is none.
+
+    Args:
+        name: of the argument.
+        value: what was given.
+        above: the number is larger.
+        least: the number is no smaller.
+        below: the number is smaller.
+        most: the number is no larger.
+    """
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise InputError(f"{name}={_short(value)} must be a number")
+    try:
+        finite = math.isfinite(value)
+    except OverflowError:  # an integer beyond the range of floats
+        finite = False
+    limits = (("above", above, operator.gt), ("at least", least, operator.ge))
+    limits += (("below", below, operator.lt), ("at most", most, operator.le))
+    given = [(word, limit, fits) for word, limit, fits in limits if limit is not None]
+    if not finite or not all(fits(value, limit) for _, limit, fits in given):
+        said = [f"{word} {limit:g}" for word, limit, _ in given] + ([] if finite else ["finite"])
+        raise InputError(f"{name}={_short(value)} must be {' and '.join(said)}")
+
+
+def _short(value: Any) -> str:
+    """The beginning of what was given: some numbers have hundreds of digits, and Python writes no more than 4,300."""
+    if isinstance(value, int) and abs(value) >= 10**40:
+        return "an integer of more than 40 digits"
+    text = str(value)
+    return text if len(text) <= 60 else f"{text[:60]}..."
+
+
+def check_finite(name: str, values: Tensor, index: Tensor | None = None) -> Tensor:
+    """The tensor itself, if all of its numbers are finite.
+
+    NaN has an argmax, a bin and a class like any number, so that what is not finite must stop before it is scored.
+
+    Args:
+        name: of the values, in the plural.
+        values: (B, ...), one entry for each image.
+        index: (B,) int64, which samples they are; default their places.
+
+    Raises:
+        InputError: an entry is NaN or infinite; the line names the first image.
+    """
+    finite = values.isfinite()
+    if not finite.all():
+        bad = ~finite.flatten(1).all(1) if values.dim() > 1 else ~finite
+        first = int(bad.nonzero()[0])
+        number = values[first][~finite[first]].flatten()[0].item()
+        place = f"sample {int(index[first])}" if index is not None else f"place {first}"
+        raise InputError(
+            f"{name} of {int(bad.sum())} of {len(bad)} images are not finite ({number} at {place}): "
+            "the model's weights, or the images, give no number that could be scored"
+        )
+    return values
 
 
 def _positive(number: float) -> bool:

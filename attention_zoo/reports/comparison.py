@@ -3,13 +3,14 @@
 import csv
 import io
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
+from attention_zoo.attacks import without_gradient
 from attention_zoo.corruption_error import mean_corruption_error
 from attention_zoo.errors import InputError
-from attention_zoo.reports.robustness import Column, RobustnessResult
+from attention_zoo.reports.robustness import CellCount, Column, RobustnessResult
 
 Results = Mapping[str, RobustnessResult]
 """By what to call each, such as its run."""
@@ -69,7 +70,26 @@ def compare(results: Results, *, mixed: bool = False) -> Table:
         for name in names
         for column in columns[name]
     )
-    return Table(header, tuple(rows), (*(f"not comparable: {line}" for line in differing), *meanings))
+    blind = [
+        line
+        for label, result, row in row_labels(results)
+        for column in result.columns
+        for line in blind_spots(column, result.row(row).counts[column.name], label)
+    ]
+    return Table(header, tuple(rows), (*(f"not comparable: {line}" for line in differing), *blind, *meanings))
+
+
+def blind_spots(column: Column, counts: Sequence[CellCount], label: str) -> Iterator[str]:
+    """A line where an attack had no gradient to follow, so that its column says too much of a row.
+
+    Args:
+        column: the attack.
+        counts: what was counted of the row.
+        label: what to call the row.
+    """
+    number = sum(count.no_gradient or 0 for count in counts)
+    if number:
+        yield f"{column.title}, {label}: {without_gradient(number, sum(count.total for count in counts))}"
 
 
 def grid(column: Column, result: RobustnessResult, row: str) -> Table:
@@ -89,6 +109,13 @@ def grid(column: Column, result: RobustnessResult, row: str) -> Table:
 def cell_table(results: Results) -> Table:
     """Every count: a row for each cell."""
     header = ("model", "benchmark", "corruption", "severity", "correct", "total", "accuracy", "calibration_error")
+    everything = [
+        (label, column, cell)
+        for label, result, row in row_labels(results)
+        for column in result.columns
+        for cell in result.row(row).counts[column.name]
+    ]
+    looked = any(cell.no_gradient is not None for _, _, cell in everything)
     rows = [
         (
             label,
@@ -99,12 +126,11 @@ def cell_table(results: Results) -> Table:
             str(cell.total),
             "" if math.isnan(cell.error) else f"{1 - cell.error:.6f}",
             "" if cell.calibration is None else f"{cell.calibration:.6f}",
+            *(["" if cell.no_gradient is None else str(cell.no_gradient)] if looked else []),
         )
-        for label, result, row in row_labels(results)
-        for column in result.columns
-        for cell in result.row(row).counts[column.name]
+        for label, column, cell in everything
     ]
-    return Table(header, tuple(rows))
+    return Table((*header, *(["no_gradient"] if looked else [])), tuple(rows))
 
 
 def differences(results: Results) -> Iterator[str]:

@@ -27,6 +27,8 @@ class CellCount:
         calibration: expected calibration error, 0..1; None where nothing was counted.
         corruption: its name, or None.
         severity: 1 to 5, or None.
+        no_gradient: under an attack, images that the model gets right and of whose loss there was never a gradient, so
+            that they were not put to the test; None where nobody looked.
     """
 
     total: int
@@ -34,6 +36,7 @@ class CellCount:
     calibration: float | None = None
     corruption: str | None = None
     severity: int | None = None
+    no_gradient: int | None = None
 
     @property
     def error(self) -> float:
