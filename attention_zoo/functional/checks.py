@@ -95,7 +95,8 @@ def check_number(
     given = [(word, limit, fits) for word, limit, fits in limits if limit is not None]
     if not finite or not all(fits(value, limit) for _, limit, fits in given):
         said = [f"{word} {limit:g}" for word, limit, _ in given] + ([] if finite else ["finite"])
-        raise InputError(f"{name}={_short(value)} must be {' and '.join(said)}")
+        must = "not be negative" if said == ["at least 0"] else f"be {' and '.join(said)}"
+        raise InputError(f"{name}={_short(value)} must {must}")
 
 
 def _short(value: Any) -> str:

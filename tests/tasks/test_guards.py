@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader
 
 import attention_zoo as az
 from attention_zoo.attacks import FGSM, PGD, OnPixels
+from attention_zoo.cli.predictions import ClassTable
 from attention_zoo.functional.checks import check_finite, check_integer, check_number
 from attention_zoo.models.mask_decoder import PanopticThresholds
 from tasks import AttentionSaliency, AttentionSegmentation, DrawAssignments
@@ -171,6 +172,13 @@ def test_training_says_that_the_loss_is_lost():
     loader = test_classification.loader()
     with pytest.raises(az.InputError, match="the training loss is nan after epoch 0"):
         trainer(max_epochs=1).fit(task, loader, loader)
+
+
+def test_no_class_is_written_with_a_probability_of_nan(tmp_path):
+    table = ClassTable(2, path=tmp_path / "predictions.csv", data=None)
+    with pytest.raises(az.InputError, match=r"cat\.png: the predicted probabilities are not finite"):
+        table.add(0, "cat.png", torch.tensor([math.nan, 0.5]))
+    assert not table.rows
 
 
 class TestOneValue:
