@@ -12,8 +12,9 @@ import numpy as np
 import yaml
 
 from attention_zoo.errors import InputError
-from attention_zoo.reports.settings import Facts, flat
+from attention_zoo.reports.settings import Facts
 from attention_zoo.reports.statistics import Difference, Estimate, extremes, holm
+from attention_zoo.sweeps.axes import flat
 from attention_zoo.sweeps.driver import Row, collected, flat_metrics, folder_of, rows
 from attention_zoo.sweeps.job import COST
 from attention_zoo.sweeps.plan import read_plan
