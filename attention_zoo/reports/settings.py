@@ -52,14 +52,30 @@ def differences(plan: Plan, runs: Sequence[Facts]) -> Iterator[str]:
         yield f"axis {plan.titles[name]} sets {', '.join(_listed(key, parts) for key, parts in keys.items())}"
     for key in rest:
         yield _told(f"differs, though no axis sets it: {key}", runs, [run.config.get(key) for run in runs])
-    for key in dict.fromkeys(key for run in runs for key in run.machine):
-        values = [run.machine.get(key) for run in runs]
+    yield from _machines(runs)
+
+
+def changes(runs: Sequence[Facts]) -> Iterator[str]:
+    """Every key of the config, and every fact of the machine, in which runs differ that no sweep made."""
+    known = [run for run in runs if run.config]
+    for key in dict.fromkeys(key for run in known for key in run.config):
+        values = [run.config.get(key) for run in known]
+        if key not in NOT_A_SETTING[1:] and len(set(map(_text, values))) > 1:
+            yield _told(f"differs: {plain(key) or key}", known, values)
+    yield from _machines(runs)
+
+
+def _machines(runs: Sequence[Facts]) -> Iterator[str]:
+    known = [run for run in runs if run.machine]
+    for key in dict.fromkeys(key for run in known for key in run.machine):
+        values = [run.machine.get(key) for run in known]
         if len(set(map(_text, values))) > 1:
-            yield _told(f"differs: {key}", runs, values)
+            yield _told(f"differs: {key}", known, values)
 
 
 def shared(runs: Sequence[Facts]) -> Iterator[str]:
     """The machine and versions that all finished runs have in common, in one line; nothing where there are none."""
+    runs = [run for run in runs if run.machine]
     keys = list(dict.fromkeys(key for run in runs for key in run.machine))
     values = {key: {_text(run.machine.get(key)) for run in runs} for key in keys}
     same = [f"{key.removeprefix('versions.')} {runs[0].machine[key]}" for key in keys if len(values[key]) == 1]
