@@ -126,4 +126,4 @@ def _plain_numbers(axes: Axes) -> None:
         if isinstance(formatter, ScalarFormatter):
             formatter.set_useOffset(False)
     if isinstance(axes.xaxis.get_major_locator(), MaxNLocator):
-        axes.xaxis.get_major_locator().set_params(nbins=6)
+        axes.xaxis.get_major_locator().set_params(nbins=4)
