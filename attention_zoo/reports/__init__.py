@@ -2,10 +2,11 @@
 
 from attention_zoo.reports.comparison import Table, cell_table, compare, differences, grid
 from attention_zoo.reports.figures import against_clean, overview
-from attention_zoo.reports.files import grids_of, read_results, write_comparison, write_result
+from attention_zoo.reports.files import RESULT, grids_of, holds_result, read_results, write_comparison, write_result
 from attention_zoo.reports.robustness import CellCount, Column, RobustnessResult, Row
 
 __all__ = [
+    "RESULT",
     "CellCount",
     "Column",
     "RobustnessResult",
@@ -17,6 +18,7 @@ __all__ = [
     "differences",
     "grid",
     "grids_of",
+    "holds_result",
     "overview",
     "read_results",
     "write_comparison",

@@ -3,6 +3,7 @@
 import csv
 import io
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
@@ -11,6 +12,14 @@ from attention_zoo.attacks import without_gradient
 from attention_zoo.corruption_error import mean_corruption_error
 from attention_zoo.errors import InputError
 from attention_zoo.reports.robustness import CellCount, Column, RobustnessResult
+
+BREAKS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
+"""Line breaks and other characters that steer a terminal."""
+
+MARKUP = re.compile(r"[\\`|]|[*~](?=\S)|(?<!\w)_(?=\S)|<(?=[A-Za-z/!?])|&(?=#|\w+;)|(?<=\])[(\[:]|!(?=\[)")
+"""What markdown would not show as it is."""
+
+ENTITIES = {"<": "&lt;", "&": "&amp;"}
 
 Results = Mapping[str, RobustnessResult]
 """By what to call each, such as its run."""
@@ -42,6 +51,11 @@ class Table:
         lines = [f"| {' | '.join(_escaped(cell) for cell in row)} |" for row in (self.header, rule, *self.rows)]
         notes = [f"* {_escaped(note)}" for note in self.notes]
         return "\n".join([*lines, *([""] if notes else []), *notes]) + "\n"
+
+
+def on_one_line(text: str) -> str:
+    """A text without line breaks and control characters."""
+    return BREAKS.sub(" ", text)
 
 
 def compare(results: Results, *, mixed: bool = False) -> Table:
@@ -185,4 +199,5 @@ def _by_name(result: RobustnessResult) -> dict[str, Column]:
 
 
 def _escaped(text: str) -> str:
-    return text.replace("|", "\\|")
+    """A text on one line that markdown shows as it is: no cell ends early, nothing is a tag, a link or emphasis."""
+    return MARKUP.sub(lambda found: ENTITIES.get(found[0], f"\\{found[0]}"), on_one_line(text))
