@@ -11,7 +11,7 @@ from torchvision.transforms import v2
 from attention_zoo.errors import InputError
 from datamodules.base import Collate, EvaluationDataModule
 from datamodules.image_folder import centre_crop
-from datamodules.images import ImageFiles, Split, contents, decode, decode_labels, is_image
+from datamodules.images import ImageFiles, Split, contents, decode, decode_labels, is_image, one_a_name
 from datamodules.loading import require_at_least
 
 VOID = 255
@@ -117,7 +117,7 @@ class ForegroundMasks:
 
     def __getitem__(self, index: int) -> Tensor:
         labels = decode_labels(str(self.paths[index]))
-        foreground = torch.where(labels == VOID, VOID, (labels > 0).to(labels.dtype))
+        foreground = torch.where(labels == VOID, VOID, labels > 0).to(torch.uint8)
         return self.prepare(foreground[None])[0]
 
 
@@ -150,6 +150,7 @@ class MIT1003(TargetDataModule):
         images = sorted(path for path in folder.iterdir() if is_image(path.name))
         if not images:
             raise InputError(f"no images in {folder}: expected <id>.jpeg; found: {contents(folder)}")
+        one_a_name([str(path) for path in images], "stimuli of the same fixations", lambda path: Path(path).stem)
         fixations = [self.root / "ALLFIXATIONMAPS" / f"{path.stem}_fixPts.jpg" for path in images]
         missing = [path for path in fixations if not path.is_file()]
         if missing:

@@ -12,7 +12,8 @@ from torch import Tensor
 from torchvision import datasets
 
 from attention_zoo.errors import InputError
-from datamodules.images import ImageFiles, Split, contents, decode, decode_labels
+from datamodules.decoding import decode_colours, decode_labels
+from datamodules.images import ImageFiles, Split, contents
 from datamodules.segmentation.base import SegmentationDataModule
 from datamodules.segmentation.masks import IGNORE, LabelMap, Palette, default_palette, require_files
 
@@ -82,7 +83,7 @@ class PanopticPNGs:
 
     def __getitem__(self, index: int) -> LabelMap:
         """The labels of one image."""
-        red, green, blue = decode(self.paths[index]).int()
+        red, green, blue = decode_colours(self.paths[index]).int()
         segments = [Segment(*row) for row in self.segments[index].tolist()]
         return to_label_map(self.paths[index], red + 256 * green + 65536 * blue, segments, (0,))
 
@@ -215,7 +216,7 @@ class InstanceIds:
     def __getitem__(self, index: int) -> LabelMap:
         """The labels of one image."""
         path = self.paths[index]
-        numbers = decode_labels(path, modes=("I", "I;16", "L")).to(torch.int32)
+        numbers = decode_labels(path).to(torch.int32)
         segments, void = [], []
         for number in numbers.unique().tolist():
             known = self.CLASSES.get(number if number < 1000 else number // 1000)
