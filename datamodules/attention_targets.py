@@ -10,15 +10,19 @@ from torchvision.transforms import v2
 
 from attention_zoo.errors import InputError
 from datamodules.base import Collate, EvaluationDataModule
+from datamodules.checks import require_whole
 from datamodules.image_folder import centre_crop
 from datamodules.images import ImageFiles, Split, contents, decode, decode_labels, is_image, one_a_name
-from datamodules.loading import require_at_least
 
 VOID = 255
 """Of VOC's masks: the rims of objects, which count nowhere."""
 
 SEEN = 127
 """Fixated pixels are brighter; the maps are JPEGs, so that no other pixel is quite black."""
+
+
+MOST_CLASSES = 1_000_000
+"""Outputs of a model."""
 
 
 class TargetDataModule(EvaluationDataModule):
@@ -38,7 +42,7 @@ class TargetDataModule(EvaluationDataModule):
 
     def __init__(self, num_classes: int = 1000, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        require_at_least("num_classes", num_classes, 1)
+        require_whole("num_classes", num_classes, 1, MOST_CLASSES)
         self._num_classes = num_classes
 
     @property

@@ -14,8 +14,8 @@ from torchvision.transforms import v2
 
 from attention_zoo.errors import InputError, unknown
 from datamodules.base import ImageDataModule
+from datamodules.checks import require_whole
 from datamodules.images import ImageFiles, Images, Split, contents, is_image, read_classes
-from datamodules.loading import require_at_least
 from datamodules.splits import stratified_split
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -48,8 +48,8 @@ class CIFAR10(ImageDataModule):
         self, root: str, download: bool = False, num_train: int | None = None, val_size: int = 5000, **kwargs: Any
     ) -> None:
         super().__init__(**kwargs)
-        require_at_least("val_size", val_size, 1)
-        require_at_least("num_train", 1 if num_train is None else num_train, 1)
+        require_whole("val_size", val_size, 1)
+        require_whole("num_train", 1 if num_train is None else num_train, 1)
         self.root = Path(root)
         self.download = download
         self.num_train = num_train

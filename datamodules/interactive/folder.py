@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from attention_zoo.errors import InputError, unknown
+from datamodules.checks import require_fractions
 from datamodules.images import ImageFiles, Split, contents, list_images, one_a_name
 from datamodules.interactive.base import InteractiveDataModule
 from datamodules.interactive.objects import ObjectFiles, read_bright, read_trimap
@@ -70,8 +71,7 @@ class MaskFolder(InteractiveDataModule):
 
     def __init__(self, root: str, val_fraction: float = 0.1, test_fraction: float = 0.1, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        if min(val_fraction, test_fraction) <= 0 or val_fraction + test_fraction >= 1:
-            raise InputError("val_fraction and test_fraction must be positive and together less than 1")
+        require_fractions(val_fraction=val_fraction, test_fraction=test_fraction)
         self.root = Path(root)
         self.fractions = {"val": val_fraction, "test": test_fraction}
 

@@ -11,10 +11,10 @@ from scipy.io import loadmat
 from torch import Tensor
 
 from attention_zoo.errors import InputError, unknown
+from datamodules.checks import require_fractions, require_number, require_whole
 from datamodules.images import ImageFiles, Split, contents, decode_labels
 from datamodules.interactive.base import InteractiveDataModule
 from datamodules.interactive.objects import ObjectFiles, object_numbers
-from datamodules.loading import require_at_least
 from datamodules.segmentation.folder import CamVid
 from datamodules.segmentation.masks import IGNORE, pair_files
 from datamodules.splits import stratified_split
@@ -88,8 +88,7 @@ class _Listed(InteractiveDataModule):
 
     def __init__(self, root: str, val_fraction: float = 0.02, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        if not 0 < val_fraction < 1:
-            raise InputError(f"val_fraction must be in (0, 1), got {val_fraction}")
+        require_fractions(val_fraction=val_fraction)
         self.root, self.val_fraction = Path(root), val_fraction
 
     def names(self, part: str, train: Path, test: Path) -> list[str]:
@@ -118,6 +117,7 @@ class SBD(_Listed):
 
     def __init__(self, root: str, val_fraction: float = 0.02, min_fill: float = 0.08, **kwargs: Any) -> None:
         super().__init__(root, val_fraction, **kwargs)
+        require_number("min_fill", min_fill, 0, 1)
         self.min_fill = min_fill
 
     def load(self, parts: Collection[str]) -> dict[str, Split]:
@@ -202,8 +202,8 @@ class CamVidObjects(InteractiveDataModule):
         for name in classes:
             if name not in names:
                 raise unknown("class", name, names)
-        require_at_least("classes", len(classes), 1)
-        require_at_least("min_area", min_area, 1)
+        require_whole("classes", len(classes), 1)
+        require_whole("min_area", min_area, 1)
         self.root, self.min_area = Path(root), min_area
         self.labels = [names.index(name) for name in classes]
 

@@ -13,10 +13,10 @@ from torch.utils.data import ConcatDataset, Subset
 from attention_zoo.errors import InputError
 from attention_zoo.evaluation import Benchmark, Cell
 from datamodules.base import EvaluationDataModule
+from datamodules.checks import MOST_SEED, require_different, require_whole
 from datamodules.corruptions import CORRUPTIONS, SIZES, Scale, require_corruption, require_severity
 from datamodules.corruptions.generate import JPEG_QUALITY, SEVERITIES, Recipe
 from datamodules.images import ImageFiles, Images, Split
-from datamodules.loading import require_at_least
 from datamodules.robustness.folders import made_facts, record
 from datamodules.robustness.images import Generated, Labelled
 from datamodules.splits import stratified_split
@@ -100,23 +100,23 @@ class RobustnessDataModule(EvaluationDataModule):
         self.clean_root, self.c_root = _path(clean), _path(c)
         self.c_generated, self.missing = c_generated, missing
         self.corruptions = list(CORRUPTIONS if corruptions is None else corruptions)
-        self.severities = sorted(SEVERITIES if severities is None else severities)
+        self.severities = list(SEVERITIES if severities is None else severities)
         self.images_per_cell = images_per_cell
         self.corruption_seed, self.jpeg_quality = corruption_seed, JPEG_QUALITY if jpeg else None
         self.cells: list[Cell] = []
         self._check()
+        self.severities.sort()
 
     def _check(self) -> None:
         for corruption in self.corruptions:
             require_corruption(corruption)
         for severity in self.severities:
             require_severity(severity)
-        for name, values in (("corruptions", self.corruptions), ("severities", self.severities)):
-            if not values or len(set(values)) < len(values):
-                raise InputError(f"{name} must be different ones, at least one; got {values}")
+        require_different("corruptions", self.corruptions)
+        require_different("severities", self.severities)
         if self.images_per_cell is not None:
-            require_at_least("images_per_cell", self.images_per_cell, 1)
-        require_at_least("corruption_seed", self.corruption_seed, 0)
+            require_whole("images_per_cell", self.images_per_cell, 1)
+        require_whole("corruption_seed", self.corruption_seed, 0, MOST_SEED)
         if self.c_generated and self.c_root is not None:
             raise InputError("c_generated makes the corrupted images that c has; give one of them")
         if self.c_generated and self.clean_root is None:
