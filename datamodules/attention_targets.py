@@ -9,10 +9,11 @@ from torch import Tensor, nn
 from torchvision.transforms import v2
 
 from attention_zoo.errors import InputError
+from attention_zoo.runs.files import read_text
 from datamodules.base import Collate, EvaluationDataModule
 from datamodules.checks import require_whole
 from datamodules.image_folder import centre_crop
-from datamodules.images import ImageFiles, Split, contents, decode, decode_labels, is_image, one_a_name
+from datamodules.images import ImageFiles, Split, below, contents, decode, decode_labels, is_image, one_a_name
 
 VOID = 255
 """Of VOC's masks: the rims of objects, which count nowhere."""
@@ -89,7 +90,9 @@ class VOCForeground(TargetDataModule):
         file = lists / f"{self.split_name}.txt"
         if not file.is_file():
             raise InputError(f"no list {file}: expected the split's images in it; {lists} has: {contents(lists)}")
-        names = file.read_text().split()
+        names = read_text(file).split()
+        for name in names:
+            below(self.root, name, str(file))
         images = [self.root / "JPEGImages" / f"{name}.jpg" for name in names]
         masks = [self.root / "SegmentationClass" / f"{name}.png" for name in names]
         missing = [path for path in (*images, *masks) if not path.is_file()]

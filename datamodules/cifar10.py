@@ -22,6 +22,10 @@ CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "hors
 """In the official order of the labels."""
 
 
+MOST_BYTES = 1 << 20
+"""Of an image in an archive."""
+
+
 class CIFAR10(ImageDataModule):
     """CIFAR-10: 32 x 32 photographs of ten classes, held in memory.
 
@@ -130,6 +134,8 @@ def _read_archive(archive: Path, part: str) -> tuple[ImageFiles, list[int]]:
             for member in tar:
                 folder, _, file = member.name.rpartition("/")
                 if folder.split("/")[-2:-1] == [part] and member.isfile() and is_image(file):
+                    if member.size > MOST_BYTES:
+                        raise InputError(f"{member.name} in {archive} has {member.size:,} bytes, too many for 32 x 32")
                     found.append((folder.rpartition("/")[2], member.name, tar.extractfile(member).read()))
     except (tarfile.TarError, lzma.LZMAError, zlib.error, OSError, EOFError) as error:
         raise InputError(f"cannot read archive {archive}: {error}") from error

@@ -10,6 +10,7 @@ from torch import nn
 from torchvision.transforms import v2
 
 from attention_zoo.errors import InputError, unknown
+from attention_zoo.runs.files import read_text
 from datamodules.base import ImageDataModule
 from datamodules.images import FileNames, ImageFiles, Split, contents, read_files, subfolders
 
@@ -102,7 +103,7 @@ def read_validation(folder: Path, class_names: list[str]) -> tuple[FileNames, np
 def _annotations(path: Path) -> list[tuple[str, str]]:
     """File and synset of each line."""
     rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(read_text(path).splitlines(), 1):
         fields = line.split("\t")
         if len(fields) < 2:
             raise InputError(f"{path}, line {number}: expected file, synset and box with tabs between, got {line!r}")

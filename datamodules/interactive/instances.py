@@ -11,8 +11,9 @@ from scipy.io import loadmat
 from torch import Tensor
 
 from attention_zoo.errors import InputError, unknown
+from attention_zoo.runs.files import read_text
 from datamodules.checks import require_fractions, require_number, require_whole
-from datamodules.images import ImageFiles, Split, contents, decode_labels
+from datamodules.images import ImageFiles, Split, below, contents, decode_labels
 from datamodules.interactive.base import InteractiveDataModule
 from datamodules.interactive.objects import ObjectFiles, object_numbers
 from datamodules.segmentation.folder import CamVid
@@ -59,9 +60,11 @@ def read_list(file: Path) -> list[str]:
     """
     if not file.is_file():
         raise InputError(f"no list {file}: expected the split's images in it; found: {contents(file.parent)}")
-    names = [line.split()[0] for line in file.read_text().splitlines() if line.strip()]
+    names = [line.split()[0] for line in read_text(file).splitlines() if line.strip()]
     if not names:
         raise InputError(f"{file} names no image")
+    for name in names:
+        below(".", name, str(file))
     return names
 
 
@@ -139,7 +142,9 @@ def read_sbd(path: str) -> Tensor:
         InputError: it is none.
     """
     try:
-        labels = loadmat(path)["GTinst"][0][0][0]
+        labels = np.asarray(loadmat(path)["GTinst"][0][0][0])
+        if labels.ndim != 2 or labels.dtype.kind not in "iu" or labels.min() < 0:
+            raise InputError(f"its instances are {labels.dtype} {labels.shape}, expected a map of whole numbers")
     except Exception as error:  # on broken bytes the reader raises nearly anything
         reason = " ".join(str(error).split()) or type(error).__name__
         raise InputError(f"cannot read instances from {path}: {reason}") from error
