@@ -147,6 +147,18 @@ def _length(values: Any) -> int | None:
     return len(values) if isinstance(values, Collection) and not isinstance(values, (str, bytes)) else None
 
 
+def require_counts(name: str, values: Any, number: int, most: int) -> None:
+    """Check ``number`` counts, each of 1 to ``most``.
+
+    Raises:
+        InputError: they are not.
+    """
+    if _length(values) != number:
+        raise InputError(f"{name} must be {number} whole numbers, got {shown(values)}")
+    for value in values:
+        require_whole(name, value, 1, most)
+
+
 def require_all_whole(name: str, values: Iterable[Any], least: int, most: int | None = None) -> None:
     """`require_whole` of each value."""
     for value in values:

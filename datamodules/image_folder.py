@@ -11,7 +11,7 @@ from torchvision.transforms import v2
 from attention_zoo.errors import InputError
 from datamodules.base import ImageDataModule
 from datamodules.checks import require_different, require_fractions
-from datamodules.images import ImageFiles, Split, contents, read_classes, subfolders
+from datamodules.images import ImageFiles, Split, class_folders, contents, read_classes, subfolders
 from datamodules.splits import stratified_split
 
 
@@ -72,7 +72,7 @@ class ImageFolder(ImageDataModule):
         if self.given_names is not None:
             return self.given_names
         folder = self.root / self.parts[0] if self.parts else self.root
-        names = subfolders(folder)
+        names = class_folders(folder)
         if not names:
             raise InputError(
                 f"no class folders in {folder}: expected train/<class>/*.jpg, or <class>/*.jpg, in {self.root}; "

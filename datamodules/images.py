@@ -19,6 +19,7 @@ __all__ = [
     "Split",
     "UnreadableImageError",
     "below",
+    "class_folders",
     "contents",
     "decode",
     "decode_labels",
@@ -173,6 +174,19 @@ def subfolders(folder: Path) -> list[str]:
     if not folder.is_dir():
         return []
     return sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith("."))
+
+
+def class_folders(folder: Path) -> list[str]:
+    """As `subfolders`, where their names become those of classes, which configs and checkpoints hold as text.
+
+    Raises:
+        InputError: a name is not UTF-8.
+    """
+    names = subfolders(folder)
+    for name in names:
+        if not name.isprintable() and any("\ud800" <= character <= "\udfff" for character in name):
+            raise InputError(f"the class folder {name!r} in {folder} has a name that is not UTF-8; rename it")
+    return names
 
 
 def read_classes(

@@ -12,7 +12,7 @@ from torchvision.transforms import v2
 from attention_zoo.errors import InputError, unknown
 from attention_zoo.runs.files import read_text
 from datamodules.base import ImageDataModule
-from datamodules.images import FileNames, ImageFiles, Split, contents, read_files, subfolders
+from datamodules.images import FileNames, ImageFiles, Split, class_folders, contents, read_files, subfolders
 
 ANNOTATIONS = "val_annotations.txt"
 """Name, class and box of each validation image, in the layout of the release."""
@@ -47,7 +47,7 @@ class TinyImageNet(ImageDataModule):
         Raises:
             InputError: there are no class folders to train on.
         """
-        names = subfolders(self.root / "train")
+        names = class_folders(self.root / "train")
         if not names:
             folder = self.root / "train"
             raise InputError(f"no class folders in {folder}: expected <synset>/images/*; found: {contents(folder)}")

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from attention_zoo.errors import InputError
-from datamodules.checks import require_all_whole, require_between, require_whole, two_sides
+from datamodules.checks import require_between, require_counts, require_whole, two_sides
 from datamodules.images import Split
 from datamodules.interactive.base import InteractiveDataModule
 from datamodules.interactive.objects import Instances, object_numbers
@@ -94,7 +94,7 @@ class ObjectScenes(InteractiveDataModule):
     ) -> None:
         super().__init__(image_size, num_workers=num_workers, **kwargs)
         require_between("classes", classes, 2, 100)
-        require_all_whole("scenes", scenes, 1, MOST_SCENES)
+        require_counts("scenes", scenes, 3, MOST_SCENES)
         require_whole("min_area", min_area, 1)
         self.scene_size, self.classes, self.min_area = two_sides("scene_size", scene_size, 16), classes, min_area
         self.counts = dict(zip(("train", "val", "test"), scenes, strict=True))

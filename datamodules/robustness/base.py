@@ -187,7 +187,7 @@ class RobustnessDataModule(EvaluationDataModule):
             others = [name for name in self.corruptions if name != "frost"]
             if self.missing == "error" or not others:
                 raise InputError(
-                    f"{error}; to go on without frost, give missing: skip, or the other corruptions"
+                    f"{error}; to go on without frost, give missing: skip, or corruptions without it"
                 ) from error
             rank_zero_info(f"skipped frost: {error}")
             self.corruptions = others

@@ -66,9 +66,9 @@ class MMSegData(SegmentationDataModule):
         if not self.configs:
             raise InputError("name a data set: dataset (such as pascal_voc12, cityscapes or ade20k), or parts")
         resize = [step["scale"] for step in stock.get("test_pipeline", ()) if step["type"] == "Resize"]
-        super().__init__(
-            image_size or stock.get("crop_size", 512), box or next(iter(resize), None), antialias=antialias, **kwargs
-        )
+        image_size = stock.get("crop_size", 512) if image_size is None else image_size
+        box = next(iter(resize), None) if box is None else box
+        super().__init__(image_size, box, antialias=antialias, **kwargs)
         if root is not None:
             for leaf in (leaf for config in self.configs.values() for leaf in leaves(config)):
                 leaf["data_root"] = root

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from datamodules.checks import require_all_whole, require_between, two_sides
+from datamodules.checks import require_between, require_counts, two_sides
 from datamodules.images import Split
 from datamodules.segmentation.base import SegmentationDataModule
 from datamodules.segmentation.masks import LabelMap
@@ -91,7 +91,7 @@ class Shapes(SegmentationDataModule):
     ) -> None:
         super().__init__(image_size, **kwargs)
         require_between("classes", classes, 2, 100)
-        require_all_whole("scenes", scenes, 1, MOST_SCENES)
+        require_counts("scenes", scenes, 3, MOST_SCENES)
         self.scene_size = two_sides("scene_size", self.image_size if scene_size is None else scene_size, 16)
         self.counts = dict(zip(("train", "val", "test"), scenes, strict=True))
         self.grounds, self.objects = split_classes(classes)
