@@ -21,6 +21,9 @@ from attention_zoo.errors import InputError
 MOST_PIXELS = 100_000_000
 """An image that declares more pixels is refused before it is decoded: a small file can stand for gigabytes."""
 
+MOST_RATIO = 1_000
+"""Of the sides of an image: where its shorter side is brought to hundreds of pixels, the other becomes gigabytes."""
+
 RAISED = "ATTENTION_ZOO_MOST_PIXELS"
 """Environment variable that takes the place of `MOST_PIXELS`."""
 
@@ -210,6 +213,10 @@ def _opened(name: str, content: bytes | None) -> Iterator[tuple[Image.Image, int
                 raise InputError(
                     f"it has {image.width} x {image.height} pixels, more than {most_pixels():,}; "
                     f"the environment variable {RAISED} raises that limit"
+                )
+            if max(image.size) > MOST_RATIO * min(image.size):
+                raise InputError(
+                    f"it has {image.width} x {image.height} pixels, one side over {MOST_RATIO:,} times the other"
                 )
             yield image, _orientation(image, file)
 

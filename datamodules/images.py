@@ -144,15 +144,30 @@ def list_images(folder: Path) -> list[str]:
     """Paths of all images below a folder, links followed, sorted.
 
     Raises:
-        InputError: there is no such folder, or no image in it.
+        InputError: there is no such folder, or no image in it, or one below it cannot be read or leads back above.
     """
     if not folder.is_dir():
         raise InputError(f"no folder {folder}: expected a folder of images")
-    walk = os.walk(folder, followlinks=True)
-    paths = sorted(os.path.join(base, file) for base, _, files in walk for file in files if is_image(file))
+    paths = []
+    for base, folders, files in os.walk(folder, followlinks=True, onerror=_unreadable):
+        for name in folders:
+            _refuse_circle(base, name)
+        paths += [os.path.join(base, file) for file in files if is_image(file)]
+    paths.sort()
     if not paths:
         raise InputError(f"no images in {folder}: expected files ending in {', '.join(IMG_EXTENSIONS)}")
     return paths
+
+
+def _unreadable(error: OSError) -> None:
+    raise InputError(f"cannot read folder {error.filename}: {error.strerror}") from error
+
+
+def _refuse_circle(base: str, name: str) -> None:
+    """Refuse a link to a folder that it lies in, whose images would be found dozens of times."""
+    link = os.path.join(base, name)
+    if os.path.islink(link) and Path(os.path.realpath(link)) in (here := Path(os.path.realpath(base)), *here.parents):
+        raise InputError(f"{link} is a link to a folder that it lies in")
 
 
 def one_a_name(paths: Sequence[str], kind: str, name: Callable[[str], Name]) -> dict[Name, str]:

@@ -126,7 +126,7 @@ def require_corruption(name: str) -> None:
 def require_severity(severity: int) -> None:
     """Raise InputError unless ``severity`` is 1 to 5."""
     if isinstance(severity, bool) or not isinstance(severity, Integral) or severity not in range(1, 6):
-        raise InputError(f"severity={shown(severity)} must be 1 to 5")
+        raise InputError(f"severity={severity if isinstance(severity, str) else shown(severity)} must be 1 to 5")
 
 
 def _require(name: str, severity: int, scale: str) -> None:

@@ -220,6 +220,13 @@ def test_an_image_that_declares_too_many_pixels_is_never_decoded(tmp_path, monke
         assert image_size(path) == (side, side)
 
 
+def test_a_line_is_no_image(tmp_path):
+    path = written(tmp_path, png(np.zeros((1, 1001), int), 1))
+    with pytest.raises(InputError, match="it has 1001 x 1 pixels, one side over 1,000 times the other"):
+        image_size(path)
+    assert image_size(written(tmp_path, png(np.zeros((1, 1000), int), 1))) == (1, 1000)
+
+
 @pytest.mark.parametrize("read", [decode, decode_labels, decode_greys, decode_colours, image_size])
 def test_what_is_no_regular_file_is_never_opened(tmp_path, read):
     os.mkfifo(tmp_path / "fifo.png")

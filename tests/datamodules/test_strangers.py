@@ -13,6 +13,7 @@ import datamodules as dm
 from attention_zoo.errors import InputError
 from datamodules.cifar10 import CLASSES
 from datamodules.corruptions import textures
+from datamodules.images import list_images
 from datamodules.interactive.instances import read_list, read_sbd
 from datamodules.interactive.predict import read_clicks
 from datamodules.robustness.images import open_array
@@ -229,6 +230,16 @@ def test_a_fifo_among_the_images_is_named(tmp_path):
             data.setup(stage)
         for part in ("train", "val", "test"):
             list(getattr(data, f"{part}_dataloader")())
+
+
+def test_a_link_back_is_refused_and_not_followed_for_ever(tmp_path):
+    write_images(tmp_path, ("a",), 2, (8, 8))
+    (tmp_path / "a" / "again").symlink_to(tmp_path / "a")
+    with pytest.raises(InputError, match="a/again is a link to a folder that it lies in"):
+        list_images(tmp_path / "a")
+    (tmp_path / "a" / "again").unlink()
+    (tmp_path / "b").symlink_to(tmp_path / "a")
+    assert len(list_images(tmp_path)) == 4
 
 
 def test_a_photograph_with_exif_is_predicted_upright(tmp_path):
