@@ -241,3 +241,27 @@ def test_formats_that_start_programs_are_not_read(tmp_path):
     Image.new("RGB", (4, 4)).save(buffer, "EPS")
     with pytest.raises(InputError, match="not an image of a known format"):
         decode(written(tmp_path, buffer.getvalue()))
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("suffix", ["png", "jpeg", "tiff", "bmp", "gif", "webp", "ppm"])
+@given(data=st.data())
+@settings(deadline=None, max_examples=25)
+def test_changed_bytes_give_an_image_or_one_line(tmp_path_factory, suffix, data):
+    pixels = np.random.default_rng(0).integers(0, 256, (9, 11, 3), dtype=np.uint8)
+    exif = Image.Exif()
+    exif[274] = 6
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, suffix, **({} if suffix in ("bmp", "gif", "ppm") else {"exif": exif}))
+    content = bytearray(buffer.getvalue())
+    for place in data.draw(st.lists(st.integers(0, min(len(content), 150) - 1), max_size=6)):
+        content[place] = data.draw(st.integers(0, 255))
+    content = content[: data.draw(st.integers(0, len(content)))] if data.draw(st.booleans()) else content
+    path = written(tmp_path_factory.getbasetemp(), bytes(content), f"image.{suffix}")
+    for read in (decode, decode_labels, decode_greys, decode_colours, image_size):
+        try:
+            found = read(path)
+        except InputError as error:
+            assert str(error).startswith(f"cannot read image {path}: ") and "\n" not in str(error)
+        else:
+            assert read is image_size or found.shape[-2:] == image_size(path)
