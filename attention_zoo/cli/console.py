@@ -13,6 +13,11 @@ PLAIN_WIDTH = 160
 """Columns where the output is no terminal, so that a file or a pipe gets whole lines."""
 
 
+def printable(name: object) -> str:
+    """A file's name for a stream that takes text only: bytes that are no UTF-8 become escapes."""
+    return str(name).encode("utf-8", "backslashreplace").decode("utf-8")
+
+
 def console() -> Console:
     """The terminal, or what stands in its place."""
     found = Console()

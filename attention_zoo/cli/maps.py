@@ -6,6 +6,7 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from attention_zoo.cli.console import printable
 from attention_zoo.errors import InputError
 from attention_zoo.interface import MixerFactory
 
@@ -90,7 +91,8 @@ def maps(
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path)
     trained = ckpt_path or pretrained
-    sys.stdout.write(f"{path}\n" if trained else f"{path}: of random weights; see --ckpt_path and --pretrained\n")
+    written = printable(path)
+    sys.stdout.write(f"{written}\n" if trained else f"{written}: of random weights; see --ckpt_path and --pretrained\n")
 
 
 def _reading(
@@ -129,7 +131,7 @@ def _images(paths: list[str]) -> "dict[str, Tensor]":
         raise InputError("no image given: python -m attention_zoo maps IMAGE [IMAGE ...] [options]")
     stems = [Path(path).stem for path in paths]
     names = [stem if stems.count(stem) == 1 else path for stem, path in zip(stems, paths, strict=True)]
-    return {name: decode(path) for name, path in zip(names, paths, strict=True)}
+    return {printable(name): decode(path) for name, path in zip(names, paths, strict=True)}
 
 
 def find_device(name: str) -> "torch.device":

@@ -1,6 +1,5 @@
 """Anybody's own images and clicks, to predict masks from."""
 
-import json
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -13,10 +12,18 @@ from torchvision.transforms.v2 import functional
 
 from attention_zoo.clicks import NEGATIVE, PADDING, POSITIVE
 from attention_zoo.errors import InputError
-from datamodules.images import ImageFiles, Split
+from attention_zoo.runs.files import read_json
+from datamodules.checks import shown
+from datamodules.images import ImageFiles, Split, below
 from datamodules.interactive.crops import Region, Viewing, crop, to_view
 from datamodules.loading import Batch
 from datamodules.sampling import SampleKey
+
+ROUGHNESS = 0.1
+"""Share of the image's sides by which the corners of a box may lie outside of it."""
+
+LARGEST_PLACE = 1e6
+"""Pixels; float32 tells places apart up to there."""
 
 
 class Annotation(NamedTuple):
@@ -43,12 +50,9 @@ def read_clicks(file: str, folder: str | None = None) -> Split:
     Raises:
         InputError: there is no such file, or it is not as it should be.
     """
-    try:
-        content = json.loads(Path(file).read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise InputError(f"predict_clicks: no file {file}") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{file} is no JSON: {error}") from error
+    if not Path(file).exists():
+        raise InputError(f"predict_clicks: no file {file}")
+    content = read_json(file)
     entries = content if isinstance(content, list) else [content]
     if not entries:
         raise InputError(f"{file} names no image")
@@ -57,7 +61,7 @@ def read_clicks(file: str, folder: str | None = None) -> Split:
     for place, entry in enumerate(entries):
         if not isinstance(entry, dict) or not isinstance(entry.get("image"), str):
             raise InputError(f'{file}: entry {place} has no image: expected {{"image": path, "clicks": [...]}}')
-        paths.append(str(base / entry["image"]))
+        paths.append(below(base, entry["image"], f"{file}: entry {place}, whose images are in predict_dir"))
         annotations.append(_annotation(entry, f"{file}: {entry['image']}"))
     return Split(ImageFiles(paths), {"path": paths, "annotation": annotations})
 
@@ -70,9 +74,11 @@ def _annotation(entry: dict[str, Any], where: str) -> Annotation:
     fits = isinstance(clicks, list) and all(isinstance(click, dict) for click in clicks)
     fits = fits and all(_is_number(click.get("y")) and _is_number(click.get("x")) for click in clicks)
     if not (fits and all(isinstance(click.get("positive"), bool) for click in clicks)):
-        raise InputError(f'{where}: a click is {{"y": row, "x": column, "positive": true or false}}')
+        raise InputError(
+            f'{where}: a click is {{"y": row, "x": column, "positive": true or false}} with numbers of pixels'
+        )
     if box is not None and not (isinstance(box, list) and len(box) == 4 and all(map(_is_number, box))):
-        raise InputError(f"{where}: a box is [row, column, row, column] of two opposite corners, got {box}")
+        raise InputError(f"{where}: a box is [row, column, row, column] of two opposite corners, got {shown(box)}")
     if not clicks and box is None:
         raise InputError(f"{where}: neither clicks nor a box, there is nothing to segment")
     points = torch.tensor([[click["y"], click["x"]] for click in clicks], dtype=torch.float32).view(-1, 2)
@@ -81,7 +87,8 @@ def _annotation(entry: dict[str, Any], where: str) -> Annotation:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+    """Whether it is a finite number of pixels; NaN in a box would stand for no box at all."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < LARGEST_PLACE
 
 
 class ClickedImages(Dataset[Batch]):
@@ -137,11 +144,16 @@ class ClickedImages(Dataset[Batch]):
 
 
 def check_inside(annotation: Annotation, size: tuple[int, int], path: str) -> None:
-    """Refuse clicks outside of the image.
+    """Refuse clicks outside of the image, and a box that reaches out of it by more than roughness.
 
     Raises:
         InputError: there is one.
     """
+    margin = torch.tensor(size) * ROUGHNESS + 1
+    corners = annotation.box.view(2, 2)
+    if ((corners < -margin) | (corners >= torch.tensor(size) + margin)).any():  # never without a box, which is NaN
+        box = ", ".join(f"{value:g}" for value in annotation.box.tolist())
+        raise InputError(f"{path}: the box [{box}] reaches out of the image of {size[1]} x {size[0]} pixels")
     rounded = annotation.points.round()
     outside = ((rounded < 0) | (rounded >= torch.tensor(size))).any(1)
     if outside.any():

@@ -1,6 +1,5 @@
 """Folders of corrupted images in their released layouts."""
 
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from rich.progress import track
 
 from attention_zoo.errors import InputError
 from attention_zoo.evaluation import RECORD
+from attention_zoo.runs.files import read_json
 from datamodules.corruptions import CORRUPTIONS, EXTRA_CORRUPTIONS, GROUPS
 from datamodules.corruptions.generate import Recipe
 from datamodules.images import FileNames, contents, read_files, subfolders
@@ -26,7 +26,7 @@ def record(root: Path) -> dict[str, str | int]:
     if not path.is_file():
         return {}
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
         recipe = Recipe(*(content[name] for name in ("scale", "size", "seed")))
         return made_facts(recipe, content.get("jpeg_quality"))
     except (ValueError, KeyError, TypeError) as error:
