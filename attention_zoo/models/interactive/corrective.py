@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from attention_zoo.clicks import Clicks
 from attention_zoo.errors import InputError, unknown
-from attention_zoo.functional.clicks import FixedValues
+from attention_zoo.functional.fixed_units import FixedValues
 from attention_zoo.interface import MixerFactory, SelfMixer
 from attention_zoo.mixers.axial import Axial
 from attention_zoo.mixers.probabilistic import Probabilistic

@@ -24,7 +24,18 @@ class FixedValues(NamedTuple):
     mask: Tensor | None = None
 
 
-class Clicks:
+def last_of_each(index: Tensor, counted: Tensor) -> Tensor:
+    """Which entries count once those are left out that a later one about the same unit replaces: (B, S) bool.
+
+    Args:
+        index: (B, S), the unit that each entry is about.
+        counted: (B, S) bool, false where an entry does not count and replaces none.
+    """
+    same = index[:, :, None] == index[:, None, :]
+    return counted & ~(same & counted[:, None, :]).triu(1).any(-1)
+
+
+class FixedUnits:
     """The units whose values are fixed: which of them count, and their responsibilities."""
 
     def __init__(
@@ -41,9 +52,7 @@ class Clicks:
         check_fixed(q, index, values, mask)
         index = index.long().expand(q.shape[0], -1)  # (B, S)
         counted = torch.ones_like(index, dtype=torch.bool) if mask is None else mask.to(torch.bool)
-        same = index[:, :, None] == index[:, None, :]
-        repeated = (same & counted[:, None, :]).triu(1).any(-1)  # a later entry is of the same unit
-        self.counted = (counted & ~repeated)[:, None, :, None]
+        self.counted = last_of_each(index, counted)[:, None, :, None]
         self.values, self.magnitude_prior = values, magnitude_prior
         model = joint(q, k, alpha=alpha, magnitude_prior=magnitude_prior, **positions)
         self.scores = model.scores(index)  # (B, H, S, M), without the values' terms
