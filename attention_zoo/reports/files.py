@@ -5,7 +5,6 @@ from pathlib import Path
 
 from attention_zoo.errors import InputError
 from attention_zoo.reports.comparison import Results, Table, cell_table, compare, grid
-from attention_zoo.reports.figures import against_clean, overview
 from attention_zoo.reports.robustness import RobustnessResult
 
 RESULT = "robustness.json"
@@ -22,6 +21,8 @@ def write_result(folder: Path, result: RobustnessResult) -> Table:
     result.write(folder / RESULT)
     grids = [f"\n{heading}\n\n{part.markdown()}" for heading, part in grids_of(result)]
     _write_tables(folder, results, table, "".join(grids))
+    from attention_zoo.reports.figures import overview  # what only counts and compares loads nothing to draw with
+
     overview(result).savefig(folder / "robustness.png")
     return table
 
@@ -29,6 +30,8 @@ def write_result(folder: Path, result: RobustnessResult) -> Table:
 def write_comparison(folder: Path, results: Results, table: Table) -> None:
     """Write a table of several results, their counts, and a figure of robust against clean numbers."""
     _write_tables(folder, results, table)
+    from attention_zoo.reports.figures import against_clean
+
     against_clean(results).savefig(folder / "robustness.png")
 
 
