@@ -159,8 +159,8 @@ class InteractiveSegmentation(Task):
         loss = self.loss(self.model.decode(features, clicks), batch["mask"])
         for logits in features.extra_logits:
             loss = loss + self.extra_weight * self.loss(logits, batch["mask"])
-        options = {"on_step": True, "on_epoch": True, "batch_size": len(batch["mask"]), "sync_dist": True}
-        self.log("train/loss", loss, prog_bar=True, **options)
+        size = len(batch["mask"])
+        self.log("train/loss", loss, prog_bar=True, on_step=True, on_epoch=True, batch_size=size, sync_dist=True)
         return loss
 
     def loss(self, logits: Tensor, mask: Tensor) -> Tensor:
@@ -219,7 +219,8 @@ class InteractiveSegmentation(Task):
     def on_test_epoch_end(self) -> None:
         """Make the curves of all processes' counts, and log them."""
         found = self.test_table.states()
-        dataset = self.trainer.test_dataloaders.dataset
+        loader: Any = self.trainer.test_dataloaders
+        dataset = loader.dataset
         self.ious, self.names = complete(found, dataset.trials, dataset.split.columns["name"])
         seconds = (found["seconds"] / found["made"].clamp(min=1)).tolist()
         curves = [
@@ -263,7 +264,7 @@ class InteractiveSegmentation(Task):
         with adapted(module, **setting.keys):
             yield
 
-    def searched(self, loader: DataLoader[Any]) -> float:
+    def searched(self, loader: Any) -> float:
         """The precision of ``value_prior_precision_search`` with the least clicks to an IoU of 90 % on ``loader``."""
         base = next((one for one in self.settings.values() if one.value_propagation), Setting(value_propagation=1))
         settings = [replace(base, value_prior_precision=value) for value in self.search]
@@ -280,7 +281,8 @@ class InteractiveSegmentation(Task):
         return float(self.search[taken.index(min(taken))])
 
     def _validation_data(self) -> DataLoader[Any]:
-        data = self.trainer.datamodule
+        trainer: Any = self.trainer
+        data = trainer.datamodule
         try:
             data.setup("validate")
         except InputError as error:
@@ -290,11 +292,12 @@ class InteractiveSegmentation(Task):
             ) from error
         return data.val_dataloader()
 
-    def _table(self, loader: DataLoader[Any], settings: int, protocol: ClickProtocol) -> ClickTable:
+    def _table(self, loader: Any, settings: int, protocol: ClickProtocol) -> ClickTable:
         return ClickTable(settings, len(loader.dataset), protocol.clicks).to(self.device)
 
     def _result(self, curves: list[ClickCurve], objects: int) -> ClickResult:
-        data = self.trainer.datamodule
+        trainer: Any = self.trainer
+        data = trainer.datamodule
         protocol = {
             "name": self.protocol_name,
             "clicks": self.protocol.clicks,

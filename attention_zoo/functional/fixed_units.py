@@ -1,13 +1,13 @@
 """Units whose values somebody has fixed, and their responsibilities (Eq. 24 of Gabbur et al., NeurIPS 2021)."""
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from attention_zoo.functional.checks import check_fixed
-from attention_zoo.functional.mixture import Positions, Precision, joint
-from attention_zoo.functional.positions import FactoredPrior
+from attention_zoo.functional.mixture import Precision, joint
 
 
 class FixedValues(NamedTuple):
@@ -19,7 +19,7 @@ class FixedValues(NamedTuple):
         mask: (B, S), false where an entry does not count; None: all count.
     """
 
-    index: Tensor
+    index: Tensor  # type: ignore[assignment]  # a tuple has a method of this name, which nobody calls
     values: Tensor
     mask: Tensor | None = None
 
@@ -47,7 +47,7 @@ class FixedUnits:
         mask: Tensor | None,
         alpha: Precision,
         magnitude_prior: bool,
-        positions: dict[str, Positions | FactoredPrior | None],
+        positions: Mapping[str, Any],
     ) -> None:
         check_fixed(q, index, values, mask)
         index = index.long().expand(q.shape[0], -1)  # (B, S)
@@ -65,7 +65,7 @@ class FixedUnits:
             scores = scores + precision * (self.values @ v.mT)
             if isinstance(beta, Tensor):
                 scores = scores - precision / 2 * self.values.square().sum(-1, keepdim=True)
-                scores = scores + v.shape[-1] / 2 * precision.log()
+                scores = scores + v.shape[-1] / 2 * beta[:, :, None].log()
         if condition_on_values != self.magnitude_prior:
             squares = precision / 2 * v.square().sum(-1)[:, :, None]
             scores = scores - squares if condition_on_values else scores + squares

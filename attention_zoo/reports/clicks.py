@@ -194,7 +194,7 @@ def labelled(results: Mapping[str, ClickResult]) -> list[tuple[str, ClickResult,
 
 def differences(results: Mapping[str, ClickResult]) -> list[str]:
     """What keeps results on the same data from being compared: keys of the protocol, or the number of objects."""
-    found = {}
+    found: dict[str, None] = {}
     for data in {result.data for result in results.values()}:
         every = [{**one.protocol, "objects": one.objects} for one in results.values() if one.data == data]
         keys = dict.fromkeys(key for one in every for key in one)
@@ -259,6 +259,8 @@ def overlay(results: Mapping[str, ClickResult]) -> "Figure":
 
 
 def _panel(axes: "Axes", curves: Sequence[tuple[str, ClickResult, ClickCurve]]) -> None:
+    from matplotlib.ticker import AutoLocator
+
     for place, (name, _, curve) in enumerate(curves):
         clicks, mean = np.arange(len(curve.mean)), 100 * np.asarray(curve.mean)
         error = 100 * np.asarray(curve.standard_error)
@@ -272,7 +274,9 @@ def _panel(axes: "Axes", curves: Sequence[tuple[str, ClickResult, ClickCurve]]) 
     axes.set_title(title, fontsize=FONT)
     axes.set_xlabel("clicks", fontsize=FONT)
     axes.set_ylabel("mean IoU, %", fontsize=FONT)
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    locator = AutoLocator()
+    locator.set_params(integer=True)
+    axes.xaxis.set_major_locator(locator)
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.3)
     axes.legend(frameon=False, fontsize=FONT)

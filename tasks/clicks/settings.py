@@ -1,7 +1,7 @@
 """How probabilistic layers adapt while a model is asked."""
 
 from dataclasses import dataclass, replace
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from attention_zoo.errors import unknown
 from tasks.clicks.checks import check_count, check_number
@@ -41,13 +41,13 @@ class Setting:
             raise unknown("adapt_in", self.adapt_in, get_args(AdaptIn))
 
     @property
-    def keys(self) -> dict[str, int | float]:
+    def keys(self) -> dict[str, Any]:
         """What is given of the keys' options."""
         given = {"key_adaptation": self.key_adaptation, "key_prior_precision": self.key_prior_precision}
         return {name: value for name, value in given.items() if value is not None}
 
     @property
-    def values(self) -> dict[str, int | float]:
+    def values(self) -> dict[str, Any]:
         """What is given of the values' options."""
         given = {"value_propagation": self.value_propagation, "value_prior_precision": self.value_prior_precision}
         return {name: value for name, value in given.items() if value is not None}

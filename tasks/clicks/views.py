@@ -21,8 +21,9 @@ class ClickModel(Protocol):
     def encode(self, image: Tensor, clicks: Clicks, box: Tensor | None = None, previous: Tensor | None = None) -> Any:
         """Features of images (B, 3, H, W)."""
 
-    def decode(self, features: Any, clicks: Clicks, **adaptation: Any) -> Tensor:
-        """Logits (B, 1, H, W)."""
+    @property
+    def decode(self) -> Callable[..., Tensor]:
+        """From features, clicks and options of adaptation to logits (B, 1, H, W)."""
 
 
 class WholeImages:
@@ -141,7 +142,7 @@ class ZoomIn:
         made = clicks.labels[0] != PADDING
         if int(made.sum()) > self.SKIP:
             self._move(clicks.points[0][clicks.labels[0] == POSITIVE], previous)
-        if self.window is None:
+        if self.window is None or self.near is None:
             return self.whole(clicks, previous)
         window, size = self.window, tuple(self.near.image.shape[-2:])
         before = F.interpolate(window.cut(previous), size, mode="bilinear", align_corners=True)

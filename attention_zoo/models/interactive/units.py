@@ -18,7 +18,7 @@ class ClickedUnits(NamedTuple):
         counted: (B, n) bool, false for padding, clicks outside the image, and clicks that a later one replaces.
     """
 
-    index: Tensor
+    index: Tensor  # type: ignore[assignment]  # a tuple has a method of this name, which nobody calls
     labels: Tensor
     counted: Tensor
 
