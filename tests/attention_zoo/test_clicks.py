@@ -49,6 +49,13 @@ def test_a_box_is_two_disks():
     assert planes[0, 0, 2, 3] == planes[0, 0, 15, 25] == planes[1, 0, 15, 3] == planes[1, 0, 2, 25] == 1
 
 
+def test_a_box_that_was_not_given_is_no_disk():
+    planes = box_disks(torch.tensor([[2.0, 3, 15, 25], [math.nan] * 4]), SIZE, 1)
+    assert planes.sum((1, 2, 3)).tolist() == [10, 0]
+    with pytest.raises(az.InputError, match="nowhere"):
+        box_disks(torch.tensor([[2.0, 3, math.inf, 25]]), SIZE, 1)
+
+
 def test_flipped_clicks_are_the_mirror_images():
     clicks = Clicks(torch.tensor([[[2.0, 3], [19, 29]]]), torch.tensor([[1, 0]]))
     torch.testing.assert_close(disks(clicks.flip(30), SIZE, 3), disks(clicks, SIZE, 3).flip(-1))
