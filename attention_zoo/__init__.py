@@ -9,7 +9,7 @@ from importlib.metadata import version
 import attention_zoo.mixers  # noqa: F401  registers them
 from attention_zoo.adaptation import adapted, set_adaptation
 from attention_zoo.errors import InputError
-from attention_zoo.functional.clicks import FixedValues
+from attention_zoo.functional.fixed_units import FixedValues
 from attention_zoo.hosts import attn_layer, swap_mixers
 from attention_zoo.interface import CrossMixer, HostOptions, MixerFactory, SelfMixer
 from attention_zoo.mixers.axial import Axial

@@ -16,6 +16,7 @@ from attention_zoo.cli.report import report
 from attention_zoo.cli.sweep import sweep
 from attention_zoo.cli.words import as_config
 from attention_zoo.errors import InputError, unknown
+from attention_zoo.runs.configs import with_bases
 
 INTERRUPTED, TERMINATED = 130, 143
 """Exit codes after Ctrl-C and after SIGTERM, as shells have them."""
@@ -68,6 +69,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def run(argv: list[str]) -> None:
     """Run the command ``argv[0]``."""
+    argv = with_bases(argv)
     command = argv[0]
     if command in TOOLS:
         tool = TOOLS[command]

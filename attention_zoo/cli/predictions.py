@@ -15,11 +15,11 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.core.datamodule import LightningDataModule
 from PIL import Image, ImageDraw
 
+from attention_zoo.clicks import ClickedImage
 from attention_zoo.errors import InputError
 from attention_zoo.runs.files import replacing, write_text
 from datamodules.images import below, decode
 from datamodules.interactive import InteractiveDataModule
-from datamodules.interactive.predict import Annotation
 from datamodules.segmentation import SegmentationDataModule
 
 Row = tuple[int, str, list[int], list[float]]
@@ -172,12 +172,12 @@ class ObjectMasks(Predictions):
         self._mark(ImageDraw.Draw(overlay), self.annotations[index], max(3, max(overlay.size) // 150))
         save_picture(overlay, self.path / "overlays" / self.names[index])
 
-    def _mark(self, draw: ImageDraw.ImageDraw, annotation: Annotation, radius: int) -> None:
-        if not annotation.box.isnan().any():
-            rows, columns = sorted(annotation.box[::2].tolist()), sorted(annotation.box[1::2].tolist())
+    def _mark(self, draw: ImageDraw.ImageDraw, annotation: ClickedImage, radius: int) -> None:
+        if annotation.box is not None:
+            rows, columns = sorted(annotation.box[::2]), sorted(annotation.box[1::2])
             draw.rectangle((columns[0], rows[0], columns[1], rows[1]), outline="white", width=max(1, radius // 3))
-        for (y, x), label in zip(annotation.points.tolist(), annotation.labels.tolist(), strict=True):
-            colour = self.POSITIVE if label == 1 else self.NEGATIVE
+        for y, x, positive in annotation.clicks:
+            colour = self.POSITIVE if positive else self.NEGATIVE
             draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=colour, outline="white")
 
     def finish(self, trainer: L.Trainer) -> None:

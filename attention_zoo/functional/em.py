@@ -34,7 +34,7 @@ from torch import Tensor
 from attention_zoo.errors import InputError
 from attention_zoo.functional.attention import attend
 from attention_zoo.functional.checks import check_gamma, check_mixture, check_steps
-from attention_zoo.functional.clicks import Clicks
+from attention_zoo.functional.fixed_units import FixedUnits
 from attention_zoo.functional.mixture import Positions, Precision, collect, joint
 from attention_zoo.functional.positions import FactoredPositions, FactoredPrior
 
@@ -216,11 +216,11 @@ def propagate_values(
     check_steps(prior_precision, iterations, anchor)
     check_mixture(q, k, alpha=alpha, beta=beta, v=v, q_pos=q_pos, k_pos=k_pos)
     positions = {"q_pos": q_pos, "k_pos": k_pos, "log_prior": log_prior}
-    clicks = Clicks(q, k, fixed_index, fixed_values, fixed_mask, alpha, magnitude_prior, positions)
+    units = FixedUnits(q, k, fixed_index, fixed_values, fixed_mask, alpha, magnitude_prior, positions)
     initial = v
     for _ in range(iterations if fixed_values.shape[2] else 0):
-        log_weights = clicks.log_weights(v, beta, condition_on_values)  # (B, H, S, M)
-        mean, log_mass = collect(log_weights.masked_fill(~clicks.counted, -torch.inf).mT, fixed_values)
+        log_weights = units.log_weights(v, beta, condition_on_values)  # (B, H, S, M)
+        mean, log_mass = collect(log_weights.masked_fill(~units.counted, -torch.inf).mT, fixed_values)
         v = _pulled(v if anchor == "current" else initial, v, mean, log_mass[..., None], beta, prior_precision)
     return v
 
@@ -256,8 +256,8 @@ def adapt_value_precisions(
     check_gamma(shape, rate)
     check_mixture(q, k, alpha=alpha, beta=beta, v=v, q_pos=q_pos, k_pos=k_pos)
     positions = {"q_pos": q_pos, "k_pos": k_pos, "log_prior": log_prior}
-    clicks = Clicks(q, k, fixed_index, fixed_values, fixed_mask, alpha, magnitude_prior, positions)
-    weights = clicks.log_weights(v, beta, True).exp() * clicks.counted  # (B, H, S, M)
+    units = FixedUnits(q, k, fixed_index, fixed_values, fixed_mask, alpha, magnitude_prior, positions)
+    weights = units.log_weights(v, beta, True).exp() * units.counted  # (B, H, S, M)
     distances = fixed_values.square().sum(-1, keepdim=True) - 2 * fixed_values @ v.mT + v.square().sum(-1)[:, :, None]
     spread = (weights * distances.clamp(min=0)).sum(2)
     return (shape - 1 + v.shape[-1] / 2 * weights.sum(2)) / (rate + spread / 2)
@@ -292,8 +292,8 @@ def adapt_mixing_weights(
         raise InputError(f"concentration={concentration} must be at least 1")
     check_mixture(q, k, alpha=alpha, beta=beta, v=v, q_pos=q_pos, k_pos=k_pos)
     positions = {"q_pos": q_pos, "k_pos": k_pos, "log_prior": log_prior}
-    clicks = Clicks(q, k, fixed_index, fixed_values, None, alpha, magnitude_prior, positions)
-    log_weights = clicks.log_weights(v, beta, True)
+    units = FixedUnits(q, k, fixed_index, fixed_values, None, alpha, magnitude_prior, positions)
+    log_weights = units.log_weights(v, beta, True)
     if concentration == 1:
         return log_weights
     weights = log_weights.exp() + (concentration - 1)

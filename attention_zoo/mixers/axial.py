@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple, Unpack
 import torch
 from torch import Tensor
 
-from attention_zoo.functional.clicks import FixedValues
+from attention_zoo.functional.fixed_units import FixedValues
 from attention_zoo.functional.positions import window_prior
 from attention_zoo.interface import HostOptions, MixerFactory, SelfMixer, TopDownOptions
 from attention_zoo.mixers.dot_product import DotProduct

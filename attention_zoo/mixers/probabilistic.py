@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from attention_zoo.errors import InputError
-from attention_zoo.functional.clicks import FixedValues
 from attention_zoo.functional.em import (
     Prior,
     adapt_keys,
@@ -24,6 +23,7 @@ from attention_zoo.functional.em import (
     infer_values,
     propagate_values,
 )
+from attention_zoo.functional.fixed_units import FixedValues
 from attention_zoo.functional.mixture import Precision, joint
 from attention_zoo.functional.positions import FactoredPositions, distance_prior, window_prior
 from attention_zoo.functional.precision import precise

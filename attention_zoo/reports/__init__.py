@@ -1,7 +1,6 @@
 """Results of evaluations as files, tables and figures."""
 
 from attention_zoo.reports.comparison import Table, cell_table, compare, differences, grid
-from attention_zoo.reports.figures import against_clean, overview
 from attention_zoo.reports.files import RESULT, grids_of, holds_result, read_results, write_comparison, write_result
 from attention_zoo.reports.robustness import CellCount, Column, RobustnessResult, Row
 
@@ -12,14 +11,12 @@ __all__ = [
     "RobustnessResult",
     "Row",
     "Table",
-    "against_clean",
     "cell_table",
     "compare",
     "differences",
     "grid",
     "grids_of",
     "holds_result",
-    "overview",
     "read_results",
     "write_comparison",
     "write_result",

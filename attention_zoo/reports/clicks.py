@@ -6,18 +6,21 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+import torch
 
+from attention_zoo.clicks import number_of_clicks
 from attention_zoo.errors import InputError
 from attention_zoo.reports.comparison import Table
-from attention_zoo.reports.panels import save
-from attention_zoo.reports.writing import whole
+from attention_zoo.reports.writing import save, whole
 from attention_zoo.runs.files import read_json
 from attention_zoo.runs.results import is_number
+
+if TYPE_CHECKING:  # training keeps results too, and draws nothing
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 THRESHOLDS = (0.80, 0.85, 0.90)
 """IoUs that number of clicks is reported for."""
@@ -62,18 +65,13 @@ class ClickCurve:
         trials = ious.mean(0)
         error = trials.std(0, ddof=1) / math.sqrt(len(trials)) if len(trials) > 1 else np.full(ious.shape[2], np.nan)
         noc, unreached = {}, {}
+        after = torch.as_tensor(ious[..., 1:])
         for threshold in THRESHOLDS:
-            taken = clicks_taken(ious[..., 1:], threshold)
+            taken = number_of_clicks(after.flatten(0, 1), threshold, after.shape[-1]).view(after.shape[:2]).double()
             noc[f"{threshold:.2f}"] = float(taken.mean())
-            unreached[f"{threshold:.2f}"] = float((taken >= ious.shape[2] - 1).sum(0).mean())
+            unreached[f"{threshold:.2f}"] = float((taken >= after.shape[-1]).sum(0).double().mean())
         curve = trials.mean(0).tolist(), error.tolist(), trials.tolist()
         return cls(name, *curve, noc, unreached, seconds_per_click, dict(options))
-
-
-def clicks_taken(ious: np.ndarray, threshold: float) -> np.ndarray:
-    """First click, counted from 1, after which IoUs (..., clicks) are high enough; the number of clicks if none is."""
-    reached = ious >= threshold
-    return np.where(reached.any(-1), reached.argmax(-1) + 1, ious.shape[-1])
 
 
 @dataclass(frozen=True)
@@ -265,7 +263,7 @@ def labelled(results: Mapping[str, ClickResult]) -> list[tuple[str, ClickResult,
 
 def differences(results: Mapping[str, ClickResult]) -> list[str]:
     """What keeps results on the same data from being compared: keys of the protocol, or the number of objects."""
-    found = {}
+    found: dict[str, None] = {}
     for data in {result.data for result in results.values()}:
         every = [{**one.protocol, "objects": one.objects} for one in results.values() if one.data == data]
         keys = dict.fromkeys(key for one in every for key in one)
@@ -319,8 +317,10 @@ def _blank(value: float) -> str:
     return f"{value:.6f}" if math.isfinite(value) else ""
 
 
-def overlay(results: Mapping[str, ClickResult]) -> Figure:
+def overlay(results: Mapping[str, ClickResult]) -> "Figure":
     """Mean IoU against clicks, one line a curve with a band of one standard error over trials; a panel a data set."""
+    from matplotlib.figure import Figure
+
     curves = labelled(results)
     panels = list(dict.fromkeys(result.data for _, result, _ in curves))
     figure = Figure((5.6 * len(panels), 4.4), dpi=DPI, layout="constrained")
@@ -329,7 +329,9 @@ def overlay(results: Mapping[str, ClickResult]) -> Figure:
     return figure
 
 
-def _panel(axes: Axes, curves: Sequence[tuple[str, ClickResult, ClickCurve]]) -> None:
+def _panel(axes: "Axes", curves: Sequence[tuple[str, ClickResult, ClickCurve]]) -> None:
+    from matplotlib.ticker import AutoLocator
+
     for place, (name, _, curve) in enumerate(curves):
         clicks, mean = np.arange(len(curve.mean)), 100 * np.asarray(curve.mean)
         error = 100 * np.asarray(curve.standard_error)
@@ -344,7 +346,9 @@ def _panel(axes: Axes, curves: Sequence[tuple[str, ClickResult, ClickCurve]]) ->
     axes.set_title(title, fontsize=FONT)
     axes.set_xlabel("clicks", fontsize=FONT)
     axes.set_ylabel("mean IoU, %", fontsize=FONT)
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    locator = AutoLocator()
+    locator.set_params(integer=True)
+    axes.xaxis.set_major_locator(locator)
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.3)
     axes.legend(frameon=False, fontsize=FONT)

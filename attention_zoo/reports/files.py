@@ -7,10 +7,8 @@ from pathlib import Path
 
 from attention_zoo.errors import InputError
 from attention_zoo.reports.comparison import Results, Table, cell_table, compare, grid
-from attention_zoo.reports.figures import against_clean, overview
-from attention_zoo.reports.panels import save
 from attention_zoo.reports.robustness import RobustnessResult
-from attention_zoo.reports.writing import whole
+from attention_zoo.reports.writing import save, whole
 from attention_zoo.runs.results import exists
 
 RESULT = "robustness.json"
@@ -25,6 +23,8 @@ def write_result(folder: Path, result: RobustnessResult) -> Table:
     results = {result.title: result}
     table = compare(results)
     grids = [f"\n{heading}\n\n{part.markdown()}" for heading, part in grids_of(result)]
+    from attention_zoo.reports.figures import overview  # what only counts and compares loads nothing to draw with
+
     figure = overview(result)
     if exists(folder / RESULT):
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(folder / RESULT))
@@ -37,6 +37,8 @@ def write_result(folder: Path, result: RobustnessResult) -> Table:
 
 def write_comparison(folder: Path, results: Results, table: Table) -> None:
     """Write a table of several results, their counts, and a figure of robust against clean numbers."""
+    from attention_zoo.reports.figures import against_clean
+
     figure = against_clean(results)
     with whole(folder) as stage:
         _write_tables(stage, results, table)

@@ -2,13 +2,11 @@
 
 import math
 from collections.abc import Sequence
-from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.text import Text
 from matplotlib.ticker import MaxNLocator, ScalarFormatter
 
 from attention_zoo.reports.statistics import Estimate
@@ -91,13 +89,6 @@ def finish(figure: Figure, every: Sequence[Axes]) -> Figure:
 def visible(label: str) -> str:
     """A label that matplotlib shows: one that starts with an underscore it would leave out of the legend."""
     return f" {label}" if label.startswith("_") else label
-
-
-def save(figure: Figure, target: Path | IO[bytes]) -> None:
-    """Save a figure as PNG; no name in it is a formula, whatever dollars it has."""
-    for text in figure.findobj(Text):
-        text.set_parse_math(False)
-    figure.savefig(target, format="png")
 
 
 def _style(place: int) -> dict[str, Any]:

@@ -7,8 +7,12 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO, TYPE_CHECKING
 
 from attention_zoo.errors import InputError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 @contextmanager
@@ -40,6 +44,15 @@ def whole(folder: Path) -> Iterator[Path]:
         if new:
             with suppress(OSError):
                 folder.rmdir()  # only if nothing came to be in it
+
+
+def save(figure: "Figure", target: Path | IO[bytes]) -> None:
+    """Save a figure as PNG; no name in it is a formula, whatever dollars it has."""
+    from matplotlib.text import Text
+
+    for text in figure.findobj(Text):
+        text.set_parse_math(False)
+    figure.savefig(target, format="png")
 
 
 def _install(stage: Path, folder: Path) -> None:

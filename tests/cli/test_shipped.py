@@ -153,3 +153,15 @@ def test_the_readmes_python_works():
     assert found["logits"].shape == (1, 1000)
     assert found["values"].shape == (1, 2, 4096, 32)
     assert found["who_reads_whom"].shape == (1, 2, 196, 196)
+
+
+def test_figures_of_one_recipe_differ_in_what_they_say(zoo):
+    """Figure 7 is figure 2 with other positions, figure 8 is figure 4 with another head and smaller views."""
+    folder = ROOT / "configs" / "interactive"
+    for name, other, options in (
+        ("figure7", "figure2", ["--model.mixer.positions", "full"]),
+        ("figure8", "figure4", ["--model.head.attention", "full", "--data.image_size", "64"]),
+    ):
+        alone = zoo("fit", "--config", folder / f"{name}.yaml", "--print_config")
+        again = zoo("fit", "--config", folder / f"{other}.yaml", *options, "--print_config")
+        assert yaml.safe_load(alone.out) == yaml.safe_load(again.out)

@@ -51,16 +51,17 @@ NAN, INF = float("nan"), float("inf")
 @pytest.mark.parametrize(
     ("entry", "said"),
     [
-        ({"clicks": [{**CLICK, "y": NAN}]}, "a click is"),
-        ({"clicks": [{**CLICK, "x": INF}]}, "a click is"),
-        ({"clicks": [{**CLICK, "x": 10**400}]}, "a click is"),
-        ({"clicks": [{**CLICK, "y": -1}]}, "the click at y=-1, x=25 is outside the image of 60 x 40 pixels"),
-        ({"box": [NAN] * 4}, r"a box is .*got \[nan, nan, nan, nan\]"),
-        ({"box": [0, 0, INF, 5]}, "a box is"),
+        ({"clicks": [{**CLICK, "y": NAN}]}, "the click at y=nan"),
+        ({"clicks": [{**CLICK, "x": INF}]}, "the click at .*x=inf"),
+        ({"clicks": [{**CLICK, "x": 10**400}]}, "the click at"),
+        ({"clicks": [{**CLICK, "y": -1}]}, "the click at y=-1, x=25 is outside"),
+        ({"clicks": [{**CLICK, "y": 40}]}, "the click at y=40, x=25 is outside the image of 60 x 40 pixels"),
+        ({"box": [NAN] * 4}, r"the box \[nan, nan, nan, nan\] is outside"),
+        ({"box": [0, 0, INF, 5]}, "the box .*is outside"),
         ({"box": [True, 0, 9, 5]}, "a box is"),
-        ({"box": [50, 70, 60, 90]}, r"a.png: the box \[50, 70, 60, 90\] reaches out of the image of 60 x 40 pixels"),
-        ({"box": [-20, 0, 20, 20]}, "reaches out"),
-        ({"box": [0, 0, 99999, 20], "clicks": [CLICK]}, "reaches out"),
+        ({"box": [50, 70, 60, 90]}, r"a.png: the box \[50, 70, 60, 90\] is outside the image of 60 x 40 pixels"),
+        ({"box": [-20, 0, 20, 20]}, "is outside"),
+        ({"box": [0, 0, 99999, 20], "clicks": [CLICK]}, "is outside"),
     ],
 )
 def test_clicks_and_boxes_that_are_no_places(tmp_path, entry, said):
@@ -69,14 +70,6 @@ def test_clicks_and_boxes_that_are_no_places(tmp_path, entry, said):
     with pytest.raises(InputError, match=said):
         data.setup("predict")
         list(data.predict_dataloader())
-
-
-def test_a_box_may_be_rough(tmp_path):
-    files.write_image(tmp_path / "a.png")
-    path = clicks(tmp_path, [{"image": "a.png", "box": [-3, -4, 40, 60]}])
-    data = dm.ObjectScenes(predict_clicks=path, scenes=(1, 1, 1))
-    data.setup("predict")
-    assert len(list(data.predict_dataloader())) == 1
 
 
 def test_lists_name_images_in_their_folder_only(tmp_path):
