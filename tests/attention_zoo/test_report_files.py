@@ -20,12 +20,12 @@ from attention_zoo.errors import InputError
 from attention_zoo.evaluation import Benchmark, Cell
 from attention_zoo.reports import CellCount, Column, RobustnessResult, Row, Table, runs, write_result
 from attention_zoo.reports.clicks import ClickCurve, ClickResult
-from attention_zoo.reports.panels import save
 from attention_zoo.reports.statistics import Difference, extremes, limits
 from attention_zoo.reports.sweep import SweepReport
 from attention_zoo.reports.sweep_figures import figures
 from attention_zoo.reports.sweep_files import write_sweep
 from attention_zoo.reports.sweep_tables import settings_table
+from attention_zoo.reports.writing import save
 from attention_zoo.runs.results import read_cost, read_metrics, read_run_config
 from attention_zoo.sweeps import Plan
 from attention_zoo.sweeps.driver import folder_of
