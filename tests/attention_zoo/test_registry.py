@@ -1,4 +1,10 @@
 import ast
+import importlib
+import os
+import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -100,3 +106,23 @@ def test_imports_point_one_way(package, forbidden):
             names = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
             names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             assert not {name.partition(".")[0] for name in names} & forbidden, file
+
+
+def test_every_mixer_comes_from_its_room_too():
+    mixers = importlib.import_module("attention_zoo.mixers")
+    assert all(getattr(mixers, name) is cls for name, cls in az.MIXERS.items())
+    with pytest.raises(AttributeError, match="no attribute 'VarzD'"):
+        mixers.VarzD  # noqa: B018
+
+
+def test_the_readmes_mixer_is_found_in_the_folder_where_the_readme_puts_it(tmp_path):
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    (source,) = [block for block in blocks if "class MeanField(az.SelfMixer)" in block]
+    ignored = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(ROOT / "attention_zoo", tmp_path / "attention_zoo", ignore=ignored)
+    (tmp_path / "attention_zoo" / "mixers" / "mean_field.py").write_text(source)
+    command = [sys.executable, "-m", "attention_zoo", "mixers"]
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    ended = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert "MeanField" in ended.stdout and "VarsSD" in ended.stdout
