@@ -12,8 +12,8 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from attention_zoo.errors import InputError, unknown
-from attention_zoo.hosts import mixer_layers
-from attention_zoo.interface import MixerFactory, SelfMixer
+from attention_zoo.grids import tell_grids
+from attention_zoo.interface import MixerFactory
 from attention_zoo.models.build import build_model
 from attention_zoo.models.rvt import RVT
 from attention_zoo.models.token_hosts import token_host
@@ -79,7 +79,7 @@ class ViTBackbone(Backbone):
 
     def maps(self, image: Tensor) -> list[Tensor]:
         """Maps (B, dim, h, w) of an image whose sides are multiples of the patch size."""
-        grid = _tell_grid(self.model, image)
+        grid = self.model.patch_embed.dynamic_feat_size(image.shape[2:])
         tokens = self.model.forward_intermediates(
             image, indices=self.indices, output_fmt="NLC", intermediates_only=True, stop_early=True
         )
@@ -106,8 +106,7 @@ class HostBackbone(Backbone):
         self.indices = list(indices)
         inner = model.model if isinstance(model, TopDown) else model
         number = len(host.layers) if isinstance(model, TopDown) else self.indices[-1] + 1  # the first pass runs all
-        self.vit = isinstance(inner, VisionTransformer)
-        if self.vit:
+        if isinstance(inner, VisionTransformer):
             inner.prune_intermediate_layers(range(number), prune_head=True)
             _take_any_size(inner)
         else:
@@ -120,8 +119,6 @@ class HostBackbone(Backbone):
 
     def maps(self, image: Tensor) -> list[Tensor]:
         """Maps (B, dim, h, w) of an image whose sides are multiples of the strides."""
-        if self.vit:
-            _tell_grid(self.model.model, image)
         return self.model.forward_maps(image, self.indices)
 
 
@@ -220,16 +217,11 @@ def _indices(out_indices: Sequence[int] | None, net: nn.Module, name: str) -> li
 
 
 def _take_any_size(vit: VisionTransformer) -> None:
-    """What timm's ``dynamic_img_size`` does, for a model that was built without, as mixers need a grid to be built."""
+    """What timm's ``dynamic_img_size`` does, for a model that was built without, as mixers need a grid to be built.
+
+    Layers are left out by now, so that only the mixers that are still there are told the grid.
+    """
     vit.dynamic_img_size = True
     vit.patch_embed.strict_img_size = vit.patch_embed.flatten = False
     vit.patch_embed.output_fmt = Format.NHWC
-
-
-def _tell_grid(vit: VisionTransformer, image: Tensor) -> tuple[int, int]:
-    """The grid of an image, after every mixer was told."""
-    grid = vit.patch_embed.dynamic_feat_size(image.shape[2:])
-    for _, layer in mixer_layers(vit):
-        if isinstance(layer, SelfMixer):
-            layer.set_grid(grid)
-    return grid
+    tell_grids(vit)

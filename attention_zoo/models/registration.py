@@ -9,8 +9,8 @@ from timm.models import build_model_with_cfg, generate_default_cfgs
 from torch import nn
 
 from attention_zoo.errors import InputError
-from attention_zoo.interface import MixerFactory, SelfMixer
-from attention_zoo.registry import check_options, mixer_options, self_mixer_class
+from attention_zoo.interface import MixerFactory
+from attention_zoo.registry import Factory, as_factory
 
 Variant = Literal["paper", "released"]
 Model = TypeVar("Model", bound=nn.Module)
@@ -18,11 +18,11 @@ Model = TypeVar("Model", bound=nn.Module)
 
 def mixer_factory(
     mixer: str | MixerFactory, mixer_args: Mapping[str, Any] | None = None, variant: Variant | None = None
-) -> MixerFactory:
+) -> Factory:
     """The factory of a mixer that a model was given.
 
     Args:
-        mixer: a name of ``list_mixers("self")`` or a factory.
+        mixer: a name, a dotted path or a factory, see `attention_zoo.registry.as_factory`.
         mixer_args: the mixer's own arguments.
         variant: handed to a mixer that has such an argument and was not given one.
 
@@ -31,15 +31,8 @@ def mixer_factory(
     """
     if variant not in (None, "paper", "released"):
         raise InputError(f"variant={variant!r} must be 'paper' or 'released'")
-    given = dict(mixer_args or {})
-    if isinstance(mixer, partial):
-        mixer, given = mixer.func, {**mixer.keywords, **given}
-    factory = self_mixer_class(mixer) if isinstance(mixer, str) else mixer
-    if isinstance(factory, type) and issubclass(factory, SelfMixer):
-        check_options(factory, given)
-        if variant and any(option.name == "variant" for option in mixer_options(factory)):
-            given.setdefault("variant", variant)
-    return partial(factory, **given) if given else factory
+    factory = as_factory(mixer, mixer_args)
+    return factory.with_default("variant", variant) if variant and factory.takes("variant") else factory
 
 
 def configs(names: Iterable[str], **facts: Any) -> dict[str, Any]:
