@@ -248,8 +248,10 @@ def _carry(old: Attention | SelfMixer, new: SelfMixer) -> None:
             if source is None or target is None:
                 continue
             rows = dict(zip(names, source.chunk(len(names)), strict=True))
-            rows.setdefault("k", rows["q"])
-            target.copy_(torch.cat([rows[name] for name in new.projections]))
+            if "q" in rows:
+                rows.setdefault("k", rows["q"])
+            for name, row in zip(new.projections, target.chunk(len(new.projections)), strict=True):
+                row.copy_(rows.get(name, row))  # what the old reading has not starts fresh
         kept = new.state_dict()
         for name, tensor in old.state_dict().items():
             if name.partition(".")[0] != "qkv" and name in kept and kept[name].shape == tensor.shape:

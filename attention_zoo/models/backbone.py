@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from attention_zoo.errors import InputError, unknown
 from attention_zoo.grids import tell_grids
 from attention_zoo.interface import MixerFactory
-from attention_zoo.models.build import build_model
+from attention_zoo.models.build import timm_model
+from attention_zoo.models.checkpoints import load_checkpoint
 from attention_zoo.models.rvt import RVT
 from attention_zoo.models.token_hosts import token_host
 from attention_zoo.models.top_down import TopDown
@@ -133,8 +134,16 @@ class FeatureBackbone(Backbone):
         super().__init__(model, model.feature_info.channels(), model.feature_info.reduction())
 
     def maps(self, image: Tensor) -> list[Tensor]:
-        """Maps of an image whose sides are multiples of the strides."""
-        found = self.model(image)
+        """Maps of an image whose sides are multiples of the strides.
+
+        Raises:
+            InputError: the model is bound to images of another size.
+        """
+        try:
+            found = self.model(image)
+        except AssertionError as error:
+            height, width = image.shape[2:]
+            raise InputError(f"the backbone cannot take images padded to {height} x {width} pixels: {error}") from error
         fits = zip(found, self.channels, strict=True)
         return [x if x.shape[1] == width else x.permute(0, 3, 1, 2) for x, width in fits]  # some models' are NHWC
 
@@ -180,18 +189,33 @@ def build_backbone(
         "mixer": mixer or ("DotProduct" if top_down and _gives(model, VisionTransformer) else None),
         "layer_mixers": layer_mixers,
         "pretrained": pretrained,
-        "weights": weights,
     }
     if not _gives(model, VisionTransformer, RVT, TopDown):
         if top_down:
             raise InputError(f"top_down={top_down!r}: {model} gives maps of stages and cannot be looked through twice")
         stages = {"features_only": True, "out_indices": tuple(out_indices) if out_indices else (-4, -3, -2, -1)}
-        return FeatureBackbone(build_model(model, **options, model_args={**args, **stages}))
-    net = build_model(model, **options, model_args=args)
+        net = timm_model(model, **options, model_args={**args, **stages})
+        stride = max(net.feature_info.reduction())
+        padded = image_size and tuple(-(-side // stride) * stride for side in image_size)
+        if padded != image_size:  # as the images will be
+            net = timm_model(model, **{**options, "image_size": padded}, model_args={**args, **stages})
+        return FeatureBackbone(_with_weights(net, weights))
+    net = timm_model(model, **options, model_args=args)
+    grid = getattr(getattr(net, "patch_embed", None), "grid_size", None)
+    if grid is not None and min(grid) < 1:
+        raise InputError(f"image_size={tuple(image_size or ())}: {model} has patches of {net.patch_embed.patch_size}")
+    net = _with_weights(net, weights)
     if top_down:
         net = TopDown(net, **({"mode": top_down} if isinstance(top_down, str) else top_down))
     kind = ViTBackbone if isinstance(net, VisionTransformer) else HostBackbone
     return kind(net, _indices(out_indices, net, model))
+
+
+def _with_weights(net: nn.Module, weights: str | None) -> nn.Module:
+    """The model, started from a file if there is one."""
+    if weights is not None:
+        load_checkpoint(net, weights, fresh_classifier=True)
+    return net
 
 
 def _gives(name: str, *kinds: type[nn.Module]) -> bool:

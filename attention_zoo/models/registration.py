@@ -4,16 +4,20 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any, Literal, TypeVar
 
+import torch
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
-from timm.models import build_model_with_cfg, generate_default_cfgs
+from timm.models import build_model_with_cfg, generate_default_cfgs, model_entrypoint, register_model
 from torch import nn
 
 from attention_zoo.errors import InputError
-from attention_zoo.interface import MixerFactory
+from attention_zoo.interface import MixerFactory, SelfMixer
+from attention_zoo.models.checkpoints import loads_requested
 from attention_zoo.registry import Factory, as_factory
+from attention_zoo.seeding import seeded
 
 Variant = Literal["paper", "released"]
 Model = TypeVar("Model", bound=nn.Module)
+Entry = TypeVar("Entry", bound=Callable[..., nn.Module])
 
 
 def mixer_factory(
@@ -56,6 +60,36 @@ def configs(names: Iterable[str], **facts: Any) -> dict[str, Any]:
     return generate_default_cfgs({f"{name}.untrained": dict(config) for name in names})
 
 
+def register_host(entry: Entry) -> Entry:
+    """Decorator of an entry point: makes it known to timm, as a model that is given its ``mixer`` when it is built."""
+    entry.takes_mixer = True
+    return register_model(entry)
+
+
+def takes_mixer(name: str) -> bool:
+    """Whether the entry point of a model known to timm takes ``mixer=``."""
+    return getattr(model_entrypoint(name), "takes_mixer", False)
+
+
+def refuse_attn_layer(model: str, given: Mapping[str, Any]) -> None:
+    """Refuse timm's argument for what ``mixer`` says in our models.
+
+    Raises:
+        InputError: it is given.
+    """
+    if "attn_layer" in given:
+        raise InputError(f"{model}: give mixer= in place of attn_layer=")
+
+
+def build_apart(factory: Factory, **host: Any) -> SelfMixer:
+    """A mixer that draws its first weights by a seed of its own.
+
+    However much a mixer draws, what is built after it starts with the same weights.
+    """
+    with seeded(int(torch.randint(2**31, (), device="cpu"))):
+        return factory(**host)
+
+
 def build(
     model_class: Callable[..., Model], name: str, pretrained: bool, given: Mapping[str, Any], **size: Any
 ) -> Model:
@@ -68,4 +102,4 @@ def build(
         raise InputError(f"{name} has no weights to download; give checkpoint_path=")
     given = {**size, **given}
     own = {key: given.pop(key) for key in ("variant",) if key in given}  # timm's builder has an argument of that name
-    return build_model_with_cfg(partial(model_class, **own), name, pretrained=False, **given)
+    return loads_requested(build_model_with_cfg(partial(model_class, **own), name, pretrained=False, **given))

@@ -115,6 +115,23 @@ def test_swap_between_mixers_keeps_shared_state():
     assert model.blocks[0].attn.w1.item() == 0.5
 
 
+@pytest.mark.parametrize("before", SELF)
+def test_every_mixer_for_every_other_keeps_the_rows_of_both(before):
+    model = az.swap_mixers(vit(depth=1), before)
+    for after in SELF:
+        twin = az.swap_mixers(copy.deepcopy(model), after)
+        old, new = mixers_of(model)[0], mixers_of(twin)[0]
+        for name in set(old.projections) & set(new.projections):
+            assert torch.equal(rows_of(new, name), rows_of(old, name))
+        if new.projections and "k" in new.projections and "k" not in old.projections and "q" in old.projections:
+            assert torch.equal(rows_of(new, "k"), rows_of(old, "q"))
+        assert twin(images()).isfinite().all()
+
+
+def rows_of(mixer, name):
+    return mixer.qkv.weight.chunk(len(mixer.projections))[mixer.projections.index(name)]
+
+
 def test_swap_with_a_factory_and_options():
     model = az.swap_mixers(vit(), az.MIXERS["VarsD"], steps=7)
     assert [m.steps for m in mixers_of(model)] == [7, 7, 7]
