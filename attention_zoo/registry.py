@@ -149,8 +149,10 @@ class Factory:
 
     @property
     def name(self) -> str:
-        """What to call it."""
-        return getattr(self.make, "__name__", type(self.make).__name__)
+        """What to call it: the mixer class, also where a parser put it among the arguments of a partial."""
+        parts = [self.make, *getattr(self.make, "args", ())]
+        known = [part for part in parts if inspect.isclass(part) and issubclass(part, _BOTH)]
+        return getattr((known or parts)[0], "__name__", type(self.make).__name__)
 
     def takes(self, option: str) -> bool:
         """Whether it is a mixer class whose reading has this argument."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from attention_zoo.errors import InputError
 from attention_zoo.interface import MixerFactory
+from attention_zoo.runs.files import replacing
 
 if TYPE_CHECKING:  # drawing and training libraries take seconds to import, which other commands need not wait for
     import torch
@@ -87,8 +88,8 @@ def maps(
     shown = _images(images)
     subjects = _subjects(ckpt_path, mixers, model, pretrained, find_device(device))
     figure = side_by_side(subjects, shown, read, layers=layer, corruptions=corruptions)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path)
+    with replacing(path) as file:
+        figure.savefig(file, format=path.suffix.lower()[1:])
     trained = ckpt_path or pretrained
     sys.stdout.write(f"{path}\n" if trained else f"{path}: of random weights; see --ckpt_path and --pretrained\n")
 
