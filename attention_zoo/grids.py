@@ -1,7 +1,8 @@
 """The token grid of each forward pass, as a vision transformer tells it to its mixers.
 
 timm's attention layers see tokens in a row and are not told the grid. Its patch embedding sees the images, so a hook
-there calls `SelfMixer.set_grid` of every mixer before the first block runs.
+there calls `SelfMixer.set_grid` of every mixer before the first block runs. Blocks that run again in the backward pass
+(checkpointing) see the grid of the last forward pass: images of two sizes need a backward pass each.
 """
 
 import math
@@ -27,10 +28,20 @@ class GridTeller:
         self.mixers: list[SelfMixer] = []
 
     def __call__(self, embedding: nn.Module, images: tuple[Tensor, ...], tokens: Tensor) -> None:
-        """Tell the grid of ``images[0]`` (B, C, H, W), of which the embedding made ``tokens``."""
+        """Tell the grid of ``images[0]`` (B, C, H, W), of which the embedding made ``tokens``.
+
+        Raises:
+            InputError: the embedding does not say its grid, and a mixer looks at it.
+        """
         grid = token_grid(embedding, images[0], tokens)
         for mixer in self.mixers:
-            mixer.set_grid(grid)
+            if grid is not None:
+                mixer.set_grid(grid)
+            elif mixer.tokens == "grid":
+                raise InputError(
+                    f"{type(embedding).__name__} makes tokens of shape {tuple(tokens.shape)} and does not say in how "
+                    f"many rows and columns, which {type(mixer).__name__} needs"
+                )
 
 
 def tell_grids(host: VisionTransformer) -> None:
@@ -53,16 +64,13 @@ def outer_mixers(model: nn.Module) -> list[SelfMixer]:
     return [found for found in model.modules() if isinstance(found, SelfMixer) and id(found) not in inside]
 
 
-def token_grid(embedding: nn.Module, image: Tensor, tokens: Tensor) -> tuple[int, int]:
-    """Rows and columns of the tokens that a patch embedding made of images (B, C, H, W).
+def token_grid(embedding: nn.Module, image: Tensor, tokens: Tensor) -> tuple[int, int] | None:
+    """Rows and columns of the tokens that a patch embedding made of images (B, C, H, W); None where it does not say.
 
     Args:
         embedding: timm's ``PatchEmbed``, or one that knows its ``grid_size`` or ``dynamic_feat_size``.
         image: (B, C, H, W).
         tokens: (B, N, dim), or (B, h, w, dim) or (B, dim, h, w) as the embedding's ``output_fmt`` says.
-
-    Raises:
-        InputError: an embedding that does not say its grid.
     """
     if tokens.dim() == 4:
         first = 2 if getattr(embedding, "output_fmt", Format.NHWC) == Format.NCHW else 1
@@ -72,11 +80,4 @@ def token_grid(embedding: nn.Module, image: Tensor, tokens: Tensor) -> tuple[int
         grids.append(tuple(embedding.dynamic_feat_size(tuple(image.shape[-2:]))))
     if getattr(embedding, "grid_size", None) is not None:
         grids.append(tuple(embedding.grid_size))
-    for grid in grids:
-        if math.prod(grid) == tokens.shape[1]:
-            return grid
-    size = f"{image.shape[-2]} x {image.shape[-1]}"
-    raise InputError(
-        f"{type(embedding).__name__} makes {tokens.shape[1]} tokens of images of {size} and does not say in how many "
-        "rows and columns, which mixers need"
-    )
+    return next((grid for grid in grids if math.prod(grid) == tokens.shape[1]), None)

@@ -3,6 +3,7 @@
 import importlib
 import inspect
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from types import MappingProxyType
@@ -58,6 +59,17 @@ def register(cls: MixerClass) -> MixerClass:
         raise InputError(f"mixer {cls.__name__!r} must state as class attributes: {', '.join(missing)}")
     _MIXERS[cls.__name__] = cls
     return cls
+
+
+@contextmanager
+def registering() -> Iterator[None]:
+    """What is registered inside of the block is forgotten after it, as a notebook or a test may want."""
+    before = dict(_MIXERS)
+    try:
+        yield
+    finally:
+        _MIXERS.clear()
+        _MIXERS.update(before)
 
 
 def list_mixers(kind: Literal["self", "cross"] | None = None) -> list[str]:

@@ -341,6 +341,25 @@ def test_parameters_of_one_grid_refuse_another():
         model(images(WIDE))
 
 
+class Rows(nn.Module):
+    """An embedding that does not say its grid."""
+
+    def forward(self, x):
+        return x.flatten(1)[:, : 16 * 24].unflatten(1, (16, 24))
+
+
+def test_an_embedding_that_does_not_say_its_grid():
+    for name in ("VarsS", "DotProduct"):
+        model = vit()
+        model.patch_embed = Rows()
+        az.swap_mixers(model, name)
+        if name == "DotProduct":
+            assert model(images()).shape == (2, 5)
+            continue
+        with pytest.raises(az.InputError, match=r"Rows makes tokens of shape \(2, 16, 24\).* which VarsS needs"):
+            model(images())
+
+
 SMALL_PIT = {"img_size": 32, "patch_size": 8, "stride": 4, "depth": (1, 1, 1), "num_classes": 5}
 OTHER_HOSTS = {
     "pit_ti_224": SMALL_PIT,

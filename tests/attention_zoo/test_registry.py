@@ -74,10 +74,11 @@ class Identity(az.SelfMixer):
 
 class TestRegister:
     @pytest.fixture(autouse=True)
-    def own_registry(self, monkeypatch):
-        mixers = dict(registry.MIXERS)
-        monkeypatch.setattr(registry, "_MIXERS", mixers)
-        monkeypatch.setattr(registry, "MIXERS", mixers)
+    def own_registry(self):
+        before = az.list_mixers()
+        with registry.registering():
+            yield
+        assert az.list_mixers() == before
 
     def test_a_new_mixer_is_known_by_its_name(self):
         assert az.register(Identity) is Identity
