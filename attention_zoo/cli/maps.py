@@ -142,9 +142,12 @@ def find_device(name: str) -> "torch.device":
     import torch
 
     try:
-        return torch.empty(0, device=name).device
+        device = torch.empty(0, device=name).device
     except (RuntimeError, AssertionError) as error:  # no such device, or none of it here
-        raise InputError(f"device {name!r}: {next(iter(str(error).splitlines()))}") from error
+        raise InputError(f"device {name!r}: {next(iter(str(error).splitlines()), type(error).__name__)}") from error
+    if device.type == "meta":
+        raise InputError(f"device {name!r} computes nothing; give one such as cpu or cuda")
+    return device
 
 
 def _subjects(

@@ -160,6 +160,8 @@ BAD = {
     "no clusters": (["PHOTO", *LOW, "--assignments"], ["DotProduct: no assignments"]),
     "two readings": (["PHOTO", *LOW, "--steps", "--atoms", "3"], ["one of --steps, --atoms and --assignments"]),
     "unknown device": (["PHOTO", *LOW, "--device", "abacus"], ["device 'abacus'"]),
+    "device that computes nothing": (["PHOTO", *LOW, "--device", "meta"], ["device 'meta' computes nothing"]),
+    "no device": (["PHOTO", *LOW, "--device", ""], ["device ''"]),
     "unknown format": (["PHOTO", *LOW, "--out", "maps.gif"], ["maps.gif", ".png"]),
     "unknown option": (["PHOTO", *LOW, "--layers", "3"], ["'layers'", "'layer'"]),
 }
