@@ -55,7 +55,9 @@ def bench(
     names = list(dict.fromkeys(mixers)) or list_mixers()
     counts = list(dict.fromkeys(tokens or [196, 784, 3136]))
     folder = Path(out)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())) and not overwrite:
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{out} is a file; choose a folder with --out")
+    if folder.exists() and any(folder.iterdir()) and not overwrite:
         raise InputError(f"{out} is not empty; choose another folder with --out, or give --overwrite true")
     find_device(device)
     chosen = list(dict.fromkeys(modes or ["eager"]))

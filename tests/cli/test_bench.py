@@ -110,6 +110,9 @@ def test_on_the_command_line(zoo, tmp_path):
         ended = zoo("bench", *argv, "--out", "refused")
         assert ended.code == 2 and words in ended.err and len(ended.err.splitlines()) == 1, ended.err
     assert not (tmp_path / "refused").exists()
+    (tmp_path / "file").write_text("mine")
+    assert "file is a file; choose a folder" in zoo("bench", "VarsD", "--out", "file", "--overwrite").err
+    assert (tmp_path / "file").read_text() == "mine"
 
 
 def test_mixers_of_ones_own_by_their_path(zoo, tmp_path, monkeypatch):
