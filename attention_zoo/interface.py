@@ -7,7 +7,7 @@ B batch, N tokens, M pixels, L queries, H heads, D width of a head, dim = H * D.
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import ClassVar, Literal, Protocol, TypedDict, Unpack
+from typing import Any, ClassVar, Literal, Protocol, TypedDict, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -166,9 +166,11 @@ class SelfMixer(_Mixer):
         return self.proj_drop(self.proj(self.norm(mixed.transpose(1, 2).flatten(2))))
 
     def project(
-        self, x: Tensor, top_down: Tensor | None = None, **how: Unpack[TopDownOptions]
+        self, x: Tensor, top_down: Tensor | None = None, *, value_gate: Tensor | None = None, **how: Any
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values (B, H, N, D) of tokens ``x`` (B, N, dim)."""
+        """Queries, keys and values (B, H, N, D) of tokens ``x`` (B, N, dim); ``how`` is that of `TopDownOptions`."""
+        unknown = [name for name in how if name not in TopDownOptions.__annotations__]
+        self.check(not unknown, f"takes no argument {', '.join(unknown)}")
         fits = x.dim() == 3 and x.shape[-1] == self.dim
         self.check(fits, f"tokens of shape {tuple(x.shape)} are not (B, N, {self.dim})")
         parts = list(self.qkv(x).split(self.dim, -1))
@@ -179,8 +181,7 @@ class SelfMixer(_Mixer):
         heads = [part.unflatten(-1, (self.num_heads, self.head_dim)).transpose(1, 2) for part in parts]
         q, v = self.q_norm(heads[0]), heads[-1]
         k = self.k_norm(heads[1]) if "k" in self.projections else q
-        gate = how.get("value_gate")
-        return q, k, v if gate is None else v * gate[:, None]
+        return q, k, v if value_gate is None else v * value_gate[:, None]
 
     def _project_signal(
         self,
@@ -190,7 +191,6 @@ class SelfMixer(_Mixer):
         top_down_to: str = "v",
         top_down_bias: bool = False,
         top_down_decoder: Tensor | None = None,
-        **_: Tensor,
     ) -> tuple[Tensor, ...]:
         """What a signal adds to the last of the projections, or to all, (B, N, dim) each."""
         width = self.dim if top_down_decoder is None else top_down_decoder.shape[1]

@@ -13,13 +13,13 @@ from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING, Any, Literal
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from attention_zoo.cli.console import printable
 from attention_zoo.errors import InputError
 from attention_zoo.evaluation import RECORD
 from attention_zoo.runs.files import read_json
+from attention_zoo.terminal import terminal
 
 if TYPE_CHECKING:  # these take seconds to import, which other commands need not wait for
     from torch.utils.data import Dataset
@@ -190,9 +190,10 @@ def _progress(items: "Iterator[Any]", what: str, total: int, each: int) -> "Iter
         total: of them.
         each: how many of them an item is; the last may be fewer.
     """
-    console = Console(stderr=True)
+    console = terminal(stderr=True)
     columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-    bar = Progress(TextColumn("{task.description}"), *columns, console=console, disable=not console.is_terminal)
+    name = TextColumn("{task.description}", markup=False)
+    bar = Progress(name, *columns, console=console, disable=not console.is_terminal)
     said = time.monotonic()
     with bar:
         task = bar.add_task(what, total=total)

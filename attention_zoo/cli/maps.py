@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from attention_zoo.cli.console import printable
 from attention_zoo.errors import InputError
 from attention_zoo.interface import MixerFactory
+from attention_zoo.runs.files import replacing
 
 if TYPE_CHECKING:  # drawing and training libraries take seconds to import, which other commands need not wait for
     import torch
@@ -88,8 +89,8 @@ def maps(
     shown = _images(images)
     subjects = _subjects(ckpt_path, mixers, model, pretrained, find_device(device))
     figure = side_by_side(subjects, shown, read, layers=layer, corruptions=corruptions)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path)
+    with replacing(path) as file:
+        figure.savefig(file, format=path.suffix.lower()[1:])
     trained = ckpt_path or pretrained
     written = printable(path)
     sys.stdout.write(f"{written}\n" if trained else f"{written}: of random weights; see --ckpt_path and --pretrained\n")
@@ -143,9 +144,12 @@ def find_device(name: str) -> "torch.device":
     import torch
 
     try:
-        return torch.empty(0, device=name).device
+        device = torch.empty(0, device=name).device
     except (RuntimeError, AssertionError) as error:  # no such device, or none of it here
-        raise InputError(f"device {name!r}: {next(iter(str(error).splitlines()))}") from error
+        raise InputError(f"device {name!r}: {next(iter(str(error).splitlines()), type(error).__name__)}") from error
+    if device.type == "meta":
+        raise InputError(f"device {name!r} computes nothing; give one such as cpu or cuda")
+    return device
 
 
 def _subjects(

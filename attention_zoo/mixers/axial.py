@@ -15,7 +15,7 @@ from attention_zoo.functional.fixed_units import FixedValues
 from attention_zoo.functional.positions import window_prior
 from attention_zoo.interface import HostOptions, MixerFactory, SelfMixer, TopDownOptions
 from attention_zoo.mixers.dot_product import DotProduct
-from attention_zoo.registry import self_mixer_class
+from attention_zoo.registry import as_factory
 
 
 class Segments(NamedTuple):
@@ -41,7 +41,7 @@ class Axial(SelfMixer):
     Args:
         dim: token width.
         num_heads: heads.
-        mixer: what runs along the lines, a name or a factory; None is `DotProduct`.
+        mixer: what runs along the lines, a name, a dotted path or a factory; None is `DotProduct`.
         context: local context: a token is mixed with those up to ``context // 2`` places away on its line. Readings
             without masks run in blocks of ``context`` tokens with a halo of ``context // 2`` on each side instead.
         **host: see `SelfMixer`.
@@ -55,14 +55,14 @@ class Axial(SelfMixer):
         dim: int,
         num_heads: int = 8,
         *,
-        mixer: MixerFactory | None = None,
+        mixer: str | MixerFactory | None = None,
         context: int | None = None,
         **host: Unpack[HostOptions],
     ) -> None:
         super().__init__(dim, num_heads, **{**host, "qk_norm": False, "scale_norm": False, "proj_drop": 0.0})
         self.check(context is None or context > 0, f"context={context} must be above 0")
         self.context = context
-        factory = self_mixer_class(mixer) if isinstance(mixer, str) else mixer or DotProduct
+        factory = as_factory(mixer or DotProduct)
         height, width = self.grid or (None, None)
         self.height = self._line_mixer(factory, dim, num_heads, height, host)
         self.width = self._line_mixer(factory, dim, num_heads, width, host)

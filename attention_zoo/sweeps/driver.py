@@ -18,6 +18,7 @@ from attention_zoo.runs.results import read_metrics
 from attention_zoo.sweeps.engines import Engine, Handle
 from attention_zoo.sweeps.job import Job, Record, held, known_record
 from attention_zoo.sweeps.plan import LOCK, Plan, Run
+from attention_zoo.terminal import terminal, text_table
 
 PAUSE = 0.5
 """Seconds between two looks at the jobs."""
@@ -113,7 +114,7 @@ def carry_out(
             )
         plan.keep(out)
         jobs = [Job(plan, run, folder_of(out, run), threads, retry, engine.stop) for run in _in_order(plan, out)]
-        console = console or Console()
+        console = console or terminal()
         with _shown(plan, out, console) as show:
             _loop(jobs, engine, workers, hours, show)
     return rows(plan, out)
@@ -186,16 +187,15 @@ def table(plan: Plan, found: Sequence[Row]) -> Table:
     """The runs with their state and what was measured."""
     metrics = collected(plan, found)
     done = sum(row.record.status == "done" for row in found)
-    grid = Table(title=f"{done} of {len(found)} runs done")
-    for column in (*plan.titles.values(), "seed", "state", "epoch", *metrics):
-        grid.add_column(Text(column))
+    header = (*plan.titles.values(), "seed", "state", "epoch", *metrics)
+    lines: list[tuple[str | Text, ...]] = []
     for run, record, epoch, _ in found:
         state = Text(record.status, style=COLOURS[record.status])
         flat = flat_metrics(record)
         numbers = ["" if flat.get(name) is None else f"{flat[name]:.4g}" for name in metrics]
-        values = [Text(str(run.values[name])) for name in plan.names]  # a label such as [b] is no markup
-        grid.add_row(*values, str(run.seed), state, "" if epoch is None else str(epoch + 1), *numbers)
-    return grid
+        values = [str(run.values[name]) for name in plan.names]
+        lines.append((*values, str(run.seed), state, "" if epoch is None else str(epoch + 1), *numbers))
+    return text_table(header, lines, title=f"{done} of {len(found)} runs done")
 
 
 def flat_metrics(record: Record) -> dict[str, float | None]:

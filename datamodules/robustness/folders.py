@@ -5,12 +5,13 @@ from pathlib import Path
 
 import numpy as np
 from lightning.pytorch.utilities import rank_zero_only
-from rich.console import Console
+from rich.markup import escape
 from rich.progress import track
 
 from attention_zoo.errors import InputError
 from attention_zoo.evaluation import RECORD
 from attention_zoo.runs.files import read_json
+from attention_zoo.terminal import terminal
 from datamodules.corruptions import CORRUPTIONS, EXTRA_CORRUPTIONS, GROUPS
 from datamodules.corruptions.generate import Recipe
 from datamodules.images import FileNames, contents, read_files, subfolders
@@ -128,6 +129,6 @@ def _severity(folder: Path, severity: int, severities: Sequence[int]) -> Path:
 
 def _shown(folders: list[tuple[str, int, Path]], what: str) -> Iterator[tuple[str, int, Path]]:
     """With a progress bar, on a terminal: a whole ImageNet-C has millions of files."""
-    console = Console(stderr=True)
+    console = terminal(stderr=True)
     disable = not console.is_terminal or rank_zero_only.rank > 0
-    yield from track(folders, description=what, console=console, transient=True, disable=disable)
+    yield from track(folders, description=escape(what), console=console, transient=True, disable=disable)

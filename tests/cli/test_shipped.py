@@ -130,18 +130,16 @@ def test_the_readmes_first_command_is_about_a_config_that_exists():
         assert (ROOT / path).is_file(), path
 
 
-def test_the_readmes_own_mixer_works(monkeypatch):
+def test_the_readmes_own_mixer_works():
     import torch
 
-    from attention_zoo import registry
+    from attention_zoo.registry import registering
 
     code = re.search(r"```python\n(import attention_zoo as az\nfrom torch.*?)```", README, re.DOTALL)[1]
-    known = dict(registry.MIXERS)
-    monkeypatch.setattr(registry, "_MIXERS", known)
-    monkeypatch.setattr(registry, "MIXERS", known)
-    exec(compile(code, "README", "exec"), {})
     x = torch.randn(2, 5, 8)
-    mixer = az.create_mixer("MeanField", 8, 2)
+    with registering():
+        exec(compile(code, "README", "exec"), {})
+        mixer = az.create_mixer("MeanField", 8, 2)
     assert mixer(x).shape == x.shape
     torch.testing.assert_close(mixer.attention_map(x), torch.full((2, 2, 5, 5), 0.2))
 

@@ -26,7 +26,7 @@ from attention_zoo.mixers.axial import Axial
 from attention_zoo.mixers.probabilistic import Probabilistic
 from attention_zoo.models.interactive.head import InteractiveHead, upsample
 from attention_zoo.models.interactive.units import ClickedUnits
-from attention_zoo.registry import self_mixer_class
+from attention_zoo.registry import as_factory
 
 CLASSES = 2
 """Background and object; the mask's logit is the difference of theirs."""
@@ -89,7 +89,7 @@ class CorrectiveAttention(InteractiveHead):
         if dim < CLASSES * num_heads:
             raise InputError(f"CorrectiveAttention: dim={dim} must be at least twice num_heads={num_heads}")
         self.stride = stride
-        factory = self_mixer_class(mixer) if isinstance(mixer, str) else mixer or partial(Probabilistic, beta=BETA)
+        factory = as_factory(mixer or partial(Probabilistic, beta=BETA))
         factory = partial(Axial, mixer=factory, context=context) if attention == "axial" else factory
         self.mixer = _reading_only(factory(dim=dim, num_heads=num_heads, grid=grid))
         axial = isinstance(self.mixer, Axial)
