@@ -129,6 +129,7 @@ def _in_order(plan: Plan, out: Path) -> list[Run]:
 def _loop(jobs: Sequence[Job], engine: Engine, workers: int, hours: float | None, show: Callable[[], None]) -> None:
     waiting, running = list(jobs), dict[str, tuple[Job, Handle]]()
     deadline = time.monotonic() + 3600 * hours if hours is not None else float("inf")
+    show()  # what is broken is told of before a run puts it aside
     try:
         while running or (waiting and time.monotonic() < deadline):
             for name, (job, handle) in list(running.items()):
