@@ -15,6 +15,7 @@ from attention_zoo.functional.clicks import FixedValues
 from attention_zoo.functional.positions import window_prior
 from attention_zoo.interface import HostOptions, MixerFactory, SelfMixer, TopDownOptions
 from attention_zoo.mixers.dot_product import DotProduct
+from attention_zoo.options import shown, whole
 from attention_zoo.registry import self_mixer_class
 
 
@@ -49,6 +50,7 @@ class Axial(SelfMixer):
 
     projections = ()
     tokens = "grid"
+    drops_attention = True  # the mixers of the lines refuse it where they do not
 
     def __init__(
         self,
@@ -60,7 +62,9 @@ class Axial(SelfMixer):
         **host: Unpack[HostOptions],
     ) -> None:
         super().__init__(dim, num_heads, **{**host, "qk_norm": False, "scale_norm": False, "proj_drop": 0.0})
-        self.check(context is None or context > 0, f"context={context} must be above 0")
+        self.check(*whole("context", 1 if context is None else context, 1))
+        fits = mixer is None or isinstance(mixer, str) or callable(mixer)
+        self.check(fits, f"mixer={shown(mixer)} must be the name of a self-mixer or a factory of one")
         self.context = context
         factory = self_mixer_class(mixer) if isinstance(mixer, str) else mixer or DotProduct
         height, width = self.grid or (None, None)
@@ -72,6 +76,7 @@ class Axial(SelfMixer):
     ) -> SelfMixer:
         """A mixer for lines, or for the segments of lines, of ``length`` tokens."""
         mixer = factory(dim, num_heads, **{**host, "grid": length and (1, length)})
+        self.check(isinstance(mixer, SelfMixer), f"mixer={shown(factory)} builds no self-mixer")
         if length and not _takes_masks(mixer) and self._segment_length(length) < length:
             mixer = factory(dim, num_heads, **{**host, "grid": (1, self._segment_length(length))})
         return mixer
@@ -97,8 +102,7 @@ class Axial(SelfMixer):
             InputError: a mask, for which lines have no use, or tokens that are no grid.
         """
         self.check(attn_mask is None and not is_causal, "lines cannot use attn_mask or is_causal")
-        fits = x.dim() == 3 and x.shape[-1] == self.dim
-        self.check(fits, f"tokens of shape {tuple(x.shape)} are not (B, N, {self.dim})")
+        self.check_tokens(x)
         return self._along(self.width, 2, self._along(self.height, 1, x, top_down, how), top_down, how)
 
     def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:

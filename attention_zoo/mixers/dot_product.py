@@ -20,6 +20,7 @@ class DotProduct(SelfMixer):
     paper = "Vaswani et al. 2017"
     equation = "softmax(Q Kᵀ/√d) V"
     complexity = "N²"
+    drops_attention = True
 
     def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """q, k, v (B, H, N, D) -> (B, H, N, D)."""

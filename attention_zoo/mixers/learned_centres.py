@@ -1,7 +1,7 @@
 """What the clustering self-mixers share: learned centres read the tokens, and the tokens read their centres back."""
 
 from abc import abstractmethod
-from typing import Unpack
+from typing import Unpack, get_args
 
 import torch
 import torch.nn.functional as F
@@ -11,6 +11,7 @@ from attention_zoo.functional import clustering
 from attention_zoo.functional.clustering import Metric, Reduce
 from attention_zoo.functional.precision import precise
 from attention_zoo.interface import HostOptions, SelfMixer
+from attention_zoo.options import MOST_STEPS, one_of, whole
 
 
 class LearnedCentres(SelfMixer):
@@ -47,11 +48,10 @@ class LearnedCentres(SelfMixer):
         **host: Unpack[HostOptions],
     ) -> None:
         super().__init__(dim, num_heads, **host)
-        self.refuse_dropout()
-        self.check(num_clusters > 0, f"num_clusters={num_clusters} must be above 0")
-        self.check(iterations > 0, f"iterations={iterations} must be above 0")
-        self.check(metric in ("dot", "euclidean"), f"metric={metric!r} must be 'dot' or 'euclidean'")
-        self.check(reduce in ("sum", "mean"), f"reduce={reduce!r} must be 'sum' or 'mean'")
+        self.check(*whole("num_clusters", num_clusters, 1, most=1 << 16))
+        self.check(*whole("iterations", iterations, 1, MOST_STEPS))
+        self.check(*one_of("metric", metric, get_args(Metric)))
+        self.check(*one_of("reduce", reduce, get_args(Reduce)))
         self.num_clusters, self.iterations, self.metric, self.reduce = num_clusters, iterations, metric, reduce
         weight = self.proj.weight
         shape = (num_heads, num_clusters, self.head_dim)

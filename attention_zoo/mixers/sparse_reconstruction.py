@@ -17,8 +17,11 @@ from attention_zoo.functional.precision import precise
 from attention_zoo.functional.random_features import column_features, unit_features
 from attention_zoo.functional.sparse import GELU, SOFT, Lista, Shrinkage
 from attention_zoo.interface import SelfMixer
+from attention_zoo.options import MOST_STEPS, one_of, real, whole
 
 Variant = Literal["paper", "released"]
+MOST_ATOMS = 1 << 12
+"""Of a head: Γ and the Gram matrix have as many rows."""
 
 
 @dataclass(frozen=True)
@@ -81,13 +84,13 @@ class SparseReconstruction(SelfMixer):
         Raises:
             InputError: one of them does not fit.
         """
-        self.check(variant in self.defaults, f"variant={variant!r} must be 'paper' or 'released'")
+        self.check(*one_of("variant", variant, tuple(self.defaults)))
         default_steps, default_lam = self.defaults[variant]
         self.variant = variant
         self.steps = default_steps if steps is None else steps
         self.lam = default_lam if lam is None else lam
-        self.check(self.steps >= 0, f"steps={steps} must not be negative")
-        self.check(self.lam >= 0, f"lam={lam} must not be negative")
+        self.check(*whole("steps", self.steps, 0, MOST_STEPS))
+        self.check(*real("lam", self.lam))
         self.num_dictionaries = self.num_heads
 
     @property

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from attention_zoo.functional.dictionaries import SharedUnitAtoms, Spectra
 from attention_zoo.functional.sparse import Lista
+from attention_zoo.options import sides
 
 
 class BoundToGrid:
@@ -15,6 +16,7 @@ class BoundToGrid:
 
     def set_grid(self, grid: tuple[int, int]) -> None:
         """As `SelfMixer.set_grid`."""
+        self.check(*sides("grid", grid))
         fits = self.variant != "released" or tuple(grid) == tuple(self.grid)
         self.check(fits, f"variant='released' is bound to grid={self.grid} and cannot take tokens of grid={grid}")
         super().set_grid(grid)
@@ -63,7 +65,6 @@ class ReleasedSpectra(BoundToGrid):
         Raises:
             InputError: there is no grid, or there are prefix tokens, which the released layer has no place for.
         """
-        self.check(num_kernels > 0, f"num_kernels={num_kernels} must be above 0")
         self.check(self.grid is not None, "variant='released' has kernels of a fixed size; give grid=(height, width)")
         prefix = self.num_prefix_tokens
         self.check(prefix == 0, f"num_prefix_tokens={prefix}: variant='released' takes tokens of the grid alone")
