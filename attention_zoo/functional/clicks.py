@@ -5,7 +5,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from attention_zoo.functional.checks import check_fixed
+from attention_zoo.functional.attention import log_normalized
+from attention_zoo.functional.checks import check_exist, check_fixed
 from attention_zoo.functional.mixture import Positions, Precision, joint
 from attention_zoo.functional.positions import FactoredPrior
 
@@ -16,7 +17,7 @@ class FixedValues(NamedTuple):
     Attributes:
         index: the units, (S,) for all samples or (B, S). Of one unit named twice the last counts.
         values: (B, H, S, E).
-        mask: (B, S), false where an entry does not count; None: all count.
+        mask: (B, S), false where an entry does not count, whatever its index and values are; None: all count.
     """
 
     index: Tensor
@@ -38,13 +39,8 @@ class Clicks:
         magnitude_prior: bool,
         positions: dict[str, Positions | FactoredPrior | None],
     ) -> None:
-        check_fixed(q, index, values, mask)
-        index = index.long().expand(q.shape[0], -1)  # (B, S)
-        counted = torch.ones_like(index, dtype=torch.bool) if mask is None else mask.to(torch.bool)
-        same = index[:, :, None] == index[:, None, :]
-        repeated = (same & counted[:, None, :]).triu(1).any(-1)  # a later entry is of the same unit
-        self.counted = (counted & ~repeated)[:, None, :, None]
-        self.values, self.magnitude_prior = values, magnitude_prior
+        index, self.values, counted = resolved(q, FixedValues(index, values, mask))
+        self.counted, self.magnitude_prior = counted[:, None, :, None], magnitude_prior
         model = joint(q, k, alpha=alpha, magnitude_prior=magnitude_prior, **positions)
         self.scores = model.scores(index)  # (B, H, S, M), without the values' terms
 
@@ -60,4 +56,42 @@ class Clicks:
         if condition_on_values != self.magnitude_prior:
             squares = precision / 2 * v.square().sum(-1)[:, :, None]
             scores = scores - squares if condition_on_values else scores + squares
-        return scores.log_softmax(-1)
+        return log_normalized(scores)
+
+
+def resolved(q: Tensor, fixed: FixedValues) -> FixedValues:
+    """Fixed values of units that have one query each, q (B, H, N, D): as `within` has them, 0 where they do not count.
+
+    Raises:
+        InputError: shapes that do not fit, or a unit that there is not.
+    """
+    check_fixed(q, *fixed)
+    index, counted = within(q, fixed.index, fixed.mask)
+    return FixedValues(index, fixed.values.masked_fill(~counted[:, None, :, None], 0.0), counted)
+
+
+def within(q: Tensor, index: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Fixed units as each sample's own, and which entries count: of one unit named twice the last.
+
+    Args:
+        q: queries (B, H, N, D), one for each unit.
+        index: (S,) or (B, S).
+        mask: (B, S), or None.
+
+    Returns:
+        Index (B, S), 0 where an entry does not count, and which entries count (B, S).
+
+    Raises:
+        InputError: an entry that counts names a unit that there is not. That is asked on the CPU alone: elsewhere,
+            and in a graph that is being compiled, it would stop the program, and the entry does not count.
+    """
+    index = index.long().expand(q.shape[0], -1)
+    counted = torch.ones_like(index, dtype=torch.bool) if mask is None else mask.to(torch.bool)
+    exists = (index >= 0) & (index < q.shape[2])
+    if index.device.type == "cpu" and not torch.compiler.is_compiling():
+        check_exist(index[counted & ~exists], q.shape[2])
+    counted = counted & exists
+    index = index.masked_fill(~counted, 0)
+    same = index[:, :, None] == index[:, None, :]
+    repeated = (same & counted[:, None, :]).triu(1).any(-1)  # a later entry is of the same unit
+    return index, counted & ~repeated

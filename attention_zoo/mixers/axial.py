@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple, Unpack
 import torch
 from torch import Tensor
 
-from attention_zoo.functional.clicks import FixedValues
+from attention_zoo.functional.clicks import FixedValues, resolved
 from attention_zoo.functional.positions import window_prior
 from attention_zoo.interface import HostOptions, MixerFactory, SelfMixer, TopDownOptions
 from attention_zoo.mixers.dot_product import DotProduct
@@ -128,24 +128,21 @@ class Axial(SelfMixer):
         mask, segments = self._context(mixer, place, number, q)
         lines = [_cut(x, segments, self.num_prefix_tokens).unflatten(-1, (self.num_heads, -1)) for x in parts]
         lines = [x.transpose(1, 2) for x in lines]
-        given = {} if fixed is None else {"fixed": self._fixed_in_lines(fixed, place, batch, number)}
+        given = {} if fixed is None else {"fixed": self._fixed_in_lines(fixed, place, q)}
         mixed = mixer.mix(*lines, **given) if mask is None else mixer.mix_masked(*lines, mask, False, **given)
         merged = self._merge(mixed.transpose(1, 2).flatten(2), segments, place, batch, number)
         return merged.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
 
-    def _fixed_in_lines(self, fixed: FixedValues, axis: int, batch: int, num_tokens: int) -> FixedValues:
+    def _fixed_in_lines(self, fixed: FixedValues, axis: int, q: Tensor) -> FixedValues:
         """The fixed tokens as places in their lines: in all others they do not count."""
         self.check(self.num_prefix_tokens == 0, "fixed values need tokens without a prefix")
-        height, width = self.spatial_shape(num_tokens)
-        index = fixed.index.long().expand(batch, -1)
+        height, width = self.spatial_shape(q.shape[2])
+        index, values, given = resolved(q, fixed)
         line, place = (index % width, index // width) if axis == 1 else (index // width, index % width)
         count = width if axis == 1 else height
         counted = line[:, None] == torch.arange(count, device=index.device)[:, None]  # (B, lines, S)
-        if fixed.mask is not None:
-            counted = counted & fixed.mask.to(torch.bool)[:, None]
-        return FixedValues(
-            place.repeat_interleave(count, 0), fixed.values.repeat_interleave(count, 0), counted.flatten(0, 1)
-        )
+        counted = (counted & given[:, None]).flatten(0, 1)
+        return FixedValues(place.repeat_interleave(count, 0), values.repeat_interleave(count, 0), counted)
 
     def _along(
         self, mixer: SelfMixer, axis: int, x: Tensor, top_down: Tensor | None = None, how: TopDownOptions | None = None

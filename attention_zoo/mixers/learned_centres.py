@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from attention_zoo.functional import clustering
+from attention_zoo.functional.attention import bounded
 from attention_zoo.functional.clustering import Metric, Reduce
 from attention_zoo.functional.precision import precise
 from attention_zoo.interface import HostOptions, SelfMixer
@@ -80,11 +81,12 @@ class LearnedCentres(SelfMixer):
             q, k, values = map(precise, (q, k, v))
             assignment, centres = self.cluster(k)
             collected = self.collect(values, assignment) / self.average_size(k)
-            return F.scaled_dot_product_attention(q, self.read_keys(centres), collected).to(v.dtype)
+            keys = self.read_keys(centres)
+            return F.scaled_dot_product_attention(bounded(q, keys, self.head_dim**-0.5), keys, collected).to(v.dtype)
 
     def cluster(self, k: Tensor) -> tuple[Tensor, Tensor]:
         """The last assignment of the keys k (B, H, N, D) and the centres (B, H, K, D) it moved: Ĉ."""
-        centres = self.centres.to(k.dtype).expand(len(k), -1, -1, -1)
+        centres = self.centres.to(k.dtype).expand(k.shape[0], -1, -1, -1)
         for _ in range(self.iterations):
             assignment = self.assign(centres, k)
             centres = self.collect(k, assignment, empty=centres) / self.average_size(k)

@@ -10,10 +10,11 @@ P. Gabbur, M. Bilkhu, J. Movellan, Probabilistic Attention for Interactive Segme
 from typing import Any, Literal, TypedDict, Unpack, get_args
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from attention_zoo.errors import InputError
-from attention_zoo.functional.clicks import FixedValues
+from attention_zoo.functional.clicks import FixedValues, resolved
 from attention_zoo.functional.em import (
     Anchor,
     Prior,
@@ -220,7 +221,7 @@ class Probabilistic(SelfMixer):
             v_pos = self._position("v", means) if self.positions and "v" in self.positions else None
             if fixed is None or not self.value_propagation:
                 return infer_values(q, k, means, alpha=alpha, beta=self.beta, v_pos=v_pos, **terms).to(kind)
-            values = FixedValues(fixed.index, fixed.values.to(means.dtype), fixed.mask)
+            values = resolved(q, FixedValues(fixed.index, fixed.values.to(means.dtype), fixed.mask))
             means, beta = self._propagated(q, k, means, values, alpha, terms)
             out = infer_values(q, k, means, alpha=alpha, beta=beta, v_pos=v_pos, **terms)
             if self.mixing_concentration is not None:
@@ -275,10 +276,8 @@ class Probabilistic(SelfMixer):
         log_pi = adapt_mixing_weights(q, k, means, fixed.index, fixed.values, **args)
         positions = {name: terms[name] for name in ("q_pos", "k_pos")}
         own = infer_fixed(q, k, means, fixed.index, log_pi, alpha=alpha, beta=beta, **positions)
-        rows = fixed.index.long().expand(q.shape[0], -1)[:, None, :, None]
-        if fixed.mask is not None:
-            own = torch.where(fixed.mask.bool()[:, None, :, None], own, out.take_along_dim(rows, 2))
-        return out.scatter(2, rows.expand_as(own), own)
+        rows = fixed.index.masked_fill(~fixed.mask, q.shape[2])[:, None, :, None]  # one row more, for what counts not
+        return F.pad(out, (0, 0, 0, 1)).scatter(2, rows.expand_as(own), own)[:, :, :-1]
 
     def _precise(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         """In float32 or wider where something adapts."""

@@ -150,7 +150,7 @@ class SparseReconstruction(SelfMixer):
     def split(self, v: Tensor) -> Tensor:
         """Values (B, H, N, D) by dictionary: (B, G, N, E); the same tensor where every head has one."""
         each = self.dim // self.num_dictionaries
-        return v.mT.reshape(len(v), self.num_dictionaries, each, v.shape[2]).mT
+        return v.mT.reshape(v.shape[0], self.num_dictionaries, each, v.shape[2]).mT
 
     def attention_path(self, x: Tensor) -> Tensor:
         """How attention is refined (tech report, Fig. 1.5): (steps + 1, B, H, N, N) for tokens ``x`` (B, N, dim).
@@ -185,7 +185,7 @@ class SparseReconstruction(SelfMixer):
 
     def dense(self, dictionary: Dictionary, v: Tensor) -> Tensor:
         """The dictionary as a matrix (B, G, N, A): every token's values 1 in a channel of its own, encoded."""
-        return dictionary.encode(self.identity(precise(v)).expand(len(v), -1, -1, -1)).mT
+        return dictionary.encode(self.identity(precise(v)).expand(v.shape[0], -1, -1, -1)).mT
 
     def identity(self, v: Tensor) -> Tensor:
         """Every token's value 1 in a channel of its own, for values v (B, H, N, D): (1, G, N, N)."""
