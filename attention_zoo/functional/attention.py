@@ -9,6 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 
+from attention_zoo.functional.precision import precise
+
 
 def attend(
     q: Tensor, k: Tensor, v: Tensor, scale: float, *, key_bias: Tensor | None = None, mask: Tensor | None = None
@@ -73,11 +75,12 @@ def bounded(q: Tensor, k: Tensor, scale: float) -> Tensor:
     exponential of scores minus their logsumexp, both computed again, then overflows to NaN. Scaled to it they are
     still one-hot but where they agree to all their digits. Queries within the bound are returned as they are.
     """
-    with torch.no_grad():
-        lengths = torch.linalg.vector_norm(q, torch.inf, -1, keepdim=True)
-        largest = lengths * torch.linalg.vector_norm(k, torch.inf, (-2, -1), keepdim=True) * (scale * q.shape[-1])
-        factor = (largest_score(q.dtype) / largest.clamp(min=1e-30)).clamp(max=1.0)
-    return q * factor
+    if q.numel() == 0 or k.numel() == 0:
+        return q
+    lengths = precise(torch.linalg.vector_norm(q.detach(), torch.inf, -1, keepdim=True))
+    longest = precise(torch.linalg.vector_norm(k.detach(), torch.inf, (-2, -1), keepdim=True))
+    largest = lengths * longest * (scale * q.shape[-1])  # beyond what half precision holds
+    return q * (largest_score(q.dtype) / largest.clamp(min=1e-30)).clamp(max=1.0).to(q.dtype)
 
 
 def largest_score(dtype: torch.dtype) -> float:
@@ -164,6 +167,8 @@ def _bias(q: Tensor, k: Tensor, key_bias: Tensor | None, mask: Tensor | None) ->
 
 def _has_kernel(q: Tensor, mask: Tensor | None) -> bool:
     if q.numel() == 0:  # the kernels' backward passes divide by the batch
+        return False
+    if torch.compiler.is_exporting():  # an exported graph keeps neither our backward pass nor, as ONNX, the kernels
         return False
     return q.device.type == "cpu" or (q.device.type == "cuda" and q.dtype != torch.float64 and mask is None)
 

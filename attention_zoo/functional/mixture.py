@@ -128,7 +128,8 @@ class Joint:
         self, function: Callable[[slice], tuple[Tensor, Tensor]], size: int, width: int
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """What the function gives for all of ``size``, slice by slice, remembering no block for the backward pass."""
-        step = max(1, BLOCK // max(1, self.q.shape[0] * self.q.shape[1] * width))
+        batch = 1 if torch.compiler.is_exporting() else self.q.shape[0]  # a graph has as many blocks for every batch
+        step = max(1, BLOCK // max(1, batch * self.q.shape[1] * width))
         for start in range(0, size, step):
             rows = slice(start, min(start + step, size))
             if torch.is_grad_enabled():
@@ -193,9 +194,9 @@ def joint(
 
 def _factor(bias: Tensor) -> Tensor:
     """What `bounded` scales scores by, for a bias (B, H, M) that alone is beyond the bound: (B, H, 1)."""
-    with torch.no_grad():
-        largest = bias.masked_fill(~bias.isfinite(), 0.0).abs().amax(-1, keepdim=True)
-        return (largest_score(bias.dtype) / largest.clamp(min=1e-30)).clamp(max=1.0)
+    bias = bias.detach()
+    largest = bias.masked_fill(~bias.isfinite(), 0.0).abs().amax(-1, keepdim=True)
+    return (largest_score(bias.dtype) / largest.clamp(min=1e-30)).clamp(max=1.0)
 
 
 def _query_terms(

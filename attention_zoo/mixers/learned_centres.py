@@ -7,7 +7,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from attention_zoo.functional import clustering
 from attention_zoo.functional.attention import bounded
 from attention_zoo.functional.clustering import Metric, Reduce
 from attention_zoo.functional.precision import precise
@@ -70,6 +69,10 @@ class LearnedCentres(SelfMixer):
     def memberships(self, assignment: Tensor) -> Tensor:
         """The assignment as a matrix (B, H, K, N); columns sum to one."""
 
+    @abstractmethod
+    def taken(self, assignment: Tensor) -> Tensor:
+        """How much each centre takes from each token, (B, H, K, N), as a matrix that does what `collect` does."""
+
     def assignments(self, x: Tensor) -> Tensor:
         """Which centre each token of ``x`` (B, N, dim) belongs to: (B, H, K, N), soft or one-hot over the centres."""
         _, k, _ = self.project(x)
@@ -104,5 +107,4 @@ class LearnedCentres(SelfMixer):
         """softmax(Q (C + Ĉ)ᵀ / √d) A: through each centre, what it took from each token."""
         assignment, centres = self.cluster(k)
         read = (q @ self.read_keys(centres).mT * self.head_dim**-0.5).softmax(-1)  # (B, H, N, K)
-        taken = clustering.weights(self.memberships(assignment), self.reduce)  # (B, H, K, N)
-        return read @ taken.to(read.dtype) / self.average_size(k)
+        return read @ self.taken(assignment).to(read.dtype) / self.average_size(k)

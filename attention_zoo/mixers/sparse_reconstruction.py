@@ -126,8 +126,9 @@ class SparseReconstruction(SelfMixer):
         """As `iteration`, for a dictionary with a Gram matrix, which Γ and the step are multiplied into once."""
         gamma, w1, w2 = self.learned(v)
         step_size = self.rules.step_size(dictionary, w2)
-        contraction = self.rules.learned_gram(gamma, dictionary.gram_matrix).mul_(-step_size)
-        contraction.diagonal(dim1=-2, dim2=-1).add_(1)  # I - step G
+        gram = self.rules.learned_gram(gamma, dictionary.gram_matrix)
+        identity = torch.eye(dictionary.num_atoms, dtype=v.dtype, device=v.device)
+        contraction = torch.addcmul(identity, gram, step_size, value=-1)  # not in place, which no ONNX graph can be
         return self.iteration(contraction.matmul, dictionary.encode(v), step_size, w1)
 
     def operator_iteration(self, dictionary: Dictionary, mixed: Dictionary, v: Tensor, w1: Tensor, w2: Tensor) -> Lista:
