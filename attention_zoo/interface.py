@@ -63,9 +63,10 @@ class _Mixer(nn.Module, ABC):
 
     def _check_size(self, dim: int, num_heads: int, made: dict[str, Any]) -> None:
         """Refuse a width, a number of heads, a device or a type that no parameter could have."""
-        self.check(*whole("dim", dim, 1, 1 << 16))
-        self.check(*whole("num_heads", num_heads, 1, 1 << 16))
-        self.check(dim % num_heads == 0, f"num_heads={num_heads} must divide dim={dim}")
+        for name, value in (("dim", dim), ("num_heads", num_heads)):
+            self.check(*whole(name, value, -(1 << 16), 1 << 16))
+        fits = dim > 0 and num_heads > 0 and dim % num_heads == 0
+        self.check(fits, f"num_heads={num_heads} must divide dim={dim}")
         device, dtype = made["device"], made["dtype"]
         fits = dtype is None or (isinstance(dtype, torch.dtype) and dtype.is_floating_point)
         self.check(fits, f"dtype={shown(dtype)} must be a floating type of torch")
@@ -207,10 +208,10 @@ class SelfMixer(_Mixer):
             InputError: shapes that do not fit, or a keyword that `TopDownOptions` does not have.
         """
         self.check_tokens(x)
-        gate = self._check_how(x.shape, **how)
+        gate = self._check_how(x.shape, how)
         parts = list(self.qkv(x).split(self.dim, -1))
         if top_down is not None:
-            signal = self._project_signal(top_down, x.shape, **how)
+            signal = self._project_signal(top_down, x.shape, how)
             first = len(parts) - len(signal)
             parts[first:] = [part + added for part, added in zip(parts[first:], signal, strict=True)]
         heads = [part.unflatten(-1, (self.num_heads, self.head_dim)).transpose(1, 2) for part in parts]
@@ -223,7 +224,7 @@ class SelfMixer(_Mixer):
         fits = x.dim() == 3 and x.shape[-1] == self.dim
         self.check(fits, f"tokens of shape {tuple(x.shape)} are not (B, N, {self.dim})")
 
-    def _check_how(self, shape: torch.Size, **how: Unpack[TopDownOptions]) -> Tensor | None:
+    def _check_how(self, shape: torch.Size, how: TopDownOptions) -> Tensor | None:
         """Refuse what `TopDownOptions` does not say, or says otherwise; returns the gate of the values."""
         for name in how:
             if name not in TopDownOptions.__annotations__:
@@ -247,26 +248,18 @@ class SelfMixer(_Mixer):
         fits = offset >= 0 and all(s in (1, p) for s, p in zip(mask.shape, pair[offset:], strict=True))
         self.check(fits, f"attn_mask {tuple(mask.shape)} must broadcast to {pair}")
 
-    def _project_signal(
-        self,
-        top_down: Tensor,
-        shape: torch.Size,
-        *,
-        top_down_to: str = "v",
-        top_down_bias: bool = False,
-        top_down_decoder: Tensor | None = None,
-        value_gate: Tensor | None = None,
-    ) -> tuple[Tensor, ...]:
-        """What a signal adds to the last of the projections, or to all, (B, N, dim) each; the gate is not for it."""
+    def _project_signal(self, top_down: Tensor, shape: torch.Size, how: TopDownOptions) -> tuple[Tensor, ...]:
+        """What a signal adds to the last of the projections, or to all, (B, N, dim) each."""
+        top_down_decoder = how.get("top_down_decoder")
         width = self.dim if top_down_decoder is None else top_down_decoder.shape[1]
         fits = top_down.shape == (*shape[:2], width)
         self.check(fits, f"top_down {tuple(top_down.shape)} must be {(*shape[:2], width)}")
         if not self.projections:
             return (top_down if top_down_decoder is None else nn.functional.linear(top_down, top_down_decoder),)
-        rows = slice(-self.dim, None) if top_down_to == "v" else slice(None)
+        rows = slice(-self.dim, None) if how.get("top_down_to", "v") == "v" else slice(None)
         weight = self.qkv.weight[rows]
         weight = weight if top_down_decoder is None else weight @ top_down_decoder
-        bias = self.qkv.bias[rows] if top_down_bias and self.qkv.bias is not None else None
+        bias = self.qkv.bias[rows] if how.get("top_down_bias") and self.qkv.bias is not None else None
         return nn.functional.linear(top_down, weight, bias).split(self.dim, -1)
 
     def attention_map(self, x: Tensor) -> Tensor:
