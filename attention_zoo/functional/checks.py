@@ -5,6 +5,7 @@ import operator
 from numbers import Integral, Real
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from attention_zoo.errors import InputError, unknown
@@ -151,6 +152,12 @@ def check_steps(prior_precision: float, iterations: int, anchor: str) -> None:
         raise unknown("anchor", anchor, ("current", "initial"))
 
 
+def check_exist(missing: Tensor, num_units: int) -> None:
+    """Raise an InputError that names the first of the fixed units that there are not, if any."""
+    if missing.numel():
+        raise InputError(f"fixed_index {missing[0].item()} is none of the {num_units} units, 0 to {num_units - 1}")
+
+
 def check_gamma(shape: float, rate: float) -> None:
     """Raise an InputError unless the Gamma prior has a mode."""
     if not shape >= 1:
@@ -162,7 +169,8 @@ def check_gamma(shape: float, rate: float) -> None:
 def check_fixed(q: Tensor, index: Tensor, values: Tensor, mask: Tensor | None) -> None:
     """Raise an InputError that names what of the fixed units does not fit; what the index says is not looked at."""
     batch, heads = q.shape[:2]
-    if index.dim() not in (1, 2) or (index.dim() == 2 and index.shape[0] != batch) or index.is_floating_point():
+    fits = index.dtype in (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+    if index.dim() not in (1, 2) or (index.dim() == 2 and index.shape[0] != batch) or not fits:
         raise InputError(f"fixed_index {tuple(index.shape)} must be integers (S,) or ({batch}, S)")
     number = index.shape[-1]
     if values.dim() != 4 or values.shape[:3] != (batch, heads, number):
