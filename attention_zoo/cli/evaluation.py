@@ -10,11 +10,11 @@ from lightning.pytorch.callbacks import Callback, RichProgressBar
 from lightning.pytorch.utilities import rank_zero_only
 from rich.markup import escape
 
-from attention_zoo.cli.checkpoint import Checkpoint
 from attention_zoo.cli.console import print_table
 from attention_zoo.registry import MIXERS, mixer_options
 from attention_zoo.reports import grids_of, write_result
 from attention_zoo.reports.clicks import noc_table
+from attention_zoo.runs.checkpoint import Checkpoint
 from tasks import InteractiveSegmentation, Robustness
 
 

@@ -13,7 +13,7 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor
 
-from attention_zoo.cli.checkpoint import Checkpoint
+from attention_zoo.runs.checkpoint import Checkpoint
 from tasks import Robustness
 
 UNFINISHED = "unfinished"
