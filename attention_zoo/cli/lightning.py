@@ -33,7 +33,7 @@ from attention_zoo.cli.unfinished import UNFINISHED, Unfinished, identity
 from attention_zoo.errors import InputError
 from attention_zoo.runs.checkpoint import Checkpoint, check_fit, check_kinds
 from attention_zoo.runs.checkpoint_io import WholeCheckpoints
-from attention_zoo.runs.folders import fresh_folder, guard_run, put_away
+from attention_zoo.runs.folders import fresh_folder, guard_run, put_away, run_name
 from attention_zoo.runs.lock import held
 
 
@@ -251,7 +251,7 @@ class ZooCLI(LightningCLI):
     def _result_writers(self, folder: Path | None) -> list[Callback]:
         """What keeps the result of an evaluation, and of a robustness evaluation the counts until then."""
         config = self._plain_config()
-        where = folder or fresh_folder(self.config[self.subcommand].as_dict())
+        where = folder or run_name(self.config[self.subcommand].as_dict())
         unfinished = Unfinished((folder or where.parent) / UNFINISHED, identity(config, self.checkpoint))
         return [RobustnessWriter(where, config, self.checkpoint), unfinished, ClickWriter(where, config)]
 

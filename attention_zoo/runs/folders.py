@@ -26,7 +26,13 @@ CURVES = "events.out.tfevents*"
 
 
 def fresh_folder(config: Mapping[str, Any]) -> Path:
-    """A folder under ``runs/`` that no run has yet, named after mixer and data, and made here unless a job numbers it.
+    """A folder under ``runs/`` that no run has yet, named by `run_name`, and made here unless a job numbers it."""
+    name = run_name(config)
+    return name if _job() else new_folder(name)
+
+
+def run_name(config: Mapping[str, Any]) -> Path:
+    """A path under ``runs/``, named after mixer, data and time.
 
     All processes of a job must agree on it: where a launcher numbers its jobs, that number takes the place of the
     time. (Processes that Lightning starts are told the folder.)
@@ -34,9 +40,8 @@ def fresh_folder(config: Mapping[str, Any]) -> Path:
     model, data = config.get("model") or {}, config.get("data") or {}
     options = model.get("init_args") or {}
     mixer = (options.get("mixer") or {}).get("class_path") or options.get("model") or model.get("class_path") or "run"
-    kind = f"{_leaf(mixer)}-{_leaf(data.get('class_path') or 'data')}"
-    job = _job()
-    return RUNS / f"{kind}-{job}" if job else new_folder(RUNS / f"{kind}-{time.strftime('%Y%m%d-%H%M%S')}")
+    parts = [_leaf(mixer), _leaf(data.get("class_path") or "data"), _job() or time.strftime("%Y%m%d-%H%M%S")]
+    return RUNS / "-".join(parts)
 
 
 def new_folder(wanted: Path) -> Path:
@@ -95,6 +100,11 @@ def guard_run(folder: Path, checkpoint: Checkpoint | None) -> None:
         return
     if checkpoint and checkpoint.run_folder and checkpoint.run_folder.resolve() == folder.resolve():
         return
+    if not has_checkpoints(folder):
+        raise InputError(
+            f"{folder}/config.yaml is of no run, and would be taken for this one's: "
+            "choose another folder with --trainer.default_root_dir"
+        )
     raise InputError(
         f"{folder} already holds a run: continue it with --ckpt_path last, "
         "or choose another folder with --trainer.default_root_dir"
