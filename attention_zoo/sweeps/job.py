@@ -20,6 +20,7 @@ from threading import Event
 from typing import Any, TextIO
 
 from attention_zoo.errors import InputError
+from attention_zoo.runs.trust import TRUSTED
 from attention_zoo.sweeps.plan import LOCK, Plan, Run, write
 
 RECORD, LOG = "run.json", "run.log"
@@ -192,6 +193,8 @@ class Job:
         """Run a command; its exit code, negative for a signal."""
         threads = str(self.threads)
         environment = {**os.environ, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, "PYTHONUNBUFFERED": "1"}
+        trusted = [os.environ.get(TRUSTED), str(self.folder.absolute())]  # the recipe itself may name any class
+        environment[TRUSTED] = os.pathsep.join(filter(None, trusted))
         command = [sys.executable, "-m", "attention_zoo", *arguments, "--trainer.enable_progress_bar", "false"]
         with (self.folder / LOG).open("a", encoding="utf-8") as log:
             log.write(f"$ {' '.join(command)}\n")
