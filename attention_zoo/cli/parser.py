@@ -25,6 +25,14 @@ class ShortErrors:
     options there are; those around it add where.
     """
 
+    def parse_args(self, *args: Any, **kwargs: Any) -> Any:
+        """As jsonargparse's; a function in place of a class is refused before anything is called."""
+        from attention_zoo.cli.trust import refuse_functions
+
+        parsed = super().parse_args(*args, **kwargs)
+        refuse_functions(parsed)
+        return parsed
+
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Say what was wrong; inner parsers raise, since another type of a union may still fit."""
         if debugging():

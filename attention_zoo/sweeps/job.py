@@ -24,6 +24,7 @@ from typing import Any, TextIO
 from attention_zoo.errors import InputError
 from attention_zoo.runs.files import read_json
 from attention_zoo.runs.results import CONFIG, METRICS, exists, is_number, numbers_in, read_metrics
+from attention_zoo.runs.trust import TRUSTED
 from attention_zoo.sweeps.plan import FIT, LOCK, Plan, Run, write
 
 RECORD, LOG = "run.json", "run.log"
@@ -233,6 +234,8 @@ class Job:
         """Run a command; its exit code, negative for a signal."""
         threads = str(self.threads)
         environment = {**os.environ, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, "PYTHONUNBUFFERED": "1"}
+        trusted = [os.environ.get(TRUSTED), str(self.folder.absolute())]  # the recipe itself may name any class
+        environment[TRUSTED] = os.pathsep.join(filter(None, trusted))
         command = [sys.executable, "-m", "attention_zoo", *arguments, "--trainer.enable_progress_bar", "false"]
         with (self.folder / LOG).open("a", encoding="utf-8") as log:
             log.write(f"$ {' '.join(command)}\n")
@@ -301,7 +304,7 @@ class Job:
 
 def is_whole(checkpoint: Path) -> bool:
     """Whether there is a checkpoint that can be gone on from."""
-    from attention_zoo.cli.checkpoint import read_checkpoint
+    from attention_zoo.runs.checkpoint import read_checkpoint
 
     try:
         return read_checkpoint(checkpoint).config is not None
