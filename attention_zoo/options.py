@@ -1,6 +1,6 @@
 """What a number, a switch or a choice that a person gives has to be: the checks that every option of a mixer passes.
 
-Each function returns whether the value fits, and a line that names the option, the value and what would fit, so that
+Each function returns whether the value fits, and if not a line that names option, value and what would fit, so that
 `attention_zoo.interface.SelfMixer.check` takes what it returns. The limits from above are far beyond any sensible use:
 they refuse in one line what would otherwise overflow, or exhaust memory or time.
 """
@@ -14,6 +14,7 @@ import numpy as np
 from attention_zoo.errors import InputError
 
 Verdict = tuple[bool, str]
+FITS: Verdict = (True, "")
 
 MOST_STEPS = 1000
 """Of an iteration."""
@@ -42,15 +43,18 @@ def whole(name: str, value: Any, least: int = 0, most: int = 1 << 31) -> Verdict
     """An integer, and no truth value, from ``least`` to ``most``."""
     if not isinstance(value, Integral) or isinstance(value, bool):
         return False, f"{name}={shown(value)} must be an integer"
-    return least <= value <= most, f"{name}={shown(value)} must {_limit(value, least, most, least == 1)}"
+    if least <= value <= most:
+        return FITS
+    return False, f"{name}={shown(value)} must {_limit(value, least, most, least == 1)}"
 
 
 def real(name: str, value: Any, least: float = 0.0, *, strict: bool = False, most: float = MOST_REAL) -> Verdict:
     """A finite number, and no truth value, from ``least`` (above it where ``strict``) to ``most``."""
     if not isinstance(value, (int, float, np.integer, np.floating)) or isinstance(value, bool):
         return False, f"{name}={shown(value)} must be a number"
-    fits = least <= value <= most and not (strict and value == least)  # NaN is neither
-    return bool(fits), f"{name}={shown(value)} must {_limit(value, least, most, strict)}"
+    if least <= value <= most and not (strict and value == least):  # NaN is neither
+        return FITS
+    return False, f"{name}={shown(value)} must {_limit(value, least, most, strict)}"
 
 
 def truth(name: str, value: Any) -> Verdict:

@@ -2,6 +2,7 @@
 
 import math
 import operator
+import sys
 from numbers import Integral, Real
 from typing import Any
 
@@ -11,6 +12,9 @@ from torch import Tensor
 from attention_zoo.errors import InputError, unknown
 from attention_zoo.functional.mixture import Positions, Precision
 from attention_zoo.functional.positions import FactoredPositions
+from attention_zoo.options import real, require, shown, whole
+
+FINITE = sys.float_info.max
 
 
 def check_mixture(
@@ -29,11 +33,12 @@ def check_mixture(
     units, pair = k.shape[:3], (q.shape[2], k.shape[2])
     if q.shape[:2] != k.shape[:2] or q.shape[3] != k.shape[3]:
         raise InputError(f"q {tuple(q.shape)} and k {tuple(k.shape)} must agree in all but the number of tokens")
-    for name, precision, fits in (("alpha", alpha, _positive), ("beta", beta, _not_negative)):
-        if isinstance(precision, Tensor) and precision.shape != units:
-            raise InputError(f"{name} {tuple(precision.shape)} must be (batch, heads, units) {tuple(units)}")
-        if not isinstance(precision, Tensor) and not fits(precision):
-            raise InputError(f"{name}={precision} must {'be above 0' if name == 'alpha' else 'not be negative'}")
+    for name, precision in (("alpha", alpha), ("beta", beta)):
+        if isinstance(precision, Tensor):
+            fits = precision.shape == units
+            require(fits, f"{name} {tuple(precision.shape)} must be (batch, heads, units) {tuple(units)}")
+        else:
+            require(*real(name, precision, strict=name == "alpha", most=FINITE))
     if v is not None and v.shape[:3] != units:
         raise InputError(f"v {tuple(v.shape)} must be {tuple(units)} and its width")
     if v_init is not None and v_init.shape != (*q.shape[:3], v.shape[3]):
@@ -134,20 +139,10 @@ def check_finite(name: str, values: Tensor, index: Tensor | None = None) -> Tens
     return values
 
 
-def _positive(number: float) -> bool:
-    return number > 0
-
-
-def _not_negative(number: float) -> bool:
-    return number >= 0
-
-
 def check_steps(prior_precision: float, iterations: int, anchor: str) -> None:
     """Raise an InputError that names the argument of an EM update that does not fit."""
-    if not prior_precision >= 0:
-        raise InputError(f"prior_precision={prior_precision} must not be negative")
-    if not iterations >= 0:
-        raise InputError(f"iterations={iterations} must not be negative")
+    require(*real("prior_precision", prior_precision, most=FINITE))
+    require(*whole("iterations", iterations))
     if anchor not in ("current", "initial"):
         raise unknown("anchor", anchor, ("current", "initial"))
 
@@ -160,10 +155,10 @@ def check_exist(missing: Tensor, num_units: int) -> None:
 
 def check_gamma(shape: float, rate: float) -> None:
     """Raise an InputError unless the Gamma prior has a mode."""
-    if not shape >= 1:
-        raise InputError(f"shape={shape} of the Gamma prior must be at least 1")
-    if not rate > 0:
-        raise InputError(f"rate={rate} of the Gamma prior must be above 0")
+    fits, _ = real("shape", shape, 1.0, most=FINITE)
+    require(fits, f"shape={shown(shape)} of the Gamma prior must be at least 1")
+    fits, _ = real("rate", rate, strict=True, most=FINITE)
+    require(fits, f"rate={shown(rate)} of the Gamma prior must be above 0")
 
 
 def check_fixed(q: Tensor, index: Tensor, values: Tensor, mask: Tensor | None) -> None:

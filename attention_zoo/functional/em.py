@@ -32,13 +32,13 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from attention_zoo.errors import InputError
 from attention_zoo.functional.attention import attend, bounded, log_normalized, normalized
 from attention_zoo.functional.checks import check_gamma, check_mixture, check_steps
 from attention_zoo.functional.fixed_units import FixedUnits, within
 from attention_zoo.functional.mixture import Positions, Precision, collect, joint
 from attention_zoo.functional.positions import FactoredPositions, FactoredPrior
 from attention_zoo.functional.precision import widened
+from attention_zoo.options import real, require
 
 Anchor = Literal["current", "initial"]
 Prior = Tensor | FactoredPrior
@@ -300,8 +300,7 @@ def adapt_mixing_weights(
     Returns:
         log pi (B, H, S, M), the ``log_prior`` of these units' queries; -inf where the prior was.
     """
-    if not concentration >= 1:
-        raise InputError(f"concentration={concentration} must be at least 1")
+    require(*real("concentration", concentration, 1.0))
     check_mixture(q, k, alpha=alpha, beta=beta, v=v, q_pos=q_pos, k_pos=k_pos)
     positions = {"q_pos": q_pos, "k_pos": k_pos, "log_prior": log_prior}
     units = FixedUnits(q, k, fixed_index, fixed_values, None, alpha, magnitude_prior, positions)

@@ -250,3 +250,23 @@ class TestUnitsThatThereAreNot:
         compiled = torch.compile(propagate, fullgraph=True, backend="eager")
         mask = torch.tensor([[True, False]] * 2)
         assert_close(compiled(torch.tensor([1, 7])), self.propagate(torch.tensor([1, 0]), mask, values).detach())
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -1.0, "1", True, None, 1j, 10**400])
+@pytest.mark.parametrize("name", ["alpha", "beta", "prior_precision", "shape", "rate", "concentration", "iterations"])
+def test_numbers_that_are_none(name, value):
+    q, k, v = units()
+    index, values = torch.tensor([1]), randn(2, 2, 1, D)
+    calls = {
+        "alpha": lambda: em.infer_values(q, k, v, alpha=value),
+        "beta": lambda: em.infer_values(q, k, v, alpha=1.0, beta=value),
+        "prior_precision": lambda: em.adapt_keys(q, k, alpha=1.0, prior_precision=value),
+        "shape": lambda: em.adapt_precisions(q, k, alpha=1.0, shape=value, rate=1.0),
+        "rate": lambda: em.adapt_precisions(q, k, alpha=1.0, shape=2.0, rate=value),
+        "concentration": lambda: em.adapt_mixing_weights(
+            q, k, v, index, values, alpha=1.0, beta=1.0, concentration=value
+        ),
+        "iterations": lambda: em.adapt_keys(q, k, alpha=1.0, iterations=value),
+    }
+    with pytest.raises(az.InputError, match=f"{name}="):
+        calls[name]()
