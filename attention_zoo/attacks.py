@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from attention_zoo.domains import Checked
 from attention_zoo.errors import InputError, unknown
 from attention_zoo.seeding import derive_seed
 
@@ -51,7 +52,7 @@ class OnPixels(nn.Module):
         return self.model((pixels - self.mean) / self.std)
 
 
-class Attack(ABC):
+class Attack(Checked, ABC):
     """Changes images within a small ball so that a classifier errs.
 
     Attributes:

@@ -9,6 +9,7 @@ import lightning as L
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from attention_zoo.domains import Checked, checked
 from attention_zoo.errors import InputError
 from attention_zoo.seeding import run_seed
 from datamodules.images import ImageFiles, Split, list_images
@@ -32,7 +33,7 @@ def require_at_least(name: str, value: int, least: int) -> None:
         raise InputError(f"{name} must be at least {least}, got {value}")
 
 
-class DataModule(L.LightningDataModule, ABC):
+class DataModule(Checked, L.LightningDataModule, ABC):
     """Base of the data of all tasks.
 
     Training shows every image once an epoch, but for an incomplete last batch. What is random about a sample depends on
@@ -56,6 +57,7 @@ class DataModule(L.LightningDataModule, ABC):
     MEAN: ClassVar[tuple[float, float, float]]
     STD: ClassVar[tuple[float, float, float]]
 
+    @checked
     def __init__(
         self,
         batch_size: int = 64,

@@ -10,6 +10,7 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from timm.optim import param_groups_layer_decay, param_groups_weight_decay
 from torch import nn
 
+from attention_zoo.domains import Checked, checked
 from attention_zoo.errors import InputError
 from attention_zoo.seeding import derive_seed, run_seed
 from tasks.schedules import Poly, warmup_cosine
@@ -22,7 +23,7 @@ TOKENS = ("cls_token", "dist_token", "reg_token", "pos_embed")
 """Parameters without weight decay in every model, whatever its own ``no_weight_decay`` lists."""
 
 
-class Task(L.LightningModule):
+class Task(Checked, L.LightningModule):
     """Base of all tasks: optimizer, schedule, seeding of every step, throughput.
 
     A subclass builds ``self.model`` in its constructor and writes the steps.
@@ -40,6 +41,7 @@ class Task(L.LightningModule):
 
     model: nn.Module
 
+    @checked
     def __init__(
         self,
         *,
