@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from attention_zoo.domains import Checked
+from attention_zoo.domains import Checked, Seed
 from attention_zoo.errors import InputError, unknown
 from attention_zoo.seeding import derive_seed
 
@@ -119,7 +119,7 @@ class PGD(Attack):
         restarts: int = 1,
         loss: Loss = "cross_entropy",
         norm: Norm = "Linf",
-        seed: int = 0,
+        seed: Seed = 0,
     ) -> None:
         self.eps, self.step = quotient("eps", eps), quotient("step", step)
         self.steps, self.restarts = steps, restarts
@@ -213,7 +213,7 @@ class AutoAttack(Attack):
     """
 
     def __init__(
-        self, eps: float | str = 4 / 255, *, norm: Norm = "Linf", version: Version = "standard", seed: int = 0
+        self, eps: float | str = 4 / 255, *, norm: Norm = "Linf", version: Version = "standard", seed: Seed = 0
     ) -> None:
         self.eps, self.norm, self.version, self.seed = quotient("eps", eps), norm, version, seed
         _check("norm", norm, Norm)

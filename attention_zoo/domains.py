@@ -22,9 +22,9 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, is_dataclass
 from numbers import Integral, Real
 from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints, is_typeddict
 
-from attention_zoo.errors import InputError
+from attention_zoo.errors import InputError, unknown
 
 OWN = ("attention_zoo", "tasks", "datamodules")
 """Packages whose bare numbers must not be negative."""
@@ -34,6 +34,10 @@ LARGEST_INTEGER = 2**63 - 1
 
 LONGEST_SHOWN = 60
 """Characters of a wrong value that a message repeats."""
+
+
+PLAIN = (NoneType, bool, int, float, str, bytes, list, tuple, dict, set)
+"""Values that no other class's place can take."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +63,7 @@ class Domain:
         if (self.least, self.most, self.above, self.below) == (0, math.inf, -math.inf, math.inf):
             return "not be negative"
         bounds = [("at least", self.least), ("above", self.above), ("at most", self.most), ("below", self.below)]
-        return "be " + " and ".join(f"{word} {bound:g}" for word, bound in bounds if math.isfinite(bound))
+        return "be " + " and ".join(f"{word} {bound:.12g}" for word, bound in bounds if math.isfinite(bound))
 
     def __repr__(self) -> str:  # jsonargparse prints it in the help
         return str(self).removeprefix("be ")
@@ -80,6 +84,7 @@ Fraction = Annotated[float, Domain(least=0, most=1)]
 Seed = Annotated[int, Domain(least=0, most=2**32 - 1)]
 """What seeds numpy's, torch's and Python's generators alike."""
 
+_MORE, _REST = inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL
 _Target = TypeVar("_Target", bound=Callable[..., Any])
 
 
@@ -108,8 +113,7 @@ def checked(target: _Target) -> _Target:
             found = get_type_hints(target, include_extras=True)
         except NameError:  # of somebody's class that imports its types for type checkers only
             return {}
-        many = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
-        named = [name for name, parameter in signature.parameters.items() if parameter.kind not in many]
+        named = [name for name, parameter in signature.parameters.items() if parameter.kind not in (_MORE, _REST)]
         return {name: found[name] for name in named if name in found}
 
     @functools.wraps(target)
@@ -119,12 +123,18 @@ def checked(target: _Target) -> _Target:
         except TypeError:
             return target(*args, **kwargs)  # which says what is missing or too much
         owner = f"{type(args[0]).__name__}: " if constructs else ""
-        for name, kind in annotations().items():
-            why = complaint(given[name], kind, bare) if name in given else None
+        kinds = checking.kinds()
+        more = next((name for name, parameter in signature.parameters.items() if parameter.kind is _MORE), None)
+        if constructs and more in given:
+            given |= given.pop(more)
+            kinds |= _inherited(type(args[0]), checking)
+        for name, (kind, default) in kinds.items():
+            why = complaint(given[name], kind, default) if name in given else None
             if why:
-                raise InputError(f"{owner}{name}={shown(given[name])} must {why}")
+                raise _error(owner, name, given[name], kind, why)
         return target(*args, **kwargs)
 
+    checking.kinds = lambda: {name: (kind, bare) for name, kind in annotations().items()}
     return checking
 
 
@@ -137,12 +147,28 @@ class Checked:
             cls.__init__ = checked(cls.__init__)
 
 
+def _inherited(cls: type, constructor: Callable[..., Any]) -> dict[str, tuple[Any, Domain]]:
+    """Annotation and bare domain of the arguments that the constructors behind one of ``cls`` take."""
+    constructors = [vars(base).get("__init__") for base in cls.__mro__]
+    behind = constructors[constructors.index(constructor) + 1 :] if constructor in constructors else []
+    return {name: kind for function in reversed(behind) for name, kind in getattr(function, "kinds", dict)().items()}
+
+
+def _error(owner: str, name: str, value: Any, kind: Any, why: str) -> InputError:
+    """The line about an argument; of a word that is not among the words it could be, with the nearest."""
+    kinds = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
+    words = [word for part in kinds if get_origin(part) is Literal for word in get_args(part)]
+    if isinstance(value, str) and words and all(isinstance(word, str) for word in words):
+        return InputError(f"{owner}{unknown(name, shown(value), words)}")
+    return InputError(f"{owner}{name}={shown(value)} must {why}")
+
+
 def complaint(value: Any, kind: Any, bare: Domain = ANY_FINITE) -> str | None:
     """What ``value`` must do to fit the annotation ``kind``, such as ``be at least 1``; None if it fits.
 
     Args:
         value: of an argument.
-        kind: the annotation; of classes and functions only data classes are looked at, anything else fits.
+        kind: the annotation; where it asks for an object, any that is no plain value fits, but for data classes.
         bare: the domain of numbers whose annotation names none.
     """
     origin, parts = get_origin(kind), get_args(kind)
@@ -192,13 +218,10 @@ def _of_union(value: Any, parts: tuple[Any, ...], bare: Domain) -> str | None:
     if None in found:
         return None
     if isinstance(value, Real) and not isinstance(value, bool):
-        numbers = [why for why, part in zip(found, parts, strict=True) if _is_number(part)]
-        found = [why for why in numbers if "integer" not in why] or numbers or found
+        wanted = [int, float] if isinstance(value, Integral) else [float, int]
+        kinds = [get_args(part)[0] if get_origin(part) is Annotated else part for part in parts]
+        found = next(([found[kinds.index(kind)]] for kind in wanted if kind in kinds), found)
     return " or ".join([found[0], *(why.removeprefix("be ") for why in dict.fromkeys(found) if why != found[0])])
-
-
-def _is_number(kind: Any) -> bool:
-    return kind in (int, float) or (get_origin(kind) is Annotated and get_args(kind)[0] in (int, float))
 
 
 def _of_items(value: Any, origin: type, parts: tuple[Any, ...], bare: Domain) -> str | None:
@@ -238,4 +261,12 @@ def _of_class(value: Any, kind: Any) -> str | None:
         return None if isinstance(value, (str, os.PathLike)) else "be text"
     if is_dataclass(kind):
         return None if isinstance(value, kind) else f"be {kind.__name__} options"
-    return None
+    plain = (
+        isinstance(kind, type)
+        and kind is not Any
+        and not getattr(kind, "_is_protocol", False)
+        and not is_typeddict(kind)
+    )
+    if not plain or not isinstance(value, PLAIN) or isinstance(value, kind):
+        return None
+    return None if isinstance(value, str) and issubclass(kind, os.PathLike) else f"be a {kind.__name__}"

@@ -10,7 +10,7 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from timm.optim import param_groups_layer_decay, param_groups_weight_decay
 from torch import nn
 
-from attention_zoo.domains import Checked, checked
+from attention_zoo.domains import Checked, Fraction, checked
 from attention_zoo.errors import InputError
 from attention_zoo.seeding import derive_seed, run_seed
 from tasks.schedules import Poly, warmup_cosine
@@ -48,7 +48,7 @@ class Task(Checked, L.LightningModule):
         optimizer: OptimizerCallable | None = None,
         scheduler: LRSchedulerCallable | None = None,
         warmup_epochs: float = 1.0,
-        min_lr_ratio: float = 0.01,
+        min_lr_ratio: Fraction = 0.01,
         poly: Poly | None = None,
         no_decay: list[str] | None = None,
         layer_decay: float | None = None,

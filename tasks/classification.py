@@ -11,6 +11,7 @@ from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
 
 from attention_zoo import MixerFactory, Outputs
+from attention_zoo.domains import Fraction, checked
 from attention_zoo.errors import InputError
 from attention_zoo.models import build_model
 from attention_zoo.seeding import run_seed, seeded
@@ -20,6 +21,7 @@ MIXING_SALT = 2
 """Sets the seeds of mixing apart from those of steps and samples."""
 
 
+@checked
 @dataclass
 class Mixing:
     """Mixup and cutmix of training images, by timm.
@@ -34,8 +36,8 @@ class Mixing:
 
     mixup_alpha: float = 0.8
     cutmix_alpha: float = 1.0
-    prob: float = 1.0
-    switch_prob: float = 0.5
+    prob: Fraction = 1.0
+    switch_prob: Fraction = 0.5
     mode: Literal["batch", "pair", "elem"] = "batch"
 
 

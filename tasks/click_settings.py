@@ -3,7 +3,10 @@
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from attention_zoo.domains import checked
 
+
+@checked
 @dataclass
 class Setting:
     """How probabilistic layers adapt when a model is asked; None leaves what they were built with.

@@ -15,6 +15,7 @@ from attention_zoo.cli.parser import ZooParser
 from attention_zoo.cli.report import report
 from attention_zoo.cli.sweep import sweep
 from attention_zoo.cli.words import as_config
+from attention_zoo.domains import checked
 from attention_zoo.errors import InputError, unknown
 
 INTERRUPTED, TERMINATED = 130, 143
@@ -71,7 +72,7 @@ def run(argv: list[str]) -> None:
     command = argv[0]
     if command in TOOLS:
         tool = TOOLS[command]
-        auto_cli(tool, args=as_config(tool, argv[1:]), parser_class=ZooParser, prog=f"{PROGRAM} {command}")
+        auto_cli(checked(tool), args=as_config(tool, argv[1:]), parser_class=ZooParser, prog=f"{PROGRAM} {command}")
     else:
         train(argv)
 

@@ -2,12 +2,60 @@
 
 import argparse
 import re
+import sys
+from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from jsonargparse import ArgumentParser
+import yaml
+from jsonargparse import ArgumentParser, Namespace, get_loader, set_loader
 
 from attention_zoo.cli.failure import debugging, fail
+from attention_zoo.cli.limits import check_config
 from attention_zoo.cli.messages import reason, unknown_key
+from attention_zoo.domains import shown
+from attention_zoo.errors import InputError
+from attention_zoo.runs.files import DEEPEST, parse_yaml
+
+MODE = "careful-yaml"
+"""The parsers' name for YAML that is checked before it is taken."""
+
+DIGITS = re.compile(r"(?<![\w.])[-+]?\d{301,}")
+"""A whole number that no float holds."""
+
+
+def load(text: str) -> Any:
+    """YAML as jsonargparse reads it, whatever file or argument it comes from.
+
+    Raises:
+        InputError: it names a key twice, nests too deep, is an alias bomb, or holds a number of hundreds of digits.
+        yaml.YAMLError: it is none; the text may still be the value itself.
+    """
+    wrong = too_much(text)
+    if wrong:
+        raise InputError(wrong)
+    try:
+        parse_yaml(text, "the YAML")
+    except InputError as error:
+        if isinstance(error.__cause__, yaml.YAMLError):
+            raise error.__cause__ from None
+        raise
+    return get_loader("yaml")(text)
+
+
+def too_much(text: str) -> str | None:
+    """What of ``text`` is beyond any parser: nesting, or digits; None if it is nothing."""
+    depth = deepest = 0
+    for character in text:
+        depth += (character in "[{") - (character in "]}")
+        deepest = max(deepest, depth)
+    if deepest > DEEPEST:
+        return f"nests deeper than {DEEPEST} levels"
+    if DIGITS.search(text):
+        return "holds a number of more than 300 digits"
+    return None
+
+
+set_loader(MODE, load, (yaml.YAMLError,))
 
 
 class Refusal(argparse.ArgumentError):
@@ -24,6 +72,34 @@ class ShortErrors:
     Each class in a config is parsed by a parser of its own. The innermost one knows best what was wrong and which
     options there are; those around it add where.
     """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **{**kwargs, "parser_mode": MODE})
+
+    def parse_args(self, args: Sequence[str] | None = None, *more: Any, **kwargs: Any) -> Namespace:
+        """As jsonargparse's, for whole command lines; what no option takes is refused whatever class the option is of.
+
+        Args:
+            args: the words of the command line, by default those of the program.
+            *more: see jsonargparse.
+            **kwargs: see jsonargparse.
+        """
+        words = list(sys.argv[1:] if args is None else args)
+        name = "argument"
+        for word in words:
+            option, equals, value = word.partition("=")
+            name = option.lstrip("-") if option.startswith("--") else name
+            wrong = too_much(value if equals else word)
+            if wrong:
+                self.error(f'Parser key "{name}": {shown(value or word)} {wrong}')
+        try:
+            config = super().parse_args(words, *more, **kwargs)
+            check_config(config)
+        except (InputError, OverflowError, RecursionError) as error:
+            if debugging():
+                raise
+            self.error(str(error), error)
+        return config
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Say what was wrong; inner parsers raise, since another type of a union may still fit."""

@@ -1,0 +1,104 @@
+"""Malformed values by annotation, told apart from valid ones without the code under test."""
+
+import math
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from attention_zoo.domains import Domain
+
+HUGE = 10**400
+DEEP = "[" * 5000 + "]" * 5000
+
+
+class Text(str):
+    """What stands on the command line and in no constructor."""
+
+
+VALUES = [
+    *(-1, 0, 1, 2, 3, 7, 2**70, HUGE, 1e20, 2.5, 0.5, -0.5, 1e-3),
+    *(math.nan, math.inf, -math.inf, True, None),
+    *("many", "", " ", "nan", "é\x00", Text(DEEP), Text("1e400"), Text("9" * 5000), Text(".nan"), Text("{a: 1, a: 2}")),
+    *(
+        [],
+        [1],
+        [[1]],
+        [math.nan, math.nan, math.nan],
+        [-1, -1],
+        [1, 2, 3, 4, 5, 6, 7],
+        ["many"],
+        {},
+        {"a": 1},
+        {"a": {"b": []}},
+    ),
+]
+"""What is tried as the value of every option."""
+
+
+def malformed(value: Any, kind: Any) -> bool:
+    """Whether ``value`` is certainly none for the annotation; where the annotation does not tell, it is not."""
+    origin, parts = get_origin(kind), get_args(kind)
+    if isinstance(value, Text):
+        return _no_text(value, kind)
+    if origin is Annotated:
+        domains = [part for part in parts[1:] if isinstance(part, Domain)]
+        return malformed(value, parts[0]) if not domains else _outside(value, parts[0], domains[0])
+    if origin in (Union, UnionType):
+        return all(malformed(value, part) for part in parts)
+    if kind in (int, float):
+        return _outside(value, kind, Domain(least=0))
+    if kind in (None, NoneType):
+        return value is not None
+    if kind is bool:
+        return not isinstance(value, bool)
+    if kind is str:
+        return not isinstance(value, str)
+    if origin is Literal:
+        return not any(value == part and type(value) is type(part) for part in parts)
+    if origin is tuple and Ellipsis not in parts:
+        fits = isinstance(value, list) and len(value) == len(parts)
+        return not fits or any(map(malformed, value, parts))
+    if origin in (list, tuple):
+        return not isinstance(value, list) or any(malformed(item, parts[0]) for item in value)
+    if origin is dict:
+        return not isinstance(value, dict) or any(malformed(item, parts[1]) for item in value.values())
+    return False
+
+
+def _outside(value: Any, kind: type, domain: Domain) -> bool:
+    number = isinstance(value, int if kind is int else (int, float)) and not isinstance(value, bool)
+    if not number or isinstance(value, int) and abs(value) >= 2**63 or not math.isfinite(value):
+        return True
+    return not (domain.least <= value <= domain.most and domain.above < value < domain.below)
+
+
+def _no_text(value: str, kind: Any) -> bool:
+    """Text that no option takes that is no text itself, and nesting that none takes at all."""
+    kinds = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
+    return value == DEEP or all(part in (int, float, bool, None, NoneType) for part in kinds)
+
+
+def example(kind: Any) -> Any:
+    """Some value for an argument that must be given."""
+    origin, parts = get_origin(kind), get_args(kind)
+    if origin in (Union, UnionType, Annotated):
+        return example(parts[0])
+    if origin is Literal:
+        return parts[0]
+    if origin in (list, tuple, dict):
+        return {list: [], dict: {}}.get(origin, [example(part) for part in parts if part is not Ellipsis])
+    return {int: 4, float: 0.5, str: "somewhere", bool: True}.get(kind)
+
+
+def as_text(value: Any) -> str:
+    """``value`` as one writes it in YAML and on the command line."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bool) or value is None:
+        return {True: "true", False: "false", None: "null"}[value]
+    if isinstance(value, float):
+        return {"nan": ".nan", "inf": ".inf", "-inf": "-.inf"}.get(str(value), repr(value))
+    if isinstance(value, list):
+        return "[" + ", ".join(map(as_text, value)) + "]"
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key}: {as_text(item)}" for key, item in value.items()) + "}"
+    return str(value)
