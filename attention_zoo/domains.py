@@ -18,6 +18,7 @@ import functools
 import inspect
 import math
 import os
+import sys
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, is_dataclass
 from numbers import Integral, Real
@@ -205,8 +206,8 @@ def _of_number(value: Any, kind: type, domain: Domain) -> str | None:
     noun = "an integer" if kind is int else "a number"
     if isinstance(value, bool) or not isinstance(value, Integral if kind is int else Real):
         return f"be {noun}"
-    if isinstance(value, Integral) and abs(value) > LARGEST_INTEGER:
-        return f"be {noun} of at most 64 bits"
+    if isinstance(value, Integral) and abs(value) > (LARGEST_INTEGER if kind is int else sys.float_info.max):
+        return "be an integer of at most 64 bits" if kind is int else "be a finite number"
     if not math.isfinite(value):
         return "be a finite number"
     return None if value in domain else str(domain)

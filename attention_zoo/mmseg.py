@@ -2,7 +2,8 @@
 
 import importlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,6 +15,15 @@ from torch import nn
 from attention_zoo.errors import InputError, unknown
 
 _COMPILED = "mmcv._ext"
+
+REGISTRIES = ("MODELS", "TRANSFORMS", "DATASETS", "TASK_UTILS", "WEIGHT_INITIALIZERS")
+"""Those of mmsegmentation whose names a config may use, at any depth."""
+
+OUR_BACKBONE = "ZooBackbone"
+"""Name of a backbone of ours in mmsegmentation's registry of models, see `zoo_backbone`."""
+
+OF_OUR_BACKBONE = ("mixer", "layer_mixers")
+"""Arguments of it whose ``type`` is looked up among the mixers."""
 
 
 class _MissingOperations(ModuleType):
@@ -39,35 +49,32 @@ def import_mmseg() -> ModuleType:
     from mmengine.logging import MMLogger
 
     MMLogger.get_current_instance().setLevel("WARNING")  # heads tell of the start of every weight
-    importlib.import_module("mmseg.registry").MODELS.register_module("ZooBackbone", module=zoo_backbone)
+    importlib.import_module("mmseg.registry").MODELS.register_module(OUR_BACKBONE, module=zoo_backbone)
     return importlib.import_module("mmseg")
 
 
-def registered(registry: str, kind: str, config: dict[str, Any]) -> type:
+def registered(registry: str, kind: str, config: Mapping[str, Any]) -> type:
     """The class of a part by its name in one of mmsegmentation's registries.
 
     Args:
         registry: name of the registry, such as ``DATASETS`` or ``TRANSFORMS``.
         kind: what to call it in an error.
-        config: ``type`` and the arguments.
+        config: ``type`` and the arguments; in Python, ``type`` may be the class itself.
 
     Raises:
         InputError: the registry does not know the type.
     """
     import_mmseg()
-    level = getattr(importlib.import_module("mmseg.registry"), registry)
-    name = str(config.get("type"))
-    found = level.get(name)
-    if found is not None:
-        return found
-    names: set[str] = set()
-    while level is not None:  # a registry also finds what those above it have
-        names |= set(level.module_dict)
-        level = level.parent
-    raise unknown(kind, name, names)
+    part = config.get("type")
+    if isinstance(part, type):
+        return part
+    known = _names(registry)
+    if not isinstance(part, str) or part not in known:
+        raise unknown(kind, str(part), known)
+    return known[part]
 
 
-def build_part(registry: str, kind: str, config: dict[str, Any]) -> Any:
+def build_part(registry: str, kind: str, config: Mapping[str, Any]) -> Any:
     """Build a part by its name in one of mmsegmentation's registries.
 
     Args:
@@ -76,14 +83,89 @@ def build_part(registry: str, kind: str, config: dict[str, Any]) -> Any:
         config: ``type`` and the arguments.
 
     Raises:
-        InputError: the registry does not know the type, or the type refuses its arguments.
+        InputError: the registry does not know the type, the arguments name something that no registry knows or a
+            file of weights (see `check_part`), or the type refuses them.
     """
     registered(registry, kind, config)
+    check_part(kind, config)
     known = getattr(importlib.import_module("mmseg.registry"), registry)
     try:
-        return known.build(dict(config))
+        with registered_names_only():
+            return known.build(dict(config))
     except (TypeError, AssertionError, ValueError) as error:
         raise InputError(f"{kind} {config['type']}: {error or 'refused by an assertion'}") from error
+
+
+def check_part(kind: str, config: Any) -> None:
+    """Check that a config can do no more than build parts of mmsegmentation.
+
+    mmengine takes a ``type`` that no registry knows for the path of any function, imports it and calls it, switches
+    registries at a prefix or a ``_scope_``, and unpickles the files that ``init_cfg`` and ``pretrained`` name.
+
+    Args:
+        kind: what to call it in an error.
+        config: of the part, of any depth; a ``type`` may be a class.
+
+    Raises:
+        InputError: some ``type`` is no name of `REGISTRIES`, or weights are to be read from a file.
+    """
+    import_mmseg()
+    names = {name for registry in REGISTRIES for name in _names(registry)}
+    waiting: list[tuple[str, Any]] = [("", config)]
+    while waiting:
+        place, value = waiting.pop()
+        if isinstance(value, Mapping):
+            _check_keys(f"{kind} {config.get('type')}", place, value, names)
+            own = OF_OUR_BACKBONE if value.get("type") == OUR_BACKBONE else ()
+            waiting += [(f"{place}.{key}".lstrip("."), child) for key, child in value.items() if key not in own]
+        elif isinstance(value, (list, tuple)):
+            waiting += [(place, child) for child in value]
+
+
+def _check_keys(part: str, place: str, config: Mapping[str, Any], names: set[str]) -> None:
+    """Check one mapping in the config of ``part``."""
+    at = f"{part}, {place}" if place else part
+    if "type" in config and not isinstance(config["type"], type):
+        named = config["type"]
+        if not isinstance(named, str) or named not in names:
+            raise InputError(f"{at}: type {named!r} is no name in mmsegmentation's registries")
+        if named.startswith("Pretrained"):
+            raise InputError(f"{at}: {named} would unpickle a file; start from weights with model.weights")
+    if "_scope_" in config:
+        raise InputError(f"{at}: _scope_ would leave mmsegmentation's registries")
+    for key in ("pretrained", "checkpoint"):
+        if isinstance(config.get(key), str):
+            raise InputError(
+                f"{at}: {key}={config[key]!r} would unpickle a file; start from weights with model.weights"
+            )
+
+
+@contextmanager
+def registered_names_only() -> Iterator[None]:
+    """While the block runs, mmengine finds parts in its registries alone, and imports nothing by its path."""
+    module = importlib.import_module("mmengine.registry.registry")
+    stock = module.get_object_from_string
+    module.get_object_from_string = _no_object
+    try:
+        yield
+    finally:
+        module.get_object_from_string = stock
+
+
+def _no_object(name: str) -> None:
+    """Stands in for mmengine's import by path."""
+    raise InputError(f"{name!r} is no name in mmsegmentation's registries")
+
+
+def _names(registry: str) -> dict[str, type]:
+    """What a registry knows by name, with what those above it know."""
+    level = getattr(importlib.import_module("mmseg.registry"), registry)
+    found: dict[str, type] = {}
+    while level is not None:
+        level.import_from_location()
+        found = {**level.module_dict, **found}
+        level = level.parent
+    return found
 
 
 def stock_config(folder: str, name: str) -> Any:

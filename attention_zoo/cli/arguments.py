@@ -5,14 +5,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from attention_zoo.cli.checkpoint import Checkpoint
-from attention_zoo.cli.runs import KEYWORDS, find_checkpoint
 from attention_zoo.errors import InputError
+from attention_zoo.runs.checkpoint import Checkpoint
+from attention_zoo.runs.files import parse_yaml, read_text
+from attention_zoo.runs.folders import KEYWORDS, find_checkpoint
 
 FROM_DATA = ("num_classes", "image_size", "things")
 """Arguments of the task that the data know."""
+
+YES, NO = ("True", "true", "yes"), ("False", "false", "no")
+"""How YAML and the command line write a switch."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,9 @@ def prepare(argv: Sequence[str]) -> Prepared:
     if wanted is None:
         return Prepared(list(argv), None)
     folder = _last(argv, configs, "trainer", "default_root_dir")
-    checkpoint = find_checkpoint(wanted, Path(folder) if folder else None)
+    trust = _last(argv, configs, "trust_checkpoint") in YES
+    weights_only = _last(argv, configs, "weights_only") not in NO
+    checkpoint = find_checkpoint(wanted, Path(folder) if folder else None, trust=trust, weights_only=weights_only)
     if checkpoint.config is None and not (configs or values_of(argv, "--model")):
         raise InputError(f"{checkpoint.path} carries no config; give the one of its run with --config")
     resolved = ["--ckpt_path", str(checkpoint.path)] if wanted in KEYWORDS else []
@@ -65,17 +69,10 @@ def read_config(value: str) -> dict[str, Any]:
     is_text = "\n" in value or ": " in value
     if not is_text and not Path(value).is_file():
         raise InputError(f"config {value} {'is a folder' if Path(value).is_dir() else 'does not exist'}")
-    name = "on the command line" if is_text else value
-    try:
-        content = yaml.safe_load(value if is_text else Path(value).read_text(encoding="utf-8"))
-    except UnicodeDecodeError as error:
-        raise InputError(f"config {name} is not text") from error
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        place = f" in line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        raise InputError(f"config {name} is no YAML: {getattr(error, 'problem', error)}{place}") from error
+    name = f"config {'on the command line' if is_text else value}"
+    content = parse_yaml(value if is_text else read_text(value), name)
     if not isinstance(content, dict):
-        raise InputError(f"config {name} holds no keys (such as model, data, trainer)")
+        raise InputError(f"{name} holds no keys (such as model, data, trainer)")
     return content
 
 

@@ -1,6 +1,5 @@
 """What the command line adds to every run: its config, a log of its metrics, one message where it fails."""
 
-import json
 import math
 import signal
 import sys
@@ -14,8 +13,10 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.cli import LightningArgumentParser, SaveConfigCallback
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only, rank_zero_warn
 
-from attention_zoo.cli.checkpoint import CONFIG, Checkpoint
 from attention_zoo.cli.failure import bad_input, debugging, fail, failed_elsewhere, leave, other_model
+from attention_zoo.errors import InputError
+from attention_zoo.runs.checkpoint import CONFIG, FROM_ELSEWHERE, Checkpoint
+from attention_zoo.runs.files import append_json_line, write_text
 
 
 class SaveConfig(SaveConfigCallback):
@@ -37,13 +38,14 @@ class SaveConfig(SaveConfigCallback):
         """Resolve the config, once the data are there."""
         config = self.config.clone()
         config["ckpt_path"] = config["trainer"]["default_root_dir"] = None
+        config["weights_only"], config["trust_checkpoint"] = True, False  # trust is for each command to give
         options = (config.get("data") or {}).get("init_args") or {}
         if "class_names" in options and options["class_names"] is None:
             options["class_names"] = list(trainer.datamodule.class_names)
         self.text = self.parser.dump(config, skip_unset=False)
-        model = (config.get("model") or {}).get("init_args") or {}
         # a checkpoint holds the weights; loading it must not fetch or read others
-        for option, without in (("pretrained", False), ("weights", None), ("start", None)):
+        model = (config.get("model") or {}).get("init_args") or {}
+        for option, without in FROM_ELSEWHERE.items():
             if model.get(option):
                 model[option] = without
         self.text_with_weights = self.parser.dump(config, skip_unset=False)
@@ -57,8 +59,7 @@ class SaveConfig(SaveConfigCallback):
         """Write the config to the run folder."""
         path = Path(trainer.default_root_dir) / "config.yaml"
         if not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(self.text, encoding="utf-8")
+            write_text(path, self.text)
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         """Put the config into the checkpoint, as text: nothing of it is unpickled."""
@@ -105,10 +106,8 @@ class MetricsLog(Callback):
             numbers = ", ".join(f"{name} {value:.4g}" for name, value in metrics.items())
             rank_zero_info(f"epoch {line['epoch']}, step {line['step']}: {numbers}")
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(line) + "\n")
-        except OSError as error:  # an evaluation is worth its result where the run can only be read
+            append_json_line(self.path, line)
+        except InputError as error:  # an evaluation is worth its result where the run can only be read
             rank_zero_warn(f"metrics not logged: {error}")
 
 

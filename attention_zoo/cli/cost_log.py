@@ -1,6 +1,5 @@
 """What a training costs, beside what it reaches."""
 
-import json
 import platform
 import resource
 from importlib.metadata import version
@@ -13,6 +12,7 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities import rank_zero_only
 from torch.utils.flop_counter import FlopCounterMode
 
+from attention_zoo.runs.files import write_json
 from attention_zoo.sweeps.job import COST
 
 VERSIONS = ("attention_zoo", "torch", "timm", "lightning", "torchmetrics", "numpy")
@@ -57,8 +57,7 @@ class CostLog(Callback):
             "peak_memory": _peak_memory(pl_module.device),
             **_machine(trainer, pl_module.device),
         }
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.path.write_text(json.dumps(content, indent=1), encoding="utf-8")
+        write_json(self.path, content, indent=1)
 
 
 def count_parameters(task: L.LightningModule) -> int:

@@ -55,10 +55,15 @@ def build(arguments: list[str]) -> "Task":
     Raises:
         InputError: fit would refuse the arguments.
     """
+    from jsonargparse import Namespace
+
     from attention_zoo.cli.lightning import ZooCLI
 
     class Built(ZooCLI):
-        """Stops where a command would begin."""
+        """Stops where a command would begin, and makes no folder for it."""
+
+        def _claim(self, trainer: Namespace) -> None:
+            pass
 
         def _run_subcommand(self, subcommand: str) -> None:
             pass

@@ -10,11 +10,12 @@ from lightning.pytorch.callbacks import Callback, RichProgressBar
 from lightning.pytorch.utilities import rank_zero_only
 from rich.markup import escape
 
-from attention_zoo.cli.checkpoint import Checkpoint
 from attention_zoo.cli.console import print_table
 from attention_zoo.registry import MIXERS, mixer_options
 from attention_zoo.reports import grids_of, write_result
 from attention_zoo.reports.clicks import noc_table
+from attention_zoo.runs.checkpoint import Checkpoint
+from attention_zoo.runs.folders import new_folder
 from tasks import InteractiveSegmentation, Robustness
 
 
@@ -131,8 +132,6 @@ def described(mixer: dict[str, Any] | None) -> str | None:
 def fresh(folder: Path, data: str) -> Path:
     """Make ``folder``, or in one that holds something already a new one that is named after data and time."""
     if folder.is_dir() and any(folder.iterdir()):
-        name = f"{data}-{time.strftime('%Y%m%d-%H%M%S')}"
-        taken = len(list(folder.glob(f"{name}*")))
-        folder = folder / (f"{name}-{taken + 1}" if taken else name)
+        return new_folder(folder / f"{data}-{time.strftime('%Y%m%d-%H%M%S')}")
     folder.mkdir(parents=True, exist_ok=True)
     return folder

@@ -5,9 +5,11 @@ import re
 import subprocess
 import sys
 import time
+import traceback
 from pathlib import Path
 from typing import NoReturn
 
+from attention_zoo.cli.foreign import in_our_words
 from attention_zoo.errors import InputError
 
 PROGRAM = "python -m attention_zoo"
@@ -17,6 +19,9 @@ DEBUG = "JSONARGPARSE_DEBUG"
 
 BAD_INPUT = 2
 """Exit code of every command that was given something wrong."""
+
+RESTORING = "lightning.pytorch.trainer.connectors.checkpoint_connector"
+"""Module of Lightning that takes up the states in a checkpoint (and, in ``dump_...``, writes them)."""
 
 PATIENCE = 5.0
 """Seconds that a process waits for another one of the same run to speak first."""
@@ -36,7 +41,7 @@ def fail(message: str) -> NoReturn:
     Processes of one run mostly fail alike, and the first speaks for all: it, or what launched them, ends the others.
     The others wait for that, and speak only if it does not come.
     """
-    if _rank() > 0:
+    if rank() > 0:
         time.sleep(PATIENCE)
     sys.stderr.write(f"error: {one_line(message)}\n")
     leave()
@@ -68,6 +73,7 @@ def failed_elsewhere(processes: list[subprocess.Popen]) -> bool:
 
 def one_line(message: str) -> str:
     """``message`` without line breaks, and without the traceback that a data worker wraps around it."""
+    message = message.encode("utf-8", "backslashreplace").decode()
     lines = [line.strip() for line in message.strip().splitlines() if line.strip()]
     if "Original Traceback" in message:
         return lines[-1].partition(": ")[2] or lines[-1]
@@ -79,10 +85,10 @@ def bad_input(error: BaseException) -> str | None:
     if isinstance(error, InputError) or type(error).__name__ == "MisconfigurationException":
         return str(error)
     if isinstance(error, OSError) and error.filename:
-        return f"{error.filename}: {error.strerror}"
+        return f"{os.fsdecode(error.filename)}: {error.strerror}"
     if isinstance(error, RuntimeError) and str(error).startswith("Early stopping conditioned on metric"):
         return str(error)
-    return None
+    return in_our_words(error)
 
 
 def bad_argument(error: BaseException) -> str | None:
@@ -95,6 +101,18 @@ def root_cause(error: BaseException) -> BaseException:
     while error.__cause__ is not None and not isinstance(error, InputError):
         error = error.__cause__
     return error
+
+
+def not_restored(error: BaseException, checkpoint: Path | None) -> str | None:
+    """The line about a checkpoint whose states Lightning could not take up; None for an error of any other origin."""
+    if checkpoint is None:
+        return None
+    restoring = any(
+        frame.f_globals.get("__name__") == RESTORING and "dump" not in frame.f_code.co_name
+        for frame, _ in traceback.walk_tb(error.__traceback__)
+    )
+    said = one_line(str(error))
+    return f"checkpoint {checkpoint} cannot be gone on from: {type(error).__name__}: {said}" if restoring else None
 
 
 def other_model(error: BaseException, checkpoint: Path | None) -> str | None:
@@ -115,6 +133,6 @@ def _first_keys(problem: str, most: int = 3) -> str:
     return f"{head}: {', '.join(names[:most])}" + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
-def _rank() -> int:
+def rank() -> int:
     """Which process of the run this is; launchers say so in the environment."""
     return int(os.environ.get("RANK") or os.environ.get("LOCAL_RANK") or os.environ.get("SLURM_PROCID") or 0)

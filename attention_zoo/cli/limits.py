@@ -54,11 +54,7 @@ def check_config(config: Namespace) -> None:
     """
     command = config.get("subcommand")
     content = config[command] if command else config
-    for key, value in _numbers(content):
-        if value != value or value in (float("inf"), float("-inf")):
-            raise InputError(f"{key}={value} must be a finite number")
-        if abs(value) > LARGEST_INTEGER and isinstance(value, int):
-            raise InputError(f"{key}={shown(value)} must be an integer of at most 64 bits")
+    check_numbers(content)
     if not command:
         return
     seed = content.get("seed_everything")
@@ -69,6 +65,19 @@ def check_config(config: Namespace) -> None:
         why = trainer_complaint(name, value)
         if why:
             raise InputError(f"trainer.{name}={shown(value)} must {why}")
+
+
+def check_numbers(content: Any) -> None:
+    """Refuse numbers anywhere in a config that are NaN, infinite or of more than 64 bits.
+
+    Raises:
+        InputError: there is one; names the key.
+    """
+    for key, value in _numbers(content):
+        if value != value or value in (float("inf"), float("-inf")):
+            raise InputError(f"{key}={value} must be a finite number")
+        if abs(value) > LARGEST_INTEGER and isinstance(value, int):
+            raise InputError(f"{key}={shown(value)} must be an integer of at most 64 bits")
 
 
 def trainer_complaint(name: str, value: Any) -> str | None:

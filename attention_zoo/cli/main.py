@@ -2,24 +2,32 @@
 
 import sys
 from collections.abc import Callable, Sequence
+from importlib.machinery import PathFinder
 from importlib.metadata import version
+from pathlib import Path
 
 from jsonargparse import auto_cli
 
+import attention_zoo
+from attention_zoo.cli.arguments import prepare, read_config, values_of
 from attention_zoo.cli.bench import bench
 from attention_zoo.cli.corrupt import corrupt
-from attention_zoo.cli.failure import PROGRAM, bad_input, debugging, fail, other_model
+from attention_zoo.cli.failure import PROGRAM, bad_input, debugging, fail, not_restored, other_model
 from attention_zoo.cli.maps import maps
 from attention_zoo.cli.mixers import mixers
 from attention_zoo.cli.parser import ZooParser
 from attention_zoo.cli.report import report
 from attention_zoo.cli.sweep import sweep
+from attention_zoo.cli.trust import configure_parsing
 from attention_zoo.cli.words import as_config
 from attention_zoo.domains import checked
 from attention_zoo.errors import InputError, unknown
 
 INTERRUPTED, TERMINATED = 130, 143
 """Exit codes after Ctrl-C and after SIGTERM, as shells have them."""
+
+OUR_PACKAGES = ("tasks", "datamodules")
+"""Packages of this project beside the library; their names are such as a working folder has too."""
 
 TRAINING = {
     "fit": "Train a model, or go on with a run.",
@@ -70,8 +78,12 @@ def main(argv: Sequence[str] | None = None) -> None:
 def run(argv: list[str]) -> None:
     """Run the command ``argv[0]``."""
     command = argv[0]
+    put_our_packages_first()
+    configure_parsing()
     if command in TOOLS:
         tool = TOOLS[command]
+        for value in values_of(argv, "--config"):
+            read_config(value)
         auto_cli(checked(tool), args=as_config(tool, argv[1:]), parser_class=ZooParser, prog=f"{PROGRAM} {command}")
     else:
         train(argv)
@@ -79,8 +91,6 @@ def run(argv: list[str]) -> None:
 
 def train(argv: list[str]) -> None:
     """Run a command of LightningCLI."""
-    from attention_zoo.cli.arguments import prepare
-
     prepared = prepare(argv)
     from lightning.pytorch.utilities.exceptions import SIGTERMException
 
@@ -91,11 +101,23 @@ def train(argv: list[str]) -> None:
         ZooCLI(prepared.checkpoint)
     except SIGTERMException:  # Lightning's own exit would be a success
         sys.exit(TERMINATED)
-    except RuntimeError as error:
-        message = other_model(error, prepared.checkpoint.path if prepared.checkpoint else None)
+    except Exception as error:
+        path = prepared.checkpoint.path if prepared.checkpoint else None
+        message = other_model(error, path) or bad_input(error) or not_restored(error, path)
         if message is None or debugging():
             raise
         raise InputError(message) from error
+
+
+def put_our_packages_first() -> None:
+    """Import ``tasks`` and ``datamodules`` of this project, whatever the working folder has of these names."""
+    root = Path(attention_zoo.__file__).resolve().parents[1]
+    for name in OUR_PACKAGES:
+        found = None if name in sys.modules else PathFinder.find_spec(name)
+        ours = PathFinder.find_spec(name, [str(root)])
+        if found is not None and ours is not None and found.origin != ours.origin:
+            sys.path.insert(0, str(root))
+            return
 
 
 def overview() -> str:

@@ -46,6 +46,7 @@ def maps(
     out: str = "maps.png",
     overwrite: bool = False,
     device: str = "cpu",
+    trust_checkpoint: bool = False,
 ) -> None:
     """Draw attention maps of several mixers or checkpoints side by side.
 
@@ -74,6 +75,7 @@ def maps(
         out: file to write, .png, .pdf or .svg.
         overwrite: whether ``out`` may exist.
         device: where the models run, e.g. cuda.
+        trust_checkpoint: whether the configs in the checkpoints may name any class, and run its code.
     """
     from attention_zoo.analysis import side_by_side
 
@@ -85,7 +87,7 @@ def maps(
     read = _reading(query, heads, steps, atoms, assignments)
     corruptions = _corruptions(corruption or (), severity)
     shown = _images(images)
-    subjects = _subjects(ckpt_path, mixers, model, pretrained, find_device(device))
+    subjects = _subjects(ckpt_path, mixers, model, pretrained, find_device(device), trust_checkpoint)
     figure = side_by_side(subjects, shown, read, layers=layer, corruptions=corruptions)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path)
@@ -152,6 +154,7 @@ def _subjects(
     model: str | None,
     pretrained: bool,
     device: "torch.device",
+    trust: bool,
 ) -> "list[Subject]":
     """The models to look at."""
     if ckpt_path and (mixers or model or pretrained):
@@ -159,16 +162,16 @@ def _subjects(
     if not (ckpt_path or mixers or model):
         raise InputError("nothing to look at: give --ckpt_path, --mixers or --model")
     if ckpt_path:
-        return [_trained(Path(file), device) for file in ckpt_path]
+        return [_trained(Path(file), device, trust) for file in ckpt_path]
     return [_built(model or MODEL, mixer, pretrained, device) for mixer in mixers or [None]]
 
 
-def _trained(path: Path, device: "torch.device") -> "Subject":
+def _trained(path: Path, device: "torch.device", trust: bool) -> "Subject":
     """The model of a checkpoint, which sees images as in its evaluation."""
     from attention_zoo.analysis import Subject
     from attention_zoo.cli.trained import load_classification
 
-    checkpoint, task, data = load_classification(path)
+    checkpoint, task, data = load_classification(path, trust=trust)
     model = task.model.to(device)
     folder = checkpoint.run_folder
     return Subject(

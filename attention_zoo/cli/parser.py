@@ -6,40 +6,18 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-import yaml
-from jsonargparse import ArgumentParser, Namespace, get_loader, set_loader
+from jsonargparse import ArgumentParser, Namespace
 
+from attention_zoo.cli.arguments import read_config, values_of
 from attention_zoo.cli.failure import debugging, fail
-from attention_zoo.cli.limits import check_config
+from attention_zoo.cli.limits import check_config, check_numbers
 from attention_zoo.cli.messages import reason, unknown_key
 from attention_zoo.domains import shown
 from attention_zoo.errors import InputError
-from attention_zoo.runs.files import DEEPEST, parse_yaml
-
-MODE = "careful-yaml"
-"""The parsers' name for YAML that is checked before it is taken."""
+from attention_zoo.runs.files import DEEPEST
 
 DIGITS = re.compile(r"(?<![\w.])[-+]?\d{301,}")
 """A whole number that no float holds."""
-
-
-def load(text: str) -> Any:
-    """YAML as jsonargparse reads it, whatever file or argument it comes from.
-
-    Raises:
-        InputError: it names a key twice, nests too deep, is an alias bomb, or holds a number of hundreds of digits.
-        yaml.YAMLError: it is none; the text may still be the value itself.
-    """
-    wrong = too_much(text)
-    if wrong:
-        raise InputError(wrong)
-    try:
-        parse_yaml(text, "the YAML")
-    except InputError as error:
-        if isinstance(error.__cause__, yaml.YAMLError):
-            raise error.__cause__ from None
-        raise
-    return get_loader("yaml")(text)
 
 
 def too_much(text: str) -> str | None:
@@ -53,9 +31,6 @@ def too_much(text: str) -> str | None:
     if DIGITS.search(text):
         return "holds a number of more than 300 digits"
     return None
-
-
-set_loader(MODE, load, (yaml.YAMLError,))
 
 
 class Refusal(argparse.ArgumentError):
@@ -73,17 +48,16 @@ class ShortErrors:
     options there are; those around it add where.
     """
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **{**kwargs, "parser_mode": MODE})
-
     def parse_args(self, args: Sequence[str] | None = None, *more: Any, **kwargs: Any) -> Namespace:
-        """As jsonargparse's, for whole command lines; what no option takes is refused whatever class the option is of.
+        """As jsonargparse's; what no option takes is refused whatever the option, and so is a function as a class.
 
         Args:
             args: the words of the command line, by default those of the program.
             *more: see jsonargparse.
             **kwargs: see jsonargparse.
         """
+        from attention_zoo.cli.trust import refuse_functions
+
         words = list(sys.argv[1:] if args is None else args)
         name = "argument"
         for word in words:
@@ -95,10 +69,11 @@ class ShortErrors:
         try:
             config = super().parse_args(words, *more, **kwargs)
             check_config(config)
-        except (InputError, OverflowError, RecursionError) as error:
+            refuse_functions(config)
+        except (ValueError, OverflowError, RecursionError) as error:
             if debugging():
                 raise
-            self.error(str(error), error)
+            self.error(str(_named(error, words)), error)
         return config
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
@@ -141,6 +116,16 @@ class ShortErrors:
 
 class ZooParser(ShortErrors, ArgumentParser):
     """The parser of the commands that need no trainer."""
+
+
+def _named(error: Exception, words: Sequence[str]) -> Exception:
+    """``error``, or where it is of a number that no parser takes the one that names its key."""
+    try:
+        for value in values_of(words, "--config", "-c") if isinstance(error, OverflowError) else ():
+            check_numbers(read_config(value))
+    except InputError as named:
+        return named
+    return error
 
 
 def _inner(ex: BaseException | None) -> Refusal | None:

@@ -1,6 +1,7 @@
 """Robustness evaluations that were interrupted go on where they were."""
 
 import hashlib
+import io
 import json
 from collections.abc import Mapping
 from importlib.metadata import version
@@ -13,7 +14,9 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor
 
-from attention_zoo.cli.checkpoint import Checkpoint
+from attention_zoo.errors import InputError
+from attention_zoo.runs.checkpoint import Checkpoint
+from attention_zoo.runs.files import write_bytes
 from tasks import Robustness
 
 UNFINISHED = "unfinished"
@@ -63,13 +66,28 @@ class Unfinished(Callback):
         everything = f"{self.identity} {trainer.world_size} {trainer.precision} {cells}"
         digest = hashlib.sha256(everything.encode()).hexdigest()[:16]
         self.path = self.folder / f"{digest}-{trainer.global_rank}.pt"
-        if self.path.is_file():
-            self.found = torch.load(self.path, weights_only=True)
+        self.found = self._counts()
+        if self.found is not None:
             trainer.datamodule.tested = int(self.found["seen"])
             rank_zero_info(
                 f"goes on with an evaluation that was interrupted after {trainer.datamodule.tested} images a process; "
                 f"delete {self.folder} to start anew"
             )
+
+    def _counts(self) -> dict[str, Tensor] | None:
+        """What was counted before; None if nothing was.
+
+        Raises:
+            InputError: the file of it holds no counts.
+        """
+        if not self.path.is_file():
+            return None
+        try:
+            found = torch.load(self.path, weights_only=True)
+            int(found["seen"])
+        except Exception as error:  # whatever a foreign file makes of the reader
+            raise InputError(f"{self.path} holds no counts of an evaluation; delete it to start anew") from error
+        return found
 
     def on_test_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Take up the counts."""
@@ -81,12 +99,11 @@ class Unfinished(Callback):
         progress = trainer.test_loop.batch_progress
         if self.path is None or progress.is_last_batch or progress.current.ready % EVERY:
             return
-        part = self.path.with_suffix(".part")
+        counts = io.BytesIO()
+        torch.save(pl_module.progress(), counts)
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            torch.save(pl_module.progress(), part)
-            part.replace(self.path)
-        except OSError as error:
+            write_bytes(self.path, counts.getbuffer())
+        except InputError as error:
             rank_zero_warn(f"an interruption would lose this evaluation: {error}")
             self.path = None
 

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from attention_zoo.errors import InputError
-from attention_zoo.mmseg import build_part
+from attention_zoo.mmseg import build_part, registered_names_only
 from attention_zoo.models.backbone import Backbone
 
 NORM = {"type": "BN", "requires_grad": True}
@@ -130,5 +130,6 @@ def _built(kind: str, config: dict[str, Any]) -> nn.Module:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="``build_loss`` would be deprecated|Default ``avg_non_ignore``|For b")
         part = build_part("MODELS", kind, config)
-    part.init_weights()
+    with registered_names_only():
+        part.init_weights()
     return part

@@ -4,6 +4,7 @@ Readers raise an `InputError` that names the file; writers never leave half a fi
 file that was wanted rather than the temporary one beside it.
 """
 
+import fcntl
 import json
 import os
 import stat
@@ -56,7 +57,7 @@ def replacing(path: Path | str) -> Iterator[Path]:
                 temporary.unlink(missing_ok=True)
 
 
-def write_bytes(path: Path | str, content: bytes) -> None:
+def write_bytes(path: Path | str, content: bytes | memoryview) -> None:
     """Write a file whole or not at all; see `replacing`."""
     with replacing(path) as temporary:
         temporary.write_bytes(content)
@@ -154,17 +155,40 @@ def read_json_lines(path: Path | str) -> list[dict[str, Any]]:
 def append_json_line(path: Path | str, record: dict[str, Any]) -> None:
     """Add one record to a file of JSON lines; a torn last line is dropped first, so that the two do not run together.
 
+    Processes that add to the same file take turns.
+
     Raises:
         InputError: the file cannot be written; what it held stays.
     """
     path = Path(path)
-    before = path.read_bytes() if path.is_file() else b""
-    whole = before[: before.rfind(b"\n") + 1]
-    torn = before[len(whole) :]
-    with suppress(InputError, UnicodeDecodeError):
-        if torn and isinstance(parse_json(torn.decode("utf-8"), str(path)), dict):
-            whole = before + b"\n"  # whole after all, only its line break is missing
-    write_bytes(path, whole + json.dumps(record).encode() + b"\n")
+    with _turn(path):
+        before = path.read_bytes() if path.is_file() else b""
+        whole = before[: before.rfind(b"\n") + 1]
+        torn = before[len(whole) :]
+        with suppress(InputError, UnicodeDecodeError):
+            if torn and isinstance(parse_json(torn.decode("utf-8"), str(path)), dict):
+                whole = before + b"\n"  # whole after all, only its line break is missing
+        write_bytes(path, whole + json.dumps(record).encode() + b"\n")
+
+
+@contextmanager
+def _turn(path: Path) -> Iterator[None]:
+    """Wait until no other process is in such a block about a file of the same folder; the folder itself is locked.
+
+    Raises:
+        InputError: there is no such folder, and none can be made.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle = os.open(path.parent, os.O_RDONLY)
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error.strerror or error}") from error
+    try:
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 def read_yaml(path: Path | str, most_bytes: int = MOST_BYTES) -> Any:

@@ -247,7 +247,7 @@ class Job:
 
 def is_whole(checkpoint: Path) -> bool:
     """Whether there is a checkpoint that can be gone on from."""
-    from attention_zoo.cli.checkpoint import read_checkpoint
+    from attention_zoo.runs.checkpoint import read_checkpoint
 
     try:
         return read_checkpoint(checkpoint).config is not None

@@ -180,13 +180,19 @@ def dataset_class(leaf: dict[str, Any]) -> Any:
     """The class of a data set of mmsegmentation's registry.
 
     Raises:
-        InputError: there is none of this name.
+        InputError: there is none of this name, or it is no list of images and masks: others unpickle their files.
     """
-    return registered("DATASETS", "data set", leaf)
+    found = registered("DATASETS", "data set", leaf)
+    from mmseg.datasets import BaseSegDataset  # can be imported once `registered` has prepared mmcv
+
+    if not issubclass(found, BaseSegDataset):
+        raise InputError(f"data set {found.__name__} of mmsegmentation is no list of images and masks")
+    return found
 
 
 def list_files(leaf: dict[str, Any]) -> list[dict[str, Any]]:
     """What mmsegmentation's own class says of each image of a data set."""
+    dataset_class(leaf)
     dataset = build_part("DATASETS", "data set", {**leaf, "pipeline": [], "serialize_data": False})
     return [dataset.get_data_info(index) for index in range(len(dataset))]
 

@@ -5,10 +5,12 @@ import sys
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch.testing import assert_close
 
 from attention_zoo.errors import InputError
-from attention_zoo.mmseg import build_part, import_mmseg, stock_config
+from attention_zoo.mmseg import build_part, check_part, import_mmseg, stock_config
 from attention_zoo.models import build_backbone
 
 TINY = {"patch_size": 8, "embed_dim": 24, "depth": 4, "num_heads": 2}
@@ -81,3 +83,73 @@ def test_the_zoo_imports_without_mmsegmentation():
     code = "import sys, attention_zoo.models, attention_zoo.mmseg, tasks; print('mmseg' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+POPEN = {"type": "subprocess.Popen", "args": ["touch", "owned"]}
+
+FOREIGN = {
+    "a loss": {"type": "FCNHead", "loss_decode": POPEN},
+    "one of several losses": {"type": "FCNHead", "loss_decode": [{"type": "CrossEntropyLoss"}, POPEN]},
+    "a norm": {"type": "FCNHead", "norm_cfg": POPEN},
+    "an activation": {"type": "FCNHead", "act_cfg": POPEN},
+    "a convolution": {"type": "FCNHead", "conv_cfg": POPEN},
+    "a sampler": {"type": "FCNHead", "sampler": POPEN},
+    "an initialisation": {"type": "FCNHead", "init_cfg": POPEN},
+    "an initialisation that overrides": {
+        "type": "FCNHead",
+        "init_cfg": {"type": "Normal", "override": {"type": "os.system", "name": "conv_seg"}},
+    },
+    "the head itself": POPEN,
+    "a module of the working folder": {"type": "evil"},
+    "a part in the working folder": {"type": "FCNHead", "loss_decode": {"type": "evil"}},
+    "a function of torch": {"type": "FCNHead", "act_cfg": {"type": "torch.load"}},
+    "another scope": {"type": "FCNHead", "loss_decode": {"type": "mmengine.BaseModel"}},
+    "its own scope": {"type": "mmseg.FCNHead"},
+    "a scope beside": {"type": "FCNHead", "loss_decode": {"type": "CrossEntropyLoss", "_scope_": "evil"}},
+    "no name": {"type": "FCNHead", "loss_decode": {"type": ["evil"]}},
+    "a file of weights": {"type": "FCNHead", "init_cfg": {"type": "Pretrained", "checkpoint": "evil.pth"}},
+    "an address of weights": {"type": "ResNet", "depth": 18, "pretrained": "http://evil.example/x.pth"},
+}
+
+
+@pytest.mark.parametrize("case", FOREIGN)
+def test_a_config_names_registered_parts_alone(case, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "evil.py").write_text("open('owned', 'w')")
+    config = {"in_channels": 4, "channels": 4, "num_classes": 2, **FOREIGN[case]}
+    with pytest.raises(InputError, match="registries|unknown head|unpickle"):
+        build_part("MODELS", "head", config)
+    assert not (tmp_path / "owned").exists()
+
+
+@given(
+    part=st.sampled_from(["os.system", "evil", "builtins.exec", "torch.hub.load", "mmengine.runner.Runner", "Runner"]),
+    path=st.lists(st.sampled_from(["loss_decode", "norm_cfg", "sampler", "transforms", 0]), max_size=6),
+)
+def test_no_depth_hides_a_part(part, path):
+    config = {"type": part}
+    for step in path:
+        config = [{"type": "BN"}, config] if step == 0 else {step: config}
+    with pytest.raises(InputError, match="registries"):
+        check_part("head", {"type": "FCNHead", "inner": config})
+
+
+def test_transforms_of_a_checkpoint_are_registered_ones(tmp_path, monkeypatch):
+    from datamodules.segmentation.mmseg_data import MMSegData, MMSegTransforms
+
+    monkeypatch.chdir(tmp_path)
+    nested = {"type": "RandomChoice", "transforms": [[POPEN]]}
+    for step in (POPEN, nested, {"type": "RandomApply", "transforms": [POPEN], "prob": 1.0}):
+        with pytest.raises(InputError, match="registries|unknown transform"):
+            MMSegTransforms([step])
+    unpickles = {"type": "BaseDataset", "ann_file": "http://evil.example/x.pkl", "data_root": "."}
+    with pytest.raises(InputError, match="unknown data set|no list of images and masks"):
+        MMSegData(parts={"train": unpickles, "val": unpickles}).class_names  # noqa: B018
+    assert not (tmp_path / "owned").exists()
+
+
+def test_a_class_may_stand_for_its_name():
+    head = import_mmseg().models.decode_heads.FCNHead
+    config = {"type": head, "in_channels": 4, "channels": 4, "num_classes": 2, "act_cfg": {"type": "ReLU"}}
+    assert isinstance(build_part("MODELS", "head", config), head)

@@ -11,8 +11,8 @@ import pytest
 import torch
 from rich.console import Console
 
-from attention_zoo.cli.checkpoint import CONFIG
 from attention_zoo.errors import InputError
+from attention_zoo.runs.checkpoint import CONFIG
 from attention_zoo.sweeps import Job, Plan, carry_out, driver
 from attention_zoo.sweeps.engines import Local, Submitit
 from attention_zoo.sweeps.job import DiskFull, Record, held, read_record

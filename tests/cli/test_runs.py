@@ -54,7 +54,7 @@ def test_without_a_folder_each_run_gets_its_own(zoo, tiny, tmp_path):
 
 
 def test_processes_of_a_job_agree_on_the_folder(monkeypatch):
-    from attention_zoo.cli.runs import fresh_folder
+    from attention_zoo.runs.folders import fresh_folder
 
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "77")
     config = {"model": {"init_args": {"mixer": {"class_path": "a.b.VarsD"}}}, "data": {"class_path": "c.Digits"}}
@@ -124,7 +124,7 @@ def test_test_adds_one_line_to_the_run_and_changes_nothing_else(zoo, copied, log
 
 
 def test_best_is_the_checkpoint_with_the_lowest_loss(copied, log):
-    from attention_zoo.cli.runs import find_checkpoint
+    from attention_zoo.runs.folders import find_checkpoint
 
     losses = [line["metrics"]["val/loss"] for line in log(copied)[:2]]
     assert find_checkpoint("best", copied).epoch == losses.index(min(losses))
@@ -149,7 +149,7 @@ def test_the_command_line_wins_over_the_config_of_the_checkpoint(zoo, run_folder
 
 
 def test_the_machine_of_a_fit_is_not_that_of_its_test(run_folder):
-    from attention_zoo.cli.checkpoint import read_checkpoint
+    from attention_zoo.runs.checkpoint import read_checkpoint
 
     checkpoint = read_checkpoint(run_folder / "checkpoints/last.ckpt")
     fit, test = (yaml.safe_load(checkpoint.config_for(command))["trainer"] for command in ("fit", "test"))

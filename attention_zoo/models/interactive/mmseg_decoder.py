@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from attention_zoo.errors import InputError
-from attention_zoo.mmseg import build_part, stock_config
+from attention_zoo.mmseg import build_part, registered_names_only, stock_config
 from attention_zoo.models.interactive.fusion import Decoder
 from attention_zoo.models.interactive.head import upsample
 
@@ -73,5 +73,6 @@ def _build(head: Mapping[str, Any], channels: Sequence[int]) -> nn.Module:
         **({"c1_in_channels": channels[0]} if "c1_in_channels" in head else {}),
     }
     built = build_part("MODELS", "decode head", {**head, **given})
-    built.init_weights()
+    with registered_names_only():
+        built.init_weights()
     return built

@@ -1,9 +1,13 @@
 """Checkpoints that are written whole or not at all."""
 
+import io
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
+
+from attention_zoo.runs.files import write_bytes
 
 
 class WholeCheckpoints(TorchCheckpointIO):
@@ -14,15 +18,14 @@ class WholeCheckpoints(TorchCheckpointIO):
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
-        """See TorchCheckpointIO; what is not on a disk of this machine is written by it."""
+        """See TorchCheckpointIO; what is not on a disk of this machine is written by it.
+
+        Raises:
+            InputError: the file cannot be written; the one before stays.
+        """
         if "://" in str(path):
             super().save_checkpoint(checkpoint, path, storage_options)
             return
-        whole = Path(path)
-        partial = whole.with_name(f".{whole.name}.partial")
-        try:
-            super().save_checkpoint(checkpoint, partial, storage_options)
-            partial.replace(whole)
-        except BaseException:
-            partial.unlink(missing_ok=True)
-            raise
+        content = io.BytesIO()
+        torch.save(checkpoint, content)
+        write_bytes(path, content.getbuffer())

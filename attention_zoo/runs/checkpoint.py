@@ -1,0 +1,241 @@
+"""What a checkpoint says about itself, read without running any code from it."""
+
+import inspect
+import pickle
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from torch import Tensor
+
+from attention_zoo.errors import InputError
+from attention_zoo.runs.files import parse_yaml
+from attention_zoo.runs.trust import FLAG, check_names, check_places, is_trusted, untrusted
+
+CONFIG = "config"
+"""Key of a checkpoint under which the command line keeps its config, as YAML."""
+
+TAKEN = ("model", "data", "seed_everything")
+"""Parts of the config that every command takes from a checkpoint."""
+
+OF_THE_MACHINE = ("accelerator", "strategy", "devices", "num_nodes", "logger")
+"""Trainer arguments of a fit that its evaluation, elsewhere and without curves, does not take over."""
+
+OF_THE_NUMBERS = ("precision", "deterministic", "benchmark", "enable_progress_bar", "enable_model_summary")
+"""Trainer arguments of a fit that its evaluation does take over: how numbers are computed and what is shown."""
+
+FROM_ELSEWHERE = {"pretrained": False, "weights": None, "start": None, "download": False}
+"""Arguments of model and data that fetch or read other weights, or write data, and what they are after a checkpoint."""
+
+OF_A_TRAINING = ("optimizer_states", "lr_schedulers", "loops")
+"""What a checkpoint has beside the weights that a fit can go on from."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint file, without its tensors."""
+
+    path: Path
+    config: dict[str, Any] | None
+    epoch: int
+    step: int
+    best: str | None
+    """Where the best checkpoint of the same run was, if the run watched a metric."""
+    trusted: bool = False
+    """Whether the config may name classes of any module."""
+    lacks: tuple[str, ...] = ()
+    """What of `OF_A_TRAINING` is not there."""
+    kinds: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """What kind of number each weight is: real, complex, integer or boolean."""
+
+    @property
+    def run_folder(self) -> Path | None:
+        """The folder of the run that wrote it, wherever that was moved to."""
+        return next((folder for folder in self.path.absolute().parents[:2] if (folder / "config.yaml").is_file()), None)
+
+    def config_for(self, command: str) -> str | None:
+        """The config as YAML.
+
+        A fit goes on with the trainer too. Other commands take model, data and seed, and of the trainer only
+        `OF_THE_NUMBERS`; the rest is as Lightning has it. Nothing says where files are written.
+
+        Raises:
+            InputError: it names what an untrusted checkpoint may not.
+        """
+        taken = self.taken(command)
+        return None if taken is None else yaml.safe_dump(taken, sort_keys=False)
+
+    def taken(self, command: str) -> dict[str, Any] | None:
+        """As `config_for`, as plain values."""
+        if self.config is None:
+            return None
+        config = {key: self.config[key] for key in TAKEN if key in self.config}
+        config |= {part: _on_its_own(config[part]) for part in ("model", "data") if part in config}
+        trainer = self.config.get("trainer")
+        trainer = dict(trainer) if isinstance(trainer, dict) else {}
+        trainer.pop("default_root_dir", None)
+        if command == "fit":
+            if not self.trusted:
+                check_places(trainer, self.path)
+        else:
+            trainer = _for_evaluation(trainer)
+        config = {**config, "trainer": trainer}
+        if not self.trusted:
+            check_names(config, self.path)
+        return config
+
+
+def read_checkpoint(path: Path, *, trust: bool = False, weights_only: bool = True) -> Checkpoint:
+    """What the checkpoint at ``path`` says about itself.
+
+    Args:
+        path: of the file.
+        trust: whether the reader trusts it; a folder that `attention_zoo.runs.trust.TRUSTED` lists does as well.
+        weights_only: whether it must hold tensors and plain values alone; what else it holds is code that runs.
+
+    Raises:
+        InputError: no such file, no checkpoint, one whose parts are not what they should be, or one that would run
+            code when it is loaded.
+    """
+    if not path.is_file():
+        reason = "is a folder" if path.is_dir() else "is no regular file" if path.exists() else "does not exist"
+        raise InputError(f"{path} {reason}" if path.exists() else f"checkpoint {path} {reason}")
+    trusted = is_trusted(path, trust)
+    if not (weights_only or trusted):
+        raise untrusted(path, "is to be loaded with weights_only: false, which runs what code it holds")
+    content = _load(path, weights_only)
+    if not isinstance(content, dict) or "state_dict" not in content:
+        raise InputError(f"{path} is not a checkpoint of this program: it has no state_dict")
+    weights = content["state_dict"]
+    _check_weights(weights, path)
+    return Checkpoint(
+        path=path,
+        config=_config(content.get(CONFIG), path),
+        epoch=_count(content, "epoch", path),
+        step=_count(content, "global_step", path),
+        best=_best(content.get("callbacks"), path),
+        trusted=trusted,
+        lacks=tuple(key for key in OF_A_TRAINING if not isinstance(content.get(key), (dict, list))),
+        kinds={name: _kind(weight) for name, weight in weights.items() if isinstance(weight, Tensor)},
+    )
+
+
+def check_fit(checkpoint: Checkpoint) -> None:
+    """Check that a training can go on from a checkpoint.
+
+    Raises:
+        InputError: it holds weights alone.
+    """
+    if checkpoint.lacks:
+        raise InputError(
+            f"{checkpoint.path} has no {', '.join(checkpoint.lacks)}, so that no training can go on from it; "
+            f"to start another one from its weights, give them as model.weights"
+        )
+
+
+def check_kinds(checkpoint: Checkpoint, model: torch.nn.Module) -> None:
+    """Check that the weights are the same kind of number as those of ``model``; torch would convert them in silence.
+
+    Raises:
+        InputError: one is complex, boolean or an integer where the model's is real, or the other way round.
+    """
+    for name, own in model.state_dict().items():
+        found = checkpoint.kinds.get(name)
+        if found is not None and isinstance(own, Tensor) and found != _kind(own):
+            raise InputError(f"checkpoint {checkpoint.path}: weight {name} is {found}, {_kind(own)} in the model")
+
+
+def _kind(tensor: Tensor) -> str:
+    if tensor.is_complex():
+        return "complex"
+    return "real" if tensor.is_floating_point() else "boolean" if tensor.dtype == torch.bool else "integer"
+
+
+def _load(path: Path, weights_only: bool) -> Any:
+    if not zipfile.is_zipfile(path):
+        raise InputError(f"{path} is not a checkpoint (or one that was cut short)")
+    try:
+        _check_archive(path)
+        return torch.load(path, map_location="cpu", weights_only=weights_only, mmap=True)
+    except InputError:
+        raise
+    except pickle.UnpicklingError as error:
+        if "Weights only load failed" not in str(error):
+            raise InputError(f"{path} is not a checkpoint") from error
+        raise InputError(
+            f"checkpoint {path} refused: it holds more than tensors and plain values, so loading it could run code; "
+            f"if you trust the file, add {FLAG} --weights_only false"
+        ) from error
+    except Exception as error:  # whatever a foreign file makes of the reader
+        raise InputError(f"{path} is not a checkpoint") from error
+
+
+def _check_archive(path: Path) -> None:
+    """Refuse an archive that is larger unpacked than packed, which torch never writes."""
+    with zipfile.ZipFile(path) as archive:
+        unpacked = sum(entry.file_size for entry in archive.infolist())
+    if unpacked > path.stat().st_size:
+        raise InputError(f"{path} is not a checkpoint: it would unpack to {unpacked:,} bytes, as torch writes none")
+
+
+def _check_weights(weights: Any, path: Path) -> None:
+    if not isinstance(weights, Mapping):
+        raise InputError(f"{path} is not a checkpoint: its state_dict is a {type(weights).__name__}, not named weights")
+    for name, weight in weights.items():
+        if not isinstance(name, str):
+            raise InputError(f"{path} is not a checkpoint: its state_dict has the key {name!r}, which is no name")
+        if isinstance(weight, Tensor) and (weight.layout != torch.strided or weight.is_meta or weight.is_quantized):
+            raise InputError(f"{path} is not a checkpoint: weight {name} holds no plain numbers")
+
+
+def _config(text: Any, path: Path) -> dict[str, Any] | None:
+    if not isinstance(text, str):
+        return None
+    config = parse_yaml(text, f"the config in checkpoint {path}")
+    return config if isinstance(config, dict) else None
+
+
+def _count(content: dict[str, Any], key: str, path: Path) -> int:
+    value = content.get(key, 0)
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**62:
+        shown = repr(value)
+        raise InputError(f"checkpoint {path}: {key} is {shown[:40]}{'...' if len(shown) > 40 else ''}, not a count")
+    return value
+
+
+def _best(callbacks: Any, path: Path) -> str | None:
+    """Where the best checkpoint was, by the first `ModelCheckpoint` that watched a metric."""
+    if callbacks is not None and not isinstance(callbacks, Mapping):
+        raise InputError(f"checkpoint {path}: callbacks is a {type(callbacks).__name__}, not states by name")
+    for name, state in (callbacks or {}).items():
+        if str(name).startswith("ModelCheckpoint") and isinstance(state, Mapping) and state.get("monitor"):
+            best = state.get("best_model_path")
+            if isinstance(best, str) and best:
+                return best
+    return None
+
+
+def _on_its_own(part: Any) -> Any:
+    """Model or data of a config without what reads, fetches or writes files beside the checkpoint."""
+    if not isinstance(part, dict) or not isinstance(part.get("init_args"), dict):
+        return part
+    given = part["init_args"]
+    return {**part, "init_args": given | {key: off for key, off in FROM_ELSEWHERE.items() if given.get(key)}}
+
+
+def _for_evaluation(trainer: dict[str, Any]) -> dict[str, Any]:
+    """The trainer of a fit as its evaluation takes it over."""
+    from lightning import Trainer
+
+    stock = {name: parameter.default for name, parameter in inspect.signature(Trainer).parameters.items()}
+    taken = {}
+    for key, value in trainer.items():
+        if key in OF_THE_MACHINE or key not in stock:
+            continue
+        plain = value is None or isinstance(value, (str, bool, int))
+        taken[key] = value if key in OF_THE_NUMBERS and plain else stock[key]
+    return taken

@@ -1,0 +1,181 @@
+"""Run folders: how a new one is named, and which one ``--ckpt_path last`` means."""
+
+import itertools
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from attention_zoo.errors import InputError
+from attention_zoo.runs.checkpoint import Checkpoint, read_checkpoint
+from attention_zoo.runs.files import read_yaml
+from attention_zoo.runs.lock import LOCK
+
+RUNS = Path("runs")
+"""Where runs go that were given no folder."""
+
+KEYWORDS = ("last", "best")
+"""What ``--ckpt_path`` takes beside a file."""
+
+OF_A_START = ("config.yaml", "metrics.jsonl", "cost.json")
+"""What a run has, beside its curves, from before its first checkpoint."""
+
+CURVES = "events.out.tfevents*"
+"""Files of TensorBoard's curves."""
+
+
+def fresh_folder(config: Mapping[str, Any]) -> Path:
+    """A folder under ``runs/`` that no run has yet, named by `run_name`, and made here unless a job numbers it."""
+    name = run_name(config)
+    return name if _job() else new_folder(name)
+
+
+def run_name(config: Mapping[str, Any]) -> Path:
+    """A path under ``runs/``, named after mixer, data and time.
+
+    All processes of a job must agree on it: where a launcher numbers its jobs, that number takes the place of the
+    time. (Processes that Lightning starts are told the folder.)
+    """
+    model, data = config.get("model") or {}, config.get("data") or {}
+    options = model.get("init_args") or {}
+    mixer = (options.get("mixer") or {}).get("class_path") or options.get("model") or model.get("class_path") or "run"
+    parts = [_leaf(mixer), _leaf(data.get("class_path") or "data"), _job() or time.strftime("%Y%m%d-%H%M%S")]
+    return RUNS / "-".join(parts)
+
+
+def new_folder(wanted: Path) -> Path:
+    """Make the folder ``wanted``, or where there is one already ``wanted-2`` and so on: no two callers get the same.
+
+    Raises:
+        InputError: no folder can be made there.
+    """
+    for number in itertools.count(1):
+        folder = wanted if number == 1 else wanted.with_name(f"{wanted.name}-{number}")
+        try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            folder.mkdir()
+        except FileExistsError as error:
+            if not folder.is_dir():
+                raise InputError(f"{error.filename} is a file, where a folder should be") from error
+            continue
+        except OSError as error:
+            raise InputError(f"cannot make the folder {folder}: {error.strerror}") from error
+        return folder
+    raise AssertionError
+
+
+def find_checkpoint(wanted: str, folder: Path | None, *, trust: bool = False, weights_only: bool = True) -> Checkpoint:
+    """The checkpoint that ``--ckpt_path`` names: a file, or the last or best of a run.
+
+    Args:
+        wanted: a path, ``"last"`` or ``"best"``.
+        folder: the run that the keywords mean; without one, the newest under ``runs/``.
+        trust: as of `read_checkpoint`.
+        weights_only: as of `read_checkpoint`.
+
+    Raises:
+        InputError: there is none.
+    """
+    if wanted not in KEYWORDS:
+        return read_checkpoint(Path(wanted), trust=trust, weights_only=weights_only)
+    last = _last_of(folder) if folder else _newest()
+    found = read_checkpoint(last, trust=trust, weights_only=weights_only)
+    if wanted == "last":
+        return found
+    if found.best is None:
+        raise InputError(f"{last.parent.parent} has no best checkpoint: no ModelCheckpoint of that run has a monitor")
+    beside = last.parent / Path(found.best).name  # the run may have moved since
+    best = beside if beside.is_file() else Path(found.best)
+    return read_checkpoint(best, trust=trust, weights_only=weights_only)
+
+
+def guard_run(folder: Path, checkpoint: Checkpoint | None) -> None:
+    """Refuse to train in the folder of another run, unless that never got as far as a checkpoint.
+
+    Raises:
+        InputError: ``folder`` holds a run with checkpoints and ``checkpoint`` does not continue it.
+    """
+    if not (folder / "config.yaml").is_file() or is_start(folder):
+        return
+    if checkpoint and checkpoint.run_folder and checkpoint.run_folder.resolve() == folder.resolve():
+        return
+    if not has_checkpoints(folder):
+        raise InputError(
+            f"{folder}/config.yaml is of no run, and would be taken for this one's: "
+            "choose another folder with --trainer.default_root_dir"
+        )
+    raise InputError(
+        f"{folder} already holds a run: continue it with --ckpt_path last, "
+        "or choose another folder with --trainer.default_root_dir"
+    )
+
+
+def is_start(folder: Path) -> bool:
+    """Whether a folder holds a run that never got as far as a checkpoint, rather than somebody's own config."""
+    if not (folder / "config.yaml").is_file() or has_checkpoints(folder):
+        return False
+    if any((folder / name).exists() for name in (LOCK, *OF_A_START[1:])) or any(folder.glob(CURVES)):
+        return True
+    try:
+        config = read_yaml(folder / "config.yaml")
+    except InputError:
+        return False
+    return isinstance(config, dict) and "ckpt_path" in config  # which only a resolved config has
+
+
+def has_checkpoints(folder: Path) -> bool:
+    """Whether a run has a checkpoint, whole, of any name."""
+    return any(path.is_file() and not path.name.startswith(".") for path in folder.rglob("*.ckpt"))
+
+
+def put_away(folder: Path) -> Path | None:
+    """Make room for a new start in the folder of one that never got as far as a checkpoint.
+
+    Its config and logs are moved to a folder inside, ``abandoned``; of a write that a kill cut short, nothing is kept.
+
+    Returns:
+        That folder; None if there was nothing of such a start.
+
+    Raises:
+        InputError: they cannot be moved.
+    """
+    for partial in (folder / "checkpoints").glob(".*partial*"):  # nobody else writes while the folder is held
+        partial.unlink(missing_ok=True)
+    if not is_start(folder):
+        return None
+    left = [folder / name for name in OF_A_START if (folder / name).is_file()] + sorted(folder.glob(CURVES))
+    away = new_folder(folder / "abandoned")
+    try:
+        for path in left:
+            path.replace(away / path.name)
+    except OSError as error:
+        raise InputError(f"cannot move {error.filename} to {away}: {error.strerror}") from error
+    return away
+
+
+def _last_of(folder: Path) -> Path:
+    path = folder / "checkpoints" / "last.ckpt"
+    if not path.is_file():
+        anew = "; it never got that far: start it anew, by the same command without --ckpt_path"
+        anew = anew if is_start(folder) else ""
+        raise InputError(f"{folder} has no last checkpoint: {path} does not exist{anew}")
+    return path
+
+
+def _newest() -> Path:
+    found = sorted(RUNS.glob("*/checkpoints/last.ckpt"), key=lambda path: path.stat().st_mtime)
+    if not found:
+        raise InputError(f"no run with a last checkpoint under {RUNS}/; name one with --trainer.default_root_dir")
+    return found[-1]
+
+
+def _leaf(name: str) -> str:
+    return name.rpartition(".")[2].replace(os.sep, "_")
+
+
+def _job() -> str | None:
+    """The launcher's number for this job, where it started several processes."""
+    if int(os.environ.get("SLURM_NTASKS", 1)) > 1 and "SLURM_JOB_ID" in os.environ:
+        return f"{os.environ['SLURM_JOB_ID']}.{os.environ.get('SLURM_STEP_ID', 0)}"
+    return os.environ.get("TORCHELASTIC_RUN_ID")

@@ -1,0 +1,159 @@
+"""What other libraries say of the machine's limits and of the input is one line; what they say of bugs stays."""
+
+import contextlib
+import signal
+
+import pytest
+import torch
+
+from attention_zoo.cli.failure import bad_input, not_restored, one_line
+from attention_zoo.cli.foreign import SAYINGS, in_our_words
+from datamodules.base import ImageDataset
+
+SAID = {
+    "memory of Python": (MemoryError(), "out of memory"),
+    "memory of torch": (
+        RuntimeError("[enforce fail at alloc_cpu.cpp:117] err == 0. DefaultCPUAllocator: can't allocate memory: you"),
+        "out of memory",
+    ),
+    "memory of C++": (RuntimeError("std::bad_alloc"), "out of memory"),
+    "memory of a GPU": (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), "out of memory"),
+    "memory for a process": (OSError(12, "Cannot allocate memory"), "out of memory"),
+    "a worker killed": (
+        RuntimeError("DataLoader worker (pid 77) is killed by signal: Killed. "),
+        "(77) was killed, Killed",
+    ),
+    "a worker gone": (RuntimeError("DataLoader worker (pid(s) 77, 78) exited unexpectedly"), "(77, 78) ended before"),
+    "shared memory": (
+        RuntimeError("unable to open shared memory object </torch_7_1> in read-write mode: Too many"),
+        "shared memory",
+    ),
+    "shared memory full": (RuntimeError("unable to write to file </torch_77_1>"), "shared memory"),
+    "threads": (RuntimeError("can't start new thread"), "no further thread"),
+    "one value a channel": (
+        ValueError("Expected more than 1 value per channel when training, got input size torch.Size([1, 16, 1, 1])"),
+        "one value per channel (size torch.Size([1, 16, 1, 1]))",
+    ),
+    "a disk full": (OSError(28, "No space left on device"), "no space left"),
+    "open files": (OSError(24, "Too many open files"), "too many open files"),
+    "a name": (UnicodeEncodeError("utf-8", "a\udcff", 1, 2, "surrogates not allowed"), "not UTF-8"),
+}
+
+BUGS = [
+    RuntimeError("shapes cannot be multiplied"),
+    ValueError("a bug"),
+    KeyError("x"),
+    UnicodeEncodeError("ascii", "ä", 0, 1, "ordinal not in range"),
+]
+
+
+@pytest.mark.parametrize("case", SAID)
+def test_a_line_for_each(case):
+    error, line = SAID[case]
+    assert line in bad_input(error)
+    assert "{" not in bad_input(error) and "\n" not in bad_input(error)
+
+
+def test_every_saying_is_tested():
+    said = {in_our_words(error) for error, _ in SAID.values()}
+    assert len(said) >= len({saying.line for saying in SAYINGS})
+    assert all(
+        any(s.pattern.search(str(error)) and isinstance(error, s.kinds) for error, _ in SAID.values()) for s in SAYINGS
+    )
+
+
+@pytest.mark.parametrize("bug", BUGS, ids=repr)
+def test_bugs_have_none(bug):
+    assert bad_input(bug) is None
+    assert not_restored(bug, None) is None
+
+
+def test_a_name_that_is_no_utf8_can_be_said():
+    assert one_line("no file a\udcff.png") == "no file a\\udcff.png"
+
+
+def fit(zoo, tiny, *argv):
+    ended = zoo("fit", "--config", tiny, "--trainer.default_root_dir", "run", "--trainer.max_epochs", "1", *argv)
+    errors = [line for line in ended.err.splitlines() if line.startswith("error: ")]
+    assert "Traceback" not in ended.err
+    return ended.code, errors[0] if errors else ""
+
+
+def test_a_killed_loader_worker(zoo, tiny, tmp_path, monkeypatch):
+    import os
+
+    stock = ImageDataset.__getitem__
+
+    def killed(self, key):
+        if torch.utils.data.get_worker_info() is not None:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return stock(self, key)
+
+    monkeypatch.setattr(ImageDataset, "__getitem__", killed)
+    code, line = fit(zoo, tiny, "--data.num_workers", "1")
+    assert code == 2 and "a loader process" in line
+    assert not list(tmp_path.rglob("*.ckpt"))
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")])
+def test_no_memory_in_training(zoo, tiny, tmp_path, monkeypatch, error):
+    import tasks
+
+    def full(self, batch, batch_idx):
+        raise error
+
+    monkeypatch.setattr(tasks.Classification, "training_step", full)
+    code, line = fit(zoo, tiny)
+    assert code == 2 and "out of memory" in line
+
+
+def test_one_image_a_batch_under_batch_normalisation(zoo, tmp_path):
+    argv = ["--model", "SemanticSegmentation", "--data", "Shapes", "--data.batch_size", "1", "--data.image_size", "32"]
+    head = ["--model.decode_head", "{type: UPerHead, channels: 8}", "--model.out_indices", "[0, 1, 2, 3]"]
+    options = ["--model.model_args", "{patch_size: 8, embed_dim: 24, depth: 4, num_heads: 2}"]
+    quiet = ["--trainer.enable_progress_bar", "false", "--trainer.accelerator", "cpu", "--trainer.max_epochs", "1"]
+    ended = zoo("fit", *argv, *head, *options, *quiet, "--trainer.default_root_dir", "run")
+    assert ended.code == 2 and "Traceback" not in ended.err
+    assert "one value per channel" in ended.err and "data.batch_size" in ended.err
+
+
+def test_names_that_are_no_utf8(zoo, tiny, tmp_path):
+    import os
+
+    name = os.fsdecode(b"run\xff")
+    ended = zoo("fit", "--config", tiny, "--trainer.default_root_dir", name, "--trainer.max_epochs", "1")
+    assert "Traceback" not in ended.err
+    if ended.code == 0:
+        assert (tmp_path / name / "checkpoints/last.ckpt").is_file()
+        assert zoo("test", "--ckpt_path", tmp_path / name / "checkpoints/last.ckpt").code == 0
+    else:
+        assert ended.code == 2 and "UTF-8" in ended.err
+        assert not list(tmp_path.rglob("*.ckpt"))
+    ended = zoo("fit", "--config", os.fsdecode(b"no\xff.yaml"))
+    assert ended.code == 2 and "does not exist" in ended.err
+
+
+def test_import_of_the_command_line_changes_nothing_for_others(process, tmp_path):
+    import subprocess
+    import sys
+
+    code = (
+        "import logging, warnings, lightning\n"
+        "names = ('lightning', 'lightning.pytorch', 'lightning.fabric', 'lightning.pytorch.utilities.rank_zero')\n"
+        "state = lambda: [(logging.getLogger(n).handlers[:], logging.getLogger(n).filters[:]) for n in names]\n"
+        "before, ours = state(), list(warnings.filters)\n"
+        "import attention_zoo.cli.main, attention_zoo.cli.lightning\n"
+        "assert state() == before\n"
+        "assert not any('exists and is not empty' in str(f[1]) for f in warnings.filters)\n"
+    )
+    with contextlib.chdir(tmp_path):
+        subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("shadow", ["tasks.py", "datamodules/__init__.py"])
+def test_our_packages_win_over_those_of_the_working_folder(process, tmp_path, tiny, shadow):
+    path = tmp_path / shadow
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("raise RuntimeError('not ours')")
+    ended = process("fit", "--config", tiny, "--print_config", cwd=tmp_path)
+    assert ended.code == 0, ended.err
