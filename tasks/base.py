@@ -15,6 +15,7 @@ from attention_zoo.errors import InputError
 from attention_zoo.seeding import derive_seed, run_seed
 from tasks.schedules import Poly, warmup_cosine
 from tasks.throughput import Throughput
+from tasks.trial import try_out
 
 STEP_SALT = 1
 """Sets the seeds of optimisation steps apart from those of samples and epochs."""
@@ -58,6 +59,7 @@ class Task(Checked, L.LightningModule):
             raise InputError("poly and scheduler are two schedules; give one")
         if layer_decay is not None and not 0 < layer_decay <= 1:
             raise InputError(f"layer_decay={layer_decay} must be above 0 and at most 1")
+        try_out(optimizer or _default_optimizer, scheduler)
         self.poly, self.no_decay, self.layer_decay = poly, no_decay, layer_decay
         self.optimizer, self.scheduler = optimizer, scheduler
         self.warmup_epochs, self.min_lr_ratio = warmup_epochs, min_lr_ratio

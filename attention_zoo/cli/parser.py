@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
+import yaml
 from jsonargparse import ArgumentParser, Namespace
 
 from attention_zoo.cli.arguments import read_config, values_of
@@ -14,22 +15,41 @@ from attention_zoo.cli.limits import check_config, check_numbers
 from attention_zoo.cli.messages import reason, unknown_key
 from attention_zoo.domains import shown
 from attention_zoo.errors import InputError
-from attention_zoo.runs.files import DEEPEST
+from attention_zoo.runs.files import DEEPEST, parse_yaml
 
 DIGITS = re.compile(r"(?<![\w.])[-+]?\d{301,}")
 """A whole number that no float holds."""
 
 
-def too_much(text: str) -> str | None:
-    """What of ``text`` is beyond any parser: nesting, or digits; None if it is nothing."""
+def check_yaml(text: str, name: str = "YAML on the command line") -> None:
+    """Check a value or a config in YAML; what is no YAML at all is left to its reader, for it may be just words.
+
+    Raises:
+        InputError: it would blow up, or a key stands twice.
+    """
+    if not any(sign in text for sign in "&:[{-"):
+        return
+    try:
+        parse_yaml(text, name)
+    except InputError as error:
+        if not isinstance(error.__cause__, (yaml.YAMLError, ValueError)):
+            raise
+
+
+def unreadable(name: str, text: str) -> str | None:
+    """What of the ``text`` that an option is given is beyond any parser, or says a thing twice; None if nothing is."""
     depth = deepest = 0
     for character in text:
         depth += (character in "[{") - (character in "]}")
         deepest = max(deepest, depth)
     if deepest > DEEPEST:
-        return f"nests deeper than {DEEPEST} levels"
+        return f"{name}: {shown(text)} nests deeper than {DEEPEST} levels"
     if DIGITS.search(text):
-        return "holds a number of more than 300 digits"
+        return f"{name}: {shown(text)} holds a number of more than 300 digits"
+    try:
+        check_yaml(text, name)
+    except InputError as error:
+        return str(error)
     return None
 
 
@@ -63,9 +83,9 @@ class ShortErrors:
         for word in words:
             option, equals, value = word.partition("=")
             name = option.lstrip("-") if option.startswith("--") else name
-            wrong = too_much(value if equals else word)
+            wrong = unreadable(name, value if equals else word)
             if wrong:
-                self.error(f'Parser key "{name}": {shown(value or word)} {wrong}')
+                self.error(wrong)
         try:
             config = super().parse_args(words, *more, **kwargs)
             check_config(config)

@@ -1,5 +1,7 @@
 """What fits the functions of `attention_zoo.functional.em`, said by the argument's name."""
 
+import math
+
 from torch import Tensor
 
 from attention_zoo.errors import InputError, unknown
@@ -27,7 +29,9 @@ def check_mixture(
         if isinstance(precision, Tensor) and precision.shape != units:
             raise InputError(f"{name} {tuple(precision.shape)} must be (batch, heads, units) {tuple(units)}")
         if not isinstance(precision, Tensor) and not fits(precision):
-            raise InputError(f"{name}={precision} must {'be above 0' if name == 'alpha' else 'not be negative'}")
+            raise InputError(
+                f"{name}={precision} must {'be above 0' if name == 'alpha' else 'not be negative'}, and finite"
+            )
     if v is not None and v.shape[:3] != units:
         raise InputError(f"v {tuple(v.shape)} must be {tuple(units)} and its width")
     if v_init is not None and v_init.shape != (*q.shape[:3], v.shape[3]):
@@ -47,29 +51,29 @@ def check_mixture(
 
 
 def _positive(number: float) -> bool:
-    return number > 0
+    return 0 < number < math.inf
 
 
 def _not_negative(number: float) -> bool:
-    return number >= 0
+    return 0 <= number < math.inf
 
 
 def check_steps(prior_precision: float, iterations: int, anchor: str) -> None:
     """Raise an InputError that names the argument of an EM update that does not fit."""
-    if not prior_precision >= 0:
-        raise InputError(f"prior_precision={prior_precision} must not be negative")
-    if not iterations >= 0:
-        raise InputError(f"iterations={iterations} must not be negative")
+    if not 0 <= prior_precision < math.inf:
+        raise InputError(f"prior_precision={prior_precision} must not be negative, and finite")
+    if isinstance(iterations, (bool, float, str)) or not iterations >= 0:
+        raise InputError(f"iterations={iterations} must be an integer and must not be negative")
     if anchor not in ("current", "initial"):
         raise unknown("anchor", anchor, ("current", "initial"))
 
 
 def check_gamma(shape: float, rate: float) -> None:
     """Raise an InputError unless the Gamma prior has a mode."""
-    if not shape >= 1:
-        raise InputError(f"shape={shape} of the Gamma prior must be at least 1")
-    if not rate > 0:
-        raise InputError(f"rate={rate} of the Gamma prior must be above 0")
+    if not 1 <= shape < math.inf:
+        raise InputError(f"shape={shape} of the Gamma prior must be at least 1, and finite")
+    if not 0 < rate < math.inf:
+        raise InputError(f"rate={rate} of the Gamma prior must be above 0, and finite")
 
 
 def check_fixed(q: Tensor, index: Tensor, values: Tensor, mask: Tensor | None) -> None:

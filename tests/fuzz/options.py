@@ -2,6 +2,7 @@
 
 import dataclasses
 import inspect
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, get_args, get_type_hints
@@ -15,6 +16,7 @@ import datamodules  # noqa: F401  its classes can be found
 import tasks
 from attention_zoo import list_mixers
 from attention_zoo.attacks import Attack
+from attention_zoo.cli.limits import TRAINER
 from attention_zoo.cli.main import TOOLS
 from attention_zoo.registry import mixer_class
 from datamodules.loading import DataModule
@@ -31,6 +33,8 @@ class Option:
     name: str
     kind: Any
     required: bool
+    least: float = 0
+    """Of a number whose annotation names no domain."""
 
     def __str__(self):
         return f"{self.owner.__name__}.{self.name}"
@@ -47,22 +51,26 @@ def subclasses(base: type) -> Iterator[type]:
 
 def options_of(owner: Any) -> list[Option]:
     """Arguments of a function; of a class, those that its bases take for it too."""
-    functions = [owner] if not inspect.isclass(owner) else [vars(c)["__init__"] for c in owner.__mro__ if _own_init(c)]
+    if not inspect.isclass(owner):
+        return list(_named(owner, owner).values())
+    if owner.__module__.partition(".")[0] not in OWN:
+        return [
+            Option(owner, parameter.name, parameter.annotation, parameter.default is inspect.Parameter.empty, -math.inf)
+            for parameter in get_signature_parameters(owner, "__init__")
+        ]
     found: dict[str, Option] = {}
-    for function in functions:
-        hints = get_type_hints(function, include_extras=True)
-        parameters = [p for p in inspect.signature(function).parameters.values() if p.name != "self"]
-        for parameter in parameters:
-            if parameter.kind not in MANY:
-                required = parameter.default is parameter.empty
-                option = Option(owner, parameter.name, hints.get(parameter.name, Any), required)
-                found.setdefault(parameter.name, option)
-        if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
-            break
-    if not inspect.isclass(owner) or dataclasses.is_dataclass(owner):
+    for base in reversed([base for base in owner.__mro__ if _own_init(base)]):
+        found |= _named(vars(base)["__init__"], owner)
+    if dataclasses.is_dataclass(owner):
         return list(found.values())
     taken = [parameter.name for parameter in get_signature_parameters(owner, "__init__")]  # bases may be given some
     return [found[name] for name in taken]
+
+
+def _named(function: Any, owner: Any) -> dict[str, Option]:
+    hints = get_type_hints(function, include_extras=True)
+    parameters = [p for p in inspect.signature(function).parameters.values() if p.name != "self" and p.kind not in MANY]
+    return {p.name: Option(owner, p.name, hints.get(p.name, Any), p.default is p.empty) for p in parameters}
 
 
 def _own_init(cls: type) -> bool:
@@ -94,14 +102,15 @@ def groups() -> dict[str, list[Any]]:
 
 def trainer_options() -> list[Option]:
     """Arguments of Lightning's trainer."""
-    return options_of(L.Trainer.__init__)
+    found = [dataclasses.replace(option, least=0) for option in options_of(L.Trainer)]
+    return [dataclasses.replace(option, kind=TRAINER.get(option.name, option.kind)) for option in found]
 
 
-def foreign() -> list[type]:
-    """Classes of others that configs name: optimizers, schedules, callbacks."""
-    optim = torch.optim
-    return [
-        *(optim.AdamW, optim.Adam, optim.SGD),
-        *(optim.lr_scheduler.StepLR, optim.lr_scheduler.CosineAnnealingLR, optim.lr_scheduler.ExponentialLR),
-        *(callbacks.EarlyStopping, callbacks.ModelCheckpoint),
-    ]
+def foreign() -> dict[str, list[type]]:
+    """Classes of others that configs name, by where."""
+    optim, schedules = torch.optim, torch.optim.lr_scheduler
+    return {
+        "model.optimizer": [optim.AdamW, optim.SGD],
+        "model.scheduler": [schedules.StepLR, schedules.CosineAnnealingLR, schedules.ExponentialLR],
+        "trainer.callbacks+": [callbacks.EarlyStopping, callbacks.ModelCheckpoint],
+    }

@@ -29,7 +29,7 @@ def test_every_option_refuses_what_is_none(owner):
     tried, wrong = 0, []
     for option in options_of(owner):
         for value in VALUES:
-            if not isinstance(value, Text) and malformed(value, option.kind):
+            if not isinstance(value, Text) and malformed(value, option.kind, option.least):
                 tried += 1
                 what = refused(call, option, value)
                 wrong += [f"{option}={str(value)[:30]!r}: {what}"] if what else []

@@ -1,6 +1,7 @@
 """Malformed values by annotation, told apart from valid ones without the code under test."""
 
 import math
+import sys
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -34,39 +35,44 @@ VALUES = [
 """What is tried as the value of every option."""
 
 
-def malformed(value: Any, kind: Any) -> bool:
-    """Whether ``value`` is certainly none for the annotation; where the annotation does not tell, it is not."""
+def malformed(value: Any, kind: Any, least: float = 0) -> bool:
+    """Whether ``value`` is certainly none for the annotation; where the annotation does not tell, it is not.
+
+    Args:
+        value: one of `VALUES`.
+        kind: the annotation.
+        least: the smallest number where the annotation names no domain.
+    """
     origin, parts = get_origin(kind), get_args(kind)
     if isinstance(value, Text):
         return _no_text(value, kind)
     if origin is Annotated:
         domains = [part for part in parts[1:] if isinstance(part, Domain)]
-        return malformed(value, parts[0]) if not domains else _outside(value, parts[0], domains[0])
+        return _outside(value, parts[0], domains[0]) if domains else malformed(value, parts[0], least)
     if origin in (Union, UnionType):
-        return all(malformed(value, part) for part in parts)
+        return all(malformed(value, part, least) for part in parts)
     if kind in (int, float):
-        return _outside(value, kind, Domain(least=0))
-    if kind in (None, NoneType):
-        return value is not None
-    if kind is bool:
-        return not isinstance(value, bool)
-    if kind is str:
-        return not isinstance(value, str)
+        return _outside(value, kind, Domain(least=least))
     if origin is Literal:
         return not any(value == part and type(value) is type(part) for part in parts)
-    if origin is tuple and Ellipsis not in parts:
-        fits = isinstance(value, list) and len(value) == len(parts)
-        return not fits or any(map(malformed, value, parts))
-    if origin in (list, tuple):
-        return not isinstance(value, list) or any(malformed(item, parts[0]) for item in value)
+    if kind in (None, NoneType, bool, str):
+        return not isinstance(value, NoneType if kind is None else kind)
     if origin is dict:
-        return not isinstance(value, dict) or any(malformed(item, parts[1]) for item in value.values())
+        return not isinstance(value, dict) or any(malformed(item, parts[1], least) for item in value.values())
+    if origin in (list, tuple):
+        kinds = (
+            parts
+            if origin is tuple and Ellipsis not in parts
+            else parts[:1] * (len(value) if isinstance(value, list) else 0)
+        )
+        fits = isinstance(value, list) and len(value) == len(kinds)
+        return not fits or any(malformed(item, part, least) for item, part in zip(value, kinds, strict=True))
     return False
 
 
 def _outside(value: Any, kind: type, domain: Domain) -> bool:
     number = isinstance(value, int if kind is int else (int, float)) and not isinstance(value, bool)
-    if not number or isinstance(value, int) and abs(value) >= 2**63 or not math.isfinite(value):
+    if not number or abs(value) > (2**63 - 1 if kind is int else sys.float_info.max) or not math.isfinite(value):
         return True
     return not (domain.least <= value <= domain.most and domain.above < value < domain.below)
 
@@ -77,6 +83,12 @@ def _no_text(value: str, kind: Any) -> bool:
     return value == DEEP or all(part in (int, float, bool, None, NoneType) for part in kinds)
 
 
+def takes_text(kind: Any) -> bool:
+    """Whether the annotation has room for any text."""
+    kinds = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
+    return any(part is str for part in kinds)
+
+
 def example(kind: Any) -> Any:
     """Some value for an argument that must be given."""
     origin, parts = get_origin(kind), get_args(kind)
@@ -84,8 +96,10 @@ def example(kind: Any) -> Any:
         return example(parts[0])
     if origin is Literal:
         return parts[0]
-    if origin in (list, tuple, dict):
-        return {list: [], dict: {}}.get(origin, [example(part) for part in parts if part is not Ellipsis])
+    if origin in (list, tuple):
+        return [example(part) for part in parts if part is not Ellipsis]
+    if origin is dict:
+        return {}
     return {int: 4, float: 0.5, str: "somewhere", bool: True}.get(kind)
 
 
