@@ -5,6 +5,8 @@ a traceback, in a run that learns nothing or in one that never ends.
 """
 
 import functools
+import inspect
+import pydoc
 import re
 from collections.abc import Iterator
 from datetime import timedelta
@@ -12,7 +14,17 @@ from typing import Annotated, Any, get_type_hints
 
 from jsonargparse import Namespace
 
-from attention_zoo.domains import LARGEST_INTEGER, NOT_NEGATIVE, Domain, Fraction, PositiveInt, Seed, complaint, shown
+from attention_zoo.domains import (
+    LARGEST_INTEGER,
+    NOT_NEGATIVE,
+    OWN,
+    Domain,
+    Fraction,
+    PositiveInt,
+    Seed,
+    complaint,
+    shown,
+)
 from attention_zoo.errors import InputError
 
 _AtLeastMinusOne = Annotated[int, Domain(least=-1)]
@@ -49,12 +61,14 @@ def check_config(config: Namespace) -> None:
         config: what was parsed, of a tool or of one command of LightningCLI.
 
     Raises:
-        InputError: a number is NaN, infinite or of more than 64 bits, or an option of the trainer, or the seed of the
-            run, is out of range; names the key.
+        InputError: a number is NaN, infinite or of more than 64 bits, an argument of other people's class is not what
+            its annotation says, or an option of the trainer, or the seed of the run, is out of range; names the key.
     """
     command = config.get("subcommand")
     content = config[command] if command else config
     check_numbers(content)
+    for key, part in _parts(content):
+        _check_foreign(key, part)
     if not command:
         return
     seed = content.get("seed_everything")
@@ -92,6 +106,27 @@ def trainer_complaint(name: str, value: Any) -> str | None:
     return complaint(value, kind, NOT_NEGATIVE)
 
 
+def _check_foreign(key: str, part: Namespace) -> None:
+    """Refuse what the annotations of other people's class do not take: jsonargparse lets some through unseen.
+
+    Constructors of the zoo's own classes check themselves.
+    """
+    cls = pydoc.locate(part["class_path"])
+    if not isinstance(cls, type) or cls.__module__.partition(".")[0] in OWN:
+        return
+    try:
+        kinds = get_type_hints(cls.__init__, include_extras=True)
+    except (NameError, TypeError):  # imported for type checkers only
+        return
+    defaults = {name: parameter.default for name, parameter in inspect.signature(cls.__init__).parameters.items()}
+    for name, value in vars(part.get("init_args") or Namespace()).items():
+        value = {} if value == Namespace() else value
+        plain = not isinstance(value, Namespace) and name in kinds and value is not defaults.get(name)
+        why = complaint(value, kinds[name]) if plain else None
+        if why:
+            raise InputError(f"{key}.{name}={shown(value)} must {why}")
+
+
 def _of_devices(value: Any) -> str | None:
     if isinstance(value, str):
         fits = bool(DEVICES.fullmatch(value))
@@ -109,15 +144,26 @@ def _annotations() -> dict[str, Any]:
     return get_type_hints(Trainer.__init__)
 
 
-def _numbers(content: Any, key: str = "") -> Iterator[tuple[str, float]]:
-    """All numbers below ``content``, with the keys that lead to them as one writes them."""
-    if isinstance(content, (int, float)) and not isinstance(content, bool):
-        yield key, content
+def _numbers(content: Any) -> Iterator[tuple[str, float]]:
+    """All numbers in ``content``, with the keys that lead to them as one writes them."""
+    for key, value in _all(content):
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            yield key, value
+
+
+def _parts(content: Any) -> Iterator[tuple[str, Namespace]]:
+    """All that names a class, with the key that leads to it."""
+    for key, value in _all(content):
+        if isinstance(value, Namespace) and isinstance(value.get("class_path"), str):
+            yield key, value
+
+
+def _all(content: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    yield key, content
     pairs: Any = ()
     if isinstance(content, (Namespace, dict)):
         pairs = (vars(content) if isinstance(content, Namespace) else content).items()
     elif isinstance(content, (list, tuple)):
         pairs = enumerate(content)
     for name, value in pairs:
-        below = key if name == "init_args" else f"{key}.{name}".lstrip(".")
-        yield from _numbers(value, below)
+        yield from _all(value, key if name == "init_args" else f"{key}.{name}".lstrip("."))

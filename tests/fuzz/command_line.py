@@ -1,6 +1,7 @@
 """Commands run in this process up to the point where training or measuring would begin."""
 
 import contextlib
+import inspect
 import io
 import json
 import sys
@@ -9,10 +10,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from attention_zoo.cli import lightning as training
-from attention_zoo.cli.main import main
+from attention_zoo.cli.main import TOOLS, main
 from attention_zoo.domains import Seed
 from tests.fuzz.options import Option, foreign, groups, options_of, trainer_options
-from tests.fuzz.values import Text, as_text, example, malformed, takes_text
+from tests.fuzz.values import Text, as_text, example, items, malformed, takes_text
 
 TINY = {
     "model": {
@@ -53,22 +54,27 @@ class Spot:
     option: Option
     key: str
     before: tuple[str, ...] = ()
+    command: tuple[str, ...] = ("fit", "--config", json.dumps(TINY))
 
     def argv(self, value, in_config):
-        """``fit`` with ``value`` there, as an argument or in a config."""
+        """The command with ``value`` there, as an argument or in a config."""
         if not in_config:
-            return ["fit", "--config", json.dumps(TINY), *self.before, f"--{self.key}={as_text(value)}"]
+            return [*self.command, *self.before, f"--{self.key}={as_text(value)}"]
         content = value if isinstance(value, Text) or not isinstance(value, str) else json.dumps(value)
         content = as_text(content)
         for part in reversed(self.key.split(".")):
             content = f"{{{part}: {content}}}"
-        return ["fit", "--config", json.dumps(TINY), *self.before, "--config", content.replace("{", "{ ")]
+        return [*self.command, *self.before, "--config", content.replace("{", "{ ")]
 
     def refuses(self, value, in_config):
         """Whether ``value`` must be refused there: on a command line, all is text to an option that takes text."""
-        if not in_config and not isinstance(value, Text) and takes_text(self.option.kind):
-            return False
-        return malformed(value, self.option.kind, self.option.least)
+        kind = self.option.kind
+        if not in_config and not isinstance(value, Text):
+            if self.command[0] in TOOLS and not isinstance(value, list) and items(kind):
+                kind = items(kind)  # a word of a list
+            if takes_text(kind):
+                return False
+        return malformed(value, kind, self.option.least)
 
     def __str__(self):
         return self.key if not self.before else f"{' '.join(self.before)} --{self.key}"
@@ -94,7 +100,18 @@ def spots() -> list[Spot]:
     for name, owner in foreign().items():
         place = name.rstrip("+")
         found += [Spot(o, f"{place}.{o.name}", (f"--{name}={c.__name__}",)) for c in owner for o in options_of(c)]
+    for name, tool in TOOLS.items():
+        words = [as_text(example(o.kind)) for o in options_of(tool) if _bare(o) and o.kind is str]
+        for o in options_of(tool):
+            others = [other for other in options_of(tool) if other.required and other != o and not _bare(other)]
+            needed = [f"--{other.name}={as_text(example(other.kind))}" for other in others]
+            found += [] if _bare(o) else [Spot(o, o.name, (*words, *needed), (name,))]
     return found
+
+
+def _bare(option: Option) -> bool:
+    """Whether it is a tool's argument without a name of its own on the command line."""
+    return inspect.signature(option.owner).parameters[option.name].kind is not inspect.Parameter.KEYWORD_ONLY
 
 
 def ended(argv: list[str]) -> tuple[int, str]:

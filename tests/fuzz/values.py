@@ -89,6 +89,12 @@ def takes_text(kind: Any) -> bool:
     return any(part is str for part in kinds)
 
 
+def items(kind: Any) -> Any:
+    """The annotation of the items, where a list may be given; None where none may."""
+    kinds = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
+    return next((get_args(part)[0] for part in kinds if get_origin(part) is list), None)
+
+
 def example(kind: Any) -> Any:
     """Some value for an argument that must be given."""
     origin, parts = get_origin(kind), get_args(kind)
