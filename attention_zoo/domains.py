@@ -198,7 +198,7 @@ def shown(value: Any) -> str:
         text = value if isinstance(value, str) else repr(value)
     except (RecursionError, ValueError):  # nested too deep, or with a number of thousands of digits inside
         return f"a {type(value).__name__}"
-    text = " ".join(text.split())
+    text = " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
     return text if len(text) <= LONGEST_SHOWN else text[: LONGEST_SHOWN - 3] + "..."
 
 
@@ -258,6 +258,8 @@ def _of_class(value: Any, kind: Any) -> str | None:
         return None if value is None else "be None"
     if kind is bool:
         return None if isinstance(value, bool) or type(value).__name__ == "bool" else "be true or false"
+    if kind is str and "\0" in (value if isinstance(value, str) else ""):
+        return "be text without a null character"
     if kind is str:
         return None if isinstance(value, (str, os.PathLike)) else "be text"
     if is_dataclass(kind):

@@ -67,6 +67,7 @@ def check_config(config: Namespace) -> None:
     command = config.get("subcommand")
     content = config[command] if command else config
     check_numbers(content)
+    _check_texts(content)
     for key, part in _parts(content):
         _check_foreign(key, part)
     if not command:
@@ -142,6 +143,12 @@ def _annotations() -> dict[str, Any]:
     from lightning import Trainer
 
     return get_type_hints(Trainer.__init__)
+
+
+def _check_texts(content: Any) -> None:
+    for key, value in _all(content):
+        if isinstance(value, str) and "\0" in value:
+            raise InputError(f"{key}={shown(value)} must be text without a null character")
 
 
 def _numbers(content: Any) -> Iterator[tuple[str, float]]:

@@ -77,6 +77,7 @@ NOT = [
     ("w", Literal["v", "qkv"], "'v' or 'qkv'"),
     ("yes", bool, "true or false"),
     (3, str | None, "text or None"),
+    ("a\0", str, "null character"),
     ("cpu", nn.Module | None, "Module"),
 ]
 

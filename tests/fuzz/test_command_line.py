@@ -47,7 +47,7 @@ def prepared(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
 
 
-@settings(max_examples=200, derandomize=True, **QUIET)
+@settings(max_examples=300, derandomize=True, **QUIET)
 @given(case=CASES)
 def test_fit_takes_or_refuses(prepared, case):
     assert fault(*case) is None, f"{case[0]} {case[1]!r:.50}"
@@ -58,7 +58,7 @@ def test_many_more(prepared):
     COUNT.clear()
     faults = []
 
-    @settings(max_examples=1200, **QUIET)
+    @settings(max_examples=1300, **QUIET)
     @given(case=CASES)
     def try_one(case):
         what = fault(*case)
