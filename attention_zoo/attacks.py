@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from attention_zoo.domains import Checked, Seed
 from attention_zoo.errors import InputError, unknown
 from attention_zoo.functional.checks import check_finite, check_integer, check_number
 from attention_zoo.seeding import derive_seed
@@ -114,7 +115,7 @@ class Watched:
         return check_finite(f"logits under {self.name}", self.model(pixels))
 
 
-class Attack(ABC):
+class Attack(Checked, ABC):
     """Changes images within a small ball so that a classifier errs.
 
     Attributes:
@@ -212,7 +213,7 @@ class PGD(Attack):
         restarts: int = 1,
         loss: Loss = "cross_entropy",
         norm: Norm = "Linf",
-        seed: int = 0,
+        seed: Seed = 0,
     ) -> None:
         self.eps, self.step = quotient("eps", eps), quotient("step", step)
         self.steps, self.restarts = steps, restarts
@@ -311,7 +312,7 @@ class AutoAttack(Attack):
     """
 
     def __init__(
-        self, eps: float | str = 4 / 255, *, norm: Norm = "Linf", version: Version = "standard", seed: int = 0
+        self, eps: float | str = 4 / 255, *, norm: Norm = "Linf", version: Version = "standard", seed: Seed = 0
     ) -> None:
         self.eps, self.norm, self.version, self.seed = quotient("eps", eps), norm, version, seed
         _check("norm", norm, Norm)

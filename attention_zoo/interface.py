@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Literal, Protocol, TypedDict, Unpack
 import torch
 from torch import Tensor, nn
 
+from attention_zoo.domains import Checked
 from attention_zoo.errors import InputError, unknown
 from attention_zoo.options import one_of, real, shown, sides, truth, whole
 
@@ -45,7 +46,7 @@ class TopDownOptions(TypedDict, total=False):
     """(B, N, 1), multiplies the values (the report's MaskAtt)."""
 
 
-class _Mixer(nn.Module, ABC):
+class _Mixer(Checked, nn.Module, ABC):
     """What both kinds of mixer share: where the reading comes from, and errors that name the mixer."""
 
     reading: ClassVar[str]

@@ -9,6 +9,7 @@ import lightning as L
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from attention_zoo.domains import Checked, checked
 from attention_zoo.errors import InputError
 from attention_zoo.seeding import run_seed
 from datamodules.checks import MOST_BATCH, MOST_WORKERS, require_channels, require_whole
@@ -23,7 +24,7 @@ _PARTS = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",), "pre
 Batch = dict[str, Any]
 
 
-class DataModule(L.LightningDataModule, ABC):
+class DataModule(Checked, L.LightningDataModule, ABC):
     """Base of the data of all tasks.
 
     Training shows every image once an epoch, but for an incomplete last batch. What is random about a sample depends on
@@ -47,6 +48,7 @@ class DataModule(L.LightningDataModule, ABC):
     MEAN: ClassVar[tuple[float, float, float]]
     STD: ClassVar[tuple[float, float, float]]
 
+    @checked
     def __init__(
         self,
         batch_size: int = 64,

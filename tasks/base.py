@@ -14,12 +14,14 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from timm.optim import param_groups_layer_decay, param_groups_weight_decay
 from torch import nn
 
+from attention_zoo.domains import Checked, Fraction, checked
 from attention_zoo.errors import InputError
 from attention_zoo.functional.checks import check_number
 from attention_zoo.seeding import derive_seed, run_seed
 from tasks.guards import BatchNormGuard, FiniteWeights, check_training_loss
 from tasks.schedules import Poly, warmup_cosine
 from tasks.throughput import Throughput
+from tasks.trial import try_out
 
 STEP_SALT = 1
 """Sets the seeds of optimisation steps apart from those of samples and epochs."""
@@ -35,7 +37,7 @@ JOINED = (99999,)
 """How such a matcher says that what it names joins the layer before."""
 
 
-class Task(L.LightningModule):
+class Task(Checked, L.LightningModule):
     """Base of all tasks: optimizer, schedule, seeding of every step, throughput.
 
     A subclass builds ``self.model`` in its constructor and writes the steps.
@@ -53,13 +55,14 @@ class Task(L.LightningModule):
 
     model: nn.Module
 
+    @checked
     def __init__(
         self,
         *,
         optimizer: OptimizerCallable | None = None,
         scheduler: LRSchedulerCallable | None = None,
         warmup_epochs: float = 1.0,
-        min_lr_ratio: float = 0.01,
+        min_lr_ratio: Fraction = 0.01,
         poly: Poly | None = None,
         no_decay: list[str] | None = None,
         layer_decay: float | None = None,
@@ -71,6 +74,7 @@ class Task(L.LightningModule):
         check_number("min_lr_ratio", min_lr_ratio, least=0, most=1)
         if layer_decay is not None:
             check_number("layer_decay", layer_decay, above=0, most=1)
+        try_out(optimizer or _default_optimizer, scheduler)
         self.poly, self.no_decay, self.layer_decay = poly, no_decay, layer_decay
         self.optimizer, self.scheduler = optimizer, scheduler
         self.warmup_epochs, self.min_lr_ratio = warmup_epochs, min_lr_ratio

@@ -11,6 +11,7 @@ from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
 
 from attention_zoo import MixerFactory, Outputs
+from attention_zoo.domains import Fraction, checked
 from attention_zoo.errors import InputError, unknown
 from attention_zoo.functional.checks import check_finite, check_integer, check_number
 from attention_zoo.models import build_model
@@ -24,6 +25,7 @@ MIXING_SALT = 2
 MixingMode = Literal["batch", "pair", "elem"]
 
 
+@checked
 @dataclass
 class Mixing:
     """Mixup and cutmix of training images, by timm.
@@ -38,8 +40,8 @@ class Mixing:
 
     mixup_alpha: float = 0.8
     cutmix_alpha: float = 1.0
-    prob: float = 1.0
-    switch_prob: float = 0.5
+    prob: Fraction = 1.0
+    switch_prob: Fraction = 0.5
     mode: MixingMode = "batch"
 
     def __post_init__(self) -> None:

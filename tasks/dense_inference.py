@@ -7,10 +7,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from attention_zoo.domains import PositiveFloat, checked
 from attention_zoo.errors import InputError
 from attention_zoo.functional.checks import check_finite, check_integer, check_number
 
 
+@checked
 @dataclass
 class Inference:
     """Whole image or sliding window, and averages over sizes and reflections.
@@ -27,7 +29,7 @@ class Inference:
 
     window: tuple[int, int] | None = None
     stride: tuple[int, int] | None = None
-    scales: list[float] = field(default_factory=lambda: [1.0])
+    scales: list[PositiveFloat] = field(default_factory=lambda: [1.0])
     flip: bool = False
 
     def __post_init__(self) -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from attention_zoo.domains import Fraction, checked
 from attention_zoo.errors import InputError
 from attention_zoo.functional.checks import check_integer, check_number
 
@@ -29,6 +30,7 @@ def warmup_cosine(optimizer: Optimizer, *, warmup_steps: int, total_steps: int, 
     return LambdaLR(optimizer, factor)
 
 
+@checked
 @dataclass
 class Poly:
     """Polynomial decay under a linear warm-up, ``(1 - step / total)^power``, as segmentation models are trained.
@@ -46,7 +48,7 @@ class Poly:
     power: float = 1.0
     epochs: int | None = None
     warmup_steps: int = 0
-    warmup_ratio: float = 1e-6
+    warmup_ratio: Fraction = 1e-6
 
     def __post_init__(self) -> None:
         try:

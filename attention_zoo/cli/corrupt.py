@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from attention_zoo.cli.console import printable
+from attention_zoo.domains import Seed
 from attention_zoo.errors import InputError
 from attention_zoo.evaluation import RECORD
 from attention_zoo.runs.files import read_json
@@ -46,7 +47,7 @@ def corrupt(
     keep_size: bool = False,
     per_class: int | None = None,
     limit: int | None = None,
-    seed: int = 0,
+    seed: Seed = 0,
     workers: int | None = None,
 ) -> None:
     """Write a data set under the corruptions of ImageNet-C, in the layout of the released ones.

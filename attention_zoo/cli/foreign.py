@@ -63,6 +63,17 @@ SAYINGS = (
         "no space left on the disk: what was finished is kept; free some, and go on with --ckpt_path last",
     ),
     Saying(
+        (TypeError,),
+        re.compile(r"`devices` selected with `(\w+)Accelerator` should be"),
+        "trainer.devices: of {0} devices give a number above 0",
+    ),
+    Saying(
+        (RuntimeError,),
+        re.compile(r"Found more than one stateful callback of type `(\w+)`"),
+        "trainer.callbacks: two {0} that no checkpoint could tell apart; every run has a ModelCheckpoint of its last "
+        "state, so that a further one needs a monitor, or other epochs or steps",
+    ),
+    Saying(
         (OSError,),
         re.compile("Too many open files"),
         "too many open files: fewer data.num_workers help, or a higher ulimit -n",

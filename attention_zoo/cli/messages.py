@@ -82,7 +82,7 @@ def reason(message: str, key: str) -> str:
     expected = list(dict.fromkeys(map(_plain_type, expected)))
     if expected and not other:
         return f"expected {' or '.join(expected)}, got {value!r}"
-    return other[0] if other else message
+    return other[0] if other else re.sub(r'^Parser key "[^"]+": *', "", message)
 
 
 def unknown_class(name: str, key: str) -> str:

@@ -2,12 +2,55 @@
 
 import argparse
 import re
+import sys
+from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from jsonargparse import ArgumentParser
+import yaml
+from jsonargparse import ArgumentParser, Namespace
 
+from attention_zoo.cli.arguments import read_config, values_of
 from attention_zoo.cli.failure import debugging, fail
+from attention_zoo.cli.limits import check_config, check_numbers
 from attention_zoo.cli.messages import reason, unknown_key
+from attention_zoo.domains import shown
+from attention_zoo.errors import InputError
+from attention_zoo.runs.files import DEEPEST, parse_yaml
+
+DIGITS = re.compile(r"(?<![\w.])[-+]?\d{301,}")
+"""A whole number that no float holds."""
+
+
+def check_yaml(text: str, name: str = "YAML on the command line") -> None:
+    """Check a value or a config in YAML; what is no YAML at all is left to its reader, for it may be just words.
+
+    Raises:
+        InputError: it would blow up, or a key stands twice.
+    """
+    if not any(sign in text for sign in "&:[{-"):
+        return
+    try:
+        parse_yaml(text, name)
+    except InputError as error:
+        if not isinstance(error.__cause__, (yaml.YAMLError, ValueError)):
+            raise
+
+
+def unreadable(name: str, text: str) -> str | None:
+    """What of the ``text`` that an option is given is beyond any parser, or says a thing twice; None if nothing is."""
+    depth = deepest = 0
+    for character in text:
+        depth += (character in "[{") - (character in "]}")
+        deepest = max(deepest, depth)
+    if deepest > DEEPEST:
+        return f"{name}: {shown(text)} nests deeper than {DEEPEST} levels"
+    if DIGITS.search(text):
+        return f"{name}: {shown(text)} holds a number of more than 300 digits"
+    try:
+        check_yaml(text, name)
+    except InputError as error:
+        return str(error)
+    return None
 
 
 class Refusal(argparse.ArgumentError):
@@ -25,13 +68,33 @@ class ShortErrors:
     options there are; those around it add where.
     """
 
-    def parse_args(self, *args: Any, **kwargs: Any) -> Any:
-        """As jsonargparse's; a function in place of a class is refused before anything is called."""
+    def parse_args(self, args: Sequence[str] | None = None, *more: Any, **kwargs: Any) -> Namespace:
+        """As jsonargparse's; what no option takes is refused whatever the option, and so is a function as a class.
+
+        Args:
+            args: the words of the command line, by default those of the program.
+            *more: see jsonargparse.
+            **kwargs: see jsonargparse.
+        """
         from attention_zoo.cli.trust import refuse_functions
 
-        parsed = super().parse_args(*args, **kwargs)
-        refuse_functions(parsed)
-        return parsed
+        words = list(sys.argv[1:] if args is None else args)
+        name = "argument"
+        for word in words:
+            option, equals, value = word.partition("=")
+            name = option.lstrip("-") if option.startswith("--") else name
+            wrong = unreadable(name, value if equals else word)
+            if wrong:
+                self.error(wrong)
+        try:
+            config = super().parse_args(words, *more, **kwargs)
+            check_config(config)
+            refuse_functions(config)
+        except (ValueError, OverflowError, RecursionError) as error:
+            if debugging():
+                raise
+            self.error(str(_named(error, words)), error)
+        return config
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Say what was wrong; inner parsers raise, since another type of a union may still fit."""
@@ -73,6 +136,16 @@ class ShortErrors:
 
 class ZooParser(ShortErrors, ArgumentParser):
     """The parser of the commands that need no trainer."""
+
+
+def _named(error: Exception, words: Sequence[str]) -> Exception:
+    """``error``, or where it is of a number that no parser takes the one that names its key."""
+    try:
+        for value in values_of(words, "--config", "-c") if isinstance(error, OverflowError) else ():
+            check_numbers(read_config(value))
+    except InputError as named:
+        return named
+    return error
 
 
 def _inner(ex: BaseException | None) -> Refusal | None:

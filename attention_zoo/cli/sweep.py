@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from attention_zoo.cli.console import console
 from attention_zoo.cli.report import report_on
+from attention_zoo.domains import Seed
 from attention_zoo.errors import InputError
 
 MOST_WORKERS = 1024
@@ -20,7 +21,7 @@ def sweep(
     out: str,
     configs: list[str],
     axes: dict[str, Any] | None = None,
-    seeds: list[int] | None = None,
+    seeds: list[Seed] | None = None,
     options: dict[str, Any] | None = None,
     draws: int | None = None,
     runs: dict[str, dict[str, Any]] | None = None,

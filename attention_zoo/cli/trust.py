@@ -13,9 +13,8 @@ import jsonargparse._common
 import yaml
 from jsonargparse import Namespace, get_loader, set_loader, set_parsing_settings
 
-from attention_zoo.cli.parser import Refusal, ShortErrors
+from attention_zoo.cli.parser import Refusal, ShortErrors, check_yaml
 from attention_zoo.errors import InputError
-from attention_zoo.runs.files import parse_yaml
 from attention_zoo.runs.trust import PACKAGES, foreign, is_allowed
 
 DENIED = re.compile(r"Importing '([^']+)' is not allowed")
@@ -76,21 +75,6 @@ def configure_parsing() -> None:
 
     load.checked = True
     set_loader("yaml", load, (yaml.YAMLError,))
-
-
-def check_yaml(text: str) -> None:
-    """Check a value or a config in YAML; what is no YAML at all is left to its reader, for it may be just words.
-
-    Raises:
-        InputError: it would blow up, or a key stands twice.
-    """
-    if not any(sign in text for sign in "&:[{-"):
-        return
-    try:
-        parse_yaml(text, "YAML on the command line")
-    except InputError as error:
-        if not isinstance(error.__cause__, (yaml.YAMLError, ValueError)):
-            raise
 
 
 @contextmanager

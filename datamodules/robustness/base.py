@@ -3,13 +3,14 @@
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 import torch
 from lightning.pytorch.utilities import rank_zero_info
 from torch.utils.data import ConcatDataset, Subset
 
+from attention_zoo.domains import Domain
 from attention_zoo.errors import InputError
 from attention_zoo.evaluation import Benchmark, Cell
 from datamodules.base import EvaluationDataModule
@@ -94,7 +95,7 @@ class RobustnessDataModule(EvaluationDataModule):
         severities: list[int] | None = None,
         images_per_cell: int | None = None,
         missing: Literal["error", "skip"] = "error",
-        corruption_seed: int = 0,
+        corruption_seed: Annotated[int, Domain(most=2**32 - 1)] = 0,
         jpeg: bool = False,
         **kwargs: Any,
     ) -> None:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from attention_zoo.clicks import Clicks
+from attention_zoo.domains import checked
 from attention_zoo.errors import InputError, unknown
 from tasks.clicks.checks import MANY, check_count
 from tasks.clicks.sampling import sample_corrections, sample_deep
@@ -19,6 +20,7 @@ Predict = Callable[[Clicks, Tensor | None], Tensor]
 """Clicks and the mask before to probabilities (B, 1, H, W), without gradients and as in evaluation."""
 
 
+@checked
 @dataclass
 class Curriculum:
     """What a training sample is given: the box, then random clicks too, then clicks on what the model got wrong.

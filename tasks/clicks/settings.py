@@ -3,12 +3,14 @@
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
+from attention_zoo.domains import checked
 from attention_zoo.errors import unknown
 from tasks.clicks.checks import check_count, check_number
 
 AdaptIn = Literal["backbone", "head", "both"]
 
 
+@checked
 @dataclass
 class Setting:
     """How probabilistic layers adapt when a model is asked; None leaves what they were built with.

@@ -6,6 +6,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from attention_zoo.domains import checked
 from attention_zoo.functional.checks import check_integer, check_number
 from attention_zoo.models.mask_decoder import MaskOutputs, MaskPrediction
 from attention_zoo.models.mask_decoder.parts import resize
@@ -14,6 +15,7 @@ from tasks.mask_losses.matching import MatchedTargets, matched_targets
 from tasks.mask_losses.targets import segments_of_batch
 
 
+@checked
 @dataclass(frozen=True)
 class LossWeights:
     """Weights of the losses; 0 leaves one out. The defaults are kMaX-DeepLab's.
@@ -38,6 +40,7 @@ class LossWeights:
             check_number(f"loss_weights.{name}", weight, least=0)
 
 
+@checked
 @dataclass(frozen=True)
 class Sampling:
     """Which pixels the contrastive and the semantic loss look at. The defaults are kMaX-DeepLab's on COCO.

@@ -11,6 +11,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from attention_zoo.domains import checked
 from attention_zoo.errors import InputError
 from attention_zoo.models.mask_decoder.layer import CrossMixerFactory, FinalPredictor, MaskDecoderLayer
 from attention_zoo.models.mask_decoder.outputs import MaskOutputs
@@ -18,6 +19,7 @@ from attention_zoo.models.mask_decoder.pixel_decoder import PixelDecoder
 from attention_zoo.registry import as_factory
 
 
+@checked
 @dataclass(frozen=True)
 class DecoderSize:
     """Numbers of a mask decoder; the defaults are those of kMaX-DeepLab with ResNet-50 on COCO.

@@ -9,9 +9,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from attention_zoo.domains import Fraction, checked
 from attention_zoo.functional.checks import check_number
 
 
+@checked
 @dataclass(frozen=True)
 class PanopticThresholds:
     """When a query becomes a segment; the defaults are those of COCO.
@@ -24,10 +26,10 @@ class PanopticThresholds:
         mask_exponent: of the mean mask probability in the score; 0 orders by class probability alone.
     """
 
-    pixel: float = 0.4
-    thing: float = 0.7
-    stuff: float = 0.5
-    overlap: float = 0.8
+    pixel: Fraction = 0.4
+    thing: Fraction = 0.7
+    stuff: Fraction = 0.5
+    overlap: Fraction = 0.8
     mask_exponent: float = 1.0
 
     def __post_init__(self) -> None:

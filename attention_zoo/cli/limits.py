@@ -1,0 +1,176 @@
+"""What the numbers of a parsed config may be, also those of classes that are not ours.
+
+jsonargparse checks types. Lightning and torch take what it lets through, NaN, -5 devices or a seed of 1e20, and end in
+a traceback, in a run that learns nothing or in one that never ends.
+"""
+
+import functools
+import inspect
+import pydoc
+import re
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Annotated, Any, get_type_hints
+
+from jsonargparse import Namespace
+
+from attention_zoo.domains import (
+    LARGEST_INTEGER,
+    NOT_NEGATIVE,
+    OWN,
+    Domain,
+    Fraction,
+    PositiveInt,
+    Seed,
+    complaint,
+    shown,
+)
+from attention_zoo.errors import InputError
+
+_AtLeastMinusOne = Annotated[int, Domain(least=-1)]
+_Batches = Annotated[int, Domain(least=0)] | Fraction | None
+_Devices = Annotated[int, Domain(least=1, most=1024)]
+
+TRAINER: dict[str, Any] = {
+    "max_epochs": _AtLeastMinusOne | None,
+    "max_steps": _AtLeastMinusOne,
+    "num_sanity_val_steps": _AtLeastMinusOne | None,
+    "accumulate_grad_batches": PositiveInt,
+    "check_val_every_n_epoch": PositiveInt | None,
+    "num_nodes": PositiveInt,
+    "limit_train_batches": _Batches,
+    "limit_val_batches": _Batches,
+    "limit_test_batches": _Batches,
+    "limit_predict_batches": _Batches,
+    "overfit_batches": _Batches,
+    "val_check_interval": PositiveInt | Annotated[float, Domain(above=0, most=1)] | timedelta | dict[str, int] | None,
+}
+"""Options of Trainer that say more, or less, than that a number must not be negative."""
+
+DEVICES = re.compile(r"auto|-1|[1-9]\d{0,3}|(\d{1,4},)+\d{0,4}")
+"""What ``devices`` is as text: a number of them, or a list of indices."""
+
+TIME = re.compile(r"\d{1,6}:\d{1,2}:\d{1,2}:\d{1,2}")
+"""A duration, days to seconds."""
+
+
+def check_config(config: Namespace) -> None:
+    """Refuse numbers that no option can have.
+
+    Args:
+        config: what was parsed, of a tool or of one command of LightningCLI.
+
+    Raises:
+        InputError: a number is NaN, infinite or of more than 64 bits, an argument of other people's class is not what
+            its annotation says, or an option of the trainer, or the seed of the run, is out of range; names the key.
+    """
+    command = config.get("subcommand")
+    content = config[command] if command else config
+    check_numbers(content)
+    _check_texts(content)
+    for key, part in _parts(content):
+        _check_foreign(key, part)
+    if not command:
+        return
+    seed = content.get("seed_everything")
+    why = complaint(seed, Seed | bool | None)
+    if why:
+        raise InputError(f"seed_everything={shown(seed)} must {why}")
+    for name, value in vars(content.get("trainer") or Namespace()).items():
+        why = trainer_complaint(name, value)
+        if why:
+            raise InputError(f"trainer.{name}={shown(value)} must {why}")
+
+
+def check_numbers(content: Any) -> None:
+    """Refuse numbers anywhere in a config that are NaN, infinite or of more than 64 bits.
+
+    Raises:
+        InputError: there is one; names the key.
+    """
+    for key, value in _numbers(content):
+        if value != value or value in (float("inf"), float("-inf")):
+            raise InputError(f"{key}={value} must be a finite number")
+        if abs(value) > LARGEST_INTEGER and isinstance(value, int):
+            raise InputError(f"{key}={shown(value)} must be an integer of at most 64 bits")
+
+
+def trainer_complaint(name: str, value: Any) -> str | None:
+    """What ``value`` must do to be the option ``name`` of Trainer; None if it can be."""
+    if name == "devices":
+        return _of_devices(value)
+    if name in ("max_time", "val_check_interval") and isinstance(value, str):
+        return None if TIME.fullmatch(value) else "be a time such as 00:12:00:00, days to seconds"
+    kind = TRAINER.get(name, _annotations().get(name, Any))
+    if isinstance(value, float) and name in TRAINER and value > 1 and value.is_integer():
+        value = int(value)  # as Lightning reads a number of batches
+    return complaint(value, kind, NOT_NEGATIVE)
+
+
+def _check_foreign(key: str, part: Namespace) -> None:
+    """Refuse what the annotations of other people's class do not take: jsonargparse lets some through unseen.
+
+    Constructors of the zoo's own classes check themselves.
+    """
+    cls = pydoc.locate(part["class_path"])
+    if not isinstance(cls, type) or cls.__module__.partition(".")[0] in OWN:
+        return
+    try:
+        kinds = get_type_hints(cls.__init__, include_extras=True)
+    except (NameError, TypeError):  # imported for type checkers only
+        return
+    defaults = {name: parameter.default for name, parameter in inspect.signature(cls.__init__).parameters.items()}
+    for name, value in vars(part.get("init_args") or Namespace()).items():
+        value = {} if value == Namespace() else value
+        plain = not isinstance(value, Namespace) and name in kinds and value is not defaults.get(name)
+        why = complaint(value, kinds[name]) if plain else None
+        if why:
+            raise InputError(f"{key}.{name}={shown(value)} must {why}")
+
+
+def _of_devices(value: Any) -> str | None:
+    if isinstance(value, str):
+        fits = bool(DEVICES.fullmatch(value))
+    elif isinstance(value, list):
+        fits = len(set(value)) == len(value) > 0 and complaint(value, list[int], NOT_NEGATIVE) is None
+    else:
+        fits = value == -1 or complaint(value, _Devices) is None
+    return None if fits else "be auto, -1 (all), a number of devices (1 to 1024) or a list of different indices"
+
+
+@functools.cache
+def _annotations() -> dict[str, Any]:
+    from lightning import Trainer
+
+    return get_type_hints(Trainer.__init__)
+
+
+def _check_texts(content: Any) -> None:
+    for key, value in _all(content):
+        if isinstance(value, str) and "\0" in value:
+            raise InputError(f"{key}={shown(value)} must be text without a null character")
+
+
+def _numbers(content: Any) -> Iterator[tuple[str, float]]:
+    """All numbers in ``content``, with the keys that lead to them as one writes them."""
+    for key, value in _all(content):
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            yield key, value
+
+
+def _parts(content: Any) -> Iterator[tuple[str, Namespace]]:
+    """All that names a class, with the key that leads to it."""
+    for key, value in _all(content):
+        if isinstance(value, Namespace) and isinstance(value.get("class_path"), str):
+            yield key, value
+
+
+def _all(content: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    yield key, content
+    pairs: Any = ()
+    if isinstance(content, (Namespace, dict)):
+        pairs = (vars(content) if isinstance(content, Namespace) else content).items()
+    elif isinstance(content, (list, tuple)):
+        pairs = enumerate(content)
+    for name, value in pairs:
+        yield from _all(value, key if name == "init_args" else f"{key}.{name}".lstrip("."))

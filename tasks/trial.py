@@ -1,0 +1,41 @@
+"""Optimizer and schedule of a config, tried out before anything is read or written."""
+
+import math
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+
+from attention_zoo.errors import InputError
+
+REFUSED = (ValueError, TypeError, ArithmeticError, AssertionError)
+"""What optimizers and schedules raise at arguments that they do not take, at once or in their first step."""
+
+
+def try_out(optimizer: Callable[..., Any], scheduler: Callable[..., Any] | None) -> None:
+    """Build both on a single weight and let the schedule make a step.
+
+    Args:
+        optimizer: parameter groups -> optimizer.
+        scheduler: optimizer -> schedule; None is none of the config's.
+
+    Raises:
+        InputError: one of them takes no such arguments, or the learning rate becomes negative or no number.
+    """
+    part = "optimizer"
+    try:
+        built = optimizer([{"params": [nn.Parameter(torch.zeros(1))]}])
+        part = "optimizer" if scheduler is None else "scheduler"
+        schedule = scheduler(built) if scheduler is not None else None
+        if schedule is not None and not isinstance(schedule, ReduceLROnPlateau):
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # the optimizer has made no step, and need not
+                schedule.step()
+    except REFUSED as error:
+        raise InputError(f"{part}: {error}") from error
+    for group in built.param_groups:
+        if not 0 <= float(group["lr"]) < math.inf:
+            raise InputError(f"{part}: the learning rate becomes {float(group['lr'])}")
