@@ -171,7 +171,8 @@ class SelfMixer(_Mixer):
         """Queries, keys and values (B, H, N, D) of tokens ``x`` (B, N, dim)."""
         fits = x.dim() == 3 and x.shape[-1] == self.dim
         self.check(fits, f"tokens of shape {tuple(x.shape)} are not (B, N, {self.dim})")
-        parts = list(self.qkv(x).split(self.dim, -1))
+        # tokens taken as they are stand for queries and for values, which alone a signal may enter
+        parts = list(self.qkv(x).split(self.dim, -1)) if self.projections else [x, x]
         if top_down is not None:
             signal = self._project_signal(top_down, x.shape, **how)
             first = len(parts) - len(signal)
@@ -198,7 +199,8 @@ class SelfMixer(_Mixer):
         self.check(fits, f"top_down {tuple(top_down.shape)} must be {(*shape[:2], width)}")
         self.check(top_down_to in ("v", "qkv"), f"top_down_to={top_down_to!r} must be 'v' or 'qkv'")
         if not self.projections:
-            return (top_down if top_down_decoder is None else nn.functional.linear(top_down, top_down_decoder),)
+            signal = top_down if top_down_decoder is None else nn.functional.linear(top_down, top_down_decoder)
+            return (signal,) if top_down_to == "v" else (signal, signal)
         rows = slice(-self.dim, None) if top_down_to == "v" else slice(None)
         weight = self.qkv.weight[rows]
         weight = weight if top_down_decoder is None else weight @ top_down_decoder
