@@ -171,8 +171,9 @@ class SelfMixer(_Mixer):
         """Queries, keys and values (B, H, N, D) of tokens ``x`` (B, N, dim)."""
         fits = x.dim() == 3 and x.shape[-1] == self.dim
         self.check(fits, f"tokens of shape {tuple(x.shape)} are not (B, N, {self.dim})")
-        # tokens taken as they are stand for queries and for values, which alone a signal may enter
-        parts = list(self.qkv(x).split(self.dim, -1)) if self.projections else [x, x]
+        parts = list(self.qkv(x).split(self.dim, -1)) if self.projections else [x]
+        if len(parts) == 1:  # it stands for queries and for values, which alone a signal may enter
+            parts = parts * 2
         if top_down is not None:
             signal = self._project_signal(top_down, x.shape, **how)
             first = len(parts) - len(signal)
@@ -198,14 +199,15 @@ class SelfMixer(_Mixer):
         fits = top_down.shape == (*shape[:2], width)
         self.check(fits, f"top_down {tuple(top_down.shape)} must be {(*shape[:2], width)}")
         self.check(top_down_to in ("v", "qkv"), f"top_down_to={top_down_to!r} must be 'v' or 'qkv'")
+        everywhere = 2 if top_down_to == "qkv" and len(self.projections) < 2 else 1
         if not self.projections:
             signal = top_down if top_down_decoder is None else nn.functional.linear(top_down, top_down_decoder)
-            return (signal,) if top_down_to == "v" else (signal, signal)
+            return (signal,) * everywhere
         rows = slice(-self.dim, None) if top_down_to == "v" else slice(None)
         weight = self.qkv.weight[rows]
         weight = weight if top_down_decoder is None else weight @ top_down_decoder
         bias = self.qkv.bias[rows] if top_down_bias and self.qkv.bias is not None else None
-        return nn.functional.linear(top_down, weight, bias).split(self.dim, -1)
+        return nn.functional.linear(top_down, weight, bias).split(self.dim, -1) * everywhere
 
     def attention_map(self, x: Tensor) -> Tensor:
         """Who reads whom for tokens ``x`` (B, N, dim): (B, H, N, N), entry (i, j) is how much i takes from j.

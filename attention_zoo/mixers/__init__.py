@@ -3,6 +3,7 @@
 from attention_zoo.mixers.channel_attention import ChannelAttention
 from attention_zoo.mixers.cluster import Cluster
 from attention_zoo.mixers.cluster_cross import ClusterCross
+from attention_zoo.mixers.crate import CRATE
 from attention_zoo.mixers.cross_attention import CrossAttention
 from attention_zoo.mixers.cross_covariance import CrossCovariance
 from attention_zoo.mixers.differential import Differential
@@ -18,12 +19,15 @@ from attention_zoo.mixers.neighborhood import Neighborhood
 from attention_zoo.mixers.performer import Performer
 from attention_zoo.mixers.probabilistic import Probabilistic
 from attention_zoo.mixers.sigmoid_attention import SigmoidAttention
+from attention_zoo.mixers.tost import ToST
+from attention_zoo.mixers.twicing import Twicing
 from attention_zoo.mixers.vars_d import VarsD
 from attention_zoo.mixers.vars_s import VarsS
 from attention_zoo.mixers.vars_sd import VarsSD
 from attention_zoo.mixers.window import Window
 
 __all__ = [
+    "CRATE",
     "ChannelAttention",
     "Cluster",
     "ClusterCross",
@@ -42,6 +46,8 @@ __all__ = [
     "Performer",
     "Probabilistic",
     "SigmoidAttention",
+    "ToST",
+    "Twicing",
     "VarsD",
     "VarsS",
     "VarsSD",

@@ -134,6 +134,38 @@ class TestLinear:
         assert out.isfinite().all() and all(gradient.isfinite().all() for gradient in gradients)
 
 
+def test_twicing_smooths_the_residual():
+    mixer, (q, k, v) = build("Twicing"), heads(7)
+    weights = scores(q, k).softmax(-1)
+    assert_close(mixer.mix(q, k, v), (2 * weights - weights @ weights) @ v, rtol=1e-10, atol=1e-10)
+    assert_close(mixer.map_weights(q, k, v).sum(-1), torch.ones(2, HEADS, 7, dtype=torch.float64))
+
+
+def test_crate_is_dot_product_with_tied_projections():
+    mixer, tied = build("CRATE", qkv_bias=True), build("DotProduct", qkv_bias=True)
+    with torch.no_grad():
+        tied.qkv.weight.copy_(mixer.qkv.weight.repeat(3, 1))
+        tied.qkv.bias.copy_(mixer.qkv.bias.repeat(3))
+    tied.proj.load_state_dict(mixer.proj.state_dict())
+    assert_close(mixer(tokens(7)), tied(tokens(7)), rtol=1e-10, atol=1e-10)
+
+
+def test_tost_token_by_token():
+    mixer, (w, _, _) = build("ToST"), heads(7)
+    with torch.no_grad():
+        mixer.temp.copy_(torch.tensor([[0.5], [3.0]]))
+    logits = torch.stack(
+        [mixer.temp[h] * (w[:, h] / w[:, h].norm(dim=1, keepdim=True)).square().sum(-1) for h in (0, 1)]
+    )
+    belongs = logits.exp() / logits.exp().sum(0)
+    out = torch.empty_like(w)
+    for h in range(HEADS):
+        share = belongs[h] / (belongs[h].sum(-1, keepdim=True) + 1e-8)
+        moment = sum(share[:, n, None] * w[:, h, n] ** 2 for n in range(7))
+        out[:, h] = -belongs[h][..., None] * w[:, h] / (1 + moment[:, None])
+    assert_close(mixer.mix(w, w, w), out, rtol=1e-10, atol=1e-10)
+
+
 def positions(grid, prefix):
     rows, columns = torch.meshgrid(*map(torch.arange, grid), indexing="ij")
     return rows.flatten(), columns.flatten(), prefix
