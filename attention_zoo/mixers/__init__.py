@@ -1,5 +1,7 @@
 """One file per mixer; each reads like its paper. Importing this package registers those it names."""
 
+from attention_zoo.mixers.agent import Agent
+from attention_zoo.mixers.bi_level_routing import BiLevelRouting
 from attention_zoo.mixers.channel_attention import ChannelAttention
 from attention_zoo.mixers.cluster import Cluster
 from attention_zoo.mixers.cluster_cross import ClusterCross
@@ -27,6 +29,8 @@ from attention_zoo.mixers.vars_sd import VarsSD
 from attention_zoo.mixers.window import Window
 
 __all__ = [
+    "Agent",
+    "BiLevelRouting",
     "CRATE",
     "ChannelAttention",
     "Cluster",

@@ -233,9 +233,81 @@ class TestNeighborhood:
         assert_close(build("Neighborhood", kernel=5, grid=(5, 5)).mix(q, k, v), expected, rtol=1e-10, atol=1e-10)
 
 
+class TestAgent:
+    @pytest.mark.parametrize("grid", [(4, 6), (14, 14), (3, 2)])
+    @pytest.mark.parametrize("prefix", [0, 2])
+    def test_naive_form(self, grid, prefix):
+        mixer = randomise(build("Agent", agents=9, grid=grid, num_prefix_tokens=prefix))
+        q, k, v = heads(grid[0] * grid[1] + prefix)
+        image = q[:, :, prefix:].transpose(2, 3).flatten(1, 2).unflatten(-1, grid)
+        agents = F.adaptive_avg_pool2d(image, 3).flatten(2).unflatten(1, (HEADS, -1)).mT
+        first, second = mixer.position_biases(grid)
+        out = (scores(q, agents) + second).softmax(-1) @ (scores(agents, k) + first).softmax(-1) @ v
+        image = v[:, :, prefix:].transpose(2, 3).flatten(1, 2).unflatten(-1, grid)
+        out[:, :, prefix:] += mixer.dwc(image).flatten(2).unflatten(1, (HEADS, -1)).mT
+        assert_close(mixer.mix(q, k, v), out, rtol=1e-10, atol=1e-10)
+
+    def test_agents_that_are_the_queries_smooth_twice(self):
+        mixer, (q, k, v) = build("Agent", agents=25, grid=(5, 5)), heads(25)
+        torch.nn.init.zeros_(mixer.dwc.weight)
+        torch.nn.init.zeros_(mixer.dwc.bias)
+        expected = scores(q, q).softmax(-1) @ scores(q, k).softmax(-1) @ v
+        assert_close(mixer.mix(q, k, v), expected, rtol=1e-10, atol=1e-10)
+
+    def test_rows_of_the_product_sum_to_one_and_one_agent_serves_all_alike(self):
+        mixer, (q, k, v) = build("Agent", agents=1, grid=(3, 5)), heads(15)
+        torch.nn.init.zeros_(mixer.dwc.weight)
+        weights = mixer.map_weights(q, k, v)
+        assert_close(weights.sum(-1), torch.ones(2, HEADS, 15, dtype=torch.float64))
+        assert_close(weights, weights[:, :, :1].expand_as(weights))
+
+
+class TestBiLevelRouting:
+    @pytest.mark.parametrize("grid", [(6, 6), (5, 7), (2, 3)])
+    @pytest.mark.parametrize("prefix", [0, 1])
+    def test_all_regions_are_dot_product_and_a_convolution(self, grid, prefix):
+        options = {"grid": grid, "num_prefix_tokens": prefix}
+        mixer, plain = build("BiLevelRouting", regions=3, topk=9, **options), build("DotProduct", **options)
+        q, k, v = heads(grid[0] * grid[1] + prefix)
+        expected = plain.mix(q, k, v)
+        image = v[:, :, prefix:].transpose(2, 3).flatten(1, 2).unflatten(-1, grid)
+        expected[:, :, prefix:] += mixer.lepe(image).flatten(2).unflatten(1, (HEADS, -1)).mT
+        assert_close(mixer.mix(q, k, v), expected, rtol=1e-10, atol=1e-10)
+
+    @pytest.mark.parametrize("grid", [(6, 6), (5, 7)])
+    @pytest.mark.parametrize("variant", ["paper", "released"])
+    def test_a_region_reads_the_regions_nearest_to_it(self, grid, variant):
+        mixer = build("BiLevelRouting", regions=3, topk=2, grid=grid, variant=variant)
+        torch.nn.init.zeros_(mixer.lepe.weight)
+        torch.nn.init.zeros_(mixer.lepe.bias)
+        q, k, v = heads(grid[0] * grid[1])
+        size = [-(-length // 3) for length in grid]
+        rows, columns, _ = positions(grid, 0)
+        region = (rows // size[0]) * -(-grid[1] // size[1]) + columns // size[1]
+        flat_q, flat_k = (of.transpose(1, 2).flatten(2) for of in (q, k))
+        means = [
+            torch.stack([of[:, region == r].mean(1) for r in range(int(region.max()) + 1)], 1)
+            for of in (flat_q, flat_k)
+        ]
+        chosen = (means[0] @ means[1].mT).topk(2, -1).indices
+        scale = (DIM // HEADS if variant == "paper" else DIM) ** -0.5
+        out = torch.empty_like(v)
+        for sample in range(2):
+            for token in range(len(region)):
+                reads = torch.isin(region, chosen[sample, region[token]])
+                weights = (q[sample, :, token, None] @ k[sample][:, reads].mT * scale).softmax(-1)
+                out[sample, :, token] = (weights @ v[sample][:, reads])[:, 0]
+        assert_close(mixer.mix(q, k, v), out, rtol=1e-10, atol=1e-10)
+
+
 @pytest.mark.parametrize(
     ("name", "options"),
     [
+        ("Agent", {"agents": 48}),
+        ("Agent", {"kernel": 2}),
+        ("BiLevelRouting", {"regions": 0}),
+        ("BiLevelRouting", {"topk": 50}),
+        ("BiLevelRouting", {"topk": 0}),
         ("Window", {"window": 0}),
         ("Window", {"window": 3, "shift": 3}),
         ("Neighborhood", {"kernel": 4}),
