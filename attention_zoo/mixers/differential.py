@@ -58,8 +58,12 @@ class Differential(SelfMixer):
     def mix_masked(self, q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor | None, is_causal: bool) -> Tensor:
         """As `mix`, both maps reading only where the mask allows."""
         dropout = self.attn_drop.p if self.training else 0.0
-        halves = zip(q.chunk(2, -1), k.chunk(2, -1), strict=True)
-        first, second = (F.scaled_dot_product_attention(*half, v, attn_mask, dropout, is_causal) for half in halves)
+        half = self.head_dim // 2
+        # the fused kernels want keys as wide as the values
+        halves = zip(*(F.pad(x.unflatten(-1, (2, half)), (0, half)).unbind(-2) for x in (q, k)), strict=True)
+        first, second = (
+            F.scaled_dot_product_attention(*pair, v, attn_mask, dropout, is_causal, scale=half**-0.5) for pair in halves
+        )
         mixed = first - self.weight_of_second(v) * second
         return self.sub_norm(mixed) * (1 - self.lambda_init)
 
