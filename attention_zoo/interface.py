@@ -210,7 +210,9 @@ class SelfMixer(_Mixer):
         """
         self.check_tokens(x)
         gate = self._check_how(x.shape, how)
-        parts = list(self.qkv(x).split(self.dim, -1))
+        parts = list(self.qkv(x).split(self.dim, -1)) if self.projections else [x]
+        if len(parts) == 1:  # it stands for queries and for values, which alone a signal may enter
+            parts = parts * 2
         if top_down is not None:
             signal = self._project_signal(top_down, x.shape, how)
             first = len(parts) - len(signal)
@@ -255,13 +257,16 @@ class SelfMixer(_Mixer):
         width = self.dim if top_down_decoder is None else top_down_decoder.shape[1]
         fits = top_down.shape == (*shape[:2], width)
         self.check(fits, f"top_down {tuple(top_down.shape)} must be {(*shape[:2], width)}")
+        where = how.get("top_down_to", "v")
+        everywhere = 2 if where == "qkv" and len(self.projections) < 2 else 1
         if not self.projections:
-            return (top_down if top_down_decoder is None else nn.functional.linear(top_down, top_down_decoder),)
-        rows = slice(-self.dim, None) if how.get("top_down_to", "v") == "v" else slice(None)
+            signal = top_down if top_down_decoder is None else nn.functional.linear(top_down, top_down_decoder)
+            return (signal,) * everywhere
+        rows = slice(-self.dim, None) if where == "v" else slice(None)
         weight = self.qkv.weight[rows]
         weight = weight if top_down_decoder is None else weight @ top_down_decoder
         bias = self.qkv.bias[rows] if how.get("top_down_bias") and self.qkv.bias is not None else None
-        return nn.functional.linear(top_down, weight, bias).split(self.dim, -1)
+        return nn.functional.linear(top_down, weight, bias).split(self.dim, -1) * everywhere
 
     def attention_map(self, x: Tensor) -> Tensor:
         """Who reads whom for tokens ``x`` (B, N, dim): (B, H, N, N), entry (i, j) is how much i takes from j.
