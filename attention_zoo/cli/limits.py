@@ -54,6 +54,10 @@ TIME = re.compile(r"\d{1,6}:\d{1,2}:\d{1,2}:\d{1,2}")
 """A duration, days to seconds."""
 
 
+BARE = ("lightning.Callback", "lightning.pytorch.callbacks.Callback", "lightning.pytorch.callbacks.callback.Callback")
+"""The base of all callbacks, by its import paths."""
+
+
 def check_config(config: Namespace) -> None:
     """Refuse numbers that no option can have.
 
@@ -70,6 +74,8 @@ def check_config(config: Namespace) -> None:
     _check_texts(content)
     for key, part in _parts(content):
         _check_foreign(key, part)
+        if part["class_path"] in BARE:  # what jsonargparse falls back to at an option that a callback does not take
+            raise InputError(f"{key}: a bare Callback does nothing; name one that does, with values its options take")
     if not command:
         return
     seed = content.get("seed_everything")
