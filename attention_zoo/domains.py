@@ -128,7 +128,7 @@ def checked(target: _Target) -> _Target:
         more = next((name for name, parameter in signature.parameters.items() if parameter.kind is _MORE), None)
         if constructs and more in given:
             given |= given.pop(more)
-            kinds |= _inherited(type(args[0]), checking)
+            kinds = _inherited(type(args[0]), checking) | kinds
         for name, (kind, default) in kinds.items():
             why = complaint(given[name], kind, default) if name in given else None
             if why:

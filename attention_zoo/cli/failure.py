@@ -29,6 +29,9 @@ PATIENCE = 5.0
 SHAPES = re.compile(r"size mismatch for (\S+): .*?torch\.Size\((.*?)\) .*torch\.Size\((.*?)\)")
 """How torch says that a weight has another shape."""
 
+STRAY = re.compile(r"(\w+)(?:\.__init__)?\(\) got an unexpected keyword argument '([^']+)'")
+"""How Python says that a constructor takes no such argument."""
+
 
 def debugging() -> bool:
     """Whether tracebacks are wanted."""
@@ -93,6 +96,9 @@ def bad_input(error: BaseException) -> str | None:
 
 def bad_argument(error: BaseException) -> str | None:
     """As `bad_input`, of an error while the objects of a config are built: there any ValueError is the user's."""
+    stray = STRAY.search(str(error)) if isinstance(error, TypeError) else None
+    if stray is not None:  # a mapping of a config was handed on as it is
+        return f"{stray[1]} has no option {stray[2]!r}"
     return str(error) if isinstance(error, ValueError) else bad_input(error)
 
 

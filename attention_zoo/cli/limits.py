@@ -54,6 +54,13 @@ TIME = re.compile(r"\d{1,6}:\d{1,2}:\d{1,2}:\d{1,2}")
 """A duration, days to seconds."""
 
 
+UNITS = ("weeks", "days", "hours", "minutes", "seconds")
+"""Of a duration in parts."""
+
+BARE = ("lightning.Callback", "lightning.pytorch.callbacks.Callback", "lightning.pytorch.callbacks.callback.Callback")
+"""The base of all callbacks, by its import paths."""
+
+
 def check_config(config: Namespace) -> None:
     """Refuse numbers that no option can have.
 
@@ -70,6 +77,8 @@ def check_config(config: Namespace) -> None:
     _check_texts(content)
     for key, part in _parts(content):
         _check_foreign(key, part)
+        if part["class_path"] in BARE:  # what jsonargparse falls back to at an option that a callback does not take
+            raise InputError(f"{key}: a bare Callback does nothing; name one that does, with values its options take")
     if not command:
         return
     seed = content.get("seed_everything")
@@ -101,6 +110,9 @@ def trainer_complaint(name: str, value: Any) -> str | None:
         return _of_devices(value)
     if name in ("max_time", "val_check_interval") and isinstance(value, str):
         return None if TIME.fullmatch(value) else "be a time such as 00:12:00:00, days to seconds"
+    if name in ("max_time", "val_check_interval") and isinstance(value, dict):
+        stray = [key for key in value if key not in UNITS]
+        return f"have keys among {', '.join(UNITS)}" if stray else complaint(value, dict[str, int], NOT_NEGATIVE)
     kind = TRAINER.get(name, _annotations().get(name, Any))
     if isinstance(value, float) and name in TRAINER and value > 1 and value.is_integer():
         value = int(value)  # as Lightning reads a number of batches

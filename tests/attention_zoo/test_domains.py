@@ -122,6 +122,17 @@ def test_subclasses_are_checked_with_what_their_bases_take():
             Below(**arguments)
 
 
+class Wider(Base):
+    def __init__(self, width: int | None = None, **base: Any):
+        super().__init__(4 if width is None else width, **base)
+
+
+def test_an_argument_is_what_the_class_itself_says_it_is():
+    assert Wider(width=None, rate=1.0).width == 4
+    with pytest.raises(InputError, match="^Wider: width=0 must be at least 1"):
+        Wider(width=0)
+
+
 def test_other_peoples_numbers_may_be_negative():
     assert Below(shift=-2.0, rate=-1.0).rate == -1.0
     with pytest.raises(InputError, match="steps=-1 must not be negative"):

@@ -1,6 +1,7 @@
 """Every option there is, found in the signatures: who adds one need not think of the fuzz."""
 
 import dataclasses
+import functools
 import inspect
 import math
 from collections.abc import Iterator
@@ -49,6 +50,7 @@ def subclasses(base: type) -> Iterator[type]:
                 yield cls
 
 
+@functools.cache
 def options_of(owner: Any) -> list[Option]:
     """Arguments of a function; of a class, those that its bases take for it too."""
     if not inspect.isclass(owner):
