@@ -161,7 +161,7 @@ def _error(owner: str, name: str, value: Any, kind: Any, why: str) -> InputError
     words = [word for part in kinds if get_origin(part) is Literal for word in get_args(part)]
     if isinstance(value, str) and words and all(isinstance(word, str) for word in words):
         return InputError(f"{owner}{unknown(name, shown(value), words)}")
-    return InputError(f"{owner}{name}={shown(value)} must {why}")
+    return InputError(f"{owner}{name}={_quoted(value)} must {why}")
 
 
 def complaint(value: Any, kind: Any, bare: Domain = ANY_FINITE) -> str | None:
@@ -188,6 +188,16 @@ def complaint(value: Any, kind: Any, bare: Domain = ANY_FINITE) -> str | None:
     if origin in (dict, Mapping):
         return _of_mapping(value, parts, bare)
     return _of_class(value, kind)
+
+
+def _quoted(value: Any) -> str:
+    """As `shown`; text that reads like a number in quotation marks."""
+    text = shown(value)
+    try:
+        float(text)
+    except ValueError:
+        return text
+    return repr(text) if isinstance(value, str) else text
 
 
 def shown(value: Any) -> str:

@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from attention_zoo.interface import HostOptions, SelfMixer
-from attention_zoo.registry import register
+from attention_zoo.mixers.base import HostOptions, SelfMixer
+from attention_zoo.mixers.registry import register
 
 EPSILON = 1e-8
 """Keeps the weights of a head's second moment finite where no token belongs to it, as in the released code."""
@@ -39,8 +39,7 @@ class ToST(SelfMixer):
 
     def __init__(self, dim: int, num_heads: int = 8, **host: Unpack[HostOptions]) -> None:
         super().__init__(dim, num_heads, **host)
-        weight = self.proj.weight
-        self.temp = nn.Parameter(torch.ones(num_heads, 1, device=weight.device, dtype=weight.dtype))
+        self.temp = nn.Parameter(torch.ones(num_heads, 1, **self.made))
 
     def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Projections w as statistics q and as values v (B, H, N, D) -> (B, H, N, D)."""

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from attention_zoo.errors import InputError, unknown
 from attention_zoo.grids import tell_grids
-from attention_zoo.interface import MixerFactory
+from attention_zoo.mixers.base import MixerFactory
 from attention_zoo.models.build import timm_model
 from attention_zoo.models.checkpoints import load_checkpoint
 from attention_zoo.models.rvt import RVT

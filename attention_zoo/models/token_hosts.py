@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from attention_zoo.errors import InputError
-from attention_zoo.interface import SelfMixer
+from attention_zoo.mixers.base import SelfMixer
 
 
 @dataclass(frozen=True)

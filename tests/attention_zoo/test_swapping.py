@@ -10,7 +10,7 @@ from torch import nn
 from torch.testing import assert_close
 
 import attention_zoo as az
-from attention_zoo.hosts import layer_indices, mixer_layers
+from attention_zoo.mixers.swapping import layer_indices, mixer_layers
 from attention_zoo.models import build_model
 
 SMALL = {"img_size": 16, "patch_size": 4, "embed_dim": 24, "depth": 3, "num_heads": 2, "num_classes": 5}
@@ -196,7 +196,7 @@ def test_layer_names_that_do_not_exist(key):
         (lambda: az.swap_mixers(vit(), lambda **_: nn.Identity()), "built a Identity, which is no SelfMixer"),
         (lambda: az.swap_mixers(vit(), "KMeansCross"), "KMeansCross mixes pixels into queries"),
         (lambda: az.swap_mixers(vit(), steps=3), "steps=3: arguments of a mixer, but no mixer"),
-        (lambda: az.swap_mixers(vit(), "VarsD", steps="many"), "VarsD refuses steps='many'"),
+        (lambda: az.swap_mixers(vit(), "VarsD", steps="many"), "VarsD: steps=many must be an integer"),
         (lambda: az.swap_mixers("vit", "VarsD"), "changes a model, not 'vit'"),
         (lambda: az.swap_mixers(vit(), "VarsD", mixer="VarsD"), "argument of mixer VarsD 'mixer'"),
         (lambda: az.swap_mixers(vit(), "Axial", mixer="VarzD"), "did you mean 'VarsD'"),
