@@ -7,7 +7,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import yaml
 
@@ -53,11 +53,11 @@ def _label(value: Any, *, in_full: bool = False) -> Any:
 
 
 def label_of(value: Any) -> Any:
-    """What a baseline's value is called: lists are written out, as labels are."""
+    """Return what a baseline's value is called: lists are written out, as labels are."""
     return _label(value) if isinstance(value, (list, dict)) else value
 
 
-def is_range(axis: Axis) -> bool:
+def is_range(axis: Axis) -> TypeGuard[Mapping[str, Any]]:
     """Whether an axis is drawn from."""
     return isinstance(axis, Mapping) and len(axis) == 1 and next(iter(axis)) in RANGES
 
@@ -68,7 +68,7 @@ def is_config(value: Any) -> bool:
 
 
 def drawn(axis: Axis, generator: random.Random) -> tuple[Any, Any]:
-    """Label and value of one draw."""
+    """Draw a value of an axis, and return its label and the value."""
     if not is_range(axis):
         return generator.choice(list(labelled(axis).items()))
     (kind, (least, largest)) = next(iter(axis.items()))
@@ -83,7 +83,7 @@ def drawn(axis: Axis, generator: random.Random) -> tuple[Any, Any]:
 
 
 def options(name: str, value: Any) -> list[str]:
-    """What the value of an axis adds to a command line: a config file, several options, or the axis's own option."""
+    """Return what the value of an axis adds to a command line: a config file, several options, or the axis's own."""
     if isinstance(value, Mapping):
         return [word for key, each in value.items() for word in option(key, each)]
     return ["--config", value] if is_config(value) else option(name, value)
@@ -96,7 +96,7 @@ def option(key: str, value: Any) -> list[str]:
 
 
 def settings(name: str, value: Any) -> dict[str, Any]:
-    """What a value of an axis sets, by key as the command line has it; of a file that is gone nothing is known.
+    """Return what a value of an axis sets, by key as on the command line; of a file that is gone nothing is known.
 
     Raises:
         InputError: a file cannot be read.
@@ -138,7 +138,7 @@ def overrules(later: Mapping[str, Any], earlier: Mapping[str, Any]) -> Iterator[
 
 
 def check_axis(name: str, axis: Any, *, drawing: bool) -> None:
-    """Check one axis.
+    """Check that an axis is one, and that its labels differ.
 
     Args:
         name: of the axis.
@@ -152,7 +152,7 @@ def check_axis(name: str, axis: Any, *, drawing: bool) -> None:
     if not axis or not isinstance(axis, (dict, list)):
         raise InputError(f"{here} must be a list of values, labels with values, or a range")
     check_plain(here, axis)
-    if is_range(axis) or (isinstance(axis, dict) and any(_like_a_range(*entry) for entry in axis.items())):
+    if isinstance(axis, dict) and (is_range(axis) or any(_like_a_range(*entry) for entry in axis.items())):
         _check_range(here, axis)
         if not drawing:
             raise InputError(f"{here} is a range; say with draws how many runs to draw from it")

@@ -16,8 +16,9 @@ from rich.text import Text
 from attention_zoo.errors import InputError
 from attention_zoo.runs.results import read_metrics
 from attention_zoo.sweeps.engines import Engine, Handle
-from attention_zoo.sweeps.job import Job, Record, held, known_record
+from attention_zoo.sweeps.job import Job, held
 from attention_zoo.sweeps.plan import LOCK, Plan, Run
+from attention_zoo.sweeps.record import Record, known_record
 from attention_zoo.terminal import terminal, text_table
 
 PAUSE = 0.5
@@ -46,7 +47,7 @@ def folder_of(out: Path, run: Run) -> Path:
 
 
 def rows(plan: Plan, out: Path) -> list[Row]:
-    """What the folders say of every run."""
+    """Return what the folders say of every run."""
     return [_row(run, folder_of(out, run)) for run in plan.all_runs()]
 
 
