@@ -5,7 +5,7 @@ import tarfile
 import zlib
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -82,7 +82,7 @@ class CIFAR10(ImageDataModule):
             raise InputError(f"cannot download CIFAR-10 to {self.root}: {error}") from error
 
     def load(self, parts: Collection[str]) -> dict[str, Split]:
-        """See ImageDataModule."""
+        """Read the asked parts, as `ImageDataModule` says."""
         splits = {}
         if "test" in parts:
             images, labels = self._read("test")
@@ -136,7 +136,8 @@ def _read_archive(archive: Path, part: str) -> tuple[ImageFiles, list[int]]:
                 if folder.split("/")[-2:-1] == [part] and member.isfile() and is_image(file):
                     if member.size > MOST_BYTES:
                         raise InputError(f"{member.name} in {archive} has {member.size:,} bytes, too many for 32 x 32")
-                    found.append((folder.rpartition("/")[2], member.name, tar.extractfile(member).read()))
+                    content = cast(IO[bytes], tar.extractfile(member))  # of a file it is never None
+                    found.append((folder.rpartition("/")[2], member.name, content.read()))
     except (tarfile.TarError, lzma.LZMAError, zlib.error, OSError, EOFError) as error:
         raise InputError(f"cannot read archive {archive}: {error}") from error
     names = {name for name, _, _ in found}

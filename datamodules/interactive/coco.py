@@ -7,8 +7,8 @@ import cv2
 import numpy as np
 from pycocotools import mask as run_lengths
 
+from attention_zoo.domains import shown
 from attention_zoo.errors import InputError
-from datamodules.checks import shown
 
 Shape = Sequence[np.ndarray] | dict[str, Any]
 """Polygons, (n, 2) float64 each, x and y of their vertices; or run lengths as pycocotools has them."""
@@ -79,10 +79,12 @@ def _read_run_lengths(segmentation: dict[str, Any], size: tuple[int, int], where
         raise InputError(f"{where}: its run lengths are of size {given}, its image is {list(size)} (height, width)")
     if isinstance(counts, str):
         counts = _expanded(counts, where)
-    whole = isinstance(counts, list) and all(type(count) is int and count >= 0 for count in counts)
-    if not whole or sum(counts) != size[0] * size[1]:
-        said = f"sum to {sum(counts)}" if whole else "are no list of whole numbers"
-        raise InputError(f"{where}: its run lengths {said}; its image has {size[0] * size[1]} pixels")
+    if not isinstance(counts, list) or not all(type(count) is int and count >= 0 for count in counts):
+        raise InputError(
+            f"{where}: its run lengths are no list of whole numbers; its image has {size[0] * size[1]} pixels"
+        )
+    if sum(counts) != size[0] * size[1]:
+        raise InputError(f"{where}: its run lengths sum to {sum(counts)}; its image has {size[0] * size[1]} pixels")
     return run_lengths.frPyObjects({"size": list(size), "counts": counts}, *size) if any(counts[1::2]) else []
 
 

@@ -64,7 +64,8 @@ class Viewing:
     def around(self, image: Tensor, mask: Tensor) -> View:
         """The view around the object, at the image's scale where the object fits."""
         box = self.noisy_box(mask)
-        return self.cut(image, mask, box, self.region(box, tuple(mask.shape)))
+        height, width = mask.shape
+        return self.cut(image, mask, box, self.region(box, (height, width)))
 
     def somewhere(self, image: Tensor, mask: Tensor, scale: tuple[float, float]) -> View:
         """A view at a random place and scale with at least a pixel of the object in it (RITM's crops).

@@ -10,9 +10,10 @@ from scipy import ndimage
 from scipy.io import loadmat
 from torch import Tensor
 
+from attention_zoo.domains import Fraction, PositiveInt
 from attention_zoo.errors import InputError, unknown
 from attention_zoo.runs.files import read_text
-from datamodules.checks import require_fractions, require_number, require_whole
+from datamodules.checks import require_fractions, require_whole
 from datamodules.images import ImageFiles, Split, below, contents, decode_labels
 from datamodules.interactive.base import InteractiveDataModule
 from datamodules.interactive.objects import ObjectFiles, object_numbers
@@ -118,13 +119,12 @@ class SBD(_Listed):
         kwargs: the arguments of `InteractiveDataModule`.
     """
 
-    def __init__(self, root: str, val_fraction: float = 0.02, min_fill: float = 0.08, **kwargs: Any) -> None:
+    def __init__(self, root: str, val_fraction: float = 0.02, min_fill: Fraction = 0.08, **kwargs: Any) -> None:
         super().__init__(root, val_fraction, **kwargs)
-        require_number("min_fill", min_fill, 0, 1)
         self.min_fill = min_fill
 
     def load(self, parts: Collection[str]) -> dict[str, Split]:
-        """See `DataModule`."""
+        """Read the asked parts, as `DataModule` says."""
         return {part: self._part(part) for part in parts}
 
     def _part(self, part: str) -> Split:
@@ -161,7 +161,7 @@ class VOCInstances(_Listed):
     """
 
     def load(self, parts: Collection[str]) -> dict[str, Split]:
-        """See `DataModule`; ``val`` of the data set is tested on."""
+        """Read the asked parts, as `DataModule` says; ``val`` of the data set is tested on."""
         return {part: self._part(part) for part in parts}
 
     def _part(self, part: str) -> Split:
@@ -199,7 +199,7 @@ class CamVidObjects(InteractiveDataModule):
         self,
         root: str,
         classes: tuple[str, ...] = ("car", "pedestrian", "bicyclist"),
-        min_area: int = 400,
+        min_area: PositiveInt = 400,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -208,12 +208,11 @@ class CamVidObjects(InteractiveDataModule):
             if name not in names:
                 raise unknown("class", name, names)
         require_whole("classes", len(classes), 1)
-        require_whole("min_area", min_area, 1)
         self.root, self.min_area = Path(root), min_area
         self.labels = [names.index(name) for name in classes]
 
     def load(self, parts: Collection[str]) -> dict[str, Split]:
-        """See `DataModule`."""
+        """Read the asked parts, as `DataModule` says."""
         return {part: self._part(part) for part in parts}
 
     def _part(self, part: str) -> Split:

@@ -81,7 +81,7 @@ class MMSegData(SegmentationDataModule):
 
     @cached_property
     def class_names(self) -> list[str]:
-        """Those of mmsegmentation."""
+        """The class names of mmsegmentation."""
         if not self.metainfo.get("classes"):
             raise InputError("the data set names no classes: give them in its metainfo")
         return list(self.metainfo["classes"])
@@ -93,7 +93,7 @@ class MMSegData(SegmentationDataModule):
         return colours if len(colours) == self.num_classes else default_palette(self.num_classes)
 
     def load(self, parts: Collection[str]) -> dict[str, Split]:
-        """See `DataModule`."""
+        """Read the asked parts, as `DataModule` says."""
         return {part: self._split(part) for part in parts}
 
     def _split(self, part: str) -> Split:
@@ -193,7 +193,7 @@ def dataset_class(leaf: dict[str, Any]) -> Any:
 
 
 def list_files(leaf: dict[str, Any]) -> list[dict[str, Any]]:
-    """What mmsegmentation's own class says of each image of a data set."""
+    """List what mmsegmentation's own class says of each image of a data set."""
     dataset_class(leaf)
     dataset = build_part("DATASETS", "data set", {**leaf, "pipeline": [], "serialize_data": False})
     return [dataset.get_data_info(index) for index in range(len(dataset))]
