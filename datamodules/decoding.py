@@ -165,12 +165,12 @@ def most_pixels() -> int:
     Raises:
         InputError: the variable is no positive number.
     """
-    said = os.environ.get(RAISED)
-    if said is None:
+    value = os.environ.get(RAISED)
+    if value is None:
         return MOST_PIXELS
-    if not said.isascii() or not said.isdigit() or len(said) > 18 or int(said) < 1:
-        raise InputError(f"{RAISED} must be a positive whole number, got {said!r}")
-    return int(said)
+    if not value.isascii() or not value.isdigit() or len(value) > 18 or int(value) < 1:
+        raise InputError(f"{RAISED} must be a positive whole number, got {value!r}")
+    return int(value)
 
 
 def _read(name: str, convert: Callable[[Image.Image], Tensor], content: bytes | None = None) -> Tensor:
@@ -234,12 +234,12 @@ def _orientation(image: Image.Image, file: BinaryIO) -> int:
         return 1
     try:
         # PNG's own method decodes the pixels, since EXIF may come after them
-        found = Image.Image.getexif(image).get(ExifTags.Base.Orientation)
-        if found is None and image.format == "PNG":
-            found = _late_exif(file).get(ExifTags.Base.Orientation)
+        turned = Image.Image.getexif(image).get(ExifTags.Base.Orientation)
+        if turned is None and image.format == "PNG":
+            turned = _late_exif(file).get(ExifTags.Base.Orientation)
     except Exception:  # broken EXIF, of which the parser raises nearly anything, says nothing
         return 1
-    return found if isinstance(found, int) else 1
+    return turned if isinstance(turned, int) else 1
 
 
 def _late_exif(file: BinaryIO) -> Image.Exif:

@@ -193,12 +193,12 @@ def one_a_name(paths: Sequence[str], kind: str, name: Callable[[str], Name]) -> 
     Raises:
         InputError: two files have one name, so that nothing says which belongs to a file of another folder.
     """
-    found: dict[Name, str] = {}
+    first: dict[Name, str] = {}
     for path in paths:
-        other = found.setdefault(name(path), path)
+        other = first.setdefault(name(path), path)
         if other != path:
             raise InputError(f"two {kind}: {other} and {path}; keep one of them")
-    return found
+    return first
 
 
 def subfolders(folder: Path) -> list[str]:
@@ -238,13 +238,13 @@ def read_classes(
     Raises:
         InputError: a folder is missing, holds no images, or is not one of the classes.
     """
-    found = subfolders(folder)
-    if not found:
+    folders = subfolders(folder)
+    if not folders:
         raise InputError(f"no class folders in {folder}: expected <class>/*.jpg; found: {contents(folder)}")
-    foreign = sorted(set(found) - set(class_names))
+    foreign = sorted(set(folders) - set(class_names))
     if foreign:
         raise InputError(f"{folder / foreign[0]}: {unknown(kind, foreign[0], class_names)}")
-    present = set(class_names if complete else found)
+    present = set(class_names if complete else folders)
     paths: list[str] = []
     labels: list[int] = []
     for label, name in enumerate(class_names):

@@ -101,15 +101,15 @@ def settings(name: str, value: Any) -> dict[str, Any]:
     Raises:
         InputError: a file cannot be read.
     """
-    given = dict(value) if isinstance(value, Mapping) else {"config": value} if is_config(value) else {name: value}
-    file = given.pop("config", None)
-    found: dict[str, Any] = {}
+    parts = dict(value) if isinstance(value, Mapping) else {"config": value} if is_config(value) else {name: value}
+    file = parts.pop("config", None)
+    shared: dict[str, Any] = {}
     if file is not None and Path(file).exists():
         content = read_yaml(file)
         if not isinstance(content, dict):
             raise InputError(f"{file} is no config: it holds no keys")
-        found = {plain(key): each for key, each in flat(content).items()}
-    return found | {plain(key): each for start, part in given.items() for key, each in flat(part, start).items()}
+        shared = {plain(key): each for key, each in flat(content).items()}
+    return shared | {plain(key): each for start, part in parts.items() for key, each in flat(part, start).items()}
 
 
 def flat(content: Any, prefix: str = "") -> dict[str, Any]:
@@ -221,13 +221,13 @@ def check_plain(here: str, value: Any) -> None:
         raise InputError(f"{here}: {value!r} holds half a character")
 
 
-def check_options(here: str, given: Mapping[Any, Any]) -> None:
+def check_options(here: str, chosen: Mapping[Any, Any]) -> None:
     """Check the keys of options.
 
     Raises:
         InputError: one is none, or not the user's to set.
     """
-    for key, value in given.items():
+    for key, value in chosen.items():
         check_option(here, key)
         if key == "config" and not (isinstance(value, str) and value):
             raise InputError(f"{here}: config must name one file, got {value!r}")
@@ -253,15 +253,15 @@ def _check_range(here: str, axis: Mapping[Any, Any]) -> None:
     ((kind, ends),) = axis.items()
     if kind not in RANGES:
         raise unknown(f"range of {here}", str(kind), RANGES)
-    said = f"{here}: {kind} takes its least and its largest value"
+    rule = f"{here}: {kind} takes its least and its largest value"
     if not isinstance(ends, list) or len(ends) != 2:
-        raise InputError(f"{said}, got {ends}")
+        raise InputError(f"{rule}, got {ends}")
     types = int if kind == "integers" else (int, float)
     for end in ends:
         if not isinstance(end, types) or isinstance(end, bool) or not math.isfinite(end):
-            raise InputError(f"{said}, {'whole' if kind == 'integers' else 'finite'} numbers; got {end!r}")
+            raise InputError(f"{rule}, {'whole' if kind == 'integers' else 'finite'} numbers; got {end!r}")
     least, largest = ends
     if least >= largest or not math.isfinite(float(largest) - float(least)):
-        raise InputError(f"{said}, in this order; got {least} and {largest}")
+        raise InputError(f"{rule}, in this order; got {least} and {largest}")
     if kind == "log_uniform" and least <= 0:
-        raise InputError(f"{said}, both above 0; got {least}")
+        raise InputError(f"{rule}, both above 0; got {least}")

@@ -42,8 +42,8 @@ def check_plan(plan: "Plan") -> None:
         axes.check_axis(name, axis, drawing=plan.draws is not None)
     if plan.runs is not None:
         axes.check_labels("sweep: runs", list(plan.runs), plan.runs)
-        for label, given in plan.runs.items():
-            axes.check_options(f"sweep: run {label!r}", given)
+        for label, chosen in plan.runs.items():
+            axes.check_options(f"sweep: run {label!r}", chosen)
     _check_count(plan)
     _check_evaluations(plan)
     _check_baseline(plan)
@@ -62,9 +62,9 @@ def _check_types(plan: "Plan") -> None:
             if not isinstance(text, str) or not text:
                 raise InputError(f"sweep: {key} must be a list of words, got {text!r:.60}")
     for key in ("runs", "evaluations"):
-        for name, given in (getattr(plan, key) or {}).items():
-            if not isinstance(given, dict):
-                raise InputError(f"sweep: {name!r} of {key} must be a mapping of options, got {given!r:.60}")
+        for name, chosen in (getattr(plan, key) or {}).items():
+            if not isinstance(chosen, dict):
+                raise InputError(f"sweep: {name!r} of {key} must be a mapping of options, got {chosen!r:.60}")
     for key in ("options", "runs", "evaluations", "baseline"):
         axes.check_plain(f"sweep: {key}", getattr(plan, key))
     for name in plan.axes:
@@ -93,12 +93,12 @@ def _check_count(plan: "Plan") -> None:
 
 
 def _check_evaluations(plan: "Plan") -> None:
-    for name, given in plan.evaluations.items():
+    for name, chosen in plan.evaluations.items():
         if not isinstance(name, str) or not name.strip() or not name.isprintable() or "/" in name:
             raise InputError(f"sweep: {name!r} is no name of an evaluation; use words, without /")
         if name == FIT:
             raise InputError(f"sweep: {FIT!r} is the training; call the evaluation something else")
-        axes.check_options(f"sweep: evaluation {name!r}", given)
+        axes.check_options(f"sweep: evaluation {name!r}", chosen)
 
 
 def _check_baseline(plan: "Plan") -> None:
@@ -116,14 +116,14 @@ def check_keys(plan: "Plan") -> None:
     """Refuse keys that the sweep sets, and keys that are set twice: of these one would be lost without a word."""
     shared = settings("", plan.options)
     _refuse_owned("options", shared, OWNED)
-    for name, given in plan.evaluations.items():
-        _refuse_owned(f"evaluation {name!r}", settings("", given), ["trainer.default_root_dir"])
-        if given.get("ckpt_path") not in (None, "last", "best"):
+    for name, chosen in plan.evaluations.items():
+        _refuse_owned(f"evaluation {name!r}", settings("", chosen), ["trainer.default_root_dir"])
+        if chosen.get("ckpt_path") not in (None, "last", "best"):
             raise InputError(f"sweep: evaluation {name!r}: ckpt_path is last or best, of the run's own checkpoints")
     earlier: list[tuple[str, Any, dict[str, Any]]] = [("options", "", shared)]
     for name in plan.names:
-        found = [(label, settings(name, value)) for label, value in plan.labels_and_values(name)]
-        for label, later in found:
+        values = [(label, settings(name, value)) for label, value in plan.labels_and_values(name)]
+        for label, later in values:
             here = f"run {label!r}" if plan.runs is not None else f"axis {name!r}"
             _refuse_owned(here, later, OWNED)
             for other, its_label, before in earlier:
@@ -136,12 +136,12 @@ def check_keys(plan: "Plan") -> None:
                         if key == old
                         else f"sweep: {here} ({label}) sets {key} anew, and {old} of {of} would be lost"
                     )
-        earlier += [(f"axis {name!r}", label, before) for label, before in found]
+        earlier += [(f"axis {name!r}", label, before) for label, before in values]
 
 
-def _refuse_owned(here: str, given: dict[str, Any], owned: Iterable[str]) -> None:
+def _refuse_owned(here: str, chosen: dict[str, Any], owned: Iterable[str]) -> None:
     for key in owned:
-        if given.get(key) is not None:
+        if chosen.get(key) is not None:
             raise InputError(f"sweep: {here} sets {key}, which is not its to set: {OWNED[key]}")
 
 

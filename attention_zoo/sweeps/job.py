@@ -214,18 +214,18 @@ class Job:
 
     def _measured(self, name: str, before: int) -> dict[str, float | None]:
         """The metrics that an evaluation logged: the last of the lines that are new."""
-        found = [line for line in read_metrics(self.folder)[before:] if line.stage == "test"]
-        if not found and self._disk_is_full():
+        lines = [line for line in read_metrics(self.folder)[before:] if line.stage == "test"]
+        if not lines and self._disk_is_full():
             raise DiskFull(self.folder)
-        if not found:
+        if not lines:
             raise InputError(f"evaluation {name} logged no metrics")
-        return found[-1].metrics
+        return lines[-1].metrics
 
     def _disk_is_full(self) -> bool:
         """Whether the last command said so, or could not even do that."""
         return os.strerror(errno.ENOSPC) in self._output() or shutil.disk_usage(self.folder).free < LEAST_SPACE
 
-    def _said(self) -> str:
+    def _output(self) -> str:
         """Read what the last command wrote."""
         return (self.folder / LOG).read_text(encoding="utf-8", errors="replace").rpartition("\n$ ")[2]
 

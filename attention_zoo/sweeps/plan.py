@@ -149,15 +149,15 @@ class Plan:
 
     def _draw(self, count: int) -> list[dict[str, tuple[Any, Any]]]:
         generator = random.Random(DRAWS_SEED)
-        found: dict[str, dict[str, tuple[Any, Any]]] = {}
+        combinations: dict[str, dict[str, tuple[Any, Any]]] = {}
         ranges = any(map(is_range, self.axes.values()))
         most = count if ranges else min(count, math.prod(len(self.labels(name)) for name in self.names))
         for _ in range(100 * count):
             combination = {name: drawn(axis, generator) for name, axis in self.axes.items()}
-            found.setdefault(str([label for label, _ in combination.values()]), combination)
-            if len(found) == most:
+            combinations.setdefault(str([label for label, _ in combination.values()]), combination)
+            if len(combinations) == most:
                 break
-        return list(found.values())
+        return list(combinations.values())
 
     def _run(self, combination: dict[str, tuple[Any, Any]], seed: int) -> Run:
         arguments = option("seed_everything", seed)

@@ -66,7 +66,7 @@ def read_record(folder: Path) -> Record:
         wrong.append("metrics")
     if wrong:
         raise InputError(f"{path}: {wrong[0]} cannot be {content.get(wrong[0])!r:.60}")
-    record.metrics = {name: numbers_in(found, f"{path}: metrics of {name}") for name, found in record.metrics.items()}
+    record.metrics = {name: numbers_in(values, f"{path}: metrics of {name}") for name, values in record.metrics.items()}
     return record
 
 

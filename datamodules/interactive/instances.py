@@ -41,12 +41,14 @@ def one_sample_an_object(
     Raises:
         InputError: there is no object, or a file is not as it should be.
     """
-    found = [(place, number) for place, path in enumerate(maps) for number in _numbers(path, read, min_area, min_fill)]
-    if not found:
+    samples = [
+        (place, number) for place, path in enumerate(maps) for number in _numbers(path, read, min_area, min_fill)
+    ]
+    if not samples:
         raise InputError(f"no object of at least {min_area} pixels in {len(maps)} files, the first of them {maps[0]}")
-    objects = ObjectFiles([maps[place] for place, _ in found], read, [(number,) for _, number in found])
-    names = [f"{maps[place]}#{number}" for place, number in found]
-    return Split(ImageFiles([images[place] for place, _ in found]), {"objects": objects, "name": names})
+    objects = ObjectFiles([maps[place] for place, _ in samples], read, [(number,) for _, number in samples])
+    names = [f"{maps[place]}#{number}" for place, number in samples]
+    return Split(ImageFiles([images[place] for place, _ in samples]), {"objects": objects, "name": names})
 
 
 def _numbers(path: str, read: Callable[[str], Tensor], min_area: int, min_fill: float) -> tuple[int, ...]:
@@ -232,8 +234,8 @@ class CamVidObjects(InteractiveDataModule):
             raise InputError(f"mask {path} has the label {strange[0]}; choose from: 0..10 (classes), 11, 255 (ignored)")
         labels, count = np.zeros(classes.shape, dtype=np.int32), 0
         for label in self.labels:
-            parts, found = ndimage.label(classes == label)
+            parts, number = ndimage.label(classes == label)
             labels = np.where(parts > 0, parts + count, labels)
-            count += found
+            count += number
         labels[unlabelled] = -1
         return torch.from_numpy(labels.astype(np.int32))

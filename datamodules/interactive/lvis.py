@@ -155,9 +155,9 @@ class LVIS(InteractiveDataModule):
                         by_image[annotation["image_id"]].append((shape, _area(annotation, self.min_area, where)))
             # an object that is smaller than ``min_area`` is none, whatever is above it
             kept = {
-                image: [shape for shape, _ in found]
-                for image, found in by_image.items()
-                if any(area >= self.min_area for _, area in found)
+                image: [shape for shape, _ in shapes]
+                for image, shapes in by_image.items()
+                if any(area >= self.min_area for _, area in shapes)
             }
             records = [record for record in content["images"] if record["id"] in kept]
             return records, [kept[record["id"]] for record in records]
@@ -177,8 +177,8 @@ def _check_names(records: list[dict[str, Any]]) -> None:
     for record in records:
         other = named.setdefault(Path(_file_name(record)).name, record)
         if other is not record:
-            said = " and ".join(f"{one['id']} ({_file_name(one)})" for one in (other, record))
-            raise InputError(f"two images of one file name: {said}")
+            both = " and ".join(f"{one['id']} ({_file_name(one)})" for one in (other, record))
+            raise InputError(f"two images of one file name: {both}")
 
 
 def _file_name(record: dict[str, Any]) -> str:

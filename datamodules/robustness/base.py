@@ -248,8 +248,8 @@ class RobustnessDataModule(EvaluationDataModule):
         images, labels = clean.unprepared
         for corruption in self.corruptions:
             for severity in self.severities:
-                made = Generated(images, clean.names, recipe, corruption, severity, self.jpeg_quality)
-                yield self.part(benchmark, Labelled(self.prepared_corrupted(made), labels), corruption, severity)
+                corrupted = Generated(images, clean.names, recipe, corruption, severity, self.jpeg_quality)
+                yield self.part(benchmark, Labelled(self.prepared_corrupted(corrupted), labels), corruption, severity)
 
 
 def choose(labels: np.ndarray, count: int) -> np.ndarray:

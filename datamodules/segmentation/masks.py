@@ -61,10 +61,10 @@ class IndexMasks:
             InputError: the file is no image of indices, or holds a label that is no class.
         """
         path = self.paths[index]
-        found = decode_labels(path).numpy()
-        mask = np.where(found < len(self.table), self.table[found.clip(max=len(self.table) - 1)], -1)
+        stored = decode_labels(path).numpy()
+        mask = np.where(stored < len(self.table), self.table[stored.clip(max=len(self.table) - 1)], -1)
         if (mask < 0).any():
-            labels = np.unique(found[mask < 0]).tolist()
+            labels = np.unique(stored[mask < 0]).tolist()
             some = ", ".join(map(str, labels[:5])) + (", ..." if len(labels) > 5 else "")
             raise InputError(
                 f"mask {path} has the label{'s' if len(labels) > 1 else ''} {some}; "

@@ -59,11 +59,11 @@ def to_label_map(path: str, numbers: Tensor, segments: Sequence[Segment], void: 
     places = [*range(len(listed)), *(IGNORE for _ in void)]
     known = np.array([*(segment.number for segment in listed), *void])
     order = np.argsort(known)
-    found = numbers.numpy().astype(known.dtype)
-    position = np.searchsorted(known[order], found).clip(max=len(known) - 1)
-    wrong = known[order][position] != found
+    wanted = numbers.numpy().astype(known.dtype)
+    position = np.searchsorted(known[order], wanted).clip(max=len(known) - 1)
+    wrong = known[order][position] != wanted
     if wrong.any():
-        raise InputError(f"{path} has pixels of the segment {found[wrong][0]}, which its annotation does not list")
+        raise InputError(f"{path} has pixels of the segment {wanted[wrong][0]}, which its annotation does not list")
     inside = torch.from_numpy(np.array(places, dtype=np.uint8)[order][position])
     table = torch.tensor([segment[1:] for segment in listed], dtype=torch.int64).reshape(-1, 3)
     labels, (is_thing, crowd) = table[:, 0], table[:, 1:].bool().T
@@ -152,15 +152,15 @@ class COCOPanoptic(SegmentationDataModule):
             InputError: the annotations are not there, or not those of ``class_names``.
         """
         with self._reported("val"):
-            found = sorted(self.annotations("val")["categories"], key=lambda category: category["id"])
-            names = [category["name"] for category in found]
-            things = {category["isthing"] for category in found}
+            categories = sorted(self.annotations("val")["categories"], key=lambda category: category["id"])
+            names = [category["name"] for category in categories]
+            things = {category["isthing"] for category in categories}
         require_different(f"the categories of {self._file('val')}", names, IGNORE, kind="names")
         if things - {0, 1}:
             raise InputError(f"{self._file('val')}: isthing is {shown(max(things - {0, 1}, key=str))}; expected 0 or 1")
         if self.given_names not in (None, names):
             raise InputError(f"class_names are not the {len(names)} categories of {self._file('val')}, in their order")
-        return found
+        return categories
 
     def annotations(self, part: str) -> dict[str, Any]:
         """The content of a part's JSON.

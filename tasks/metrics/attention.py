@@ -36,13 +36,13 @@ class ForegroundErrors(Metric):
             mask: (B, H, W), 1 where an object is, 0 where none is; other values count nowhere.
         """
         counts, objects = mask <= 1, mask == 1
-        found = foreground & counts
+        predicted = foreground & counts
         total = counts.sum((1, 2)).double()
-        union = (found | objects).sum((1, 2)).double()
+        union = (predicted | objects).sum((1, 2)).double()
         # without an object nothing is to be found, and finding nothing is right
-        self.iou += torch.where(union > 0, (found & objects).sum((1, 2)) / union, 1.0).sum()
-        self.false_positives += ((found & ~objects).sum((1, 2)) / total).sum()
-        self.false_negatives += ((objects & ~found).sum((1, 2)) / total).sum()
+        self.iou += torch.where(union > 0, (predicted & objects).sum((1, 2)) / union, 1.0).sum()
+        self.false_positives += ((predicted & ~objects).sum((1, 2)) / total).sum()
+        self.false_negatives += ((objects & ~predicted).sum((1, 2)) / total).sum()
         self.images += len(mask)
 
     def compute(self) -> dict[str, Tensor]:
