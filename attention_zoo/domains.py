@@ -23,7 +23,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, is_dataclass
 from numbers import Integral, Real
 from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints, is_typeddict
+from typing import Annotated, Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints, is_typeddict
 
 from attention_zoo.errors import InputError, unknown
 
@@ -102,8 +102,8 @@ def checked(target: _Target) -> _Target:
         InputError: at a call, naming the first argument that does not fit.
     """
     if isinstance(target, type):
-        target.__init__ = checked(target.__init__)
-        return target
+        _check_constructor(target)
+        return cast(_Target, target)
     signature = inspect.signature(target)
     constructs = next(iter(signature.parameters), None) == "self"
     bare = NOT_NEGATIVE if target.__module__.partition(".")[0] in OWN else ANY_FINITE
@@ -124,7 +124,7 @@ def checked(target: _Target) -> _Target:
         except TypeError:
             return target(*args, **kwargs)  # which says what is missing or too much
         owner = f"{type(args[0]).__name__}: " if constructs else ""
-        kinds = checking.kinds()
+        kinds = own_kinds()
         more = next((name for name, parameter in signature.parameters.items() if parameter.kind is _MORE), None)
         if constructs and more in given:
             given |= given.pop(more)
@@ -135,8 +135,16 @@ def checked(target: _Target) -> _Target:
                 raise _error(owner, name, given[name], kind, why)
         return target(*args, **kwargs)
 
-    checking.kinds = lambda: {name: (kind, bare) for name, kind in annotations().items()}
-    return checking
+    def own_kinds() -> dict[str, tuple[Any, Domain]]:
+        return {name: (kind, bare) for name, kind in annotations().items()}
+
+    vars(checking)["kinds"] = own_kinds
+    return cast(_Target, checking)
+
+
+def _check_constructor(cls: type) -> None:
+    """Have ``cls`` check the arguments of the constructor that it has, or takes over."""
+    type.__setattr__(cls, "__init__", checked(getattr(cls, "__init__")))  # noqa: B009
 
 
 class Checked:
@@ -145,7 +153,7 @@ class Checked:
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if "__init__" in vars(cls):
-            cls.__init__ = checked(cls.__init__)
+            _check_constructor(cls)
 
 
 def _inherited(cls: type, constructor: Callable[..., Any]) -> dict[str, tuple[Any, Domain]]:
@@ -202,7 +210,7 @@ def _quoted(value: Any) -> str:
 
 def shown(value: Any) -> str:
     """``value`` as an error repeats it: in one line, not longer than `LONGEST_SHOWN` characters."""
-    if isinstance(value, Integral) and abs(value) > LARGEST_INTEGER:
+    if isinstance(value, Integral) and abs(int(value)) > LARGEST_INTEGER:
         return f"a number of about {int(abs(int(value)).bit_length() * math.log10(2)) + 1} digits"
     try:
         text = value if isinstance(value, str) else repr(value)
@@ -216,23 +224,24 @@ def _of_number(value: Any, kind: type, domain: Domain) -> str | None:
     noun = "an integer" if kind is int else "a number"
     if isinstance(value, bool) or not isinstance(value, Integral if kind is int else Real):
         return f"be {noun}"
-    if isinstance(value, Integral) and abs(value) > (LARGEST_INTEGER if kind is int else sys.float_info.max):
+    if isinstance(value, Integral) and abs(int(value)) > (LARGEST_INTEGER if kind is int else sys.float_info.max):
         return "be an integer of at most 64 bits" if kind is int else "be a finite number"
-    if not math.isfinite(value):
+    number = int(value) if isinstance(value, Integral) else float(value)
+    if not math.isfinite(number):
         return "be a finite number"
-    return None if value in domain else str(domain)
+    return None if number in domain else str(domain)
 
 
 def _of_union(value: Any, parts: tuple[Any, ...], bare: Domain) -> str | None:
     """Of a number, what its own kind says; of anything else, all that it could have been."""
-    found = [complaint(value, part, bare) for part in parts]
-    if None in found:
+    whys = [why for part in parts if (why := complaint(value, part, bare))]
+    if len(whys) < len(parts):
         return None
     if isinstance(value, Real) and not isinstance(value, bool):
         wanted = [int, float] if isinstance(value, Integral) else [float, int]
         kinds = [get_args(part)[0] if get_origin(part) is Annotated else part for part in parts]
-        found = next(([found[kinds.index(kind)]] for kind in wanted if kind in kinds), found)
-    return " or ".join([found[0], *(why.removeprefix("be ") for why in dict.fromkeys(found) if why != found[0])])
+        whys = next(([whys[kinds.index(kind)]] for kind in wanted if kind in kinds), whys)
+    return " or ".join([whys[0], *(why.removeprefix("be ") for why in dict.fromkeys(whys) if why != whys[0])])
 
 
 def _of_items(value: Any, origin: type, parts: tuple[Any, ...], bare: Domain) -> str | None:
@@ -272,7 +281,7 @@ def _of_class(value: Any, kind: Any) -> str | None:
         return "be text without a null character"
     if kind is str:
         return None if isinstance(value, (str, os.PathLike)) else "be text"
-    if is_dataclass(kind):
+    if isinstance(kind, type) and is_dataclass(kind):
         return None if isinstance(value, kind) else f"be {kind.__name__} options"
     plain = (
         isinstance(kind, type)

@@ -6,6 +6,7 @@ there calls `SelfMixer.set_grid` of every mixer before the first block runs. Blo
 """
 
 import math
+from typing import Any
 
 from timm.layers import Format
 from timm.models.vision_transformer import VisionTransformer
@@ -52,10 +53,11 @@ def tell_grids(host: VisionTransformer) -> None:
 
 def grid_teller(embedding: nn.Module) -> GridTeller:
     """The hook of a patch embedding, which has one at most."""
-    if not hasattr(embedding, "grid_teller"):
-        embedding.grid_teller = GridTeller()
-        embedding.register_forward_hook(embedding.grid_teller)
-    return embedding.grid_teller
+    teller = vars(embedding).get("grid_teller")
+    if teller is None:
+        teller = vars(embedding)["grid_teller"] = GridTeller()
+        embedding.register_forward_hook(teller)
+    return teller
 
 
 def outer_mixers(model: nn.Module) -> list[SelfMixer]:
@@ -74,10 +76,12 @@ def token_grid(embedding: nn.Module, image: Tensor, tokens: Tensor) -> tuple[int
     """
     if tokens.dim() == 4:
         first = 2 if getattr(embedding, "output_fmt", Format.NHWC) == Format.NCHW else 1
-        return tuple(tokens.shape[first : first + 2])
+        return tokens.shape[first], tokens.shape[first + 1]
     grids = []
-    if hasattr(embedding, "dynamic_feat_size"):
-        grids.append(tuple(embedding.dynamic_feat_size(tuple(image.shape[-2:]))))
-    if getattr(embedding, "grid_size", None) is not None:
-        grids.append(tuple(embedding.grid_size))
+    size_of: Any = getattr(embedding, "dynamic_feat_size", None)
+    built: Any = getattr(embedding, "grid_size", None)
+    if size_of is not None:
+        grids.append(tuple(size_of(tuple(image.shape[-2:]))))
+    if built is not None:
+        grids.append(tuple(built))
     return next((grid for grid in grids if math.prod(grid) == tokens.shape[1]), None)

@@ -143,7 +143,7 @@ def _check_keys(part: str, place: str, config: Mapping[str, Any], names: set[str
 @contextmanager
 def registered_names_only() -> Iterator[None]:
     """While the block runs, mmengine finds parts in its registries alone, and imports nothing by its path."""
-    module = importlib.import_module("mmengine.registry.registry")
+    module: Any = importlib.import_module("mmengine.registry.registry")
     stock = module.get_object_from_string
     module.get_object_from_string = _no_object
     try:
@@ -180,7 +180,10 @@ def stock_config(folder: str, name: str) -> Any:
     """
     from mmengine import Config
 
-    files = Path(find_spec("mmseg").origin).parent / ".mim" / "configs" / folder
+    package = find_spec("mmseg")
+    if package is None or package.origin is None:
+        raise InputError("mmsegmentation is not installed")
+    files = Path(package.origin).parent / ".mim" / "configs" / folder
     choices = {path.stem: path for path in files.glob("*.py")}
     if name not in choices:
         raise unknown(f"config in {folder} of mmsegmentation", name, choices, f"all are in {files}")
@@ -198,8 +201,8 @@ def zoo_backbone(model: str, mixer: str | dict[str, Any] | None = None, **option
     from attention_zoo.models import build_backbone
     from attention_zoo.models.registration import mixer_factory
 
-    if isinstance(mixer, dict):
-        given = dict(mixer)
-        name = given.pop("type", None)
-        mixer = mixer_factory(str(name), given)
-    return build_backbone(model, mixer=mixer, **options)
+    if not isinstance(mixer, dict):
+        return build_backbone(model, mixer=mixer, **options)
+    arguments = {key: value for key, value in mixer.items() if key != "type"}
+    factory: Any = mixer_factory(str(mixer.get("type")), arguments)
+    return build_backbone(model, mixer=factory, **options)

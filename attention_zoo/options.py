@@ -43,18 +43,20 @@ def whole(name: str, value: Any, least: int = 0, most: int = 1 << 31) -> Verdict
     """An integer, and no truth value, from ``least`` to ``most``."""
     if not isinstance(value, Integral) or isinstance(value, bool):
         return False, f"{name}={shown(value)} must be an integer"
-    if least <= value <= most:
+    number = int(value)
+    if least <= number <= most:
         return FITS
-    return False, f"{name}={shown(value)} must {_limit(value, least, most, least == 1)}"
+    return False, f"{name}={shown(value)} must {_limit(number, least, most, least == 1)}"
 
 
 def real(name: str, value: Any, least: float = 0.0, *, strict: bool = False, most: float = MOST_REAL) -> Verdict:
     """A finite number, and no truth value, from ``least`` (above it where ``strict``) to ``most``."""
     if not isinstance(value, (int, float, np.integer, np.floating)) or isinstance(value, bool):
         return False, f"{name}={shown(value)} must be a number"
-    if least <= value <= most and not (strict and value == least):  # NaN is neither
+    number: float = value.item() if isinstance(value, np.number) else value
+    if least <= number <= most and not (strict and number == least):  # NaN is neither
         return FITS
-    return False, f"{name}={shown(value)} must {_limit(value, least, most, strict)}"
+    return False, f"{name}={shown(value)} must {_limit(number, least, most, strict)}"
 
 
 def truth(name: str, value: Any) -> Verdict:

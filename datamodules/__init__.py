@@ -1,4 +1,10 @@
-"""LightningDataModules: data sets and how they are read, split, augmented and shared among processes."""
+"""LightningDataModules: data sets and how they are read, split, augmented and shared among processes.
+
+Importing the package imports every module in it, so that the command line finds a data set of a new file by its name.
+"""
+
+import importlib
+import pkgutil
 
 from datamodules.attention_targets import MIT1003, VOCForeground
 from datamodules.base import ImageDataModule
@@ -68,3 +74,6 @@ __all__ = [
     "TinyImageNetRobustness",
     "VOCForeground",
 ]
+
+for _module in sorted(module.name for module in pkgutil.iter_modules(__path__)):
+    importlib.import_module(f"{__name__}.{_module}")

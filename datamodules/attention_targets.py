@@ -2,16 +2,16 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torchvision.transforms import v2
 
+from attention_zoo.domains import Domain
 from attention_zoo.errors import InputError
 from attention_zoo.runs.files import read_text
 from datamodules.base import Collate, EvaluationDataModule
-from datamodules.checks import require_whole
 from datamodules.image_folder import centre_crop
 from datamodules.images import ImageFiles, Split, below, contents, decode, decode_labels, is_image, one_a_name
 
@@ -41,9 +41,8 @@ class TargetDataModule(EvaluationDataModule):
     MEAN = (0.485, 0.456, 0.406)
     STD = (0.229, 0.224, 0.225)
 
-    def __init__(self, num_classes: int = 1000, **kwargs: Any) -> None:
+    def __init__(self, num_classes: Annotated[int, Domain(least=1, most=MOST_CLASSES)] = 1000, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        require_whole("num_classes", num_classes, 1, MOST_CLASSES)
         self._num_classes = num_classes
 
     @property
@@ -81,11 +80,11 @@ class VOCForeground(TargetDataModule):
         self.root, self.split_name, self.preparation = Path(root), split, preparation
 
     def default_resize(self) -> nn.Module:
-        """As ``preparation`` says."""
+        """Return what brings an image to its size, as ``preparation`` says."""
         return centre_crop(self.image_size) if self.preparation == "centre_crop" else v2.Resize(self.image_size)
 
     def load_test(self) -> Split:
-        """See EvaluationDataModule."""
+        """Read the test split, as `EvaluationDataModule` says."""
         lists = self.root / "ImageSets" / "Segmentation"
         file = lists / f"{self.split_name}.txt"
         if not file.is_file():
@@ -148,7 +147,7 @@ class MIT1003(TargetDataModule):
         self.root = Path(root)
 
     def load_test(self) -> Split:
-        """See EvaluationDataModule."""
+        """Read the test split, as `EvaluationDataModule` says."""
         folder = self.root / "ALLSTIMULI"
         if not folder.is_dir():
             raise InputError(

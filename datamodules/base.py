@@ -9,9 +9,10 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset, default_collate
 from torchvision.transforms import v2
 
+from attention_zoo.domains import PositiveInt
 from attention_zoo.errors import InputError
 from attention_zoo.seeding import run_seed, seeded
-from datamodules.checks import require_whole, two_sides
+from datamodules.checks import two_sides
 from datamodules.images import Split
 from datamodules.loading import AUGMENTATION, Batch, DataModule
 from datamodules.sampling import SampleKey, TrainSampler
@@ -97,14 +98,13 @@ class ImageDataModule(DataModule):
         self,
         image_size: int | tuple[int, int] | None = None,
         augment: list[nn.Module] | None = None,
-        repeated_augmentation: int = 1,
+        repeated_augmentation: PositiveInt = 1,
         **loading: Any,
     ) -> None:
         super().__init__(**loading)
         size = self.IMAGE_SIZE if image_size is None else image_size
         self.image_size = two_sides("image_size", size)
         self.repeated_augmentation = repeated_augmentation
-        require_whole("repeated_augmentation", repeated_augmentation, 1)
         self.augment = self.default_augment() if augment is None else augment
 
     @property
@@ -119,23 +119,23 @@ class ImageDataModule(DataModule):
 
     @abstractmethod
     def default_augment(self) -> list[nn.Module]:
-        """The data's own augmentation."""
+        """Return the data's own augmentation, transforms of a uint8 image (3, H, W)."""
 
     def default_resize(self) -> nn.Module:
-        """What brings an image to ``self.image_size`` in evaluation."""
+        """Return the transform that brings an image to ``self.image_size`` in evaluation."""
         return v2.Resize(self.image_size, antialias=True)
 
     def dataset(self, part: str) -> ImageDataset:
-        """See `DataModule`; augmented in training."""
+        """Return the samples of a part, as `DataModule` says; augmented in training."""
         augment = self.augment if part == "train" else ()
         return ImageDataset(self.splits[part], self.image_size, self.default_resize(), augment)
 
     def collate(self, part: str) -> Collate:
-        """See `DataModule`."""
+        """Return what makes samples a batch, as `DataModule` says."""
         return Collate(self.mean, self.std)
 
     def train_sampler(self, dataset: ImageDataset) -> TrainSampler:
-        """See `DataModule`; each image as often as ``repeated_augmentation`` says."""
+        """Return the order of training, as `DataModule` says; each image as often as ``repeated_augmentation`` says."""
         order = {"seed": run_seed(), "first_epoch": self.first_epoch, "repeats": self.repeated_augmentation}
         return TrainSampler(dataset, *self.processes(), **order)
 
@@ -152,7 +152,7 @@ class EvaluationDataModule(ImageDataModule):
         return []
 
     def load(self, parts: Collection[str]) -> dict[str, Split]:
-        """See ImageDataModule; there is a test split only."""
+        """Read the asked parts, as `ImageDataModule` says; there is a test split only."""
         other = [part for part in parts if part != "test"]
         if other:
             raise InputError(f"{type(self).__name__} has no {other[0]} split; it is there for test")
@@ -160,7 +160,7 @@ class EvaluationDataModule(ImageDataModule):
 
     @abstractmethod
     def load_test(self) -> Split:
-        """The images and what comes with them.
+        """Read the images to test on, and what comes with them.
 
         Raises:
             InputError: the data are not there, or not as they should be.

@@ -5,7 +5,7 @@ import tarfile
 import zlib
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -82,7 +82,7 @@ class CIFAR10(ImageDataModule):
             raise InputError(f"cannot download CIFAR-10 to {self.root}: {error}") from error
 
     def load(self, parts: Collection[str]) -> dict[str, Split]:
-        """See ImageDataModule."""
+        """Read the asked parts, as `ImageDataModule` says."""
         splits = {}
         if "test" in parts:
             images, labels = self._read("test")
@@ -128,7 +128,7 @@ def _folder(root: Path, part: str) -> Path | None:
 
 def _read_archive(archive: Path, part: str) -> tuple[ImageFiles, list[int]]:
     """The images in ``<part>/<class>/`` of an archive, in the order in which a folder is read; nothing is unpacked."""
-    found: list[tuple[str, str, bytes]] = []
+    members: list[tuple[str, str, bytes]] = []
     try:
         with tarfile.open(archive, "r|*") as tar:  # a stream: an .xz file cannot jump back
             for member in tar:
@@ -136,17 +136,18 @@ def _read_archive(archive: Path, part: str) -> tuple[ImageFiles, list[int]]:
                 if folder.split("/")[-2:-1] == [part] and member.isfile() and is_image(file):
                     if member.size > MOST_BYTES:
                         raise InputError(f"{member.name} in {archive} has {member.size:,} bytes, too many for 32 x 32")
-                    found.append((folder.rpartition("/")[2], member.name, tar.extractfile(member).read()))
+                    content = cast(IO[bytes], tar.extractfile(member))  # of a file it is never None
+                    members.append((folder.rpartition("/")[2], member.name, content.read()))
     except (tarfile.TarError, lzma.LZMAError, zlib.error, OSError, EOFError) as error:
         raise InputError(f"cannot read archive {archive}: {error}") from error
-    names = {name for name, _, _ in found}
+    names = {name for name, _, _ in members}
     for name in sorted(names - set(CLASSES)):
         raise InputError(f"{part}/{name} in {archive}: {unknown('class', name, CLASSES)}")
     for name in sorted(set(CLASSES) - names):
         raise InputError(f"no images in {part}/{name} of {archive}: expected {part}/<class>/*.jpg for each class")
-    found.sort(key=lambda image: image[:2])
-    files = ImageFiles([f"{archive}:{path}" for _, path, _ in found], [content for _, _, content in found])
-    return files, [CLASSES.index(name) for name, _, _ in found]
+    members.sort(key=lambda image: image[:2])
+    files = ImageFiles([f"{archive}:{path}" for _, path, _ in members], [content for _, _, content in members])
+    return files, [CLASSES.index(name) for name, _, _ in members]
 
 
 def _read_torchvision(root: Path, part: str) -> tuple[Tensor, list[int]]:

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
-from typing import BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 import torch
@@ -165,16 +165,16 @@ def most_pixels() -> int:
     Raises:
         InputError: the variable is no positive number.
     """
-    said = os.environ.get(RAISED)
-    if said is None:
+    value = os.environ.get(RAISED)
+    if value is None:
         return MOST_PIXELS
-    if not said.isascii() or not said.isdigit() or len(said) > 18 or int(said) < 1:
-        raise InputError(f"{RAISED} must be a positive whole number, got {said!r}")
-    return int(said)
+    if not value.isascii() or not value.isdigit() or len(value) > 18 or int(value) < 1:
+        raise InputError(f"{RAISED} must be a positive whole number, got {value!r}")
+    return int(value)
 
 
 def _read(name: str, convert: Callable[[Image.Image], Tensor], content: bytes | None = None) -> Tensor:
-    """What ``convert`` makes of an image file, (..., H, W), upright."""
+    """Decode an image file by ``convert`` and turn it upright: (..., H, W)."""
     with _reported(name), _opened(name, content) as (image, turned):
         pixels = convert(image)
         pixels = pixels.mT if turned in _TRANSPOSED else pixels
@@ -183,7 +183,7 @@ def _read(name: str, convert: Callable[[Image.Image], Tensor], content: bytes | 
 
 @contextmanager
 def _reported(name: str) -> Iterator[None]:
-    """Whatever goes wrong becomes one line that names the image."""
+    """Raise whatever goes wrong as one line that names the image."""
     try:
         yield
         return
@@ -223,7 +223,7 @@ def _opened(name: str, content: bytes | None) -> Iterator[tuple[Image.Image, int
 
 @cache
 def _formats() -> tuple[str, ...]:
-    """Those of `FORMATS` that this Pillow was built with."""
+    """The names in `FORMATS` that this Pillow was built with."""
     Image.init()
     return tuple(name for name in FORMATS if name in Image.OPEN)
 
@@ -234,12 +234,12 @@ def _orientation(image: Image.Image, file: BinaryIO) -> int:
         return 1
     try:
         # PNG's own method decodes the pixels, since EXIF may come after them
-        found = Image.Image.getexif(image).get(ExifTags.Base.Orientation)
-        if found is None and image.format == "PNG":
-            found = _late_exif(file).get(ExifTags.Base.Orientation)
+        turned = Image.Image.getexif(image).get(ExifTags.Base.Orientation)
+        if turned is None and image.format == "PNG":
+            turned = _late_exif(file).get(ExifTags.Base.Orientation)
     except Exception:  # broken EXIF, of which the parser raises nearly anything, says nothing
         return 1
-    return found if isinstance(found, int) else 1
+    return turned if isinstance(turned, int) else 1
 
 
 def _late_exif(file: BinaryIO) -> Image.Exif:
@@ -258,7 +258,8 @@ def _late_exif(file: BinaryIO) -> Image.Exif:
 
 def _stored(image: Image.Image) -> Stored:
     """How the samples of an image lie in its file, which Pillow has not decoded yet."""
-    arguments = image.tile[0][3] if getattr(image, "tile", None) else image.mode
+    tiles: Any = getattr(image, "tile", None)
+    arguments = tiles[0][3] if tiles else image.mode
     arguments = arguments if isinstance(arguments, tuple) else (arguments,)
     kind = str(arguments[0] if arguments else image.mode).partition(";")[2]
     digits = "".join(filter(str.isdigit, kind))
@@ -266,7 +267,8 @@ def _stored(image: Image.Image) -> Stored:
     bits = 16 if image.mode.startswith("I;16") and not digits else bits
     inverted = image.mode in ("1", "L") and "I" in kind
     if image.format == "TIFF" and image.mode.startswith("I"):
-        inverted = image.tag_v2.get(_PHOTOMETRIC) == 0
+        tags: Any = getattr(image, "tag_v2")  # noqa: B009  # of Pillow's TIFFs alone
+        inverted = tags.get(_PHOTOMETRIC) == 0
     if image.format == "PPM" and image.mode in ("L", "I", "RGB"):
         most = arguments[1] if len(arguments) == 2 else 65535 if bits == 16 else 255
         return Stored(8 if most < 256 else 16, most=most)

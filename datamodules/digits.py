@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.transforms import v2
 
+from attention_zoo.domains import SignedInt
 from datamodules.base import ImageDataModule
 from datamodules.images import Split
 from datamodules.splits import stratified_split
@@ -27,12 +28,12 @@ class Digits(ImageDataModule):
     MEAN = (0.305, 0.305, 0.305)
     STD = (0.376, 0.376, 0.376)
 
-    def __init__(self, num_workers: int = 0, **kwargs: Any) -> None:
+    def __init__(self, num_workers: SignedInt = 0, **kwargs: Any) -> None:
         super().__init__(num_workers=num_workers, **kwargs)
 
     @property
     def class_names(self) -> list[str]:
-        """The ten digits."""
+        """The ten digits, ``0`` to ``9``."""
         return [str(digit) for digit in range(10)]
 
     def default_augment(self) -> list[nn.Module]:
@@ -42,7 +43,7 @@ class Digits(ImageDataModule):
         ]
 
     def load(self, parts: Collection[str]) -> dict[str, Split]:
-        """See ImageDataModule."""
+        """Read the asked parts, as `ImageDataModule` says."""
         images, labels = _digits()
         held_out = round(len(labels) / 5)
         sizes = {"val": held_out, "test": held_out, "train": len(labels) - 2 * held_out}

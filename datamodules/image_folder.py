@@ -89,7 +89,7 @@ class ImageFolder(ImageDataModule):
         return centre_crop(self.image_size)
 
     def load(self, parts: Collection[str]) -> dict[str, Split]:
-        """See ImageDataModule."""
+        """Read the asked parts, as `ImageDataModule` says."""
         return {part: self._part(part) for part in parts}
 
     def _part(self, part: str) -> Split:

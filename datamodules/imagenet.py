@@ -57,7 +57,7 @@ class ImageNet(ImageDataModule):
 
     @property
     def class_names(self) -> list[str]:
-        """The 1000 synsets."""
+        """The 1000 synsets of ImageNet-1k, sorted."""
         return list(synsets())
 
     def default_augment(self) -> list[nn.Module]:
@@ -69,7 +69,7 @@ class ImageNet(ImageDataModule):
         return centre_crop(self.image_size)
 
     def load(self, parts: Collection[str]) -> dict[str, Split]:
-        """See ImageDataModule."""
+        """Read the asked parts, as `ImageDataModule` says."""
         return {part: self._part(part) for part in parts}
 
     def _part(self, part: str) -> Split:

@@ -1,9 +1,9 @@
 """Image files and their folders, read into uint8 tensors."""
 
 import os
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 from torch import Tensor
@@ -13,9 +13,11 @@ from attention_zoo.errors import InputError, unknown
 from datamodules.decoding import UnreadableImageError, decode, decode_labels, image_size
 
 __all__ = [
+    "Column",
     "FileNames",
     "ImageFiles",
     "Images",
+    "SizedImages",
     "Split",
     "UnreadableImageError",
     "below",
@@ -46,6 +48,21 @@ class Images(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int, /) -> Tensor: ...
+
+
+class SizedImages(Images, Protocol):
+    """Images of many sizes, which are known before they are decoded."""
+
+    def size(self, index: int) -> tuple[int, int]:
+        """Height and width of an image."""
+
+
+class Column(Protocol):
+    """What a batch holds beside its images: one value for each image, such as a label, a mask or a path."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Any: ...
 
 
 class ImageFiles:
@@ -89,7 +106,7 @@ class FileNames(Sequence[str]):
     def __len__(self) -> int:
         return len(self.relative)
 
-    def __getitem__(self, index: int) -> str:
+    def __getitem__(self, index: int) -> str:  # type: ignore[override]  # nobody asks for a slice of it
         return os.path.join(self.folder, os.fsdecode(self.relative[index]))
 
     def below(self) -> "FileNames":
@@ -106,7 +123,7 @@ class Split(NamedTuple):
     """
 
     images: Images
-    columns: dict[str, Sequence[int] | Sequence[str]]
+    columns: Mapping[str, Column]
 
 
 def contents(folder: Path, limit: int = 5) -> str:
@@ -171,17 +188,17 @@ def _refuse_circle(base: str, name: str) -> None:
 
 
 def one_a_name(paths: Sequence[str], kind: str, name: Callable[[str], Name]) -> dict[Name, str]:
-    """The files by name.
+    """Key files by name.
 
     Raises:
         InputError: two files have one name, so that nothing says which belongs to a file of another folder.
     """
-    found: dict[Name, str] = {}
+    first: dict[Name, str] = {}
     for path in paths:
-        other = found.setdefault(name(path), path)
+        other = first.setdefault(name(path), path)
         if other != path:
             raise InputError(f"two {kind}: {other} and {path}; keep one of them")
-    return found
+    return first
 
 
 def subfolders(folder: Path) -> list[str]:
@@ -192,7 +209,7 @@ def subfolders(folder: Path) -> list[str]:
 
 
 def class_folders(folder: Path) -> list[str]:
-    """As `subfolders`, where their names become those of classes, which configs and checkpoints hold as text.
+    """List the folders of a folder, whose names become those of classes and are kept as text.
 
     Raises:
         InputError: a name is not UTF-8.
@@ -207,7 +224,7 @@ def class_folders(folder: Path) -> list[str]:
 def read_classes(
     folder: Path, class_names: Sequence[str], complete: bool = False, kind: str = "class"
 ) -> tuple[list[str], list[int]]:
-    """Images in one folder per class.
+    """List the images in one folder per class.
 
     Args:
         folder: holds ``<class>/*``.
@@ -221,13 +238,13 @@ def read_classes(
     Raises:
         InputError: a folder is missing, holds no images, or is not one of the classes.
     """
-    found = subfolders(folder)
-    if not found:
+    folders = subfolders(folder)
+    if not folders:
         raise InputError(f"no class folders in {folder}: expected <class>/*.jpg; found: {contents(folder)}")
-    foreign = sorted(set(found) - set(class_names))
+    foreign = sorted(set(folders) - set(class_names))
     if foreign:
         raise InputError(f"{folder / foreign[0]}: {unknown(kind, foreign[0], class_names)}")
-    present = set(class_names if complete else found)
+    present = set(class_names if complete else folders)
     paths: list[str] = []
     labels: list[int] = []
     for label, name in enumerate(class_names):
@@ -241,7 +258,7 @@ def read_classes(
 def read_files(
     folder: Path, class_names: Sequence[str], complete: bool = False, kind: str = "class"
 ) -> tuple[FileNames, np.ndarray]:
-    """As `read_classes`, for many images: labels are an int64 array (N,)."""
+    """Read class folders as `read_classes` does, for many images: labels are an int64 array (N,)."""
     paths, labels = read_classes(folder, class_names, complete, kind)
     base = str(folder)
     relative = np.array([os.fsencode(path[len(base) + 1 :]) for path in paths])

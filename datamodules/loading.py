@@ -3,16 +3,16 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import lightning as L
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from attention_zoo.domains import Checked, checked
+from attention_zoo.domains import Checked, SignedInt, checked
 from attention_zoo.errors import InputError
 from attention_zoo.seeding import run_seed
-from datamodules.checks import MOST_BATCH, MOST_WORKERS, require_channels, require_whole
+from datamodules.checks import MOST_BATCH, MOST_WORKERS, require_whole
 from datamodules.images import ImageFiles, Split, list_images
 from datamodules.sampling import EvaluationSampler, GroupedSampler, TrainSampler
 
@@ -52,7 +52,7 @@ class DataModule(Checked, L.LightningDataModule, ABC):
     def __init__(
         self,
         batch_size: int = 64,
-        num_workers: int = 2,
+        num_workers: SignedInt = 2,
         mean: tuple[float, float, float] | None = None,
         std: tuple[float, float, float] | None = None,
         predict_dir: str | None = None,
@@ -65,8 +65,8 @@ class DataModule(Checked, L.LightningDataModule, ABC):
         self.predict_dir = predict_dir
         require_whole("batch_size", batch_size, 1, MOST_BATCH)
         require_whole("num_workers", num_workers, 0, MOST_WORKERS)
-        require_channels("mean", self.mean)
-        require_channels("std", self.std, positive=True)
+        if min(self.std) <= 0:
+            raise InputError(f"std must be positive, got {self.std}")
         self.splits: dict[str, Split] = {}
         self.first_epoch = 0
         self.tested = 0
@@ -81,18 +81,18 @@ class DataModule(Checked, L.LightningDataModule, ABC):
 
     @abstractmethod
     def dataset(self, part: str) -> Dataset[Any]:
-        """The samples of a part that was set up, addressed as its sampler does."""
+        """Return the samples of a part that was set up, addressed as its sampler does."""
 
     @abstractmethod
     def collate(self, part: str) -> Callable[[list[Batch]], Batch]:
-        """What makes samples of a part a batch."""
+        """Return the function that makes samples of a part a batch."""
 
-    def train_sampler(self, dataset: Dataset[Any]) -> TrainSampler:
-        """The order of training."""
+    def train_sampler(self, dataset: Any) -> TrainSampler:
+        """Return the order of training."""
         return TrainSampler(dataset, *self.processes(), seed=run_seed(), first_epoch=self.first_epoch)
 
-    def evaluation_sampler(self, dataset: Dataset[Any]) -> EvaluationSampler | GroupedSampler:
-        """The order of evaluation and prediction."""
+    def evaluation_sampler(self, dataset: Any) -> EvaluationSampler | GroupedSampler:
+        """Return the order of evaluation and prediction."""
         return EvaluationSampler(dataset, *self.processes(), first=self.tested)
 
     def setup(self, stage: str) -> None:
@@ -114,15 +114,16 @@ class DataModule(Checked, L.LightningDataModule, ABC):
             self.splits |= self.load(missing)
 
     def state_dict(self) -> dict[str, int]:
-        """What a checkpoint keeps: the epoch that a run resumed from it starts with."""
-        return {"first_epoch": self.trainer.fit_loop.epoch_progress.current.processed}
+        """Return what a checkpoint keeps: the epoch that a run resumed from it starts with."""
+        progress: Any = cast(L.Trainer, self.trainer).fit_loop.epoch_progress.current
+        return {"first_epoch": progress.processed}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
         """Take up what `state_dict` kept."""
         self.first_epoch = state_dict["first_epoch"]
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        """Augmented batches in an order of their own each epoch.
+        """Return augmented batches, in an order of their own each epoch.
 
         All batches have ``batch_size`` images; data smaller than that make one smaller batch.
         """
@@ -130,15 +131,15 @@ class DataModule(Checked, L.LightningDataModule, ABC):
         return self._loader("train", dataset, self.train_sampler(dataset))
 
     def val_dataloader(self) -> DataLoader[Batch]:
-        """Batches of the validation split."""
+        """Return batches of the validation split."""
         return self._evaluation_loader("val")
 
     def test_dataloader(self) -> DataLoader[Batch]:
-        """Batches of the test split, or of what an interrupted test has left of it."""
+        """Return batches of the test split, or of what an interrupted test has left of it."""
         return self._evaluation_loader("test")
 
     def predict_dataloader(self) -> DataLoader[Batch]:
-        """Batches of the images in ``predict_dir``."""
+        """Return batches of the images in ``predict_dir``."""
         return self._evaluation_loader("predict")
 
     def processes(self) -> tuple[int | None, int | None]:

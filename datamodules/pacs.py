@@ -58,7 +58,7 @@ class PACS(ImageDataModule):
 
     @property
     def class_names(self) -> list[str]:
-        """The seven classes."""
+        """The seven classes that all domains share."""
         return list(CLASSES)
 
     def default_augment(self) -> list[nn.Module]:
@@ -70,7 +70,7 @@ class PACS(ImageDataModule):
         return centre_crop(self.image_size)
 
     def load(self, parts: Collection[str]) -> dict[str, Split]:
-        """See ImageDataModule."""
+        """Read the asked parts, as `ImageDataModule` says."""
         missing = [domain for domain in DOMAINS if not (self.root / domain).is_dir()]
         if missing:
             raise InputError(
@@ -84,10 +84,9 @@ class PACS(ImageDataModule):
         paths: list[str] = []
         labels: list[int] = []
         for domain in domains:
-            read = self._listed if self.lists is not None else self._split
-            some_paths, some_labels = read(domain, part)
-            paths += some_paths
-            labels += some_labels
+            own = self._split(domain, part) if self.lists is None else _listed(self.lists, self.root, domain, part)
+            paths += own[0]
+            labels += own[1]
         return Split(ImageFiles(paths), {"label": labels})
 
     def _split(self, domain: str, part: str) -> tuple[list[str], list[int]]:
@@ -104,22 +103,23 @@ class PACS(ImageDataModule):
             )
         return [paths[i] for i in chosen], [labels[i] for i in chosen]
 
-    def _listed(self, domain: str, part: str) -> tuple[list[str], list[int]]:
-        """Path and label of the images in the authors' list, whose labels count from 1."""
-        file = self.lists / f"{domain}_{_LISTS[part]}_kfold.txt"
-        if not file.is_file():
-            raise InputError(f"no list {file}: expected {_LISTS[part]} lists of all domains in {self.lists}")
-        paths, labels = [], []
-        for number, line in enumerate(read_text(file).splitlines(), 1):
-            name, _, label = line.rpartition(" ")
-            wanted = name.split("/")[-2] if name.count("/") >= 1 else ""
-            if wanted not in CLASSES or label != str(CLASSES.index(wanted) + 1):
-                raise InputError(
-                    f"{file}, line {number}: expected <domain>/<class>/<image> and the class's number, got {line!r}"
-                )
-            path = Path(below(self.root, name, f"{file}, line {number}"))
-            if not path.is_file():
-                raise InputError(f"{file}, line {number}: no image {path}")
-            paths.append(str(path))
-            labels.append(int(label) - 1)
-        return paths, labels
+
+def _listed(lists: Path, root: Path, domain: str, part: str) -> tuple[list[str], list[int]]:
+    """Path and label of the images in the authors' list, whose labels count from 1."""
+    file = lists / f"{domain}_{_LISTS[part]}_kfold.txt"
+    if not file.is_file():
+        raise InputError(f"no list {file}: expected {_LISTS[part]} lists of all domains in {lists}")
+    paths, labels = [], []
+    for number, line in enumerate(read_text(file).splitlines(), 1):
+        name, _, label = line.rpartition(" ")
+        wanted = name.split("/")[-2] if name.count("/") >= 1 else ""
+        if wanted not in CLASSES or label != str(CLASSES.index(wanted) + 1):
+            raise InputError(
+                f"{file}, line {number}: expected <domain>/<class>/<image> and the class's number, got {line!r}"
+            )
+        path = Path(below(root, name, f"{file}, line {number}"))
+        if not path.is_file():
+            raise InputError(f"{file}, line {number}: no image {path}")
+        paths.append(str(path))
+        labels.append(int(label) - 1)
+    return paths, labels

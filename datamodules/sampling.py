@@ -6,11 +6,11 @@ calls their ``set_epoch``, which makes a resumed run see the order of an uninter
 """
 
 from collections.abc import Hashable, Iterator, Sequence, Sized
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import distributed
-from torch.utils.data import DistributedSampler
+from torch.utils.data import Dataset, DistributedSampler
 
 from attention_zoo.errors import InputError
 from attention_zoo.seeding import derive_seed
@@ -27,7 +27,7 @@ class SampleKey(NamedTuple):
     """
 
     epoch: int
-    index: int
+    index: int  # type: ignore[assignment]  # hides tuple.index, which nobody asks of a key
     counted: bool
     repeat: int = 0
 
@@ -73,7 +73,9 @@ class TrainSampler(DistributedSampler[SampleKey]):
         first_epoch: int = 0,
         repeats: int = 1,
     ) -> None:
-        super().__init__(dataset, *_processes(num_replicas, rank), shuffle=True, seed=seed, drop_last=True)
+        super().__init__(
+            cast(Dataset[Any], dataset), *_processes(num_replicas, rank), shuffle=True, seed=seed, drop_last=True
+        )
         if self.num_samples < 1:
             raise InputError(f"{len(dataset)} training images cannot be shared by {self.num_replicas} processes")
         self.first_epoch = self.epoch = first_epoch
@@ -86,7 +88,7 @@ class TrainSampler(DistributedSampler[SampleKey]):
     def __iter__(self) -> Iterator[SampleKey]:
         """This process's keys of the epoch last given to ``set_epoch``."""
         generator = torch.Generator().manual_seed(derive_seed(self.seed, self.epoch))
-        order = torch.randperm(len(self.dataset), generator=generator).tolist()
+        order = torch.randperm(len(cast(Sized, self.dataset)), generator=generator).tolist()
         for place in range(self.rank, self.total_size, self.num_replicas):
             yield SampleKey(self.epoch, order[place // self.repeats], True, place % self.repeats)
 
@@ -107,7 +109,7 @@ class EvaluationSampler(DistributedSampler[SampleKey]):
     def __init__(
         self, dataset: Sized, num_replicas: int | None = None, rank: int | None = None, first: int = 0
     ) -> None:
-        super().__init__(dataset, *_processes(num_replicas, rank), shuffle=False)
+        super().__init__(cast(Dataset[Any], dataset), *_processes(num_replicas, rank), shuffle=False)
         self.first = min(first, self.num_samples)
 
     def __len__(self) -> int:
@@ -115,7 +117,7 @@ class EvaluationSampler(DistributedSampler[SampleKey]):
 
     def __iter__(self) -> Iterator[SampleKey]:
         """This process's keys, the padding last."""
-        last = len(self.dataset) - 1
+        last = len(cast(Sized, self.dataset)) - 1
         for index in range(self.rank + self.first * self.num_replicas, self.total_size, self.num_replicas):
             yield SampleKey(self.epoch, min(index, last), index <= last)
 
@@ -144,7 +146,7 @@ class GroupedSampler(DistributedSampler[list[SampleKey]]):
             for indices in members.values()
             for start in range(0, len(indices), batch_size)
         ]
-        super().__init__(self.batches, *_processes(num_replicas, rank), shuffle=False)
+        super().__init__(cast(Dataset[Any], self.batches), *_processes(num_replicas, rank), shuffle=False)
 
     def __iter__(self) -> Iterator[list[SampleKey]]:
         """This process's batches, the padding last."""

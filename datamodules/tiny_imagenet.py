@@ -42,7 +42,7 @@ class TinyImageNet(ImageDataModule):
 
     @cached_property
     def class_names(self) -> list[str]:
-        """The synsets, sorted.
+        """The synsets of the class folders, sorted.
 
         Raises:
             InputError: there are no class folders to train on.
@@ -58,7 +58,7 @@ class TinyImageNet(ImageDataModule):
         return [v2.RandomCrop(64, padding=8), v2.RandomHorizontalFlip()]
 
     def load(self, parts: Collection[str]) -> dict[str, Split]:
-        """See ImageDataModule."""
+        """Read the asked parts, as `ImageDataModule` says."""
         return {part: self._part(part) for part in parts}
 
     def _part(self, part: str) -> Split:

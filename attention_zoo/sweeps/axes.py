@@ -7,7 +7,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import yaml
 
@@ -53,11 +53,11 @@ def _label(value: Any, *, in_full: bool = False) -> Any:
 
 
 def label_of(value: Any) -> Any:
-    """What a baseline's value is called: lists are written out, as labels are."""
+    """Return what a baseline's value is called: lists are written out, as labels are."""
     return _label(value) if isinstance(value, (list, dict)) else value
 
 
-def is_range(axis: Axis) -> bool:
+def is_range(axis: Axis) -> TypeGuard[Mapping[str, Any]]:
     """Whether an axis is drawn from."""
     return isinstance(axis, Mapping) and len(axis) == 1 and next(iter(axis)) in RANGES
 
@@ -68,7 +68,7 @@ def is_config(value: Any) -> bool:
 
 
 def drawn(axis: Axis, generator: random.Random) -> tuple[Any, Any]:
-    """Label and value of one draw."""
+    """Draw a value of an axis, and return its label and the value."""
     if not is_range(axis):
         return generator.choice(list(labelled(axis).items()))
     (kind, (least, largest)) = next(iter(axis.items()))
@@ -83,7 +83,7 @@ def drawn(axis: Axis, generator: random.Random) -> tuple[Any, Any]:
 
 
 def options(name: str, value: Any) -> list[str]:
-    """What the value of an axis adds to a command line: a config file, several options, or the axis's own option."""
+    """Return what the value of an axis adds to a command line: a config file, several options, or the axis's own."""
     if isinstance(value, Mapping):
         return [word for key, each in value.items() for word in option(key, each)]
     return ["--config", value] if is_config(value) else option(name, value)
@@ -96,20 +96,20 @@ def option(key: str, value: Any) -> list[str]:
 
 
 def settings(name: str, value: Any) -> dict[str, Any]:
-    """What a value of an axis sets, by key as the command line has it; of a file that is gone nothing is known.
+    """Return what a value of an axis sets, by key as on the command line; of a file that is gone nothing is known.
 
     Raises:
         InputError: a file cannot be read.
     """
-    given = dict(value) if isinstance(value, Mapping) else {"config": value} if is_config(value) else {name: value}
-    file = given.pop("config", None)
-    found: dict[str, Any] = {}
+    parts = dict(value) if isinstance(value, Mapping) else {"config": value} if is_config(value) else {name: value}
+    file = parts.pop("config", None)
+    shared: dict[str, Any] = {}
     if file is not None and Path(file).exists():
         content = read_yaml(file)
         if not isinstance(content, dict):
             raise InputError(f"{file} is no config: it holds no keys")
-        found = {plain(key): each for key, each in flat(content).items()}
-    return found | {plain(key): each for start, part in given.items() for key, each in flat(part, start).items()}
+        shared = {plain(key): each for key, each in flat(content).items()}
+    return shared | {plain(key): each for start, part in parts.items() for key, each in flat(part, start).items()}
 
 
 def flat(content: Any, prefix: str = "") -> dict[str, Any]:
@@ -138,7 +138,7 @@ def overrules(later: Mapping[str, Any], earlier: Mapping[str, Any]) -> Iterator[
 
 
 def check_axis(name: str, axis: Any, *, drawing: bool) -> None:
-    """Check one axis.
+    """Check that an axis is one, and that its labels differ.
 
     Args:
         name: of the axis.
@@ -152,7 +152,7 @@ def check_axis(name: str, axis: Any, *, drawing: bool) -> None:
     if not axis or not isinstance(axis, (dict, list)):
         raise InputError(f"{here} must be a list of values, labels with values, or a range")
     check_plain(here, axis)
-    if is_range(axis) or (isinstance(axis, dict) and any(_like_a_range(*entry) for entry in axis.items())):
+    if isinstance(axis, dict) and (is_range(axis) or any(_like_a_range(*entry) for entry in axis.items())):
         _check_range(here, axis)
         if not drawing:
             raise InputError(f"{here} is a range; say with draws how many runs to draw from it")
@@ -221,13 +221,13 @@ def check_plain(here: str, value: Any) -> None:
         raise InputError(f"{here}: {value!r} holds half a character")
 
 
-def check_options(here: str, given: Mapping[Any, Any]) -> None:
+def check_options(here: str, chosen: Mapping[Any, Any]) -> None:
     """Check the keys of options.
 
     Raises:
         InputError: one is none, or not the user's to set.
     """
-    for key, value in given.items():
+    for key, value in chosen.items():
         check_option(here, key)
         if key == "config" and not (isinstance(value, str) and value):
             raise InputError(f"{here}: config must name one file, got {value!r}")
@@ -253,15 +253,15 @@ def _check_range(here: str, axis: Mapping[Any, Any]) -> None:
     ((kind, ends),) = axis.items()
     if kind not in RANGES:
         raise unknown(f"range of {here}", str(kind), RANGES)
-    said = f"{here}: {kind} takes its least and its largest value"
+    rule = f"{here}: {kind} takes its least and its largest value"
     if not isinstance(ends, list) or len(ends) != 2:
-        raise InputError(f"{said}, got {ends}")
+        raise InputError(f"{rule}, got {ends}")
     types = int if kind == "integers" else (int, float)
     for end in ends:
         if not isinstance(end, types) or isinstance(end, bool) or not math.isfinite(end):
-            raise InputError(f"{said}, {'whole' if kind == 'integers' else 'finite'} numbers; got {end!r}")
+            raise InputError(f"{rule}, {'whole' if kind == 'integers' else 'finite'} numbers; got {end!r}")
     least, largest = ends
     if least >= largest or not math.isfinite(float(largest) - float(least)):
-        raise InputError(f"{said}, in this order; got {least} and {largest}")
+        raise InputError(f"{rule}, in this order; got {least} and {largest}")
     if kind == "log_uniform" and least <= 0:
-        raise InputError(f"{said}, both above 0; got {least}")
+        raise InputError(f"{rule}, both above 0; got {least}")

@@ -16,8 +16,9 @@ from rich.text import Text
 from attention_zoo.errors import InputError
 from attention_zoo.runs.results import read_metrics
 from attention_zoo.sweeps.engines import Engine, Handle
-from attention_zoo.sweeps.job import Job, Record, held, known_record
+from attention_zoo.sweeps.job import Job, held
 from attention_zoo.sweeps.plan import LOCK, Plan, Run
+from attention_zoo.sweeps.record import Record, known_record
 from attention_zoo.terminal import terminal, text_table
 
 PAUSE = 0.5
@@ -46,7 +47,7 @@ def folder_of(out: Path, run: Run) -> Path:
 
 
 def rows(plan: Plan, out: Path) -> list[Row]:
-    """What the folders say of every run."""
+    """Return what the folders say of every run."""
     return [_row(run, folder_of(out, run)) for run in plan.all_runs()]
 
 
@@ -59,16 +60,16 @@ def _row(run: Run, folder: Path) -> Row:
     return Row(run, record, measured[-1].epoch if measured else None, problem)
 
 
-def seconds_left(found: Sequence[Row]) -> dict[str, float]:
+def seconds_left(states: Sequence[Row]) -> dict[str, float]:
     """By name of a run that is not done: seconds that it still needs, by those that are; empty when none is.
 
     The mean of the same setting with other seeds, or of all where there are none, less what it has spent.
     """
-    done = [row for row in found if row.record.status == "done"]
+    done = [row for row in states if row.record.status == "done"]
     if not done:
         return {}
     left = {}
-    for run, record, *_ in found:
+    for run, record, *_ in states:
         if record.status != "done":
             alike = [row for row in done if row.run.values == run.values] or done
             left[run.name] = max(0.0, statistics.fmean(row.record.seconds for row in alike) - record.seconds)
@@ -121,9 +122,9 @@ def carry_out(
 
 
 def _in_order(plan: Plan, out: Path) -> list[Run]:
-    found = rows(plan, out)
-    left = seconds_left(found)
-    return sorted((row.run for row in found), key=lambda run: (plan.seeds.index(run.seed), -left.get(run.name, 0)))
+    states = rows(plan, out)
+    left = seconds_left(states)
+    return sorted((row.run for row in states), key=lambda run: (plan.seeds.index(run.seed), -left.get(run.name, 0)))
 
 
 def _loop(jobs: Sequence[Job], engine: Engine, workers: int, hours: float | None, show: Callable[[], None]) -> None:
@@ -154,7 +155,7 @@ class _shown:
         self.plan, self.out, self.console = plan, out, console
         self.live = Live(console=console, refresh_per_second=2, transient=True) if console.is_terminal else None
         self.known: dict[str, str] = {}
-        self.said: set[str] = set()
+        self.told: set[str] = set()
 
     def __enter__(self) -> Callable[[], None]:
         (self.live or nullcontext()).__enter__()
@@ -165,15 +166,15 @@ class _shown:
 
     def show(self) -> None:
         """Bring what is shown up to date."""
-        found = rows(self.plan, self.out)
-        for problem in dict.fromkeys(row.problem for row in found if row.problem):
-            if problem not in self.said:
-                self.said.add(problem)
+        states = rows(self.plan, self.out)
+        for problem in dict.fromkeys(row.problem for row in states if row.problem):
+            if problem not in self.told:
+                self.told.add(problem)
                 sys.stderr.write(f"warning: left out: {problem}\n")
         if self.live:
-            self.live.update(table(self.plan, found))
+            self.live.update(table(self.plan, states))
             return
-        for row in found:
+        for row in states:
             status = row.record.status
             if self.known.get(row.run.name, "waiting") != status:
                 reason = f": {row.record.reason}" if row.record.reason else ""
@@ -184,19 +185,19 @@ class _shown:
 COLOURS = {"done": "green", "running": "yellow", "failed": "red", "waiting": "dim"}
 
 
-def table(plan: Plan, found: Sequence[Row]) -> Table:
+def table(plan: Plan, states: Sequence[Row]) -> Table:
     """The runs with their state and what was measured."""
-    metrics = collected(plan, found)
-    done = sum(row.record.status == "done" for row in found)
+    metrics = collected(plan, states)
+    done = sum(row.record.status == "done" for row in states)
     header = (*plan.titles.values(), "seed", "state", "epoch", *metrics)
     lines: list[tuple[str | Text, ...]] = []
-    for run, record, epoch, _ in found:
+    for run, record, epoch, _ in states:
         state = Text(record.status, style=COLOURS[record.status])
         flat = flat_metrics(record)
         numbers = ["" if flat.get(name) is None else f"{flat[name]:.4g}" for name in metrics]
         values = [str(run.values[name]) for name in plan.names]
         lines.append((*values, str(run.seed), state, "" if epoch is None else str(epoch + 1), *numbers))
-    return text_table(header, lines, title=f"{done} of {len(found)} runs done")
+    return text_table(header, lines, title=f"{done} of {len(states)} runs done")
 
 
 def flat_metrics(record: Record) -> dict[str, float | None]:
@@ -208,8 +209,8 @@ def flat_metrics(record: Record) -> dict[str, float | None]:
     }
 
 
-def collected(plan: Plan, found: Sequence[Row]) -> list[str]:
+def collected(plan: Plan, states: Sequence[Row]) -> list[str]:
     """The metrics to show: those of the plan, or all that were measured."""
     if plan.collect is not None:
         return plan.collect
-    return list(dict.fromkeys(name for row in found for name in flat_metrics(row.record)))
+    return list(dict.fromkeys(name for row in states for name in flat_metrics(row.record)))

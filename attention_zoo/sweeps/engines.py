@@ -7,7 +7,8 @@ from threading import Event
 from typing import Any, Protocol
 
 from attention_zoo.errors import InputError
-from attention_zoo.sweeps.job import Job, Record
+from attention_zoo.sweeps.job import Job
+from attention_zoo.sweeps.record import Record
 
 
 class Handle(Protocol):
@@ -28,7 +29,7 @@ class Engine(ABC):
 
     @abstractmethod
     def submit(self, job: Job) -> Handle:
-        """Start a job."""
+        """Start a job and return what tells when it has ended."""
 
     @abstractmethod
     def close(self) -> None:
@@ -43,16 +44,16 @@ class Local(Engine):
     """
 
     def __init__(self, workers: int) -> None:
-        self.stop = Event()
+        self.stop: Event = Event()
         # a thread for each job only waits for the processes that do the work
         self.threads = ThreadPoolExecutor(workers)
 
     def submit(self, job: Job) -> Handle:
-        """See Engine."""
+        """Start a job, as `Engine` says."""
         return self.threads.submit(job)
 
     def close(self) -> None:
-        """See Engine."""
+        """End what still runs here, as `Engine` says."""
         self.stop.set()
         self.threads.shutdown(cancel_futures=True)
 
@@ -82,8 +83,8 @@ class Submitit(Engine):
             raise InputError(f"submitit: {next(iter(str(error).splitlines()), type(error).__name__)}") from error
 
     def submit(self, job: Job) -> Handle:
-        """See Engine."""
+        """Start a job, as `Engine` says."""
         return self.executor.submit(job)
 
     def close(self) -> None:
-        """See Engine."""
+        """End what still runs here, as `Engine` says."""

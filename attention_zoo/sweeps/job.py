@@ -16,21 +16,22 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from threading import Event
 from typing import Any, TextIO
 
 from attention_zoo.errors import InputError
-from attention_zoo.runs.files import read_json
-from attention_zoo.runs.results import CONFIG, METRICS, exists, is_number, numbers_in, read_metrics
+from attention_zoo.runs.results import CONFIG, METRICS, exists, read_metrics
 from attention_zoo.runs.trust import TRUSTED
-from attention_zoo.sweeps.plan import FIT, LOCK, Plan, Run, write
+from attention_zoo.sweeps.checks import FIT
+from attention_zoo.sweeps.plan import LOCK, Plan, Run, write
+from attention_zoo.sweeps.record import RECORD, Record, known_record, read_record
 
-RECORD, LOG = "run.json", "run.log"
+__all__ = ["DiskFull", "Job", "Record", "Stopped", "held", "is_whole", "known_record", "read_record"]
 
-STATES = ("waiting", "running", "done", "failed")
-"""Of a run."""
+LOG = "run.log"
+"""What the commands of a run wrote, one after the other."""
 
 ASIDE = ".unreadable"
 """Added to the name of a file that cannot be read, when it makes room for a new one."""
@@ -46,70 +47,6 @@ LEAST_SPACE = 2**16
 
 ATTEMPTS = 3
 """How often a part of a run that was killed is started in all before the run counts as failed."""
-
-
-@dataclass
-class Record:
-    """What is known of a run.
-
-    Attributes:
-        status: ``waiting``, ``running``, ``done`` or ``failed``.
-        reason: why it failed.
-        parts: seconds of each finished part: ``fit``, and the evaluations by name.
-        begun: seconds spent on a part that was interrupted.
-        metrics: of each evaluation.
-        kills: how often a process of the run was killed.
-    """
-
-    status: str = "waiting"
-    reason: str | None = None
-    parts: dict[str, float] = field(default_factory=dict)
-    begun: float = 0.0
-    metrics: dict[str, dict[str, float | None]] = field(default_factory=dict)
-    kills: int = 0
-
-    @property
-    def seconds(self) -> float:
-        """Spent on the run so far."""
-        return sum(self.parts.values()) + self.begun
-
-
-def read_record(folder: Path) -> Record:
-    """What a run's folder says of the run.
-
-    Raises:
-        InputError: its ``run.json`` is something else.
-    """
-    path = folder / RECORD
-    if not exists(path):
-        return Record()
-    content = read_json(path)
-    known = [entry.name for entry in fields(Record)]
-    if not isinstance(content, dict) or not content or not set(content) <= set(known):
-        raise InputError(f"{path} is no record of a run; its keys are {', '.join(known)}")
-    record = Record(**content)
-    wrong = [
-        *(["status"] if record.status not in STATES else []),
-        *(["reason"] if not isinstance(record.reason, (str, type(None))) else []),
-        *(["begun"] if not is_number(record.begun) or record.begun < 0 else []),
-        *(["kills"] if type(record.kills) is not int or record.kills < 0 else []),
-    ]
-    if not isinstance(record.parts, dict) or not all(is_number(part) and part >= 0 for part in record.parts.values()):
-        wrong.append("parts")
-    if not isinstance(record.metrics, dict):
-        wrong.append("metrics")
-    if wrong:
-        raise InputError(f"{path}: {wrong[0]} cannot be {content.get(wrong[0])!r:.60}")
-    record.metrics = {name: numbers_in(found, f"{path}: metrics of {name}") for name, found in record.metrics.items()}
-    return record
-
-
-def known_record(folder: Path) -> tuple[Record, str | None]:
-    """What is known of a run, and what was wrong with its ``run.json``: of such a one nothing is known."""
-    try:
-        return read_record(folder), None
-    except InputError as error:
-        return Record(), str(error)
 
 
 class Stopped(Exception):
@@ -241,8 +178,14 @@ class Job:
             log.write(f"$ {' '.join(command)}\n")
             log.flush()
             # what has the lock's descriptor holds the lock: if this process is killed, the run is still in hand
-            inherit = {"pass_fds": (lock.fileno(),), "start_new_session": True}
-            process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment, **inherit)
+            process = subprocess.Popen(
+                command,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=environment,
+                pass_fds=(lock.fileno(),),
+                start_new_session=True,
+            )
             try:
                 while process.poll() is None and not (self.stop and self.stop.is_set()):
                     time.sleep(PAUSE)
@@ -271,24 +214,24 @@ class Job:
 
     def _measured(self, name: str, before: int) -> dict[str, float | None]:
         """The metrics that an evaluation logged: the last of the lines that are new."""
-        found = [line for line in read_metrics(self.folder)[before:] if line.stage == "test"]
-        if not found and self._disk_is_full():
+        lines = [line for line in read_metrics(self.folder)[before:] if line.stage == "test"]
+        if not lines and self._disk_is_full():
             raise DiskFull(self.folder)
-        if not found:
+        if not lines:
             raise InputError(f"evaluation {name} logged no metrics")
-        return found[-1].metrics
+        return lines[-1].metrics
 
     def _disk_is_full(self) -> bool:
         """Whether the last command said so, or could not even do that."""
-        return os.strerror(errno.ENOSPC) in self._said() or shutil.disk_usage(self.folder).free < LEAST_SPACE
+        return os.strerror(errno.ENOSPC) in self._output() or shutil.disk_usage(self.folder).free < LEAST_SPACE
 
-    def _said(self) -> str:
-        """What the last command said."""
+    def _output(self) -> str:
+        """Read what the last command wrote."""
         return (self.folder / LOG).read_text(encoding="utf-8", errors="replace").rpartition("\n$ ")[2]
 
     def _last_words(self) -> str:
         """The error that the last command ended with, as it said it."""
-        lines = [line.strip() for line in self._said().splitlines() if line.strip()]
+        lines = [line.strip() for line in self._output().splitlines() if line.strip()]
         errors = [line for line in lines if line.startswith("error: ")]
         return (errors or lines or [""])[-1].removeprefix("error: ")
 
@@ -296,7 +239,7 @@ class Job:
         write(self.folder / RECORD, json.dumps(asdict(record), indent=1))
 
     def checkpoint(self) -> Any:
-        """What a cluster is to start in place of this job when its time there is over: the same, which goes on."""
+        """Return what a cluster starts when the time of this job there is over: the same job, which goes on."""
         from submitit.helpers import DelayedSubmission
 
         return DelayedSubmission(self)

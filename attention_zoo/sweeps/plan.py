@@ -16,8 +16,8 @@ import yaml
 
 from attention_zoo.errors import InputError, unknown
 from attention_zoo.runs.files import read_yaml, write_text
-from attention_zoo.sweeps import axes as of_axes
-from attention_zoo.sweeps.axes import drawn, is_config, is_range, labelled, option, options, settings
+from attention_zoo.sweeps.axes import drawn, is_config, is_range, labelled, option, options
+from attention_zoo.sweeps.checks import check_keys, check_plan
 
 PLAN = "sweep.yaml"
 """What a sweep's folder keeps of it."""
@@ -34,24 +34,8 @@ COMMON = ("configs", "options", "evaluations")
 DRAWS_SEED = 20_240_607
 """Of random sweeps: the same sweep draws the same runs, and more of them begin with the same."""
 
-MOST_RUNS = 10_000
-"""A sweep of more is a slip of the hand."""
-
-MOST_SEED = 2**32 - 1
-"""The largest seed that numpy and Lightning take."""
-
 LONGEST = 250
 """Bytes of a run's name; file systems take 255, and copies of its config end in .yaml."""
-
-OWNED = {
-    "seed_everything": "seeds set it",
-    "trainer.default_root_dir": "every run has a folder of its own",
-    "ckpt_path": "every run goes on from its own checkpoint",
-}
-"""Keys that no axis and no option of a sweep sets, and why."""
-
-FIT = "fit"
-"""What a run's training is called beside its evaluations."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +57,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a sweep does.
+    """The runs and evaluations of a sweep.
 
     Args:
         configs: of every run, in order.
@@ -105,111 +89,15 @@ class Plan:
     with_files: InitVar[bool] = True
 
     def __post_init__(self, with_files: bool) -> None:
-        if self.runs is not None and (self.axes or self.draws is not None):
-            raise InputError("sweep: give axes or a list of runs, not both")
-        self._check_types()
-        self._check_seeds()
-        for name, axis in self.axes.items():
-            of_axes.check_axis(name, axis, drawing=self.draws is not None)
-        if self.runs is not None:
-            of_axes.check_labels("sweep: runs", list(self.runs), self.runs)
-            for label, given in self.runs.items():
-                of_axes.check_options(f"sweep: run {label!r}", given)
-        self._check_count()
-        self._check_evaluations()
-        self._check_baseline()
+        check_plan(self)
         if with_files:
             for path in self.files():
                 if not Path(path).is_file():
                     raise InputError(f"sweep: config {path} does not exist")
-            self._check_keys()
+            check_keys(self)
 
-    def _check_types(self) -> None:
-        wanted = {"configs": list, "axes": dict, "options": dict, "evaluations": dict}
-        wanted |= {"runs": dict, "baseline": dict, "collect": list}
-        for key, kind in wanted.items():
-            value = getattr(self, key)
-            if not isinstance(value, kind) and not (value is None and key in ("runs", "baseline", "collect")):
-                word = "list" if kind is list else "mapping"
-                raise InputError(f"sweep: {key} must be a {word}, got {type(value).__name__} {value!r:.60}")
-        for key in ("configs", "collect"):
-            for text in getattr(self, key) or []:
-                if not isinstance(text, str) or not text:
-                    raise InputError(f"sweep: {key} must be a list of words, got {text!r:.60}")
-        for key in ("runs", "evaluations"):
-            for name, given in (getattr(self, key) or {}).items():
-                if not isinstance(given, dict):
-                    raise InputError(f"sweep: {name!r} of {key} must be a mapping of options, got {given!r:.60}")
-        for key in ("options", "runs", "evaluations", "baseline"):
-            of_axes.check_plain(f"sweep: {key}", getattr(self, key))
-        for name in self.axes:
-            if not isinstance(name, str) or not name.strip() or not name.isprintable():
-                raise InputError(f"sweep: {name!r} is no name of an axis")
-
-    def _check_seeds(self) -> None:
-        if not isinstance(self.seeds, list) or not self.seeds:
-            raise InputError(f"sweep: seeds must be different numbers, at least one; got {self.seeds!r:.60}")
-        for seed in self.seeds:
-            if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed <= MOST_SEED:
-                raise InputError(f"sweep: a seed must be a whole number from 0 to {MOST_SEED:,}, got {_short(seed)}")
-        if len(set(self.seeds)) < len(self.seeds):
-            raise InputError(f"sweep: seeds must be different numbers, at least one; got {self.seeds!r:.60}")
-
-    def _check_count(self) -> None:
-        if self.draws is not None and (isinstance(self.draws, bool) or not isinstance(self.draws, int)):
-            raise InputError(f"sweep: draws must be a whole number, got {self.draws!r:.60}")
-        if self.draws is not None and self.draws < 1:
-            raise InputError(f"sweep: draws={_short(self.draws)} must be at least 1")
-        count = self.draws or math.prod(len(self.labels(name)) for name in self.names)
-        if count * len(self.seeds) > MOST_RUNS:
-            raise InputError(f"sweep: {_short(count * len(self.seeds))} runs; at most {MOST_RUNS:,} make a sweep")
-
-    def _check_evaluations(self) -> None:
-        for name, given in self.evaluations.items():
-            if not isinstance(name, str) or not name.strip() or not name.isprintable() or "/" in name:
-                raise InputError(f"sweep: {name!r} is no name of an evaluation; use words, without /")
-            if name == FIT:
-                raise InputError(f"sweep: {FIT!r} is the training; call the evaluation something else")
-            of_axes.check_options(f"sweep: evaluation {name!r}", given)
-
-    def _check_baseline(self) -> None:
-        if self.baseline is not None and not self.baseline:
-            raise InputError("sweep: the baseline names no axis; leave it out, or give AXIS: LABEL")
-        for name, value in (self.baseline or {}).items():
-            if name not in self.names:
-                raise unknown("axis of the baseline", str(name), self.names)
-            labels = [] if self.runs is None and is_range(self.axes[name]) else self.labels(name)
-            if labels and of_axes.label_of(value) not in labels:
-                raise unknown(f"{name} of the baseline", str(value), map(str, labels))
-
-    def _check_keys(self) -> None:
-        """Refuse keys that the sweep sets, and keys that are set twice: of these one would be lost without a word."""
-        shared = settings("", self.options)
-        _refuse_owned("options", shared, OWNED)
-        for name, given in self.evaluations.items():
-            _refuse_owned(f"evaluation {name!r}", settings("", given), ["trainer.default_root_dir"])
-            if given.get("ckpt_path") not in (None, "last", "best"):
-                raise InputError(f"sweep: evaluation {name!r}: ckpt_path is last or best, of the run's own checkpoints")
-        earlier: list[tuple[str, Any, dict[str, Any]]] = [("options", "", shared)]
-        for name in self.names:
-            found = [(label, settings(name, value)) for label, value in self._labelled(name)]
-            for label, later in found:
-                here = f"run {label!r}" if self.runs is not None else f"axis {name!r}"
-                _refuse_owned(here, later, OWNED)
-                for other, its_label, before in earlier:
-                    for key, old in of_axes.overrules(later, before):
-                        if key == old == of_axes.plain(name) and other != "options":
-                            continue  # the axis is named after the option: its column shows the value
-                        of = f"{other} ({its_label})" if other != "options" else other
-                        raise InputError(
-                            f"sweep: {here} ({label}) and {of} both set {old}; one of them would be lost"
-                            if key == old
-                            else f"sweep: {here} ({label}) sets {key} anew, and {old} of {of} would be lost"
-                        )
-            earlier += [(f"axis {name!r}", label, before) for label, before in found]
-
-    def _labelled(self, name: str) -> Iterable[tuple[Any, Any]]:
-        """Label and value of each value of an axis; of a range its ends."""
+    def labels_and_values(self, name: str) -> Iterable[tuple[Any, Any]]:
+        """Pair each value of an axis with its label; a range has its ends."""
         if self.runs is not None:
             return self.runs.items()
         axis = self.axes[name]
@@ -217,7 +105,7 @@ class Plan:
 
     @property
     def names(self) -> list[str]:
-        """Of the axes."""
+        """The names of the axes; ``run`` alone where runs are listed."""
         return ["run"] if self.runs is not None else list(self.axes)
 
     @property
@@ -227,22 +115,22 @@ class Plan:
         return {name: title if list(last.values()).count(title) == 1 else name for name, title in last.items()}
 
     def labels(self, name: str) -> list[Any]:
-        """What tables call the values of an axis."""
+        """Return what tables call the values of an axis."""
         return list(self.runs if self.runs is not None else labelled(self.axes[name]))
 
     def choices(self, name: str) -> list[Any]:
-        """The values of an axis; of a range its ends."""
-        return [value for _, value in self._labelled(name)]
+        """Return the values of an axis; of a range its ends."""
+        return [value for _, value in self.labels_and_values(name)]
 
     def files(self) -> list[str]:
-        """Every config file that the sweep names."""
+        """Return every config file that the sweep names."""
         values = list((self.runs or {}).values())
         values += [value for axis in self.axes.values() if not is_range(axis) for value in labelled(axis).values()]
         options = [value.get("config") for value in [*values, *self.evaluations.values()] if isinstance(value, dict)]
         return [*self.configs, *filter(is_config, values), *filter(None, options)]
 
     def all_runs(self) -> list[Run]:
-        """Every run, all combinations with the first seed first: a sweep that is stopped early compares them all."""
+        """Return every run, all combinations with the first seed first: one that is stopped early compares them all."""
         return list(self._every_run)
 
     @cached_property
@@ -261,15 +149,15 @@ class Plan:
 
     def _draw(self, count: int) -> list[dict[str, tuple[Any, Any]]]:
         generator = random.Random(DRAWS_SEED)
-        found: dict[str, dict[str, tuple[Any, Any]]] = {}
+        combinations: dict[str, dict[str, tuple[Any, Any]]] = {}
         ranges = any(map(is_range, self.axes.values()))
         most = count if ranges else min(count, math.prod(len(self.labels(name)) for name in self.names))
         for _ in range(100 * count):
             combination = {name: drawn(axis, generator) for name, axis in self.axes.items()}
-            found.setdefault(str([label for label, _ in combination.values()]), combination)
-            if len(found) == most:
+            combinations.setdefault(str([label for label, _ in combination.values()]), combination)
+            if len(combinations) == most:
                 break
-        return list(found.values())
+        return list(combinations.values())
 
     def _run(self, combination: dict[str, tuple[Any, Any]], seed: int) -> Run:
         arguments = option("seed_everything", seed)
@@ -280,12 +168,12 @@ class Plan:
         return Run(",".join(parts).replace("/", "-").replace(" ", ""), labels, seed, arguments)
 
     def recipe(self) -> list[str]:
-        """The command line that all runs share."""
+        """Return the command line that all runs share."""
         configs = [word for path in self.configs for word in ("--config", path)]
         return configs + options("", self.options)
 
     def evaluation(self, name: str) -> list[str]:
-        """What an evaluation adds to the command line of ``test``."""
+        """Return what an evaluation adds to the command line of ``test``."""
         return options("", self.evaluations[name])
 
     def check(self, folder: Path) -> None:
@@ -318,7 +206,7 @@ class Plan:
 
 
 def read_plan(folder: Path) -> Plan:
-    """The plan of a sweep's folder; its configs may be gone.
+    """Read the plan of a sweep's folder; its configs may be gone.
 
     Raises:
         InputError: there is none, or what is there is no plan.
@@ -372,15 +260,3 @@ def _told_apart(runs: Sequence[Run]) -> Iterator[Run]:
 
 def _folded(name: str) -> str:
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
-
-
-def _refuse_owned(here: str, given: dict[str, Any], owned: Iterable[str]) -> None:
-    for key in owned:
-        if given.get(key) is not None:
-            raise InputError(f"sweep: {here} sets {key}, which is not its to set: {OWNED[key]}")
-
-
-def _short(number: Any) -> str:
-    """A number for a message, whose digits may be more than Python writes."""
-    big = isinstance(number, int) and abs(number) >= of_axes.LARGEST
-    return f"a number of {number.bit_length()} bits" if big else f"{number!r:.60}"

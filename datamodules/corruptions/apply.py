@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from attention_zoo.domains import shown
 from attention_zoo.errors import InputError, unknown
-from datamodules.checks import shown
 from datamodules.corruptions import blur, digital, noise, weather
 from datamodules.corruptions.parameters import PARAMETERS, SCALES, Scale
 from datamodules.corruptions.pixels import Pixels
@@ -101,14 +101,14 @@ class Corruption:
             raise InputError(f"jpeg_quality={self.jpeg_quality} must be 1 to 100")
 
     def __call__(self, image: Tensor, seed: int | None = None) -> Tensor:
-        """The corrupted image.
+        """Corrupt an image.
 
         Args:
             image: uint8 (3, H, W).
             seed: see `corrupt`.
 
         Returns:
-            uint8 (3, H, W).
+            The corrupted image, uint8 (3, H, W).
         """
         pixels = np.ascontiguousarray(image.permute(1, 2, 0).numpy())
         corrupted = corrupt(pixels, self.name, self.severity, seed=seed, scale=self.scale)

@@ -37,8 +37,10 @@ def contrast(image: Pixels, rng: Generator, factor: float) -> Pixels:
 def pixelate(image: Pixels, rng: Generator, factor: float) -> Pixels:
     """Makes the image smaller by ``factor``, and large again."""
     height, width = image.shape[:2]
-    small = Image.fromarray(image).resize((max(1, int(width * factor)), max(1, int(height * factor))), Image.BOX)
-    return np.array(small.resize((width, height), Image.BOX))
+    small = Image.fromarray(image).resize(
+        (max(1, int(width * factor)), max(1, int(height * factor))), Image.Resampling.BOX
+    )
+    return np.array(small.resize((width, height), Image.Resampling.BOX))
 
 
 def jpeg_compression(image: Pixels, rng: Generator, quality: int) -> Pixels:
@@ -47,7 +49,7 @@ def jpeg_compression(image: Pixels, rng: Generator, quality: int) -> Pixels:
 
 
 def through_jpeg(image: Pixels, quality: int) -> Pixels:
-    """What is left of an image in a JPEG file."""
+    """Write an image to a JPEG file in memory and return what is read from it, uint8 (H, W, 3)."""
     buffer = io.BytesIO()
     Image.fromarray(image).save(buffer, "JPEG", quality=quality)
     return np.array(Image.open(buffer))
@@ -62,11 +64,11 @@ def elastic_transform(image: Pixels, rng: Generator, strength: float, smoothness
     """
     x = image.astype(np.float32) / 255
     height, width = image.shape[:2]
-    centre, reach = np.float32([width, height]) // 2, max(1, min(height, width) // 3)
-    anchors = np.float32([centre + reach, [centre[0] + reach, centre[1] - reach], centre - reach])
+    centre, reach = np.array([width, height], np.float32) // 2, max(1, min(height, width) // 3)
+    anchors = np.array([centre + reach, [centre[0] + reach, centre[1] - reach], centre - reach], np.float32)
     moved = anchors + rng.uniform(-jitter, jitter, size=anchors.shape).astype(np.float32)
     affine = cv2.getAffineTransform(anchors, moved)
-    x = cv2.warpAffine(x, affine, (width, height), borderMode=cv2.BORDER_REFLECT_101)
+    x = np.asarray(cv2.warpAffine(x, affine, (width, height), borderMode=cv2.BORDER_REFLECT_101))
     vertical, horizontal = _blurring(height, smoothness), _blurring(width, smoothness)
     right, down = (
         np.float32(vertical @ rng.uniform(-1, 1, (height, width)) @ horizontal.T * strength) for _ in range(2)

@@ -52,7 +52,7 @@ class Source:
 
     @property
     def labels(self) -> list[int]:
-        """Of every file."""
+        """The label of every file, the place of its class."""
         numbers = {name: label for label, name in enumerate(self.classes)}
         return [numbers[file.partition("/")[0]] for file in self.files]
 
@@ -85,6 +85,11 @@ def read_source(root: Path, per_class: int | None = None, limit: int | None = No
     return Source(root, tuple(classes), tuple(files))
 
 
+def _shorter(size: int) -> int:
+    """Shorter side of an image whose middle of ``size`` pixels is cut out."""
+    return round(size * 8 / 7)
+
+
 @dataclass(frozen=True)
 class Recipe:
     """How images are corrupted.
@@ -102,28 +107,24 @@ class Recipe:
 
     @property
     def preparation(self) -> str:
-        """What is done to an image before it is corrupted, in words."""
+        """Say in words what is done to an image before it is corrupted."""
         if self.size is None:
             return "none"
         if self.scale != "imagenet":
             return f"Resize({self.size}, {self.size}, bilinear)"
-        return f"Resize({self._shorter}, bilinear), CenterCrop({self.size}, {self.size})"
-
-    @property
-    def _shorter(self) -> int:
-        return round(self.size * 8 / 7)
+        return f"Resize({_shorter(self.size)}, bilinear), CenterCrop({self.size}, {self.size})"
 
     def prepared(self, image: Tensor) -> Pixels:
-        """An image, uint8 (3, h, w), before it is corrupted: uint8 (H, W, 3)."""
+        """Prepare an image, uint8 (3, h, w), to be corrupted: uint8 (H, W, 3)."""
         image = functional.to_pil_image(image)
         if self.size is None:
             return np.array(image)
         if self.scale != "imagenet":
             return np.array(functional.resize(image, [self.size, self.size]))
-        return np.array(functional.center_crop(functional.resize(image, [self._shorter]), [self.size] * 2))
+        return np.array(functional.center_crop(functional.resize(image, [_shorter(self.size)]), [self.size] * 2))
 
     def corrupted(self, image: Pixels, sample: Sample) -> Pixels:
-        """What a prepared image becomes."""
+        """Corrupt a prepared image: uint8 (H, W, 3) to uint8 (H, W, 3)."""
         file, name, severity = sample
         seed = derive_seed(self.seed, zlib.crc32(_bytes(file)), _NUMBERS[name], severity)
         return corrupt(image, name, severity, seed=seed, scale=self.scale)
@@ -209,7 +210,7 @@ class ArrayParts(Dataset[np.ndarray]):
         return np.stack([self.recipe.corrupted(*pair) for pair in zip(images, samples, strict=True)])
 
     def labels(self) -> np.ndarray:
-        """Of every row; uint8 as the released ones, unless there are more than 256 classes."""
+        """The label of every row; uint8 as the released ones, unless there are more than 256 classes."""
         kind = np.uint8 if len(self.source.classes) <= 256 else np.int64
         return np.tile(np.array(self.source.labels, kind), len(SEVERITIES))
 

@@ -21,7 +21,7 @@ Severities = tuple[tuple[float, ...], ...]
 
 
 def _each(*values: float) -> Severities:
-    """Of a corruption with one parameter."""
+    """Give each of a corruption's values to one severity, as its only parameter."""
     return tuple((value,) for value in values)
 
 

@@ -9,7 +9,7 @@ Pixels = NDArray[np.uint8]
 
 def to_pixels(x: np.ndarray) -> np.ndarray:
     """From values in 0..1, cut off to whole levels as the authors do, not rounded."""
-    return np.uint8(np.clip(x, 0, 1) * 255)
+    return (np.clip(x, 0, 1) * 255).astype(np.uint8)
 
 
 def zoom_into_centre(x: np.ndarray, factor: float) -> np.ndarray:
@@ -55,4 +55,4 @@ def motion_blur_pixels(x: np.ndarray, radius: int, sigma: float, angle: float) -
     for weight, row, column in zip(weights, down + margins[0][0], right + margins[1][0], strict=True):
         np.multiply(padded[row : row + height, column : column + width], np.float32(weight), out=term)
         blurred += term
-    return np.uint8(np.minimum(blurred + np.float32(0.5 / 257), 255))
+    return np.minimum(blurred + np.float32(0.5 / 257), 255).astype(np.uint8)

@@ -8,9 +8,9 @@ from scipy.ndimage import gaussian_filter
 from datamodules.corruptions.pixels import Pixels, motion_blur_pixels, to_pixels, zoom_into_centre
 from datamodules.corruptions.textures import TEXTURES, texture
 
-WATER = np.float32([175, 238, 238]) / 255
+WATER = np.array([175, 238, 238], np.float32) / 255
 """Pale turquoise."""
-MUD = np.float32([63, 42, 20]) / 255
+MUD = np.array([63, 42, 20], np.float32) / 255
 """Brown."""
 
 _EMBOSS = np.array([[-2, -1, 0], [-1, 1, 1], [0, 1, 2]])
@@ -66,7 +66,7 @@ def frost(image: Pixels, rng: Generator, image_weight: float, frost_weight: floa
     # As the authors draw it, the last row and column are never seen.
     top, left = (rng.integers(max(1, larger - side)) for larger, side in zip(ice.shape, (height, width), strict=False))
     part = ice[top : top + height, left : left + width]
-    return np.uint8(np.clip(image_weight * image + frost_weight * part, 0, 255))
+    return np.clip(image_weight * image + frost_weight * part, 0, 255).astype(np.uint8)
 
 
 def snow(

@@ -1,7 +1,7 @@
 """What all interactive segmentation data have in common: views of objects, trials, clicks to predict from."""
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 import torch
 from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
@@ -10,10 +10,11 @@ from torch.utils.data import Dataset, default_collate
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
+from attention_zoo.domains import Domain
 from attention_zoo.errors import InputError
 from attention_zoo.seeding import run_seed, seeded
-from datamodules.checks import require_number, require_range, require_whole, two_sides
-from datamodules.images import Split
+from datamodules.checks import two_sides
+from datamodules.images import SizedImages, Split
 from datamodules.interactive.crops import View, Viewing
 from datamodules.interactive.objects import OBJECT, Instances
 from datamodules.interactive.predict import ClickCollate, ClickedImages, read_clicks
@@ -27,8 +28,11 @@ MOST_TRIALS = 10_000
 LARGEST_FACTOR = 100.0
 """Of the padding around objects and the scale of crops; more would be an image of one colour."""
 
+Scale = Annotated[float, Domain(above=0, most=LARGEST_FACTOR)]
+"""A factor by which a crop is resized."""
 
-class ObjectDataset(Dataset[Batch]):
+
+class ObjectDataset(Dataset[Any]):
     """Objects of a split, addressed by the keys of a sampler, or by a list of them.
 
     Args:
@@ -58,9 +62,9 @@ class ObjectDataset(Dataset[Batch]):
 
     def sizes(self) -> list[tuple[int, int]]:
         """Height and width of every sample, where images are whole."""
-        return [self.split.images.size(index // self.trials) for index in range(len(self))]
+        return [cast(SizedImages, self.split.images).size(index // self.trials) for index in range(len(self))]
 
-    def __getitem__(self, key: SampleKey | int | list[SampleKey]) -> Batch | list[Batch]:
+    def __getitem__(self, key: SampleKey | int | list[SampleKey]) -> Any:
         """Samples: a `View` with ``index`` (-1: not counted) and ``name``."""
         if isinstance(key, list):
             return [self[one] for one in key]
@@ -84,14 +88,15 @@ class ObjectDataset(Dataset[Batch]):
             view = self.viewing.around(image, mask)
         else:
             view = self.viewing.somewhere(image, mask, self.scale)
-        return view if self.augment is None else self._augmented(view)
+        return view if self.augment is None else _augmented(view, self.augment)
 
-    def _augmented(self, view: View) -> View:
-        corners = view.box.view(2, 2).flip(1)  # torchvision's points are x, y
-        points = tv_tensors.KeyPoints(corners, canvas_size=view.image.shape[-2:])
-        image, mask, points = self.augment(tv_tensors.Image(view.image), tv_tensors.Mask(view.mask[None]), points)
-        image, mask, points = (part.as_subclass(Tensor) for part in (image, mask[0], points))
-        return View(image, mask, points.flip(1).flatten())
+
+def _augmented(view: View, augment: v2.Transform) -> View:
+    corners = view.box.view(2, 2).flip(1)  # torchvision's points are x, y
+    points = tv_tensors.KeyPoints(corners, canvas_size=view.image.shape[-2:])
+    image, mask, points = augment(tv_tensors.Image(view.image), tv_tensors.Mask(view.mask[None]), points)
+    image, mask, points = (part.as_subclass(Tensor) for part in (image, mask[0], points))
+    return View(image, mask, points.flip(1).flatten())
 
 
 def checked(image: Tensor, objects: Instances, name: str) -> Instances:
@@ -169,10 +174,10 @@ class InteractiveDataModule(DataModule):
         self,
         image_size: int | tuple[int, int] = 256,
         crop: Literal["box", "random"] = "box",
-        padding: float = 0.25,
-        corner_noise: float = 0.05,
-        trials: int = 1,
-        scale: tuple[float, float] = (0.75, 1.25),
+        padding: Annotated[float, Domain(least=0, most=LARGEST_FACTOR)] = 0.25,
+        corner_noise: Annotated[float, Domain(least=0, below=0.5)] = 0.05,
+        trials: Annotated[int, Domain(least=1, most=MOST_TRIALS)] = 1,
+        scale: tuple[Scale, Scale] = (0.75, 1.25),
         augment: list[nn.Module] | None = None,
         predict_clicks: str | None = None,
         batch_size: int = 16,
@@ -181,21 +186,19 @@ class InteractiveDataModule(DataModule):
         super().__init__(batch_size=batch_size, **loading)
         self.image_size = two_sides("image_size", image_size)
         self.crop, self.padding, self.corner_noise, self.trials, self.scale = crop, padding, corner_noise, trials, scale
-        require_whole("trials", trials, 1, MOST_TRIALS)
-        require_number("padding", padding, 0, LARGEST_FACTOR)
-        require_number("corner_noise", corner_noise, 0, 0.5, "[)")
-        require_range("scale", scale, 0, LARGEST_FACTOR)
+        if scale[0] > scale[1]:
+            raise InputError(f"scale must be two numbers, the least first; got {scale}")
         self.augment = [v2.RandomHorizontalFlip(), PhotometricDistortion()] if augment is None else augment
         self.predict_clicks = predict_clicks
 
     @property
     def viewing(self) -> Viewing:
         """How samples are cut out of images."""
-        fill = tuple(round(255 * value) for value in self.mean)
-        return Viewing(self.image_size, self.padding, self.corner_noise, fill)
+        red, green, blue = (round(255 * value) for value in self.mean)
+        return Viewing(self.image_size, self.padding, self.corner_noise, (red, green, blue))
 
     def setup(self, stage: str) -> None:
-        """See `DataModule`; prediction reads the clicks."""
+        """Read what a stage needs, as `DataModule` says; prediction reads the clicks."""
         if stage != "predict":
             super().setup(stage)
         elif "predict" not in self.splits:
@@ -204,7 +207,7 @@ class InteractiveDataModule(DataModule):
             self.splits["predict"] = read_clicks(self.predict_clicks, self.predict_dir)
 
     def dataset(self, part: str) -> ObjectDataset | ClickedImages:
-        """See `DataModule`."""
+        """Return the samples of a part, as `DataModule` says."""
         if part == "predict":
             return ClickedImages(self.splits[part], self.viewing if self.crop == "box" else None)
         if part == "train":
@@ -213,7 +216,7 @@ class InteractiveDataModule(DataModule):
         return ObjectDataset(self.splits[part], self.viewing, "box" if self.crop == "box" else None, trials=trials)
 
     def collate(self, part: str) -> ObjectCollate | ClickCollate:
-        """See `DataModule`."""
+        """Return what makes samples a batch, as `DataModule` says."""
         collate = ObjectCollate(self.mean, self.std)
         return ClickCollate(collate.normalise) if part == "predict" else collate
 

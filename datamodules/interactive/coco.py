@@ -7,8 +7,8 @@ import cv2
 import numpy as np
 from pycocotools import mask as run_lengths
 
+from attention_zoo.domains import shown
 from attention_zoo.errors import InputError
-from datamodules.checks import shown
 
 Shape = Sequence[np.ndarray] | dict[str, Any]
 """Polygons, (n, 2) float64 each, x and y of their vertices; or run lengths as pycocotools has them."""
@@ -74,15 +74,17 @@ def _in_sight(polygon: np.ndarray, size: tuple[int, int]) -> bool:
 
 
 def _read_run_lengths(segmentation: dict[str, Any], size: tuple[int, int], where: str) -> Shape:
-    given, counts = segmentation.get("size"), segmentation.get("counts")
-    if given != list(size):
-        raise InputError(f"{where}: its run lengths are of size {given}, its image is {list(size)} (height, width)")
+    declared, counts = segmentation.get("size"), segmentation.get("counts")
+    if declared != list(size):
+        raise InputError(f"{where}: its run lengths are of size {declared}, its image is {list(size)} (height, width)")
     if isinstance(counts, str):
         counts = _expanded(counts, where)
-    whole = isinstance(counts, list) and all(type(count) is int and count >= 0 for count in counts)
-    if not whole or sum(counts) != size[0] * size[1]:
-        said = f"sum to {sum(counts)}" if whole else "are no list of whole numbers"
-        raise InputError(f"{where}: its run lengths {said}; its image has {size[0] * size[1]} pixels")
+    if not isinstance(counts, list) or not all(type(count) is int and count >= 0 for count in counts):
+        raise InputError(
+            f"{where}: its run lengths are no list of whole numbers; its image has {size[0] * size[1]} pixels"
+        )
+    if sum(counts) != size[0] * size[1]:
+        raise InputError(f"{where}: its run lengths sum to {sum(counts)}; its image has {size[0] * size[1]} pixels")
     return run_lengths.frPyObjects({"size": list(size), "counts": counts}, *size) if any(counts[1::2]) else []
 
 
@@ -92,7 +94,7 @@ def _expanded(counts: str, where: str) -> list[int]:
     Five bits a character, the lowest first; from the fourth number on the difference from the last but one (COCO API,
     maskApi.c, ``rleFrString``).
     """
-    found: list[int] = []
+    numbers: list[int] = []
     value = shift = 0
     for character in counts:
         bits = ord(character) - 48
@@ -102,8 +104,8 @@ def _expanded(counts: str, where: str) -> list[int]:
         shift += 5
         if not bits & 32:
             value -= (1 << shift) if bits & 16 else 0
-            found.append(value + (found[-2] if len(found) > 2 else 0))
+            numbers.append(value + (numbers[-2] if len(numbers) > 2 else 0))
             value = shift = 0
     if shift:
         raise InputError(f"{where}: its run lengths end in the middle of a number")
-    return found
+    return numbers

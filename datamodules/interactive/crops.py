@@ -64,7 +64,8 @@ class Viewing:
     def around(self, image: Tensor, mask: Tensor) -> View:
         """The view around the object, at the image's scale where the object fits."""
         box = self.noisy_box(mask)
-        return self.cut(image, mask, box, self.region(box, tuple(mask.shape)))
+        height, width = mask.shape
+        return self.cut(image, mask, box, self.region(box, (height, width)))
 
     def somewhere(self, image: Tensor, mask: Tensor, scale: tuple[float, float]) -> View:
         """A view at a random place and scale with at least a pixel of the object in it (RITM's crops).
@@ -147,9 +148,9 @@ def crop(image: Tensor, region: Region, fill: tuple[int, ...]) -> Tensor:
     columns = max(region.left, 0), min(region.left + region.width, width)
     if region.height == rows[1] - rows[0] and region.width == columns[1] - columns[0]:
         return image[:, slice(*rows), slice(*columns)]
-    found = torch.tensor(fill, dtype=image.dtype)[:, None, None].repeat(1, region.height, region.width)
+    view = torch.tensor(fill, dtype=image.dtype)[:, None, None].repeat(1, region.height, region.width)
     if rows[0] < rows[1] and columns[0] < columns[1]:
         inside = image[:, slice(*rows), slice(*columns)]
         top, left = rows[0] - region.top, columns[0] - region.left
-        found[:, top : top + inside.shape[1], left : left + inside.shape[2]] = inside
-    return found
+        view[:, top : top + inside.shape[1], left : left + inside.shape[2]] = inside
+    return view

@@ -76,7 +76,7 @@ class MaskFolder(InteractiveDataModule):
         self.fractions = {"val": val_fraction, "test": test_fraction}
 
     def load(self, parts: Collection[str]) -> dict[str, Split]:
-        """See `DataModule`."""
+        """Read the asked parts, as `DataModule` says."""
         return {part: objects_of(self._pairs(part), read_trimap) for part in parts}
 
     def _pairs(self, part: str) -> list[tuple[str, str]]:
@@ -126,7 +126,7 @@ class ClickBenchmark(InteractiveDataModule):
         return read_trimap(path)
 
     def load(self, parts: Collection[str]) -> dict[str, Split]:
-        """See `DataModule`; there is a test split only."""
+        """Read the asked parts, as `DataModule` says; there is a test split only."""
         for part in parts:
             if part != "test":
                 raise unknown(f"part of {type(self).__name__}", part, ["test"])
@@ -167,5 +167,5 @@ class DAVIS(ClickBenchmark):
 
     @staticmethod
     def read(path: str) -> Tensor:
-        """See ClickBenchmark."""
+        """Read the labels of a mask, as `ClickBenchmark` says."""
         return read_bright(path)

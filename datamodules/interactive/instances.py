@@ -10,9 +10,10 @@ from scipy import ndimage
 from scipy.io import loadmat
 from torch import Tensor
 
+from attention_zoo.domains import Fraction, PositiveInt
 from attention_zoo.errors import InputError, unknown
 from attention_zoo.runs.files import read_text
-from datamodules.checks import require_fractions, require_number, require_whole
+from datamodules.checks import require_fractions, require_whole
 from datamodules.images import ImageFiles, Split, below, contents, decode_labels
 from datamodules.interactive.base import InteractiveDataModule
 from datamodules.interactive.objects import ObjectFiles, object_numbers
@@ -40,12 +41,14 @@ def one_sample_an_object(
     Raises:
         InputError: there is no object, or a file is not as it should be.
     """
-    found = [(place, number) for place, path in enumerate(maps) for number in _numbers(path, read, min_area, min_fill)]
-    if not found:
+    samples = [
+        (place, number) for place, path in enumerate(maps) for number in _numbers(path, read, min_area, min_fill)
+    ]
+    if not samples:
         raise InputError(f"no object of at least {min_area} pixels in {len(maps)} files, the first of them {maps[0]}")
-    objects = ObjectFiles([maps[place] for place, _ in found], read, [(number,) for _, number in found])
-    names = [f"{maps[place]}#{number}" for place, number in found]
-    return Split(ImageFiles([images[place] for place, _ in found]), {"objects": objects, "name": names})
+    objects = ObjectFiles([maps[place] for place, _ in samples], read, [(number,) for _, number in samples])
+    names = [f"{maps[place]}#{number}" for place, number in samples]
+    return Split(ImageFiles([images[place] for place, _ in samples]), {"objects": objects, "name": names})
 
 
 def _numbers(path: str, read: Callable[[str], Tensor], min_area: int, min_fill: float) -> tuple[int, ...]:
@@ -118,13 +121,12 @@ class SBD(_Listed):
         kwargs: the arguments of `InteractiveDataModule`.
     """
 
-    def __init__(self, root: str, val_fraction: float = 0.02, min_fill: float = 0.08, **kwargs: Any) -> None:
+    def __init__(self, root: str, val_fraction: float = 0.02, min_fill: Fraction = 0.08, **kwargs: Any) -> None:
         super().__init__(root, val_fraction, **kwargs)
-        require_number("min_fill", min_fill, 0, 1)
         self.min_fill = min_fill
 
     def load(self, parts: Collection[str]) -> dict[str, Split]:
-        """See `DataModule`."""
+        """Read the asked parts, as `DataModule` says."""
         return {part: self._part(part) for part in parts}
 
     def _part(self, part: str) -> Split:
@@ -161,7 +163,7 @@ class VOCInstances(_Listed):
     """
 
     def load(self, parts: Collection[str]) -> dict[str, Split]:
-        """See `DataModule`; ``val`` of the data set is tested on."""
+        """Read the asked parts, as `DataModule` says; ``val`` of the data set is tested on."""
         return {part: self._part(part) for part in parts}
 
     def _part(self, part: str) -> Split:
@@ -199,7 +201,7 @@ class CamVidObjects(InteractiveDataModule):
         self,
         root: str,
         classes: tuple[str, ...] = ("car", "pedestrian", "bicyclist"),
-        min_area: int = 400,
+        min_area: PositiveInt = 400,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -208,12 +210,11 @@ class CamVidObjects(InteractiveDataModule):
             if name not in names:
                 raise unknown("class", name, names)
         require_whole("classes", len(classes), 1)
-        require_whole("min_area", min_area, 1)
         self.root, self.min_area = Path(root), min_area
         self.labels = [names.index(name) for name in classes]
 
     def load(self, parts: Collection[str]) -> dict[str, Split]:
-        """See `DataModule`."""
+        """Read the asked parts, as `DataModule` says."""
         return {part: self._part(part) for part in parts}
 
     def _part(self, part: str) -> Split:
@@ -233,8 +234,8 @@ class CamVidObjects(InteractiveDataModule):
             raise InputError(f"mask {path} has the label {strange[0]}; choose from: 0..10 (classes), 11, 255 (ignored)")
         labels, count = np.zeros(classes.shape, dtype=np.int32), 0
         for label in self.labels:
-            parts, found = ndimage.label(classes == label)
+            parts, number = ndimage.label(classes == label)
             labels = np.where(parts > 0, parts + count, labels)
-            count += found
+            count += number
         labels[unlabelled] = -1
         return torch.from_numpy(labels.astype(np.int32))

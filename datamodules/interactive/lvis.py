@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from attention_zoo.domains import PositiveInt
 from attention_zoo.errors import InputError
 from attention_zoo.runs.files import read_json
-from datamodules.checks import require_whole
 from datamodules.decoding import most_pixels
 from datamodules.images import ImageFiles, Split, below
 from datamodules.interactive.base import InteractiveDataModule
@@ -70,7 +70,7 @@ class PolygonObjects:
         return len(self.shapes)
 
     def __getitem__(self, index: int) -> Instances:
-        """The objects."""
+        """Paint the objects of one sample."""
         labels = torch.from_numpy(paint(self.shapes[index], self.sizes[index]))
         if self.numbers is not None:
             return Instances(labels, (self.numbers[index],))
@@ -95,14 +95,12 @@ class LVIS(InteractiveDataModule):
         InputError: an argument is out of range.
     """
 
-    def __init__(self, root: str, val_images: int = 200, min_area: int = 80, **kwargs: Any) -> None:
+    def __init__(self, root: str, val_images: PositiveInt = 200, min_area: PositiveInt = 80, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        require_whole("val_images", val_images, 1)
-        require_whole("min_area", min_area, 1)
         self.root, self.val_images, self.min_area = Path(root), val_images, min_area
 
     def load(self, parts: Collection[str]) -> dict[str, Split]:
-        """See `DataModule`; the test is on all of ``val``."""
+        """Read the asked parts, as `DataModule` says; the test is on all of ``val``."""
         return {part: self._part(part) for part in parts}
 
     def _part(self, part: str) -> Split:
@@ -114,7 +112,7 @@ class LVIS(InteractiveDataModule):
         files = existing([self._file(folder, record) for record in records])
         sizes = [(record["height"], record["width"]) for record in records]
         objects = PolygonObjects(shapes, sizes, self.min_area)
-        chosen = [(place, None) for place in range(len(files))]
+        chosen: list[tuple[int, int | None]] = [(place, None) for place in range(len(files))]
         if part != "train":
             chosen = [(place, number) for place in range(len(files)) for number in objects[place].numbers]
         return self._split(files, shapes, sizes, chosen)
@@ -130,7 +128,7 @@ class LVIS(InteractiveDataModule):
         if not chosen:
             raise InputError(f"no object of at least {self.min_area} pixels in {self.root}")
         places = [place for place, _ in chosen]
-        numbers = None if chosen[0][1] is None else [number for _, number in chosen]
+        numbers = None if chosen[0][1] is None else [number for _, number in chosen if number is not None]
         names = [files[place] if number is None else f"{files[place]}#{number}" for place, number in chosen]
         objects = PolygonObjects(
             [shapes[place] for place in places], [sizes[place] for place in places], self.min_area, numbers
@@ -157,9 +155,9 @@ class LVIS(InteractiveDataModule):
                         by_image[annotation["image_id"]].append((shape, _area(annotation, self.min_area, where)))
             # an object that is smaller than ``min_area`` is none, whatever is above it
             kept = {
-                image: [shape for shape, _ in found]
-                for image, found in by_image.items()
-                if any(area >= self.min_area for _, area in found)
+                image: [shape for shape, _ in shapes]
+                for image, shapes in by_image.items()
+                if any(area >= self.min_area for _, area in shapes)
             }
             records = [record for record in content["images"] if record["id"] in kept]
             return records, [kept[record["id"]] for record in records]
@@ -179,8 +177,8 @@ def _check_names(records: list[dict[str, Any]]) -> None:
     for record in records:
         other = named.setdefault(Path(_file_name(record)).name, record)
         if other is not record:
-            said = " and ".join(f"{one['id']} ({_file_name(one)})" for one in (other, record))
-            raise InputError(f"two images of one file name: {said}")
+            both = " and ".join(f"{one['id']} ({_file_name(one)})" for one in (other, record))
+            raise InputError(f"two images of one file name: {both}")
 
 
 def _file_name(record: dict[str, Any]) -> str:

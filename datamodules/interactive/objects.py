@@ -91,8 +91,8 @@ def object_numbers(labels: Tensor, min_area: int = 1, min_fill: float = 0.0) -> 
         min_area: pixels.
         min_fill: share of its bounding box that an object covers.
     """
-    found, areas = np.unique(labels.numpy(), return_counts=True)
-    numbers = [int(number) for number, area in zip(found, areas, strict=True) if number > 0 and area >= min_area]
+    values, areas = np.unique(labels.numpy(), return_counts=True)
+    numbers = [int(number) for number, area in zip(values, areas, strict=True) if number > 0 and area >= min_area]
     return tuple(number for number in numbers if min_fill <= 0 or _fill(labels == number) >= min_fill)
 
 

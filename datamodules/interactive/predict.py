@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -11,7 +12,7 @@ from torchvision.transforms.v2 import functional
 from attention_zoo.clicks import PADDING, ClickedImage
 from attention_zoo.errors import InputError
 from attention_zoo.runs.files import read_json
-from datamodules.images import ImageFiles, Split, below
+from datamodules.images import ImageFiles, SizedImages, Split, below
 from datamodules.interactive.crops import Region, Viewing, crop, to_view
 from datamodules.loading import Batch
 from datamodules.sampling import SampleKey
@@ -47,7 +48,7 @@ def read_clicks(file: str, folder: str | None = None) -> Split:
     return Split(ImageFiles(paths), {"path": paths, "annotation": annotations})
 
 
-class ClickedImages(Dataset[Batch]):
+class ClickedImages(Dataset[Any]):
     """The images with their clicks, addressed by the keys of a sampler, or by a list of them.
 
     Args:
@@ -63,26 +64,26 @@ class ClickedImages(Dataset[Batch]):
 
     def sizes(self) -> list[tuple[int, int]]:
         """Height and width of every image."""
-        return [self.split.images.size(index) for index in range(len(self))]
+        return [cast(SizedImages, self.split.images).size(index) for index in range(len(self))]
 
-    def __getitem__(self, key: SampleKey | int | list[SampleKey]) -> Batch | list[Batch]:
-        """Samples: see `InteractiveDataModule`."""
+    def __getitem__(self, key: SampleKey | int | list[SampleKey]) -> Any:
+        """Return one sample, or a list of them, as `InteractiveDataModule` describes it."""
         if isinstance(key, list):
             return [self[one] for one in key]
         _, index, counted, _ = key if isinstance(key, SampleKey) else SampleKey(0, key, True)
         image, path = self.split.images[index], self.split.columns["path"][index]
         annotation = self.split.columns["annotation"][index]
-        size = tuple(image.shape[-2:])
+        size = (image.shape[-2], image.shape[-1])
         try:
             annotation.check_inside(size)
         except InputError as error:
             raise InputError(f"{path}: {error}") from error
         region = Region(0, 0, *size)
         if self.viewing is not None:
-            region, view = self._region(annotation, size), self.viewing
+            region, view = _region(self.viewing, annotation, size), self.viewing
             image = crop(image, region, view.fill)
             image = functional.resize(image, list(view.size), antialias=True) if image.shape[1:] != view.size else image
-        seen = tuple(image.shape[-2:])
+        seen = (image.shape[-2], image.shape[-1])
         return {
             "image": image,
             "points": to_view(annotation.points, region, seen),
@@ -94,12 +95,13 @@ class ClickedImages(Dataset[Batch]):
             "index": index if counted else -1,
         }
 
-    def _region(self, annotation: ClickedImage, size: tuple[int, int]) -> Region:
-        """The view of the box and all clicks; without a box, of the whole image."""
-        if annotation.box is None:
-            return self.viewing.around_image(size)
-        places = torch.cat([annotation.points, annotation.corners.view(2, 2)])
-        return self.viewing.region(torch.cat([places.amin(0), places.amax(0)]), size)
+
+def _region(viewing: Viewing, annotation: ClickedImage, size: tuple[int, int]) -> Region:
+    """The view of the box and all clicks; without a box, of the whole image."""
+    if annotation.box is None:
+        return viewing.around_image(size)
+    places = torch.cat([annotation.points, annotation.corners.view(2, 2)])
+    return viewing.region(torch.cat([places.amin(0), places.amax(0)]), size)
 
 
 class ClickCollate:

@@ -6,13 +6,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from attention_zoo.domains import PositiveInt, SignedInt
 from attention_zoo.errors import InputError
-from datamodules.checks import require_between, require_counts, require_whole, two_sides
-from datamodules.images import Split
+from datamodules.checks import two_sides
+from datamodules.images import Column, Split
 from datamodules.interactive.base import InteractiveDataModule
 from datamodules.interactive.objects import Instances, object_numbers
 from datamodules.segmentation.masks import LabelMap
-from datamodules.segmentation.shapes import MOST_SCENES, SceneLabels, Scenes
+from datamodules.segmentation.shapes import SceneLabels, Scenes, require_scenes
 
 
 class ScenesInMemory:
@@ -34,12 +35,13 @@ class ScenesInMemory:
         return self.images[self.places[index]]
 
     def size(self, index: int) -> tuple[int, int]:
-        """Height and width."""
-        return tuple(self[index].shape[1:])
+        """Height and width of an image in pixels."""
+        _, height, width = self[index].shape
+        return height, width
 
 
 class SceneObjects:
-    """Objects of scenes.
+    """Some objects of generated scenes, one a sample.
 
     Args:
         labels: of each scene, as of `Instances`.
@@ -53,15 +55,21 @@ class SceneObjects:
         return len(self.chosen)
 
     def __getitem__(self, index: int) -> Instances:
-        """The object."""
+        """Return the labels of the scene and the number of its object."""
         scene, number = self.chosen[index]
         return Instances(self.labels[scene], (number,))
 
 
-def object_labels(found: LabelMap) -> Tensor:
-    """Labels of a scene's objects (H, W), as of `Instances`; the grounds are background."""
-    segments = found.segments.long()
-    return torch.where(found.is_thing[segments], segments + 1, 0).int()
+def object_labels(scene: LabelMap) -> Tensor:
+    """Labels of a scene's objects (H, W), as of `Instances`; the grounds are background.
+
+    Raises:
+        InputError: the scene comes without its segments.
+    """
+    if scene.segments is None or scene.is_thing is None:
+        raise InputError("a scene without segments has no objects; draw it with panoptic")
+    segments = scene.segments.long()
+    return torch.where(scene.is_thing[segments], segments + 1, 0).int()
 
 
 class ObjectScenes(InteractiveDataModule):
@@ -87,31 +95,29 @@ class ObjectScenes(InteractiveDataModule):
         scenes: tuple[int, int, int] = (256, 16, 32),
         scene_size: tuple[int, int] = (96, 96),
         classes: int = 8,
-        min_area: int = 60,
+        min_area: PositiveInt = 60,
         image_size: int | tuple[int, int] = 64,
-        num_workers: int = 0,
+        num_workers: SignedInt = 0,
         **kwargs: Any,
     ) -> None:
         super().__init__(image_size, num_workers=num_workers, **kwargs)
-        require_between("classes", classes, 2, 100)
-        require_counts("scenes", scenes, 3, MOST_SCENES)
-        require_whole("min_area", min_area, 1)
+        require_scenes(scenes, classes)
         self.scene_size, self.classes, self.min_area = two_sides("scene_size", scene_size, 16), classes, min_area
         self.counts = dict(zip(("train", "val", "test"), scenes, strict=True))
 
     def load(self, parts: Collection[str]) -> dict[str, Split]:
-        """See `DataModule`."""
+        """Read the asked parts, as `DataModule` says."""
         return {part: self._part(list(self.counts).index(part), part) for part in parts}
 
     def _part(self, place: int, part: str) -> Split:
-        drawn = {"part": place, "count": self.counts[part], "size": self.scene_size, "num_classes": self.classes}
-        scenes, segments = Scenes(**drawn), SceneLabels(panoptic=True, **drawn)
+        drawn = (place, self.counts[part], self.scene_size, self.classes)
+        scenes, segments = Scenes(*drawn), SceneLabels(True, *drawn)
         images, labels = zip(*((scenes[i], object_labels(segments[i])) for i in range(len(scenes))), strict=True)
         chosen = [
-            (scene, number) for scene, found in enumerate(labels) for number in object_numbers(found, self.min_area)
+            (scene, number) for scene, objects in enumerate(labels) for number in object_numbers(objects, self.min_area)
         ]
         if not chosen:
             raise InputError(f"no object of at least min_area={self.min_area} pixels in {len(labels)} scenes")
         names = [f"{part} scene {scene}#{number}" for scene, number in chosen]
-        objects = {"objects": SceneObjects(labels, chosen), "name": names}
-        return Split(ScenesInMemory(images, [scene for scene, _ in chosen]), objects)
+        columns: dict[str, Column] = {"objects": SceneObjects(labels, chosen), "name": names}
+        return Split(ScenesInMemory(images, [scene for scene, _ in chosen]), columns)

@@ -3,12 +3,13 @@
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, cast
 
 import numpy as np
 import torch
 from lightning.pytorch.utilities import rank_zero_info
-from torch.utils.data import ConcatDataset, Subset
+from torch import Tensor
+from torch.utils.data import ConcatDataset, Dataset
 
 from attention_zoo.domains import Domain
 from attention_zoo.errors import InputError
@@ -159,19 +160,19 @@ class RobustnessDataModule(EvaluationDataModule):
         return images
 
     def load_test(self) -> Split:
-        """See EvaluationDataModule; all cells, one after the other."""
+        """Read the test split, as `EvaluationDataModule` says; all cells, one after the other."""
         if self.c_generated:
             self._require_frost()
         parts = list(self.parts())
         if not parts:
             raise InputError(f"{type(self).__name__} has no benchmark to test on: give it the folder of one")
         self.cells = [part.cell for part in parts]
-        columns = {
+        columns: dict[str, list[Any]] = {
             "label": [part.content.labels for part in parts],
             "cell": [torch.tensor(place).expand(cell.images) for place, cell in enumerate(self.cells)],
             "number": [range(cell.images) for cell in self.cells],
         }
-        images = ConcatDataset([part.content.images for part in parts])
+        images: ConcatDataset[Tensor] = ConcatDataset([cast(Dataset[Tensor], part.content.images) for part in parts])
         return Split(images, {name: ConcatDataset(values) for name, values in columns.items()})
 
     def _require_frost(self) -> None:
@@ -193,26 +194,28 @@ class RobustnessDataModule(EvaluationDataModule):
             rank_zero_info(f"skipped frost: {error}")
             self.corruptions = others
 
-    def given(self, root: Path | None, title: str) -> bool:
-        """Whether to test on a benchmark: it is asked for, and there.
+    def there(self, root: Path | None, title: str) -> Path | None:
+        """The folder or file of a benchmark to test on; None where nobody asked for it, or it is missing and skipped.
 
         Raises:
             InputError: it is not there, and may not be skipped.
         """
         if root is None or root.exists():
-            return root is not None
+            return root
         if self.missing == "error":
             raise InputError(f"no {title} at {root}; to go on without, give missing: skip")
         rank_zero_info(f"skipped {title}: nothing at {root}")
-        return False
+        return None
 
-    def part(self, benchmark: Benchmark, content: Labelled, *corruption: str | int) -> Part:
+    def part(
+        self, benchmark: Benchmark, content: Labelled, corruption: str | None = None, severity: int | None = None
+    ) -> Part:
         """A cell with all its images or the chosen ones."""
         wanted = self.images_per_cell
         if wanted is not None and wanted < len(content.labels):
             chosen = choose(content.labels, wanted)
-            content = Labelled(Subset(content.images, chosen), content.labels[chosen])
-        return Part(Cell(benchmark, len(content.labels), *corruption), content)
+            content = content.some(chosen)
+        return Part(Cell(benchmark, len(content.labels), corruption, severity), content)
 
     def benchmark(
         self, name: str, title: str, facts: Facts, classes: tuple[int, ...] | None = None, source: str = "released"
@@ -231,11 +234,11 @@ class RobustnessDataModule(EvaluationDataModule):
             yield from self._generated(clean)
         elif self.c_generated:
             rank_zero_info(f"skipped {self.C[1]} (generated): no clean images to make it from")
-        elif self.given(self.c_root, self.C[1]):
-            made = record(self.c_root)
-            source = "generated" if made else "released"
-            benchmark = self.benchmark(*self.C, {**self.c_facts, **made}, source=source)
-            for corruption, severity, content in self.read_corrupted(self.c_root):
+        elif (root := self.there(self.c_root, self.C[1])) is not None:
+            recorded = record(root)
+            source = "generated" if recorded else "released"
+            benchmark = self.benchmark(*self.C, {**self.c_facts, **recorded}, source=source)
+            for corruption, severity, content in self.read_corrupted(root):
                 yield self.part(benchmark, content, corruption, severity)
 
     def _generated(self, clean: Clean) -> Iterator[Part]:
@@ -245,8 +248,8 @@ class RobustnessDataModule(EvaluationDataModule):
         images, labels = clean.unprepared
         for corruption in self.corruptions:
             for severity in self.severities:
-                made = Generated(images, clean.names, recipe, corruption, severity, self.jpeg_quality)
-                yield self.part(benchmark, Labelled(self.prepared_corrupted(made), labels), corruption, severity)
+                corrupted = Generated(images, clean.names, recipe, corruption, severity, self.jpeg_quality)
+                yield self.part(benchmark, Labelled(self.prepared_corrupted(corrupted), labels), corruption, severity)
 
 
 def choose(labels: np.ndarray, count: int) -> np.ndarray:

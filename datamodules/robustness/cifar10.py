@@ -40,16 +40,17 @@ class CIFAR10Robustness(RobustnessDataModule):
         return list(CLASSES)
 
     def parts(self) -> Iterator[Part]:
-        """See RobustnessDataModule: clean and -C."""
+        """Yield all cells, as `RobustnessDataModule` says: clean and -C."""
         clean = None
-        if self.given(self.clean_root, "CIFAR-10 test images"):
-            split = CIFAR10(str(self.clean_root)).load(["test"])["test"]
+        root = self.there(self.clean_root, "CIFAR-10 test images")
+        if root is not None:
+            split = CIFAR10(str(root)).load(["test"])["test"]
             content = Labelled(split.images, np.array(split.columns["label"]))
             clean = Clean(content, content, [str(number) for number in range(len(content.labels))])
         yield from self.clean_and_corrupted(clean)
 
     def read_corrupted(self, root: Path) -> Iterator[tuple[str, int, Labelled]]:
-        """See RobustnessDataModule."""
+        """Yield the cells of the corrupted images, as `RobustnessDataModule` says."""
         labels = _labels(root / "labels.npy")
         side = self.IMAGE_SIZE
         for corruption in self.corruptions:

@@ -37,7 +37,7 @@ def record(root: Path) -> dict[str, str | int]:
 
 
 def made_facts(recipe: Recipe, jpeg_quality: int | None) -> dict[str, str | int]:
-    """Of corrupted images that were not released but made: how."""
+    """Say how corrupted images were made that were not released."""
     return {
         "scale": recipe.scale,
         "size": recipe.size or "as it was",
@@ -130,5 +130,5 @@ def _severity(folder: Path, severity: int, severities: Sequence[int]) -> Path:
 def _shown(folders: list[tuple[str, int, Path]], what: str) -> Iterator[tuple[str, int, Path]]:
     """With a progress bar, on a terminal: a whole ImageNet-C has millions of files."""
     console = terminal(stderr=True)
-    disable = not console.is_terminal or rank_zero_only.rank > 0
+    disable = not console.is_terminal or getattr(rank_zero_only, "rank", 0) > 0
     yield from track(folders, description=escape(what), console=console, transient=True, disable=disable)

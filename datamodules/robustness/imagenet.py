@@ -6,7 +6,6 @@ from typing import Any, Literal
 
 import numpy as np
 from torch import nn
-from torch.utils import data
 from torchvision.transforms import v2
 
 from attention_zoo.errors import InputError
@@ -68,7 +67,7 @@ class ImageNetRobustness(RobustnessDataModule):
 
     @property
     def class_names(self) -> list[str]:
-        """The 1000 synsets."""
+        """The 1000 synsets of ImageNet-1k, sorted."""
         return list(synsets())
 
     def default_resize(self) -> nn.Module:
@@ -76,21 +75,21 @@ class ImageNetRobustness(RobustnessDataModule):
         return centre_crop(self.image_size, self.interpolation)
 
     def dataset(self, part: str) -> ImageDataset:
-        """See ImageDataModule; the images of a test are prepared already, each benchmark's in its own way."""
+        """Return the samples of a part, as `ImageDataModule` says; each benchmark prepares its own images of a test."""
         if part != "test":
             return super().dataset(part)
         return ImageDataset(self.splits[part], self.image_size, nn.Identity())
 
     @property
     def clean_facts(self) -> Facts:
-        """See RobustnessDataModule; also of -A, -R and -Sketch."""
+        """How images are prepared, as `RobustnessDataModule` says; also those of -A, -R and -Sketch."""
         height, width = self.image_size
         side, how = resized_side(self.image_size), self.interpolation.value
         return {"preprocessing": f"Resize({side}, {how}), CenterCrop({height}, {width})"}
 
     @property
     def c_facts(self) -> Facts:
-        """See RobustnessDataModule."""
+        """How corrupted images are prepared, as `RobustnessDataModule` says."""
         height, width = self.image_size
         enlarged = f"Resize({max(self.image_size)}, {self.interpolation.value}), " if self._enlarge_corrupted else ""
         return {"preprocessing": f"{enlarged}CenterCrop({height}, {width})"}
@@ -101,7 +100,7 @@ class ImageNetRobustness(RobustnessDataModule):
         return max(self.image_size) > self.IMAGE_SIZE
 
     def prepared_corrupted(self, images: ImageFiles | Generated) -> Images:
-        """See RobustnessDataModule."""
+        """Prepare corrupted images, as `RobustnessDataModule` says."""
         cut = v2.CenterCrop(self.image_size)
         if not self._enlarge_corrupted:
             return Prepared(images, cut, least=max(self.image_size))
@@ -109,28 +108,32 @@ class ImageNetRobustness(RobustnessDataModule):
         return Prepared(images, nn.Sequential(resize, cut))
 
     def read_corrupted(self, root: Path) -> Iterator[tuple[str, int, Labelled]]:
-        """See RobustnessDataModule."""
-        for *cell, names, labels in read_corruptions(root, self.corruptions, self.severities, synsets(), SYNSET):
-            yield *cell, Labelled(self.prepared_corrupted(ImageFiles(names)), labels)
+        """Yield the cells of the corrupted images, as `RobustnessDataModule` says."""
+        cells = read_corruptions(root, self.corruptions, self.severities, synsets(), SYNSET)
+        for corruption, severity, names, labels in cells:
+            yield corruption, severity, Labelled(self.prepared_corrupted(ImageFiles(names)), labels)
 
     def parts(self) -> Iterator[Part]:
-        """See RobustnessDataModule: clean, its subsets, -C, -A, -R and -Sketch."""
-        clean = self._clean() if self.given(self.clean_root, "ImageNet validation images") else None
+        """Yield all cells, as `RobustnessDataModule` says: clean, its subsets, -C, -A, -R and -Sketch."""
+        validation = self.there(self.clean_root, "ImageNet validation images")
+        clean = None if validation is None else self._clean(validation)
         yield from self.clean_and_corrupted(clean)
         for subset in ("a", "r"):
             title = f"ImageNet-{subset.upper()}"
             classes = outputs_of(subset)
-            if self.given(self.roots.get(subset), title):
-                content = self._read(self.roots[subset], classes, f"synset of {title}")
+            root = self.there(self.roots.get(subset), title)
+            if root is not None:
+                content = self._read(root, classes, f"synset of {title}")
                 yield self.part(self.benchmark(f"imagenet_{subset}", title, self.clean_facts, classes), content)
             if self.iid_subsets and clean is not None:
                 yield self._iid(clean.content, subset)
-        if self.given(self.roots.get("sketch"), "ImageNet-Sketch"):
-            content = self._read(self.roots["sketch"])
+        root = self.there(self.roots.get("sketch"), "ImageNet-Sketch")
+        if root is not None:
+            content = self._read(root)
             yield self.part(self.benchmark("imagenet_sketch", "ImageNet-Sketch", self.clean_facts), content)
 
-    def _clean(self) -> Clean:
-        names, labels = read_files(self.clean_root, synsets(), kind=SYNSET)
+    def _clean(self, root: Path) -> Clean:
+        names, labels = read_files(root, synsets(), kind=SYNSET)
         files = ImageFiles(names)
         return Clean(Labelled(Prepared(files, self.default_resize()), labels), Labelled(files, labels), names.below())
 
@@ -152,4 +155,4 @@ class ImageNetRobustness(RobustnessDataModule):
             )
         title = f"clean, classes of -{subset.upper()}"
         benchmark = self.benchmark(f"imagenet_val_{subset}", title, self.clean_facts, classes)
-        return self.part(benchmark, Labelled(data.Subset(content.images, chosen), content.labels[chosen]))
+        return self.part(benchmark, content.some(chosen))

@@ -4,11 +4,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import Dataset, Subset
 
 from attention_zoo.errors import InputError
 from datamodules.corruptions.digital import through_jpeg
@@ -26,6 +27,10 @@ class Labelled(NamedTuple):
 
     images: Images
     labels: np.ndarray
+
+    def some(self, places: np.ndarray) -> "Labelled":
+        """The images at some places, int64 (n,), in their order."""
+        return Labelled(Subset(cast(Dataset[Tensor], self.images), places.tolist()), self.labels[places])
 
 
 @dataclass(frozen=True)

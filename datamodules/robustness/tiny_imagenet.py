@@ -42,30 +42,33 @@ class TinyImageNetRobustness(RobustnessDataModule):
         Raises:
             InputError: neither is there.
         """
-        root = self.clean_root or self.c_root
+        roots = [root for root in (self.clean_root, self.c_root) if root is not None]
         if self.clean_root is not None and self.clean_root.is_dir():
-            names = validation_classes(root)
+            names = validation_classes(self.clean_root)
         elif self.c_root is not None and self.c_root.is_dir():
             names = class_folders(self.c_root)
         else:
-            raise InputError(f"no Tiny-ImageNet at {root}: TinyImageNetRobustness needs val or c to know the classes")
+            where = roots[0] if roots else None
+            raise InputError(f"no Tiny-ImageNet at {where}: TinyImageNetRobustness needs val or c to know the classes")
         if not names:
+            root = roots[0]
             expected = "images/* and val_annotations.txt, or <synset>/*"
             raise InputError(f"no classes in {root}: expected {expected}; found: {contents(root)}")
         return names
 
     def parts(self) -> Iterator[Part]:
-        """See RobustnessDataModule: clean and -C."""
+        """Yield all cells, as `RobustnessDataModule` says: clean and -C."""
         clean = None
-        if self.given(self.clean_root, "Tiny-ImageNet validation images"):
-            names, labels = read_validation(self.clean_root, self.class_names)
+        root = self.there(self.clean_root, "Tiny-ImageNet validation images")
+        if root is not None:
+            names, labels = read_validation(root, self.class_names)
             content = Labelled(ImageFiles(names), labels)
             clean = Clean(content, content, names.below())
         yield from self.clean_and_corrupted(clean)
 
     def read_corrupted(self, root: Path) -> Iterator[tuple[str, int, Labelled]]:
-        """See RobustnessDataModule."""
-        for *cell, names, labels in read_corruptions(
+        """Yield the cells of the corrupted images, as `RobustnessDataModule` says."""
+        for corruption, severity, names, labels in read_corruptions(
             root, self.corruptions, self.severities, self.class_names, "synset of Tiny-ImageNet"
         ):
-            yield *cell, Labelled(ImageFiles(names), labels)
+            yield corruption, severity, Labelled(ImageFiles(names), labels)

@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
@@ -15,14 +15,14 @@ from torchvision.transforms.v2 import functional
 from attention_zoo.errors import InputError
 from attention_zoo.seeding import run_seed, seeded
 from datamodules.checks import two_sides
-from datamodules.images import Split
+from datamodules.images import SizedImages, Split
 from datamodules.loading import AUGMENTATION, Batch, DataModule
 from datamodules.sampling import GroupedSampler, SampleKey
 from datamodules.segmentation.masks import IGNORE, LabelMap, Palette, default_palette
 from datamodules.segmentation.transforms import PhotometricDistortion, RandomClassCrop, RandomRatioResize, fit
 
 
-class SegmentationDataset(Dataset[Batch]):
+class SegmentationDataset(Dataset[Any]):
     """Samples of a split, addressed by the keys of a sampler, or by a list of them.
 
     Args:
@@ -50,9 +50,9 @@ class SegmentationDataset(Dataset[Batch]):
 
     def sizes(self) -> list[tuple[int, int]]:
         """Height and width of every image in its file."""
-        return [self.split.images.size(index) for index in range(len(self))]
+        return [cast(SizedImages, self.split.images).size(index) for index in range(len(self))]
 
-    def __getitem__(self, key: SampleKey | int | list[SampleKey]) -> Batch | list[Batch]:
+    def __getitem__(self, key: SampleKey | int | list[SampleKey]) -> Any:
         """Samples: ``image`` (3, H, W), not yet normalised, ``index`` (-1: not counted), labels, other columns."""
         if isinstance(key, list):
             return [self[one] for one in key]
@@ -74,13 +74,14 @@ class SegmentationDataset(Dataset[Batch]):
         return {**sample, "image": image, **_targets(maps, label)}
 
     def _resized(self, image: Tensor) -> Tensor:
-        size = fit(image.shape[-2:], self.box)
-        return functional.resize(image, list(size), antialias=self.antialias) if size != image.shape[-2:] else image
+        height, width = image.shape[-2:]
+        size = fit((height, width), self.box)
+        return functional.resize(image, list(size), antialias=self.antialias) if size != (height, width) else image
 
     def _bounded(self, image: Tensor, maps: Tensor) -> tuple[Tensor, Tensor]:
         """Both made smaller where they exceed ``self.size``."""
         height, width = image.shape[-2:]
-        factor = min(self.size[0] / height, self.size[1] / width)
+        factor = 1.0 if self.size is None else min(self.size[0] / height, self.size[1] / width)
         if factor >= 1:
             return image, maps
         smaller = [max(1, int(height * factor)), max(1, int(width * factor))]
@@ -97,18 +98,17 @@ class SegmentationDataset(Dataset[Batch]):
 
 
 def _targets(maps: Tensor, label: LabelMap) -> Batch:
-    """What a sample's labels are, after its maps (1 or 2, H, W) were transformed; segments that are gone left out."""
+    """Label a sample whose maps (1 or 2, H, W) were transformed; segments that are gone are left out."""
     maps = maps.as_subclass(Tensor)
     targets: Batch = {"mask": maps[0].long()}
     if label.segments is not None:
         present = [number for number in maps[1].unique().tolist() if number != IGNORE]
         numbers = torch.tensor(present, dtype=torch.uint8)
         chosen = numbers.long()
+        facts = {"labels": label.labels, "is_thing": label.is_thing, "crowd": label.crowd}
         targets["segments"] = {
             "masks": maps[1] == numbers[:, None, None],
-            "labels": label.labels[chosen],
-            "is_thing": label.is_thing[chosen],
-            "crowd": label.crowd[chosen],
+            **{name: values[chosen] for name, values in facts.items() if values is not None},
         }
     return targets
 
@@ -212,7 +212,7 @@ class SegmentationDataModule(DataModule):
         return []
 
     def default_augment(self) -> list[nn.Module]:
-        """The pipeline of training."""
+        """Return the pipeline of training, transforms of image and mask together."""
         return [
             RandomRatioResize(self.box, antialias=self.antialias),
             RandomClassCrop(self.image_size),
@@ -221,12 +221,13 @@ class SegmentationDataModule(DataModule):
         ]
 
     def dataset(self, part: str) -> SegmentationDataset:
-        """See `DataModule`; augmented in training."""
-        training = {"augment": self.augment, "size": self.image_size} if part == "train" else {}
-        return SegmentationDataset(self.splits[part], self.box, self.antialias, **training)
+        """Return the samples of a part, as `DataModule` says; augmented in training."""
+        if part == "train":
+            return SegmentationDataset(self.splits[part], self.box, self.antialias, self.augment, self.image_size)
+        return SegmentationDataset(self.splits[part], self.box, self.antialias)
 
     def collate(self, part: str) -> SegmentationCollate:
-        """See `DataModule`."""
+        """Return what makes samples a batch, as `DataModule` says."""
         return SegmentationCollate(self.mean, self.std, self.image_size if part == "train" else None)
 
     def evaluation_sampler(self, dataset: SegmentationDataset) -> GroupedSampler:

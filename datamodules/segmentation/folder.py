@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from attention_zoo.errors import InputError
-from datamodules.checks import require_all_whole, require_different, require_fractions
+from datamodules.checks import require_different, require_fractions, require_whole
 from datamodules.images import ImageFiles, Split
 from datamodules.segmentation.base import SegmentationDataModule
 from datamodules.segmentation.masks import IGNORE, IndexMasks, Palette, pair_files
@@ -52,7 +52,8 @@ class SegmentationFolder(SegmentationDataModule):
         super().__init__(image_size, **kwargs)
         require_fractions(val_fraction=val_fraction, test_fraction=test_fraction)
         require_different("class_names", class_names, IGNORE, kind="names")
-        require_all_whole("ignored", ignored or [], len(class_names), IGNORE)
+        for label in ignored or []:
+            require_whole("ignored", label, len(class_names), IGNORE)
         self.root, self.images, self.masks = Path(root), Path(root) / images, Path(root) / masks
         self.given_names = class_names
         self.label_map = dict.fromkeys(ignored or [], IGNORE) | {label: label for label in range(len(class_names))}
@@ -60,7 +61,7 @@ class SegmentationFolder(SegmentationDataModule):
 
     @property
     def class_names(self) -> list[str]:
-        """As given."""
+        """The names that the constructor was told."""
         return self.given_names
 
     @cached_property
@@ -69,7 +70,7 @@ class SegmentationFolder(SegmentationDataModule):
         return [part for part in PARTS if (self.images / part).is_dir()]
 
     def load(self, parts: Collection[str]) -> dict[str, Split]:
-        """See `DataModule`."""
+        """Read the asked parts, as `DataModule` says."""
         return {part: self._split(*self._files(part)) for part in parts}
 
     def _split(self, images: list[str], masks: list[str]) -> Split:

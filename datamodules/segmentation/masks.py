@@ -61,10 +61,10 @@ class IndexMasks:
             InputError: the file is no image of indices, or holds a label that is no class.
         """
         path = self.paths[index]
-        found = decode_labels(path).numpy()
-        mask = np.where(found < len(self.table), self.table[found.clip(max=len(self.table) - 1)], -1)
+        stored = decode_labels(path).numpy()
+        mask = np.where(stored < len(self.table), self.table[stored.clip(max=len(self.table) - 1)], -1)
         if (mask < 0).any():
-            labels = np.unique(found[mask < 0]).tolist()
+            labels = np.unique(stored[mask < 0]).tolist()
             some = ", ".join(map(str, labels[:5])) + (", ..." if len(labels) > 5 else "")
             raise InputError(
                 f"mask {path} has the label{'s' if len(labels) > 1 else ''} {some}; "
@@ -99,8 +99,8 @@ def pair_files(images: Path, masks: Path) -> tuple[list[str], list[str]]:
                 f"{len(alone)} of {len(here)} files have no {kind}, the first of them {here[alone[0]]}: "
                 f"expected {folder / alone[0]}.*; found in {folder}: {contents(folder)}"
             )
-    names = sorted(by_name[0])
-    return [by_name[0][name] for name in names], [by_name[1][name] for name in names]
+    paired = sorted(by_name[0])
+    return [by_name[0][name] for name in paired], [by_name[1][name] for name in paired]
 
 
 def default_palette(num_classes: int) -> Palette:
@@ -131,8 +131,8 @@ def require_files(paths: Sequence[str]) -> None:
         if name not in there[folder]:
             missing.append(path)
     if missing:
-        folder = Path(missing[0]).parent
+        beside = Path(missing[0]).parent
         raise InputError(
             f"{len(missing)} of {len(paths)} files are missing, the first of them {missing[0]}; "
-            f"found in {folder}: {contents(folder)}"
+            f"found in {beside}: {contents(beside)}"
         )

@@ -81,7 +81,7 @@ class MMSegData(SegmentationDataModule):
 
     @cached_property
     def class_names(self) -> list[str]:
-        """Those of mmsegmentation."""
+        """The class names of mmsegmentation."""
         if not self.metainfo.get("classes"):
             raise InputError("the data set names no classes: give them in its metainfo")
         return list(self.metainfo["classes"])
@@ -93,7 +93,7 @@ class MMSegData(SegmentationDataModule):
         return colours if len(colours) == self.num_classes else default_palette(self.num_classes)
 
     def load(self, parts: Collection[str]) -> dict[str, Split]:
-        """See `DataModule`."""
+        """Read the asked parts, as `DataModule` says."""
         return {part: self._split(part) for part in parts}
 
     def _split(self, part: str) -> Split:
@@ -165,8 +165,8 @@ class MMSegTransforms(nn.Module):
         rgb = np.ascontiguousarray(results["img"][..., ::-1].transpose(2, 0, 1))
         if rgb.dtype != np.uint8:  # a colour transform may leave floats of the same scale
             rgb = rgb.round().clip(0, 255).astype(np.uint8)
-        found = np.ascontiguousarray(results["gt_seg_map"])[None]
-        return tv_tensors.Image(torch.from_numpy(rgb)), tv_tensors.Mask(torch.from_numpy(found))
+        labels = np.ascontiguousarray(results["gt_seg_map"])[None]
+        return tv_tensors.Image(torch.from_numpy(rgb)), tv_tensors.Mask(torch.from_numpy(labels))
 
 
 def leaves(config: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -184,16 +184,16 @@ def dataset_class(leaf: dict[str, Any]) -> Any:
     Raises:
         InputError: there is none of this name, or it is no list of images and masks: others unpickle their files.
     """
-    found = registered("DATASETS", "data set", leaf)
+    cls = registered("DATASETS", "data set", leaf)
     from mmseg.datasets import BaseSegDataset  # can be imported once `registered` has prepared mmcv
 
-    if not issubclass(found, BaseSegDataset):
-        raise InputError(f"data set {found.__name__} of mmsegmentation is no list of images and masks")
-    return found
+    if not issubclass(cls, BaseSegDataset):
+        raise InputError(f"data set {cls.__name__} of mmsegmentation is no list of images and masks")
+    return cls
 
 
 def list_files(leaf: dict[str, Any]) -> list[dict[str, Any]]:
-    """What mmsegmentation's own class says of each image of a data set."""
+    """List what mmsegmentation's own class says of each image of a data set."""
     dataset_class(leaf)
     dataset = build_part("DATASETS", "data set", {**leaf, "pipeline": [], "serialize_data": False})
     return [dataset.get_data_info(index) for index in range(len(dataset))]

@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 from torchvision import datasets
 
+from attention_zoo.domains import shown
 from attention_zoo.errors import InputError
 from attention_zoo.runs.files import read_json
-from datamodules.checks import require_different, shown
+from datamodules.checks import require_different
 from datamodules.decoding import decode_colours, decode_labels
 from datamodules.images import ImageFiles, Split, below, contents
 from datamodules.segmentation.base import SegmentationDataModule
@@ -58,17 +59,17 @@ def to_label_map(path: str, numbers: Tensor, segments: Sequence[Segment], void: 
     places = [*range(len(listed)), *(IGNORE for _ in void)]
     known = np.array([*(segment.number for segment in listed), *void])
     order = np.argsort(known)
-    found = numbers.numpy().astype(known.dtype)
-    position = np.searchsorted(known[order], found).clip(max=len(known) - 1)
-    wrong = known[order][position] != found
+    wanted = numbers.numpy().astype(known.dtype)
+    position = np.searchsorted(known[order], wanted).clip(max=len(known) - 1)
+    wrong = known[order][position] != wanted
     if wrong.any():
-        raise InputError(f"{path} has pixels of the segment {found[wrong][0]}, which its annotation does not list")
-    places = torch.from_numpy(np.array(places, dtype=np.uint8)[order][position])
+        raise InputError(f"{path} has pixels of the segment {wanted[wrong][0]}, which its annotation does not list")
+    inside = torch.from_numpy(np.array(places, dtype=np.uint8)[order][position])
     table = torch.tensor([segment[1:] for segment in listed], dtype=torch.int64).reshape(-1, 3)
     labels, (is_thing, crowd) = table[:, 0], table[:, 1:].bool().T
     classes = torch.full((IGNORE + 1,), IGNORE, dtype=torch.uint8)
     classes[: len(listed)] = labels.to(torch.uint8)
-    return LabelMap(classes[places.long()], places, labels, is_thing, crowd)
+    return LabelMap(classes[inside.long()], inside, labels, is_thing, crowd)
 
 
 class PanopticPNGs:
@@ -90,7 +91,10 @@ class PanopticPNGs:
     def __getitem__(self, index: int) -> LabelMap:
         """The labels of one image."""
         red, green, blue = decode_colours(self.paths[index]).int()
-        segments = [Segment(*row) for row in self.segments[index].tolist()]
+        segments = [
+            Segment(number, label, bool(thing), bool(crowd))
+            for number, label, thing, crowd in self.segments[index].tolist()
+        ]
         return to_label_map(self.paths[index], red + 256 * green + 65536 * blue, segments, (0,))
 
 
@@ -142,21 +146,21 @@ class COCOPanoptic(SegmentationDataModule):
 
     @cached_property
     def categories(self) -> list[dict[str, Any]]:
-        """Of the annotations, by their ids.
+        """The categories of the annotations, sorted by their ids.
 
         Raises:
             InputError: the annotations are not there, or not those of ``class_names``.
         """
         with self._reported("val"):
-            found = sorted(self.annotations("val")["categories"], key=lambda category: category["id"])
-            names = [category["name"] for category in found]
-            things = {category["isthing"] for category in found}
+            categories = sorted(self.annotations("val")["categories"], key=lambda category: category["id"])
+            names = [category["name"] for category in categories]
+            things = {category["isthing"] for category in categories}
         require_different(f"the categories of {self._file('val')}", names, IGNORE, kind="names")
         if things - {0, 1}:
             raise InputError(f"{self._file('val')}: isthing is {shown(max(things - {0, 1}, key=str))}; expected 0 or 1")
         if self.given_names not in (None, names):
             raise InputError(f"class_names are not the {len(names)} categories of {self._file('val')}, in their order")
-        return found
+        return categories
 
     def annotations(self, part: str) -> dict[str, Any]:
         """The content of a part's JSON.
@@ -175,7 +179,7 @@ class COCOPanoptic(SegmentationDataModule):
         return content
 
     def load(self, parts: Collection[str]) -> dict[str, Split]:
-        """See `DataModule`."""
+        """Read the asked parts, as `DataModule` says."""
         return {part: self._split("train" if part == "train" else "val") for part in parts}
 
     def _file(self, part: str) -> Path:
@@ -183,7 +187,7 @@ class COCOPanoptic(SegmentationDataModule):
 
     @contextmanager
     def _reported(self, part: str) -> Iterator[None]:
-        """What is not as the format has it becomes one line that names the file."""
+        """Raise what is not as the format has it as one line that names the file."""
         try:
             yield
         except (KeyError, TypeError, AttributeError, OverflowError) as error:
@@ -301,11 +305,11 @@ class CityscapesPanoptic(SegmentationDataModule):
 
     @property
     def things(self) -> list[int]:
-        """Persons and vehicles."""
+        """The labels of persons and vehicles."""
         return [one.train_id for one in self.CLASSES if one.has_instances]
 
     def load(self, parts: Collection[str]) -> dict[str, Split]:
-        """See `DataModule`."""
+        """Read the asked parts, as `DataModule` says."""
         return {part: self._split("train" if part == "train" else "val") for part in parts}
 
     def _split(self, part: str) -> Split:

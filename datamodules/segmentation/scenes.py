@@ -19,7 +19,7 @@ _GOLDEN = 0.618034
 
 
 class Scene(NamedTuple):
-    """One scene.
+    """One generated image and its labels.
 
     Attributes:
         image: (3, H, W) uint8.
@@ -69,13 +69,13 @@ def draw_scene(seed: tuple[int, ...], size: tuple[int, int], num_classes: int) -
         image[layer] = _surface(generator, y[layer], x[layer], label, num_classes, label < grounds)
     light = 1 + 0.15 * (generator.normal() * (x - x.mean()) + generator.normal() * (y - y.mean()))
     image = image * light[..., None] + generator.normal(0, 0.02, image.shape)
-    present, segments = np.unique(segments, return_inverse=True)
+    present, places = np.unique(segments, return_inverse=True)
     label_of = np.asarray(labels)[present]
-    segments = torch.from_numpy(segments.reshape(size).astype(np.uint8))
-    mask = torch.from_numpy(label_of.astype(np.uint8))[segments.long()]
+    in_sight = torch.from_numpy(places.reshape(size).astype(np.uint8))
+    mask = torch.from_numpy(label_of.astype(np.uint8))[in_sight.long()]
     things = torch.from_numpy(label_of >= grounds)
     pixels = torch.from_numpy((image.clip(0, 1) * 255).round().astype(np.uint8)).permute(2, 0, 1).contiguous()
-    return Scene(pixels, LabelMap(mask, segments, torch.from_numpy(label_of).long(), things, torch.zeros_like(things)))
+    return Scene(pixels, LabelMap(mask, in_sight, torch.from_numpy(label_of).long(), things, torch.zeros_like(things)))
 
 
 def _round(place: int) -> int:
@@ -93,7 +93,7 @@ def _horizon(generator: np.random.Generator, x: np.ndarray) -> np.ndarray:
     waves = [
         generator.uniform(0.02, 0.2) * np.sin(generator.uniform(1, 6) * x + generator.uniform(0, 6.3)) for _ in range(3)
     ]
-    return 1 + sum(waves)
+    return 1 + sum(waves[1:], waves[0])
 
 
 def _object(generator: np.random.Generator, y: np.ndarray, x: np.ndarray, label: int) -> np.ndarray:
@@ -125,10 +125,10 @@ def _surface(
     grounds = len(split_classes(num_classes)[0])
     if ground:
         hue, saturation = list(GROUNDS.values())[label % len(GROUNDS)], generator.uniform(0.25, 0.45)
-        texture, frequency = TEXTURES[label % 4], 28
+        texture, frequency = TEXTURES[label % 4], 28.0
     else:
         hue, saturation = (label - grounds) * _GOLDEN, generator.uniform(0.6, 0.9)
-        texture, frequency = TEXTURES[_round(label - grounds) % 4], 69
+        texture, frequency = TEXTURES[_round(label - grounds) % 4], 69.0
     hue = (hue + generator.normal(0, 0.03)) % 1
     value, angle = generator.uniform(0.45, 0.8), generator.uniform(0, np.pi)
     frequency = frequency * generator.uniform(0.8, 1.25)

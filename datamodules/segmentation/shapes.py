@@ -6,11 +6,12 @@ from typing import Any
 
 from torch import Tensor
 
-from datamodules.checks import require_between, require_counts, two_sides
+from attention_zoo.errors import InputError
+from datamodules.checks import require_whole, two_sides
 from datamodules.images import Split
 from datamodules.segmentation.base import SegmentationDataModule
 from datamodules.segmentation.masks import LabelMap
-from datamodules.segmentation.scenes import draw_scene, split_classes
+from datamodules.segmentation.scenes import Scene, draw_scene, split_classes
 
 _SEED = 20_240_607
 """Of all scenes; the seed of a run does not change them."""
@@ -22,8 +23,8 @@ _scene = lru_cache(maxsize=1)(draw_scene)
 """An image and its labels are asked for one after the other, and drawn at once."""
 
 
-class Scenes:
-    """The images of a part, drawn each time they are asked for.
+class _Part:
+    """The scenes of a part, drawn each time they are asked for.
 
     Args:
         part: sets the parts' scenes apart.
@@ -38,16 +39,24 @@ class Scenes:
     def __len__(self) -> int:
         return self.count
 
-    def __getitem__(self, index: int) -> Tensor:
-        """The image (3, H, W), uint8."""
-        return _scene((_SEED, self.part, index), self.shape, self.num_classes).image
-
     def size(self, index: int) -> tuple[int, int]:
-        """Height and width."""
+        """Height and width of a scene in pixels."""
         return self.shape
 
+    def scene(self, index: int) -> Scene:
+        """Draw the image and its labels."""
+        return _scene((_SEED, self.part, index), self.shape, self.num_classes)
 
-class SceneLabels(Scenes):
+
+class Scenes(_Part):
+    """The images of a part."""
+
+    def __getitem__(self, index: int) -> Tensor:
+        """The image (3, H, W), uint8."""
+        return self.scene(index).image
+
+
+class SceneLabels(_Part):
     """The labels of a part.
 
     Args:
@@ -55,14 +64,30 @@ class SceneLabels(Scenes):
         scenes: the arguments of `Scenes`.
     """
 
-    def __init__(self, panoptic: bool, **scenes: Any) -> None:
-        super().__init__(**scenes)
+    def __init__(self, panoptic: bool, *scenes: Any) -> None:
+        super().__init__(*scenes)
         self.panoptic = panoptic
 
     def __getitem__(self, index: int) -> LabelMap:
-        """The labels."""
-        label = _scene((_SEED, self.part, index), self.shape, self.num_classes).label
+        """Return the labels of one scene."""
+        label = self.scene(index).label
         return label if self.panoptic else LabelMap(label.mask)
+
+
+def require_scenes(scenes: tuple[int, int, int], classes: int) -> None:
+    """Check how many scenes are generated, and of how many classes.
+
+    Args:
+        scenes: number of scenes to train on, validate and test.
+        classes: number of classes.
+
+    Raises:
+        InputError: a number of scenes is not 1 to `MOST_SCENES`, or there are not 2 to 100 classes.
+    """
+    if not 2 <= classes <= 100:
+        raise InputError(f"classes must be 2 to 100, got {classes}")
+    for count in scenes:
+        require_whole("scenes", count, 1, MOST_SCENES)
 
 
 class Shapes(SegmentationDataModule):
@@ -90,8 +115,7 @@ class Shapes(SegmentationDataModule):
         **kwargs: Any,
     ) -> None:
         super().__init__(image_size, **kwargs)
-        require_between("classes", classes, 2, 100)
-        require_counts("scenes", scenes, 3, MOST_SCENES)
+        require_scenes(scenes, classes)
         self.scene_size = two_sides("scene_size", self.image_size if scene_size is None else scene_size, 16)
         self.counts = dict(zip(("train", "val", "test"), scenes, strict=True))
         self.grounds, self.objects = split_classes(classes)
@@ -108,9 +132,9 @@ class Shapes(SegmentationDataModule):
         return list(range(len(self.grounds), self.num_classes)) if self.panoptic else []
 
     def load(self, parts: Collection[str]) -> dict[str, Split]:
-        """See `DataModule`."""
+        """Read the asked parts, as `DataModule` says."""
         return {part: self._split(list(self.counts).index(part), self.counts[part]) for part in parts}
 
     def _split(self, part: int, count: int) -> Split:
-        scenes = {"part": part, "count": count, "size": self.scene_size, "num_classes": self.num_classes}
-        return Split(Scenes(**scenes), {"mask": SceneLabels(self.panoptic, **scenes)})
+        scenes = (part, count, self.scene_size, self.num_classes)
+        return Split(Scenes(*scenes), {"mask": SceneLabels(self.panoptic, *scenes)})

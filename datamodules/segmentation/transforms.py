@@ -45,7 +45,7 @@ class RandomRatioResize(v2.Transform):
         self.box, self.ratio, self.antialias = box, ratio, antialias
 
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
-        """Draw the ratio."""
+        """Draw the ratio by which the image is resized."""
         ratio = torch.empty(()).uniform_(*self.ratio).item()
         box = max(1, int(self.box[0] * ratio)), max(1, int(self.box[1] * ratio))
         return {"size": fit(v2.query_size(flat_inputs), box)}
@@ -72,7 +72,7 @@ class RandomClassCrop(v2.Transform):
         self.size, self.max_share = size, max_share
 
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
-        """Draw the place."""
+        """Draw the place of the crop."""
         height, width = v2.query_size(flat_inputs)
         inner = min(self.size[0], height), min(self.size[1], width)
         mask = next((part for part in flat_inputs if isinstance(part, tv_tensors.Mask)), None)
@@ -90,7 +90,7 @@ class RandomClassCrop(v2.Transform):
         return int((counts > 0).sum()) > 1 and int(counts.max()) < self.max_share * int(counts.sum())
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
-        """Crop."""
+        """Cut the drawn place out of image and mask."""
         return self._call_kernel(functional.crop, inpt, **params)
 
 

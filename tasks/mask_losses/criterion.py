@@ -92,18 +92,18 @@ class MaskCriterion(nn.Module):
             batch: with ``mask`` or ``segments``, see `segments_of_batch`.
         """
         final = outputs.final
-        size = tuple(final.mask_logits.shape[2:])
-        segments = segments_of_batch(batch, size, self.ignore_index)
+        height, width = final.mask_logits.shape[2:]
+        segments = segments_of_batch(batch, (height, width), self.ignore_index)
         targets = matched_targets(final.class_logits, final.mask_logits, segments)
         each = [self.of_prediction(prediction, targets) for prediction in outputs.predictions]
-        losses = {name: sum(part[name] for part in each) for name in each[0]}
+        losses = {name: sum((part[name] for part in each[1:]), each[0][name]) for name in each[0]}
         if outputs.semantic_logits is not None and self.weights.semantic:
             losses["semantic"] = self.weights.semantic * self._semantic(outputs.semantic_logits, batch, targets)
         return losses
 
     def of_prediction(self, prediction: MaskPrediction, targets: MatchedTargets) -> dict[str, Tensor]:
         """The weighted losses of one prediction, at the size of the targets."""
-        weights, size = self.weights, tuple(targets.void.shape[1:])
+        weights, size = self.weights, (targets.void.shape[1], targets.void.shape[2])
         masks = resize(prediction.mask_logits.float(), size)
         losses = {
             "classes": weights.classes * class_loss(prediction.class_logits, targets.labels, targets.class_weight),

@@ -90,7 +90,8 @@ def matched_targets(class_logits: Tensor, mask_logits: Tensor, targets: list[Seg
     labels = class_logits.new_full(class_logits.shape[:2], class_logits.shape[-1] - 1, dtype=torch.int64)
     mask_weight = class_logits.new_zeros(class_logits.shape[:2])
     matches = [
-        match(*predicted, segments) for *predicted, segments in zip(class_logits, mask_logits, targets, strict=True)
+        match(classes, predicted, segments)
+        for classes, predicted, segments in zip(class_logits, mask_logits, targets, strict=True)
     ]
     for image, (pairs, segments) in enumerate(zip(matches, targets, strict=True)):
         masks[image, pairs.queries] = segments.masks[pairs.segments].to(masks.dtype)

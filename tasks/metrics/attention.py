@@ -17,6 +17,10 @@ class ForegroundErrors(Metric):
     all pixels, as here.
     """
 
+    iou: Tensor
+    false_positives: Tensor
+    false_negatives: Tensor
+    images: Tensor
     full_state_update = False
 
     def __init__(self) -> None:
@@ -25,24 +29,24 @@ class ForegroundErrors(Metric):
             self.add_state(name, torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
 
     def update(self, foreground: Tensor, mask: Tensor) -> None:
-        """Count images.
+        """Count the pixels of a batch of images.
 
         Args:
             foreground: (B, H, W) bool, predicted.
             mask: (B, H, W), 1 where an object is, 0 where none is; other values count nowhere.
         """
         counts, objects = mask <= 1, mask == 1
-        found = foreground & counts
+        predicted = foreground & counts
         total = counts.sum((1, 2)).double()
-        union = (found | objects).sum((1, 2)).double()
+        union = (predicted | objects).sum((1, 2)).double()
         # without an object nothing is to be found, and finding nothing is right
-        self.iou += torch.where(union > 0, (found & objects).sum((1, 2)) / union, 1.0).sum()
-        self.false_positives += ((found & ~objects).sum((1, 2)) / total).sum()
-        self.false_negatives += ((objects & ~found).sum((1, 2)) / total).sum()
+        self.iou += torch.where(union > 0, (predicted & objects).sum((1, 2)) / union, 1.0).sum()
+        self.false_positives += ((predicted & ~objects).sum((1, 2)) / total).sum()
+        self.false_negatives += ((objects & ~predicted).sum((1, 2)) / total).sum()
         self.images += len(mask)
 
     def compute(self) -> dict[str, Tensor]:
-        """Means over all images: ``iou``, ``false_positives``, ``false_negatives``."""
+        """Return the means over all images: ``iou``, ``false_positives``, ``false_negatives``."""
         names = ("iou", "false_positives", "false_negatives")
         return {name: 100 * getattr(self, name) / self.images for name in names}
 
@@ -54,6 +58,8 @@ class NSS(Metric):
     R. J. Peters et al., Components of bottom-up gaze allocation in natural images, Vision Research 2005.
     """
 
+    total: Tensor
+    images: Tensor
     full_state_update = False
 
     def __init__(self) -> None:
@@ -62,7 +68,7 @@ class NSS(Metric):
             self.add_state(name, torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
 
     def update(self, saliency: Tensor, fixations: Sequence[Tensor]) -> None:
-        """Count images.
+        """Measure a batch of images.
 
         Args:
             saliency: (B, h, w), resized to each image (bicubic).
@@ -80,5 +86,5 @@ class NSS(Metric):
             self.images += 1
 
     def compute(self) -> Tensor:
-        """The mean over all images."""
+        """Return the mean over all images, a scalar float64."""
         return self.total / self.images

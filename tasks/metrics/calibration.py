@@ -26,6 +26,9 @@ class CalibrationError(Metric):
         **metric: arguments of torchmetrics' Metric.
     """
 
+    edges: Tensor
+    count: Tensor
+    surplus: Tensor
     higher_is_better = False
     is_differentiable = False
     full_state_update = False
@@ -49,5 +52,5 @@ class CalibrationError(Metric):
         self.surplus.view(-1).index_add_(0, place, surplus)
 
     def compute(self) -> Tensor:
-        """The error of each cell (cells,) in 0..1; NaN where nothing was counted. Without cells a scalar."""
+        """Return the error of each cell (cells,) in 0..1; NaN where nothing was counted. Without cells a scalar."""
         return (self.surplus.abs().sum(1) / self.count.sum(1)).squeeze()

@@ -27,7 +27,7 @@ class MeanCorruptionError(SubsetAccuracy):
         self.corruptions, self.severities, self.normalised = tuple(corruptions), severities, normalised
 
     def compute(self) -> Tensor:
-        """The mean corruption error, a scalar in percent; NaN while a cell is empty."""
+        """Return the mean corruption error, a scalar in percent; NaN while a cell is empty."""
         errors = (1 - self.correct.double() / self.total).view(len(self.corruptions), self.severities).mean(1)
         by_name = dict(zip(self.corruptions, errors.tolist(), strict=True))
         return torch.tensor(mean_corruption_error(by_name, normalised=self.normalised), dtype=torch.float64)

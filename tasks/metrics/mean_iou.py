@@ -22,8 +22,8 @@ class MeanIoU(MulticlassConfusionMatrix):
     def __init__(self, num_classes: int, ignore_index: int = 255, **metric: Any) -> None:
         super().__init__(num_classes, ignore_index=ignore_index, validate_args=False, **metric)
 
-    def compute(self) -> dict[str, Tensor]:
-        """``mean_iou``, ``pixel_accuracy``, ``mean_accuracy`` and ``iou`` (C,), NaN where a class does not occur."""
+    def compute(self) -> dict[str, Tensor]:  # type: ignore[override]  # the matrix is only what the means are made of
+        """Return ``mean_iou``, ``pixel_accuracy``, ``mean_accuracy`` ``iou`` (C,), NaN where a class is absent."""
         counts = super().compute().double()
         hits, labelled, predicted = counts.diagonal(), counts.sum(1), counts.sum(0)
         iou, accuracy = hits / (labelled + predicted - hits), hits / labelled

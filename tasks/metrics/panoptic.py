@@ -39,6 +39,8 @@ class ExactPanopticQuality(Metric):
         **metric: of torchmetrics' ``Metric``.
     """
 
+    things: Tensor
+    iou_sum: Tensor
     higher_is_better = True
     is_differentiable = False
     full_state_update = False
@@ -52,7 +54,7 @@ class ExactPanopticQuality(Metric):
             self.add_state(name, torch.zeros(num_classes, dtype=kind), dist_reduce_fx="sum")
 
     def update(self, predicted: Tensor, target: Tensor) -> None:
-        """Count images; see the class.
+        """Count the segments of a batch of images; see the class.
 
         Raises:
             InputError: a class is none of the C.
@@ -66,10 +68,10 @@ class ExactPanopticQuality(Metric):
             self._count(one.flatten(0, 1), truth.flatten(0, 1))
 
     def compute(self) -> Tensor:
-        """PQ, SQ, RQ; zeros before anything was counted."""
-        found, true, false, missed = (getattr(self, name) for name in STATES)
+        """Return PQ, SQ and RQ (3,) float32; zeros before anything was counted."""
+        overlap, true, false, missed = (getattr(self, name) for name in STATES)
         counted = true + false / 2 + missed / 2
-        segmentation = torch.where(true > 0, found / true, 0.0)
+        segmentation = torch.where(true > 0, overlap / true, 0.0)
         recognition = torch.where(counted > 0, true / counted, 0.0)
         each = torch.stack([segmentation * recognition, segmentation, recognition])[:, counted > 0]
         return (each.sum(1) / max(each.shape[1], 1)).float()

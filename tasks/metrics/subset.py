@@ -24,6 +24,8 @@ class ClassSubset(nn.Module):
         InputError: none, or not ascending.
     """
 
+    kept: Tensor | None
+
     def __init__(self, classes: Sequence[int] | None = None) -> None:
         super().__init__()
         if classes is not None and (not classes or list(classes) != sorted(set(classes)) or classes[0] < 0):
@@ -61,6 +63,8 @@ class SubsetAccuracy(Metric):
         total: (cells,) int64.
     """
 
+    correct: Tensor
+    total: Tensor
     higher_is_better: bool | None = True
     is_differentiable = False
     full_state_update = False
@@ -72,7 +76,7 @@ class SubsetAccuracy(Metric):
             self.add_state(name, torch.zeros(cells, dtype=torch.int64), dist_reduce_fx="sum")
 
     def update(self, logits: Tensor, label: Tensor, cell: Tensor | None = None) -> None:
-        """Count images.
+        """Count the images of a batch in their cells.
 
         Args:
             logits: (N, C), of all outputs of the model.
@@ -88,5 +92,5 @@ class SubsetAccuracy(Metric):
         self.correct += cell[logits.argmax(1) == label].bincount(minlength=len(self.total))
 
     def compute(self) -> Tensor:
-        """Accuracy of each cell (cells,) in 0..1; NaN where nothing was counted. Without cells a scalar."""
+        """Return the accuracy of each cell (cells,) in 0..1; NaN where nothing was counted. Without cells a scalar."""
         return (self.correct.double() / self.total).squeeze()

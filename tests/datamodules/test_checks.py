@@ -20,7 +20,16 @@ NEEDED = {
 }
 """For what a data module cannot do without."""
 
-KINDS = {name: kind for name in dm.__all__ if not inspect.isabstract(kind := getattr(dm, name))}
+
+def kinds(base=DataModule):
+    """Every data set of the package, whether or not anybody lists it."""
+    for kind in base.__subclasses__():
+        yield from kinds(kind)
+        if kind.__module__.startswith(f"{dm.__name__}.") and not (inspect.isabstract(kind) or kind.__name__[0] == "_"):
+            yield kind
+
+
+KINDS = {kind.__name__: kind for kind in kinds()}
 
 HUGE = 10**400
 BAD = {

@@ -1,0 +1,78 @@
+"""What is known of a run of a sweep, as its folder keeps it."""
+
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+
+from attention_zoo.errors import InputError
+from attention_zoo.runs.files import read_json
+from attention_zoo.runs.results import exists, is_number, numbers_in
+
+RECORD = "run.json"
+"""Name of the file in a run's folder."""
+
+STATES = ("waiting", "running", "done", "failed")
+"""What a run can be."""
+
+
+@dataclass
+class Record:
+    """The state of a run, its measurements and the time that it took.
+
+    Attributes:
+        status: ``waiting``, ``running``, ``done`` or ``failed``.
+        reason: why it failed.
+        parts: seconds of each finished part: ``fit``, and the evaluations by name.
+        begun: seconds spent on a part that was interrupted.
+        metrics: of each evaluation.
+        kills: how often a process of the run was killed.
+    """
+
+    status: str = "waiting"
+    reason: str | None = None
+    parts: dict[str, float] = field(default_factory=dict)
+    begun: float = 0.0
+    metrics: dict[str, dict[str, float | None]] = field(default_factory=dict)
+    kills: int = 0
+
+    @property
+    def seconds(self) -> float:
+        """Seconds spent on the run so far."""
+        return sum(self.parts.values()) + self.begun
+
+
+def read_record(folder: Path) -> Record:
+    """Read the record in a run's folder; a run without one waits.
+
+    Raises:
+        InputError: its ``run.json`` is something else.
+    """
+    path = folder / RECORD
+    if not exists(path):
+        return Record()
+    content = read_json(path)
+    known = [entry.name for entry in fields(Record)]
+    if not isinstance(content, dict) or not content or not set(content) <= set(known):
+        raise InputError(f"{path} is no record of a run; its keys are {', '.join(known)}")
+    record = Record(**content)
+    wrong = [
+        *(["status"] if record.status not in STATES else []),
+        *(["reason"] if not isinstance(record.reason, (str, type(None))) else []),
+        *(["begun"] if not is_number(record.begun) or record.begun < 0 else []),
+        *(["kills"] if type(record.kills) is not int or record.kills < 0 else []),
+    ]
+    if not isinstance(record.parts, dict) or not all(is_number(part) and part >= 0 for part in record.parts.values()):
+        wrong.append("parts")
+    if not isinstance(record.metrics, dict):
+        wrong.append("metrics")
+    if wrong:
+        raise InputError(f"{path}: {wrong[0]} cannot be {content.get(wrong[0])!r:.60}")
+    record.metrics = {name: numbers_in(values, f"{path}: metrics of {name}") for name, values in record.metrics.items()}
+    return record
+
+
+def known_record(folder: Path) -> tuple[Record, str | None]:
+    """Read the record of a run, and say what is wrong with it: nothing is known of a run whose record is broken."""
+    try:
+        return read_record(folder), None
+    except InputError as error:
+        return Record(), str(error)

@@ -1,0 +1,103 @@
+"""The recipes of CONTRIBUTING.md work as they stand: their files and commands, in a copy of the project."""
+
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+TEXT = (ROOT / "CONTRIBUTING.md").read_text()
+FILES = re.findall(r"^`([\w/.]+)`:\n\n```\w+\n(.*?)^```$", TEXT, re.DOTALL | re.MULTILINE)
+COMMANDS = [
+    line.removeprefix("python -m attention_zoo ")
+    for block in re.findall(r"^```bash\n(.*?)^```$", TEXT, re.DOTALL | re.MULTILINE)
+    for line in block.splitlines()
+]
+RECIPES = re.findall(r"^## (An? .*)$", TEXT, re.MULTILINE)
+BRIEF = {
+    "fit": "--trainer.max_epochs 1 --trainer.limit_train_batches 2 --trainer.limit_val_batches 1 "
+    "--trainer.enable_progress_bar false --trainer.enable_model_summary false --trainer.accelerator cpu",
+    "test": "--trainer.limit_test_batches 1 --trainer.enable_progress_bar false",
+    "bench": "--dim 8 --num_heads 2 --repeats 1 --batch 1 --modes eager",
+}
+"""What makes a command of a recipe a matter of a second."""
+
+DRIVER = """
+import json, sys, traceback
+import torch
+torch.set_num_threads(1)
+from attention_zoo.cli.main import main
+codes = []
+for command in json.load(open("commands.json")):
+    sys.argv = ["attention_zoo"]
+    try:
+        main(command)
+        code = 0
+    except SystemExit as end:
+        code = end.code or 0
+    except Exception:
+        traceback.print_exc()
+        code = 1
+    codes.append(code)
+json.dump(codes, open("codes.json", "w"))
+import attention_zoo, datamodules, tasks
+json.dump([package.__file__ for package in (attention_zoo, datamodules, tasks)], open("packages.json", "w"))
+"""
+
+
+@pytest.fixture(scope="module")
+def newcomer(tmp_path_factory):
+    """A copy of the project with the files of all recipes, after their commands."""
+    folder = tmp_path_factory.mktemp("newcomer")
+    for name in ("attention_zoo", "datamodules", "tasks", "configs"):
+        shutil.copytree(ROOT / name, folder / name)
+    for name, content in FILES:
+        assert not (folder / name).exists(), f"{name} is there already"
+        (folder / name).write_text(content)
+    commands = [shlex.split(command) for command in COMMANDS]
+    commands = [[*command, *BRIEF[command[0]].split()] for command in commands]
+    (folder / "commands.json").write_text(json.dumps(commands))
+    environment = {**os.environ, "PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1"}
+    ended = subprocess.run(
+        [sys.executable, "-c", DRIVER], cwd=folder, env=environment, capture_output=True, text=True, timeout=240
+    )
+    assert ended.returncode == 0, ended.stderr
+    return folder, ended
+
+
+def test_every_recipe_has_a_file_and_a_config():
+    assert RECIPES[:3] == ["A mixer", "A data set", "A task"]
+    for recipe in RECIPES:
+        section = TEXT.split(f"\n## {recipe}\n")[1].split("\n## ")[0]
+        names = [name for name, content in FILES if content in section]
+        assert sorted(Path(name).suffix for name in names) == [".py", ".yaml"], recipe
+        assert "```bash" in section
+
+
+def test_the_commands_of_the_recipes_work_in_a_copy_with_their_files(newcomer):
+    folder, ended = newcomer
+    codes = json.loads((folder / "codes.json").read_text())
+    assert dict(zip(COMMANDS, codes, strict=True)) == dict.fromkeys(COMMANDS, 0), ended.stderr
+    assert all(Path(file).is_relative_to(folder) for file in json.loads((folder / "packages.json").read_text()))
+
+
+def test_the_tests_of_the_recipes_have_numbers(newcomer):
+    folder, _ = newcomer
+    lines = [json.loads(line) for path in folder.glob("runs/*/metrics.jsonl") for line in path.read_text().splitlines()]
+    tests = [line for line in lines if any(name.startswith("test/") for name in line | line.get("metrics", {}))]
+    assert len(tests) == sum(command.startswith("test ") for command in COMMANDS), lines
+
+
+@pytest.mark.parametrize("check", [("check",), ("format", "--check")])
+def test_files_of_the_recipes_are_in_the_style_of_the_project(newcomer, check):
+    folder, _ = newcomer
+    written = [str(folder / name) for name, _ in FILES if name.endswith(".py")]
+    command = [sys.executable, "-m", "ruff", *check, "--no-cache", "--config", str(ROOT / "pyproject.toml"), *written]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
