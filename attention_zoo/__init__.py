@@ -6,17 +6,14 @@ dim = H * D.
 
 from importlib.metadata import version
 
-# What a mixer's own file needs comes first: the file may say `import attention_zoo` and is imported in the next step.
 from attention_zoo.errors import InputError
 from attention_zoo.functional.fixed_units import FixedValues
-from attention_zoo.hosts import attn_layer, swap_mixers
-from attention_zoo.interface import CrossMixer, HostOptions, MixerFactory, SelfMixer
-from attention_zoo.registry import MIXERS, MixerInfo, create_mixer, list_mixers, mixer_info, register
-
-# isort: split
-import attention_zoo.mixers  # noqa: F401  registers them
-from attention_zoo.adaptation import adapted, set_adaptation
+from attention_zoo.mixers import import_all
+from attention_zoo.mixers.adaptation import adapted, set_adaptation
 from attention_zoo.mixers.axial import Axial
+from attention_zoo.mixers.base import CrossMixer, HostOptions, MixerFactory, SelfMixer
+from attention_zoo.mixers.registry import MIXERS, MixerInfo, create_mixer, list_mixers, mixer_info, register
+from attention_zoo.mixers.swapping import attn_layer, swap_mixers
 from attention_zoo.models import TopDown
 from attention_zoo.outputs import Outputs
 
@@ -43,3 +40,5 @@ __all__ = [
     "set_adaptation",
     "swap_mixers",
 ]
+
+import_all()  # last, so that a mixer's own file may say `import attention_zoo`

@@ -12,7 +12,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from attention_zoo.errors import InputError
-from attention_zoo.interface import SelfMixer
+from attention_zoo.mixers.base import SelfMixer
 
 
 class GridTeller:

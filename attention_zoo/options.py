@@ -1,7 +1,7 @@
 """What a number, a switch or a choice that a person gives has to be: the checks that every option of a mixer passes.
 
 Each function returns whether the value fits, and if not a line that names option, value and what would fit, so that
-`attention_zoo.interface.SelfMixer.check` takes what it returns. The limits from above are far beyond any sensible use:
+`SelfMixer.check` takes what it returns. The limits from above are far beyond any sensible use:
 they refuse in one line what would otherwise overflow, or exhaust memory or time.
 """
 

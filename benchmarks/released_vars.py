@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from attention_zoo.interface import SelfMixer
+from attention_zoo.mixers.base import SelfMixer
 
 
 class Released(nn.Module):

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from attention_zoo.analysis import attention_pictures, observe
 from attention_zoo.functional.checks import check_finite, check_number
-from attention_zoo.hosts import mixer_layers
+from attention_zoo.mixers.swapping import mixer_layers
 from tasks.classification import Classification
 from tasks.metrics import NSS, ForegroundErrors
 

@@ -14,9 +14,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from attention_zoo import MixerFactory
-from attention_zoo.adaptation import adapted
 from attention_zoo.clicks import Clicks, number_of_clicks
 from attention_zoo.errors import InputError
+from attention_zoo.mixers.adaptation import adapted
 from attention_zoo.models import build_backbone
 from attention_zoo.models.checkpoints import load_checkpoint
 from attention_zoo.models.interactive import DecoderFactory, HeadFactory, InteractiveModel

@@ -17,7 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from attention_zoo.analysis.timing import Call, backward, forward, interleaved, peak_memory
 from attention_zoo.errors import InputError
-from attention_zoo.registry import create_mixer, mixer_kind
+from attention_zoo.mixers.registry import create_mixer, mixer_kind
 
 Mode = Literal["eager", "compiled"]
 

@@ -22,8 +22,8 @@ from timm.layers import Attention
 from torch import Tensor, nn
 
 from attention_zoo.errors import InputError
-from attention_zoo.hosts import layer_indices, mixer_layers, swap_mixers
-from attention_zoo.interface import SelfMixer
+from attention_zoo.mixers.base import SelfMixer
+from attention_zoo.mixers.swapping import layer_indices, mixer_layers, swap_mixers
 
 Heads = Literal["mean", "each"]
 Pictures = dict[str, Tensor]

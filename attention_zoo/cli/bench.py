@@ -5,7 +5,7 @@ from typing import Literal
 
 from attention_zoo.cli.console import print_table
 from attention_zoo.errors import InputError
-from attention_zoo.registry import list_mixers, mixer_class
+from attention_zoo.mixers.registry import list_mixers, mixer_class
 from attention_zoo.runs.files import replacing, write_text
 
 

@@ -11,7 +11,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from rich.markup import escape
 
 from attention_zoo.cli.console import print_table
-from attention_zoo.registry import MIXERS, mixer_options
+from attention_zoo.mixers.registry import MIXERS, mixer_options
 from attention_zoo.reports import grids_of, write_result
 from attention_zoo.reports.clicks import noc_table
 from attention_zoo.runs.checkpoint import Checkpoint

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from attention_zoo.cli.console import printable
 from attention_zoo.errors import InputError
-from attention_zoo.interface import MixerFactory
+from attention_zoo.mixers.base import MixerFactory
 from attention_zoo.runs.files import replacing
 
 if TYPE_CHECKING:  # drawing and training libraries take seconds to import, which other commands need not wait for

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 
 from attention_zoo.errors import MANY, unknown
-from attention_zoo.registry import list_mixers
+from attention_zoo.mixers.registry import list_mixers
 
 NamesOf = Callable[[], Iterable[str]]
 

@@ -3,7 +3,7 @@
 from typing import Literal
 
 from attention_zoo.cli.console import console
-from attention_zoo.registry import MixerInfo, list_mixers, mixer_info
+from attention_zoo.mixers.registry import MixerInfo, list_mixers, mixer_info
 from attention_zoo.terminal import text_table
 
 HEADER = ("Name", "Reading", "Paper", "Equation", "Options", "Cost in N")

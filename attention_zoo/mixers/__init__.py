@@ -1,12 +1,18 @@
-"""One file per mixer; each reads like its paper. Importing this package imports all of them, which registers them."""
+"""The room for mixers: what all have in common (`base`, `registry`, `swapping`, `adaptation`), and one file per mixer.
+
+`attention_zoo` calls `import_all` as soon as it has the names that a mixer's own file may ask it for.
+"""
 
 import importlib
 import pkgutil
 
-from attention_zoo.registry import MIXERS, Mixer
+from attention_zoo.mixers.registry import MIXERS, Mixer
 
-for _name in sorted(module.name for module in pkgutil.iter_modules(__path__)):
-    importlib.import_module(f"{__name__}.{_name}")
+
+def import_all() -> None:
+    """Import every file of this folder, also of folders in it, which registers its mixer."""
+    for module in sorted(found.name for found in pkgutil.walk_packages(__path__, f"{__name__}.")):
+        importlib.import_module(module)
 
 
 def __getattr__(name: str) -> type[Mixer]:

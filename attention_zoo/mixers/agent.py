@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from attention_zoo.functional.depthwise import convolution_map, convolve_grid
-from attention_zoo.interface import HostOptions, SelfMixer
-from attention_zoo.registry import register
+from attention_zoo.mixers.base import HostOptions, SelfMixer
+from attention_zoo.mixers.registry import register
 
 COARSE = 7
 """Height and width of the coarse part of the position biases, which is resampled to the grid."""

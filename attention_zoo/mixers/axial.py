@@ -13,10 +13,10 @@ from torch import Tensor
 
 from attention_zoo.functional.fixed_units import FixedValues, resolved
 from attention_zoo.functional.positions import window_prior
-from attention_zoo.interface import HostOptions, MixerFactory, SelfMixer, TopDownOptions
+from attention_zoo.mixers.base import HostOptions, MixerFactory, SelfMixer, TopDownOptions
 from attention_zoo.mixers.dot_product import DotProduct
+from attention_zoo.mixers.registry import as_factory
 from attention_zoo.options import shown, whole
-from attention_zoo.registry import as_factory
 
 
 class Segments(NamedTuple):

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from attention_zoo.functional.depthwise import convolution_map, convolve_grid
 from attention_zoo.functional.tiles import Tiling, window_tiling
-from attention_zoo.interface import HostOptions, SelfMixer
-from attention_zoo.registry import register
+from attention_zoo.mixers.base import HostOptions, SelfMixer
+from attention_zoo.mixers.registry import register
 
 
 @register

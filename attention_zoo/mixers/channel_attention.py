@@ -8,8 +8,8 @@ timm has too: queries stand where the paper has values, and values where it has 
 
 from torch import Tensor
 
-from attention_zoo.interface import SelfMixer
-from attention_zoo.registry import register
+from attention_zoo.mixers.base import SelfMixer
+from attention_zoo.mixers.registry import register
 
 
 @register

@@ -8,8 +8,8 @@ Q. Yu et al., CMT-DeepLab: Clustering Mask Transformers for Panoptic Segmentatio
 from torch import Tensor
 
 from attention_zoo.functional import clustering
-from attention_zoo.interface import CrossMixer
-from attention_zoo.registry import register
+from attention_zoo.mixers.base import CrossMixer
+from attention_zoo.mixers.registry import register
 
 
 @register

@@ -9,8 +9,8 @@ Reduction, NeurIPS 2023 (eq. 13, 14).
 import torch.nn.functional as F
 from torch import Tensor
 
-from attention_zoo.interface import SelfMixer
-from attention_zoo.registry import register
+from attention_zoo.mixers.base import SelfMixer
+from attention_zoo.mixers.registry import register
 
 
 @register

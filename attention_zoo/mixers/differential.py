@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from attention_zoo.interface import HostOptions, SelfMixer
-from attention_zoo.registry import register
+from attention_zoo.mixers.base import HostOptions, SelfMixer
+from attention_zoo.mixers.registry import register
 
 
 @register

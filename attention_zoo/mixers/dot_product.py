@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from attention_zoo.functional.attention import bounded, opened
-from attention_zoo.interface import SelfMixer, log_mask
-from attention_zoo.registry import register
+from attention_zoo.mixers.base import SelfMixer, log_mask
+from attention_zoo.mixers.registry import register
 
 
 @register

@@ -8,8 +8,8 @@ N. Ding, X. Fan, Z. Lan, D. Schuurmans, R. Soricut, Attention That Does Not Expl
 from torch import Tensor
 
 from attention_zoo.functional.em import doubly_normalize
-from attention_zoo.interface import SelfMixer, log_mask
-from attention_zoo.registry import register
+from attention_zoo.mixers.base import SelfMixer, log_mask
+from attention_zoo.mixers.registry import register
 
 
 @register

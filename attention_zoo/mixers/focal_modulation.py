@@ -11,9 +11,9 @@ from typing import Unpack
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from attention_zoo.interface import HostOptions, SelfMixer
+from attention_zoo.mixers.base import HostOptions, SelfMixer
 from attention_zoo.mixers.pointwise import Pointwise
-from attention_zoo.registry import register
+from attention_zoo.mixers.registry import register
 
 
 @register

@@ -12,9 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from attention_zoo.functional.precision import precise
-from attention_zoo.interface import HostOptions, SelfMixer
+from attention_zoo.mixers.base import HostOptions, SelfMixer
+from attention_zoo.mixers.registry import register
 from attention_zoo.options import sides
-from attention_zoo.registry import register
 
 
 @register

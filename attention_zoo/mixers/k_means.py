@@ -11,7 +11,7 @@ from torch import Tensor
 
 from attention_zoo.functional import clustering
 from attention_zoo.mixers.learned_centres import LearnedCentres
-from attention_zoo.registry import register
+from attention_zoo.mixers.registry import register
 
 
 @register

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from attention_zoo.functional import clustering
 from attention_zoo.functional.clustering import Metric, Reduce
-from attention_zoo.interface import CrossMixer
+from attention_zoo.mixers.base import CrossMixer
+from attention_zoo.mixers.registry import register
 from attention_zoo.options import one_of
-from attention_zoo.registry import register
 
 
 @register

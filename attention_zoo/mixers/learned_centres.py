@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from attention_zoo.functional.attention import bounded
 from attention_zoo.functional.clustering import Metric, Reduce
 from attention_zoo.functional.precision import precise
-from attention_zoo.interface import HostOptions, SelfMixer
+from attention_zoo.mixers.base import HostOptions, SelfMixer
 from attention_zoo.options import MOST_STEPS, one_of, whole
 
 

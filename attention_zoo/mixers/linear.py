@@ -17,8 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from attention_zoo.functional.precision import precise
-from attention_zoo.interface import HostOptions, SelfMixer
-from attention_zoo.registry import register
+from attention_zoo.mixers.base import HostOptions, SelfMixer
+from attention_zoo.mixers.registry import register
 
 FOCUS = 3
 """The power p of focused features."""

@@ -11,8 +11,8 @@ from typing import Unpack
 from torch import Tensor
 
 from attention_zoo.functional.tiles import Tiling, attend_in_tiles, neighborhood_tiling, weights_in_tiles
-from attention_zoo.interface import HostOptions, SelfMixer
-from attention_zoo.registry import register
+from attention_zoo.mixers.base import HostOptions, SelfMixer
+from attention_zoo.mixers.registry import register
 
 
 @register

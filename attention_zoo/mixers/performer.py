@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from attention_zoo.functional.random_features import kernel_factors, unit_kernel_factors
-from attention_zoo.interface import HostOptions, SelfMixer
+from attention_zoo.mixers.base import HostOptions, SelfMixer
 from attention_zoo.mixers.random_directions import RandomDirections
+from attention_zoo.mixers.registry import register
 from attention_zoo.options import one_of
-from attention_zoo.registry import register
 
 _FACTORS = {"paper": kernel_factors, "released": unit_kernel_factors}
 

@@ -29,10 +29,10 @@ from attention_zoo.functional.fixed_units import FixedValues, resolved
 from attention_zoo.functional.mixture import Precision, joint
 from attention_zoo.functional.positions import FactoredPositions, distance_prior, window_prior
 from attention_zoo.functional.precision import precise
-from attention_zoo.interface import HostOptions, SelfMixer, log_mask
+from attention_zoo.mixers.base import HostOptions, SelfMixer, log_mask
+from attention_zoo.mixers.registry import register
 from attention_zoo.mixers.relative_positions import RelativePositions
 from attention_zoo.options import MOST_STEPS, one_of, real, shown, truth, whole
-from attention_zoo.registry import register
 
 
 class Adaptation(TypedDict, total=False):

@@ -11,8 +11,8 @@ from typing import Unpack
 import torch
 from torch import Tensor
 
-from attention_zoo.interface import HostOptions, SelfMixer, log_mask
-from attention_zoo.registry import register
+from attention_zoo.mixers.base import HostOptions, SelfMixer, log_mask
+from attention_zoo.mixers.registry import register
 
 
 @register

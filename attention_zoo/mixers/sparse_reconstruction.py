@@ -16,7 +16,7 @@ from attention_zoo.functional.dictionaries import Dictionary, SharedUnitAtoms, U
 from attention_zoo.functional.precision import precise
 from attention_zoo.functional.random_features import column_features, unit_features
 from attention_zoo.functional.sparse import GELU, SOFT, Lista, Shrinkage
-from attention_zoo.interface import SelfMixer
+from attention_zoo.mixers.base import SelfMixer
 from attention_zoo.options import MOST_STEPS, one_of, real, whole
 
 Variant = Literal["paper", "released"]

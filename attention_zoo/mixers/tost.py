@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from attention_zoo.interface import HostOptions, SelfMixer
-from attention_zoo.registry import register
+from attention_zoo.mixers.base import HostOptions, SelfMixer
+from attention_zoo.mixers.registry import register
 
 EPSILON = 1e-8
 """Keeps the weights of a head's second moment finite where no token belongs to it, as in the released code."""

@@ -8,8 +8,8 @@ L. Abdullaev, T. Nguyen, Transformer Meets Twicing: Harnessing Unattended Residu
 import torch.nn.functional as F
 from torch import Tensor
 
-from attention_zoo.interface import SelfMixer
-from attention_zoo.registry import register
+from attention_zoo.mixers.base import SelfMixer
+from attention_zoo.mixers.registry import register
 
 
 @register

@@ -13,10 +13,10 @@ from torch import Tensor
 
 from attention_zoo.functional.dictionaries import UnitAtoms
 from attention_zoo.functional.sparse import Lista
-from attention_zoo.interface import HostOptions
+from attention_zoo.mixers.base import HostOptions
 from attention_zoo.mixers.random_directions import RandomDirections
+from attention_zoo.mixers.registry import register
 from attention_zoo.mixers.sparse_reconstruction import MOST_ATOMS, SparseReconstruction, Variant
-from attention_zoo.registry import register
 
 
 @register

@@ -12,11 +12,11 @@ from torch import Tensor
 
 from attention_zoo.functional.dictionaries import Dictionary, PrefixMeans, Union
 from attention_zoo.functional.sparse import Lista
-from attention_zoo.interface import HostOptions
+from attention_zoo.mixers.base import HostOptions
+from attention_zoo.mixers.registry import register
 from attention_zoo.mixers.sparse_reconstruction import SparseReconstruction, Variant
 from attention_zoo.mixers.static_kernels import StaticKernels
 from attention_zoo.mixers.vars_released import ReleasedSpectra
-from attention_zoo.registry import register
 
 
 @register

@@ -13,12 +13,12 @@ from torch import Tensor, nn
 
 from attention_zoo.functional.dictionaries import Dictionary, Union, UnitAtoms
 from attention_zoo.functional.sparse import Lista
-from attention_zoo.interface import HostOptions
+from attention_zoo.mixers.base import HostOptions
 from attention_zoo.mixers.random_directions import RandomDirections
+from attention_zoo.mixers.registry import register
 from attention_zoo.mixers.sparse_reconstruction import MOST_ATOMS, SparseReconstruction, Variant
 from attention_zoo.mixers.static_kernels import StaticKernels
 from attention_zoo.mixers.vars_released import ReleasedTable
-from attention_zoo.registry import register
 
 
 @register

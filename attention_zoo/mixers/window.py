@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from attention_zoo.functional.tiles import Tiling, attend_in_tiles, weights_in_tiles, window_tiling
-from attention_zoo.interface import HostOptions, SelfMixer
-from attention_zoo.registry import register
+from attention_zoo.mixers.base import HostOptions, SelfMixer
+from attention_zoo.mixers.registry import register
 
 
 @register

@@ -10,8 +10,8 @@ from typing import Any
 
 from torch import nn
 
-from attention_zoo.hosts import swap_mixers
-from attention_zoo.interface import MixerFactory
+from attention_zoo.mixers.base import MixerFactory
+from attention_zoo.mixers.swapping import swap_mixers
 from attention_zoo.models.registration import Variant, build, configs, refuse_attn_layer, register_host
 from attention_zoo.models.sizes import SizedVisionTransformer, check_patches
 from attention_zoo.models.top_down import TopDown

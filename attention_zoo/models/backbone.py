@@ -11,7 +11,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from attention_zoo.errors import InputError
-from attention_zoo.interface import MixerFactory
+from attention_zoo.mixers.base import MixerFactory
 from attention_zoo.models.build import timm_model
 from attention_zoo.models.checkpoints import load_checkpoint
 from attention_zoo.models.token_hosts import TokenModel, token_model

@@ -12,10 +12,10 @@ from timm.models.resnet import Bottleneck, ResNet
 from torch import Tensor, nn
 
 from attention_zoo.errors import InputError
-from attention_zoo.interface import MixerFactory, SelfMixer
 from attention_zoo.mixers.axial import Axial
+from attention_zoo.mixers.base import MixerFactory, SelfMixer
+from attention_zoo.mixers.registry import as_factory
 from attention_zoo.models.registration import Variant, build, build_apart, configs, mixer_factory, register_host
-from attention_zoo.registry import as_factory
 
 
 class MapMixer(nn.Module):

@@ -8,8 +8,8 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
 from attention_zoo.errors import InputError, unknown
-from attention_zoo.hosts import swap_mixers
-from attention_zoo.interface import MixerFactory
+from attention_zoo.mixers.base import MixerFactory
+from attention_zoo.mixers.swapping import swap_mixers
 from attention_zoo.models.checkpoints import load_checkpoint
 from attention_zoo.models.registration import takes_mixer
 from attention_zoo.models.sizes import check_patches, check_runs

@@ -10,8 +10,8 @@ from typing import Any
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
-from attention_zoo.hosts import swap_mixers
-from attention_zoo.interface import MixerFactory
+from attention_zoo.mixers.base import MixerFactory
+from attention_zoo.mixers.swapping import swap_mixers
 from attention_zoo.models.conv_embed import ConvPatchEmbed
 from attention_zoo.models.registration import Variant, build, configs, mixer_factory, refuse_attn_layer, register_host
 from attention_zoo.models.sizes import check_patches

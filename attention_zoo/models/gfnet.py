@@ -14,8 +14,8 @@ from timm.layers import DropPath, PatchEmbed
 from torch import Tensor, nn
 
 from attention_zoo.errors import InputError
-from attention_zoo.hosts import swap_mixers
-from attention_zoo.interface import MixerFactory
+from attention_zoo.mixers.base import MixerFactory
+from attention_zoo.mixers.swapping import swap_mixers
 from attention_zoo.models.conv_embed import ConvPatchEmbed
 from attention_zoo.models.registration import Variant, build, configs, mixer_factory, refuse_attn_layer, register_host
 from attention_zoo.models.sizes import SizedVisionTransformer, check_patches

@@ -10,9 +10,9 @@ from timm.models import build_model_with_cfg, generate_default_cfgs, model_entry
 from torch import nn
 
 from attention_zoo.errors import InputError
-from attention_zoo.interface import MixerFactory, SelfMixer
+from attention_zoo.mixers.base import MixerFactory, SelfMixer
+from attention_zoo.mixers.registry import Factory, as_factory
 from attention_zoo.models.checkpoints import loads_requested
-from attention_zoo.registry import Factory, as_factory
 from attention_zoo.seeding import seeded
 
 Variant = Literal["paper", "released"]
@@ -26,7 +26,7 @@ def mixer_factory(
     """The factory of a mixer that a model was given.
 
     Args:
-        mixer: a name, a dotted path or a factory, see `attention_zoo.registry.as_factory`.
+        mixer: a name, a dotted path or a factory, see `attention_zoo.mixers.registry.as_factory`.
         mixer_args: the mixer's own arguments.
         variant: handed to a mixer that has such an argument and was not given one.
 

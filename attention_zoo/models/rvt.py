@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from attention_zoo.errors import InputError
-from attention_zoo.interface import MixerFactory
+from attention_zoo.mixers.base import MixerFactory
 from attention_zoo.mixers.vars_released import ChannelBatchNorm
 from attention_zoo.mixers.vars_s import VarsS
 from attention_zoo.models.registration import Variant, build, build_apart, configs, mixer_factory, register_host

@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from attention_zoo.errors import InputError
 from attention_zoo.grids import tell_grids
-from attention_zoo.interface import SelfMixer
+from attention_zoo.mixers.base import SelfMixer
 
 
 @dataclass(frozen=True)

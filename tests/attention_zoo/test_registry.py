@@ -12,7 +12,7 @@ import pytest
 import timm
 
 import attention_zoo as az
-from attention_zoo import registry
+from attention_zoo.mixers import registry
 
 ROOT = Path(az.__file__).parents[1]
 

@@ -4,7 +4,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from rich.text import Text
 
-from attention_zoo.registry import MIXERS, list_mixers, mixer_info
+from attention_zoo.mixers.registry import MIXERS, list_mixers, mixer_info
 from attention_zoo.terminal import terminal, text_table
 
 NAMES = st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=1, max_size=30)

@@ -10,7 +10,7 @@ import yaml
 from attention_zoo.analysis.costs import TIMM, Setting, growth, measure
 from attention_zoo.analysis.timing import interleaved, peak_memory
 from attention_zoo.errors import InputError
-from attention_zoo.registry import MIXERS
+from attention_zoo.mixers.registry import MIXERS
 
 SMALL = Setting(dim=16, num_heads=2, batch=2, queries=5, repeats=2)
 

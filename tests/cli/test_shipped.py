@@ -133,7 +133,7 @@ def test_the_readmes_first_command_is_about_a_config_that_exists():
 def test_the_readmes_own_mixer_works():
     import torch
 
-    from attention_zoo.registry import registering
+    from attention_zoo.mixers.registry import registering
 
     code = re.search(r"```python\n(import attention_zoo as az\nfrom torch.*?)```", README, re.DOTALL)[1]
     x = torch.randn(2, 5, 8)

@@ -18,7 +18,7 @@ from attention_zoo import list_mixers
 from attention_zoo.attacks import Attack
 from attention_zoo.cli.limits import TRAINER
 from attention_zoo.cli.main import TOOLS
-from attention_zoo.registry import mixer_class
+from attention_zoo.mixers.registry import mixer_class
 from datamodules.loading import DataModule
 
 OWN = ("attention_zoo", "tasks", "datamodules")

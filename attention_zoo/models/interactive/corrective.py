@@ -21,12 +21,12 @@ from torch import Tensor, nn
 from attention_zoo.clicks import Clicks
 from attention_zoo.errors import InputError, unknown
 from attention_zoo.functional.fixed_units import FixedValues
-from attention_zoo.interface import MixerFactory, SelfMixer
 from attention_zoo.mixers.axial import Axial
+from attention_zoo.mixers.base import MixerFactory, SelfMixer
 from attention_zoo.mixers.probabilistic import Probabilistic
+from attention_zoo.mixers.registry import as_factory
 from attention_zoo.models.interactive.head import InteractiveHead, upsample
 from attention_zoo.models.interactive.units import ClickedUnits
-from attention_zoo.registry import as_factory
 
 CLASSES = 2
 """Background and object; the mask's logit is the difference of theirs."""

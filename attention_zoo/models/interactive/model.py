@@ -6,9 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from attention_zoo.adaptation import adapted
 from attention_zoo.clicks import Clicks
 from attention_zoo.errors import InputError, unknown
+from attention_zoo.mixers.adaptation import adapted
 from attention_zoo.mixers.probabilistic import Adaptation
 from attention_zoo.models.backbone import Backbone
 from attention_zoo.models.interactive.fusion import DecoderFactory, Fusion

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 from attention_zoo.domains import checked
 from attention_zoo.errors import InputError
+from attention_zoo.mixers.registry import as_factory
 from attention_zoo.models.mask_decoder.layer import CrossMixerFactory, FinalPredictor, MaskDecoderLayer
 from attention_zoo.models.mask_decoder.outputs import MaskOutputs
 from attention_zoo.models.mask_decoder.pixel_decoder import PixelDecoder
-from attention_zoo.registry import as_factory
 
 
 @checked

@@ -14,8 +14,8 @@ from torch import nn
 
 from attention_zoo.errors import InputError
 from attention_zoo.grids import grid_teller, outer_mixers, tell_grids
-from attention_zoo.interface import MixerFactory, SelfMixer
-from attention_zoo.registry import Factory, as_factory, list_mixers
+from attention_zoo.mixers.base import MixerFactory, SelfMixer
+from attention_zoo.mixers.registry import Factory, as_factory, list_mixers
 from attention_zoo.timm_calls import host_in_construction
 
 

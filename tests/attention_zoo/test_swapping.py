@@ -10,7 +10,7 @@ from torch import nn
 from torch.testing import assert_close
 
 import attention_zoo as az
-from attention_zoo.hosts import layer_indices, mixer_layers
+from attention_zoo.mixers.swapping import layer_indices, mixer_layers
 from attention_zoo.models import build_model
 
 SMALL = {"img_size": 16, "patch_size": 4, "embed_dim": 24, "depth": 3, "num_heads": 2, "num_classes": 5}

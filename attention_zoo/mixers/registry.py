@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import Any, Literal, TypeVar
 
 from attention_zoo.errors import InputError, unknown
-from attention_zoo.interface import CrossMixer, SelfMixer
+from attention_zoo.mixers.base import CrossMixer, SelfMixer
 
 Mixer = SelfMixer | CrossMixer
 MixerClass = TypeVar("MixerClass", bound=type[SelfMixer] | type[CrossMixer])
