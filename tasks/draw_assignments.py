@@ -14,7 +14,8 @@ from torch import Tensor
 from attention_zoo.analysis.assignments import NO_LABEL, Scene, assignment_sheet, assignments
 from attention_zoo.errors import InputError
 from attention_zoo.functional.checks import check_integer
-from tasks.mask_segmentation import IGNORE, MaskSegmentation
+from tasks.dense import IGNORE
+from tasks.mask_segmentation import MaskSegmentation
 
 
 class DrawAssignments(Callback):

@@ -4,7 +4,6 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -13,29 +12,23 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from attention_zoo import MixerFactory
 from attention_zoo.clicks import Clicks, number_of_clicks
 from attention_zoo.errors import InputError
 from attention_zoo.mixers.adaptation import adapted
-from attention_zoo.models import build_backbone
-from attention_zoo.models.checkpoints import load_checkpoint
-from attention_zoo.models.interactive import DecoderFactory, HeadFactory, InteractiveModel
 from attention_zoo.reports.clicks import ClickCurve, ClickResult
 from attention_zoo.seeding import run_seed
-from tasks.base import Task
-from tasks.clicks.checks import check_count, check_number
-from tasks.clicks.curriculum import Curriculum
-from tasks.clicks.losses import LOSSES, checked_losses
-from tasks.clicks.protocols import ClickProtocol, asking, protocol_of
+from tasks.clicks.checks import check_number
+from tasks.clicks.protocols import ClickProtocol, asking
 from tasks.clicks.session import click_seeds, simulate
 from tasks.clicks.settings import Setting
 from tasks.clicks.table import ClickTable
+from tasks.clicks.training import ClickTraining
 
 GOAL = 0.9
 """The IoU whose number of clicks chooses among options (Gabbur et al., appendix C.4)."""
 
 
-class InteractiveSegmentation(Task):
+class InteractiveSegmentation(ClickTraining):
     """Training and evaluation of a click-guided segmenter, whose attention is any mixer.
 
     Batches as of `InteractiveDataModule`. A validation logs ``val/miou_K``, the mean IoU after K clicks, and
@@ -45,25 +38,6 @@ class InteractiveSegmentation(Task):
     Args:
         model: a name of ``timm.list_models()``, the backbone.
         image_size: height and width in training; the command line takes it from the data.
-        mixer: token mixer of all attention layers of the backbone; None keeps its own.
-        layer_mixers: mixers of some layers.
-        out_indices: the backbone's layers or stages whose maps are used.
-        pretrained: start from timm's released weights of the backbone.
-        weights: file to start the backbone from.
-        start: checkpoint of a run with the same model and image size, on other data, to start all of it from.
-        model_args: further arguments of the timm model.
-        decoder: from the backbone's maps to features; None is `Fusion`.
-        head: from features to the mask; None is a 1 x 1 convolution.
-        guidance: what the encoder is given beside the image, see `InteractiveModel`.
-        clicks_in: ``encoder``, or ``head`` alone, so that a further click costs the head only.
-        curriculum: what the samples of an epoch are given.
-        losses: weight of each loss: ``bce``, ``normalised_focal``, ``soft_iou``.
-        extra_weight: weight of the loss of what a decoder predicts on the way, such as OCR's regions.
-        protocol: how it is tested: ``paper`` (the box, then clicks at random places of the largest error) or ``ritm``
-            (no box, clicks in the middle of the deepest error, threshold 0.49, mirror image, zoom).
-        max_clicks: of a test, for each object; None is the protocol's 20.
-        zoom_size: longer side of what ``ritm`` zooms into, in pixels; None is its 400, 0 is no zoom.
-        val_clicks: of a validation.
         key_adaptation: see `Setting`; this and the next four are for all settings that do not say otherwise.
         key_prior_precision: see `Setting`.
         value_propagation: see `Setting`.
@@ -73,37 +47,17 @@ class InteractiveSegmentation(Task):
         value_prior_precision_search: values to choose from by the validation data, in ``validate`` and before a test
             whose settings propagate values and leave ``value_prior_precision`` open: the one with the least clicks to
             an IoU of 90 % (appendix C.4: 0.1, 1, 10, 100).
-        **task: see `Task`.
+        **training: see `ClickTraining`.
 
     Raises:
         InputError: an argument that does not fit.
     """
-
-    model: InteractiveModel
 
     def __init__(
         self,
         model: str = "resnet50",
         image_size: tuple[int, int] | None = None,
         *,
-        mixer: MixerFactory | None = None,
-        layer_mixers: dict[str, MixerFactory] | None = None,
-        out_indices: list[int] | None = None,
-        pretrained: bool = False,
-        weights: str | None = None,
-        start: str | None = None,
-        model_args: dict[str, Any] | None = None,
-        decoder: DecoderFactory | None = None,
-        head: HeadFactory | None = None,
-        guidance: Literal["pap", "ritm"] = "pap",
-        clicks_in: Literal["encoder", "head"] = "encoder",
-        curriculum: Curriculum | None = None,
-        losses: dict[str, float] | None = None,
-        extra_weight: float = 0.4,
-        protocol: Literal["paper", "ritm"] = "paper",
-        max_clicks: int | None = None,
-        zoom_size: int | None = None,
-        val_clicks: int = 3,
         key_adaptation: int | None = None,
         key_prior_precision: float | None = None,
         value_propagation: int | None = None,
@@ -111,18 +65,9 @@ class InteractiveSegmentation(Task):
         adapt_in: Literal["backbone", "head", "both"] = "both",
         settings: dict[str, Setting] | None = None,
         value_prior_precision_search: list[float] | None = None,
-        **task: Any,
+        **training: Any,
     ) -> None:
-        super().__init__(**task)
-        self.curriculum = curriculum or Curriculum()
-        if guidance == "ritm" and self.curriculum.box_epochs:
-            raise InputError("guidance='ritm' gives the model no box: curriculum.box_epochs must be 0")
-        check_number("extra_weight", extra_weight)
-        self.extra_weight = extra_weight
-        self.losses = checked_losses({"bce": 1.0} if losses is None else losses)
-        check_count("val_clicks", val_clicks, 1)
-        self.protocol_name, self.protocol = protocol, protocol_of(protocol, max_clicks, zoom_size)
-        self.val_protocol = replace(self.protocol, clicks=val_clicks, flip=False, zoom_in=None)
+        super().__init__(model, image_size, **training)
         own = Setting(key_adaptation, key_prior_precision, value_propagation, value_prior_precision, adapt_in)
         self.settings = {"": own} if settings is None else {name: one.filled(own) for name, one in settings.items()}
         if not self.settings:
@@ -130,60 +75,7 @@ class InteractiveSegmentation(Task):
         self.search = value_prior_precision_search or []
         for precision in self.search:
             check_number("value_prior_precision_search", precision)
-        backbone = build_backbone(
-            model,
-            mixer=mixer,
-            layer_mixers=layer_mixers,
-            out_indices=out_indices,
-            image_size=image_size,
-            pretrained=pretrained,
-            weights=weights,
-            model_args=model_args,
-        )
-        self.model = InteractiveModel(backbone, decoder=decoder, head=head, guidance=guidance, clicks_in=clicks_in)
-        if start is not None:
-            load_checkpoint(self.model, start)
-        self.title = model
         self.result: ClickResult | None = None
-
-    def forward(
-        self, image: Tensor, clicks: Clicks, box: Tensor | None = None, previous: Tensor | None = None
-    ) -> Tensor:
-        """Logits (B, 1, H, W); see `InteractiveModel`."""
-        return self.model(image, clicks, box, previous)
-
-    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
-        """The training loss of one batch, with clicks as the epoch's stage has them."""
-        clicks, previous = self.training_clicks(batch)
-        features = self.model.encode(batch["image"], clicks, batch["box"], previous)
-        loss = self.loss(self.model.decode(features, clicks), batch["mask"])
-        for logits in features.extra_logits:
-            loss = loss + self.extra_weight * self.loss(logits, batch["mask"])
-        size = len(batch["mask"])
-        self.log("train/loss", loss, prog_bar=True, on_step=True, on_epoch=True, batch_size=size, sync_dist=True)
-        return loss
-
-    def loss(self, logits: Tensor, mask: Tensor) -> Tensor:
-        """The weighted sum of the losses of logits (B, 1, H, W), a mean over the samples."""
-        logits = logits[:, 0].float()
-        target, counts = (mask == 1).to(logits), (mask != 255).to(logits)
-        parts = [weight * LOSSES[name](logits, target, counts).mean() for name, weight in self.losses.items()]
-        return torch.stack(parts).sum()
-
-    def training_clicks(self, batch: dict[str, Tensor]) -> tuple[Clicks, Tensor | None]:
-        """Clicks on the images of a batch, and the mask before (B, 1, H, W), as the curriculum has them this epoch."""
-        predict = partial(self.predicted, batch)
-        return self.curriculum.clicks(self.current_epoch, batch["mask"], predict, self.protocol.threshold)
-
-    @torch.no_grad()
-    def predicted(self, batch: dict[str, Tensor], clicks: Clicks, previous: Tensor | None = None) -> Tensor:
-        """Probabilities (B, 1, H, W), as in evaluation."""
-        training = self.model.training
-        self.model.eval()
-        probability = self(batch["image"], clicks, batch["box"], previous).float().sigmoid()
-        self.model.train(training)
-        torch.clear_autocast_cache()  # it holds weights that were cast without gradient
-        return probability
 
     def on_validation_epoch_start(self) -> None:
         """Count afresh."""

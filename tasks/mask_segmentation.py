@@ -7,10 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from attention_zoo import MixerFactory
 from attention_zoo.errors import InputError
 from attention_zoo.functional.checks import check_finite, check_integer, check_number
-from attention_zoo.models import build_backbone
+from attention_zoo.models.backbone import Backbone
 from attention_zoo.models.mask_decoder import (
     CrossMixerFactory,
     DecoderSize,
@@ -22,53 +21,35 @@ from attention_zoo.models.mask_decoder import (
     semantic_probabilities,
 )
 from attention_zoo.models.mask_decoder.parts import resize
-from tasks.base import Task
+from tasks.dense import IGNORE, DenseTask, check_labels
 from tasks.mask_losses import LossWeights, MaskCriterion, Sampling
 from tasks.metrics.mean_iou import MeanIoU
 from tasks.metrics.panoptic import ExactPanopticQuality, panoptic_target
-from tasks.semantic import IGNORE, check_labels, log_iou
 
 
-class MaskSegmentation(Task):
-    """Training and evaluation of a mask transformer, on semantic masks or on panoptic segments.
-
-    Batches are dictionaries: ``image`` (B, 3, H, W) float; ``mask`` (B, h, w) int64, 255 where void, of the label's own
-    size in evaluation; ``index`` (B,) int64, -1 for duplicates that pad a process and count nowhere. Panoptic data add
-    ``segments``, for each image a dictionary of ``masks`` (n, h, w) bool, ``labels`` (n,) int64 and ``crowd`` (n,)
-    bool. Of semantic masks each class that an image has is a segment.
+class MaskTask(DenseTask):
+    """Base of `MaskSegmentation`: a mask transformer, and what it says of images at their own sizes.
 
     Args:
         model: a name of ``timm.list_models()``, the backbone.
         num_classes: C; the command line takes it from the data.
         image_size: height and width in training; the command line takes it from the data.
-        things: classes whose segments are told apart; the command line takes them from the data. Where there are any,
-            panoptic quality is measured beside mIoU.
         interaction: how queries and pixels meet: a cross-mixer.
         dual_path: whether pixels read the queries back.
         coordinates: whether pixels know where they are when they are clustered (CMT-DeepLab).
         decoder: numbers of the decoder.
         strides: of the maps the decoder works on, see `MaskTransformer`.
         auxiliary: head that labels each pixel of the backbone's maps in training.
-        mixer: token mixer of all attention layers of the backbone; None keeps its own.
-        layer_mixers: mixers of some layers.
-        out_indices: the backbone's layers or stages whose maps are used.
-        pretrained: start from timm's released weights.
-        weights: file that the backbone starts from, e.g. a checkpoint of the model trained to classify.
-        top_down: look twice, see `TopDown`: a mode, or its arguments.
-        model_args: further arguments of the timm model.
-        loss_weights: of the losses.
-        sampling: of pixels in the losses.
-        thresholds: of the panoptic output.
-        backbone_lr: learning rate of the backbone, as a fraction of that of the rest.
-        **task: see `Task`.
+        **dense: see `DenseTask`.
     """
+
+    model: MaskTransformer
 
     def __init__(
         self,
-        model: str = "resnet50",
-        num_classes: int = 21,
-        image_size: tuple[int, int] | None = None,
-        things: list[int] | None = None,
+        model: str,
+        num_classes: int,
+        image_size: tuple[int, int] | None,
         *,
         interaction: CrossMixerFactory | None = None,
         dual_path: bool = False,
@@ -76,107 +57,29 @@ class MaskSegmentation(Task):
         decoder: DecoderSize | None = None,
         strides: list[int] | None = None,
         auxiliary: SemanticHeadKind | None = None,
-        mixer: MixerFactory | None = None,
-        layer_mixers: dict[str, MixerFactory] | None = None,
-        out_indices: list[int] | None = None,
-        pretrained: bool = False,
-        weights: str | None = None,
-        top_down: str | dict[str, Any] | None = None,
-        model_args: dict[str, Any] | None = None,
-        loss_weights: LossWeights | None = None,
-        sampling: Sampling | None = None,
-        thresholds: PanopticThresholds | None = None,
-        backbone_lr: float = 1.0,
-        **task: Any,
+        **dense: Any,
     ) -> None:
-        super().__init__(**task)
         check_integer("num_classes", num_classes, 1)
-        check_number("backbone_lr", backbone_lr, least=0)
-        backbone = build_backbone(
-            model,
-            mixer=mixer,
-            layer_mixers=layer_mixers,
-            out_indices=out_indices,
-            image_size=image_size,
-            pretrained=pretrained,
-            weights=weights,
-            top_down=top_down,
-            model_args=model_args,
-        )
-        self.model = MaskTransformer(
-            backbone,
-            num_classes,
-            interaction=interaction or "KMeansCross",
-            dual_path=dual_path,
-            coordinates=coordinates,
-            size=decoder,
-            strides=strides,
-            auxiliary=auxiliary,
-        )
+
+        def put_on(backbone: Backbone) -> MaskTransformer:
+            return MaskTransformer(
+                backbone,
+                num_classes,
+                interaction=interaction or "KMeansCross",
+                dual_path=dual_path,
+                coordinates=coordinates,
+                size=decoder,
+                strides=strides,
+                auxiliary=auxiliary,
+            )
+
+        super().__init__(put_on, model, image_size, **dense)
         self.show_example(image_size)
         self.num_classes = num_classes
-        self.things = sorted(things or ())
-        if self.things and not 0 <= self.things[0] <= self.things[-1] < num_classes:
-            raise InputError(f"things={self.things} are no classes of {num_classes}")
-        self.backbone_lr = backbone_lr
-        self.criterion = MaskCriterion(loss_weights, sampling)
-        self.thresholds = thresholds or PanopticThresholds()
-        self.val_metrics = mask_metrics(num_classes, self.things)
-        self.test_metrics = mask_metrics(num_classes, self.things)
-
-    def parameter_groups(self) -> list[dict[str, Any]]:
-        """Those of every task, each in two: of the backbone, at its own learning rate, and of the rest."""
-        backbone = {id(parameter) for parameter in self.model.backbone.parameters()}
-        found = []
-        for group in super().parameter_groups():
-            for inside, scale in ((True, self.backbone_lr), (False, 1.0)):
-                chosen = [parameter for parameter in group["params"] if (id(parameter) in backbone) == inside]
-                found += [{**group, "params": chosen, "lr_scale": scale * group.get("lr_scale", 1.0)}]
-        return [group for group in found if group["params"]]
 
     def forward(self, image: Tensor) -> MaskOutputs:
         """Predictions of all layers for images (B, 3, H, W)."""
         return self.model(image)
-
-    def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
-        """The training loss of one batch: the sum of the losses of all layers."""
-        check_labels(batch["mask"], self.num_classes)
-        outputs = self(batch["image"])
-        batch = self.padded(batch)
-        with torch.autocast(self.device.type, enabled=False):
-            losses = self.criterion(outputs, batch)
-        loss = torch.stack(list(losses.values())).sum()
-        images = len(batch["image"])
-        self.log("train/loss", loss, on_step=True, on_epoch=True, prog_bar=True, batch_size=images, sync_dist=True)
-        parts = {f"train/loss_{name}": part for name, part in losses.items()}
-        self.log_dict(parts, on_step=False, on_epoch=True, batch_size=images, sync_dist=True)
-        return loss
-
-    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
-        """Count one validation batch."""
-        self._evaluate(batch, self.val_metrics)
-
-    def test_step(self, batch: dict[str, Any], batch_idx: int) -> None:
-        """Count one test batch."""
-        self._evaluate(batch, self.test_metrics)
-
-    def on_validation_epoch_end(self) -> None:
-        """Log what was counted, over all processes."""
-        self._log_metrics("val", self.val_metrics)
-
-    def on_test_epoch_end(self) -> None:
-        """Log what was counted, over all processes."""
-        self._log_metrics("test", self.test_metrics)
-
-    def predict_step(self, batch: dict[str, Any], batch_idx: int) -> list[Tensor]:
-        """The most probable class (h, w) int64 of every pixel of each image, at the size of its file."""
-        outputs = self.scored(batch)
-        found = zip(outputs.final.class_logits, self.seen_masks(outputs, batch["image"]), strict=True)
-        sizes = [tuple(size) for size in batch["size"].tolist()]
-        return [
-            semantic_probabilities(classes[None], resize(masks[None], size)).argmax(1)[0]
-            for (classes, masks), size in zip(found, sizes, strict=True)
-        ]
 
     def scored(self, batch: dict[str, Any]) -> MaskOutputs:
         """Predictions on a batch, whose last layer is finite.
@@ -217,6 +120,99 @@ class MaskSegmentation(Task):
             padded["segments"] = [{**old, "masks": new} for old, new in zip(batch["segments"], masks, strict=True)]
         return padded
 
+
+class MaskSegmentation(MaskTask):
+    """Training and evaluation of a mask transformer, on semantic masks or on panoptic segments.
+
+    Batches are dictionaries: ``image`` (B, 3, H, W) float; ``mask`` (B, h, w) int64, 255 where void, of the label's own
+    size in evaluation; ``index`` (B,) int64, -1 for duplicates that pad a process and count nowhere. Panoptic data add
+    ``segments``, for each image a dictionary of ``masks`` (n, h, w) bool, ``labels`` (n,) int64 and ``crowd`` (n,)
+    bool. Of semantic masks each class that an image has is a segment.
+
+    Args:
+        model: a name of ``timm.list_models()``, the backbone.
+        num_classes: C; the command line takes it from the data.
+        image_size: height and width in training; the command line takes it from the data.
+        things: classes whose segments are told apart; the command line takes them from the data. Where there are any,
+            panoptic quality is measured beside mIoU.
+        loss_weights: of the losses.
+        sampling: of pixels in the losses.
+        thresholds: of the panoptic output.
+        backbone_lr: learning rate of the backbone, as a fraction of that of the rest.
+        **mask: see `MaskTask`.
+    """
+
+    def __init__(
+        self,
+        model: str = "resnet50",
+        num_classes: int = 21,
+        image_size: tuple[int, int] | None = None,
+        things: list[int] | None = None,
+        *,
+        loss_weights: LossWeights | None = None,
+        sampling: Sampling | None = None,
+        thresholds: PanopticThresholds | None = None,
+        backbone_lr: float = 1.0,
+        **mask: Any,
+    ) -> None:
+        check_number("backbone_lr", backbone_lr, least=0)
+        super().__init__(model, num_classes, image_size, **mask)
+        self.things = sorted(things or ())
+        if self.things and not 0 <= self.things[0] <= self.things[-1] < num_classes:
+            raise InputError(f"things={self.things} are no classes of {num_classes}")
+        self.backbone_lr = backbone_lr
+        self.criterion = MaskCriterion(loss_weights, sampling)
+        self.thresholds = thresholds or PanopticThresholds()
+        self.val_metrics = mask_metrics(num_classes, self.things)
+        self.test_metrics = mask_metrics(num_classes, self.things)
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """Those of every task, each in two: of the backbone, at its own learning rate, and of the rest."""
+        backbone = {id(parameter) for parameter in self.model.backbone.parameters()}
+        found = []
+        for group in super().parameter_groups():
+            for inside, scale in ((True, self.backbone_lr), (False, 1.0)):
+                chosen = [parameter for parameter in group["params"] if (id(parameter) in backbone) == inside]
+                found += [{**group, "params": chosen, "lr_scale": scale * group.get("lr_scale", 1.0)}]
+        return [group for group in found if group["params"]]
+
+    def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
+        """The training loss of one batch: the sum of the losses of all layers."""
+        check_labels(batch["mask"], self.num_classes)
+        outputs = self(batch["image"])
+        batch = self.padded(batch)
+        with torch.autocast(self.device.type, enabled=False):
+            losses = self.criterion(outputs, batch)
+        loss = torch.stack(list(losses.values())).sum()
+        self.log_losses(loss, {f"loss_{name}": part for name, part in losses.items()}, len(batch["image"]))
+        return loss
+
+    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+        """Count one validation batch."""
+        self._evaluate(batch, self.val_metrics)
+
+    def test_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+        """Count one test batch."""
+        self._evaluate(batch, self.test_metrics)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log what was counted, over all processes."""
+        self._log_metrics("val", self.val_metrics)
+
+    def on_test_epoch_end(self) -> None:
+        """Log what was counted, over all processes."""
+        self._log_metrics("test", self.test_metrics)
+
+    def predict_step(self, batch: dict[str, Any], batch_idx: int) -> list[Tensor]:
+        """The most probable class (h, w) int64 of every pixel of each image, at the size of its file."""
+        outputs = self.scored(batch)
+        found = zip(outputs.final.class_logits, self.seen_masks(outputs, batch["image"]), strict=True)
+        sizes = [tuple(size) for size in batch["size"].tolist()]
+        return [
+            semantic_probabilities(classes[None], resize(masks[None], size)).argmax(1)[0]
+            for (classes, masks), size in zip(found, sizes, strict=True)
+        ]
+
     def _evaluate(self, batch: dict[str, Any], metrics: nn.ModuleDict) -> None:
         check_labels(batch["mask"][batch["index"] >= 0], self.num_classes)
         outputs = self.scored(batch)
@@ -231,7 +227,7 @@ class MaskSegmentation(Task):
                 metrics["panoptic"].update(predicted[None], target[None])
 
     def _log_metrics(self, stage: str, metrics: nn.ModuleDict) -> None:
-        log_iou(self, stage, metrics["iou"])
+        self.log_iou(stage, metrics["iou"])
         if "panoptic" in metrics:
             values = metrics["panoptic"].compute()
             for name, value in zip(("panoptic", "segmentation", "recognition"), values, strict=True):

@@ -14,7 +14,8 @@ is formed. Equations: P. Gabbur, M. Bilkhu, J. Movellan, Probabilistic Attention
 2021. Where its indices are at odds: the precision in Eq. 28 and 30 is that of the unit, d in Eq. 37 is the width of
 the values, pi in Eq. 24 and 38 is that of the unit summed over.
 
-Arguments that functions share (B batch, H heads, N queries, M units, D and E widths of keys and values):
+Arguments that functions share, as `Terms` or by name (B batch, H heads, N queries, M units, D and E widths of keys and
+values):
 
 * q (B, H, N, D) queries, k (B, H, M, D) keys xi, v (B, H, M, E) mean values mu;
 * alpha > 0, beta >= 0: precisions of queries and values about their unit, a float or one for each unit (B, H, M);
@@ -27,21 +28,23 @@ Everything is differentiable in all tensors. Bad numbers and shapes raise an Inp
 """
 
 import math
-from typing import Literal
+from dataclasses import replace
+from typing import Literal, Unpack
 
 import torch
 from torch import Tensor
 
 from attention_zoo.functional.attention import attend, bounded, log_normalized, normalized
 from attention_zoo.functional.checks import check_gamma, check_mixture, check_steps
-from attention_zoo.functional.fixed_units import FixedUnits, within
-from attention_zoo.functional.mixture import Positions, Precision, collect, joint
-from attention_zoo.functional.positions import FactoredPositions, FactoredPrior
+from attention_zoo.functional.fixed_units import within
+from attention_zoo.functional.memory import Mixture, Terms, score_bound
+from attention_zoo.functional.memory import Prior as Prior
+from attention_zoo.functional.mixture import Positions, Precision, collect
+from attention_zoo.functional.positions import FactoredPositions
 from attention_zoo.functional.precision import widened
 from attention_zoo.options import real, require
 
 Anchor = Literal["current", "initial"]
-Prior = Tensor | FactoredPrior
 
 
 def infer_values(
@@ -49,14 +52,10 @@ def infer_values(
     k: Tensor,
     v: Tensor,
     *,
-    alpha: Precision,
     beta: Precision = 0.0,
     v_init: Tensor | None = None,
-    q_pos: Positions | None = None,
-    k_pos: Positions | None = None,
     v_pos: Positions | None = None,
-    log_prior: Prior | None = None,
-    magnitude_prior: bool = True,
+    **terms: Unpack[Terms],
 ) -> Tensor:
     """Most probable value of each query, sum_j w_ij beta_j mu_j / sum_j w_ij beta_j, by one EM step (Eq. 12, 29-32).
 
@@ -70,20 +69,8 @@ def infer_values(
     Returns:
         Values (B, H, N, E).
     """
-    check_mixture(q, k, alpha=alpha, beta=beta, v=v, v_init=v_init, q_pos=q_pos, k_pos=k_pos, v_pos=v_pos)
-    model = joint(
-        q,
-        k,
-        alpha=alpha,
-        beta=beta,
-        v=v,
-        v_init=v_init,
-        q_pos=q_pos,
-        k_pos=k_pos,
-        v_pos=v_pos,
-        log_prior=log_prior,
-        magnitude_prior=magnitude_prior,
-    )
+    mixture = Mixture(q=q, k=k, v=v, beta=beta, **terms).checked(v_init=v_init, v_pos=v_pos)
+    model = mixture.joint(v_init=v_init, v_pos=v_pos)
     if isinstance(beta, Tensor):
         model = model.with_bias(beta.log())  # values of precise units count for more (Eq. 29)
     if isinstance(v_pos, FactoredPositions) and model.fused:
@@ -97,16 +84,12 @@ def adapt_keys(
     q: Tensor,
     k: Tensor,
     *,
-    alpha: Precision,
     v: Tensor | None = None,
     beta: Precision = 0.0,
     prior_precision: float = 0.0,
     iterations: int = 1,
     anchor: Anchor = "current",
-    q_pos: Positions | None = None,
-    k_pos: Positions | None = None,
-    log_prior: Prior | None = None,
-    magnitude_prior: bool = True,
+    **terms: Unpack[Terms],
 ) -> Tensor:
     """Keys adapted to the queries by EM under a Gaussian prior of precision theta (Eq. 18).
 
@@ -124,43 +107,21 @@ def adapt_keys(
     Returns:
         Keys (B, H, M, D). A key that no query may read stays.
     """
-    check_mixture(q, k, alpha=alpha, beta=beta, v=v, q_pos=q_pos, k_pos=k_pos)
+    mixture = Mixture(q=q, k=k, v=v, beta=beta, **terms).checked()
     check_steps(prior_precision, iterations, anchor)
     if iterations == 0:
         return k
-    kind, bound = k.dtype, _largest_score(q, k, alpha, v, beta)
-    q, k, v, alpha, beta = widened(bound, q, k, v, alpha, beta)
-    q_pos, k_pos, log_prior = widened(bound, q_pos, k_pos, log_prior)
-    initial = k
+    mixture = mixture.widened()
+    initial, alpha = mixture.k, mixture.alpha
     for _ in range(iterations):
-        model = joint(
-            q,
-            k,
-            alpha=alpha,
-            beta=beta,
-            v=v,
-            q_pos=q_pos,
-            k_pos=k_pos,
-            log_prior=log_prior,
-            magnitude_prior=magnitude_prior,
-        )
-        mean, log_mass = model.read_back(q, model.read(k)[1])
-        k = _pulled(k if anchor == "current" else initial, k, mean, log_mass[..., None], alpha, prior_precision)
-    return k.to(kind)
+        model, current = mixture.joint(), mixture.k
+        mean, log_mass = model.read_back(mixture.q, model.read(current)[1])
+        held = current if anchor == "current" else initial
+        mixture = replace(mixture, k=_pulled(held, current, mean, log_mass[..., None], alpha, prior_precision))
+    return mixture.k.to(k.dtype)
 
 
-def adapt_precisions(
-    q: Tensor,
-    k: Tensor,
-    *,
-    alpha: Precision,
-    shape: float,
-    rate: float,
-    q_pos: Positions | None = None,
-    k_pos: Positions | None = None,
-    log_prior: Prior | None = None,
-    magnitude_prior: bool = True,
-) -> Tensor:
+def adapt_precisions(q: Tensor, k: Tensor, *, shape: float, rate: float, **terms: Unpack[Terms]) -> Tensor:
     """Precisions of the units adapted to the queries by one EM step under a Gamma prior (Eq. 36).
 
         alpha_k <- (shape + d/2 S_k - 1) / (rate + 1/2 sum_i w_ik |q_i - xi_k|^2)
@@ -172,12 +133,10 @@ def adapt_precisions(
     Returns:
         alpha (B, H, M).
     """
-    check_mixture(q, k, alpha=alpha, q_pos=q_pos, k_pos=k_pos)
+    mixture = Mixture(q=q, k=k, v=None, beta=0.0, **terms).checked()
     check_gamma(shape, rate)
-    kind, bound = k.dtype, _largest_score(q, k, alpha)
-    q, k, alpha, q_pos, k_pos, log_prior = widened(bound, q, k, alpha, q_pos, k_pos, log_prior)
-    priors = {"log_prior": log_prior, "magnitude_prior": magnitude_prior}
-    model = joint(q, k, alpha=alpha, q_pos=q_pos, k_pos=k_pos, **priors)
+    kind, mixture = k.dtype, mixture.widened()
+    q, k, model = mixture.q, mixture.k, mixture.joint()
     mean, log_mass = model.read_back(torch.cat((q, q.square().sum(-1, keepdim=True)), -1), model.read(k)[1])
     mass = log_mass.exp()
     spread = mean[..., -1] - 2 * (mean[..., :-1] * k).sum(-1) + k.square().sum(-1)  # mean of |q_i - xi_k|^2
@@ -192,17 +151,13 @@ def propagate_values(
     fixed_index: Tensor,
     fixed_values: Tensor,
     *,
-    alpha: Precision,
     beta: Precision,
     prior_precision: float,
     iterations: int = 1,
     anchor: Anchor = "current",
     condition_on_values: bool = True,
     fixed_mask: Tensor | None = None,
-    q_pos: Positions | None = None,
-    k_pos: Positions | None = None,
-    log_prior: Prior | None = None,
-    magnitude_prior: bool = True,
+    **terms: Unpack[Terms],
 ) -> Tensor:
     """Mean values after the fixed ones of some units have spread, by EM (Eq. 23, 24).
 
@@ -224,9 +179,8 @@ def propagate_values(
         Means (B, H, M, E); those given where nothing is fixed.
     """
     check_steps(prior_precision, iterations, anchor)
-    check_mixture(q, k, alpha=alpha, beta=beta, v=v, q_pos=q_pos, k_pos=k_pos)
-    positions = {"q_pos": q_pos, "k_pos": k_pos, "log_prior": log_prior}
-    units = FixedUnits(q, k, fixed_index, fixed_values, fixed_mask, alpha, magnitude_prior, positions)
+    mixture = Mixture(q=q, k=k, v=v, beta=beta, **terms).checked()
+    units = mixture.fixed(fixed_index, fixed_values, fixed_mask)
     initial = v
     for _ in range(iterations if fixed_values.shape[2] else 0):
         log_weights = units.log_weights(v, beta, condition_on_values)  # (B, H, S, M)
@@ -242,15 +196,11 @@ def adapt_value_precisions(
     fixed_index: Tensor,
     fixed_values: Tensor,
     *,
-    alpha: Precision,
     beta: Precision,
     shape: float,
     rate: float,
     fixed_mask: Tensor | None = None,
-    q_pos: Positions | None = None,
-    k_pos: Positions | None = None,
-    log_prior: Prior | None = None,
-    magnitude_prior: bool = True,
+    **terms: Unpack[Terms],
 ) -> Tensor:
     """Precisions of the values by one EM step on the fixed ones, under a Gamma prior (Eq. 37).
 
@@ -264,9 +214,8 @@ def adapt_value_precisions(
         beta (B, H, M); the prior's mode (shape - 1) / rate where nothing is fixed.
     """
     check_gamma(shape, rate)
-    check_mixture(q, k, alpha=alpha, beta=beta, v=v, q_pos=q_pos, k_pos=k_pos)
-    positions = {"q_pos": q_pos, "k_pos": k_pos, "log_prior": log_prior}
-    units = FixedUnits(q, k, fixed_index, fixed_values, fixed_mask, alpha, magnitude_prior, positions)
+    mixture = Mixture(q=q, k=k, v=v, beta=beta, **terms).checked()
+    units = mixture.fixed(fixed_index, fixed_values, fixed_mask)
     weights = units.log_weights(v, beta, True).exp() * units.counted  # (B, H, S, M)
     fixed = units.values
     distances = fixed.square().sum(-1, keepdim=True) - 2 * fixed @ v.mT + v.square().sum(-1)[:, :, None]
@@ -282,13 +231,9 @@ def adapt_mixing_weights(
     fixed_index: Tensor,
     fixed_values: Tensor,
     *,
-    alpha: Precision,
     beta: Precision,
     concentration: float = 1.0,
-    q_pos: Positions | None = None,
-    k_pos: Positions | None = None,
-    log_prior: Prior | None = None,
-    magnitude_prior: bool = True,
+    **terms: Unpack[Terms],
 ) -> Tensor:
     """Log pi_ik of the fixed units i by one EM step under a symmetric Dirichlet prior (Eq. 38).
 
@@ -301,9 +246,8 @@ def adapt_mixing_weights(
         log pi (B, H, S, M), the ``log_prior`` of these units' queries; -inf where the prior was.
     """
     require(*real("concentration", concentration, 1.0))
-    check_mixture(q, k, alpha=alpha, beta=beta, v=v, q_pos=q_pos, k_pos=k_pos)
-    positions = {"q_pos": q_pos, "k_pos": k_pos, "log_prior": log_prior}
-    units = FixedUnits(q, k, fixed_index, fixed_values, None, alpha, magnitude_prior, positions)
+    mixture = Mixture(q=q, k=k, v=v, beta=beta, **terms).checked()
+    units = mixture.fixed(fixed_index, fixed_values)
     log_weights = units.log_weights(v, beta, True)
     if concentration == 1:
         return log_weights
@@ -324,9 +268,9 @@ def infer_fixed(
     k_pos: Positions | None = None,
 ) -> Tensor:
     """Values (B, H, S, E) of the fixed units' queries under their own mixing weights log pi_ik (B, H, S, M)."""
-    check_mixture(q, k, alpha=alpha, beta=beta, v=v, q_pos=q_pos, k_pos=k_pos)
-    model = joint(q, k, alpha=alpha, q_pos=q_pos, k_pos=k_pos, magnitude_prior=False)
-    scores = model.scores(within(q, fixed_index, None)[0]) + log_mixing
+    terms: Terms = {"alpha": alpha, "q_pos": q_pos, "k_pos": k_pos, "magnitude_prior": False}
+    Mixture(q=q, k=k, v=v, beta=beta, **terms).checked()
+    scores = Mixture(q=q, k=k, **terms).joint().scores(within(q, fixed_index, None)[0]) + log_mixing
     if isinstance(beta, Tensor):
         scores = scores + beta.log()[:, :, None]
     return normalized(scores)[0] @ v
@@ -343,27 +287,11 @@ def doubly_normalize(q: Tensor, k: Tensor, v: Tensor, *, alpha: float, mask: Ten
     """
     check_mixture(q, k, alpha=alpha, v=v)
     kind = v.dtype
-    q, k, v, mask = widened(_largest_score(q, k, alpha), q, k, v, mask)
+    q, k, v, mask = widened(score_bound(q, k, alpha), q, k, v, mask)
     q = bounded(q, k, alpha)
     _, log_normaliser = attend(k, q, q, alpha, mask=None if mask is None else mask.mT)
     log_normaliser = log_normaliser.masked_fill(log_normaliser.isneginf(), 0.0)  # of a key that nobody may read
     return attend(q, k, v, alpha, key_bias=-log_normaliser, mask=mask)[0].to(kind)
-
-
-def _largest_score(q: Tensor, k: Tensor, alpha: Precision, v: Tensor | None = None, beta: Precision = 0.0) -> Tensor:
-    """A bound on the scores of a mixture, one number: alpha |q| |k|, with |q| and |k| the larger of the two."""
-    with torch.no_grad():
-        bound = _largest(alpha) * torch.maximum(_longest(q), _longest(k))
-        return bound if v is None else bound + _largest(beta) * _longest(v)
-
-
-def _largest(precision: Precision) -> Tensor | float:
-    return precision.amax() if isinstance(precision, Tensor) and precision.numel() else precision
-
-
-def _longest(x: Tensor) -> Tensor:
-    """Of vectors (..., D), the square of its length."""
-    return x.detach().square().sum(-1).amax() if x.numel() else x.new_zeros(())
 
 
 def _pulled(

@@ -1,14 +1,13 @@
 """Units whose values somebody has fixed, and their responsibilities (Eq. 24 of Gabbur et al., NeurIPS 2021)."""
 
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from attention_zoo.functional.attention import log_normalized
 from attention_zoo.functional.checks import check_exist, check_fixed
-from attention_zoo.functional.mixture import Precision, joint
+from attention_zoo.functional.mixture import Joint, Precision
 
 
 class FixedValues(NamedTuple):
@@ -37,22 +36,21 @@ def last_of_each(index: Tensor, counted: Tensor) -> Tensor:
 
 
 class FixedUnits:
-    """The units whose values are fixed: which of them count, and their responsibilities."""
+    """The units whose values are fixed: which of them count, and their responsibilities.
 
-    def __init__(
-        self,
-        q: Tensor,
-        k: Tensor,
-        index: Tensor,
-        values: Tensor,
-        mask: Tensor | None,
-        alpha: Precision,
-        magnitude_prior: bool,
-        positions: Mapping[str, Any],
-    ) -> None:
-        index, self.values, counted = resolved(q, FixedValues(index, values, mask))
+    Args:
+        q: queries (B, H, N, D), one for each unit.
+        fixed: values of some units.
+        model: the joint probability of queries and units by their keys.
+        magnitude_prior: whether units are as probable as Eq. 10 says by their values.
+
+    Raises:
+        InputError: shapes that do not fit, or a unit that there is not.
+    """
+
+    def __init__(self, q: Tensor, fixed: FixedValues, model: Joint, magnitude_prior: bool) -> None:
+        index, self.values, counted = resolved(q, fixed)
         self.counted, self.magnitude_prior = counted[:, None, :, None], magnitude_prior
-        model = joint(q, k, alpha=alpha, magnitude_prior=magnitude_prior, **positions)
         self.scores = model.scores(index)  # (B, H, S, M), without the values' terms
 
     def log_weights(self, v: Tensor, beta: Precision, condition_on_values: bool) -> Tensor:

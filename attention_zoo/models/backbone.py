@@ -1,23 +1,20 @@
 """Any timm model with any mixer as a backbone: maps of several layers, for images of any size."""
 
-import typing
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
-import timm
+import torch
 import torch.nn.functional as F
-from timm.layers import Format
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from attention_zoo.errors import InputError, unknown
-from attention_zoo.grids import tell_grids
+from attention_zoo.errors import InputError
 from attention_zoo.mixers.base import MixerFactory
 from attention_zoo.models.build import timm_model
 from attention_zoo.models.checkpoints import load_checkpoint
-from attention_zoo.models.rvt import RVT
-from attention_zoo.models.token_hosts import token_host
+from attention_zoo.models.token_hosts import TokenModel, token_model
 from attention_zoo.models.top_down import TopDown
 
 NUM_MAPS = 4
@@ -60,67 +57,29 @@ class Backbone(nn.Module, ABC):
         self.model.set_grad_checkpointing(enable)
 
 
-class ViTBackbone(Backbone):
-    """Outputs of blocks of timm's ``VisionTransformer``, without prefix tokens; that of the last goes through its norm.
+class TokenBackbone(Backbone):
+    """Outputs of layers of a `TokenModel`, or of timm's ``VisionTransformer``, without prefix tokens.
 
-    Position embeddings are resized bicubically, and mixers told the grid.
-
-    Args:
-        model: changed in place, to take images of any size.
-        indices: of the blocks, ascending.
-    """
-
-    def __init__(self, model: VisionTransformer, indices: Sequence[int]) -> None:
-        stride = model.patch_embed.feat_ratio()
-        super().__init__(model, [model.embed_dim] * len(indices), [stride] * len(indices))
-        self.indices = list(indices)
-        self.ends = self.indices[-1] == len(model.blocks) - 1
-        model.prune_intermediate_layers(self.indices, prune_norm=not self.ends, prune_head=True)
-        _take_any_size(model)
-
-    def maps(self, image: Tensor) -> list[Tensor]:
-        """Maps (B, dim, h, w) of an image whose sides are multiples of the patch size."""
-        grid = self.model.patch_embed.dynamic_feat_size(image.shape[2:])
-        tokens = self.model.forward_intermediates(
-            image, indices=self.indices, output_fmt="NLC", intermediates_only=True, stop_early=True
-        )
-        if self.ends:
-            tokens[-1] = self.model.norm(tokens[-1])
-        return [x.mT.unflatten(2, grid) for x in tokens]
-
-
-class HostBackbone(Backbone):
-    """Outputs of layers of `RVT`, or of `TopDown` in its second pass; the last layer's are what the classifier reads.
+    Those of the last layer are what the head reads; of `TopDown` they are outputs of its second pass.
 
     Args:
         model: changed in place, to take images of any size; what the maps do not need is left out, or not trained.
         indices: of the layers, ascending.
 
     Raises:
-        InputError: the second look is at the last layer alone (``perceiver_io``), and that gives no map.
+        InputError: a model that gives no map of these layers.
     """
 
-    def __init__(self, model: RVT | TopDown, indices: Sequence[int]) -> None:
-        host = token_host(model.model if isinstance(model, TopDown) else model)
+    def __init__(self, model: nn.Module, indices: Sequence[int]) -> None:
+        host = token_model(model).token_host()
         layers = [host.layers[index] for index in indices]
         super().__init__(model, [layer.dim for layer in layers], [host.stride << layer.stage for layer in layers])
         self.indices = list(indices)
-        inner = model.model if isinstance(model, TopDown) else model
-        number = len(host.layers) if isinstance(model, TopDown) else self.indices[-1] + 1  # the first pass runs all
-        if isinstance(inner, VisionTransformer):
-            inner.prune_intermediate_layers(range(number), prune_head=True)
-            _take_any_size(inner)
-        else:
-            inner.prune_layers(number)
-        if isinstance(model, TopDown) and self.indices[-1] + 1 < number:
-            if model.mode == "perceiver_io":
-                raise InputError(f"out_indices={self.indices}: perceiver_io changes layer {number - 1} alone")
-            for decoder in getattr(model, "decoders", ())[self.indices[-1] + 1 :]:
-                decoder.linear2.requires_grad_(False)  # it speaks to a layer that the second pass does not reach
+        token_model(model).keep_for_maps(self.indices)
 
     def maps(self, image: Tensor) -> list[Tensor]:
         """Maps (B, dim, h, w) of an image whose sides are multiples of the strides."""
-        return self.model.forward_maps(image, self.indices)
+        return token_model(self.model).forward_maps(image, self.indices)
 
 
 class FeatureBackbone(Backbone):
@@ -183,32 +142,30 @@ def build_backbone(
             that cannot look twice.
     """
     args = {**(model_args or {}), **({"in_chans": in_chans} if in_chans != 3 else {})}
-    options = {
-        "num_classes": 0,
-        "image_size": image_size,
-        "mixer": mixer or ("DotProduct" if top_down and _gives(model, VisionTransformer) else None),
-        "layer_mixers": layer_mixers,
-        "pretrained": pretrained,
-    }
-    if not _gives(model, VisionTransformer, RVT, TopDown):
-        if top_down:
-            raise InputError(f"top_down={top_down!r}: {model} gives maps of stages and cannot be looked through twice")
+    kind = _kind(model, args)
+    tokens = issubclass(kind, VisionTransformer | TokenModel)
+    if top_down and not tokens:
+        raise InputError(f"top_down={top_down!r}: {model} gives maps of stages and cannot be looked through twice")
+    if top_down and mixer is None and issubclass(kind, VisionTransformer):
+        mixer = "DotProduct"
+    options = {"num_classes": 0, "mixer": mixer, "layer_mixers": layer_mixers, "pretrained": pretrained}
+    if not tokens:
         stages = {"features_only": True, "out_indices": tuple(out_indices) if out_indices else (-4, -3, -2, -1)}
-        net = timm_model(model, **options, model_args={**args, **stages})
+        build = partial(timm_model, model, **options, model_args={**args, **stages})
+        net = build(image_size=image_size)
         stride = max(net.feature_info.reduction())
         padded = image_size and tuple(-(-side // stride) * stride for side in image_size)
         if padded != image_size:  # as the images will be
-            net = timm_model(model, **{**options, "image_size": padded}, model_args={**args, **stages})
+            net = build(image_size=padded)
         return FeatureBackbone(_with_weights(net, weights))
-    net = timm_model(model, **options, model_args=args)
+    net = timm_model(model, **options, image_size=image_size, model_args=args)
     grid = getattr(getattr(net, "patch_embed", None), "grid_size", None)
     if grid is not None and min(grid) < 1:
         raise InputError(f"image_size={tuple(image_size or ())}: {model} has patches of {net.patch_embed.patch_size}")
     net = _with_weights(net, weights)
     if top_down:
         net = TopDown(net, **({"mode": top_down} if isinstance(top_down, str) else top_down))
-    kind = ViTBackbone if isinstance(net, VisionTransformer) else HostBackbone
-    return kind(net, _indices(out_indices, net, model))
+    return TokenBackbone(net, _indices(out_indices, net, model))
 
 
 def _with_weights(net: nn.Module, weights: str | None) -> nn.Module:
@@ -218,19 +175,26 @@ def _with_weights(net: nn.Module, weights: str | None) -> nn.Module:
     return net
 
 
-def _gives(name: str, *kinds: type[nn.Module]) -> bool:
-    """Whether timm's entry point of that name says that it builds a model of one of these classes."""
-    architecture = name.partition(".")[0]
-    if not timm.is_model(architecture):
-        raise unknown("timm model", name, timm.list_models(), "timm.list_models() lists what there is")
-    given = typing.get_type_hints(timm.model_entrypoint(architecture)).get("return", object)
-    return isinstance(given, type) and issubclass(given, kinds)
+def _kind(name: str, args: Mapping[str, Any]) -> type[nn.Module]:
+    """The class of what timm builds under that name, seen on one without weights; random numbers stay as they were.
+
+    Raises:
+        InputError: unknown model or argument.
+    """
+
+    def build(device: str) -> type[nn.Module]:
+        with torch.device(device), torch.random.fork_rng(devices=[]):
+            return type(timm_model(name, num_classes=0, model_args=args))
+
+    try:
+        return build("meta")
+    except InputError:  # some models look at their first weights
+        return build("cpu")
 
 
 def _indices(out_indices: Sequence[int] | None, net: nn.Module, name: str) -> list[int]:
     """Those given, counted from the front, or some evenly spread."""
-    inner = net.model if isinstance(net, TopDown) else net
-    depth = len(inner.blocks if isinstance(inner, VisionTransformer) else token_host(inner).layers)
+    depth = len(token_model(net).token_host().layers)
     if out_indices is None:
         number = min(NUM_MAPS, depth)
         return [round((place + 1) * depth / number) - 1 for place in range(number)]
@@ -238,14 +202,3 @@ def _indices(out_indices: Sequence[int] | None, net: nn.Module, name: str) -> li
     if not indices or indices != sorted(set(indices)) or indices[0] < 0 or indices[-1] >= depth:
         raise InputError(f"out_indices={list(out_indices)}: ascending, of the layers 0 to {depth - 1} that {name} has")
     return indices
-
-
-def _take_any_size(vit: VisionTransformer) -> None:
-    """What timm's ``dynamic_img_size`` does, for a model that was built without, as mixers need a grid to be built.
-
-    Layers are left out by now, so that only the mixers that are still there are told the grid.
-    """
-    vit.dynamic_img_size = True
-    vit.patch_embed.strict_img_size = vit.patch_embed.flatten = False
-    vit.patch_embed.output_fmt = Format.NHWC
-    tell_grids(vit)

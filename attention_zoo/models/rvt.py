@@ -19,7 +19,7 @@ from attention_zoo.mixers.base import MixerFactory
 from attention_zoo.mixers.vars import VarsS
 from attention_zoo.mixers.vars.released import ChannelBatchNorm
 from attention_zoo.models.registration import Variant, build, build_apart, configs, mixer_factory, register_host
-from attention_zoo.models.token_hosts import StagedHost
+from attention_zoo.models.token_hosts import StagedHost, TokenModel
 
 RELEASED_NAMES = {
     "v": "attn.qkv",
@@ -156,7 +156,7 @@ class Stage(nn.Module):
         return x.mT.unflatten(2, grid)
 
 
-class RVT(nn.Module):
+class RVT(nn.Module, TokenModel):
     """Robust vision transformer with any self-mixer: no class token, no position embedding, a global average.
 
     Images of other sizes than ``img_size`` are taken where the mixer is not bound to its grid.
@@ -261,8 +261,8 @@ class RVT(nn.Module):
         for stage in self.transformers:
             stage.grad_checkpointing = enable
 
-    def prune_layers(self, number: int) -> None:
-        """Leave out what maps of the first ``number`` blocks, counted through, do not need."""
+    def keep_layers(self, number: int, *, norm: bool) -> None:
+        """Keep the first blocks, counted through, without a head; the norm is a part of it, as it reads averages."""
         self.norm, self.head = nn.Identity(), nn.Identity()
         for stage in self.transformers:
             stage.blocks = stage.blocks[:number]
@@ -275,7 +275,7 @@ class RVT(nn.Module):
         return set()
 
     def token_host(self) -> StagedHost:
-        """The model taken apart, for `TopDown`."""
+        """The model taken apart, for one call."""
         return StagedHost(
             stem=lambda images: self.pos_drop(self.patch_embed(images)),
             stages=[list(stage.blocks) for stage in self.transformers],
@@ -291,12 +291,6 @@ class RVT(nn.Module):
         for pool, stage in zip(self.pools, self.transformers[1:], strict=True):
             x = stage(pool(x))
         return x
-
-    def forward_maps(self, x: Tensor, indices: Sequence[int]) -> list[Tensor]:
-        """Images (B, in_chans, H, W) to the maps (B, dim, h, w) that some blocks, counted through, give."""
-        host = self.token_host()
-        _, states = host.run(host.embed(x), keep=indices, last=indices[-1])
-        return host.maps_of([after for _, after in states], indices)
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """Maps (B, embed_dim, h, w) to logits (B, num_classes), or to what the classifier reads (B, embed_dim)."""

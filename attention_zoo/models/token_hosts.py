@@ -1,4 +1,4 @@
-"""Models taken apart into stem, layers of self-mixers, and head, for those who run the layers themselves."""
+"""Models of tokens: which layers they have, maps of these, and a second pass in which the layers hear signals."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -6,11 +6,13 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from timm.layers import Format
 from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from attention_zoo.errors import InputError
+from attention_zoo.grids import tell_grids
 from attention_zoo.mixers.base import SelfMixer
 
 
@@ -36,12 +38,20 @@ class Layer:
 
 
 class TokenHost(ABC):
-    """A model taken apart; made anew for every call of the model."""
+    """A model taken apart into stem, layers and head; made anew for every call, whose grids of tokens it remembers."""
 
     layers: list[Layer]
     """From the first to the last."""
     stride: int
     """Pixels between neighbouring tokens of the first stage."""
+
+    def check_signals(self) -> None:
+        """Refuse a model whose layers cannot hear signals; those that all can have nothing to say.
+
+        Raises:
+            InputError: names what stands in the way.
+        """
+        return None
 
     @abstractmethod
     def embed(self, images: Tensor) -> Tensor:
@@ -95,26 +105,90 @@ class TokenHost(ABC):
         return x
 
 
-class ViTHost(TokenHost):
-    """timm's ``VisionTransformer`` of timm's plain blocks, or of such that ``run`` with a signal.
+class TokenModel(ABC):
+    """A model of tokens, such as `RVT`, `TopDown`, or `ViTTokens` around timm's ``VisionTransformer``."""
 
-    Raises:
-        InputError: blocks of another kind, or without self-mixers.
+    @abstractmethod
+    def token_host(self) -> TokenHost:
+        """The model taken apart, for one call."""
+
+    @abstractmethod
+    def keep_layers(self, number: int, *, norm: bool) -> None:
+        """Keep the first layers, and perhaps the norm after the last, without a head, and take images of any size."""
+
+    def keep_for_maps(self, indices: Sequence[int]) -> None:
+        """Leave out, or do not train, what `forward_maps` of the layers ``indices``, ascending, does not need."""
+        self.keep_layers(indices[-1] + 1, norm=indices[-1] == len(self.token_host().layers) - 1)
+
+    def forward_maps(self, images: Tensor, indices: Sequence[int]) -> list[Tensor]:
+        """Outputs of some layers as maps (B, C, h, w); those of the last layer are what the head reads.
+
+        Args:
+            images: (B, C, H, W).
+            indices: of the layers, ascending.
+        """
+        host = self.token_host()
+        _, states = host.run(host.embed(images), keep=indices, last=indices[-1])
+        outputs = [after for _, after in states]
+        if indices[-1] == len(host.layers) - 1:
+            outputs[-1] = host.finish(outputs[-1])
+        return host.maps_of(outputs, indices)
+
+
+class ViTTokens(TokenModel):
+    """timm's ``VisionTransformer`` as a `TokenModel`; holds nothing but the model.
+
+    Args:
+        model: of any blocks and attention; signals ask for more, see `ViTHost.check_signals`.
+    """
+
+    def __init__(self, model: VisionTransformer) -> None:
+        self.model = model
+
+    def token_host(self) -> "ViTHost":
+        """The model taken apart, for one call."""
+        return ViTHost(self.model)
+
+    def keep_layers(self, number: int, *, norm: bool) -> None:
+        """Keep the first blocks, and perhaps the norm after the last, without a head, and take images of any size.
+
+        The latter is what timm's ``dynamic_img_size`` does, for a model that was built without it, as mixers need a
+        grid to be built. Only the mixers that are still there are told the grid.
+        """
+        vit = self.model
+        vit.prune_intermediate_layers(list(range(number)), prune_norm=not norm, prune_head=True)
+        vit.dynamic_img_size = True  # type: ignore[misc]  # final for TorchScript, which no mixer is compiled by
+        vit.patch_embed.strict_img_size = vit.patch_embed.flatten = False
+        vit.patch_embed.output_fmt = Format.NHWC
+        tell_grids(vit)
+
+
+class ViTHost(TokenHost):
+    """timm's ``VisionTransformer`` taken apart.
+
+    Args:
+        model: of any blocks and attention.
     """
 
     def __init__(self, model: VisionTransformer) -> None:
         self.model = model
         self.stride = model.patch_embed.feat_ratio()
-        known = [isinstance(block, Block) or hasattr(block, "run") for block in model.blocks]
-        strange = [type(block).__name__ for block, fits in zip(model.blocks, known, strict=True) if not fits]
-        plain = [type(block.attn).__name__ for block in model.blocks if not isinstance(block.attn, SelfMixer)]
+        saves = model.grad_checkpointing and model.training
+        self.layers = [Layer(_saving(partial(_run_block, block), saves), model.embed_dim) for block in model.blocks]
+
+    def check_signals(self) -> None:
+        """Refuse blocks that cannot hear signals.
+
+        Raises:
+            InputError: blocks that are neither timm's plain ones nor have a ``run``, or attention of timm.
+        """
+        known = [isinstance(block, Block) or hasattr(block, "run") for block in self.model.blocks]
+        strange = [type(block).__name__ for block, fits in zip(self.model.blocks, known, strict=True) if not fits]
+        plain = [type(block.attn).__name__ for block in self.model.blocks if not isinstance(block.attn, SelfMixer)]
         if strange:
             raise InputError(f"top-down signals need timm's plain Block, not {strange[0]}")
         if plain:
             raise InputError(f"top-down signals need self-mixers, not timm's {plain[0]}: swap_mixers(model, ...) first")
-        saves = model.grad_checkpointing and model.training
-        runs = [getattr(block, "run", None) or partial(_run_block, block) for block in model.blocks]
-        self.layers = [Layer(_saving(run, saves), model.embed_dim) for run in runs]
 
     def embed(self, images: Tensor) -> Tensor:
         """Tokens (B, N, dim) before the first layer."""
@@ -135,8 +209,12 @@ class ViTHost(TokenHost):
         return self.model.forward_head(tokens)
 
 
-def _run_block(block: Block, x: Tensor, **signal: Any) -> Tensor:
-    """A block of timm, which itself hands its mixer masks only."""
+def _run_block(block: Any, x: Tensor, **signal: Any) -> Tensor:
+    """Tokens after a block of a ``VisionTransformer``; timm's own hands its mixer no signal but masks."""
+    if not signal:
+        return block(x)
+    if not isinstance(block, Block):
+        return block.run(x, **signal)
     x = x + block.drop_path1(block.ls1(block.attn(block.norm1(x), **signal)))
     return x + block.drop_path2(block.ls2(block.mlp(block.norm2(x))))
 
@@ -212,14 +290,14 @@ def _saving(run: Callable[..., Tensor], saves: bool) -> Callable[..., Tensor]:
     return partial(checkpoint, run, use_reentrant=False) if saves else run
 
 
-def token_host(model: nn.Module) -> TokenHost:
-    """The model taken apart.
+def token_model(model: nn.Module) -> TokenModel:
+    """The model itself where it is a `TokenModel`, or timm's ``VisionTransformer`` as one.
 
     Raises:
-        InputError: a model whose layers are not known, or are no self-mixers.
+        InputError: a model whose layers are not known.
     """
-    if hasattr(model, "token_host"):
-        return model.token_host()
+    if isinstance(model, TokenModel):
+        return model
     if isinstance(model, VisionTransformer):
-        return ViTHost(model)
+        return ViTTokens(model)
     raise InputError(f"{type(model).__name__} cannot be taken apart; give a VisionTransformer or one of our models")

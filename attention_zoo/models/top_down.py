@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from attention_zoo.errors import InputError
-from attention_zoo.models.token_hosts import TokenHost, token_host
+from attention_zoo.models.token_hosts import TokenHost, TokenModel, token_model
 from attention_zoo.outputs import Outputs
 
 Mode = Literal["absvit", "feedback", "perceiver_io", "mask_att", "qkv"]
@@ -31,7 +31,7 @@ class Decoder(nn.Module):
         self.linear2 = nn.Linear(dim, dim, bias=False)
 
 
-class TopDown(nn.Module):
+class TopDown(nn.Module, TokenModel):
     """A model that looks twice: the second time its self-mixers also hear what the first pass found under a prior.
 
     In training it returns `Outputs`: the logits of the second pass, those of the first, and the variational loss. The
@@ -93,8 +93,39 @@ class TopDown(nn.Module):
 
     @property
     def host(self) -> TokenHost:
-        """The model as stem, layers and head."""
-        return token_host(self.model)
+        """The model as stem, layers and head.
+
+        Raises:
+            InputError: a model that is none of tokens, looks twice already, or whose layers cannot hear signals.
+        """
+        if isinstance(self.model, TopDown):
+            raise InputError("TopDown cannot be taken apart; give a VisionTransformer or one of our models")
+        host = token_model(self.model).token_host()
+        host.check_signals()
+        return host
+
+    def token_host(self) -> TokenHost:
+        """The model taken apart, for one call."""
+        return self.host
+
+    def keep_layers(self, number: int, *, norm: bool) -> None:
+        """Keep the first layers of the model, and perhaps the norm after the last, and take images of any size."""
+        token_model(self.model).keep_layers(number, norm=norm)
+
+    def keep_for_maps(self, indices: Sequence[int]) -> None:
+        """Keep all layers, which the first pass runs, and do not train decoders that the second pass has no use for.
+
+        Raises:
+            InputError: the second look is at the last layer alone (``perceiver_io``), and that gives no map.
+        """
+        number = len(self.host.layers)
+        self.keep_layers(number, norm=True)
+        if indices[-1] + 1 < number:
+            if self.mode == "perceiver_io":
+                raise InputError(f"out_indices={list(indices)}: perceiver_io changes layer {number - 1} alone")
+            if self.mode in DECODED:
+                for decoder in self.decoders[indices[-1] + 1 :]:
+                    decoder.linear2.requires_grad_(False)  # it speaks to a layer that the second pass does not reach
 
     def forward(self, images: Tensor, prior: Tensor | None = None) -> Tensor | Outputs:
         """Images (B, 3, H, W) -> logits (B, classes); in training `Outputs`.

@@ -13,6 +13,7 @@ import attention_zoo as az
 from attention_zoo.errors import InputError
 from attention_zoo.mixers.axial import Axial
 from attention_zoo.models import build_backbone, build_model
+from attention_zoo.models.token_hosts import token_model
 from tests.attention_zoo.test_models import RVT, SMALL
 
 SELF = az.list_mixers("self")
@@ -204,3 +205,35 @@ def test_weight_decay():
 def test_bad_input(name, options, message):
     with pytest.raises(InputError, match=message):
         build(name, **options)
+
+
+def test_what_an_entry_point_builds_is_seen_on_what_it_builds(monkeypatch):
+    monkeypatch.setattr(timm.model_entrypoint("vit_tiny_patch16_224"), "__annotations__", {})
+    backbone = build("vit_tiny_patch16_224", out_indices=[1, -1])
+    assert_fits(backbone, backbone(image()), SIZE)
+    assert backbone.strides == [16, 16]
+
+
+@pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "rvt_tiny", "absvit_tiny_patch16_224"])
+def test_a_backbone_starts_with_the_weights_of_the_model(name):
+    torch.manual_seed(0)
+    model = timm.create_model(name, num_classes=0, img_size=SIZE, **ARGS[name])
+    weights = build(name).state_dict()
+    own = {key.removeprefix("model."): tensor for key, tensor in weights.items()}
+    assert own.keys() <= model.state_dict().keys()
+    assert all(torch.equal(model.state_dict()[key], tensor) for key, tensor in own.items())
+
+
+@pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "rvt_tiny", "absvit_tiny_patch16_224", "gfnet_tiny"])
+def test_a_token_model_gives_its_classifiers_tokens_as_the_last_map(name):
+    torch.manual_seed(0)
+    model = build_model(name, num_classes=3, image_size=SIZE, model_args=ARGS[name]).eval()
+    tokens = token_model(model)
+    host = tokens.token_host()
+    first, last = tokens.forward_maps(image(), [0, len(host.layers) - 1])
+    assert first.shape[1] == host.layers[0].dim
+    features = model.forward_features(image())
+    if features.dim() == 3:
+        prefix = getattr(model, "num_prefix_tokens", 1 if name.startswith("absvit") else 0)
+        features = features[:, prefix:].mT.unflatten(2, last.shape[2:])
+    assert_close(last, features, rtol=0, atol=0)

@@ -500,3 +500,10 @@ class TestRefusals:
         q, k, v = heads()
         with pytest.raises(InputError, match="v_init"):
             em.infer_values(q, k, v, alpha=0.6, beta=0.5, v_init=draw(B, H, N, E + 1))
+
+
+def test_precisions_of_keys_know_nothing_of_values():
+    q, k, v = heads()
+    for name, value in (("beta", 0.5), ("v", v)):
+        with pytest.raises(TypeError, match=name):
+            em.adapt_precisions(q, k, alpha=1.0, shape=1.0, rate=1.0, **{name: value})

@@ -1,0 +1,118 @@
+"""A mixture of memory units and the queries drawn from it, as one value that all steps of EM are given.
+
+The arguments are those of `attention_zoo.functional.em`, whose head explains them.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Required, TypedDict
+
+import torch
+from torch import Tensor
+
+from attention_zoo.functional.checks import check_mixture
+from attention_zoo.functional.fixed_units import FixedUnits, FixedValues
+from attention_zoo.functional.mixture import Joint, Positions, Precision, joint
+from attention_zoo.functional.positions import FactoredPrior
+from attention_zoo.functional.precision import widened
+
+Prior = Tensor | FactoredPrior
+
+
+class Terms(TypedDict, total=False):
+    """What functions of a mixture are given alike beside its queries, units and values."""
+
+    alpha: Required[Precision]
+    q_pos: Positions | None
+    k_pos: Positions | None
+    log_prior: Prior | None
+    magnitude_prior: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mixture:
+    """Queries, the units that they are drawn from, and what is known beforehand of who is drawn from whom.
+
+    Attributes: the arguments that the functions share; without ``v`` the units have no values.
+    """
+
+    q: Tensor
+    k: Tensor
+    v: Tensor | None = None
+    alpha: Precision
+    beta: Precision = 0.0
+    q_pos: Positions | None = None
+    k_pos: Positions | None = None
+    log_prior: Prior | None = None
+    magnitude_prior: bool = True
+
+    def checked(self, *, v_init: Tensor | None = None, v_pos: Positions | None = None) -> "Mixture":
+        """The mixture itself.
+
+        Args:
+            v_init: values of the queries that it is to be joined with, see `joint`.
+            v_pos: position embeddings of the values.
+
+        Raises:
+            InputError: names the argument that does not fit.
+        """
+        check_mixture(
+            self.q,
+            self.k,
+            alpha=self.alpha,
+            beta=self.beta,
+            v=self.v,
+            v_init=v_init,
+            q_pos=self.q_pos,
+            k_pos=self.k_pos,
+            v_pos=v_pos,
+        )
+        return self
+
+    def widened(self) -> "Mixture":
+        """The same in float64 where float32 does not resolve its scores, see `attention_zoo.functional.precision`."""
+        names = ("q", "k", "v", "alpha", "beta", "q_pos", "k_pos", "log_prior")
+        bound = score_bound(self.q, self.k, self.alpha, self.v, self.beta)
+        wide = widened(bound, *(getattr(self, name) for name in names))
+        return replace(self, **dict(zip(names, wide, strict=True)))
+
+    def joint(self, *, v_init: Tensor | None = None, v_pos: Positions | None = None) -> Joint:
+        """The joint probability of queries and units, of their keys and as far as they have values of these.
+
+        Args:
+            v_init: current values of the queries (B, H, N, E).
+            v_pos: position embeddings of the values (N, M, E).
+        """
+        return joint(
+            self.q,
+            self.k,
+            alpha=self.alpha,
+            beta=self.beta,
+            v=self.v,
+            v_init=v_init,
+            q_pos=self.q_pos,
+            k_pos=self.k_pos,
+            v_pos=v_pos,
+            log_prior=self.log_prior,
+            magnitude_prior=self.magnitude_prior,
+        )
+
+    def fixed(self, index: Tensor, values: Tensor, mask: Tensor | None = None) -> FixedUnits:
+        """The units whose values are fixed, and their responsibilities by the keys."""
+        keys = replace(self, v=None, beta=0.0)
+        return FixedUnits(self.q, FixedValues(index, values, mask), keys.joint(), self.magnitude_prior)
+
+
+def score_bound(q: Tensor, k: Tensor, alpha: Precision, v: Tensor | None = None, beta: Precision = 0.0) -> Tensor:
+    """A bound on the scores of a mixture, one number: alpha |q| |k|, with |q| and |k| the larger of the two."""
+    with torch.no_grad():
+        bound = _largest(alpha) * torch.maximum(_longest(q), _longest(k))
+        return bound if v is None else bound + _largest(beta) * _longest(v)
+
+
+def _largest(precision: Precision) -> Tensor | float:
+    return precision.amax() if isinstance(precision, Tensor) and precision.numel() else precision
+
+
+def _longest(x: Tensor) -> Tensor:
+    """Of vectors (..., D), the square of its length."""
+    return x.detach().square().sum(-1).amax() if x.numel() else x.new_zeros(())

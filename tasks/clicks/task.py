@@ -1,0 +1,85 @@
+"""The model of a click-guided segmenter, and the protocols by which it is asked."""
+
+from dataclasses import replace
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from attention_zoo.clicks import Clicks
+from attention_zoo.models.backbone import Backbone
+from attention_zoo.models.checkpoints import load_checkpoint
+from attention_zoo.models.interactive import DecoderFactory, HeadFactory, InteractiveModel
+from tasks.clicks.checks import check_count
+from tasks.clicks.protocols import protocol_of
+from tasks.dense import DenseTask
+
+
+class ClickTask(DenseTask):
+    """Base of `InteractiveSegmentation`: a segmenter that takes clicks, and how it is asked in evaluation.
+
+    Args:
+        model: a name of ``timm.list_models()``, the backbone.
+        image_size: height and width in training; the command line takes it from the data.
+        decoder: from the backbone's maps to features; None is `Fusion`.
+        head: from features to the mask; None is a 1 x 1 convolution.
+        guidance: what the encoder is given beside the image, see `InteractiveModel`.
+        clicks_in: ``encoder``, or ``head`` alone, so that a further click costs the head only.
+        start: checkpoint of a run with the same model and image size, on other data, to start all of it from.
+        protocol: how it is tested: ``paper`` (the box, then clicks at random places of the largest error) or ``ritm``
+            (no box, clicks in the middle of the deepest error, threshold 0.49, mirror image, zoom).
+        max_clicks: of a test, for each object; None is the protocol's 20.
+        zoom_size: longer side of what ``ritm`` zooms into, in pixels; None is its 400, 0 is no zoom.
+        val_clicks: of a validation.
+        **dense: see `DenseTask`.
+
+    Raises:
+        InputError: an argument that does not fit.
+    """
+
+    model: InteractiveModel
+
+    def __init__(
+        self,
+        model: str,
+        image_size: tuple[int, int] | None,
+        *,
+        decoder: DecoderFactory | None = None,
+        head: HeadFactory | None = None,
+        guidance: Literal["pap", "ritm"] = "pap",
+        clicks_in: Literal["encoder", "head"] = "encoder",
+        start: str | None = None,
+        protocol: Literal["paper", "ritm"] = "paper",
+        max_clicks: int | None = None,
+        zoom_size: int | None = None,
+        val_clicks: int = 3,
+        **dense: Any,
+    ) -> None:
+        check_count("val_clicks", val_clicks, 1)
+        asked = protocol_of(protocol, max_clicks, zoom_size)
+
+        def put_on(backbone: Backbone) -> InteractiveModel:
+            return InteractiveModel(backbone, decoder=decoder, head=head, guidance=guidance, clicks_in=clicks_in)
+
+        super().__init__(put_on, model, image_size, **dense)
+        self.protocol_name, self.protocol = protocol, asked
+        self.val_protocol = replace(asked, clicks=val_clicks, flip=False, zoom_in=None)
+        if start is not None:
+            load_checkpoint(self.model, start)
+        self.title = model
+
+    def forward(
+        self, image: Tensor, clicks: Clicks, box: Tensor | None = None, previous: Tensor | None = None
+    ) -> Tensor:
+        """Logits (B, 1, H, W); see `InteractiveModel`."""
+        return self.model(image, clicks, box, previous)
+
+    @torch.no_grad()
+    def predicted(self, batch: dict[str, Tensor], clicks: Clicks, previous: Tensor | None = None) -> Tensor:
+        """Probabilities (B, 1, H, W), as in evaluation."""
+        training = self.model.training
+        self.model.eval()
+        probability = self(batch["image"], clicks, batch["box"], previous).float().sigmoid()
+        self.model.train(training)
+        torch.clear_autocast_cache()  # it holds weights that were cast without gradient
+        return probability
