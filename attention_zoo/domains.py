@@ -89,11 +89,12 @@ _MORE, _REST = inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL
 _Target = TypeVar("_Target", bound=Callable[..., Any])
 
 
-def checked(target: _Target) -> _Target:
+def checked(target: _Target, *, under: str | None = None) -> _Target:
     """Check the arguments of a function, or of a class's constructor, by their annotations at every call.
 
     Args:
         target: a function, a method (a constructor, say), or a class, whose own constructor is then checked.
+        under: the key that configs give the arguments under, such as ``mixing``; None names them after the class.
 
     Returns:
         the function that checks before it calls; of a class, the class.
@@ -102,7 +103,7 @@ def checked(target: _Target) -> _Target:
         InputError: at a call, naming the first argument that does not fit.
     """
     if isinstance(target, type):
-        target.__init__ = checked(target.__init__)
+        target.__init__ = checked(target.__init__, under=under)
         return target
     signature = inspect.signature(target)
     constructs = next(iter(signature.parameters), None) == "self"
@@ -123,7 +124,7 @@ def checked(target: _Target) -> _Target:
             given = signature.bind(*args, **kwargs).arguments
         except TypeError:
             return target(*args, **kwargs)  # which says what is missing or too much
-        owner = f"{type(args[0]).__name__}: " if constructs else ""
+        owner = f"{under}." if under else f"{type(args[0]).__name__}: " if constructs else ""
         kinds = checking.kinds()
         more = next((name for name, parameter in signature.parameters.items() if parameter.kind is _MORE), None)
         if constructs and more in given:
@@ -146,6 +147,22 @@ class Checked:
         super().__init_subclass__(**kwargs)
         if "__init__" in vars(cls):
             cls.__init__ = checked(cls.__init__)
+
+
+def require(name: str, value: Any, kind: Any) -> None:
+    """Refuse a value that no annotation of an argument speaks of, such as an entry of a mapping.
+
+    Args:
+        name: what the value is called.
+        value: what was given.
+        kind: the annotation that it must fit; a bare number must not be negative.
+
+    Raises:
+        InputError: naming all three.
+    """
+    why = complaint(value, kind, NOT_NEGATIVE)
+    if why:
+        raise _error("", name, value, kind, why)
 
 
 def _inherited(cls: type, constructor: Callable[..., Any]) -> dict[str, tuple[Any, Domain]]:

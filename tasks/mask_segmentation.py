@@ -8,8 +8,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from attention_zoo import MixerFactory
+from attention_zoo.domains import PositiveInt
 from attention_zoo.errors import InputError
-from attention_zoo.functional.checks import check_finite, check_integer, check_number
+from attention_zoo.functional.checks import check_finite
 from attention_zoo.models import build_backbone
 from attention_zoo.models.mask_decoder import (
     CrossMixerFactory,
@@ -66,7 +67,7 @@ class MaskSegmentation(Task):
     def __init__(
         self,
         model: str = "resnet50",
-        num_classes: int = 21,
+        num_classes: PositiveInt = 21,
         image_size: tuple[int, int] | None = None,
         things: list[int] | None = None,
         *,
@@ -90,8 +91,6 @@ class MaskSegmentation(Task):
         **task: Any,
     ) -> None:
         super().__init__(**task)
-        check_integer("num_classes", num_classes, 1)
-        check_number("backbone_lr", backbone_lr, least=0)
         backbone = build_backbone(
             model,
             mixer=mixer,

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from attention_zoo import MixerFactory
+from attention_zoo.domains import PositiveInt
 from attention_zoo.errors import InputError
-from attention_zoo.functional.checks import check_integer
 from attention_zoo.models import build_backbone
 from attention_zoo.models.segmentor import Segmentor
 from attention_zoo.models.top_down import Mode
@@ -58,7 +58,7 @@ class SemanticSegmentation(Task):
     def __init__(
         self,
         model: str = "vit_tiny_patch16_224",
-        num_classes: int = 21,
+        num_classes: PositiveInt = 21,
         image_size: tuple[int, int] | None = None,
         *,
         mixer: MixerFactory | None = None,
@@ -76,7 +76,6 @@ class SemanticSegmentation(Task):
         **task: Any,
     ) -> None:
         super().__init__(**task)
-        check_integer("num_classes", num_classes, 1)
         backbone = build_backbone(
             model,
             mixer=mixer,

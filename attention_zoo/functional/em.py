@@ -33,12 +33,11 @@ import torch
 from torch import Tensor
 
 from attention_zoo.functional.attention import attend, bounded, log_normalized, normalized
-from attention_zoo.functional.checks import check_gamma, check_mixture, check_steps
+from attention_zoo.functional.checks import AT_LEAST_ONE, check_gamma, check_mixture, check_number, check_steps
 from attention_zoo.functional.fixed_units import FixedUnits, within
 from attention_zoo.functional.mixture import Positions, Precision, collect, joint
 from attention_zoo.functional.positions import FactoredPositions, FactoredPrior
 from attention_zoo.functional.precision import widened
-from attention_zoo.options import real, require
 
 Anchor = Literal["current", "initial"]
 Prior = Tensor | FactoredPrior
@@ -300,7 +299,7 @@ def adapt_mixing_weights(
     Returns:
         log pi (B, H, S, M), the ``log_prior`` of these units' queries; -inf where the prior was.
     """
-    require(*real("concentration", concentration, 1.0))
+    check_number("concentration", concentration, AT_LEAST_ONE)
     check_mixture(q, k, alpha=alpha, beta=beta, v=v, q_pos=q_pos, k_pos=k_pos)
     positions = {"q_pos": q_pos, "k_pos": k_pos, "log_prior": log_prior}
     units = FixedUnits(q, k, fixed_index, fixed_values, None, alpha, magnitude_prior, positions)
