@@ -27,7 +27,7 @@ Everything is differentiable in all tensors. Bad numbers and shapes raise an Inp
 """
 
 import math
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -175,7 +175,7 @@ def adapt_precisions(
     check_gamma(shape, rate)
     kind, bound = k.dtype, _largest_score(q, k, alpha)
     q, k, alpha, q_pos, k_pos, log_prior = widened(bound, q, k, alpha, q_pos, k_pos, log_prior)
-    priors = {"log_prior": log_prior, "magnitude_prior": magnitude_prior}
+    priors: dict[str, Any] = {"log_prior": log_prior, "magnitude_prior": magnitude_prior}
     model = joint(q, k, alpha=alpha, q_pos=q_pos, k_pos=k_pos, **priors)
     mean, log_mass = model.read_back(torch.cat((q, q.square().sum(-1, keepdim=True)), -1), model.read(k)[1])
     mass = log_mass.exp()

@@ -1,7 +1,7 @@
 """Units whose values somebody has fixed, and their responsibilities (Eq. 24 of Gabbur et al., NeurIPS 2021)."""
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -51,7 +51,7 @@ class FixedUnits:
         positions: Mapping[str, Any],
     ) -> None:
         index, self.values, counted = resolved(q, FixedValues(index, values, mask))
-        self.counted, self.magnitude_prior = counted[:, None, :, None], magnitude_prior
+        self.counted, self.magnitude_prior = cast(Tensor, counted)[:, None, :, None], magnitude_prior
         model = joint(q, k, alpha=alpha, magnitude_prior=magnitude_prior, **positions)
         self.scores = model.scores(index)  # (B, H, S, M), without the values' terms
 
