@@ -89,11 +89,12 @@ _MORE, _REST = inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL
 _Target = TypeVar("_Target", bound=Callable[..., Any])
 
 
-def checked(target: _Target) -> _Target:
+def checked(target: _Target, *, under: str | None = None) -> _Target:
     """Check the arguments of a function, or of a class's constructor, by their annotations at every call.
 
     Args:
         target: a function, a method (a constructor, say), or a class, whose own constructor is then checked.
+        under: the key that configs give the arguments under, such as ``mixing``; None names them after the class.
 
     Returns:
         the function that checks before it calls; of a class, the class.
@@ -102,8 +103,8 @@ def checked(target: _Target) -> _Target:
         InputError: at a call, naming the first argument that does not fit.
     """
     if isinstance(target, type):
-        _check_constructor(target)
-        return cast(_Target, target)
+        type.__setattr__(target, "__init__", checked(getattr(target, "__init__"), under=under))  # noqa: B009
+        return target
     signature = inspect.signature(target)
     constructs = next(iter(signature.parameters), None) == "self"
     bare = NOT_NEGATIVE if target.__module__.partition(".")[0] in OWN else ANY_FINITE
@@ -123,8 +124,8 @@ def checked(target: _Target) -> _Target:
             given = signature.bind(*args, **kwargs).arguments
         except TypeError:
             return target(*args, **kwargs)  # which says what is missing or too much
-        owner = f"{type(args[0]).__name__}: " if constructs else ""
-        kinds = own_kinds()
+        owner = f"{under}." if under else f"{type(args[0]).__name__}: " if constructs else ""
+        kinds = bare_kinds()
         more = next((name for name, parameter in signature.parameters.items() if parameter.kind is _MORE), None)
         if constructs and more in given:
             given |= given.pop(more)
@@ -135,16 +136,11 @@ def checked(target: _Target) -> _Target:
                 raise _error(owner, name, given[name], kind, why)
         return target(*args, **kwargs)
 
-    def own_kinds() -> dict[str, tuple[Any, Domain]]:
+    def bare_kinds() -> dict[str, tuple[Any, Domain]]:
         return {name: (kind, bare) for name, kind in annotations().items()}
 
-    vars(checking)["kinds"] = own_kinds
+    vars(checking)["kinds"] = bare_kinds
     return cast(_Target, checking)
-
-
-def _check_constructor(cls: type) -> None:
-    """Have ``cls`` check the arguments of the constructor that it has, or takes over."""
-    type.__setattr__(cls, "__init__", checked(getattr(cls, "__init__")))  # noqa: B009
 
 
 class Checked:
@@ -153,7 +149,23 @@ class Checked:
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if "__init__" in vars(cls):
-            _check_constructor(cls)
+            type.__setattr__(cls, "__init__", checked(vars(cls)["__init__"]))
+
+
+def require(name: str, value: Any, kind: Any) -> None:
+    """Refuse a value that no annotation of an argument speaks of, such as an entry of a mapping.
+
+    Args:
+        name: what the value is called.
+        value: what was given.
+        kind: the annotation that it must fit; a bare number must not be negative.
+
+    Raises:
+        InputError: naming all three.
+    """
+    why = complaint(value, kind, NOT_NEGATIVE)
+    if why:
+        raise _error("", name, value, kind, why)
 
 
 def _inherited(cls: type, constructor: Callable[..., Any]) -> dict[str, tuple[Any, Domain]]:
@@ -222,7 +234,8 @@ def shown(value: Any) -> str:
 
 def _of_number(value: Any, kind: type, domain: Domain) -> str | None:
     noun = "an integer" if kind is int else "a number"
-    if isinstance(value, bool) or not isinstance(value, Integral if kind is int else Real):
+    is_number = isinstance(value, Integral if kind is int else Real) and not isinstance(value, bool)
+    if not is_number:
         return f"be {noun}"
     if isinstance(value, Integral) and abs(int(value)) > (LARGEST_INTEGER if kind is int else sys.float_info.max):
         return "be an integer of at most 64 bits" if kind is int else "be a finite number"
@@ -234,14 +247,17 @@ def _of_number(value: Any, kind: type, domain: Domain) -> str | None:
 
 def _of_union(value: Any, parts: tuple[Any, ...], bare: Domain) -> str | None:
     """Of a number, what its own kind says; of anything else, all that it could have been."""
-    whys = [why for part in parts if (why := complaint(value, part, bare))]
-    if len(whys) < len(parts):
-        return None
+    found: list[str] = []
+    for part in parts:
+        why = complaint(value, part, bare)
+        if why is None:
+            return None
+        found.append(why)
     if isinstance(value, Real) and not isinstance(value, bool):
         wanted = [int, float] if isinstance(value, Integral) else [float, int]
         kinds = [get_args(part)[0] if get_origin(part) is Annotated else part for part in parts]
-        whys = next(([whys[kinds.index(kind)]] for kind in wanted if kind in kinds), whys)
-    return " or ".join([whys[0], *(why.removeprefix("be ") for why in dict.fromkeys(whys) if why != whys[0])])
+        found = next(([found[kinds.index(kind)]] for kind in wanted if kind in kinds), found)
+    return " or ".join([found[0], *(why.removeprefix("be ") for why in dict.fromkeys(found) if why != found[0])])
 
 
 def _of_items(value: Any, origin: type, parts: tuple[Any, ...], bare: Domain) -> str | None:

@@ -6,7 +6,6 @@ there calls `SelfMixer.set_grid` of every mixer before the first block runs. Blo
 """
 
 import math
-from typing import Any
 
 from timm.layers import Format
 from timm.models.vision_transformer import VisionTransformer
@@ -53,9 +52,10 @@ def tell_grids(host: VisionTransformer) -> None:
 
 def grid_teller(embedding: nn.Module) -> GridTeller:
     """The hook of a patch embedding, which has one at most."""
-    teller = vars(embedding).get("grid_teller")
-    if teller is None:
-        teller = vars(embedding)["grid_teller"] = GridTeller()
+    teller = getattr(embedding, "grid_teller", None)
+    if not isinstance(teller, GridTeller):
+        teller = GridTeller()
+        vars(embedding)["grid_teller"] = teller
         embedding.register_forward_hook(teller)
     return teller
 
@@ -77,11 +77,10 @@ def token_grid(embedding: nn.Module, image: Tensor, tokens: Tensor) -> tuple[int
     if tokens.dim() == 4:
         first = 2 if getattr(embedding, "output_fmt", Format.NHWC) == Format.NCHW else 1
         return tokens.shape[first], tokens.shape[first + 1]
-    grids = []
-    size_of: Any = getattr(embedding, "dynamic_feat_size", None)
-    built: Any = getattr(embedding, "grid_size", None)
-    if size_of is not None:
-        grids.append(tuple(size_of(tuple(image.shape[-2:]))))
-    if built is not None:
-        grids.append(tuple(built))
+    grids: list[tuple[int, int]] = []
+    of_image, own = getattr(embedding, "dynamic_feat_size", None), getattr(embedding, "grid_size", None)
+    if of_image is not None:
+        grids.append(tuple(of_image(tuple(image.shape[-2:]))))
+    if own is not None:
+        grids.append(tuple(own))
     return next((grid for grid in grids if math.prod(grid) == tokens.shape[1]), None)
