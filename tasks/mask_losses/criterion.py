@@ -6,7 +6,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from attention_zoo.domains import checked
+from attention_zoo.domains import SignedFloat, checked
 from attention_zoo.errors import InputError
 from attention_zoo.models.mask_decoder import MaskOutputs, MaskPrediction
 from attention_zoo.models.mask_decoder.parts import resize
@@ -28,14 +28,14 @@ class LossWeights:
         semantic: auxiliary head, where the model has one.
     """
 
-    classes: float = 3.0
-    dice: float = 3.0
-    mask_id: float = 0.3
-    contrastive: float = 1.0
-    semantic: float = 1.0
+    classes: SignedFloat = 3.0
+    dice: SignedFloat = 3.0
+    mask_id: SignedFloat = 0.3
+    contrastive: SignedFloat = 1.0
+    semantic: SignedFloat = 1.0
 
     def __post_init__(self) -> None:
-        """Raise an InputError for a negative weight."""
+        """Raise an InputError for a negative weight, by its key in a config."""
         for name, weight in asdict(self).items():
             if weight < 0:
                 raise InputError(f"loss_weights.{name}={weight} must not be negative")
