@@ -97,9 +97,12 @@ def spots() -> list[Spot]:
     for owner in owners["attack"]:
         before = ("--model=Robustness", f"--model.attacks.some={owner.__name__}")
         found += [Spot(o, f"model.attacks.some.{o.name}", before) for o in options_of(owner)]
-    for name, owner in foreign().items():
+    for name, owner in ((name, owner) for name, given in foreign().items() for owner in given):
         place = name.rstrip("+")
-        found += [Spot(o, f"{place}.{o.name}", (f"--{name}={c.__name__}",)) for c in owner for o in options_of(c)]
+        for o in options_of(owner):
+            others = [other for other in options_of(owner) if other.required and other not in (o, options_of(owner)[0])]
+            needed = [f"--{place}.{other.name}={as_text(example(other.kind))}" for other in others]
+            found.append(Spot(o, f"{place}.{o.name}", (f"--{name}={owner.__name__}", *needed)))
     for name, tool in TOOLS.items():
         words = [as_text(example(o.kind)) for o in options_of(tool) if _bare(o) and o.kind is str]
         for o in options_of(tool):
