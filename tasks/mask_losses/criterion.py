@@ -15,7 +15,6 @@ from tasks.mask_losses.matching import MatchedTargets, matched_targets
 from tasks.mask_losses.targets import segments_of_batch
 
 
-@checked
 @dataclass(frozen=True)
 class LossWeights:
     """Weights of the losses; 0 leaves one out. The defaults are kMaX-DeepLab's.
