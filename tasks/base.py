@@ -151,8 +151,8 @@ def decay_groups(
     for the head and for the norm between the last layer and the head, as in the code of BEiT (H. Bao et al., ICLR 2022)
     and in mmsegmentation; timm counts that norm to the last layer.
     """
-    spared = set(model.no_weight_decay()) if hasattr(model, "no_weight_decay") else set()
-    rule = {"no_weight_decay_list": spared | set(TOKENS)}
+    spared = set(getattr(model, "no_weight_decay", set)())
+    rule: dict[str, Any] = {"no_weight_decay_list": spared | set(TOKENS)}
     if no_decay is not None:
         rule = {"no_weight_decay_list": no_decay, "weight_decay_exclude_1d": False}
     if layer_decay is not None:
@@ -169,7 +169,8 @@ def decay_groups(
 @contextmanager
 def _final_norm_in_head(model: nn.Module) -> Iterator[None]:
     """Inside, the model's matcher of layers leaves a final norm, which it joins to the layer before, to the head."""
-    matcher = getattr(model, "group_matcher", None)
+    matched: Any = model
+    matcher = getattr(matched, "group_matcher", None)
     if matcher is None:
         yield
         return
@@ -180,11 +181,11 @@ def _final_norm_in_head(model: nn.Module) -> Iterator[None]:
             return found
         return {name: _rest(rules) if isinstance(rules, list | tuple) else rules for name, rules in found.items()}
 
-    model.group_matcher = without_norm
+    matched.group_matcher = without_norm
     try:
         yield
     finally:
-        del model.group_matcher
+        del matched.group_matcher
 
 
 def _rest(rules: Sequence[tuple[str, Any]]) -> list[tuple[str, Any]]:

@@ -7,8 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from attention_zoo.domains import PositiveInt
 from attention_zoo.errors import InputError
-from attention_zoo.functional.checks import check_finite, check_integer, check_number
+from attention_zoo.functional.checks import check_finite
 from attention_zoo.models.backbone import Backbone
 from attention_zoo.models.mask_decoder import (
     CrossMixerFactory,
@@ -48,7 +49,7 @@ class MaskTask(DenseTask):
     def __init__(
         self,
         model: str,
-        num_classes: int,
+        num_classes: PositiveInt,
         image_size: tuple[int, int] | None,
         *,
         interaction: CrossMixerFactory | None = None,
@@ -59,8 +60,6 @@ class MaskTask(DenseTask):
         auxiliary: SemanticHeadKind | None = None,
         **dense: Any,
     ) -> None:
-        check_integer("num_classes", num_classes, 1)
-
         def put_on(backbone: Backbone) -> MaskTransformer:
             return MaskTransformer(
                 backbone,
@@ -100,7 +99,7 @@ class MaskTask(DenseTask):
 
     def masks_at(self, outputs: MaskOutputs, image: Tensor, size: tuple[int, int]) -> Tensor:
         """Final mask logits (B, L, *size), resized by way of the size at which the model saw the image."""
-        return resize(self.seen_masks(outputs, image), tuple(size))
+        return resize(self.seen_masks(outputs, image), size)
 
     def classes_at(self, outputs: MaskOutputs, image: Tensor, size: tuple[int, int]) -> Tensor:
         """The most probable class (B, *size) int64 of every pixel."""
@@ -145,7 +144,7 @@ class MaskSegmentation(MaskTask):
     def __init__(
         self,
         model: str = "resnet50",
-        num_classes: int = 21,
+        num_classes: PositiveInt = 21,
         image_size: tuple[int, int] | None = None,
         things: list[int] | None = None,
         *,
@@ -155,7 +154,6 @@ class MaskSegmentation(MaskTask):
         backbone_lr: float = 1.0,
         **mask: Any,
     ) -> None:
-        check_number("backbone_lr", backbone_lr, least=0)
         super().__init__(model, num_classes, image_size, **mask)
         self.things = sorted(things or ())
         if self.things and not 0 <= self.things[0] <= self.things[-1] < num_classes:
@@ -213,7 +211,7 @@ class MaskSegmentation(MaskTask):
             for (classes, masks), size in zip(found, sizes, strict=True)
         ]
 
-    def _evaluate(self, batch: dict[str, Any], metrics: nn.ModuleDict) -> None:
+    def _evaluate(self, batch: dict[str, Any], metrics: Any) -> None:
         check_labels(batch["mask"][batch["index"] >= 0], self.num_classes)
         outputs = self.scored(batch)
         masks = self.masks_at(outputs, batch["image"], batch["mask"].shape[1:])
@@ -226,7 +224,7 @@ class MaskSegmentation(MaskTask):
                 target = panoptic_target(batch["segments"][place])
                 metrics["panoptic"].update(predicted[None], target[None])
 
-    def _log_metrics(self, stage: str, metrics: nn.ModuleDict) -> None:
+    def _log_metrics(self, stage: str, metrics: Any) -> None:
         self.log_iou(stage, metrics["iou"])
         if "panoptic" in metrics:
             values = metrics["panoptic"].compute()

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from attention_zoo.functional.checks import check_integer
+from attention_zoo.domains import PositiveInt
 from attention_zoo.models.backbone import Backbone
 from attention_zoo.models.segmentor import Segmentor
 from tasks.dense import IGNORE, DenseTask, check_labels
@@ -48,7 +48,7 @@ class SemanticSegmentation(DenseTask):
     def __init__(
         self,
         model: str = "vit_tiny_patch16_224",
-        num_classes: int = 21,
+        num_classes: PositiveInt = 21,
         image_size: tuple[int, int] | None = None,
         *,
         decode_head: dict[str, Any] | None = None,
@@ -58,7 +58,6 @@ class SemanticSegmentation(DenseTask):
         grad_checkpointing: bool = False,
         **dense: Any,
     ) -> None:
-        check_integer("num_classes", num_classes, 1)
         head, auxiliary = _head(UPERHEAD, decode_head), _head(FCNHEAD, auxiliary_head)
 
         def put_on(backbone: Backbone) -> Segmentor:

@@ -174,7 +174,7 @@ class Factory:
         """The same with a value for an argument that was not chosen."""
         return replace(self, options={option: value, **self.options})
 
-    def __call__(self, *args: Any, **host: Any) -> Mixer:
+    def __call__(self, *args: Any, **host: Any) -> Any:
         """Build the mixer for what a host gives.
 
         Raises:
