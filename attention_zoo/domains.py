@@ -89,11 +89,12 @@ _MORE, _REST = inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL
 _Target = TypeVar("_Target", bound=Callable[..., Any])
 
 
-def checked(target: _Target) -> _Target:
+def checked(target: _Target, *, under: str | None = None) -> _Target:
     """Check the arguments of a function, or of a class's constructor, by their annotations at every call.
 
     Args:
         target: a function, a method (a constructor, say), or a class, whose own constructor is then checked.
+        under: the key that configs give the arguments under, such as ``mixing``; None names them after the class.
 
     Returns:
         the function that checks before it calls; of a class, the class.
@@ -102,7 +103,7 @@ def checked(target: _Target) -> _Target:
         InputError: at a call, naming the first argument that does not fit.
     """
     if isinstance(target, type):
-        target.__init__ = checked(target.__init__)
+        target.__init__ = checked(target.__init__, under=under)
         return target
     signature = inspect.signature(target)
     constructs = next(iter(signature.parameters), None) == "self"
@@ -123,7 +124,7 @@ def checked(target: _Target) -> _Target:
             given = signature.bind(*args, **kwargs).arguments
         except TypeError:
             return target(*args, **kwargs)  # which says what is missing or too much
-        owner = f"{type(args[0]).__name__}: " if constructs else ""
+        owner = f"{under}." if under else f"{type(args[0]).__name__}: " if constructs else ""
         kinds = checking.kinds()
         more = next((name for name, parameter in signature.parameters.items() if parameter.kind is _MORE), None)
         if constructs and more in given:
@@ -148,6 +149,22 @@ class Checked:
             cls.__init__ = checked(cls.__init__)
 
 
+def require(name: str, value: Any, kind: Any) -> None:
+    """Refuse a value that no annotation of an argument speaks of, such as an entry of a mapping.
+
+    Args:
+        name: what the value is called.
+        value: what was given.
+        kind: the annotation that it must fit; a bare number must not be negative.
+
+    Raises:
+        InputError: naming all three.
+    """
+    why = complaint(value, kind, NOT_NEGATIVE)
+    if why:
+        raise _error("", name, value, kind, why)
+
+
 def _inherited(cls: type, constructor: Callable[..., Any]) -> dict[str, tuple[Any, Domain]]:
     """Annotation and bare domain of the arguments that the constructors behind one of ``cls`` take."""
     constructors = [vars(base).get("__init__") for base in cls.__mro__]
@@ -161,7 +178,7 @@ def _error(owner: str, name: str, value: Any, kind: Any, why: str) -> InputError
     words = [word for part in kinds if get_origin(part) is Literal for word in get_args(part)]
     if isinstance(value, str) and words and all(isinstance(word, str) for word in words):
         return InputError(f"{owner}{unknown(name, shown(value), words)}")
-    return InputError(f"{owner}{name}={shown(value)} must {why}")
+    return InputError(f"{owner}{name}={_quoted(value)} must {why}")
 
 
 def complaint(value: Any, kind: Any, bare: Domain = ANY_FINITE) -> str | None:
@@ -188,6 +205,16 @@ def complaint(value: Any, kind: Any, bare: Domain = ANY_FINITE) -> str | None:
     if origin in (dict, Mapping):
         return _of_mapping(value, parts, bare)
     return _of_class(value, kind)
+
+
+def _quoted(value: Any) -> str:
+    """As `shown`; text that reads like a number in quotation marks."""
+    text = shown(value)
+    try:
+        float(text)
+    except ValueError:
+        return text
+    return repr(text) if isinstance(value, str) else text
 
 
 def shown(value: Any) -> str:

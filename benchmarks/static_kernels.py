@@ -3,7 +3,7 @@
     python benchmarks/static_kernels.py [--pairs 15]
 
 A ViT's layer of width 128 with 4 heads and a class token; the number of tokens in a batch stays alike. Outputs are
-compared first. `StaticKernels.most_tabulated` is where the ratio has come down to about one.
+compared first. `SparseReconstruction.most_tabulated` is where the ratio has come down to about one.
 """
 
 import copy

@@ -1,14 +1,15 @@
 """What trained attention finds without having been told: objects (VOC), and what people look at (MIT1003)."""
 
 from abc import abstractmethod
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from attention_zoo.analysis import attention_pictures, observe
-from attention_zoo.functional.checks import check_finite, check_number
+from attention_zoo.domains import Domain
+from attention_zoo.functional.checks import check_finite
 from attention_zoo.mixers.swapping import mixer_layers
 from tasks.classification import Classification
 from tasks.metrics import NSS, ForegroundErrors
@@ -80,11 +81,10 @@ class AttentionSegmentation(AttentionEvaluation):
         num_classes: int = 1000,
         image_size: tuple[int, int] | None = None,
         *,
-        threshold: float = 0.3,
+        threshold: Annotated[float, Domain(least=0, below=1)] = 0.3,
         **evaluation: Any,
     ) -> None:
         super().__init__(model, num_classes, image_size, **evaluation)
-        check_number("threshold", threshold, least=0, below=1)
         self.threshold = threshold
         self.errors = ForegroundErrors()
 

@@ -4,7 +4,7 @@ import math
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Annotated, Any
 
 import lightning as L
 import torch
@@ -14,9 +14,8 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from timm.optim import param_groups_layer_decay, param_groups_weight_decay
 from torch import nn
 
-from attention_zoo.domains import Checked, Fraction, checked
+from attention_zoo.domains import Checked, Domain, Fraction, checked
 from attention_zoo.errors import InputError
-from attention_zoo.functional.checks import check_number
 from attention_zoo.seeding import derive_seed, run_seed
 from tasks.guards import BatchNormGuard, FiniteWeights, check_training_loss
 from tasks.schedules import Poly, warmup_cosine
@@ -65,15 +64,11 @@ class Task(Checked, L.LightningModule):
         min_lr_ratio: Fraction = 0.01,
         poly: Poly | None = None,
         no_decay: list[str] | None = None,
-        layer_decay: float | None = None,
+        layer_decay: Annotated[float, Domain(above=0, most=1)] | None = None,
     ) -> None:
         super().__init__()
         if poly is not None and scheduler is not None:
             raise InputError("poly and scheduler are two schedules; give one")
-        check_number("warmup_epochs", warmup_epochs, least=0)
-        check_number("min_lr_ratio", min_lr_ratio, least=0, most=1)
-        if layer_decay is not None:
-            check_number("layer_decay", layer_decay, above=0, most=1)
         try_out(optimizer or _default_optimizer, scheduler)
         self.poly, self.no_decay, self.layer_decay = poly, no_decay, layer_decay
         self.optimizer, self.scheduler = optimizer, scheduler

@@ -1,7 +1,8 @@
 """Image classification: any timm model, any mixer."""
 
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, get_args
+from functools import partial
+from typing import Annotated, Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -11,9 +12,9 @@ from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
 
 from attention_zoo import MixerFactory, Outputs
-from attention_zoo.domains import Fraction, checked
-from attention_zoo.errors import InputError, unknown
-from attention_zoo.functional.checks import check_finite, check_integer, check_number
+from attention_zoo.domains import Domain, Fraction, PositiveInt, checked
+from attention_zoo.errors import InputError
+from attention_zoo.functional.checks import check_finite
 from attention_zoo.models import build_model
 from attention_zoo.seeding import run_seed, seeded
 from tasks.base import Task
@@ -25,7 +26,7 @@ MIXING_SALT = 2
 MixingMode = Literal["batch", "pair", "elem"]
 
 
-@checked
+@partial(checked, under="mixing")
 @dataclass
 class Mixing:
     """Mixup and cutmix of training images, by timm.
@@ -43,15 +44,6 @@ class Mixing:
     prob: Fraction = 1.0
     switch_prob: Fraction = 0.5
     mode: MixingMode = "batch"
-
-    def __post_init__(self) -> None:
-        """Raise an InputError for a value out of range."""
-        check_number("mixing.mixup_alpha", self.mixup_alpha, least=0)
-        check_number("mixing.cutmix_alpha", self.cutmix_alpha, least=0)
-        check_number("mixing.prob", self.prob, least=0, most=1)
-        check_number("mixing.switch_prob", self.switch_prob, least=0, most=1)
-        if self.mode not in get_args(MixingMode):
-            raise unknown("mixing.mode", str(self.mode), get_args(MixingMode))
 
 
 class Classification(Task):
@@ -78,7 +70,7 @@ class Classification(Task):
     def __init__(
         self,
         model: str = "vit_tiny_patch16_224",
-        num_classes: int = 1000,
+        num_classes: PositiveInt = 1000,
         image_size: tuple[int, int] | None = None,
         *,
         mixer: MixerFactory | None = None,
@@ -86,13 +78,11 @@ class Classification(Task):
         pretrained: bool = False,
         weights: str | None = None,
         model_args: dict[str, Any] | None = None,
-        label_smoothing: float = 0.1,
+        label_smoothing: Annotated[float, Domain(least=0, below=1)] = 0.1,
         mixing: Mixing | None = None,
         **task: Any,
     ) -> None:
         super().__init__(**task)
-        check_integer("num_classes", num_classes, 1)
-        check_number("label_smoothing", label_smoothing, least=0, below=1)
         self.model = build_model(
             model,
             num_classes=num_classes,

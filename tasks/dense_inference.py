@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from attention_zoo.domains import PositiveFloat, checked
+from attention_zoo.domains import PositiveFloat, PositiveInt, checked
 from attention_zoo.errors import InputError
-from attention_zoo.functional.checks import check_finite, check_integer, check_number
+from attention_zoo.functional.checks import check_finite
 
 
 @checked
@@ -28,21 +28,14 @@ class Inference:
         InputError: a value that does not fit.
     """
 
-    window: tuple[int, int] | None = None
-    stride: tuple[int, int] | None = None
+    window: tuple[PositiveInt, PositiveInt] | None = None
+    stride: tuple[PositiveInt, PositiveInt] | None = None
     scales: list[PositiveFloat] = field(default_factory=lambda: [1.0])
     flip: bool = False
 
     def __post_init__(self) -> None:
         if not isinstance(self.scales, list | tuple) or not self.scales:
             raise InputError(f"scales={self.scales}: one or more numbers above 0")
-        for scale in self.scales:
-            check_number("scales", scale, above=0)
-        for name, sides in (("window", self.window), ("stride", self.stride)):
-            if sides is not None and len(sides) != 2:
-                raise InputError(f"{name}={sides} must be two numbers, of rows and columns")
-            for side in sides or ():
-                check_integer(name, side, 1)
         if self.stride is not None and self.window is None:
             raise InputError(f"stride={self.stride} is that of a sliding window; give window too")
         if self.window is None:

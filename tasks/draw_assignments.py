@@ -12,8 +12,8 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
 from attention_zoo.analysis.assignments import NO_LABEL, Scene, assignment_sheet, assignments
+from attention_zoo.domains import PositiveInt, checked
 from attention_zoo.errors import InputError
-from attention_zoo.functional.checks import check_integer
 from tasks.dense import IGNORE
 from tasks.mask_segmentation import MaskSegmentation
 
@@ -26,8 +26,8 @@ class DrawAssignments(Callback):
         images: how many.
     """
 
-    def __init__(self, folder: str | None = None, images: int = 6) -> None:
-        check_integer("images", images, 1)
+    @checked
+    def __init__(self, folder: str | None = None, images: PositiveInt = 6) -> None:
         self.folder, self.images = folder, images
         self._scenes: list[Scene] = []
 

@@ -16,7 +16,7 @@ from attention_zoo import MixerFactory, swap_mixers
 from attention_zoo.attacks import FGSM, PGD, Attack, OnPixels, unheard
 from attention_zoo.errors import InputError
 from attention_zoo.evaluation import Benchmark, Cell
-from attention_zoo.functional.checks import check_finite, check_integer
+from attention_zoo.functional.checks import check_finite
 from attention_zoo.reports import CellCount, Column, RobustnessResult, Row
 from attention_zoo.reports.comparison import blind_spots
 from attention_zoo.seeding import run_seed, seeded
@@ -67,8 +67,6 @@ class Robustness(Classification):
         super().__init__(**classification)
         if attacked_images == 0:
             raise InputError("attacked_images=0 must be at least 1; for no attacks give attacks: {}")
-        if attacked_images is not None:
-            check_integer("attacked_images", attacked_images, 1)
         if variants and AS_TRAINED in variants:
             raise InputError(f"variants: {AS_TRAINED!r} is the model itself; choose another name")
         self.attacks = {"fgsm": FGSM(), "pgd": PGD()} if attacks is None else attacks

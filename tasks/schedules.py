@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from attention_zoo.domains import Fraction, checked
+from attention_zoo.domains import Fraction, PositiveFloat, PositiveInt, checked, require
 from attention_zoo.errors import InputError
-from attention_zoo.functional.checks import check_integer, check_number
 
 
 def warmup_cosine(optimizer: Optimizer, *, warmup_steps: int, total_steps: int, floor: float) -> LambdaLR:
@@ -52,11 +51,8 @@ class Poly:
 
     def __post_init__(self) -> None:
         try:
-            check_number("power", self.power, above=0)
-            if self.epochs is not None:
-                check_integer("epochs", self.epochs, 1)
-            check_integer("warmup_steps", self.warmup_steps, 0)
-            check_number("warmup_ratio", self.warmup_ratio, least=0, most=1)
+            require("power", self.power, PositiveFloat)
+            require("epochs", self.epochs, PositiveInt | None)
         except InputError as error:
             takes = "power above 0, epochs 1 or more, warmup_steps 0 or more, warmup_ratio 0 to 1"
             raise InputError(f"poly: {error}; it takes {takes}") from error

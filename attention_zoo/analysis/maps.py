@@ -22,7 +22,7 @@ from timm.layers import Attention
 from torch import Tensor, nn
 
 from attention_zoo.errors import InputError
-from attention_zoo.mixers.base import SelfMixer
+from attention_zoo.mixers.base import Assignments, Atoms, SelfMixer, Steps
 from attention_zoo.mixers.swapping import layer_indices, mixer_layers, swap_mixers
 
 Heads = Literal["mean", "each"]
@@ -133,7 +133,8 @@ def step_pictures(seen: LayerInput, query: str = "mean", heads: Heads = "mean") 
         InputError: no such query, or a reading without steps.
     """
     mixer = seen.mixer
-    mixer.check(hasattr(mixer, "attention_path"), "no recurrent steps to draw; mixers such as VarsD have them")
+    if not isinstance(mixer, Steps):
+        raise mixer.refusal("no recurrent steps to draw; mixers such as VarsD have them")
     path = _read_by(seen, mixer.attention_path(seen.tokens), query)
     return {
         ", ".join(filter(None, (f"step {step}", title))): picture
@@ -153,7 +154,8 @@ def atom_pictures(seen: LayerInput, count: int) -> Pictures:
         InputError: ``count`` is below 1, or a reading without a dictionary.
     """
     mixer = seen.mixer
-    mixer.check(hasattr(mixer, "dictionary"), "no dictionary whose atoms could be drawn; mixers such as VarsD have one")
+    if not isinstance(mixer, Atoms):
+        raise mixer.refusal("no dictionary whose atoms could be drawn; mixers such as VarsD have one")
     mixer.check(count > 0, f"{count} atoms to draw, must be at least 1")
     atoms = mixer.dictionary(seen.tokens).mT  # (B, H, A, N)
     values = mixer.project(seen.tokens)[2]
@@ -171,7 +173,8 @@ def cluster_pictures(seen: LayerInput) -> Pictures:
         InputError: a reading without clusters.
     """
     mixer = seen.mixer
-    mixer.check(hasattr(mixer, "assignments"), "no assignments to draw; mixers such as KMeans and Cluster have them")
+    if not isinstance(mixer, Assignments):
+        raise mixer.refusal("no assignments to draw; mixers such as KMeans and Cluster have them")
     labels = seen.on_grid(mixer.assignments(seen.tokens).argmax(2))  # (B, H, height, width)
     return {f"head {head}": picture for head, picture in enumerate(labels.unbind(1))}
 

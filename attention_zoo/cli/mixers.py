@@ -9,17 +9,34 @@ from attention_zoo.terminal import text_table
 HEADER = ("Name", "Reading", "Paper", "Equation", "Options", "Cost in N")
 
 
-def mixers(kind: Literal["self", "cross"] | None = None) -> None:
+def mixers(kind: Literal["self", "cross"] | None = None, markdown: bool = False) -> None:
     """List the mixers: name, reading, paper, equation, options with their defaults, and cost in tokens N.
 
     Args:
         kind: only mixers of tokens among themselves (self) or of queries with pixels (cross).
+        markdown: print the table of the README, by reading and with the options' names alone.
     """
-    console().print(text_table(HEADER, map(_row, map(mixer_info, list_mixers(kind)))))
+    if markdown:
+        console().print(markdown_table(kind), soft_wrap=True)
+    else:
+        console().print(text_table(HEADER, map(_row, map(mixer_info, list_mixers(kind)))))
+
+
+def markdown_table(kind: Literal["self", "cross"] | None = None) -> str:
+    """The mixers as a markdown table, those of a reading after one another."""
+    infos = sorted(map(mixer_info, list_mixers(kind)), key=lambda info: (info.reading.casefold(), info.name))
+    rows = [HEADER, ("---",) * len(HEADER), *map(_markdown_row, infos)]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
 def _row(info: MixerInfo) -> tuple[str, ...]:
     return info.name, info.reading, info.paper, info.equation, _options(info), info.complexity
+
+
+def _markdown_row(info: MixerInfo) -> tuple[str, ...]:
+    options = ", ".join(f"`{option.name}`" for option in info.options)
+    cells = (info.reading, info.paper, info.equation, options, info.complexity)
+    return f"`{info.name}`", *(cell.replace("|", "\\|") for cell in cells)
 
 
 def _options(info: MixerInfo) -> str:

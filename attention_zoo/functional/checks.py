@@ -1,7 +1,5 @@
-"""Whether arguments fit, said by their names: any constructor's numbers, and what `functional.em` is given."""
+"""Whether tensors fit, said by their names, and the numbers beside them that `functional.em` is given."""
 
-import math
-import operator
 import sys
 from numbers import Integral, Real
 from typing import Any
@@ -9,12 +7,30 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from attention_zoo.domains import NOT_NEGATIVE, Domain, shown
 from attention_zoo.errors import InputError, unknown
 from attention_zoo.functional.mixture import Positions, Precision
 from attention_zoo.functional.positions import FactoredPositions
-from attention_zoo.options import real, require, shown, whole
 
 FINITE = sys.float_info.max
+POSITIVE, AT_LEAST_ONE, COUNTS = Domain(above=0), Domain(least=1), Domain(least=0, most=1 << 31)
+
+
+def check_number(name: str, value: Any, domain: Domain, kind: type = Real) -> None:
+    """Raise an InputError unless ``value`` is a finite number of ``domain``; quick, for what a forward pass asks.
+
+    Args:
+        name: of the argument.
+        value: what was given; a bool is no number.
+        domain: where it must be.
+        kind: of number, `Real` or `Integral`.
+    """
+    if isinstance(value, bool) or not isinstance(value, kind):
+        raise InputError(f"{name}={shown(value)} must be {'an integer' if kind is Integral else 'a number'}")
+    if not -FINITE <= value <= FINITE:  # NaN neither
+        raise InputError(f"{name}={shown(value)} must be finite")
+    if value not in domain:
+        raise InputError(f"{name}={shown(value)} must {domain}")
 
 
 def check_mixture(
@@ -36,9 +52,10 @@ def check_mixture(
     for name, precision in (("alpha", alpha), ("beta", beta)):
         if isinstance(precision, Tensor):
             fits = precision.shape == units
-            require(fits, f"{name} {tuple(precision.shape)} must be (batch, heads, units) {tuple(units)}")
+            if not fits:
+                raise InputError(f"{name} {tuple(precision.shape)} must be (batch, heads, units) {tuple(units)}")
         else:
-            require(*real(name, precision, strict=name == "alpha", most=FINITE))
+            check_number(name, precision, POSITIVE if name == "alpha" else NOT_NEGATIVE)
     if v is not None and v.shape[:3] != units:
         raise InputError(f"v {tuple(v.shape)} must be {tuple(units)} and its width")
     if v_init is not None and v_init.shape != (*q.shape[:3], v.shape[3]):
@@ -55,62 +72,6 @@ def check_mixture(
             raise InputError(
                 f"{name} is for {positions.num_tokens} tokens; there are {pair[0]} queries, {pair[1]} keys"
             )
-
-
-LARGEST = 2**63 - 1
-"""Integers above it fit no tensor."""
-
-
-def check_integer(name: str, value: Any, least: int | None = None) -> None:
-    """Raise an InputError unless ``value`` is an integer of 64 bits, of at least ``least``; a bool is none."""
-    if isinstance(value, bool) or not isinstance(value, Integral):
-        raise InputError(f"{name}={_short(value)} must be an integer")
-    if least is not None and value < least:
-        raise InputError(f"{name}={_short(value)} must be at least {least}")
-    if not -LARGEST <= value <= LARGEST:
-        raise InputError(f"{name}={_short(value)} is too large")
-
-
-def check_number(
-    name: str,
-    value: Any,
-    *,
-    above: float | None = None,
-    least: float | None = None,
-    below: float | None = None,
-    most: float | None = None,
-) -> None:
-    """Raise an InputError unless ``value`` is a finite number in a range; a bool is none.
-
-    Args:
-        name: of the argument.
-        value: what was given.
-        above: the number is larger.
-        least: the number is no smaller.
-        below: the number is smaller.
-        most: the number is no larger.
-    """
-    if isinstance(value, bool) or not isinstance(value, Real):
-        raise InputError(f"{name}={_short(value)} must be a number")
-    try:
-        finite = math.isfinite(value)
-    except OverflowError:  # an integer beyond the range of floats
-        finite = False
-    limits = (("above", above, operator.gt), ("at least", least, operator.ge))
-    limits += (("below", below, operator.lt), ("at most", most, operator.le))
-    given = [(word, limit, fits) for word, limit, fits in limits if limit is not None]
-    if not finite or not all(fits(value, limit) for _, limit, fits in given):
-        said = [f"{word} {limit:g}" for word, limit, _ in given] + ([] if finite else ["finite"])
-        must = "not be negative" if said == ["at least 0"] else f"be {' and '.join(said)}"
-        raise InputError(f"{name}={_short(value)} must {must}")
-
-
-def _short(value: Any) -> str:
-    """The beginning of what was given: some numbers have hundreds of digits, and Python writes no more than 4,300."""
-    if isinstance(value, int) and abs(value) >= 10**40:
-        return "an integer of more than 40 digits"
-    text = str(value)
-    return text if len(text) <= 60 else f"{text[:60]}..."
 
 
 def check_finite(name: str, values: Tensor, index: Tensor | None = None) -> Tensor:
@@ -141,8 +102,8 @@ def check_finite(name: str, values: Tensor, index: Tensor | None = None) -> Tens
 
 def check_steps(prior_precision: float, iterations: int, anchor: str) -> None:
     """Raise an InputError that names the argument of an EM update that does not fit."""
-    require(*real("prior_precision", prior_precision, most=FINITE))
-    require(*whole("iterations", iterations))
+    check_number("prior_precision", prior_precision, NOT_NEGATIVE)
+    check_number("iterations", iterations, COUNTS, Integral)
     if anchor not in ("current", "initial"):
         raise unknown("anchor", anchor, ("current", "initial"))
 
@@ -155,10 +116,8 @@ def check_exist(missing: Tensor, num_units: int) -> None:
 
 def check_gamma(shape: float, rate: float) -> None:
     """Raise an InputError unless the Gamma prior has a mode."""
-    fits, _ = real("shape", shape, 1.0, most=FINITE)
-    require(fits, f"shape={shown(shape)} of the Gamma prior must be at least 1")
-    fits, _ = real("rate", rate, strict=True, most=FINITE)
-    require(fits, f"rate={shown(rate)} of the Gamma prior must be above 0")
+    check_number("shape", shape, AT_LEAST_ONE)
+    check_number("rate", rate, POSITIVE)
 
 
 def check_fixed(q: Tensor, index: Tensor, values: Tensor, mask: Tensor | None) -> None:

@@ -32,6 +32,14 @@ class Dictionary(ABC):
         return self.decode(codes)
 
 
+class Bounded(Dictionary):
+    """A dictionary that bounds the largest eigenvalue of P^T P, and so says how long a step may be."""
+
+    @abstractmethod
+    def bound(self) -> Tensor | float:
+        """Of the largest eigenvalue of P^T P, broadcasting to codes."""
+
+
 class Atoms(Dictionary):
     """P as a matrix: ``weights`` (B, G, N, A) times ``scale`` (B, G, A, 1) of each column."""
 
@@ -47,13 +55,25 @@ class Atoms(Dictionary):
         return self.weights @ (self.scale * codes)
 
 
-class UnitAtoms(Atoms):
-    """P as a matrix with columns of unit length; the length is folded into the Gram matrix ``gram_matrix``."""
+class GramAtoms(Atoms):
+    """P as a matrix with columns of unit length; the length is folded into the Gram matrix.
+
+    Args:
+        weights: (B, G, N, A), columns of any length.
+        gram: their products (B, G, A, A); ``gram_matrix`` is that of the columns of unit length.
+    """
+
+    def __init__(self, weights: Tensor, gram: Tensor) -> None:
+        scale = _inverse_length(gram)
+        super().__init__(weights, scale)
+        self.gram_matrix = (gram * scale).mul_(scale.mT)
+
+
+class UnitAtoms(GramAtoms, Bounded):
+    """`GramAtoms` of ``weights`` (B, G, N, A), all of them of one sample."""
 
     def __init__(self, weights: Tensor) -> None:
-        gram = weights.mT @ weights
-        super().__init__(weights, _inverse_length(gram))
-        self.gram_matrix = (gram * self.scale).mul_(self.scale.mT)
+        super().__init__(weights, weights.mT @ weights)
 
     def mixed(self, gamma: Tensor) -> Atoms:
         """P Γ for Γ (A, A)."""
@@ -64,7 +84,7 @@ class UnitAtoms(Atoms):
         return largest_eigenvalue(self.gram_matrix)
 
 
-class SharedUnitAtoms(Atoms):
+class SharedUnitAtoms(GramAtoms):
     """[Φ; T], columns of unit length: ``features`` (B, G, N, A) of each sample and a ``table`` (1, G, N, A) of all."""
 
     def __init__(self, features: Tensor, table: Tensor) -> None:
@@ -72,11 +92,10 @@ class SharedUnitAtoms(Atoms):
         above = features.mT @ weights
         below = torch.cat([above.chunk(2, dim=-1)[1].mT, (table.mT @ table).expand(above.shape[0], -1, -1, -1)], dim=-1)
         gram = torch.cat([above, below], dim=-2)
-        super().__init__(weights, _inverse_length(gram))
-        self.gram_matrix = (gram * self.scale).mul_(self.scale.mT)
+        super().__init__(weights, gram)
 
 
-class Kernels(Dictionary):
+class Kernels(Bounded):
     """P^T is a convolution and P the transposed one: every kernel at every position of the grid.
 
     Outside the grid are zeros, so that an atom near the border is its kernel, cut. Atoms go by kernel, then position;
@@ -92,19 +111,21 @@ class Kernels(Dictionary):
         self.kernels, self.grid, self.num_prefix_tokens = kernels, grid, num_prefix_tokens
         self.num_atoms = kernels.shape[1] * math.prod(grid)
         self.weight = kernels.flatten(0, 1)[:, None]  # (G K, 1, s, s)
-        self.convolution = {"padding": kernels.shape[-1] // 2, "groups": len(kernels)}
+        self.padding, self.groups = kernels.shape[-1] // 2, len(kernels)
 
     def encode(self, values: Tensor) -> Tensor:
         """P^T v: values (B, G, N, E), prefix included -> codes (B, G, K height width, E)."""
         images = values[:, :, self.num_prefix_tokens :].permute(0, 3, 1, 2).unflatten(-1, self.grid).flatten(0, 1)
-        maps = F.conv2d(images, self.weight, **self.convolution)  # (B E, G K, height, width)
+        maps = F.conv2d(images, self.weight, padding=self.padding, groups=self.groups)  # (B E, G K, height, width)
         maps = maps.unflatten(0, values.shape[::3]).unflatten(2, self.kernels.shape[:2])
         return maps.flatten(3).permute(0, 2, 3, 1)
 
     def decode(self, codes: Tensor) -> Tensor:
         """P u, 0 at the prefix tokens."""
         maps = codes.permute(0, 3, 1, 2).unflatten(-1, (-1, *self.grid)).flatten(2, 3).flatten(0, 1)
-        images = F.conv_transpose2d(maps, self.weight, **self.convolution)  # (B E, G, height, width)
+        images = F.conv_transpose2d(
+            maps, self.weight, padding=self.padding, groups=self.groups
+        )  # (B E, G, height, width)
         values = images.unflatten(0, codes.shape[::3]).flatten(3).permute(0, 2, 3, 1)
         return F.pad(values, (0, 0, self.num_prefix_tokens, 0))
 
@@ -124,7 +145,7 @@ class Kernels(Dictionary):
         return power.flatten(1).amax(1)[:, None, None]
 
 
-class Tabulated(Dictionary):
+class Tabulated(Bounded):
     """Another dictionary as one matrix for all samples: P's entries (G, N, A), each multiplied, the zeros too.
 
     On a small grid that is faster than convolutions of one channel. Codes lie in memory by dictionary, atom, sample
@@ -135,7 +156,7 @@ class Tabulated(Dictionary):
         identity: every token's value 1 in a channel of its own, (1, G, N, N).
     """
 
-    def __init__(self, dictionary: Dictionary, identity: Tensor) -> None:
+    def __init__(self, dictionary: Bounded, identity: Tensor) -> None:
         self.dictionary, self.num_atoms = dictionary, dictionary.num_atoms
         self.transposed = dictionary.encode(identity)[0]  # (G, A, N)
 
@@ -147,7 +168,7 @@ class Tabulated(Dictionary):
         """P u."""
         return self._product(self.transposed.mT, codes)
 
-    def bound(self) -> Tensor:
+    def bound(self) -> Tensor | float:
         """As the dictionary's."""
         return self.dictionary.bound()
 
@@ -157,7 +178,7 @@ class Tabulated(Dictionary):
         return columns.unflatten(2, x.shape[::3]).permute(2, 0, 1, 3)
 
 
-class PrefixMeans(Dictionary):
+class PrefixMeans(Bounded):
     """One atom of unit length for each prefix token: itself, and a constant over the grid, half of the energy each."""
 
     def __init__(self, num_prefix_tokens: int, num_spatial: int) -> None:
@@ -179,10 +200,10 @@ class PrefixMeans(Dictionary):
         return (1 + self.num_prefix_tokens) / 2
 
 
-class Union(Dictionary):
+class Union(Bounded):
     """The atoms of several dictionaries, one after another: [P; Φ]."""
 
-    def __init__(self, *parts: Dictionary) -> None:
+    def __init__(self, *parts: Bounded) -> None:
         self.parts, self.sizes = parts, [part.num_atoms for part in parts]
         self.num_atoms = sum(self.sizes)
 
@@ -192,9 +213,10 @@ class Union(Dictionary):
 
     def decode(self, codes: Tensor) -> Tensor:
         """P u, the sum of the parts'."""
-        return sum(part.decode(own) for part, own in zip(self.parts, codes.split(self.sizes, dim=2), strict=True))
+        decoded = [part.decode(own) for part, own in zip(self.parts, codes.split(self.sizes, dim=2), strict=True)]
+        return sum(decoded[1:], decoded[0])
 
-    def bound(self) -> Tensor:
+    def bound(self) -> Tensor | float:
         """Of the largest eigenvalue of P^T P, and so of P P^T, to which every part adds its own."""
         return sum(part.bound() for part in self.parts)
 

@@ -35,14 +35,13 @@ import torch
 from torch import Tensor
 
 from attention_zoo.functional.attention import attend, bounded, log_normalized, normalized
-from attention_zoo.functional.checks import check_gamma, check_mixture, check_steps
+from attention_zoo.functional.checks import AT_LEAST_ONE, check_gamma, check_mixture, check_number, check_steps
 from attention_zoo.functional.fixed_units import within
 from attention_zoo.functional.memory import Mixture, Terms, score_bound
 from attention_zoo.functional.memory import Prior as Prior
 from attention_zoo.functional.mixture import Positions, Precision, collect
 from attention_zoo.functional.positions import FactoredPositions
 from attention_zoo.functional.precision import widened
-from attention_zoo.options import real, require
 
 Anchor = Literal["current", "initial"]
 
@@ -245,7 +244,7 @@ def adapt_mixing_weights(
     Returns:
         log pi (B, H, S, M), the ``log_prior`` of these units' queries; -inf where the prior was.
     """
-    require(*real("concentration", concentration, 1.0))
+    check_number("concentration", concentration, AT_LEAST_ONE)
     mixture = Mixture(q=q, k=k, v=v, beta=beta, **terms).checked()
     units = mixture.fixed(fixed_index, fixed_values)
     log_weights = units.log_weights(v, beta, True)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from attention_zoo.functional.depthwise import convolution_map, convolve_grid
 from attention_zoo.mixers.base import HostOptions, SelfMixer
+from attention_zoo.mixers.options import Grid, KernelSide, Number
 from attention_zoo.mixers.registry import register
 
 COARSE = 7
@@ -50,19 +51,16 @@ class Agent(SelfMixer):
         dim: int,
         num_heads: int = 8,
         *,
-        agents: int = 49,
-        kernel: int = 3,
-        bias_grid: tuple[int, int] = (14, 14),
+        agents: Number = 49,
+        kernel: KernelSide = 3,
+        bias_grid: Grid = (14, 14),
         **host: Unpack[HostOptions],
     ) -> None:
         super().__init__(dim, num_heads, **host)
-        side = math.isqrt(max(agents, 0))
-        self.check(agents > 0 and side * side == agents, f"agents={agents} must be a square such as 49")
-        self.check(kernel > 0 and kernel % 2 == 1, f"kernel={kernel} must be odd and above 0")
-        self.check(len(bias_grid) == 2 and min(bias_grid) > 0, f"bias_grid={bias_grid} must be (height, width)")
+        side = math.isqrt(agents)
+        self.check(side * side == agents, f"agents={agents} must be a square such as 49")
+        self.check(kernel % 2 == 1, f"kernel={kernel} must be odd")
         self.side = side
-        weight = self.proj.weight
-        made = {"device": weight.device, "dtype": weight.dtype}
         height, width = self.grid or bias_grid
         shapes = {
             "an_bias": (num_heads, agents, COARSE, COARSE),
@@ -75,8 +73,8 @@ class Agent(SelfMixer):
         if self.num_prefix_tokens:
             shapes |= {"ac_bias": (1, num_heads, agents, 1), "ca_bias": (1, num_heads, 1, agents)}
         for name, shape in shapes.items():
-            self.register_parameter(name, nn.Parameter(torch.zeros(shape, **made)))
-        self.dwc = nn.Conv2d(dim, dim, kernel, padding=kernel // 2, groups=dim, **made)
+            self.register_parameter(name, nn.Parameter(torch.zeros(shape, **self.made)))
+        self.dwc = nn.Conv2d(dim, dim, kernel, padding=kernel // 2, groups=dim, **self.made)
 
     def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """q, k, v (B, H, N, D) -> (B, H, N, D)."""

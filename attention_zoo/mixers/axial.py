@@ -11,12 +11,12 @@ from typing import Literal, NamedTuple, Unpack
 import torch
 from torch import Tensor
 
+from attention_zoo.domains import PositiveInt, shown
 from attention_zoo.functional.fixed_units import FixedValues, resolved
 from attention_zoo.functional.positions import window_prior
 from attention_zoo.mixers.base import HostOptions, MixerFactory, SelfMixer, TopDownOptions
 from attention_zoo.mixers.dot_product import DotProduct
 from attention_zoo.mixers.registry import as_factory
-from attention_zoo.options import shown, whole
 
 
 class Segments(NamedTuple):
@@ -58,11 +58,10 @@ class Axial(SelfMixer):
         num_heads: int = 8,
         *,
         mixer: str | MixerFactory | None = None,
-        context: int | None = None,
+        context: PositiveInt | None = None,
         **host: Unpack[HostOptions],
     ) -> None:
         super().__init__(dim, num_heads, **{**host, "qk_norm": False, "scale_norm": False, "proj_drop": 0.0})
-        self.check(*whole("context", 1 if context is None else context, 1))
         fits = mixer is None or isinstance(mixer, str) or callable(mixer)
         self.check(fits, f"mixer={shown(mixer)} must be the name of a self-mixer or a factory of one")
         self.context = context
@@ -77,7 +76,7 @@ class Axial(SelfMixer):
         """A mixer for lines, or for the segments of lines, of ``length`` tokens."""
         mixer = factory(dim, num_heads, **{**host, "grid": length and (1, length)})
         self.check(isinstance(mixer, SelfMixer), f"mixer={shown(factory)} builds no self-mixer")
-        if length and not _takes_masks(mixer) and self._segment_length(length) < length:
+        if length and not mixer.takes_masks() and self._segment_length(length) < length:
             mixer = factory(dim, num_heads, **{**host, "grid": (1, self._segment_length(length))})
         return mixer
 
@@ -85,7 +84,7 @@ class Axial(SelfMixer):
         """As `SelfMixer.set_grid`, for the lines too."""
         super().set_grid(grid)
         for mixer, length in zip((self.height, self.width), grid, strict=True):
-            mixer.set_grid((1, length if _takes_masks(mixer) else self._segment_length(length)))
+            mixer.set_grid((1, length if mixer.takes_masks() else self._segment_length(length)))
 
     def forward(
         self,
@@ -163,7 +162,7 @@ class Axial(SelfMixer):
         whole = Segments(everything[None], torch.zeros_like(everything), everything)
         if self.context is None or length <= self.context // 2:
             return None, whole
-        if _takes_masks(mixer):
+        if mixer.takes_masks():
             return window_prior((1, length), 2 * (self.context // 2) + 1, self.num_prefix_tokens, like=like), whole
         size = self._segment_length(length)
         starts = torch.arange(0, length, self.context, device=like.device)
@@ -212,10 +211,6 @@ class Axial(SelfMixer):
         for line, weight in enumerate(weights.unflatten(0, (batch, -1)).unbind(1)):
             total[:, :, ids[line][:, None], ids[line]] += share[line][:, None] * weight
         return total
-
-
-def _takes_masks(mixer: SelfMixer) -> bool:
-    return type(mixer).mix_masked is not SelfMixer.mix_masked
 
 
 def _cut(lines: Tensor, segments: Segments, prefix: int) -> Tensor:

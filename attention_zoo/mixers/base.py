@@ -7,14 +7,14 @@ B batch, N tokens, M pixels, L queries, H heads, D width of a head, dim = H * D.
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any, ClassVar, Literal, Protocol, TypedDict, Unpack
+from typing import ClassVar, Literal, Protocol, Self, TypedDict, Unpack, cast, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
-from attention_zoo.domains import Checked
+from attention_zoo.domains import Checked, complaint, shown
 from attention_zoo.errors import InputError, unknown
-from attention_zoo.options import one_of, real, shown, sides, truth, whole
+from attention_zoo.mixers.options import DropRate, Grid, Width
 
 
 class HostOptions(TypedDict, total=False):
@@ -40,42 +40,54 @@ class TopDownOptions(TypedDict, total=False):
     """The values (AbSViT, the default), or queries and keys too (the report's AbSViT-QKV)."""
     top_down_bias: bool
     """Whether the signal's projection has the bias, as in the released code; default: it has not."""
-    top_down_decoder: Tensor
+    top_down_decoder: Tensor | None
     """(dim, width of the signal), a linear map of the signal before its projection; the two are applied as one."""
-    value_gate: Tensor
+    value_gate: Tensor | None
     """(B, N, 1), multiplies the values (the report's MaskAtt)."""
 
 
+class Made(TypedDict):
+    """Where and of what type a layer makes its parameters: the keyword arguments of torch's layers."""
+
+    device: torch.device | None
+    dtype: torch.dtype | None
+
+
 class _Mixer(Checked, nn.Module, ABC):
-    """What both kinds of mixer share: where the reading comes from, and errors that name the mixer."""
+    """What both kinds of mixer share: width, heads, where parameters are made, and errors that name the mixer.
+
+    Attributes:
+        dim: token width.
+        num_heads: heads.
+        head_dim: width of a head, ``dim / num_heads``.
+        made: device and type of the parameters, for what a reading makes of its own.
+    """
 
     reading: ClassVar[str]
     paper: ClassVar[str]
     equation: ClassVar[str]
     complexity: ClassVar[str]
 
-    def check(self, fits: bool, message: str) -> None:
-        """Raise an InputError that names this mixer unless ``fits``.
-
-        `attention_zoo.options` has the usual checks: ``self.check(*whole("steps", steps))``.
-        """
-        if not fits:
-            raise InputError(f"{type(self).__name__}: {message}")
-
-    def _check_size(self, dim: int, num_heads: int, made: dict[str, Any]) -> None:
-        """Refuse a width, a number of heads, a device or a type that no parameter could have."""
-        for name, value in (("dim", dim), ("num_heads", num_heads)):
-            self.check(*whole(name, value, -(1 << 16), 1 << 16))
-        fits = dim > 0 and num_heads > 0 and dim % num_heads == 0
-        self.check(fits, f"num_heads={num_heads} must divide dim={dim}")
-        device, dtype = made["device"], made["dtype"]
+    def __init__(self, dim: int, num_heads: int, device: torch.device | str | None, dtype: torch.dtype | None) -> None:
+        super().__init__()
+        self.check(dim % num_heads == 0, f"num_heads={num_heads} must divide dim={dim}")
         fits = dtype is None or (isinstance(dtype, torch.dtype) and dtype.is_floating_point)
         self.check(fits, f"dtype={shown(dtype)} must be a floating type of torch")
         try:
-            torch.device("cpu" if device is None else device)
+            place = None if device is None else torch.device(device)
         except (RuntimeError, TypeError, ValueError) as error:
-            message = f"{type(self).__name__}: device={shown(device)} is no device of torch"
-            raise InputError(message) from error
+            raise self.refusal(f"device={shown(device)} is no device of torch") from error
+        self.dim, self.num_heads, self.head_dim = dim, num_heads, dim // num_heads
+        self.made: Made = {"device": place, "dtype": dtype}
+
+    def check(self, fits: bool, message: str) -> None:
+        """Raise an InputError that names this mixer unless ``fits``; for what annotations cannot say."""
+        if not fits:
+            raise self.refusal(message)
+
+    def refusal(self, message: str) -> InputError:
+        """The error that ``message`` is, with the name of this mixer before it."""
+        return InputError(f"{type(self).__name__}: {message}")
 
 
 class SelfMixer(_Mixer):
@@ -109,59 +121,52 @@ class SelfMixer(_Mixer):
     projections: ClassVar[tuple[str, ...]] = ("q", "k", "v")
     """Row blocks of ``qkv``; a reading whose queries are its keys says ``("q", "v")``, one that takes the tokens as
     they are says ``()`` and has no output projection either."""
+    bound_to_grid: bool = False
+    """Whether parameters are for the one ``grid`` that they were made for, as those of some released layers are."""
     drops_attention: ClassVar[bool] = False
     """Whether `mix` drops attention weights at the rate ``attn_drop.p`` in training; otherwise the base refuses one."""
 
     def __init__(
         self,
-        dim: int,
-        num_heads: int = 8,
+        dim: Width,
+        num_heads: Width = 8,
         *,
         qkv_bias: bool = False,
         qk_norm: bool = False,
         scale_norm: bool = False,
         proj_bias: bool = True,
-        attn_drop: float = 0.0,
-        proj_drop: float = 0.0,
+        attn_drop: DropRate = 0.0,
+        proj_drop: DropRate = 0.0,
         norm_layer: type[nn.Module] | None = None,
-        grid: tuple[int, int] | None = None,
+        grid: Grid | None = None,
         num_prefix_tokens: int = 0,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        super().__init__()
-        made = {"device": device, "dtype": dtype}
-        self._check_size(dim, num_heads, made)
-        for name, switch in (("qkv_bias", qkv_bias), ("qk_norm", qk_norm), ("scale_norm", scale_norm)):
-            self.check(*truth(name, switch))
-        self.check(*truth("proj_bias", proj_bias))
-        self.check(*whole("num_prefix_tokens", num_prefix_tokens))
-        self.check(*sides("grid", (1, 1) if grid is None else grid))
-        self._check_dropout(attn_drop, proj_drop)
+        super().__init__(dim, num_heads, device, dtype)
         fits = norm_layer is None or callable(norm_layer)
         self.check(fits, f"norm_layer={shown(norm_layer)} must be a class of norms")
-        norm_layer = norm_layer or nn.LayerNorm
-        self.dim, self.num_heads, self.head_dim = dim, num_heads, dim // num_heads
-        self.grid, self.num_prefix_tokens = None if grid is None else tuple(grid), num_prefix_tokens
-        projects = bool(self.projections)
-        self.qkv = nn.Linear(dim, dim * len(self.projections), bias=qkv_bias, **made) if projects else nn.Identity()
-        self.q_norm = norm_layer(self.head_dim, **made) if qk_norm and "q" in self.projections else nn.Identity()
-        self.k_norm = norm_layer(self.head_dim, **made) if qk_norm and "k" in self.projections else nn.Identity()
-        self.attn_drop = nn.Dropout(attn_drop)
-        self.norm = norm_layer(dim, **made) if scale_norm else nn.Identity()
-        self.proj = nn.Linear(dim, dim, bias=proj_bias, **made) if projects else nn.Identity()
-        self.proj_drop = nn.Dropout(proj_drop)
-
-    def _check_dropout(self, attn_drop: float, proj_drop: float) -> None:
-        for name, rate in (("attn_drop", attn_drop), ("proj_drop", proj_drop)):
-            fits, _ = real(name, rate, most=1.0)
-            self.check(fits and rate < 1, f"{name}={shown(rate)} must be in [0, 1)")
         fits = self.drops_attention or attn_drop == 0
         self.check(fits, f"attn_drop={attn_drop}: this reading drops no attention weights (drops_attention), give 0")
+        self.grid, self.num_prefix_tokens = None if grid is None else (grid[0], grid[1]), num_prefix_tokens
+        norm, made = norm_layer or nn.LayerNorm, self.made
+        self.projects = projects = bool(self.projections)
+        self.qkv = nn.Linear(dim, dim * len(self.projections), bias=qkv_bias, **made) if projects else nn.Identity()
+        self.q_norm = norm(self.head_dim, **made) if qk_norm and "q" in self.projections else nn.Identity()
+        self.k_norm = norm(self.head_dim, **made) if qk_norm and "k" in self.projections else nn.Identity()
+        self.attn_drop = nn.Dropout(attn_drop)
+        self.norm = norm(dim, **made) if scale_norm else nn.Identity()
+        self.proj = nn.Linear(dim, dim, bias=proj_bias, **made) if projects else nn.Identity()
+        self.proj_drop = nn.Dropout(proj_drop)
 
     @abstractmethod
     def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """The reading itself: q, k, v (B, H, N, D) -> (B, H, N, D). Where queries are keys, ``k`` is not read."""
+
+    @classmethod
+    def takes_masks(cls) -> bool:
+        """Whether the reading can be told who may read whom: it has a `mix_masked` of its own."""
+        return cls.mix_masked is not SelfMixer.mix_masked
 
     def mix_masked(self, q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor | None, is_causal: bool) -> Tensor:
         """As `mix`, where ``attn_mask`` (broadcasts to (B, H, N, N)) or ``is_causal`` says who may read whom.
@@ -222,8 +227,22 @@ class SelfMixer(_Mixer):
         k = self.k_norm(heads[1]) if "k" in self.projections else q
         return q, k, v if gate is None else v * gate[:, None]
 
+    def drop_projections(self) -> Self:
+        """Give up ``qkv`` and ``proj``, here and in mixers inside; for heads that project for `mix` in their own way.
+
+        Returns:
+            the mixer itself, whose `forward` refuses tokens from then on.
+        """
+        for module in self.modules():
+            if isinstance(module, SelfMixer):
+                module.projects = False
+                module.qkv = module.proj = nn.Identity()
+        return self
+
     def check_tokens(self, x: Tensor) -> None:
-        """Raise an InputError unless ``x`` is (B, N, dim)."""
+        """Raise an InputError unless ``x`` is (B, N, dim), and there is what projects it."""
+        fits = self.projects or not self.projections
+        self.check(fits, "tokens need the projections that were dropped; give q, k and v to mix")
         fits = x.dim() == 3 and x.shape[-1] == self.dim
         self.check(fits, f"tokens of shape {tuple(x.shape)} are not (B, N, {self.dim})")
 
@@ -232,8 +251,9 @@ class SelfMixer(_Mixer):
         for name in how:
             if name not in TopDownOptions.__annotations__:
                 raise unknown(f"argument of mixer {type(self).__name__}", name, TopDownOptions.__annotations__)
-        self.check(*one_of("top_down_to", how.get("top_down_to", "v"), ("v", "qkv")))
-        self.check(*truth("top_down_bias", how.get("top_down_bias", False)))
+        where, bias = how.get("top_down_to", "v"), how.get("top_down_bias", False)
+        self.check(isinstance(where, str) and where in ("v", "qkv"), f"top_down_to={where!r} must be 'v' or 'qkv'")
+        self.check(isinstance(bias, bool), f"top_down_bias={bias!r} must be True or False")
         decoder, gate = how.get("top_down_decoder"), how.get("value_gate")
         if decoder is not None:
             fits = decoder.dim() == 2 and decoder.shape[0] == self.dim
@@ -263,9 +283,10 @@ class SelfMixer(_Mixer):
             signal = top_down if top_down_decoder is None else nn.functional.linear(top_down, top_down_decoder)
             return (signal,) * everywhere
         rows = slice(-self.dim, None) if where == "v" else slice(None)
-        weight = self.qkv.weight[rows]
+        qkv = cast(nn.Linear, self.qkv)
+        weight = qkv.weight[rows]
         weight = weight if top_down_decoder is None else weight @ top_down_decoder
-        bias = self.qkv.bias[rows] if how.get("top_down_bias") and self.qkv.bias is not None else None
+        bias = qkv.bias[rows] if how.get("top_down_bias") and qkv.bias is not None else None
         return nn.functional.linear(top_down, weight, bias).split(self.dim, -1) * everywhere
 
     def attention_map(self, x: Tensor) -> Tensor:
@@ -297,8 +318,14 @@ class SelfMixer(_Mixer):
         Raises:
             InputError: the reading is bound to the grid it was built for.
         """
-        self.check(*sides("grid", grid))
-        self.grid = tuple(grid)
+        if grid == self.grid:
+            return
+        why = complaint(grid, Grid)
+        self.check(why is None, f"grid={shown(grid)} must {why}")
+        new = grid[0], grid[1]
+        fits = not self.bound_to_grid or new == self.grid
+        self.check(fits, f"variant='released' is bound to grid={self.grid} and cannot take tokens of grid={new}")
+        self.grid = new
 
     def spatial_shape(self, num_tokens: int) -> tuple[int, int]:
         """Height and width of the grid that ``num_tokens`` tokens (prefix included) form.
@@ -366,18 +393,15 @@ class CrossMixer(_Mixer):
 
     def __init__(
         self,
-        dim: int,
-        num_heads: int = 8,
+        dim: Width,
+        num_heads: Width = 8,
         *,
         qkv_bias: bool = False,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        super().__init__()
-        made = {"device": device, "dtype": dtype}
-        self._check_size(dim, num_heads, made)
-        self.check(*truth("qkv_bias", qkv_bias))
-        self.dim, self.num_heads, self.head_dim = dim, num_heads, dim // num_heads
+        super().__init__(dim, num_heads, device, dtype)
+        made = self.made
         self.scale = self.head_dim**-0.5
         self.q = nn.Linear(dim, dim, bias=qkv_bias, **made)
         self.k = nn.Linear(dim, dim, bias=qkv_bias, **made)
@@ -421,7 +445,8 @@ class CrossMixer(_Mixer):
         fits = pixels.dim() == 3 and pixels.shape[::2] == queries.shape[::2]
         self.check(fits, f"pixels of shape {tuple(pixels.shape)} are not ({queries.shape[0]}, M, {self.dim})")
         parts = self.q(queries), self.k(pixels), self.v(pixels)
-        return tuple(part.unflatten(-1, (self.num_heads, self.head_dim)).transpose(1, 2) for part in parts)
+        q, k, v = (part.unflatten(-1, (self.num_heads, self.head_dim)).transpose(1, 2) for part in parts)
+        return q, k, v
 
     def attention_map(self, queries: Tensor, pixels: Tensor) -> Tensor:
         """Who reads whom: (B, num_heads, L, M), entry (i, j) is how much query i takes from pixel j."""
@@ -432,6 +457,30 @@ class CrossMixer(_Mixer):
         """Which query each pixel belongs to: (B, num_heads, L, M), soft or one-hot; columns sum to one."""
         q, k, _ = self.project(queries, pixels)
         return self.assign(self.affinity(q, k))
+
+
+@runtime_checkable
+class Steps(Protocol):
+    """A self-mixer that refines what it reads step by step: ``isinstance(mixer, Steps)``."""
+
+    def attention_path(self, x: Tensor) -> Tensor:
+        """`SelfMixer.attention_map` before the first step and after each, (steps + 1, B, H, N, N)."""
+
+
+@runtime_checkable
+class Atoms(Protocol):
+    """A self-mixer that codes its values in a dictionary: ``isinstance(mixer, Atoms)``."""
+
+    def dictionary(self, x: Tensor) -> Tensor:
+        """The atoms for tokens ``x`` (B, N, dim): (B, H, N, number of atoms)."""
+
+
+@runtime_checkable
+class Assignments(Protocol):
+    """A self-mixer whose tokens belong to clusters: ``isinstance(mixer, Assignments)``."""
+
+    def assignments(self, x: Tensor) -> Tensor:
+        """Which of K clusters each token of ``x`` (B, N, dim) belongs to: (B, H, K, N), soft or one-hot."""
 
 
 class MixerFactory(Protocol):

@@ -13,9 +13,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from attention_zoo.domains import PositiveInt
 from attention_zoo.functional.depthwise import convolution_map, convolve_grid
 from attention_zoo.functional.tiles import Tiling, window_tiling
 from attention_zoo.mixers.base import HostOptions, SelfMixer
+from attention_zoo.mixers.options import KernelSide, Number
 from attention_zoo.mixers.registry import register
 
 
@@ -49,23 +51,19 @@ class BiLevelRouting(SelfMixer):
         dim: int,
         num_heads: int = 8,
         *,
-        regions: int = 7,
-        topk: int = 4,
-        kernel: int = 3,
+        regions: Number = 7,
+        topk: PositiveInt = 4,
+        kernel: KernelSide = 3,
         variant: Literal["paper", "released"] = "paper",
         **host: Unpack[HostOptions],
     ) -> None:
         super().__init__(dim, num_heads, **host)
-        self.check(regions > 0, f"regions={regions} must be above 0")
-        fits = 0 < topk <= regions**2
+        fits = topk <= regions**2
         self.check(fits, f"topk={topk} must be 1 to {regions**2}, the number of regions={regions} x {regions}")
-        self.check(kernel > 0 and kernel % 2 == 1, f"kernel={kernel} must be odd and above 0")
-        self.check(variant in ("paper", "released"), f"variant={variant!r} must be 'paper' or 'released'")
+        self.check(kernel % 2 == 1, f"kernel={kernel} must be odd")
         self.regions, self.topk = regions, topk
         self.scale = (self.head_dim if variant == "paper" else dim) ** -0.5
-        weight = self.proj.weight
-        made = {"device": weight.device, "dtype": weight.dtype}
-        self.lepe = nn.Conv2d(dim, dim, kernel, padding=kernel // 2, groups=dim, **made)
+        self.lepe = nn.Conv2d(dim, dim, kernel, padding=kernel // 2, groups=dim, **self.made)
 
     def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """q, k, v (B, H, N, D) -> (B, H, N, D)."""

@@ -36,8 +36,7 @@ class CrossCovariance(SelfMixer):
 
     def __init__(self, dim: int, num_heads: int = 8, **host: Unpack[HostOptions]) -> None:
         super().__init__(dim, num_heads, **host)
-        weight = self.proj.weight
-        self.temperature = nn.Parameter(torch.ones(num_heads, 1, 1, device=weight.device, dtype=weight.dtype))
+        self.temperature = nn.Parameter(torch.ones(num_heads, 1, 1, **self.made))
 
     def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """q, k, v (B, H, N, D) -> (B, H, N, D)."""

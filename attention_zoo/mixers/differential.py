@@ -34,13 +34,15 @@ class Differential(SelfMixer):
     equation = "(softmax(Q₁ K₁ᵀ/√d) − λ softmax(Q₂ K₂ᵀ/√d)) V (1)"
     complexity = "N²"
     drops_attention = True
+    lambda_q1: nn.Parameter
+    lambda_k1: nn.Parameter
+    lambda_q2: nn.Parameter
+    lambda_k2: nn.Parameter
 
     def __init__(self, dim: int, num_heads: int = 8, *, depth: int = 0, **host: Unpack[HostOptions]) -> None:
         super().__init__(dim, num_heads, **host)
         self.check(self.head_dim % 2 == 0, f"dim={dim} and num_heads={num_heads} give heads of odd width")
-        self.check(depth >= 0, f"depth={depth} must not be negative")
-        half, weight = self.head_dim // 2, self.proj.weight
-        made = {"device": weight.device, "dtype": weight.dtype}
+        half, made = self.head_dim // 2, self.made
         if host.get("qk_norm"):
             norm = host.get("norm_layer") or nn.LayerNorm
             self.q_norm, self.k_norm = norm(half, **made), norm(half, **made)
@@ -49,7 +51,7 @@ class Differential(SelfMixer):
                 normalised.register_forward_hook(_into_heads)
         self.lambda_init = 0.8 - 0.6 * math.exp(-0.3 * depth)
         for name in ("lambda_q1", "lambda_k1", "lambda_q2", "lambda_k2"):
-            self.register_parameter(name, nn.Parameter(0.1 * torch.randn(half, **made)))
+            self.register_parameter(name, nn.Parameter(0.1 * torch.randn((half,), **made)))
         self.sub_norm = nn.RMSNorm(self.head_dim, eps=1e-5, **made)
 
     def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:

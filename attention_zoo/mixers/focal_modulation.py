@@ -6,14 +6,19 @@
 J. Yang, C. Li, X. Dai, J. Gao, Focal Modulation Networks, NeurIPS 2022 (eq. 3 to 6).
 """
 
-from typing import Unpack
+from typing import Annotated, Unpack
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from attention_zoo.domains import Domain
 from attention_zoo.mixers.base import HostOptions, SelfMixer
+from attention_zoo.mixers.options import KernelSide
 from attention_zoo.mixers.pointwise import Pointwise
 from attention_zoo.mixers.registry import register
+
+SomeLevels = Annotated[int, Domain(least=1, most=64)]
+"""Depthwise convolutions, each wider than the one before."""
 
 
 @register
@@ -43,14 +48,13 @@ class FocalModulation(SelfMixer):
         dim: int,
         num_heads: int = 8,
         *,
-        focal_window: int = 3,
-        focal_level: int = 2,
+        focal_window: KernelSide = 3,
+        focal_level: SomeLevels = 2,
         **host: Unpack[HostOptions],
     ) -> None:
         super().__init__(dim, num_heads, **host)
-        self.check(focal_window > 0 and focal_window % 2 == 1, f"focal_window={focal_window} must be odd and above 0")
-        self.check(focal_level > 0, f"focal_level={focal_level} must be above 0")
-        made = {"device": host.get("device"), "dtype": host.get("dtype")}
+        self.check(focal_window % 2 == 1, f"focal_window={focal_window} must be odd")
+        made = self.made
         self.f = Pointwise(dim, 2 * dim + focal_level + 1, **made)
         self.h = Pointwise(dim, dim, **made)
         self.proj = Pointwise(dim, dim, bias=host.get("proj_bias", True), **made)

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from attention_zoo.mixers.base import HostOptions, SelfMixer
+from attention_zoo.mixers.options import KernelSide, Ratio
 from attention_zoo.mixers.registry import register
 
 
@@ -43,17 +44,17 @@ class GatedConv(SelfMixer):
         dim: int,
         num_heads: int = 8,
         *,
-        expansion: float = 8 / 3,
-        kernel: int = 7,
-        conv_ratio: float = 1.0,
+        expansion: Ratio = 8 / 3,
+        kernel: KernelSide = 7,
+        conv_ratio: Ratio = 1.0,
         **host: Unpack[HostOptions],
     ) -> None:
         super().__init__(dim, num_heads, **host)
         hidden, convolved = int(expansion * dim), int(conv_ratio * dim)
-        self.check(kernel > 0 and kernel % 2 == 1, f"kernel={kernel} must be odd and above 0")
+        self.check(kernel % 2 == 1, f"kernel={kernel} must be odd")
         fits = 0 < convolved <= hidden
         self.check(fits, f"conv_ratio={conv_ratio} must convolve 1 to {hidden} channels (expansion={expansion})")
-        made = {"device": host.get("device"), "dtype": host.get("dtype")}
+        made = self.made
         self.hidden, self.convolved = hidden, convolved
         self.fc1 = nn.Linear(dim, 2 * hidden, **made)
         self.conv = nn.Conv2d(convolved, convolved, kernel, padding=kernel // 2, groups=convolved, **made)

@@ -5,16 +5,19 @@
 Y. Rao, W. Zhao, Z. Zhu, J. Lu, J. Zhou, Global Filter Networks for Image Classification, NeurIPS 2021.
 """
 
-from typing import Unpack
+from typing import Annotated, Unpack
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from attention_zoo.domains import Domain
 from attention_zoo.functional.precision import precise
 from attention_zoo.mixers.base import HostOptions, SelfMixer
 from attention_zoo.mixers.registry import register
-from attention_zoo.options import sides
+
+FilterSide = Annotated[int, Domain(least=1, most=1024)]
+"""Height or width of the grid that a spectrum is for."""
 
 
 @register
@@ -42,13 +45,17 @@ class GlobalFilter(SelfMixer):
     tokens = "grid"
 
     def __init__(
-        self, dim: int, num_heads: int = 8, *, filter_size: tuple[int, int] = (14, 14), **host: Unpack[HostOptions]
+        self,
+        dim: int,
+        num_heads: int = 8,
+        *,
+        filter_size: tuple[FilterSide, FilterSide] = (14, 14),
+        **host: Unpack[HostOptions],
     ) -> None:
         super().__init__(dim, num_heads, **host)
-        self.check(*sides("filter_size", filter_size, most=1024))
         height, width = self.grid or filter_size
-        drawn = torch.randn(height, width // 2 + 1, dim, 2, device=host.get("device")) * 0.02
-        self.complex_weight = nn.Parameter(drawn.to(host.get("dtype")))
+        drawn = torch.randn(height, width // 2 + 1, dim, 2, device=self.made["device"]) * 0.02
+        self.complex_weight = nn.Parameter(drawn.to(self.made["dtype"]))
 
     def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Values (B, H, N, D) -> (B, H, N, D)."""

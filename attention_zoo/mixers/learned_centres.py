@@ -1,17 +1,21 @@
 """What the clustering self-mixers share: learned centres read the tokens, and the tokens read their centres back."""
 
 from abc import abstractmethod
-from typing import Unpack, get_args
+from typing import Annotated, Unpack
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from attention_zoo.domains import Domain
 from attention_zoo.functional.attention import bounded
 from attention_zoo.functional.clustering import Metric, Reduce
 from attention_zoo.functional.precision import precise
 from attention_zoo.mixers.base import HostOptions, SelfMixer
-from attention_zoo.options import MOST_STEPS, one_of, whole
+from attention_zoo.mixers.options import SomeIterations
+
+Clusters = Annotated[int, Domain(least=1, most=1 << 16)]
+"""Centres of a head."""
 
 
 class LearnedCentres(SelfMixer):
@@ -41,21 +45,16 @@ class LearnedCentres(SelfMixer):
         dim: int,
         num_heads: int = 8,
         *,
-        num_clusters: int = 16,
-        iterations: int = 1,
+        num_clusters: Clusters = 16,
+        iterations: SomeIterations = 1,
         metric: Metric = "dot",
         reduce: Reduce = "sum",
         **host: Unpack[HostOptions],
     ) -> None:
         super().__init__(dim, num_heads, **host)
-        self.check(*whole("num_clusters", num_clusters, 1, most=1 << 16))
-        self.check(*whole("iterations", iterations, 1, MOST_STEPS))
-        self.check(*one_of("metric", metric, get_args(Metric)))
-        self.check(*one_of("reduce", reduce, get_args(Reduce)))
         self.num_clusters, self.iterations, self.metric, self.reduce = num_clusters, iterations, metric, reduce
-        weight = self.proj.weight
         shape = (num_heads, num_clusters, self.head_dim)
-        self.centres = nn.Parameter(torch.randn(shape, device=weight.device, dtype=weight.dtype))
+        self.centres = nn.Parameter(torch.randn(shape, **self.made))
 
     @abstractmethod
     def assign(self, centres: Tensor, k: Tensor) -> Tensor:

@@ -79,9 +79,6 @@ class Linear(SelfMixer):
         **host: Unpack[HostOptions],
     ) -> None:
         super().__init__(dim, num_heads, **host)
-        self.check(feature in _FEATURES, f"feature={feature!r} must be 'elu', 'relu' or 'focused'")
-        fits = normaliser in ("sum", "rms", "inline")
-        self.check(fits, f"normaliser={normaliser!r} must be 'sum', 'rms' or 'inline'")
         self.feature, self.normaliser = feature, normaliser
 
     def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from typing import Unpack
 
 from torch import Tensor
 
+from attention_zoo.domains import PositiveInt
 from attention_zoo.functional.tiles import Tiling, attend_in_tiles, neighborhood_tiling, weights_in_tiles
 from attention_zoo.mixers.base import HostOptions, SelfMixer
 from attention_zoo.mixers.registry import register
@@ -38,11 +39,16 @@ class Neighborhood(SelfMixer):
     tokens = "grid"
 
     def __init__(
-        self, dim: int, num_heads: int = 8, *, kernel: int = 7, dilation: int = 1, **host: Unpack[HostOptions]
+        self,
+        dim: int,
+        num_heads: int = 8,
+        *,
+        kernel: PositiveInt = 7,
+        dilation: PositiveInt = 1,
+        **host: Unpack[HostOptions],
     ) -> None:
         super().__init__(dim, num_heads, **host)
-        self.check(kernel > 0 and kernel % 2 == 1, f"kernel={kernel} must be odd and above 0")
-        self.check(dilation > 0, f"dilation={dilation} must be above 0")
+        self.check(kernel % 2 == 1, f"kernel={kernel} must be odd")
         self.kernel, self.dilation = kernel, dilation
 
     def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:

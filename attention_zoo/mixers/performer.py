@@ -10,17 +10,18 @@ from typing import Literal, Unpack
 import torch
 from torch import Tensor
 
+from attention_zoo.functional.precision import precise
 from attention_zoo.functional.random_features import kernel_factors, unit_kernel_factors
 from attention_zoo.mixers.base import HostOptions, SelfMixer
-from attention_zoo.mixers.random_directions import RandomDirections
+from attention_zoo.mixers.options import Ratio
+from attention_zoo.mixers.random_directions import draw_directions
 from attention_zoo.mixers.registry import register
-from attention_zoo.options import one_of
 
 _FACTORS = {"paper": kernel_factors, "released": unit_kernel_factors}
 
 
 @register
-class Performer(RandomDirections, SelfMixer):
+class Performer(SelfMixer):
     """Kernel smoothing in linear time: ``D⁻¹ Φ(Q) (Φ(K)ᵀ V)`` with positive orthogonal random features.
 
     The directions are drawn once, when the layer is built, and saved with it. Features are computed in float32 also
@@ -39,20 +40,21 @@ class Performer(RandomDirections, SelfMixer):
     paper = "Choromanski et al. 2021"
     equation = "D⁻¹ Φ(Q) (Φ(K)ᵀ V)"
     complexity = "N"
+    rand_matrix: Tensor
 
     def __init__(
         self,
         dim: int,
         num_heads: int = 8,
         *,
-        feature_ratio: float = 2.0,
+        feature_ratio: Ratio = 2.0,
         variant: Literal["paper", "released"] = "paper",
         **host: Unpack[HostOptions],
     ) -> None:
         super().__init__(dim, num_heads, **host)
-        self.check(*one_of("variant", variant, tuple(_FACTORS)))
         self.variant = variant
-        self.draw_directions(feature_ratio, orthogonal=variant == "paper")
+        drawn = draw_directions(self, feature_ratio, orthogonal=variant == "paper")
+        self.register_buffer("rand_matrix", drawn)
 
     def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """q, k, v (B, H, N, D) -> (B, H, N, D)."""
@@ -64,7 +66,7 @@ class Performer(RandomDirections, SelfMixer):
 
     def factors(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
         """Φ(Q) and Φ(K) (B, H, N, M), up to what cancels in the quotient."""
-        directions = self.directions
+        directions = precise(self.rand_matrix)  # features are exponentials
         scale = self.head_dim**-0.25
         q, k = q.to(directions.dtype) * scale, k.to(directions.dtype) * scale
         return _FACTORS[self.variant](q, k, directions)

@@ -1,5 +1,6 @@
 """A 1 x 1 convolution on tokens."""
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -12,11 +13,21 @@ class Pointwise(nn.Conv2d):
     Args:
         inputs: width of the tokens.
         outputs: width of the result.
-        **options: ``bias``, ``device`` and ``dtype`` of ``torch.nn.Conv2d``.
+        bias: whether there is one.
+        device: where the parameters are made.
+        dtype: type of the parameters.
     """
 
-    def __init__(self, inputs: int, outputs: int, **options: object) -> None:
-        super().__init__(inputs, outputs, 1, **options)
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        *,
+        bias: bool = True,
+        device: torch.device | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__(inputs, outputs, 1, bias=bias, device=device, dtype=dtype)
 
     def forward(self, x: Tensor) -> Tensor:
         """Tokens (B, N, in) -> (B, N, out)."""

@@ -7,13 +7,13 @@
 P. Gabbur, M. Bilkhu, J. Movellan, Probabilistic Attention for Interactive Segmentation, NeurIPS 2021.
 """
 
-from typing import Any, Literal, TypedDict, Unpack, get_args
+from typing import Annotated, Any, Literal, TypedDict, Unpack, get_type_hints
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from attention_zoo.errors import InputError
+from attention_zoo.domains import Domain, PositiveInt, complaint, shown
 from attention_zoo.functional.em import (
     Anchor,
     Prior,
@@ -30,24 +30,31 @@ from attention_zoo.functional.mixture import Precision, joint
 from attention_zoo.functional.positions import FactoredPositions, distance_prior, window_prior
 from attention_zoo.functional.precision import precise
 from attention_zoo.mixers.base import HostOptions, SelfMixer, log_mask
+from attention_zoo.mixers.options import Amount, Iterations
 from attention_zoo.mixers.registry import register
 from attention_zoo.mixers.relative_positions import RelativePositions
-from attention_zoo.options import MOST_STEPS, one_of, real, shown, truth, whole
 
 
 class Adaptation(TypedDict, total=False):
     """What of `Probabilistic` can be switched in a model that exists; the names are its constructor's."""
 
-    key_adaptation: int
-    key_prior_precision: float
-    value_propagation: int
-    value_prior_precision: float
+    key_adaptation: Iterations
+    key_prior_precision: Amount
+    value_propagation: Iterations
+    value_prior_precision: Amount
 
 
-LEAST_PRECISION = 1e-6
-"""Of queries; features are divided by it."""
-MOST_RATE = 1e12
-"""Of a Gamma prior; that of alpha at its least is below it."""
+ADAPTATION = get_type_hints(Adaptation, include_extras=True)
+"""Each option of `Adaptation`, and the kind of value that it takes."""
+
+Alpha = Annotated[float, Domain(least=1e-6, most=1e6)]
+"""Precision of queries, by which features are divided."""
+Shape = Annotated[float, Domain(least=1, most=1e6)]
+"""Of a Gamma prior with a mode."""
+Rate = Annotated[float, Domain(above=0, most=1e12)]
+"""Of a Gamma prior; that of the least alpha is below it."""
+Concentration = Annotated[float, Domain(least=1, most=1e6)]
+"""Of a Dirichlet prior with a mode."""
 
 
 @register
@@ -93,27 +100,26 @@ class Probabilistic(SelfMixer):
         dim: int,
         num_heads: int = 8,
         *,
-        key_adaptation: int = 0,
-        key_prior_precision: float = 0.0,
-        precision_adaptation: int = 0,
-        precision_prior: tuple[float, float] | None = None,
+        key_adaptation: Iterations = 0,
+        key_prior_precision: Amount = 0.0,
+        precision_adaptation: Iterations = 0,
+        precision_prior: tuple[Shape, Rate] | None = None,
         anchor: Anchor = "current",
-        alpha: float | None = None,
-        beta: float = 0.0,
-        value_propagation: int = 0,
-        value_prior_precision: float = 1.0,
+        alpha: Alpha | None = None,
+        beta: Amount = 0.0,
+        value_propagation: Iterations = 0,
+        value_prior_precision: Amount = 1.0,
         condition_on_values: bool = True,
-        value_precision_prior: tuple[float, float] | None = None,
-        mixing_concentration: float | None = None,
+        value_precision_prior: tuple[Shape, Rate] | None = None,
+        mixing_concentration: Concentration | None = None,
         magnitude_prior: bool = True,
         positions: Literal["factored", "full"] | None = None,
         value_positions: bool = False,
-        distance_precision: float = 0.0,
-        window: int | None = None,
+        distance_precision: Amount = 0.0,
+        window: PositiveInt | None = None,
         **host: Unpack[HostOptions],
     ) -> None:
         super().__init__(dim, num_heads, **host)
-        self.check(*real("alpha", 1.0 if alpha is None else alpha, LEAST_PRECISION))
         self.alpha = self.head_dim**-0.5 if alpha is None else alpha
         self.key_adaptation, self.key_prior_precision, self.anchor = key_adaptation, key_prior_precision, anchor
         self.precision_adaptation = precision_adaptation
@@ -124,51 +130,27 @@ class Probabilistic(SelfMixer):
         self.value_precision_prior, self.mixing_concentration = value_precision_prior, mixing_concentration
         self.magnitude_prior, self.distance_precision, self.window = magnitude_prior, distance_precision, window
         self._check_options(positions, value_positions)
-        made = {"device": host.get("device"), "dtype": host.get("dtype")}
         self.positions = None
         if positions:
             names = ("q", "k", "v") if value_positions else ("q", "k")
-            args = {"prefix": self.num_prefix_tokens, "factored": positions == "factored", **made}
+            args = {"prefix": self.num_prefix_tokens, "factored": positions == "factored", **self.made}
             tables = {name: RelativePositions(self.grid, self.head_dim, **args) for name in names}
             self.positions = torch.nn.ModuleDict(tables)
         if positions or distance_precision or window:
             self.tokens = "grid"
 
     def _check_options(self, positions: str | None, value_positions: bool) -> None:
-        self._check_adaptation()
-        self.check(*whole("precision_adaptation", self.precision_adaptation, 0, MOST_STEPS))
-        self.check(*real("distance_precision", self.distance_precision))
-        for name in ("precision_prior", "value_precision_prior"):
-            self._check_gamma(name, getattr(self, name))
-        concentration = self.mixing_concentration
-        self.check(*real("mixing_concentration", 1 if concentration is None else concentration, 1.0))
-        self.check(*whole("window", 1 if self.window is None else self.window, 1))
-        self.check(*one_of("anchor", self.anchor, get_args(Anchor)))
-        self.check(*one_of("positions", positions, ("factored", "full", None)))
-        switches = {name: getattr(self, name) for name in ("condition_on_values", "magnitude_prior")}
-        for name, switch in {**switches, "value_positions": value_positions}.items():
-            self.check(*truth(name, switch))
-        self.check(positions or not value_positions, "value_positions=True needs positions='factored' or 'full'")
-        fits = concentration is None or not value_positions
+        """Refuse options that do not fit together."""
+        fits = self.value_propagation == 0 or self.beta > 0
+        self.check(fits, "value_propagation needs beta above 0")
+        self.check(
+            positions is not None or not value_positions, "value_positions=True needs positions='factored' or 'full'"
+        )
+        fits = self.mixing_concentration is None or not value_positions
         self.check(fits, "mixing_concentration cannot be used with value_positions=True")
         for name, value in (("positions", positions), ("distance_precision", self.distance_precision)):
             self.check(not value or self.grid is not None, f"{name}={value!r} needs grid=(height, width)")
         self.check(self.window is None or self.grid is not None, f"window={self.window} needs grid=(height, width)")
-
-    def _check_gamma(self, name: str, prior: tuple[float, float] | None) -> None:
-        """Refuse a Gamma prior without a mode."""
-        if prior is None:
-            return
-        fits = isinstance(prior, (tuple, list)) and len(prior) == 2
-        fits = fits and real(name, prior[0], 1.0)[0] and real(name, prior[1], strict=True, most=MOST_RATE)[0]
-        self.check(fits, f"{name}={shown(prior)} must be a shape of at least 1 and a rate above 0")
-
-    def _check_adaptation(self) -> None:
-        for name in ("key_adaptation", "value_propagation"):
-            self.check(*whole(name, getattr(self, name), 0, MOST_STEPS))
-        for name in ("key_prior_precision", "value_prior_precision", "beta"):
-            self.check(*real(name, getattr(self, name)))
-        self.check(self.value_propagation == 0 or self.beta > 0, "value_propagation needs beta above 0")
 
     def set_adaptation(self, **options: Unpack[Adaptation]) -> Adaptation:
         """Adapt in this way from now on; what is not named stays.
@@ -179,13 +161,13 @@ class Probabilistic(SelfMixer):
         Raises:
             InputError: a value that does not fit; then nothing has changed.
         """
-        before: Adaptation = {name: getattr(self, name) for name in options}
+        for name, value in options.items():
+            why = complaint(value, ADAPTATION[name])
+            self.check(why is None, f"{name}={shown(value)} must {why}")
+        fits = not options.get("value_propagation") or self.beta > 0
+        self.check(fits, "value_propagation needs beta above 0")
+        before = Adaptation(**{name: getattr(self, name) for name in options})
         vars(self).update(options)
-        try:
-            self._check_adaptation()
-        except InputError:
-            vars(self).update(before)
-            raise
         return before
 
     def mix(self, q: Tensor, k: Tensor, v: Tensor, fixed: FixedValues | None = None) -> Tensor:

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
-from types import MappingProxyType
-from typing import Any, Literal, TypeVar
+from types import MappingProxyType, NoneType, UnionType
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 from attention_zoo.errors import InputError, unknown
 from attention_zoo.mixers.base import CrossMixer, SelfMixer
@@ -190,7 +190,7 @@ class Factory:
         base = {"self": SelfMixer, "cross": CrossMixer, None: _BOTH}[self.kind]
         if not isinstance(made, base):
             needed = {"self": "SelfMixer", "cross": "CrossMixer", None: "SelfMixer or CrossMixer"}[self.kind]
-            raise InputError(f"{self.name} built a {type(made).__name__}, which is no {needed}")
+            raise InputError(f"mixer {self.name} built a {type(made).__name__}, which is no {needed}")
         return made
 
 
@@ -242,10 +242,11 @@ def create_mixer(name: str, dim: int, num_heads: int = 8, **options: Any) -> Mix
     Raises:
         InputError: unknown mixer, unknown argument, or a value the mixer refuses.
     """
+    factory = as_factory(name, options, kind=None)
     for argument, value in (("dim", dim), ("num_heads", num_heads)):
         if not isinstance(value, int):
-            raise InputError(f"{argument}={value!r} must be a whole number")
-    return as_factory(name, options, kind=None)(dim, num_heads)
+            raise InputError(f"{factory.name}: {argument}={value!r} must be a whole number")
+    return factory(dim, num_heads)
 
 
 def check_options(cls: type[Mixer], options: Mapping[str, Any]) -> None:
@@ -296,4 +297,14 @@ def _host_parameters(cls: type[Mixer]) -> list[str]:
 
 
 def _type_name(annotation: Any) -> str:
+    """An annotation as a person writes it, without the domain of its numbers."""
+    origin, parts = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return _type_name(parts[0])
+    if origin in (Union, UnionType):
+        return " | ".join(map(_type_name, parts))
+    if origin is tuple:
+        return f"tuple[{', '.join(map(_type_name, parts))}]"
+    if annotation in (None, NoneType):
+        return "None"
     return annotation.__name__ if inspect.isclass(annotation) else str(annotation).replace("typing.", "")

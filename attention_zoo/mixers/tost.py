@@ -39,8 +39,7 @@ class ToST(SelfMixer):
 
     def __init__(self, dim: int, num_heads: int = 8, **host: Unpack[HostOptions]) -> None:
         super().__init__(dim, num_heads, **host)
-        weight = self.proj.weight
-        self.temp = nn.Parameter(torch.ones(num_heads, 1, device=weight.device, dtype=weight.dtype))
+        self.temp = nn.Parameter(torch.ones(num_heads, 1, **self.made))
 
     def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Projections w as statistics q and as values v (B, H, N, D) -> (B, H, N, D)."""

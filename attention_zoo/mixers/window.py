@@ -10,6 +10,7 @@ from typing import Unpack
 import torch
 from torch import Tensor, nn
 
+from attention_zoo.domains import PositiveInt
 from attention_zoo.functional.tiles import Tiling, attend_in_tiles, weights_in_tiles, window_tiling
 from attention_zoo.mixers.base import HostOptions, SelfMixer
 from attention_zoo.mixers.registry import register
@@ -43,20 +44,18 @@ class Window(SelfMixer):
         dim: int,
         num_heads: int = 8,
         *,
-        window: int = 7,
+        window: PositiveInt = 7,
         shift: int = 0,
         relative_bias: bool = True,
         **host: Unpack[HostOptions],
     ) -> None:
         super().__init__(dim, num_heads, **host)
-        self.check(window > 0, f"window={window} must be above 0")
-        self.check(0 <= shift < window, f"shift={shift} must be at least 0 and below window={window}")
+        self.check(shift < window, f"shift={shift} must be below window={window}")
         self.window, self.shift = window, shift
         self.relative_bias = None
         if relative_bias:
-            weight = self.proj.weight
             span = 2 * window - 1
-            self.relative_bias = nn.Parameter(weight.new_zeros(num_heads, span, span))
+            self.relative_bias = nn.Parameter(torch.zeros(num_heads, span, span, **self.made))
 
     def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """q, k, v (B, H, N, D) -> (B, H, N, D)."""

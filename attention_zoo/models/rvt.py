@@ -17,8 +17,8 @@ from torch.utils.checkpoint import checkpoint
 
 from attention_zoo.errors import InputError
 from attention_zoo.mixers.base import MixerFactory, SelfMixer
-from attention_zoo.mixers.vars_released import ChannelBatchNorm
-from attention_zoo.mixers.vars_s import VarsS
+from attention_zoo.mixers.vars import VarsS
+from attention_zoo.mixers.vars.released import ChannelBatchNorm
 from attention_zoo.models.registration import Variant, build, build_apart, configs, mixer_factory, register_host
 from attention_zoo.models.token_hosts import StagedHost, TokenModel
 

@@ -1,13 +1,13 @@
 """The training loss of a mask transformer: every layer's prediction against one matching."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from attention_zoo.domains import checked
-from attention_zoo.functional.checks import check_integer, check_number
+from attention_zoo.domains import PositiveFloat, PositiveInt, SignedFloat, checked
 from attention_zoo.models.mask_decoder import MaskOutputs, MaskPrediction
 from attention_zoo.models.mask_decoder.parts import resize
 from tasks.mask_losses.losses import class_loss, contrastive_loss, dice_loss, mask_id_loss, semantic_loss
@@ -15,7 +15,7 @@ from tasks.mask_losses.matching import MatchedTargets, matched_targets
 from tasks.mask_losses.targets import segments_of_batch
 
 
-@checked
+@partial(checked, under="loss_weights")
 @dataclass(frozen=True)
 class LossWeights:
     """Weights of the losses; 0 leaves one out. The defaults are kMaX-DeepLab's.
@@ -34,13 +34,8 @@ class LossWeights:
     contrastive: float = 1.0
     semantic: float = 1.0
 
-    def __post_init__(self) -> None:
-        """Raise an InputError for a weight that is negative or not finite."""
-        for name, weight in asdict(self).items():
-            check_number(f"loss_weights.{name}", weight, least=0)
 
-
-@checked
+@partial(checked, under="sampling")
 @dataclass(frozen=True)
 class Sampling:
     """Which pixels the contrastive and the semantic loss look at. The defaults are kMaX-DeepLab's on COCO.
@@ -53,19 +48,11 @@ class Sampling:
         semantic_exponent: as ``contrastive_exponent``.
     """
 
-    contrastive_samples: int = 4096
-    contrastive_exponent: float = 1.5
-    contrastive_temperature: float = 0.3
+    contrastive_samples: PositiveInt = 4096
+    contrastive_exponent: SignedFloat = 1.5
+    contrastive_temperature: PositiveFloat = 0.3
     semantic_samples: int = 4096
-    semantic_exponent: float = 2.0
-
-    def __post_init__(self) -> None:
-        """Raise an InputError for a value out of range."""
-        check_integer("sampling.contrastive_samples", self.contrastive_samples, 1)
-        check_integer("sampling.semantic_samples", self.semantic_samples, 0)
-        check_number("sampling.contrastive_temperature", self.contrastive_temperature, above=0)
-        check_number("sampling.contrastive_exponent", self.contrastive_exponent)
-        check_number("sampling.semantic_exponent", self.semantic_exponent)
+    semantic_exponent: SignedFloat = 2.0
 
 
 class MaskCriterion(nn.Module):

@@ -13,7 +13,7 @@ from torch import nn
 from torch.testing import assert_close
 
 import attention_zoo as az
-from attention_zoo.mixers.vars_released import ChannelBatchNorm
+from attention_zoo.mixers.vars.released import ChannelBatchNorm
 from attention_zoo.models import build_model
 from attention_zoo.models.botnet import MapMixer
 from attention_zoo.models.checkpoints import load_checkpoint

@@ -12,6 +12,7 @@ import pytest
 import timm
 
 import attention_zoo as az
+from attention_zoo.cli.mixers import markdown_table
 from attention_zoo.mixers import registry
 
 ROOT = Path(az.__file__).parents[1]
@@ -51,8 +52,8 @@ def test_options_are_those_of_the_reading():
         (lambda: az.create_mixer(3, 12), "mixer 3 is no name"),
         (lambda: az.create_mixer("VarsD", 12.5), "dim=12.5 must be a whole number"),
         (lambda: az.create_mixer("VarsD", 12, "2"), "num_heads='2' must be a whole number"),
-        (lambda: az.create_mixer("VarsD", 12, 2, steps="3"), "VarsD refuses steps='3'"),
-        (lambda: az.create_mixer("VarsD", 12, 2, grid=3), "VarsD refuses grid=3"),
+        (lambda: az.create_mixer("VarsD", 12, 2, steps="3"), "VarsD: steps='3' must be an integer"),
+        (lambda: az.create_mixer("VarsD", 12, 2, grid=3), "VarsD: grid=3 must be a list"),
         (lambda: az.mixer_info(None), "mixer None is no name"),
     ],
 )
@@ -217,6 +218,10 @@ def test_every_mixer_comes_from_its_room_too():
     assert all(getattr(mixers, name) is cls for name, cls in az.MIXERS.items())
     with pytest.raises(AttributeError, match="no attribute 'VarzD'"):
         mixers.VarzD  # noqa: B018
+
+
+def test_the_readmes_table_is_the_registrys():
+    assert f"\n\n{markdown_table()}\n\n" in (ROOT / "README.md").read_text()
 
 
 def test_the_readmes_mixer_is_found_in_the_folder_where_the_readme_puts_it(tmp_path):

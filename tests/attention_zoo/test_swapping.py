@@ -196,7 +196,7 @@ def test_layer_names_that_do_not_exist(key):
         (lambda: az.swap_mixers(vit(), lambda **_: nn.Identity()), "built a Identity, which is no SelfMixer"),
         (lambda: az.swap_mixers(vit(), "KMeansCross"), "KMeansCross mixes pixels into queries"),
         (lambda: az.swap_mixers(vit(), steps=3), "steps=3: arguments of a mixer, but no mixer"),
-        (lambda: az.swap_mixers(vit(), "VarsD", steps="many"), "VarsD refuses steps='many'"),
+        (lambda: az.swap_mixers(vit(), "VarsD", steps="many"), "VarsD: steps=many must be an integer"),
         (lambda: az.swap_mixers("vit", "VarsD"), "changes a model, not 'vit'"),
         (lambda: az.swap_mixers(vit(), "VarsD", mixer="VarsD"), "argument of mixer VarsD 'mixer'"),
         (lambda: az.swap_mixers(vit(), "Axial", mixer="VarzD"), "did you mean 'VarsD'"),

@@ -6,7 +6,7 @@ from torch.testing import assert_close
 
 import attention_zoo as az
 from attention_zoo.functional.dictionaries import Kernels, PrefixMeans, Spectra, Tabulated, Union
-from attention_zoo.mixers.static_kernels import StaticKernels
+from attention_zoo.mixers.vars.lista import SparseReconstruction
 from tests.reference import naive_vars
 
 DIM, HEADS, GRID = 12, 2, (3, 5)
@@ -60,7 +60,7 @@ def exact_eigenvalue(monkeypatch):
 @pytest.fixture(params=["matrix", "convolutions"])
 def form(request, monkeypatch):
     """Both forms of the static dictionary, whatever the grid's size."""
-    monkeypatch.setattr(StaticKernels, "most_tabulated", 10**6 if request.param == "matrix" else 0)
+    monkeypatch.setattr(SparseReconstruction, "most_tabulated", 10**6 if request.param == "matrix" else 0)
 
 
 @pytest.mark.usefixtures("form")

@@ -2,6 +2,7 @@
 
 import math
 from functools import partial
+from typing import Annotated
 
 import lightning as L
 import pytest
@@ -12,7 +13,8 @@ from torch.utils.data import DataLoader
 import attention_zoo as az
 from attention_zoo.attacks import FGSM, PGD, OnPixels
 from attention_zoo.cli.predictions import ClassTable
-from attention_zoo.functional.checks import check_finite, check_integer, check_number
+from attention_zoo.domains import Domain, require
+from attention_zoo.functional.checks import check_finite
 from attention_zoo.models.mask_decoder import PanopticThresholds
 from tasks import AttentionSaliency, AttentionSegmentation, DrawAssignments
 from tasks.classification import Mixing
@@ -255,18 +257,19 @@ def test_an_optimizer_that_torch_refuses():
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -1, 2, "0.5", None, True, 10**400])
 def test_numbers_out_of_range(value):
+    rate = Annotated[float, Domain(least=0, below=1)]
     with pytest.raises(az.InputError, match="^rate=.* must be"):
-        check_number("rate", value, least=0, below=1)
-    check_number("rate", 0, least=0, below=1)
+        require("rate", value, rate)
+    require("rate", 0, rate)
 
 
 @pytest.mark.parametrize("value", [math.nan, 1.5, -1, "1", None, True, 10**20])
 def test_integers_out_of_range(value):
     with pytest.raises(az.InputError, match="^steps="):
-        check_integer("steps", value, 0)
-    check_integer("steps", 0, 0)
+        require("steps", value, int)
+    require("steps", 0, int)
 
 
 def test_integers_that_python_does_not_print():
-    with pytest.raises(az.InputError, match="steps=an integer of more than 40 digits"):
-        check_integer("steps", -(10**5000), 0)
+    with pytest.raises(az.InputError, match="steps=a number of about 5001 digits"):
+        require("steps", -(10**5000), int)

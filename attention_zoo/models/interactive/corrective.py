@@ -91,7 +91,7 @@ class CorrectiveAttention(InteractiveHead):
         self.stride = stride
         factory = as_factory(mixer or partial(Probabilistic, beta=BETA))
         factory = partial(Axial, mixer=factory, context=context) if attention == "axial" else factory
-        self.mixer = _reading_only(factory(dim=dim, num_heads=num_heads, grid=grid))
+        self.mixer = factory(dim=dim, num_heads=num_heads, grid=grid).drop_projections()
         axial = isinstance(self.mixer, Axial)
         reading = self.mixer.width if isinstance(self.mixer, Axial) else self.mixer
         self.propagates = isinstance(reading, Probabilistic)
@@ -173,11 +173,3 @@ def _fixed(units: ClickedUnits, table: Tensor) -> FixedValues:
 
 def _widen(x: Tensor, width: int) -> Tensor:
     return F.pad(x, (0, width - x.shape[-1]))
-
-
-def _reading_only(mixer: SelfMixer) -> SelfMixer:
-    """The mixer without the projections that its `SelfMixer.mix` has no use for."""
-    for module in list(mixer.modules()):
-        if isinstance(module, SelfMixer):
-            module.qkv, module.proj = nn.Identity(), nn.Identity()
-    return mixer

@@ -1,10 +1,14 @@
 """What the VARS mixers share: values are coded in a dictionary by LISTA, and the codes decoded again.
 
+Every form of a mixer (`Form`) is a class of its own: the paper's in `dictionaries`, the authors' in `released`. Their
+parameters are the mixer's all the same, under the released names: files of weights know them by name there, and
+optimizers that go on with a run by their order.
+
 B. Shi, T. Darrell, X. Wang, ICML 2022; technical report EECS-2024-49, ch. 1. What the authors released differs from
 what they printed; `Rules` holds how.
 """
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
@@ -12,12 +16,11 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from attention_zoo.functional.dictionaries import Dictionary, SharedUnitAtoms, UnitAtoms
+from attention_zoo.functional.dictionaries import Bounded, Dictionary, GramAtoms, Tabulated
 from attention_zoo.functional.precision import precise
 from attention_zoo.functional.random_features import column_features, unit_features
 from attention_zoo.functional.sparse import GELU, SOFT, Lista, Shrinkage
 from attention_zoo.mixers.base import SelfMixer
-from attention_zoo.options import MOST_STEPS, one_of, real, whole
 
 Variant = Literal["paper", "released"]
 MOST_ATOMS = 1 << 12
@@ -57,7 +60,7 @@ def _by_largest_eigenvalue(dictionary: Any, w2: Tensor) -> Tensor:
     return 1 / (w2 * dictionary.bound())
 
 
-def _by_largest_row(dictionary: UnitAtoms, w2: Tensor) -> Tensor:
+def _by_largest_row(dictionary: Any, w2: Tensor) -> Tensor:
     rows = dictionary.gram_matrix.detach().abs().sum(-1, keepdim=True)
     largest = rows.amax(-2, keepdim=True)
     return w2 / (largest + 1)
@@ -72,36 +75,34 @@ RULES = {
 
 
 class SparseReconstruction(SelfMixer):
-    """Base of the VARS mixers: a subclass writes `problem`, the dictionary and the iteration that codes values."""
+    """Base of the VARS mixers: a subclass chooses the `Form` that makes its dictionary and the iteration."""
 
     complexity = "N"
     defaults: ClassVar[dict[str, tuple[int, float]]] = {"paper": (3, 0.3), "released": (5, 0.3)}
     """Steps and lambda of each variant."""
+    most_tabulated = 150
+    """Tokens up to which a matrix takes less time than convolutions; see benchmarks/static_kernels.py."""
+    form: "Form"
+
+    # what a form may give it
+    rand_matrix: Tensor
+    kernel: nn.Parameter
+    kernel2: nn.Parameter
+    gamma_static: nn.Parameter
+    L: Tensor
 
     def choose(self, variant: Variant, steps: int | None, lam: float | None) -> None:
-        """Set ``variant``, and ``steps`` and ``lam`` to what is given or the variant's own.
-
-        Raises:
-            InputError: one of them does not fit.
-        """
-        self.check(*one_of("variant", variant, tuple(self.defaults)))
+        """Set ``variant``, and ``steps`` and ``lam`` to what is given or the variant's own."""
         default_steps, default_lam = self.defaults[variant]
         self.variant = variant
         self.steps = default_steps if steps is None else steps
         self.lam = default_lam if lam is None else lam
-        self.check(*whole("steps", self.steps, 0, MOST_STEPS))
-        self.check(*real("lam", self.lam))
         self.num_dictionaries = self.num_heads
 
     @property
     def rules(self) -> Rules:
         """Those of the variant."""
         return RULES[self.variant]
-
-    @property
-    def made(self) -> dict[str, Any]:
-        """Device and type of the parameters."""
-        return {"device": self.proj.weight.device, "dtype": self.proj.weight.dtype}
 
     def add_learned(self, gamma_size: int) -> None:
         """Register Γ (gamma_size, gamma_size), w₁ and w₂ under the variant's names; they start where ISTA is."""
@@ -110,19 +111,23 @@ class SparseReconstruction(SelfMixer):
 
     def learned(self, like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Γ, w₁ and w₂ in the type of ``like``."""
-        gamma, w1, w2 = (getattr(self, name).to(like.dtype) for name in self.rules.names)
+        gamma, w1, w2 = (self.get_parameter(name).to(like.dtype) for name in self.rules.names)
         return gamma, w1, w2
 
-    @abstractmethod
     def problem(self, q: Tensor, v: Tensor) -> tuple[Dictionary, Lista]:
         """The dictionary of queries q (B, H, N, D) and the iteration that codes values v (B, G, N, E) in it."""
+        return self.form.problem(self, q, v)
+
+    def quick(self, dictionary: Bounded, v: Tensor) -> Bounded:
+        """The same dictionary of kernels for values v (B, G, N, E): a matrix where the tokens are few."""
+        return Tabulated(dictionary, self.identity(v)) if v.shape[2] <= self.most_tabulated else dictionary
 
     def iteration(self, contract: Callable[[Tensor], Tensor], drive: Tensor, step_size: Tensor, w1: Tensor) -> Lista:
         """The iteration by the variant's rules."""
         shrinkage, shrinks_start = self.rules.shrinkage, self.rules.shrinks_start
         return Lista(contract, drive, w1 * self.lam, step_size, self.steps, shrinkage, shrinks_start)
 
-    def matrix_iteration(self, dictionary: UnitAtoms | SharedUnitAtoms, v: Tensor) -> Lista:
+    def matrix_iteration(self, dictionary: GramAtoms, v: Tensor) -> Lista:
         """As `iteration`, for a dictionary with a Gram matrix, which Γ and the step are multiplied into once."""
         gamma, w1, w2 = self.learned(v)
         step_size = self.rules.step_size(dictionary, w2)
@@ -131,7 +136,7 @@ class SparseReconstruction(SelfMixer):
         contraction = torch.addcmul(identity, gram, step_size, value=-1)  # not in place, which no ONNX graph can be
         return self.iteration(contraction.matmul, dictionary.encode(v), step_size, w1)
 
-    def operator_iteration(self, dictionary: Dictionary, mixed: Dictionary, v: Tensor, w1: Tensor, w2: Tensor) -> Lista:
+    def operator_iteration(self, dictionary: Bounded, mixed: Dictionary, v: Tensor, w1: Tensor, w2: Tensor) -> Lista:
         """As `iteration`, for a dictionary of operators: ``mixed`` is P Γ, and no Gram matrix is formed."""
         step_size = self.rules.step_size(dictionary, w2)
 
@@ -192,3 +197,14 @@ class SparseReconstruction(SelfMixer):
         """Every token's value 1 in a channel of its own, for values v (B, H, N, D): (1, G, N, N)."""
         number = v.shape[2]
         return torch.eye(number, dtype=v.dtype, device=v.device).expand(1, self.num_dictionaries, -1, -1)
+
+
+class Form(ABC):
+    """One form of a VARS mixer: its constructor gives the mixer its parameters, `problem` what they are for.
+
+    It has no state of its own, so that a mixer and its copies can share it.
+    """
+
+    @abstractmethod
+    def problem(self, mixer: SparseReconstruction, q: Tensor, v: Tensor) -> tuple[Dictionary, Lista]:
+        """As `SparseReconstruction.problem`, with the parameters of ``mixer``."""

@@ -8,21 +8,16 @@ features of the queries, as in VARS-D. B. Shi, T. Darrell, X. Wang, ICML 2022; t
 
 from typing import Unpack
 
-import torch
-from torch import Tensor, nn
-
-from attention_zoo.functional.dictionaries import Dictionary, Union, UnitAtoms
-from attention_zoo.functional.sparse import Lista
 from attention_zoo.mixers.base import HostOptions
-from attention_zoo.mixers.random_directions import RandomDirections
+from attention_zoo.mixers.options import Amount, Iterations, KernelSide, Number, Ratio
 from attention_zoo.mixers.registry import register
-from attention_zoo.mixers.sparse_reconstruction import MOST_ATOMS, SparseReconstruction, Variant
-from attention_zoo.mixers.static_kernels import StaticKernels
-from attention_zoo.mixers.vars_released import ReleasedTable
+from attention_zoo.mixers.vars.dictionaries import EverywhereAndFeatures
+from attention_zoo.mixers.vars.lista import SparseReconstruction, Variant
+from attention_zoo.mixers.vars.released import Table
 
 
 @register
-class VarsSD(RandomDirections, StaticKernels, ReleasedTable, SparseReconstruction):
+class VarsSD(SparseReconstruction):
     """Recurrent sparse reconstruction, ``D argminᵤ ½‖Du − v‖² + λ‖u‖₁`` in ``D = [P; Φ(X)]``, linear in the tokens.
 
     All atoms inside the grid have unit length. Γ mixes the kernels alike at every position, and the features; it does
@@ -54,33 +49,18 @@ class VarsSD(RandomDirections, StaticKernels, ReleasedTable, SparseReconstructio
         dim: int,
         num_heads: int = 8,
         *,
-        steps: int | None = None,
-        lam: float | None = None,
-        feature_ratio: float = 2.0,
-        num_kernels: int = 5,
-        kernel_size: int = 5,
+        steps: Iterations | None = None,
+        lam: Amount | None = None,
+        feature_ratio: Ratio = 2.0,
+        num_kernels: Number = 5,
+        kernel_size: KernelSide = 5,
         variant: Variant = "paper",
         **host: Unpack[HostOptions],
     ) -> None:
         super().__init__(dim, num_heads, **host)
         self.choose(variant, steps, lam)
-        self.check_kernels(num_kernels, kernel_size)
-        num_features = self.draw_directions(feature_ratio, variant == "paper", MOST_ATOMS)
+        self.check(kernel_size % 2 == 1, f"kernel_size={kernel_size} must be odd, so that a kernel has a centre")
         if variant == "released":
-            self.add_table(num_features)
+            self.form = Table(self, feature_ratio)
         else:
-            self.add_kernels(num_kernels, kernel_size)
-            self.add_learned(num_features)
-            self.gamma_static = nn.Parameter(torch.eye(num_kernels, **self.made))
-
-    def problem(self, q: Tensor, v: Tensor) -> tuple[Dictionary, Lista]:
-        """[P; Φ(X)] from q (B, H, N, D), and the iteration by the atoms that Γ mixed."""
-        features = self.rules.features(q, self.directions)
-        if self.variant == "released":
-            return self.table_problem(features, v)
-        gamma, w1, w2 = self.learned(v)
-        kernels, atoms = self.kernels(v), UnitAtoms(features)
-        dictionary = Union(self.quick(kernels, v), atoms)
-        mixed_kernels = kernels.mixed(self.gamma_static.to(v.dtype))
-        mixed = Union(self.quick(mixed_kernels, v), atoms.mixed(gamma))
-        return dictionary, self.operator_iteration(dictionary, mixed, v, w1, w2)
+            self.form = EverywhereAndFeatures(self, feature_ratio, num_kernels, kernel_size)

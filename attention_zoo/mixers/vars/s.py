@@ -8,19 +8,16 @@ The + x of eq. 1.11 is the residual of the block. P^T is a convolution and P the
 
 from typing import Unpack
 
-from torch import Tensor
-
-from attention_zoo.functional.dictionaries import Dictionary, PrefixMeans, Union
-from attention_zoo.functional.sparse import Lista
 from attention_zoo.mixers.base import HostOptions
+from attention_zoo.mixers.options import Amount, Iterations, KernelSide, Number
 from attention_zoo.mixers.registry import register
-from attention_zoo.mixers.sparse_reconstruction import SparseReconstruction, Variant
-from attention_zoo.mixers.static_kernels import StaticKernels
-from attention_zoo.mixers.vars_released import ReleasedSpectra
+from attention_zoo.mixers.vars.dictionaries import Everywhere
+from attention_zoo.mixers.vars.lista import SparseReconstruction, Variant
+from attention_zoo.mixers.vars.released import Spectral
 
 
 @register
-class VarsS(StaticKernels, ReleasedSpectra, SparseReconstruction):
+class VarsS(SparseReconstruction):
     """Recurrent sparse reconstruction, ``P argminᵤ ½‖Pu − v‖² + λ‖u‖₁``, in kernels at every position of the grid.
 
     Kernels have unit length and are shared by the channels of a head; beyond the grid are zeros. Γ mixes the kernels
@@ -54,32 +51,14 @@ class VarsS(StaticKernels, ReleasedSpectra, SparseReconstruction):
         dim: int,
         num_heads: int = 8,
         *,
-        steps: int | None = None,
-        lam: float | None = None,
-        num_kernels: int = 5,
-        kernel_size: int = 5,
+        steps: Iterations | None = None,
+        lam: Amount | None = None,
+        num_kernels: Number = 5,
+        kernel_size: KernelSide = 5,
         variant: Variant = "paper",
         **host: Unpack[HostOptions],
     ) -> None:
         super().__init__(dim, num_heads, **host)
         self.choose(variant, steps, lam)
-        self.check_kernels(num_kernels, kernel_size)
-        if variant == "released":
-            self.add_spectra(num_kernels)
-        else:
-            self.add_kernels(num_kernels, kernel_size)
-            self.add_learned(num_kernels)
-
-    def problem(self, q: Tensor, v: Tensor) -> tuple[Dictionary, Lista]:
-        """P for values v (B, H, N, D), and the iteration by the kernels that Γ mixed."""
-        if self.variant == "released":
-            return self.spectral_problem(v)
-        gamma, w1, w2 = self.learned(v)
-        kernels = self.kernels(v)
-        dictionary, mixed = (self.quick(self.with_prefix(k, v), v) for k in (kernels, kernels.mixed(gamma)))
-        return dictionary, self.operator_iteration(dictionary, mixed, v, w1, w2)
-
-    def with_prefix(self, kernels: Dictionary, v: Tensor) -> Dictionary:
-        """The kernels, and the atoms of the prefix tokens where there are any."""
-        prefix = self.num_prefix_tokens
-        return Union(kernels, PrefixMeans(prefix, v.shape[2] - prefix)) if prefix else kernels
+        self.check(kernel_size % 2 == 1, f"kernel_size={kernel_size} must be odd, so that a kernel has a centre")
+        self.form = Spectral(self, num_kernels) if variant == "released" else Everywhere(self, num_kernels, kernel_size)

@@ -8,19 +8,15 @@ their projection with the keys (eq. 1.14). B. Shi, T. Darrell, X. Wang, ICML 202
 
 from typing import Unpack
 
-import torch
-from torch import Tensor
-
-from attention_zoo.functional.dictionaries import UnitAtoms
-from attention_zoo.functional.sparse import Lista
 from attention_zoo.mixers.base import HostOptions
-from attention_zoo.mixers.random_directions import RandomDirections
+from attention_zoo.mixers.options import Amount, Iterations, Ratio
 from attention_zoo.mixers.registry import register
-from attention_zoo.mixers.sparse_reconstruction import MOST_ATOMS, SparseReconstruction, Variant
+from attention_zoo.mixers.vars.dictionaries import Features
+from attention_zoo.mixers.vars.lista import SparseReconstruction, Variant
 
 
 @register
-class VarsD(RandomDirections, SparseReconstruction):
+class VarsD(SparseReconstruction):
     """Recurrent sparse reconstruction, ``Φ(X) argminᵤ ½‖Φ(X)u − v‖² + λ‖u‖₁``, linear in the tokens.
 
     Atoms (columns of Phi over the tokens) have unit length, as sparse coding wants them; that is folded into the
@@ -48,19 +44,12 @@ class VarsD(RandomDirections, SparseReconstruction):
         dim: int,
         num_heads: int = 8,
         *,
-        steps: int | None = None,
-        lam: float | None = None,
-        feature_ratio: float = 2.0,
+        steps: Iterations | None = None,
+        lam: Amount | None = None,
+        feature_ratio: Ratio = 2.0,
         variant: Variant = "paper",
         **host: Unpack[HostOptions],
     ) -> None:
         super().__init__(dim, num_heads, **host)
         self.choose(variant, steps, lam)
-        self.add_learned(self.draw_directions(feature_ratio, variant == "paper", MOST_ATOMS))
-        if variant == "released":
-            self.register_buffer("L", torch.full((num_heads,), 25.0, **self.made))  # in its weights, but never read
-
-    def problem(self, q: Tensor, v: Tensor) -> tuple[UnitAtoms, Lista]:
-        """Φ(X) from q (B, H, N, D), and the iteration on its Gram matrix."""
-        atoms = UnitAtoms(self.rules.features(q, self.directions))
-        return atoms, self.matrix_iteration(atoms, v)
+        self.form = Features(self, feature_ratio)

@@ -1,0 +1,112 @@
+"""The forms of VARS-S and -SD that the authors released (github.com/bfshi/VARS); that of VARS-D has the paper's atoms.
+
+Names and shapes of parameters and buffers are the released ones, so that released weights load. Both forms are bound
+to the grid that they are made for.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from attention_zoo.functional.dictionaries import Dictionary, SharedUnitAtoms, Spectra
+from attention_zoo.functional.sparse import Lista
+from attention_zoo.mixers.vars.dictionaries import add_features, add_unread_bound, features
+from attention_zoo.mixers.vars.lista import Form, SparseReconstruction
+
+MOMENTUM = 1 - 0.9**0.01
+"""How far L follows the kernels with a batch; the authors move it by 0.1 every hundred batches."""
+
+
+class Table(Form):
+    """[Φ; table]: the static atoms of VARS-SD are a learned table ``kernel`` (1, H, N, M), one row for each token.
+
+    Raises:
+        InputError: there is no grid.
+    """
+
+    def __init__(self, mixer: SparseReconstruction, feature_ratio: float) -> None:
+        num_atoms = add_features(mixer, feature_ratio)
+        height, width = _required_grid(mixer, "a row for each token")
+        number = height * width + mixer.num_prefix_tokens
+        drawn = torch.randn(1, mixer.num_heads, number, num_atoms, device=mixer.made["device"])
+        mixer.kernel = nn.Parameter(drawn.to(mixer.made["dtype"]))
+        mixer.add_learned(2 * num_atoms)
+        add_unread_bound(mixer)
+
+    def problem(self, mixer: SparseReconstruction, q: Tensor, v: Tensor) -> tuple[Dictionary, Lista]:
+        """[Φ; table] and the iteration on its Gram matrix, for queries and values (B, H, N, D)."""
+        found = features(mixer, q)
+        mixer.spatial_shape(v.shape[2])
+        atoms = SharedUnitAtoms(found, mixer.kernel.to(v.dtype))
+        return atoms, mixer.matrix_iteration(atoms, v)
+
+
+class Spectral(Form):
+    """VARS-S: every channel has kernels as large as the grid, as spectra ``kernel`` (dim, K, 1, h, w // 2 + 1, 2).
+
+    ``kernel2`` filters what they reconstruct, and ``norm`` is a BatchNorm. ``L`` (dim), by which the step is divided,
+    follows the kernels in training as a running average.
+
+    Raises:
+        InputError: there is no grid, or there are prefix tokens, which the released layer has no place for.
+    """
+
+    def __init__(self, mixer: SparseReconstruction, num_kernels: int) -> None:
+        height, width = _required_grid(mixer, "kernels of a fixed size")
+        prefix = mixer.num_prefix_tokens
+        mixer.check(prefix == 0, f"num_prefix_tokens={prefix}: variant='released' takes tokens of the grid alone")
+        mixer.num_dictionaries = mixer.dim
+        made = mixer.made
+        shape = (mixer.dim, num_kernels, 1, height, width // 2 + 1, 2)
+        drawn, after = (torch.randn(s, device=made["device"]) for s in (shape, (mixer.dim, 1, *shape[2:])))
+        power = drawn.square().sum((2, 3, 4, 5), keepdim=True) * 2 / (height * width)
+        mixer.kernel = nn.Parameter((drawn / power.sqrt()).to(made["dtype"]))
+        mixer.kernel2 = nn.Parameter((after * 0.02).to(made["dtype"]))
+        mixer.register_buffer("L", largest_singular_value(mixer.kernel))
+        mixer.register_buffer("kernel_norm", torch.ones((), **made))  # in its weights, but never read
+        mixer.norm = ChannelBatchNorm(mixer.dim, **made)
+
+    def problem(self, mixer: SparseReconstruction, q: Tensor, v: Tensor) -> tuple[Dictionary, Lista]:
+        """The spectra of values v (B, dim, N, 1), and the iteration that learned nothing but them."""
+        grid = mixer.spatial_shape(v.shape[2])
+        kernel, after = (torch.view_as_complex(p.to(v.dtype))[:, :, 0] for p in (mixer.kernel, mixer.kernel2))
+        dictionary = Spectra(kernel, after[:, 0], grid)
+        step_size = 1 / mixer.L.to(v.dtype)[:, None, None]
+        if mixer.training:
+            mixer.L.lerp_(largest_singular_value(mixer.kernel), MOMENTUM)
+        contract = dictionary.contraction(step_size)
+        return dictionary, Lista(contract, dictionary.encode(v), mixer.lam, step_size, mixer.steps, shrinks_start=True)
+
+
+def largest_singular_value(kernel: Tensor) -> Tensor:
+    """Of the real part of PᵀP for each channel (dim), the largest over the frequencies, as the authors compute it.
+
+    At a frequency where the kernels are a + ib, a and b in ℝᴷ, PᵀP has rank one and the singular value |a|² + |b|².
+    Its real part a aᵀ + b bᵀ has the eigenvalues of a's and b's Gram matrix; the larger is between half of that and the
+    whole, so the released step is up to twice what surely lets the energy fall.
+
+    Args:
+        kernel: spectra (dim, K, 1, height, width // 2 + 1, 2).
+    """
+    real, imaginary = kernel.detach().flatten(1, 2).unbind(-1)  # (dim, K, height, width // 2 + 1)
+    a, b, both = real.square().sum(1), imaginary.square().sum(1), (real * imaginary).sum(1)
+    return ((a + b) / 2 + torch.hypot((a - b) / 2, both)).flatten(1).amax(1)
+
+
+def _required_grid(mixer: SparseReconstruction, what: str) -> tuple[int, int]:
+    """The grid that the form has ``what`` for; the mixer is bound to it from now on."""
+    if mixer.grid is None:
+        raise mixer.refusal(f"variant='released' has {what}; give grid=(height, width)")
+    mixer.bound_to_grid = True
+    return mixer.grid
+
+
+class ChannelBatchNorm(nn.Module):
+    """BatchNorm of the channels of tokens (B, N, dim)."""
+
+    def __init__(self, dim: int, device: torch.device | None = None, dtype: torch.dtype | None = None) -> None:
+        super().__init__()
+        self.bn = nn.BatchNorm1d(dim, device=device, dtype=dtype)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, N, dim) -> (B, N, dim)."""
+        return self.bn(x.mT).mT
