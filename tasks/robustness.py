@@ -17,8 +17,7 @@ from attention_zoo.attacks import FGSM, PGD, Attack, OnPixels, unheard
 from attention_zoo.errors import InputError
 from attention_zoo.evaluation import Benchmark, Cell
 from attention_zoo.functional.checks import check_finite, check_integer
-from attention_zoo.reports import CellCount, Column, RobustnessResult, Row
-from attention_zoo.reports.comparison import blind_spots
+from attention_zoo.results.robustness import CellCount, Column, RobustnessResult, Row, blind_spots
 from attention_zoo.seeding import run_seed, seeded
 from tasks.classification import Classification
 from tasks.metrics import CalibrationError, MeanCorruptionError, SubsetAccuracy
@@ -163,6 +162,12 @@ class Robustness(Classification):
         self.seen = int(counts.pop("seen"))
         new = {name: value for name, value in self.progress().items() if ".no_gradient." in name}
         self.tallies.load_state_dict({**new, **counts})  # counts of before know nothing of gradients
+
+    def place(self, batch: dict[str, Tensor]) -> str:
+        """Title of the benchmark that the first image of a batch is of, and its corruption and severity."""
+        cell = self.trainer.datamodule.cells[int(batch["cell"][0])]
+        words = [cell.benchmark.title, cell.corruption and cell.corruption.replace("_", " "), cell.severity]
+        return " ".join(str(word) for word in words if word)
 
     def _metrics(self) -> list[Metric]:
         return [module for module in self.tallies.modules() if isinstance(module, Metric)]

@@ -8,13 +8,13 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from attention_zoo.errors import InputError
-from attention_zoo.reports.comparison import Table
 from attention_zoo.reports.costs import UNCOUNTED
 from attention_zoo.reports.panels import finish, panels, visible
 from attention_zoo.reports.settings import Facts, changes, shared
 from attention_zoo.reports.statistics import arrow, better
-from attention_zoo.reports.sweep import COSTS, MACHINE, QUALITY
-from attention_zoo.reports.sweep_figures import curves_of
+from attention_zoo.reports.sweeps.figures import curves_of
+from attention_zoo.reports.sweeps.report import COSTS, MACHINE, QUALITY
+from attention_zoo.reports.table import Table
 from attention_zoo.reports.writing import save, whole
 from attention_zoo.runs.results import METRICS, Measurement, read_cost, read_metrics, read_run_config
 from attention_zoo.sweeps.axes import flat

@@ -12,10 +12,10 @@ from scipy import stats
 
 from attention_zoo.errors import InputError
 from attention_zoo.reports.statistics import Difference, Estimate, arrow, better, extremes, holm
-from attention_zoo.reports.sweep import SweepReport
-from attention_zoo.reports.sweep_figures import figures
-from attention_zoo.reports.sweep_files import write_sweep
-from attention_zoo.reports.sweep_tables import numbers_table, runs_table, settings_table
+from attention_zoo.reports.sweeps.figures import figures
+from attention_zoo.reports.sweeps.files import write_sweep
+from attention_zoo.reports.sweeps.report import SweepReport
+from attention_zoo.reports.sweeps.tables import numbers_table, runs_table, settings_table
 from attention_zoo.sweeps import Plan
 from attention_zoo.sweeps.driver import folder_of
 

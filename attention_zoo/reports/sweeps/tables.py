@@ -3,11 +3,11 @@
 import math
 from collections.abc import Iterator
 
-from attention_zoo.reports.comparison import Table
 from attention_zoo.reports.costs import UNCOUNTED
 from attention_zoo.reports.settings import differences, shared
 from attention_zoo.reports.statistics import LEAST_SEEDS, LEVEL, TEST, Difference, arrow
-from attention_zoo.reports.sweep import COSTS, SweepReport
+from attention_zoo.reports.sweeps.report import COSTS, SweepReport
+from attention_zoo.reports.table import Table
 from attention_zoo.sweeps.driver import flat_metrics
 
 

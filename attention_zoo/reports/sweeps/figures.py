@@ -10,7 +10,7 @@ from matplotlib.ticker import MaxNLocator
 
 from attention_zoo.reports.panels import ANY, band, finish, line, panels, point
 from attention_zoo.reports.statistics import arrow
-from attention_zoo.reports.sweep import COSTS, QUALITY, Group, SweepReport
+from attention_zoo.reports.sweeps.report import COSTS, QUALITY, Group, SweepReport
 from attention_zoo.runs.results import Measurement
 
 MOST_MARKS = 8
