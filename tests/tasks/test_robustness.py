@@ -15,7 +15,7 @@ from attention_zoo.cli import evaluation
 from attention_zoo.reports.robustness.comparison import cell_table, compare
 from attention_zoo.results.robustness import RobustnessResult
 from tasks import Robustness
-from tasks.robustness import AS_TRAINED
+from tasks.evaluations.robustness import AS_TRAINED
 from tests.tasks.cells import CLASSES, DigitBenchmarks
 
 SMALL = {"patch_size": 4, "embed_dim": 16, "depth": 2, "num_heads": 2}
