@@ -5,7 +5,7 @@ with it after an interruption and puts several side by side, whatever evaluation
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, runtime_checkable
@@ -105,11 +105,12 @@ class Result(ABC):
     def __init_subclass__(cls, **options: Any) -> None:
         """Refuse a file that is another result's."""
         super().__init_subclass__(**options)
-        if "file" in cls.__dict__:
-            place = f"{cls.__module__}.{cls.__qualname__}"
-            for other in result_kinds():
-                if other is not cls and other.file == cls.file and place != f"{other.__module__}.{other.__qualname__}":
-                    raise InputError(f"{place}: {other.__module__}.{other.__qualname__} writes {cls.file} too")
+        if "file" not in cls.__dict__:
+            return
+        for other in _kinds():
+            if other.file == cls.file and _place(other) != _place(cls):
+                file, cls.file = cls.file, ""  # the class stays among the subclasses
+                raise InputError(f"{_place(cls)}: {_place(other)} writes {file} too")
 
     @abstractmethod
     def of(self, evaluated: Evaluated) -> Self:
@@ -221,14 +222,21 @@ class Narrating(Protocol):
 
 def result_kinds() -> list[type[Result]]:
     """All results that can be reported on, in the order of their files' names."""
-    found: dict[str, type[Result]] = {}
-    open_kinds = [Result]
+    found = {kind.file: kind for kind in _kinds()}
+    return [found[file] for file in sorted(found)]
+
+
+def _kinds() -> Iterator[type[Result]]:
+    open_kinds: list[type[Result]] = [Result]
     while open_kinds:
         kind = open_kinds.pop()
         open_kinds += kind.__subclasses__()
-        if "file" in kind.__dict__:
-            found[kind.file] = kind
-    return [found[file] for file in sorted(found)]
+        if kind.__dict__.get("file"):
+            yield kind
+
+
+def _place(kind: type[Result]) -> str:
+    return f"{kind.__module__}.{kind.__qualname__}"
 
 
 def read_results(kind: type[Result], paths: Sequence[Path], left_out: list[str] | None = None) -> dict[str, Result]:

@@ -74,6 +74,8 @@ class AttentionSegmentation(AttentionEvaluation):
         **evaluation: see `AttentionEvaluation`.
     """
 
+    METRICS = ForegroundErrors.SCALES
+
     def __init__(
         self,
         model: str = "vit_tiny_patch16_224",

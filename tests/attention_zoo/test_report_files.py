@@ -20,7 +20,7 @@ from attention_zoo.errors import InputError
 from attention_zoo.evaluation import Benchmark, Cell
 from attention_zoo.reports import runs
 from attention_zoo.reports.robustness.files import write_result
-from attention_zoo.reports.statistics import Difference, extremes, limits
+from attention_zoo.reports.statistics import Difference, extremes
 from attention_zoo.reports.sweeps.figures import figures
 from attention_zoo.reports.sweeps.files import write_sweep
 from attention_zoo.reports.sweeps.report import SweepReport
@@ -30,6 +30,7 @@ from attention_zoo.reports.writing import save
 from attention_zoo.results.clicks import ClickCurve, ClickResult
 from attention_zoo.results.robustness import CellCount, Column, RobustnessResult, Row
 from attention_zoo.runs.results import read_cost, read_metrics, read_run_config
+from attention_zoo.scales import old_scale
 from attention_zoo.sweeps import Plan
 from attention_zoo.sweeps.driver import folder_of
 
@@ -467,7 +468,7 @@ class TestFigures:
         ],
     )
     def test_what_no_value_leaves(self, metric, values, wanted):
-        assert limits(metric, values) == wanted
+        assert old_scale(metric, values).limits == wanted
 
     def test_intervals_end_at_1_and_axes_have_no_offset(self, sweep):
         found = {name: figure for name, _, figure in figures(SweepReport(sweep))}

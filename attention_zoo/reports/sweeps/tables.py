@@ -16,7 +16,7 @@ def settings_table(report: SweepReport, *, with_costs: bool = True) -> Table:
     base, costs = report.baseline, report.costs if with_costs else []
     header = [*report.plan.titles.values(), "seeds"]
     for metric in report.metrics:
-        header += [arrow(metric), *([f"to {base}"] if base else [])]
+        header += [arrow(metric, report.scale(metric)), *([f"to {base}"] if base else [])]
     header += [COSTS[name][0] for name in costs]
     compared = {metric: report.against_baseline(metric) for metric in report.metrics}
     extremes = {metric: report.extremes(metric) for metric in report.metrics}
