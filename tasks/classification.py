@@ -146,7 +146,7 @@ class Classification(Task):
         """Log what was counted, over all processes."""
         self._log_metrics("test", self.test_metrics)
 
-    def _evaluate(self, batch: dict[str, Tensor], metrics: nn.ModuleDict) -> None:
+    def _evaluate(self, batch: dict[str, Tensor], metrics: Any) -> None:
         logits = self(batch["image"]).float()
         counted = batch["index"] >= 0
         logits, label = logits[counted], batch["label"][counted]
@@ -159,7 +159,7 @@ class Classification(Task):
             else:
                 metric.update(logits, label)
 
-    def _log_metrics(self, stage: str, metrics: nn.ModuleDict) -> None:
+    def _log_metrics(self, stage: str, metrics: Any) -> None:
         for name, metric in metrics.items():
             self.log(f"{stage}/{name}", metric, prog_bar=name == "accuracy")
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -39,7 +40,8 @@ class Inference:
             raise InputError(f"stride={self.stride} is that of a sliding window; give window too")
         if self.window is None:
             return
-        self.stride = self.stride or tuple(max(1, side * 2 // 3) for side in self.window)
+        height, width = self.window
+        self.stride = self.stride or (max(1, height * 2 // 3), max(1, width * 2 // 3))
         if any(not 0 < step <= side for step, side in zip(self.stride, self.window, strict=True)):
             raise InputError(f"stride={self.stride} must be from 1 to window={self.window}, or pixels are left out")
 
@@ -47,7 +49,8 @@ class Inference:
         """Scores of the classes (B, C, H, W) for images (B, 3, H, W): logits, or the log of averaged probabilities."""
         if self.scales == [1.0] and not self.flip:
             return self._logits(model, image)
-        total, size = 0.0, image.shape[2:]
+        total: Any = 0.0
+        size = image.shape[2:]
         for scale in self.scales:
             scaled = [max(1, round(side * scale)) for side in size]
             view = image if scale == 1 else F.interpolate(image, scaled, mode="bilinear")
@@ -59,13 +62,14 @@ class Inference:
 
     def _logits(self, model: Callable[[Tensor], Tensor], image: Tensor) -> Tensor:
         """Logits of the image at this size; where windows overlap, their mean."""
-        if self.window is None:
+        if self.window is None or self.stride is None:
             return check_finite("logits", model(image))
         starts = [
             _starts(side, size, step)
             for side, size, step in zip(image.shape[2:], self.window, self.stride, strict=True)
         ]
-        total, number = 0.0, torch.zeros_like(image[:1, :1])
+        total: Any = 0.0
+        number = torch.zeros_like(image[:1, :1])
         for top in starts[0]:
             for left in starts[1]:
                 part = image[..., top : top + self.window[0], left : left + self.window[1]]

@@ -41,13 +41,13 @@ class DrawAssignments(Callback):
             raise InputError(f"DrawAssignments draws what MaskSegmentation predicts, not {type(pl_module).__name__}")
 
     def on_validation_batch_end(
-        self, trainer: L.Trainer, pl_module: MaskSegmentation, outputs: Any, batch: Any, batch_idx: int, *_: Any
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int, *_: Any
     ) -> None:
         """Keep some images."""
         self._keep(trainer, pl_module, batch, batch_idx, sum(trainer.num_val_batches))
 
     def on_test_batch_end(
-        self, trainer: L.Trainer, pl_module: MaskSegmentation, outputs: Any, batch: Any, batch_idx: int, *_: Any
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int, *_: Any
     ) -> None:
         """Keep some images."""
         self._keep(trainer, pl_module, batch, batch_idx, sum(trainer.num_test_batches))
@@ -60,9 +60,7 @@ class DrawAssignments(Callback):
         """Write the sheet."""
         self._write(trainer, "test")
 
-    def _keep(
-        self, trainer: L.Trainer, task: MaskSegmentation, batch: dict[str, Any], number: int, batches: int
-    ) -> None:
+    def _keep(self, trainer: Any, task: Any, batch: dict[str, Any], number: int, batches: float) -> None:
         """Keep the first images of a batch, as many as are its share."""
         missing = math.ceil(self.images * (number + 1) / batches) - len(self._scenes)
         if not trainer.is_global_zero or missing < 1:
@@ -99,5 +97,5 @@ def _enlarged(labels: Tensor, size: tuple[int, int]) -> Tensor:
 
 def _pixels(image: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
     """Normalised images (B, 3, H, W) as uint8."""
-    mean, std = (image.new_tensor(values)[:, None, None] for values in (mean, std))
-    return ((image * std + mean).clamp(0, 1) * 255).round().byte()
+    shift, scale = (image.new_tensor(values)[:, None, None] for values in (mean, std))
+    return ((image * scale + shift).clamp(0, 1) * 255).round().byte()

@@ -15,7 +15,8 @@ from torch.utils.data import DataLoader
 from attention_zoo.clicks import Clicks, number_of_clicks
 from attention_zoo.errors import InputError
 from attention_zoo.mixers.adaptation import adapted
-from attention_zoo.reports.clicks import ClickCurve, ClickResult
+from attention_zoo.results.clicks import ClickCurve, ClickResult
+from attention_zoo.scales import NEITHER, PROPORTION, Scale
 from attention_zoo.seeding import run_seed
 from tasks.clicks.checks import check_number
 from tasks.clicks.protocols import ClickProtocol, asking
@@ -52,6 +53,13 @@ class InteractiveSegmentation(ClickTraining):
     Raises:
         InputError: an argument that does not fit.
     """
+
+    METRICS = {
+        "miou*": PROPORTION,
+        "noc_*": Scale("lower", 0.0),
+        "seconds_per_click": Scale("lower", 0.0),
+        "value_prior_precision": NEITHER,
+    }
 
     def __init__(
         self,
@@ -201,7 +209,7 @@ class InteractiveSegmentation(ClickTraining):
             "corner_noise": data.corner_noise,
             "trials": data.trials,
         }
-        return ClickResult(self.title, type(data).__name__, protocol, objects, curves)
+        return ClickResult(self.title, type(data).__name__, protocol, objects, curves, self.ious, self.names)
 
 
 def complete(found: dict[str, Tensor], trials: int, names: Sequence[str]) -> tuple[Any, list[str]]:

@@ -22,6 +22,7 @@ from attention_zoo.models.mask_decoder import (
     semantic_probabilities,
 )
 from attention_zoo.models.mask_decoder.parts import resize
+from attention_zoo.scales import PROPORTION
 from tasks.dense import IGNORE, DenseTask, check_labels
 from tasks.mask_losses import LossWeights, MaskCriterion, Sampling
 from tasks.metrics.mean_iou import MeanIoU
@@ -99,7 +100,7 @@ class MaskTask(DenseTask):
 
     def masks_at(self, outputs: MaskOutputs, image: Tensor, size: tuple[int, int]) -> Tensor:
         """Final mask logits (B, L, *size), resized by way of the size at which the model saw the image."""
-        return resize(self.seen_masks(outputs, image), tuple(size))
+        return resize(self.seen_masks(outputs, image), size)
 
     def classes_at(self, outputs: MaskOutputs, image: Tensor, size: tuple[int, int]) -> Tensor:
         """The most probable class (B, *size) int64 of every pixel."""
@@ -140,6 +141,8 @@ class MaskSegmentation(MaskTask):
         backbone_lr: learning rate of the backbone, as a fraction of that of the rest.
         **mask: see `MaskTask`.
     """
+
+    METRICS = {**MeanIoU.SCALES, "*_quality": PROPORTION}
 
     def __init__(
         self,
@@ -211,7 +214,7 @@ class MaskSegmentation(MaskTask):
             for (classes, masks), size in zip(found, sizes, strict=True)
         ]
 
-    def _evaluate(self, batch: dict[str, Any], metrics: nn.ModuleDict) -> None:
+    def _evaluate(self, batch: dict[str, Any], metrics: Any) -> None:
         check_labels(batch["mask"][batch["index"] >= 0], self.num_classes)
         outputs = self.scored(batch)
         masks = self.masks_at(outputs, batch["image"], batch["mask"].shape[1:])
@@ -224,7 +227,7 @@ class MaskSegmentation(MaskTask):
                 target = panoptic_target(batch["segments"][place])
                 metrics["panoptic"].update(predicted[None], target[None])
 
-    def _log_metrics(self, stage: str, metrics: nn.ModuleDict) -> None:
+    def _log_metrics(self, stage: str, metrics: Any) -> None:
         self.log_iou(stage, metrics["iou"])
         if "panoptic" in metrics:
             values = metrics["panoptic"].compute()

@@ -1,6 +1,7 @@
 """Batch normalisation over all processes, with and without GPUs."""
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -33,11 +34,14 @@ class ProcessBatchNorm(_BatchNorm):
             raise InputError(f"a normalisation over all processes has one value a channel, of {tuple(x.shape)} in each")
         mean = total / number
         variance = squares / number - mean.square()
+        counted, running_mean, running_var = self.num_batches_tracked, self.running_mean, self.running_var
+        if counted is None or running_mean is None or running_var is None:
+            raise InputError("a normalisation over all processes keeps running statistics; this one keeps none")
         with torch.no_grad():
-            self.num_batches_tracked += 1
-            rate = 1 / int(self.num_batches_tracked) if self.momentum is None else self.momentum
-            self.running_mean.lerp_(mean.to(self.running_mean), rate)
-            self.running_var.lerp_((variance * number / (number - 1)).to(self.running_var), rate)
+            counted += 1
+            rate = 1 / int(counted) if self.momentum is None else self.momentum
+            running_mean.lerp_(mean.to(running_mean), rate)
+            running_var.lerp_((variance * number / (number - 1)).to(running_var), rate)
         scale = self.weight / (variance + self.eps).sqrt()
         return ((wide - mean.view(shape)) * scale.view(shape) + self.bias.view(shape)).to(x.dtype)
 
@@ -65,7 +69,7 @@ def _replaced(model: nn.Module, choose: Callable[[nn.Module], type[_BatchNorm] |
         kind = choose(old)
         if kind is None or not (old.affine and old.track_running_stats):
             continue
-        new = kind(old.num_features, old.eps, old.momentum)
+        new: Any = kind(old.num_features, old.eps, old.momentum)
         new.weight, new.bias = old.weight, old.bias
         for buffer in ("running_mean", "running_var", "num_batches_tracked"):
             setattr(new, buffer, getattr(old, buffer))

@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -156,7 +156,7 @@ def _measure(names: Sequence[str], kind: str, tokens: int, setting: Setting) -> 
     """Costs of layers of one kind; the first is the baseline."""
     torch.manual_seed(0)
     made = partial(torch.randn, device=setting.device, dtype=setting.dtype)
-    inputs = (made(setting.batch, tokens, setting.dim),)
+    inputs: tuple[torch.Tensor, ...] = (made(setting.batch, tokens, setting.dim),)
     if kind == "cross":
         inputs = (made(setting.batch, setting.queries, setting.dim), *inputs)
     variants = list(itertools.product(names, setting.modes))
@@ -179,7 +179,8 @@ def _measure(names: Sequence[str], kind: str, tokens: int, setting: Setting) -> 
         ]
         held = [memory[direction][place] for direction in (forward, backward)]
         parameters = sum(parameter.numel() for parameter in layer.parameters())
-        yield Cost(*variant, tokens, *seconds, *ratios, *held, flops[place], parameters)
+        measured: tuple[Any, ...] = (*seconds, *ratios, *held, flops[place], parameters)
+        yield Cost(*variant, tokens, *measured)
 
 
 def _layer(name: str, tokens: int, setting: Setting) -> nn.Module:

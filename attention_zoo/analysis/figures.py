@@ -61,7 +61,8 @@ def overlay(image: Tensor, picture: Tensor) -> Tensor:
         large = F.interpolate(picture[None, None].float(), size, mode="nearest-exact")[0, 0].long()
         import matplotlib
 
-        coloured = 0.45 * grey + 0.55 * torch.tensor(matplotlib.colormaps["tab20"].colors)[large % 20]
+        tab20: Any = matplotlib.colormaps["tab20"]
+        coloured = 0.45 * grey + 0.55 * torch.tensor(tab20.colors)[large % 20]
         return torch.where(large[..., None] < 0, grey, coloured)
     values = F.interpolate(scaled(picture)[None, None], size, mode="bilinear")[0, 0]
     return 0.4 * grey + 0.6 * _shades(values)

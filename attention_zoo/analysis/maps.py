@@ -221,9 +221,9 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
             module.training = training
 
 
-def _placed(model: nn.Module, index: int, mixer: SelfMixer, tokens: Tensor, images: Tensor) -> LayerInput:
+def _placed(model: nn.Module, index: int, mixer: Any, tokens: Tensor, images: Tensor) -> LayerInput:
     """Where the tokens of a layer are: as the patch embedding lays them, or as the mixer itself has it."""
-    host = next((part for part in model.modules() if hasattr(part, "patch_embed")), model)
+    host: Any = next((part for part in model.modules() if hasattr(part, "patch_embed")), model)
     prefix, grid = getattr(host, "num_prefix_tokens", 0), None
     if hasattr(getattr(host, "patch_embed", None), "dynamic_feat_size"):  # knows images of a size of their own
         height, width = host.patch_embed.dynamic_feat_size(images.shape[-2:])

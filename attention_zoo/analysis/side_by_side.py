@@ -83,7 +83,8 @@ class _Look(NamedTuple):
 
 def _look(subject: Subject, image: Tensor, read: Callable[[LayerInput], Pictures], layers: str) -> _Look:
     """What is to be drawn of ``subject`` for an image as it sees it, uint8 (3, H, W)."""
-    model = subject.model(tuple(image.shape[-2:]))
+    height, width = image.shape[-2:]
+    model = subject.model((height, width))
     device = next(model.parameters()).device
     mean, std = (torch.tensor(values)[:, None, None] for values in (subject.mean, subject.std))
     output, observed = observe(model, ((image.float() / 255 - mean) / std)[None].to(device), layers)
@@ -102,7 +103,7 @@ def _prediction(logits: Tensor, class_names: Sequence[str] | None) -> str:
     if class_names is None:
         return ""
     probability, label = logits[0].float().softmax(-1).max(-1)
-    name = class_names[label]
+    name = class_names[int(label)]
     return f"{name if len(name) <= 20 else name[:19] + '…'} ({100 * probability:.0f} %)"
 
 

@@ -1,6 +1,6 @@
 """Units whose values somebody has fixed, and their responsibilities (Eq. 24 of Gabbur et al., NeurIPS 2021)."""
 
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -49,8 +49,10 @@ class FixedUnits:
     """
 
     def __init__(self, q: Tensor, fixed: FixedValues, model: Joint, magnitude_prior: bool) -> None:
-        index, self.values, counted = resolved(q, fixed)
-        self.counted, self.magnitude_prior = cast(Tensor, counted)[:, None, :, None], magnitude_prior
+        check_fixed(q, *fixed)
+        index, counted = within(q, fixed.index, fixed.mask)
+        self.counted, self.magnitude_prior = counted[:, None, :, None], magnitude_prior
+        self.values = fixed.values.masked_fill(~self.counted, 0.0)
         self.scores = model.scores(index)  # (B, H, S, M), without the values' terms
 
     def log_weights(self, v: Tensor, beta: Precision, condition_on_values: bool) -> Tensor:

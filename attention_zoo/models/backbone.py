@@ -49,12 +49,12 @@ class Backbone(nn.Module, ABC):
 
     def no_weight_decay(self) -> set[str]:
         """Parameters that decay does not suit."""
-        named = self.model.no_weight_decay() if hasattr(self.model, "no_weight_decay") else ()
-        return {f"model.{name}" for name in named}
+        return {f"model.{name}" for name in getattr(self.model, "no_weight_decay", set)()}
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Keep only the inputs of blocks in training, and compute the rest again."""
-        self.model.set_grad_checkpointing(enable)
+        model: Any = self.model
+        model.set_grad_checkpointing(enable)
 
 
 class TokenBackbone(Backbone):
@@ -90,7 +90,8 @@ class FeatureBackbone(Backbone):
     """
 
     def __init__(self, model: nn.Module) -> None:
-        super().__init__(model, model.feature_info.channels(), model.feature_info.reduction())
+        info: Any = model.feature_info
+        super().__init__(model, info.channels(), info.reduction())
 
     def maps(self, image: Tensor) -> list[Tensor]:
         """Maps of an image whose sides are multiples of the strides.
@@ -148,17 +149,17 @@ def build_backbone(
         raise InputError(f"top_down={top_down!r}: {model} gives maps of stages and cannot be looked through twice")
     if top_down and mixer is None and issubclass(kind, VisionTransformer):
         mixer = "DotProduct"
-    options = {"num_classes": 0, "mixer": mixer, "layer_mixers": layer_mixers, "pretrained": pretrained}
+    options: dict[str, Any] = {"num_classes": 0, "mixer": mixer, "layer_mixers": layer_mixers, "pretrained": pretrained}
     if not tokens:
         stages = {"features_only": True, "out_indices": tuple(out_indices) if out_indices else (-4, -3, -2, -1)}
         build = partial(timm_model, model, **options, model_args={**args, **stages})
-        net = build(image_size=image_size)
-        stride = max(net.feature_info.reduction())
-        padded = image_size and tuple(-(-side // stride) * stride for side in image_size)
+        stages_net: Any = build(image_size=image_size)
+        stride = max(stages_net.feature_info.reduction())
+        padded = image_size and (-(-image_size[0] // stride) * stride, -(-image_size[1] // stride) * stride)
         if padded != image_size:  # as the images will be
-            net = build(image_size=padded)
-        return FeatureBackbone(_with_weights(net, weights))
-    net = timm_model(model, **options, image_size=image_size, model_args=args)
+            stages_net = build(image_size=padded)
+        return FeatureBackbone(_with_weights(stages_net, weights))
+    net: Any = timm_model(model, **options, image_size=image_size, model_args=args)
     grid = getattr(getattr(net, "patch_embed", None), "grid_size", None)
     if grid is not None and min(grid) < 1:
         raise InputError(f"image_size={tuple(image_size or ())}: {model} has patches of {net.patch_embed.patch_size}")

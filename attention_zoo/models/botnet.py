@@ -31,7 +31,8 @@ class MapMixer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Mix the places of the maps as tokens."""
-        self.mixer.set_grid(tuple(x.shape[2:]))
+        height, width = x.shape[2:]
+        self.mixer.set_grid((height, width))
         return self.pool(self.mixer(x.flatten(2).mT).mT.unflatten(2, x.shape[2:]))
 
 
@@ -74,19 +75,21 @@ class BoTNet(ResNet):
         factory = mixer_factory(mixer, given, variant)
         factory = as_factory(Axial, {"mixer": factory}) if axial else factory
         grid = self._grid(img_size)
-        for block in self.layer4:
+        blocks: Any = self.layer4
+        for block in blocks:
             stride = block.conv2.stride[0]
             made = build_apart(factory, dim=block.conv2.in_channels, num_heads=num_heads, grid=grid, proj_bias=False)
             block.conv2 = MapMixer(made, stride)
-            grid = tuple(-(-side // stride) for side in grid)
+            grid = (-(-grid[0] // stride), -(-grid[1] // stride))
 
     def _grid(self, img_size: int | tuple[int, int]) -> tuple[int, int]:
         """Height and width of the maps that the last stage takes; every stride rounds up."""
         size = (img_size, img_size) if isinstance(img_size, int) else tuple(img_size)
         if len(size) != 2 or min(size) < 1:
             raise InputError(f"BoTNet: img_size={img_size} must be (height, width)")
-        stride = self.feature_info[-2]["reduction"]
-        return tuple(-(-side // stride) for side in size)
+        info: Any = self.feature_info
+        stride = info[-2]["reduction"]
+        return -(-size[0] // stride), -(-size[1] // stride)
 
 
 default_cfgs = configs(

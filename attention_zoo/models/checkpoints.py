@@ -87,7 +87,8 @@ def _without_other_classifier(model: nn.Module, weights: dict[str, Tensor]) -> t
     """The weights as ``model`` takes them, and the names of those of its classifier that they have no say in."""
     facts = getattr(model, "default_cfg", None) or {}
     if facts and "classifier" not in facts:  # timm leaves it out where a model was built for its features
-        facts = get_pretrained_cfg(facts["architecture"]).to_dict()
+        registered = get_pretrained_cfg(facts["architecture"])
+        facts = registered.to_dict() if registered is not None else facts
     classifiers = facts.get("classifier") or ()
     classifiers = (classifiers,) if isinstance(classifiers, str) else tuple(classifiers)
     if isinstance(model, TopDown):
@@ -105,7 +106,7 @@ def _other_classifier(
     if isinstance(model, VisionTransformer):
         antialias = not getattr(model, "plain_resampling", False)
         weights = checkpoint_filter_fn(weights, model, interpolation="bicubic", antialias=antialias)
-    fresh = set()
+    fresh: set[str] = set()
     for classifier in classifiers:
         own = {key: tensor for key, tensor in model.state_dict().items() if key.startswith(f"{classifier}.")}
         if any(key not in weights or weights[key].shape != tensor.shape for key, tensor in own.items()) or not own:

@@ -26,7 +26,8 @@ STEMS = {"patch": PatchEmbed, "conv": ConvPatchEmbed}
 class FilterBlock(nn.Module):
     """Mixer and feed-forward layer in one residual, (B, N, dim) -> (B, N, dim).
 
-    Arguments: those of timm's ``Block``. A layer scale and a norm inside the feed-forward layer have no place here.
+    Arguments: those of timm's ``Block``; what is not named here goes to the mixer, which refuses what it does not know.
+    A layer scale and a norm inside the feed-forward layer have no place here.
 
     Raises:
         InputError: one of these is asked for.
@@ -42,18 +43,11 @@ class FilterBlock(nn.Module):
         mlp_layer: type[nn.Module],
         norm_layer: type[nn.Module],
         act_layer: type[nn.Module],
-        proj_drop: float,
-        attn_drop: float,
         drop_path: float,
-        qkv_bias: bool,
-        qk_norm: bool = False,
-        scale_attn_norm: bool = False,
         scale_mlp_norm: bool = False,
-        proj_bias: bool = True,
         init_values: float | None = None,
         depth: int = 0,
-        device: Any = None,
-        dtype: Any = None,
+        **attention: Any,
     ) -> None:
         super().__init__()
         if init_values is not None or scale_mlp_norm:
@@ -61,22 +55,12 @@ class FilterBlock(nn.Module):
                 f"GFNet: init_values={init_values}, scale_mlp_norm={scale_mlp_norm}: block {depth} has no layer scale "
                 "and no norm in its feed-forward layer"
             )
-        made = {"device": device, "dtype": dtype}
-        self.norm1 = norm_layer(dim, **made)
-        self.filter = attn_layer(
-            dim,
-            num_heads=num_heads,
-            qkv_bias=qkv_bias,
-            qk_norm=qk_norm,
-            scale_norm=scale_attn_norm,
-            proj_bias=proj_bias,
-            attn_drop=attn_drop,
-            proj_drop=proj_drop,
-            norm_layer=norm_layer,
-            **made,
-        )
-        self.norm2 = norm_layer(dim, **made)
-        self.mlp = mlp_layer(dim, int(dim * mlp_ratio), act_layer=act_layer, drop=proj_drop, **made)
+        placed = {name: attention.get(name) for name in ("device", "dtype")}
+        scale_norm, drop = attention.pop("scale_attn_norm", False), attention.get("proj_drop", 0.0)
+        self.norm1 = norm_layer(dim, **placed)
+        self.filter = attn_layer(dim, num_heads=num_heads, scale_norm=scale_norm, norm_layer=norm_layer, **attention)
+        self.norm2 = norm_layer(dim, **placed)
+        self.mlp = mlp_layer(dim, int(dim * mlp_ratio), act_layer=act_layer, drop=drop, **placed)
         self.drop_path = DropPath(drop_path) if drop_path > 0 else nn.Identity()
 
     @property

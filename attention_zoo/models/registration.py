@@ -62,8 +62,9 @@ def configs(names: Iterable[str], **facts: Any) -> dict[str, Any]:
 
 def register_host(entry: Entry) -> Entry:
     """Decorator of an entry point: makes it known to timm, as a model that is given its ``mixer`` when it is built."""
-    entry.takes_mixer = True
-    return register_model(entry)
+    vars(entry)["takes_mixer"] = True
+    register_model(entry)
+    return entry
 
 
 def takes_mixer(name: str) -> bool:
@@ -81,13 +82,13 @@ def refuse_attn_layer(model: str, given: Mapping[str, Any]) -> None:
         raise InputError(f"{model}: give mixer= in place of attn_layer=")
 
 
-def build_apart(factory: Factory, **host: Any) -> SelfMixer:
+def build_apart(factory: MixerFactory, *, dim: int, num_heads: int, **host: Any) -> SelfMixer:
     """A mixer that draws its first weights by a seed of its own.
 
     However much a mixer draws, what is built after it starts with the same weights.
     """
     with seeded(int(torch.randint(2**31, (), device="cpu"))):
-        return factory(**host)
+        return factory(dim=dim, num_heads=num_heads, **host)
 
 
 def build(
@@ -102,4 +103,6 @@ def build(
         raise InputError(f"{name} has no weights to download; give checkpoint_path=")
     given = {**size, **given}
     own = {key: given.pop(key) for key in ("variant",) if key in given}  # timm's builder has an argument of that name
-    return loads_requested(build_model_with_cfg(partial(model_class, **own), name, pretrained=False, **given))
+    model: Any = build_model_with_cfg(partial(model_class, **own), name, pretrained=False, **given)
+    loads_requested(model)
+    return model

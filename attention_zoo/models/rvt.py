@@ -7,6 +7,7 @@ from Recurrent Sparse Reconstruction, ICML 2022 (technical report EECS-2024-49, 
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from attention_zoo.errors import InputError
-from attention_zoo.mixers.base import MixerFactory
+from attention_zoo.mixers.base import MixerFactory, SelfMixer
 from attention_zoo.mixers.vars import VarsS
 from attention_zoo.mixers.vars.released import ChannelBatchNorm
 from attention_zoo.models.registration import Variant, build, build_apart, configs, mixer_factory, register_host
@@ -88,8 +89,10 @@ class Block(nn.Module):
     The released VARS-S is normalised by batch, inside the mixer and before the feed-forward layer.
     """
 
+    attn: SelfMixer
+
     def __init__(
-        self, attn: nn.Module, dim: int, hidden: int, *, conv_ffn: bool, drop: float, drop_path: float
+        self, attn: SelfMixer, dim: int, hidden: int, *, conv_ffn: bool, drop: float, drop_path: float
     ) -> None:
         super().__init__()
         self.by_batch = by_batch = _by_batch(attn)
@@ -148,12 +151,36 @@ class Stage(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Mix the places of the maps as tokens."""
-        grid = tuple(x.shape[2:])
+        height, width = x.shape[2:]
+        grid = (height, width)
         x = x.flatten(2).mT
         for block in self.blocks:
             saves = self.grad_checkpointing and self.training
             x = checkpoint(block, x, grid, use_reentrant=False) if saves else block(x, grid)
         return x.mT.unflatten(2, grid)
+
+
+@dataclass(frozen=True)
+class Common:
+    """What timm's models have in common, as `RVT` takes it.
+
+    Attributes:
+        qkv_bias: whether the query, key and value projections have a bias.
+        global_pool: only the average.
+        drop_rate: dropout before the classifier.
+        pos_drop_rate: dropout after the patch embedding.
+        proj_drop_rate: dropout after the mixers' projections and in the feed-forward layers.
+        attn_drop_rate: dropout on attention weights.
+        drop_path_rate: the first block is never dropped, and a block after the last would be at this rate.
+    """
+
+    qkv_bias: bool = True
+    global_pool: str = "avg"
+    drop_rate: float = 0.0
+    pos_drop_rate: float = 0.0
+    proj_drop_rate: float = 0.0
+    attn_drop_rate: float = 0.0
+    drop_path_rate: float = 0.0
 
 
 class RVT(nn.Module, TokenModel):
@@ -173,17 +200,14 @@ class RVT(nn.Module, TokenModel):
         mixer: a name of ``list_mixers("self")`` or a factory.
         mixer_args: the mixer's own arguments.
         variant: handed to mixers that know it. With "released", `VarsS` makes the blocks those of the authors' code.
-        qkv_bias: whether the query, key and value projections have a bias.
-        global_pool: only the average.
-        drop_rate: dropout before the classifier.
-        pos_drop_rate: dropout after the patch embedding.
-        proj_drop_rate: dropout after the mixers' projections and in the feed-forward layers.
-        attn_drop_rate: dropout on attention weights.
-        drop_path_rate: the first block is never dropped, and a block after the last would be at this rate.
+        **common: see `Common`.
 
     Raises:
         InputError: an argument that does not fit.
     """
+
+    transformers: Any
+    """A ``ModuleList`` of `Stage`."""
 
     def __init__(
         self,
@@ -199,49 +223,47 @@ class RVT(nn.Module, TokenModel):
         mixer: str | MixerFactory = "DotProduct",
         mixer_args: dict[str, Any] | None = None,
         variant: Variant = "paper",
-        qkv_bias: bool = True,
-        global_pool: str = "avg",
-        drop_rate: float = 0.0,
-        pos_drop_rate: float = 0.0,
-        proj_drop_rate: float = 0.0,
-        attn_drop_rate: float = 0.0,
-        drop_path_rate: float = 0.0,
+        **common: Any,
     ) -> None:
         super().__init__()
+        timms = Common(**common)
         if not len(embed_dims) == len(depths) == len(num_heads):
             raise InputError(
                 f"RVT: embed_dims={embed_dims}, depths={depths}, num_heads={num_heads}: one for each stage"
             )
         grid = self._grid(img_size)
-        self.num_classes, self.in_chans, self.global_pool = num_classes, in_chans, _average(global_pool)
+        self.num_classes, self.in_chans, self.global_pool = num_classes, in_chans, _average(timms.global_pool)
         self.num_features = self.head_hidden_size = self.embed_dim = embed_dims[-1]
         self.patch_embed = ConvStem(in_chans, embed_dims[0])
-        self.pos_drop = nn.Dropout(pos_drop_rate)
+        self.pos_drop = nn.Dropout(timms.pos_drop_rate)
         self.transformers, self.pools = nn.ModuleList(), nn.ModuleList()
         factory = mixer_factory(mixer, mixer_args, variant)
-        host = {"qkv_bias": qkv_bias, "attn_drop": attn_drop_rate, "proj_drop": proj_drop_rate}
+        host: dict[str, Any] = {
+            "qkv_bias": timms.qkv_bias,
+            "attn_drop": timms.attn_drop_rate,
+            "proj_drop": timms.proj_drop_rate,
+        }
         for stage, (dim, depth, heads) in enumerate(zip(embed_dims, depths, num_heads, strict=True)):
             if stage:
                 self.pools.append(_pool(embed_dims[stage - 1], dim))
-                grid = tuple(-(-side // 2) for side in grid)
+                grid = (-(-grid[0] // 2), -(-grid[1] // 2))
             blocks = []
             for index in range(sum(depths[:stage]), sum(depths[:stage]) + depth):
                 attn = build_apart(factory, dim=dim, num_heads=heads, grid=grid, **host)
-                rate = drop_path_rate * index / sum(depths)
-                options = {"conv_ffn": conv_ffn, "drop": proj_drop_rate, "drop_path": rate}
-                blocks.append(Block(attn, dim, int(dim * mlp_ratio), **options))
+                rate = timms.drop_path_rate * index / sum(depths)
+                hidden, drop = int(dim * mlp_ratio), timms.proj_drop_rate
+                blocks.append(Block(attn, dim, hidden, conv_ffn=conv_ffn, drop=drop, drop_path=rate))
             self.transformers.append(Stage(blocks))
-        self.norm = layer_norm(self.embed_dim)
-        self.head_drop = nn.Dropout(drop_rate)
+        self.norm: nn.Module = layer_norm(self.embed_dim)
+        self.head_drop = nn.Dropout(timms.drop_rate)
         self.head = self._classifier(num_classes)
 
     def _grid(self, img_size: int | tuple[int, int]) -> tuple[int, int]:
         """Height and width of the first stage."""
         size = (img_size, img_size) if isinstance(img_size, int) else tuple(img_size)
-        grid = tuple(ConvStem.length(side) for side in size)
-        if len(grid) != 2 or min(grid) < 1:
+        if len(size) != 2 or min(map(ConvStem.length, size)) < 1:
             raise InputError(f"RVT: img_size={img_size} must be (height, width) of 15 pixels or more")
-        return grid
+        return ConvStem.length(size[0]), ConvStem.length(size[1])
 
     def _classifier(self, num_classes: int) -> nn.Module:
         return nn.Linear(self.embed_dim, num_classes) if num_classes > 0 else nn.Identity()
@@ -254,7 +276,7 @@ class RVT(nn.Module, TokenModel):
         """Put a fresh classifier of ``num_classes`` outputs; 0 for none."""
         self.num_classes = num_classes
         self.global_pool = _average(global_pool or self.global_pool)
-        self.head = self._classifier(num_classes).to(self.norm.weight)
+        self.head = self._classifier(num_classes).to(next(self.norm.parameters()))
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Keep only the inputs of blocks in training, and compute the rest again."""

@@ -35,6 +35,9 @@ class Segmentor(nn.Module):
         InputError: mmsegmentation has no such head or neck, or it refuses its arguments.
     """
 
+    decode_head: Any
+    auxiliary_head: Any
+
     def __init__(
         self,
         backbone: Backbone,

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from timm.layers import PatchEmbed, resample_abs_pos_embed
@@ -33,7 +34,7 @@ class SizedVisionTransformer(VisionTransformer):
         """As timm's; position embeddings are resampled from those that the model has now."""
         positions, old = self.pos_embed, self.patch_embed.grid_size
         super().set_input_size(img_size, patch_size)
-        if self.pos_embed is not positions:
+        if positions is not None and self.pos_embed is not None and self.pos_embed is not positions:
             with torch.no_grad():
                 self.pos_embed.copy_(self.resampled(positions, self.patch_embed.grid_size, old))
 
@@ -41,7 +42,8 @@ class SizedVisionTransformer(VisionTransformer):
         """Tokens (B, N, dim) of patches (B, h, w, dim), or of (B, N, dim) where the size is fixed, with positions."""
         if not self.plain_resampling or not self.dynamic_img_size or self.pos_embed is None:
             return super()._pos_embed(x)
-        positions = self.resampled(self.pos_embed, tuple(x.shape[1:3]), self.patch_embed.grid_size)
+        height, width = x.shape[1:3]
+        positions = self.resampled(self.pos_embed, (height, width), self.patch_embed.grid_size)
         prefix = [token.expand(len(x), -1, -1) for token in (self.cls_token, self.reg_token) if token is not None]
         x = x.flatten(1, 2)
         if self.no_embed_class:
@@ -61,7 +63,7 @@ def check_patches(model: nn.Module, image_size: tuple[int, int] | None = None) -
             columns of pixels reach no token.
     """
     for embedding, outermost in _embeddings(model):
-        own = getattr(embedding, "img_size", None)
+        own: Any = getattr(embedding, "img_size", None)
         size = image_size if outermost and image_size is not None else own
         if size is None:
             continue
@@ -100,7 +102,7 @@ def check_runs(model: nn.Module, image_size: tuple[int, int]) -> None:
             module.training = was
 
 
-def _embeddings(model: nn.Module) -> Iterator[tuple[nn.Module, bool]]:
+def _embeddings(model: nn.Module) -> Iterator[tuple[Any, bool]]:
     """Modules that make tokens of images, and whether images come to them as they are."""
     for part in model.modules():
         found = getattr(part, "patch_embed", None)
@@ -162,8 +164,9 @@ def _step(embedding: nn.Module, first: nn.Conv2d) -> int:
 
 def _nearest(size: tuple[int, int], step: tuple[int, int]) -> str:
     """The sizes below and above that are multiples of a step, in words; the step itself is the smallest."""
-    below = tuple(max(side // part, 1) * part for side, part in zip(size, step, strict=True))
-    above = tuple(-(-side // part) * part for side, part in zip(size, step, strict=True))
+    (height, width), (rows, columns) = size, step
+    below = (max(height // rows, 1) * rows, max(width // columns, 1) * columns)
+    above = (-(-height // rows) * rows, -(-width // columns) * columns)
     return " or ".join(dict.fromkeys((_by(below), _by(above))))
 
 

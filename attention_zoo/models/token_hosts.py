@@ -234,7 +234,7 @@ class StagedHost(TokenHost):
     def __init__(
         self,
         stem: Callable[[Tensor], Tensor],
-        stages: Sequence[Sequence[nn.Module]],
+        stages: Sequence[Sequence[Any]],
         pools: Sequence[nn.Module],
         head: Callable[[Tensor], Tensor],
         *,
@@ -259,7 +259,8 @@ class StagedHost(TokenHost):
 
     def _enter(self, maps: Tensor, stage: int) -> Tensor:
         """Tokens of a stage's maps, whose grid is remembered."""
-        self.grids[stage:] = [tuple(maps.shape[2:])]
+        height, width = maps.shape[2:]
+        self.grids[stage:] = [(height, width)]
         return maps.flatten(2).mT
 
     def embed(self, images: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ EECS-2024-49, chapter 2 (section 2.5, eq. 2.13).
 """
 
 from collections.abc import Collection, Sequence
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -53,6 +53,7 @@ class TopDown(nn.Module, TokenModel):
         InputError: a model that is no such host, or an unknown mode.
     """
 
+    model: Any
     own_names = ("decoders.", "unpools.", "prompt")
     """What the names of the parameters begin with that the plain model has not."""
 
@@ -168,7 +169,7 @@ class TopDown(nn.Module, TokenModel):
 
     def similarity(self, tokens: Tensor, prior: Tensor | None = None) -> Tensor:
         """How much each output token (B, N, dim) is what the prior asks for: (B, N, 1), in [0, 1]."""
-        if self.mode == "feedback":
+        if self.prompt is None:  # mode "feedback"
             return torch.ones_like(tokens[..., :1])
         prior = self.prompt if prior is None else prior
         if prior.shape not in (tokens.shape[-1:], (tokens.shape[0], tokens.shape[-1])):
@@ -179,15 +180,17 @@ class TopDown(nn.Module, TokenModel):
 
     def class_prior(self, index: int | Sequence[int] | Tensor) -> Tensor:
         """Prototypes of classes, rows of the classifier: (dim,) for one, (B, dim) for several (tech report 2.6)."""
-        return self.get_classifier().weight[index]
+        classifier: Any = self.get_classifier()
+        return classifier.weight[index]
 
-    def _signals(self, host: TokenHost, found: Tensor, weights: Tensor) -> list[dict[str, Tensor | str | bool]]:
+    def _signals(self, host: TokenHost, found: Tensor, weights: Tensor) -> list[dict[str, Any]]:
         """What each layer hears in the second pass, from the first to the last."""
         if self.mode == "mask_att":
             return [{"value_gate": host.spread(weights, layer)} for layer in host.layers]
         to, bias = ("qkv" if self.mode == "qkv" else "v"), self.variant == "released"
         signals, unpools = [], list(self.unpools)
-        for layer, decoder in zip(reversed(host.layers), reversed(self.decoders), strict=True):
+        decoders: list[Any] = list(self.decoders)
+        for layer, decoder in zip(reversed(host.layers), reversed(decoders), strict=True):
             if layer.transition:
                 found = host.spread(unpools.pop()(found), layer)
             found = decoder.linear(found)
@@ -197,17 +200,19 @@ class TopDown(nn.Module, TokenModel):
 
     def _variational_loss(self, host: TokenHost, states: list[tuple[Tensor, Tensor]]) -> Tensor:
         """How far the decoders are from rebuilding each layer's input; nothing but them hears of it (eq. 2.13)."""
+        decoders: list[Any] = list(self.decoders)
         pairs = [
-            (decoder.linear(after.detach()), before)
-            for decoder, (before, after) in zip(self.decoders, states, strict=True)
+            (decoder.linear(after.detach()), before) for decoder, (before, after) in zip(decoders, states, strict=True)
         ]
         above = [index for index, layer in enumerate(host.layers) if layer.transition]
         for unpool, index in zip(self.unpools, above, strict=True):
             rebuilt = host.spread(unpool(states[index + 1][0].detach()), host.layers[index])
             pairs.append((rebuilt, states[index][1]))
         if self.reduction == "mean":
-            return sum(F.mse_loss(rebuilt, seen.detach()) for rebuilt, seen in pairs)
-        return sum((rebuilt - seen.detach()).square().sum() / (2 * len(seen)) for rebuilt, seen in pairs)
+            losses = [F.mse_loss(rebuilt, seen.detach()) for rebuilt, seen in pairs]
+        else:
+            losses = [(rebuilt - seen.detach()).square().sum() / (2 * len(seen)) for rebuilt, seen in pairs]
+        return sum(losses[1:], losses[0])
 
     def forward_maps(self, images: Tensor, indices: Sequence[int], prior: Tensor | None = None) -> list[Tensor]:
         """Outputs of some layers in the second pass, as maps (B, C, h, w); of ``perceiver_io`` in the only one.

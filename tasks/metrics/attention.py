@@ -1,6 +1,7 @@
 """Attention against what it should find: objects (IoU, FP, FN), and where people look (NSS)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -8,6 +9,7 @@ from torch.nn import functional as F
 from torchmetrics import Metric
 
 from attention_zoo.functional.checks import check_finite
+from attention_zoo.scales import Scale
 
 
 class ForegroundErrors(Metric):
@@ -16,6 +18,12 @@ class ForegroundErrors(Metric):
     The report EECS-2024-49 (Table 1.4) does not define FP and FN. Its rows agree with each other if they are shares of
     all pixels, as here.
     """
+
+    SCALES: ClassVar[Mapping[str, Scale]] = {
+        "iou": Scale("higher", 0.0, 100.0),
+        "false_*": Scale("lower", 0.0, 100.0),
+    }
+    """Of its numbers, for the task that logs them one by one."""
 
     iou: Tensor
     false_positives: Tensor
@@ -58,6 +66,7 @@ class NSS(Metric):
     R. J. Peters et al., Components of bottom-up gaze allocation in natural images, Vision Research 2005.
     """
 
+    higher_is_better = True
     total: Tensor
     images: Tensor
     full_state_update = False

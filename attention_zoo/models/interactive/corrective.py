@@ -90,7 +90,7 @@ class CorrectiveAttention(InteractiveHead):
             raise InputError(f"CorrectiveAttention: dim={dim} must be at least twice num_heads={num_heads}")
         self.stride = stride
         factory = as_factory(mixer or partial(Probabilistic, beta=BETA))
-        factory = partial(Axial, mixer=factory, context=context) if attention == "axial" else factory
+        factory = as_factory(Axial, {"mixer": factory, "context": context}) if attention == "axial" else factory
         self.mixer = factory(dim=dim, num_heads=num_heads, grid=grid).drop_projections()
         axial = isinstance(self.mixer, Axial)
         reading = self.mixer.width if isinstance(self.mixer, Axial) else self.mixer

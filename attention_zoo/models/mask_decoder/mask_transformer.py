@@ -1,25 +1,15 @@
 """A backbone under the mask decoder."""
 
 from collections.abc import Sequence
-from typing import Protocol
 
 from torch import Tensor, nn
 
+from attention_zoo.models.backbone import Backbone
 from attention_zoo.models.mask_decoder.decoder import DecoderSize, MaskDecoder
 from attention_zoo.models.mask_decoder.layer import CrossMixerFactory
 from attention_zoo.models.mask_decoder.outputs import MaskOutputs
 from attention_zoo.models.mask_decoder.pyramid import Pyramid
 from attention_zoo.models.mask_decoder.semantic_head import SemanticHeadKind, semantic_head
-
-
-class Backbone(Protocol):
-    """What `attention_zoo.models.build_backbone` gives: maps (B, c, h, w) of an image (B, 3, H, W), finest first."""
-
-    channels: list[int]
-    strides: list[int]
-
-    def __call__(self, image: Tensor) -> list[Tensor]:
-        """Maps of an image."""
 
 
 class MaskTransformer(nn.Module):

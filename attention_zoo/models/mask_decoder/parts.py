@@ -1,16 +1,19 @@
 """Pieces of mask decoders: normalised projections of maps and tokens, coordinates, resizing."""
 
+from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from timm.layers import DropPath, trunc_normal_tf_
 from torch import Tensor, nn
 
-BATCH_NORM = {"eps": 1e-3, "momentum": 0.01}
+EPS, MOMENTUM = 1e-3, 0.01
 """Of every batch normalisation, as in kMaX-DeepLab."""
 
-MapNorm = partial(nn.BatchNorm2d, **BATCH_NORM)
+MapNorm: Any = partial(nn.BatchNorm2d, eps=EPS, momentum=MOMENTUM)
+"""Batch normalisation of the channels of maps (B, C, h, w)."""
 
 
 class TokenNorm(nn.Module):
@@ -23,7 +26,8 @@ class TokenNorm(nn.Module):
 
     def __init__(self, channels: int, gain: float = 1.0) -> None:
         super().__init__()
-        self.norm = nn.BatchNorm1d(channels, **BATCH_NORM)  # a part, so that it can be made a SyncBatchNorm
+        # a part, so that it can be made a SyncBatchNorm
+        self.norm = nn.BatchNorm1d(channels, eps=EPS, momentum=MOMENTUM)
         nn.init.constant_(self.norm.weight, gain)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -122,12 +126,12 @@ def with_coordinates(x: Tensor) -> Tensor:
     return torch.cat([x, places.expand(len(x), -1, -1, -1)], 1)
 
 
-def resize(x: Tensor, size: tuple[int, int]) -> Tensor:
+def resize(x: Tensor, size: Sequence[int]) -> Tensor:
     """Map (B, C, h, w) -> (B, C, *size), bilinear; odd sizes share their corners, as the strides of such images do."""
-    if x.shape[2:] == size:
+    if tuple(x.shape[2:]) == tuple(size):
         return x
     corners = all(side % 2 == 1 for side in (*x.shape[2:], *size))
-    return F.interpolate(x, size, mode="bilinear", align_corners=corners)
+    return F.interpolate(x, tuple(size), mode="bilinear", align_corners=corners)
 
 
 def drop_path(rate: float) -> nn.Module:

@@ -31,8 +31,8 @@ class Pyramid(nn.Module):
         self.channels = [max(1, int(width / max(scale, 1))) for width, scale in zip(channels, self.scales, strict=True)]
         pairs = zip(channels, self.channels, self.scales, strict=True)
         self.before = nn.ModuleList(nn.Identity() if scale == 1 else ConvNorm(a, b) for a, b, scale in pairs)
-        pairs = zip(self.channels, self.scales, strict=True)
-        self.after = nn.ModuleList(nn.Identity() if scale == 1 else ConvNorm(b, b, 3) for b, scale in pairs)
+        own = zip(self.channels, self.scales, strict=True)
+        self.after = nn.ModuleList(nn.Identity() if scale == 1 else ConvNorm(b, b, 3) for b, scale in own)
 
     def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
         """Maps (B, c, h, w), finest first, to maps (B, C, h * scale, w * scale)."""

@@ -67,5 +67,6 @@ def _separable(in_channels: int, out_channels: int) -> nn.Sequential:
 def _logits(in_channels: int, num_classes: int) -> nn.Conv2d:
     conv = nn.Conv2d(in_channels, num_classes, 1)
     trunc_normal_tf_(conv.weight, std=0.01)
-    nn.init.zeros_(conv.bias)
+    if conv.bias is not None:
+        nn.init.zeros_(conv.bias)
     return conv
