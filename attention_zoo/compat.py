@@ -5,6 +5,7 @@ pyproject.toml has a ceiling for the version of each library.
 """
 
 import importlib
+import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,6 +23,9 @@ from attention_zoo.errors import InputError
 
 COMPILED = "mmcv._ext"
 """mmcv's module of compiled operations, which mmcv-lite does not have."""
+
+SHAPES = re.compile(r"size mismatch for (\S+): .*?torch\.Size\((.*?)\).*?torch\.Size\((.*?)\)")
+"""How torch says that a weight has another shape."""
 
 
 def host_in_construction() -> VisionTransformer | NaFlexVit | None:
@@ -69,6 +73,11 @@ def loaded_by(model: nn.Module, load: Callable[[nn.Module, str | Path], None]) -
 
     _factory.load_checkpoint = load_once
     return model
+
+
+def shape_mismatches(message: str) -> list[tuple[str, str, str]]:
+    """Weights that torch says have another shape: name, shape in the file and shape in the model, as it writes them."""
+    return SHAPES.findall(message)
 
 
 class PositionedVisionTransformer(VisionTransformer):

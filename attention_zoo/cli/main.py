@@ -9,17 +9,16 @@ from pathlib import Path
 from jsonargparse import auto_cli
 
 import attention_zoo
-from attention_zoo.cli.arguments import prepare, read_config, values_of
+from attention_zoo.cli.arguments import as_config, prepare, read_config, values_of
 from attention_zoo.cli.bench import bench
+from attention_zoo.cli.compat import launch_further_processes_with
 from attention_zoo.cli.corrupt import corrupt
-from attention_zoo.cli.failure import PROGRAM, bad_input, debugging, fail, not_restored, other_model
+from attention_zoo.cli.errors import PROGRAM, bad_input, debugging, fail, not_restored, other_model
 from attention_zoo.cli.maps import maps
 from attention_zoo.cli.mixers import mixers
-from attention_zoo.cli.parser import ZooParser
+from attention_zoo.cli.parser import ZooParser, configure_parsing
 from attention_zoo.cli.report import report
 from attention_zoo.cli.sweep import sweep
-from attention_zoo.cli.trust import configure_parsing
-from attention_zoo.cli.words import as_config
 from attention_zoo.domains import checked
 from attention_zoo.errors import InputError, unknown
 from attention_zoo.runs.configs import with_bases
@@ -98,9 +97,9 @@ def train(argv: list[str]) -> None:
 
     from attention_zoo.cli.lightning import ZooCLI  # takes seconds; what `prepare` refuses need not wait for it
 
-    sys.argv = [sys.argv[0], *prepared.argv]
+    launch_further_processes_with(prepared.argv)
     try:
-        ZooCLI(prepared.checkpoint)
+        ZooCLI(prepared.argv, prepared.checkpoint)
     except SIGTERMException:  # Lightning's own exit would be a success
         sys.exit(TERMINATED)
     except Exception as error:

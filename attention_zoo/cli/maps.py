@@ -175,7 +175,7 @@ def _subjects(
 def _trained(path: Path, device: "torch.device", trust: bool) -> "Subject":
     """The model of a checkpoint, which sees images as in its evaluation."""
     from attention_zoo.analysis import Subject
-    from attention_zoo.cli.trained import load_classification
+    from attention_zoo.cli.lightning import load_classification
 
     checkpoint, task, data = load_classification(path, trust=trust)
     model = task.model.to(device)

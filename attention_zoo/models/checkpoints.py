@@ -5,7 +5,6 @@
 
 import argparse
 import pickle
-import re
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,7 +15,7 @@ from timm.models import clean_state_dict, get_pretrained_cfg
 from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
 from torch import Tensor, nn
 
-from attention_zoo.compat import loaded_by
+from attention_zoo.compat import loaded_by, shape_mismatches
 from attention_zoo.errors import InputError
 from attention_zoo.models.top_down import TopDown
 
@@ -144,7 +143,7 @@ def _difference(missing: list[str], unexpected: list[str]) -> str:
 
 def _mismatch(message: str) -> str:
     """The first of torch's complaints about shapes, in one line."""
-    shapes = re.findall(r"size mismatch for (\S+): .*?torch\.Size\((.*?)\).*?torch\.Size\((.*?)\)", message)
+    shapes = shape_mismatches(message)
     if not shapes:
         return " ".join(message.split())
     (key, there, here), more = shapes[0], len(shapes) - 1

@@ -6,8 +6,7 @@ import signal
 import pytest
 import torch
 
-from attention_zoo.cli.failure import bad_input, not_restored, one_line
-from attention_zoo.cli.foreign import SAYINGS, in_our_words
+from attention_zoo.cli.errors import SAYINGS, bad_input, in_our_words, not_restored, one_line
 from datamodules.base import ImageDataset
 
 SAID = {
