@@ -65,13 +65,14 @@ def loaded_by(model: nn.Module, load: Callable[[nn.Module, str | Path], None]) -
     """
     if requested_checkpoint() is None:
         return model
-    timms = _factory.load_checkpoint
+    factory: Any = _factory
+    timms = factory.load_checkpoint
 
     def load_once(loaded: nn.Module, path: str | Path) -> None:
-        _factory.load_checkpoint = timms
+        factory.load_checkpoint = timms
         (load if loaded is model else timms)(loaded, path)
 
-    _factory.load_checkpoint = load_once
+    factory.load_checkpoint = load_once
     return model
 
 
@@ -106,7 +107,7 @@ def registered_names_only() -> Iterator[None]:
     mmengine takes a ``type`` that no registry knows for the path of any function, imports it and calls it; it has no
     setting against that.
     """
-    module = importlib.import_module("mmengine.registry.registry")
+    module: Any = importlib.import_module("mmengine.registry.registry")
     stock = module.get_object_from_string
     module.get_object_from_string = _no_object
     try:

@@ -84,8 +84,9 @@ def read_config(value: str) -> dict[str, Any]:
 
 def _last(argv: Sequence[str], configs: list[dict[str, Any]], *key: str) -> str | None:
     """The value of a key that counts: the last on the command line, or of the last config that has it."""
-    values = []
-    for content in configs:
+    values: list[Any] = []
+    for config in configs:
+        content: Any = config
         for part in key:
             content = content.get(part) if isinstance(content, dict) else None
         values += [content] if content is not None else []

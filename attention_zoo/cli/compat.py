@@ -105,12 +105,13 @@ def further_processes(trainer: "L.Trainer") -> list[subprocess.Popen]:
 
 def end_further_processes(trainer: "L.Trainer") -> None:
     """Kill the `further_processes`; Lightning's launcher does that at its own errors alone."""
-    trainer.strategy.launcher.kill(signal.SIGKILL)
+    launcher: Any = trainer.strategy.launcher
+    launcher.kill(signal.SIGKILL)
 
 
 def launch_further_processes_with(argv: Sequence[str]) -> None:
     """Have Lightning start further processes of a run with ``argv``: it takes what stands in ``sys.argv`` then."""
-    sys.argv[1:] = argv
+    sys.argv = [sys.argv[0], *argv]
 
 
 class ToStdout(logging.StreamHandler):

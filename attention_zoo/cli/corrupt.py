@@ -230,5 +230,8 @@ def _alone(worker: int) -> None:
 
 
 def _end_with_parent() -> None:
-    multiprocessing.parent_process().join()
+    parent = multiprocessing.parent_process()
+    if parent is None:  # not started by another process
+        return
+    parent.join()
     os._exit(1)  # files are written whole or not at all

@@ -364,6 +364,7 @@ NamesOf = Callable[[], Iterable[str]]
 
 
 def _subclasses(base: type) -> Iterator[type]:
+    cls: type
     for cls in base.__subclasses__():
         yield cls
         yield from _subclasses(cls)

@@ -217,7 +217,8 @@ class ZooCLI(Hooks, LightningCLI):
 
     def _plain_config(self) -> dict[str, Any]:
         """Model, data and seed of the config, as plain values."""
-        text = self.parser_of(self.subcommand).dump(self.config[self.subcommand], skip_unset=False)
+        command = str(self.subcommand)
+        text = self.parser_of(command).dump(self.config[command], skip_unset=False)
         return {
             key: value for key, value in yaml.safe_load(text).items() if key in ("model", "data", "seed_everything")
         }
@@ -246,9 +247,10 @@ def load_classification(path: Path, *, trust: bool = False) -> tuple[Checkpoint,
         InputError: no checkpoint, without its config, of another task, or of another model than its config says.
     """
     checkpoint = read_checkpoint(path, trust=trust)
-    if checkpoint.config is None:
+    taken = checkpoint.taken("maps")
+    if taken is None:
         raise InputError(f"{path} carries no config, so that nothing says what model it is of")
-    task, data = _build(checkpoint)
+    task, data = _build(checkpoint, taken)
     if not (isinstance(task, tasks.Classification) and isinstance(data, ImageDataModule)):
         raise InputError(f"{path} is of {type(task).__name__} on {type(data).__name__}, not of image classification")
     check_kinds(checkpoint, task)
@@ -263,9 +265,9 @@ def load_classification(path: Path, *, trust: bool = False) -> tuple[Checkpoint,
     return checkpoint, task, data
 
 
-def _build(checkpoint: Checkpoint) -> tuple[L.LightningModule, L.LightningDataModule]:
-    """The objects of a checkpoint's config, as a test of it would build them."""
-    parser, taken = parser_of_parts(), checkpoint.taken("maps")
+def _build(checkpoint: Checkpoint, taken: dict[str, Any]) -> tuple[L.LightningModule, L.LightningDataModule]:
+    """The objects of what is taken of a checkpoint's config, as a test of it would build them."""
+    parser = parser_of_parts()
     if checkpoint.trusted:
         try:
             config = parser.parse_object(taken)

@@ -37,7 +37,7 @@ TRAINING = {
 }
 """Commands of LightningCLI."""
 
-TOOLS: dict[str, Callable[..., None]] = {
+TOOLS: dict[str, Callable[..., int | None]] = {
     "mixers": mixers,
     "maps": maps,
     "corrupt": corrupt,
@@ -45,7 +45,7 @@ TOOLS: dict[str, Callable[..., None]] = {
     "report": report,
     "bench": bench,
 }
-"""Commands that are a function: its signature gives the options, its docstring the help."""
+"""Commands that are a function: its signature gives the options, its docstring the help; some return an exit code."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -65,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if command not in TRAINING and command not in TOOLS:
         fail(str(unknown("command", command, [*TRAINING, *TOOLS])))
     try:
-        run(argv)
+        code = run(argv)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
     except Exception as error:
@@ -73,10 +73,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         if message is None or debugging():
             raise
         fail(message)
+    if code:
+        sys.exit(code)
 
 
-def run(argv: list[str]) -> None:
-    """Run the command ``argv[0]``."""
+def run(argv: list[str]) -> int | None:
+    """Run the command ``argv[0]``; returns its exit code where it has one of its own."""
     argv = with_bases(argv)
     command = argv[0]
     put_our_packages_first()
@@ -85,9 +87,10 @@ def run(argv: list[str]) -> None:
         tool = TOOLS[command]
         for value in values_of(argv, "--config"):
             read_config(value)
-        auto_cli(checked(tool), args=as_config(tool, argv[1:]), parser_class=ZooParser, prog=f"{PROGRAM} {command}")
-    else:
-        train(argv)
+        words = as_config(tool, argv[1:])
+        return auto_cli(checked(tool), args=words, parser_class=ZooParser, prog=f"{PROGRAM} {command}")
+    train(argv)
+    return None
 
 
 def train(argv: list[str]) -> None:

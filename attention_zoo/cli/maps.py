@@ -169,7 +169,8 @@ def _subjects(
         raise InputError("nothing to look at: give --ckpt_path, --mixers or --model")
     if ckpt_path:
         return [_trained(Path(file), device, trust) for file in ckpt_path]
-    return [_built(model or MODEL, mixer, pretrained, device) for mixer in mixers or [None]]
+    chosen: list[MixerFactory | None] = [*mixers] if mixers else [None]
+    return [_built(model or MODEL, mixer, pretrained, device) for mixer in chosen]
 
 
 def _trained(path: Path, device: "torch.device", trust: bool) -> "Subject":

@@ -139,7 +139,7 @@ class _Load:
     """jsonargparse's reader of YAML, for what `check_yaml` has nothing against."""
 
     def __init__(self, stock: Callable[[str], Any]) -> None:
-        self.stock = stock.stock if isinstance(stock, _Load) else stock
+        self.stock: Callable[[str], Any] = stock.stock if isinstance(stock, _Load) else stock
 
     def __call__(self, text: str) -> Any:
         check_yaml(text, "YAML on the command line")

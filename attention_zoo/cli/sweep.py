@@ -4,7 +4,6 @@ import contextlib
 import io
 import os
 import signal
-import sys
 from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
@@ -44,7 +43,7 @@ def sweep(
     engine: Literal["local", "submitit"] = "local",
     cluster: str | None = None,
     engine_args: dict[str, Any] | None = None,
-) -> None:
+) -> int:
     """Train and evaluate one recipe over mixers, seeds and any other axis.
 
     Every run is an ordinary fit and its evaluations, in a process and a folder of its own. Start the same command
@@ -72,6 +71,9 @@ def sweep(
         engine: what runs them: processes of this machine, or submitit.
         cluster: of submitit: slurm, or local to try it.
         engine_args: of submitit, such as slurm_partition, timeout_min, gpus_per_node.
+
+    Returns:
+        the exit code: 1 where a run has failed.
     """
     from attention_zoo.sweeps import driver
     from attention_zoo.sweeps.engines import Local, Submitit
@@ -83,13 +85,14 @@ def sweep(
     folder, screen = Path(out), console()
     if dry_run:
         show_plan(plan, folder, workers)
-        return
+        return 0
     runner = Local(workers) if engine == "local" else Submitit(folder / ENGINE, cluster, engine_args or {})
     threads = threads or max(1, (os.cpu_count() or 1) // workers)
-    limits = {"workers": workers, "threads": threads, "hours": hours, "retry": retry_failed}
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # asked to end, end as after Ctrl-C
     try:
-        found = driver.carry_out(plan, folder, runner, console=screen, **limits)
+        found = driver.carry_out(
+            plan, folder, runner, workers=workers, threads=threads, hours=hours, retry=retry_failed, console=screen
+        )
     except KeyboardInterrupt:
         screen.print(f"stopped; the same command goes on with {folder}", markup=False)
         raise
@@ -104,7 +107,7 @@ def sweep(
         screen.print(f"failed: {row.run.name}: {row.record.reason}", markup=False, soft_wrap=True)
     if failed:
         screen.print("--retry_failed true tries them again", markup=False)
-        sys.exit(1)
+    return 1 if failed else 0
 
 
 def _check_limits(workers: int, threads: int | None, hours: float | None) -> None:
