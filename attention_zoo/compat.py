@@ -27,6 +27,9 @@ COMPILED = "mmcv._ext"
 SHAPES = re.compile(r"size mismatch for (\S+): .*?torch\.Size\((.*?)\).*?torch\.Size\((.*?)\)")
 """How torch says that a weight has another shape."""
 
+UNSAFE = re.compile("Weights only load failed")
+"""How torch says that it would not load a file without running code."""
+
 
 def host_in_construction() -> VisionTransformer | NaFlexVit | None:
     """The innermost vision transformer of timm whose constructor is running; None outside of one.

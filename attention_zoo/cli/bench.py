@@ -47,7 +47,7 @@ def bench(
     from rich.progress import track
 
     from attention_zoo.analysis.costs import Cost, Setting, check_setting, measure
-    from attention_zoo.cli.maps import find_device
+    from attention_zoo.analysis.subjects import find_device
     from attention_zoo.reports.costs import cost_figure, cost_table
 
     for name in mixers:

@@ -17,9 +17,9 @@ from functools import cache
 from pathlib import Path
 from typing import NoReturn
 
+from attention_zoo import list_mixers
 from attention_zoo.compat import shape_mismatches
 from attention_zoo.errors import MANY, InputError, unknown
-from attention_zoo.registry import list_mixers
 
 PROGRAM = "python -m attention_zoo"
 

@@ -4,6 +4,7 @@ import ast
 import importlib
 import inspect
 import logging
+import pickle
 import subprocess
 import sys
 import warnings
@@ -159,6 +160,18 @@ class TestMmengine:
         stand_in = library._MissingOperations(library.COMPILED)
         with pytest.raises(InputError, match="nms needs the compiled mmcv"):
             stand_in.nms(1)
+
+
+class TestTorch:
+    def test_what_it_says_of_files_that_run_code(self, tmp_path):
+        torch.save(Path("x"), tmp_path / "x.pt")
+        with pytest.raises(pickle.UnpicklingError, match=library.UNSAFE):
+            torch.load(tmp_path / "x.pt", weights_only=True)
+
+    def test_what_it_says_of_shapes(self):
+        with pytest.raises(RuntimeError) as refused:
+            torch.nn.Linear(2, 1).load_state_dict({"weight": torch.zeros(1, 3), "bias": torch.zeros(1)})
+        assert library.shape_mismatches(str(refused.value)) == [("weight", "[1, 3]", "[1, 2]")]
 
 
 class One:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from attention_zoo import InputError
+from attention_zoo import InputError, MixerFactory
 from attention_zoo.cli import parser as parsing
 from attention_zoo.cli.compat import importing_only
 from attention_zoo.cli.errors import (
@@ -22,7 +22,6 @@ from attention_zoo.cli.errors import (
     one_line,
     other_model,
 )
-from attention_zoo.interface import MixerFactory
 from datamodules.base import ImageDataset
 
 SAID = {
