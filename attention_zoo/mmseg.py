@@ -1,20 +1,17 @@
 """The way to mmsegmentation: imported only when a config names a part of it, with or without compiled operations."""
 
 import importlib
-import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
-from typing import Any, NoReturn
+from typing import Any
 
 from torch import nn
 
+from attention_zoo.compat import registered_names_only, stand_in_for_operations
 from attention_zoo.errors import InputError, unknown
-
-_COMPILED = "mmcv._ext"
 
 REGISTRIES = ("MODELS", "TRANSFORMS", "DATASETS", "TASK_UTILS", "WEIGHT_INITIALIZERS")
 """Those of mmsegmentation whose names a config may use, at any depth."""
@@ -26,24 +23,10 @@ OF_OUR_BACKBONE = ("mixer", "layer_mixers")
 """Arguments of it whose ``type`` is looked up among the mixers."""
 
 
-class _MissingOperations(ModuleType):
-    """Stands in for mmcv's compiled module: any operation can be named, none can be called."""
-
-    def __getattr__(self, name: str) -> Callable[..., NoReturn]:
-        if name.startswith("__"):
-            raise AttributeError(name)
-
-        def refuse(*args: Any, **kwargs: Any) -> NoReturn:
-            raise InputError(f"{name} needs the compiled mmcv (mmcv>=2.0,<2.2), in place of mmcv-lite")
-
-        return refuse
-
-
 @cache
 def import_mmseg() -> ModuleType:
     """Import mmsegmentation with its data sets, transforms, models and metrics in its registries."""
-    if find_spec(_COMPILED) is None:
-        sys.modules[_COMPILED] = _MissingOperations(_COMPILED)
+    stand_in_for_operations()
     for name in ("datasets", "models", "evaluation"):
         importlib.import_module(f"mmseg.{name}")
     from mmengine.logging import MMLogger
@@ -138,23 +121,6 @@ def _check_keys(part: str, place: str, config: Mapping[str, Any], names: set[str
             raise InputError(
                 f"{at}: {key}={config[key]!r} would unpickle a file; start from weights with model.weights"
             )
-
-
-@contextmanager
-def registered_names_only() -> Iterator[None]:
-    """While the block runs, mmengine finds parts in its registries alone, and imports nothing by its path."""
-    module: Any = importlib.import_module("mmengine.registry.registry")
-    stock = module.get_object_from_string
-    module.get_object_from_string = _no_object
-    try:
-        yield
-    finally:
-        module.get_object_from_string = stock
-
-
-def _no_object(name: str) -> None:
-    """Stands in for mmengine's import by path."""
-    raise InputError(f"{name!r} is no name in mmsegmentation's registries")
 
 
 def _names(registry: str) -> dict[str, type]:

@@ -47,7 +47,7 @@ def bench(
     from rich.progress import track
 
     from attention_zoo.analysis.costs import Cost, Setting, check_setting, measure
-    from attention_zoo.cli.maps import find_device
+    from attention_zoo.analysis.subjects import find_device
     from attention_zoo.reports.costs import cost_figure, cost_table
 
     for name in mixers:
@@ -60,7 +60,7 @@ def bench(
     if folder.exists() and any(folder.iterdir()) and not overwrite:
         raise InputError(f"{out} is not empty; choose another folder with --out, or give --overwrite true")
     find_device(device)
-    chosen = list(dict.fromkeys(modes or ["eager"]))
+    chosen: list[Literal["eager", "compiled"]] = list(dict.fromkeys(modes or ["eager"]))
     setting = Setting(dim, num_heads, batch, queries, repeats, chosen, device, getattr(torch, dtype))
     for count in counts:
         check_setting(names, count, setting)

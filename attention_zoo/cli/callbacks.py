@@ -1,7 +1,6 @@
 """What the command line adds to every run: its config, a log of its metrics, one message where it fails."""
 
 import math
-import signal
 import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -14,7 +13,8 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.cli import LightningArgumentParser, SaveConfigCallback
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only, rank_zero_warn
 
-from attention_zoo.cli.failure import bad_input, debugging, fail, failed_elsewhere, leave, other_model
+from attention_zoo.cli.compat import end_further_processes, further_processes
+from attention_zoo.cli.errors import bad_input, debugging, fail, failed_elsewhere, leave, other_model
 from attention_zoo.errors import InputError
 from attention_zoo.runs.checkpoint import CONFIG, FROM_ELSEWHERE, Checkpoint
 from attention_zoo.runs.files import append_json_line, write_text
@@ -131,14 +131,14 @@ class FailTogether(Callback):
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
         """The launching process ends the others; those would wait for it in vain."""
-        processes = getattr(trainer.strategy.launcher, "procs", [])
+        processes = further_processes(trainer)
         message = other_model(exception, self.path) or bad_input(exception)
         if not processes or debugging():
             return
         for logger in trainer.loggers:  # leaving may skip what closes them otherwise
             logger.finalize("failed")
         if message is not None:
-            trainer.strategy.launcher.kill(signal.SIGKILL)
+            end_further_processes(trainer)
             fail(message)
         if failed_elsewhere(processes):
             leave()

@@ -1,16 +1,14 @@
 """``fit``, ``validate``, ``test`` and ``predict``: LightningCLI with our folders, checkpoints and errors."""
 
-import logging
 import os
-import sys
-import warnings
+from collections.abc import Sequence
 from contextlib import ExitStack
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
-import jsonargparse._typehints
 import lightning as L
+import torch
 import yaml
 from jsonargparse import Namespace
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
@@ -23,58 +21,22 @@ import datamodules  # noqa: F401  its classes can be named
 import tasks
 from attention_zoo.cli.arguments import FROM_DATA
 from attention_zoo.cli.callbacks import FailTogether, MetricsLog, SaveConfig
-from attention_zoo.cli.cost_log import CostLog
+from attention_zoo.cli.compat import Hooks, launch_further_processes_with, quieten, starting_afresh
+from attention_zoo.cli.errors import PROGRAM, bad_argument, debugging, other_model, rank, root_cause
 from attention_zoo.cli.evaluation import Narrator, ResultWriter
-from attention_zoo.cli.failure import PROGRAM, bad_argument, debugging, rank, root_cause
-from attention_zoo.cli.parser import ShortErrors
+from attention_zoo.cli.parser import Refusal, ZooParser, parse_strangers
 from attention_zoo.cli.predictions import PredictionWriter
-from attention_zoo.cli.trust import parse_strangers
 from attention_zoo.cli.unfinished import UNFINISHED, Unfinished, identity
 from attention_zoo.errors import InputError
-from attention_zoo.runs.checkpoint import Checkpoint, check_fit, check_kinds
+from attention_zoo.runs.checkpoint import Checkpoint, check_fit, check_kinds, read_checkpoint
 from attention_zoo.runs.checkpoint_io import WholeCheckpoints
+from attention_zoo.runs.cost_log import CostLog
 from attention_zoo.runs.folders import fresh_folder, guard_run, put_away, run_name
 from attention_zoo.runs.lock import held
+from datamodules.base import ImageDataModule
 
 
-class ToStdout(logging.StreamHandler):
-    """Writes to what stdout is at the time."""
-
-    def __init__(self) -> None:
-        logging.Handler.__init__(self)
-
-    @property
-    def stream(self) -> TextIO:
-        """Where to write."""
-        return sys.stdout
-
-
-QUIET = (r".*isinstance\(treespec, LeafSpec\)", "Checkpoint directory .* exists and is not empty")
-"""Warnings that are of no use: Lightning asks torch in an old way, and a run folder is only gone on with on purpose."""
-
-
-def quieten() -> None:
-    """Have Lightning tell what goes on to stdout: stderr is left to errors.
-
-    The seed is in every config; a line about it would stand before the one line of an error. Tips about its maker's
-    services are left out.
-    """
-    for name in ("lightning", "lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).handlers = [ToStdout()]
-    logging.getLogger("lightning.fabric.utilities.seed").setLevel(logging.WARNING)
-    rank_zero = logging.getLogger("lightning.pytorch.utilities.rank_zero")
-    if no_tip not in rank_zero.filters:
-        rank_zero.addFilter(no_tip)
-    for message in QUIET:
-        warnings.filterwarnings("ignore", message=message)
-
-
-def no_tip(record: logging.LogRecord) -> bool:
-    """Whether a line is no recommendation."""
-    return "Tip:" not in record.getMessage()
-
-
-class TrainingParser(ShortErrors, LightningArgumentParser):
+class TrainingParser(ZooParser, LightningArgumentParser):
     """The parser of the commands that run a Lightning trainer."""
 
 
@@ -116,17 +78,20 @@ class Trainer(L.Trainer):
         )
 
 
-class ZooCLI(LightningCLI):
+class ZooCLI(Hooks, LightningCLI):
     """Any task of `tasks` on any data of `datamodules`, by class name.
 
     Args:
+        argv: the command and its arguments.
         checkpoint: what ``--ckpt_path`` names; its config comes before all others, so that these win.
+
+    Raises:
+        InputError: the arguments do not fit, or name what cannot be run.
     """
 
-    def __init__(self, checkpoint: Checkpoint | None) -> None:
-        self.checkpoint = checkpoint
+    def __init__(self, argv: Sequence[str], checkpoint: Checkpoint | None) -> None:
+        self.argv, self.checkpoint = argv, checkpoint
         quieten()
-        start_afresh_on_another_class()
         with ExitStack() as self._held:
             super().__init__(
                 tasks.Task,
@@ -147,22 +112,21 @@ class ZooCLI(LightningCLI):
         for name in FROM_DATA:
             parser.link_arguments(f"data.{name}", f"model.init_args.{name}", apply_on="instantiate")
 
-    def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
-        # add_arguments_to_parser is not told for which command it is called
-        parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
+    def add_arguments_of(self, subcommand: str, parser: LightningArgumentParser) -> None:
+        """Add trust in the checkpoint, and to a prediction what it writes."""
         parser.set_defaults(weights_only=True)  # loading a checkpoint runs no code from it
         text = "whether the config in the checkpoint may name any class, and run its code"
         parser.add_argument("--trust_checkpoint", type=bool, default=False, help=text)
         if subcommand == "predict":
             parser.add_lightning_class_args(PredictionWriter, "prediction")
             parser.set_defaults(return_predictions=False)  # the writer keeps what is wanted of them
-        return parser
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
-        """Parse, and settle the run folder, also in ``sys.argv``: Lightning starts further processes with that."""
-        command, *rest = sys.argv[1:]
+        """Parse, and settle the run folder, also for further processes of the run."""
+        command, *rest = self.argv
         text = self._config_of_the_checkpoint(command)
-        self.config = parser.parse_args([command, *(["--config", text] if text else []), *rest])
+        with starting_afresh(keeping=(L.LightningModule, L.LightningDataModule)):
+            self.config = parser.parse_args([command, *(["--config", text] if text else []), *rest])
         trainer = self.config[command]["trainer"]
         trainer["callbacks"] = without_repeats(trainer["callbacks"])
         if trainer["default_root_dir"] is None and self.checkpoint and self.checkpoint.run_folder:
@@ -170,7 +134,7 @@ class ZooCLI(LightningCLI):
         if command == "fit":
             if self.checkpoint:
                 check_fit(self.checkpoint)
-            self._claim(trainer)
+            self.claim(trainer)
 
     def _config_of_the_checkpoint(self, command: str) -> str | None:
         """What is taken of the checkpoint's config, once it is known to name nothing that it may not."""
@@ -181,12 +145,12 @@ class ZooCLI(LightningCLI):
             parse_strangers(parser_of_parts(), taken, self.checkpoint.path)
         return self.checkpoint.config_for(command)
 
-    def _claim(self, trainer: Namespace) -> None:
+    def claim(self, trainer: Namespace) -> None:
         """Settle the run folder and hold it to the end, but in the first process alone."""
         ours = trainer["default_root_dir"] is None
         if ours:
             trainer["default_root_dir"] = str(fresh_folder(self.config["fit"].as_dict()))
-            sys.argv += ["--trainer.default_root_dir", trainer["default_root_dir"]]
+            launch_further_processes_with([*self.argv, "--trainer.default_root_dir", trainer["default_root_dir"]])
         folder = Path(trainer["default_root_dir"])
         guard_run(folder, self.checkpoint)
         if rank() == 0:
@@ -198,10 +162,6 @@ class ZooCLI(LightningCLI):
                     f"{folder} held a start that never got as far as a checkpoint, and so nothing to go on from: "
                     f"its config and logs are in {away} now, and this run starts anew"
                 )
-
-    def _parse_ckpt_path(self) -> None:
-        # Lightning would let hyper-parameters in a checkpoint win over the command line
-        pass
 
     def instantiate_classes(self) -> None:
         """Build data, task and trainer; what their constructors refuse is bad input."""
@@ -218,10 +178,10 @@ class ZooCLI(LightningCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
         """The trainer of the config, with everything it writes in the run folder."""
-        given = self._get(self.config_init, "trainer")
+        given = self.config_init[self.subcommand]["trainer"]
         folder = Path(given["default_root_dir"]) if given["default_root_dir"] else None
         fitting = self.subcommand == "fit"
-        callbacks = [FailTogether(self.checkpoint)]
+        callbacks: list[Callback] = [FailTogether(self.checkpoint)]
         if not given["barebones"]:
             if given["logger"] is True or (given["logger"] is None and fitting):
                 version = "" if fitting else self.subcommand
@@ -257,7 +217,8 @@ class ZooCLI(LightningCLI):
 
     def _plain_config(self) -> dict[str, Any]:
         """Model, data and seed of the config, as plain values."""
-        text = self._parser(self.subcommand).dump(self.config[self.subcommand], skip_unset=False)
+        command = str(self.subcommand)
+        text = self.parser_of(command).dump(self.config[command], skip_unset=False)
         return {
             key: value for key, value in yaml.safe_load(text).items() if key in ("model", "data", "seed_everything")
         }
@@ -275,6 +236,55 @@ def parser_of_parts() -> TrainingParser:
     return parser
 
 
+def load_classification(path: Path, *, trust: bool = False) -> tuple[Checkpoint, tasks.Classification, ImageDataModule]:
+    """What the checkpoint says of itself, its task with the weights loaded, and its data, of which nothing is read.
+
+    Args:
+        path: of the checkpoint.
+        trust: whether its config may name any class; see `attention_zoo.runs.trust`.
+
+    Raises:
+        InputError: no checkpoint, without its config, of another task, or of another model than its config says.
+    """
+    checkpoint = read_checkpoint(path, trust=trust)
+    taken = checkpoint.taken("maps")
+    if taken is None:
+        raise InputError(f"{path} carries no config, so that nothing says what model it is of")
+    task, data = _build(checkpoint, taken)
+    if not (isinstance(task, tasks.Classification) and isinstance(data, ImageDataModule)):
+        raise InputError(f"{path} is of {type(task).__name__} on {type(data).__name__}, not of image classification")
+    check_kinds(checkpoint, task)
+    weights = torch.load(path, map_location="cpu", weights_only=True, mmap=True)["state_dict"]
+    try:
+        task.load_state_dict(weights)
+    except RuntimeError as error:
+        message = other_model(error, path)
+        if message is None:
+            raise
+        raise InputError(message) from error
+    return checkpoint, task, data
+
+
+def _build(checkpoint: Checkpoint, taken: dict[str, Any]) -> tuple[L.LightningModule, L.LightningDataModule]:
+    """The objects of what is taken of a checkpoint's config, as a test of it would build them."""
+    parser = parser_of_parts()
+    if checkpoint.trusted:
+        try:
+            config = parser.parse_object(taken)
+        except Refusal as error:
+            raise InputError(f"checkpoint {checkpoint.path}: {error}") from error
+    else:
+        config = parse_strangers(parser, taken, checkpoint.path)
+    try:
+        built = parser.instantiate(config)
+    except Exception as error:
+        message = bad_argument(root_cause(error))
+        if message is None:
+            raise
+        raise InputError(f"{checkpoint.path}: {message}") from error
+    return built["model"], built["data"]
+
+
 def last_checkpoint() -> ModelCheckpoint:
     """Writes ``last.ckpt`` after every epoch; ``save_last`` of one with a monitor only follows its best ones."""
     return ModelCheckpoint(
@@ -287,30 +297,3 @@ def without_repeats(callbacks: list[Namespace] | Namespace | None) -> list[Names
     if not isinstance(callbacks, list):
         return callbacks
     return [callback for place, callback in enumerate(callbacks) if callback not in callbacks[:place]]
-
-
-def start_afresh_on_another_class() -> None:
-    """Make a change of class drop the arguments of the class before it, except for task and data.
-
-    jsonargparse keeps those that the new class accepts too, so that ``num_features`` of one mixer in a saved config
-    would silently become that of the next. It has no setting for this, hence the hold on a private function; a
-    test on the command line guards it.
-    """
-    module = jsonargparse._typehints
-    stock = module.discard_init_args_on_class_path_change
-    if getattr(stock, "afresh", False):
-        return
-
-    def discard(parser_or_action: Any, prev_val: Any, value: Any) -> None:
-        changed = prev_val and "init_args" in prev_val and prev_val["class_path"] != value["class_path"]
-        if changed and not _keeps_arguments(prev_val["class_path"]):
-            prev_val["init_args"] = Namespace()
-        stock(parser_or_action, prev_val, value)
-
-    discard.afresh = True
-    module.discard_init_args_on_class_path_change = discard
-
-
-def _keeps_arguments(class_path: str) -> bool:
-    cls = jsonargparse._typehints.import_object(class_path)
-    return isinstance(cls, type) and issubclass(cls, (L.LightningModule, L.LightningDataModule))

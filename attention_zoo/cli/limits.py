@@ -127,11 +127,12 @@ def _check_foreign(key: str, part: Namespace) -> None:
     cls = pydoc.locate(part["class_path"])
     if not isinstance(cls, type) or cls.__module__.partition(".")[0] in OWN:
         return
+    constructor = inspect.getattr_static(cls, "__init__")
     try:
-        kinds = get_type_hints(cls.__init__, include_extras=True)
+        kinds = get_type_hints(constructor, include_extras=True)
     except (NameError, TypeError):  # imported for type checkers only
         return
-    defaults = {name: parameter.default for name, parameter in inspect.signature(cls.__init__).parameters.items()}
+    defaults = {name: parameter.default for name, parameter in inspect.signature(constructor).parameters.items()}
     for name, value in vars(part.get("init_args") or Namespace()).items():
         value = {} if value == Namespace() else value
         plain = not isinstance(value, Namespace) and name in kinds and value is not defaults.get(name)

@@ -9,17 +9,16 @@ from pathlib import Path
 from jsonargparse import auto_cli
 
 import attention_zoo
-from attention_zoo.cli.arguments import prepare, read_config, values_of
+from attention_zoo.cli.arguments import as_config, prepare, read_config, values_of
 from attention_zoo.cli.bench import bench
+from attention_zoo.cli.compat import launch_further_processes_with
 from attention_zoo.cli.corrupt import corrupt
-from attention_zoo.cli.failure import PROGRAM, bad_input, debugging, fail, not_restored, other_model
+from attention_zoo.cli.errors import PROGRAM, bad_input, debugging, fail, not_restored, other_model
 from attention_zoo.cli.maps import maps
 from attention_zoo.cli.mixers import mixers
-from attention_zoo.cli.parser import ZooParser
+from attention_zoo.cli.parser import ZooParser, configure_parsing
 from attention_zoo.cli.report import report
 from attention_zoo.cli.sweep import sweep
-from attention_zoo.cli.trust import configure_parsing
-from attention_zoo.cli.words import as_config
 from attention_zoo.domains import checked
 from attention_zoo.errors import InputError, unknown
 from attention_zoo.runs.configs import with_bases
@@ -38,7 +37,7 @@ TRAINING = {
 }
 """Commands of LightningCLI."""
 
-TOOLS: dict[str, Callable[..., None]] = {
+TOOLS: dict[str, Callable[..., int | None]] = {
     "mixers": mixers,
     "maps": maps,
     "corrupt": corrupt,
@@ -46,7 +45,7 @@ TOOLS: dict[str, Callable[..., None]] = {
     "report": report,
     "bench": bench,
 }
-"""Commands that are a function: its signature gives the options, its docstring the help."""
+"""Commands that are a function: its signature gives the options, its docstring the help; some return an exit code."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -66,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if command not in TRAINING and command not in TOOLS:
         fail(str(unknown("command", command, [*TRAINING, *TOOLS])))
     try:
-        run(argv)
+        code = run(argv)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
     except Exception as error:
@@ -74,10 +73,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         if message is None or debugging():
             raise
         fail(message)
+    if code:
+        sys.exit(code)
 
 
-def run(argv: list[str]) -> None:
-    """Run the command ``argv[0]``."""
+def run(argv: list[str]) -> int | None:
+    """Run the command ``argv[0]``; returns its exit code where it has one of its own."""
     argv = with_bases(argv)
     command = argv[0]
     put_our_packages_first()
@@ -86,9 +87,10 @@ def run(argv: list[str]) -> None:
         tool = TOOLS[command]
         for value in values_of(argv, "--config"):
             read_config(value)
-        auto_cli(checked(tool), args=as_config(tool, argv[1:]), parser_class=ZooParser, prog=f"{PROGRAM} {command}")
-    else:
-        train(argv)
+        words = as_config(tool, argv[1:])
+        return auto_cli(checked(tool), args=words, parser_class=ZooParser, prog=f"{PROGRAM} {command}")
+    train(argv)
+    return None
 
 
 def train(argv: list[str]) -> None:
@@ -98,9 +100,9 @@ def train(argv: list[str]) -> None:
 
     from attention_zoo.cli.lightning import ZooCLI  # takes seconds; what `prepare` refuses need not wait for it
 
-    sys.argv = [sys.argv[0], *prepared.argv]
+    launch_further_processes_with(prepared.argv)
     try:
-        ZooCLI(prepared.checkpoint)
+        ZooCLI(prepared.argv, prepared.checkpoint)
     except SIGTERMException:  # Lightning's own exit would be a success
         sys.exit(TERMINATED)
     except Exception as error:

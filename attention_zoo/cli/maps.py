@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Callable, Sequence
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -13,7 +13,7 @@ from attention_zoo.runs.files import replacing
 
 if TYPE_CHECKING:  # drawing and training libraries take seconds to import, which other commands need not wait for
     import torch
-    from torch import Tensor, nn
+    from torch import Tensor
 
     from attention_zoo.analysis import LayerInput, Pictures, Subject
 
@@ -22,12 +22,6 @@ SUFFIXES = (".png", ".pdf", ".svg")
 
 MODEL = "vit_tiny_patch16_224"
 """The model for mixers that were given none."""
-
-SHORTER, COARSEST = 224, 32
-"""Pixels of the shorter side, and what both sides are multiples of, where a model does not say."""
-
-CLASSES = 1000
-"""Of ImageNet, which released weights know."""
 
 
 def maps(
@@ -80,6 +74,7 @@ def maps(
         trust_checkpoint: whether the configs in the checkpoints may name any class, and run its code.
     """
     from attention_zoo.analysis import side_by_side
+    from attention_zoo.analysis.subjects import find_device
 
     path = Path(out)
     if path.suffix.lower() not in SUFFIXES:
@@ -137,23 +132,6 @@ def _images(paths: list[str]) -> "dict[str, Tensor]":
     return {printable(name): decode(path) for name, path in zip(names, paths, strict=True)}
 
 
-def find_device(name: str) -> "torch.device":
-    """The device of a name.
-
-    Raises:
-        InputError: there is none of it here.
-    """
-    import torch
-
-    try:
-        device = torch.empty(0, device=name).device
-    except (RuntimeError, AssertionError) as error:  # no such device, or none of it here
-        raise InputError(f"device {name!r}: {next(iter(str(error).splitlines()), type(error).__name__)}") from error
-    if device.type == "meta":
-        raise InputError(f"device {name!r} computes nothing; give one such as cpu or cuda")
-    return device
-
-
 def _subjects(
     ckpt_path: list[str] | None,
     mixers: list[MixerFactory] | None,
@@ -169,13 +147,16 @@ def _subjects(
         raise InputError("nothing to look at: give --ckpt_path, --mixers or --model")
     if ckpt_path:
         return [_trained(Path(file), device, trust) for file in ckpt_path]
-    return [_built(model or MODEL, mixer, pretrained, device) for mixer in mixers or [None]]
+    from attention_zoo.analysis.subjects import subject_of
+
+    chosen: list[MixerFactory | None] = [*mixers] if mixers else [None]
+    return [subject_of(model or MODEL, mixer, pretrained, device) for mixer in chosen]
 
 
 def _trained(path: Path, device: "torch.device", trust: bool) -> "Subject":
     """The model of a checkpoint, which sees images as in its evaluation."""
     from attention_zoo.analysis import Subject
-    from attention_zoo.cli.trained import load_classification
+    from attention_zoo.cli.lightning import load_classification
 
     checkpoint, task, data = load_classification(path, trust=trust)
     model = task.model.to(device)
@@ -188,44 +169,3 @@ def _trained(path: Path, device: "torch.device", trust: bool) -> "Subject":
         class_names=data.class_names,
         name=folder.name if folder else path.stem,
     )
-
-
-def _built(name: str, mixer: MixerFactory | None, pretrained: bool, device: "torch.device") -> "Subject":
-    """A model built for the aspect of each image; the shorter side is the model's own."""
-    from torchvision.transforms import v2
-
-    from attention_zoo.analysis import Subject
-    from attention_zoo.models import build_model
-    from attention_zoo.seeding import seeded
-
-    @lru_cache(maxsize=4)
-    def build(size: tuple[int, int] | None) -> "nn.Module":
-        with seeded(0):
-            built = build_model(name, num_classes=CLASSES, image_size=size, mixer=mixer, pretrained=pretrained)
-        return built.to(device)
-
-    facts = getattr(build(None), "pretrained_cfg", {})
-    patch = getattr(getattr(build(None), "patch_embed", None), "patch_size", COARSEST)
-    patches = patch if isinstance(patch, tuple) else (patch, patch)
-    shorter = min(facts.get("input_size", (3, SHORTER, SHORTER))[1:])
-
-    def prepare(image: "Tensor") -> "Tensor":
-        scale = shorter / min(image.shape[1:])
-        sides = zip(image.shape[1:], patches, strict=True)
-        size = [max(1, round(side * scale / patch)) * patch for side, patch in sides]
-        return v2.functional.resize(image, size, v2.InterpolationMode.BICUBIC, antialias=True)
-
-    return Subject(
-        model=build,
-        prepare=prepare,
-        class_names=_imagenet() if pretrained and facts.get("num_classes") == CLASSES else None,
-        **{key: facts[key] for key in ("mean", "std") if key in facts},
-    )
-
-
-def _imagenet() -> list[str]:
-    """Short names of ImageNet's classes."""
-    from timm.data import ImageNetInfo
-
-    info = ImageNetInfo("imagenet-1k")
-    return [info.index_to_description(label).partition(",")[0] for label in range(CLASSES)]

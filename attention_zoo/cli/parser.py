@@ -1,56 +1,23 @@
-"""Parsers whose errors are one line."""
+"""Parsers whose errors are one line; what a config may name: classes alone, of an untrusted checkpoint only some."""
 
 import argparse
-import re
-import sys
-from collections.abc import Sequence
+import enum
+import os
+import pydoc
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 import yaml
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import ArgumentParser, Namespace, get_loader, set_loader, set_parsing_settings
 
 from attention_zoo.cli.arguments import read_config, values_of
-from attention_zoo.cli.failure import debugging, fail
+from attention_zoo.cli.compat import importing_only, keys_of
+from attention_zoo.cli.errors import DENIED, KEY, about_keys, debugging, reason
 from attention_zoo.cli.limits import check_config, check_numbers
-from attention_zoo.cli.messages import reason, unknown_key
-from attention_zoo.domains import shown
 from attention_zoo.errors import InputError
-from attention_zoo.runs.files import DEEPEST, parse_yaml
-
-DIGITS = re.compile(r"(?<![\w.])[-+]?\d{301,}")
-"""A whole number that no float holds."""
-
-
-def check_yaml(text: str, name: str = "YAML on the command line") -> None:
-    """Check a value or a config in YAML; what is no YAML at all is left to its reader, for it may be just words.
-
-    Raises:
-        InputError: it would blow up, or a key stands twice.
-    """
-    if not any(sign in text for sign in "&:[{-"):
-        return
-    try:
-        parse_yaml(text, name)
-    except InputError as error:
-        if not isinstance(error.__cause__, (yaml.YAMLError, ValueError)):
-            raise
-
-
-def unreadable(name: str, text: str) -> str | None:
-    """What of the ``text`` that an option is given is beyond any parser, or says a thing twice; None if nothing is."""
-    depth = deepest = 0
-    for character in text:
-        depth += (character in "[{") - (character in "]}")
-        deepest = max(deepest, depth)
-    if deepest > DEEPEST:
-        return f"{name}: {shown(text)} nests deeper than {DEEPEST} levels"
-    if DIGITS.search(text):
-        return f"{name}: {shown(text)} holds a number of more than 300 digits"
-    try:
-        check_yaml(text, name)
-    except InputError as error:
-        return str(error)
-    return None
+from attention_zoo.runs.files import check_value, check_yaml
+from attention_zoo.runs.trust import PACKAGES, foreign, is_allowed
 
 
 class Refusal(argparse.ArgumentError):
@@ -61,35 +28,36 @@ class Refusal(argparse.ArgumentError):
         self.key, self.why = key, why
 
 
-class ShortErrors:
-    """Mix-in of jsonargparse's parsers: errors end the program with one line that names the key and the choices.
+class ZooParser(ArgumentParser):
+    """jsonargparse's, whose errors are one line that names the key and the choices.
 
     Each class in a config is parsed by a parser of its own. The innermost one knows best what was wrong and which
     options there are; those around it add where.
     """
 
-    def parse_args(self, args: Sequence[str] | None = None, *more: Any, **kwargs: Any) -> Namespace:
+    def parse_args(self, args: Sequence[str] | None = None, *more: Any, **kwargs: Any) -> Namespace:  # type: ignore[override]
         """As jsonargparse's; what no option takes is refused whatever the option, and so is a function as a class.
 
         Args:
-            args: the words of the command line, by default those of the program.
+            args: the words of the command line.
             *more: see jsonargparse.
             **kwargs: see jsonargparse.
-        """
-        from attention_zoo.cli.trust import refuse_functions
 
-        words = list(sys.argv[1:] if args is None else args)
+        Raises:
+            InputError: the words do not fit the parser.
+        """
+        words = list(args or ())
         name = "argument"
         for word in words:
             option, equals, value = word.partition("=")
             name = option.lstrip("-") if option.startswith("--") else name
-            wrong = unreadable(name, value if equals else word)
-            if wrong:
-                self.error(wrong)
+            check_value(value if equals else word, name)
         try:
             config = super().parse_args(words, *more, **kwargs)
             check_config(config)
             refuse_functions(config)
+        except InputError:
+            raise
         except (ValueError, OverflowError, RecursionError) as error:
             if debugging():
                 raise
@@ -97,45 +65,85 @@ class ShortErrors:
         return config
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Say what was wrong; inner parsers raise, since another type of a union may still fit."""
+        """Raise what was wrong.
+
+        Raises:
+            Refusal: by inner parsers, since another type of a union may still fit.
+            InputError: by the outermost one.
+        """
         if debugging():
             super().error(message, ex)
         refusal = self._refusal(message, ex)
-        if not self.exit_on_error:
-            raise refusal from ex
-        fail(str(refusal))
+        raise (InputError(str(refusal)) if self.exit_on_error else refusal) from ex
 
     def _refusal(self, message: str, ex: Exception | None) -> Refusal:
-        match = re.match(r'Parser key "([^"]+)"', message)
+        match = KEY.match(message)
         key = match[1] if match else ""
         inner = _inner(ex)
         if inner is not None:
             return Refusal(".".join(filter(None, (key, inner.key))), inner.why)
         if key:
             return Refusal(key, reason(message, key.rpartition(".")[2]))
-        return Refusal("", self._about_keys(message, ex))
-
-    def _about_keys(self, message: str, ex: Exception | None) -> str:
-        """Messages that are about a key as such: it does not exist, or it is missing."""
-        refused = re.search(r"Option '([^']+)' is not accepted|does not accept option '([^']+)'", message)
-        if refused:
-            parser = getattr(ex, "subcommand_parser", self)
-            return unknown_key(refused[1] or refused[2], _siblings(parser, refused[1] or refused[2]))
-        stray = re.match(r"unrecognized arguments: (\S+)", message)
-        if stray and stray[1].startswith("-"):
-            name = stray[1].lstrip("-").partition("=")[0]
-            return unknown_key(name, _siblings(self, name))
-        if stray:
-            return f"stray argument {stray[1]!r}; options start with --"
-        missing = re.match(r"the following arguments are required: (.*)", message)
-        if missing:
-            keys = [key.partition(".")[2] or key for key in missing[1].split(", ")]
-            return f"missing: give {' and '.join('--' + key for key in sorted(keys))}, or a --config that has them"
-        return message
+        parser = getattr(ex, "subcommand_parser", self)
+        return Refusal("", about_keys(message, lambda name: _beside(keys_of(parser), name)))
 
 
-class ZooParser(ShortErrors, ArgumentParser):
-    """The parser of the commands that need no trainer."""
+def parse_strangers(parser: ZooParser, config: dict[str, Any], path: Path) -> Namespace:
+    """Parse the config of an untrusted checkpoint, where nothing outside `PACKAGES` is imported, and check its classes.
+
+    Args:
+        parser: one that raises its errors.
+        config: what is taken of the checkpoint's config.
+        path: of the checkpoint.
+
+    Raises:
+        InputError: the config names anything but allowed classes, or does not fit the parser.
+    """
+    try:
+        with importing_only(PACKAGES):
+            parsed = parser.parse_object(config)
+    except Refusal as refusal:
+        denied = next((found[1] for text in _causes(refusal) if (found := DENIED.search(text))), None)
+        if denied is not None:
+            raise foreign(path, denied) from refusal
+        raise InputError(f"checkpoint {path}: {refusal}") from refusal
+    for name, named in _paths(parsed):
+        if not is_allowed(named):
+            raise foreign(path, name)
+    return parsed
+
+
+def refuse_functions(parsed: Any) -> None:
+    """Refuse functions where a config should name a class: they would be called in place of a constructor.
+
+    Raises:
+        InputError: there is one.
+    """
+    for name, named in _paths(parsed):
+        if not isinstance(named, type):
+            raise InputError(f"{name} is no class; give a class by its name or its dotted path")
+
+
+def configure_parsing() -> None:
+    """Have jsonargparse take less on trust.
+
+    Import paths that run code as such are refused, no object is built where any value is taken, and YAML, of configs
+    and of values on the command line, is refused where `attention_zoo.runs.files.parse_yaml` would: alias bombs,
+    keys that stand twice, deep nesting.
+    """
+    set_parsing_settings(import_path_denylist=[], instantiate_subclass_spec_in_any=False)
+    set_loader("yaml", _Load(get_loader("yaml")), (yaml.YAMLError,))
+
+
+class _Load:
+    """jsonargparse's reader of YAML, for what `check_yaml` has nothing against."""
+
+    def __init__(self, stock: Callable[[str], Any]) -> None:
+        self.stock: Callable[[str], Any] = stock.stock if isinstance(stock, _Load) else stock
+
+    def __call__(self, text: str) -> Any:
+        check_yaml(text, "YAML on the command line")
+        return self.stock(text)
 
 
 def _named(error: Exception, words: Sequence[str]) -> Exception:
@@ -155,10 +163,32 @@ def _inner(ex: BaseException | None) -> Refusal | None:
     return ex
 
 
-def _siblings(parser: Any, key: str) -> list[str]:
-    """The keys of ``parser`` beside ``key``, as far as its group exists."""
-    keys = [action.dest for action in parser._actions]
-    keys = [name for name in keys if not name.endswith("help") and not name.startswith("print_")]
+def _beside(keys: list[str], key: str) -> list[str]:
+    """Those of ``keys`` beside ``key``, as far as its group exists."""
     group = key.rpartition(".")[0]
     beside = [name for name in keys if name.rpartition(".")[0] == group]
     return beside if beside and group else [name.partition(".")[0] for name in keys]
+
+
+def _causes(error: BaseException | None) -> Iterator[str]:
+    while error is not None:
+        yield str(error)
+        error = error.__cause__ or error.__context__
+
+
+def _paths(value: Any) -> Iterator[tuple[str, Any]]:
+    """What a parsed config names by import path, with that path: the object, None where there is none."""
+    waiting = [value]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, Namespace):
+            waiting += list(vars(value).values())
+            path = value.get("class_path")
+            if isinstance(path, str) and "." in path:
+                yield path, pydoc.locate(path)
+        elif isinstance(value, Mapping):
+            waiting += list(value.values())
+        elif isinstance(value, (list, tuple, set)):
+            waiting += list(value)
+        elif callable(value) and not isinstance(value, (enum.Enum, os.PathLike)):
+            yield f"{value.__module__}.{getattr(value, '__qualname__', type(value).__qualname__)}", value

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from attention_zoo.cli.console import print_table
-from attention_zoo.cli.failure import one_line
+from attention_zoo.cli.errors import one_line
 from attention_zoo.errors import InputError
 from attention_zoo.sweeps.plan import PLAN
 

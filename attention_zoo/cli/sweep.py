@@ -1,16 +1,23 @@
 """``python -m attention_zoo sweep``: one recipe over mixers, seeds and any other axis."""
 
+import contextlib
+import io
 import os
 import signal
-import sys
+from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from attention_zoo.cli.console import console
+from attention_zoo.cli.console import console, print_table
 from attention_zoo.cli.report import report_on
 from attention_zoo.domains import Seed
 from attention_zoo.errors import InputError
+from attention_zoo.runs.configs import with_bases
+
+if TYPE_CHECKING:
+    from attention_zoo.sweeps import Plan
+    from tasks import Task
 
 MOST_WORKERS = 1024
 """Runs at a time, and threads of each, of the largest machines."""
@@ -36,7 +43,7 @@ def sweep(
     engine: Literal["local", "submitit"] = "local",
     cluster: str | None = None,
     engine_args: dict[str, Any] | None = None,
-) -> None:
+) -> int:
     """Train and evaluate one recipe over mixers, seeds and any other axis.
 
     Every run is an ordinary fit and its evaluations, in a process and a folder of its own. Start the same command
@@ -64,8 +71,10 @@ def sweep(
         engine: what runs them: processes of this machine, or submitit.
         cluster: of submitit: slurm, or local to try it.
         engine_args: of submitit, such as slurm_partition, timeout_min, gpus_per_node.
+
+    Returns:
+        the exit code: 1 where a run has failed.
     """
-    from attention_zoo.cli.dry_run import show_plan
     from attention_zoo.sweeps import driver
     from attention_zoo.sweeps.engines import Local, Submitit
     from attention_zoo.sweeps.plan import ENGINE, Plan
@@ -76,13 +85,14 @@ def sweep(
     folder, screen = Path(out), console()
     if dry_run:
         show_plan(plan, folder, workers)
-        return
+        return 0
     runner = Local(workers) if engine == "local" else Submitit(folder / ENGINE, cluster, engine_args or {})
     threads = threads or max(1, (os.cpu_count() or 1) // workers)
-    limits = {"workers": workers, "threads": threads, "hours": hours, "retry": retry_failed}
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # asked to end, end as after Ctrl-C
     try:
-        found = driver.carry_out(plan, folder, runner, console=screen, **limits)
+        found = driver.carry_out(
+            plan, folder, runner, workers=workers, threads=threads, hours=hours, retry=retry_failed, console=screen
+        )
     except KeyboardInterrupt:
         screen.print(f"stopped; the same command goes on with {folder}", markup=False)
         raise
@@ -97,7 +107,7 @@ def sweep(
         screen.print(f"failed: {row.run.name}: {row.record.reason}", markup=False, soft_wrap=True)
     if failed:
         screen.print("--retry_failed true tries them again", markup=False)
-        sys.exit(1)
+    return 1 if failed else 0
 
 
 def _check_limits(workers: int, threads: int | None, hours: float | None) -> None:
@@ -108,3 +118,61 @@ def _check_limits(workers: int, threads: int | None, hours: float | None) -> Non
             raise InputError(f"{name} must be a number from 1 to {MOST_WORKERS}")
     if hours is not None and not hours >= 0:
         raise InputError(f"hours={hours} must be a number from 0")
+
+
+def show_plan(plan: "Plan", out: Path, workers: int) -> None:
+    """List the runs, the models of the settings, and how long it should take by the runs that are done."""
+    from attention_zoo.reports.table import Table
+    from attention_zoo.sweeps import driver
+
+    found = driver.rows(plan, out)
+    console().print(driver.table(plan, found))
+    header = (*plan.titles.values(), "parameters, M", "GFLOPs an image")
+    print_table(Table(header, tuple(_costs(plan))), "models")
+    done = sum(row.record.status == "done" for row in found)
+    if done:
+        hours = sum(driver.seconds_left(found).values()) / workers / 3600
+        said = f"about {hours:.1f} h at {workers} a time, by the {done} that are done"
+    else:
+        said = "how long they take is known after the first"
+    console().print(f"{len(found) - done} to run; {said}")
+
+
+def _costs(plan: "Plan") -> Iterator[tuple[str, ...]]:
+    """Parameters and operations of the model of each setting, or what is wrong with it."""
+    from attention_zoo.runs.cost_log import count_flops, count_parameters
+
+    for run in plan.all_runs():
+        if run.seed != plan.seeds[0]:
+            continue
+        values = tuple(map(str, run.values.values()))
+        try:
+            task = build([*plan.recipe(), *run.arguments])
+            flops = count_flops(task)
+        except InputError as error:
+            yield (*values, f"fails: {error}", "")
+            continue
+        yield (*values, f"{count_parameters(task) / 1e6:.3g}", "" if flops is None else f"{flops / 1e9:.3g}")
+
+
+def build(arguments: list[str]) -> "Task":
+    """The task that ``fit`` would train.
+
+    Raises:
+        InputError: fit would refuse the arguments.
+    """
+    from jsonargparse import Namespace
+
+    from attention_zoo.cli.lightning import ZooCLI
+
+    class Built(ZooCLI):
+        """Stops where the training would begin, and makes no folder for it."""
+
+        def claim(self, trainer: Namespace) -> None:
+            pass
+
+        def fit(self, **options: Any) -> None:
+            """In place of the trainer's."""
+
+    with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
+        return Built(["fit", *with_bases(arguments)], None).model

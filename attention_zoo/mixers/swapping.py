@@ -12,13 +12,13 @@ from timm.layers import Attention
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
+from attention_zoo.compat import host_in_construction
 from attention_zoo.domains import NOT_NEGATIVE, complaint
 from attention_zoo.errors import InputError
 from attention_zoo.grids import grid_teller, outer_mixers, tell_grids
 from attention_zoo.mixers.base import MixerFactory, SelfMixer
 from attention_zoo.mixers.options import Grid
 from attention_zoo.mixers.registry import MIXERS, Factory, as_factory, list_mixers
-from attention_zoo.timm_calls import host_in_construction
 
 
 def attn_layer(

@@ -5,20 +5,19 @@
 
 import argparse
 import pickle
-import re
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from timm.models import _factory, clean_state_dict, get_pretrained_cfg
+from timm.models import clean_state_dict, get_pretrained_cfg
 from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
 from torch import Tensor, nn
 
+from attention_zoo.compat import loaded_by, shape_mismatches
 from attention_zoo.errors import InputError
 from attention_zoo.models.top_down import TopDown
-from attention_zoo.timm_calls import requested_checkpoint
 
 KEYS = ("model", "state_dict", "model_ema", "state_dict_ema")
 """Under which of a file's keys the weights are, by preference: those that were trained go before their average."""
@@ -145,7 +144,7 @@ def _difference(missing: list[str], unexpected: list[str]) -> str:
 
 def _mismatch(message: str) -> str:
     """The first of torch's complaints about shapes, in one line."""
-    shapes = re.findall(r"size mismatch for (\S+): .*?torch\.Size\((.*?)\).*?torch\.Size\((.*?)\)", message)
+    shapes = shape_mismatches(message)
     if not shapes:
         return " ".join(message.split())
     (key, there, here), more = shapes[0], len(shapes) - 1
@@ -153,19 +152,5 @@ def _mismatch(message: str) -> str:
 
 
 def loads_requested(model: nn.Module) -> nn.Module:
-    """``model``, into which the running ``timm.create_model`` will load its ``checkpoint_path`` by `load_checkpoint`.
-
-    timm's own loader takes the averaged weights where a file has both, and copies what fits before it complains. It
-    asks no model how to load a file, so its function is replaced for this one call: it is put back when it is called,
-    with this model, as the next thing that ``timm.create_model`` does. Without a ``checkpoint_path`` nothing happens.
-    """
-    if requested_checkpoint() is None:
-        return model
-    timms = _factory.load_checkpoint
-
-    def load_once(loaded: nn.Module, path: str | Path) -> None:
-        _factory.load_checkpoint = timms
-        (load_checkpoint if loaded is model else timms)(loaded, path)
-
-    _factory.load_checkpoint = load_once
-    return model
+    """``model``, into which the running ``timm.create_model`` loads its ``checkpoint_path`` by `load_checkpoint`."""
+    return loaded_by(model, load_checkpoint)

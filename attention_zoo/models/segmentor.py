@@ -8,8 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from attention_zoo.compat import registered_names_only
 from attention_zoo.errors import InputError
-from attention_zoo.mmseg import build_part, registered_names_only
+from attention_zoo.mmseg import build_part
 from attention_zoo.models.backbone import Backbone
 
 NORM = {"type": "BN", "requires_grad": True}

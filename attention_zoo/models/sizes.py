@@ -6,13 +6,13 @@ from typing import Any
 
 import torch
 from timm.layers import PatchEmbed, resample_abs_pos_embed
-from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
+from attention_zoo.compat import PositionedVisionTransformer
 from attention_zoo.errors import InputError
 
 
-class SizedVisionTransformer(VisionTransformer):
+class SizedVisionTransformer(PositionedVisionTransformer):
     """timm's ``VisionTransformer`` that can resample its position embeddings as the authors of AbSViT and GFNet do.
 
     Both resample by plain bicubic interpolation (a = -0.75); timm's is antialiased (a = -0.5), also where the grid
@@ -38,10 +38,10 @@ class SizedVisionTransformer(VisionTransformer):
             with torch.no_grad():
                 self.pos_embed.copy_(self.resampled(positions, self.patch_embed.grid_size, old))
 
-    def _pos_embed(self, x: Tensor) -> Tensor:
+    def with_positions(self, x: Tensor) -> Tensor:
         """Tokens (B, N, dim) of patches (B, h, w, dim), or of (B, N, dim) where the size is fixed, with positions."""
         if not self.plain_resampling or not self.dynamic_img_size or self.pos_embed is None:
-            return super()._pos_embed(x)
+            return super().with_positions(x)
         height, width = x.shape[1:3]
         positions = self.resampled(self.pos_embed, (height, width), self.patch_embed.grid_size)
         prefix = [token.expand(len(x), -1, -1) for token in (self.cls_token, self.reg_token) if token is not None]

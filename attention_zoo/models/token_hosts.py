@@ -11,6 +11,7 @@ from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from attention_zoo.compat import with_positions
 from attention_zoo.errors import InputError
 from attention_zoo.grids import tell_grids
 from attention_zoo.mixers.base import SelfMixer
@@ -194,7 +195,7 @@ class ViTHost(TokenHost):
         """Tokens (B, N, dim) before the first layer."""
         model = self.model
         self.grid = model.patch_embed.dynamic_feat_size(images.shape[2:])
-        return model.norm_pre(model.patch_drop(model._pos_embed(model.patch_embed(images))))
+        return model.norm_pre(model.patch_drop(with_positions(model, model.patch_embed(images))))
 
     def maps(self, tokens: Tensor, layer: Layer) -> Tensor:
         """Tokens of a layer (B, N, C) as maps (B, C, h, w), those of the prefix left out."""

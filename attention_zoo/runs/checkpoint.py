@@ -12,6 +12,7 @@ import torch
 import yaml
 from torch import Tensor
 
+from attention_zoo.compat import UNSAFE
 from attention_zoo.errors import InputError
 from attention_zoo.runs.files import parse_yaml
 from attention_zoo.runs.trust import FLAG, check_names, check_places, is_trusted, untrusted
@@ -165,7 +166,7 @@ def _load(path: Path, weights_only: bool) -> Any:
     except InputError:
         raise
     except pickle.UnpicklingError as error:
-        if "Weights only load failed" not in str(error):
+        if not UNSAFE.search(str(error)):
             raise InputError(f"{path} is not a checkpoint") from error
         raise InputError(
             f"checkpoint {path} refused: it holds more than tensors and plain values, so loading it could run code; "

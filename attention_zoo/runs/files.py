@@ -7,6 +7,7 @@ file that was wanted rather than the temporary one beside it.
 import fcntl
 import json
 import os
+import re
 import stat
 import tempfile
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from typing import Any
 
 import yaml
 
+from attention_zoo.domains import shown
 from attention_zoo.errors import InputError
 
 MOST_BYTES = 1 << 30
@@ -26,6 +28,9 @@ MOST_NODES = 1_000_000
 
 DEEPEST = 200
 """Levels of nesting that a JSON or YAML document may have."""
+
+DIGITS = re.compile(r"(?<![\w.])[-+]?\d{301,}")
+"""A whole number that no float holds."""
 
 
 @contextmanager
@@ -219,6 +224,39 @@ def parse_yaml(text: str, name: str) -> Any:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{name} is no YAML: {error}") from error
+
+
+def check_value(text: str, name: str) -> None:
+    """Check what a value on the command line may be: words, or YAML that its parser survives.
+
+    Raises:
+        InputError: ``text`` nests too deep, holds a number of more digits than a float has, or `check_yaml` refuses it.
+    """
+    depth = deepest = 0
+    for character in text:
+        depth += (character in "[{") - (character in "]}")
+        deepest = max(deepest, depth)
+    if deepest > DEEPEST:
+        raise InputError(f"{name}: {shown(text)} nests deeper than {DEEPEST} levels")
+    words = "," in text and not any(sign in text for sign in "[{")  # 9,0 is two numbers to nobody
+    if DIGITS.search(text) and not words:
+        raise InputError(f"{name}: {shown(text)} holds a number of more than 300 digits")
+    check_yaml(text, name)
+
+
+def check_yaml(text: str, name: str) -> None:
+    """Check YAML that another reader will load; what is no YAML at all is left to it, for it may be just words.
+
+    Raises:
+        InputError: ``text`` would blow up, or a key stands twice.
+    """
+    if not any(sign in text for sign in "&:[{-"):
+        return
+    try:
+        parse_yaml(text, name)
+    except InputError as error:
+        if not isinstance(error.__cause__, (yaml.YAMLError, ValueError)):
+            raise
 
 
 class _DuplicateKeyError(Exception):

@@ -13,13 +13,13 @@ from torch import nn
 from torch.testing import assert_close
 
 import attention_zoo as az
+from attention_zoo.compat import host_in_construction, requested_checkpoint
 from attention_zoo.mixers.vars.released import ChannelBatchNorm
 from attention_zoo.models import build_model
 from attention_zoo.models.botnet import MapMixer
 from attention_zoo.models.checkpoints import load_checkpoint
 from attention_zoo.models.conv_embed import ConvPatchEmbed
 from attention_zoo.models.rvt import ConvStem
-from attention_zoo.timm_calls import host_in_construction, requested_checkpoint
 
 SELF = az.list_mixers("self")
 VIT = {"embed_dim": 24, "depth": 2, "num_heads": 2, "patch_size": 8}

@@ -1,12 +1,20 @@
 """What can be asked without training: help, version, the list of mixers."""
 
+import ast
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from attention_zoo import list_mixers
 from attention_zoo.cli.main import TOOLS, TRAINING
+from attention_zoo.cli.parser import ZooParser
+from attention_zoo.errors import InputError
+
+CLI = Path(__file__).parents[2] / "attention_zoo/cli"
 
 
 @pytest.mark.parametrize(("argv", "code"), [((), 2), (("--help",), 0), (("nonsense",), 2)])
@@ -50,3 +58,32 @@ def test_mixers_needs_no_lightning():
 def test_prediction_options_are_of_predict_only(zoo):
     assert "--prediction.top_k" in zoo("predict", "--help").out
     assert "--prediction" not in zoo("fit", "--help").out
+
+
+@pytest.mark.parametrize(
+    ("names", "modules"),
+    [(("sys.exit", "os._exit", "exit", "quit"), {"main.py", "errors.py"}), (("sys.argv",), {"main.py", "compat.py"})],
+)
+def test_only_main_reads_the_arguments_and_ends_the_program(names, modules):
+    """Beside it, `errors.leave` ends processes of one run, and `compat` hands the arguments to those."""
+    uses = {
+        path.name
+        for path in CLI.glob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, (ast.Attribute, ast.Call))
+        and ast.unparse(node.func if isinstance(node, ast.Call) else node) in names
+    }
+    assert uses == modules
+
+
+@settings(max_examples=100, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+@given(words=st.lists(st.text(max_size=8) | st.sampled_from(["--number=x", "--number", "[[[", "--", "{a: 1, a: 2}"])))
+def test_a_parser_raises_whatever_it_is_given(words):
+    parser = ZooParser(prog="x")
+    parser.add_argument("--number", type=int, default=1)
+    try:
+        assert isinstance(parser.parse_args(words).number, int)
+    except InputError as error:
+        assert str(error)
+    except SystemExit as end:  # a word that asks for the help
+        assert end.code == 0

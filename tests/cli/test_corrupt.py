@@ -57,7 +57,7 @@ def test_layout_and_content(zoo, photos):
 
 
 def test_progress_without_a_terminal_is_lines(zoo, photos, monkeypatch):
-    monkeypatch.setattr("attention_zoo.cli.corrupt.LINE_EVERY", 0)
+    monkeypatch.setattr("datamodules.corruptions.writing.LINE_EVERY", 0)
     options = ["--corruptions", "contrast", "--severities", "1", "2", "--keep_size", *HERE]
     ended = zoo("corrupt", photos, "out", *options)
     assert ended.err.splitlines() == [f"files: {count} of 10" for count in (2, 4, 6, 8, 10)]
@@ -176,10 +176,10 @@ def test_interrupted(zoo, tmp_path, photos, straight, stop):
 KILLED_AT_THE_START = """
 import os, signal, time
 import threadpoolctl
-from attention_zoo.cli.corrupt import _done
+from datamodules.corruptions.writing import done_by
 
 threadpoolctl.threadpool_limits = lambda threads: time.sleep(2)  # as on a machine that is busy
-items = _done([1, 2], workers=2)
+items = done_by([1, 2], workers=2)
 os.kill(os.getpid(), signal.SIGKILL)
 """
 

@@ -9,7 +9,7 @@ import torch
 import yaml
 from PIL import Image
 
-from attention_zoo.cli.words import as_config
+from attention_zoo.cli.arguments import as_config
 from datamodules.corruptions import CORRUPTIONS, EXTRA_CORRUPTIONS
 
 LOW = ["--model", "vit_tiny_patch16_224"]

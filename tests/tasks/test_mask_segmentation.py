@@ -9,9 +9,9 @@ from lightning.pytorch.callbacks import Callback
 from torchmetrics.classification import MulticlassConfusionMatrix
 
 import attention_zoo as az
-from attention_zoo.cli.cost_log import count_flops
 from attention_zoo.errors import InputError
 from attention_zoo.models.mask_decoder import DecoderSize, MaskDecoder, semantic_probabilities
+from attention_zoo.runs.cost_log import count_flops
 from datamodules.segmentation import Shapes
 from tasks import MaskSegmentation
 from tasks.mask_losses import LossWeights, MaskCriterion, Sampling

@@ -5,8 +5,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from attention_zoo.compat import registered_names_only
 from attention_zoo.errors import InputError
-from attention_zoo.mmseg import build_part, registered_names_only, stock_config
+from attention_zoo.mmseg import build_part, stock_config
 from attention_zoo.models.interactive.fusion import Decoder
 from attention_zoo.models.interactive.head import upsample
 

@@ -1,13 +1,27 @@
 """What other libraries say of the machine's limits and of the input is one line; what they say of bugs stays."""
 
 import contextlib
+import re
 import signal
+from pathlib import Path
 
 import pytest
 import torch
 
-from attention_zoo.cli.failure import bad_input, not_restored, one_line
-from attention_zoo.cli.foreign import SAYINGS, in_our_words
+from attention_zoo import InputError, MixerFactory
+from attention_zoo.cli import parser as parsing
+from attention_zoo.cli.compat import importing_only
+from attention_zoo.cli.errors import (
+    DENIED,
+    KEYS,
+    SAYINGS,
+    VALUES,
+    bad_input,
+    in_our_words,
+    not_restored,
+    one_line,
+    other_model,
+)
 from datamodules.base import ImageDataset
 
 SAID = {
@@ -35,9 +49,106 @@ SAID = {
         "one value per channel (size torch.Size([1, 16, 1, 1]))",
     ),
     "a disk full": (OSError(28, "No space left on device"), "no space left"),
+    "devices": (
+        TypeError("`devices` selected with `CPUAccelerator` should be an int > 0."),
+        "trainer.devices: of CPU devices",
+    ),
+    "two callbacks alike": (
+        RuntimeError("Found more than one stateful callback of type `ModelCheckpoint`. In the current"),
+        "two ModelCheckpoint",
+    ),
+    "a metric to watch": (
+        RuntimeError("Early stopping conditioned on metric `x` which is not available."),
+        "Early stopping conditioned on metric `x` which is not available.",
+    ),
     "open files": (OSError(24, "Too many open files"), "too many open files"),
     "a name": (UnicodeEncodeError("utf-8", "a\udcff", 1, 2, "surrogates not allowed"), "not UTF-8"),
 }
+
+
+class Part:
+    """A class of an option."""
+
+    def __init__(self, size: int = 1, deep: dict[str, int] | None = None) -> None:
+        self.size = size
+
+
+PARSED = {
+    "no such class": (VALUES, 0, ["--mixer=Nope"], "unknown mixer 'Nope'"),
+    "options without a class": (VALUES, 1, ["--mixer.size=1"], "name the class before its options; choose from: "),
+    "a file that is not there": (VALUES, 2, ["--mixer=./nope.yaml"], "no such file: ./nope.yaml"),
+    "a class that is no mixer": (VALUES, 3, ["--mixer=torch.nn.Linear"], "torch.nn.Linear"),
+    "an option that does not exist": (KEYS, 0, [f"--part={__name__}.Part", "--part.sise=1"], "did you mean 'size'?"),
+    "a key that does not exist": (KEYS, 1, ["--numer=1"], "did you mean 'number'?"),
+    "a stray word": (KEYS, 2, ["word"], "stray argument 'word'; options start with --"),
+    "a key that is missing": (KEYS, 3, [], "missing: give --needed, or a --config that has them"),
+}
+"""What jsonargparse is given, the row of the table that fits what it says of it, and the line."""
+
+
+@pytest.mark.parametrize("case", PARSED)
+def test_what_jsonargparse_says(case, monkeypatch):
+    table, row, argv, line = PARSED[case]
+    seen = []
+    for function in ("reason", "about_keys"):
+        stock = getattr(parsing, function)
+        monkeypatch.setattr(parsing, function, lambda *given, stock=stock: (seen.append(given[0]), stock(*given))[1])
+    parser = parsing.ZooParser()
+    parser.add_argument("--mixer", type=MixerFactory | None)
+    parser.add_subclass_arguments(Part, "part")
+    parser.add_argument("--number", type=int)
+    parser.add_argument("--needed", type=int, required=case == "a key that is missing")
+    with pytest.raises(InputError) as refused:
+        parser.parse_args(argv)
+    assert line in str(refused.value)
+    first = [next((place for place, each in enumerate(table) if each.pattern.search(said)), None) for said in seen]
+    assert row in first, seen
+
+
+@pytest.mark.parametrize(
+    ("value", "line"), [("x", "number: expected int, got 'x'"), ("[1]", "number: expected int, got")]
+)
+def test_a_value_of_another_type(value, line):
+    parser = parsing.ZooParser()
+    parser.add_argument("--number", type=int)
+    with pytest.raises(InputError, match=re.escape(line)):
+        parser.parse_args(["--number", value])
+
+
+def test_an_import_that_is_refused():
+    parser = parsing.ZooParser(exit_on_error=False)
+    parser.add_subclass_arguments(Part, "part")
+    with importing_only(["torch"]), pytest.raises(parsing.Refusal) as refused:
+        parser.parse_object({"part": {"class_path": f"{__name__}.Part"}})
+    said, error = [], refused.value
+    while error is not None:
+        said.append(str(error))
+        error = error.__cause__ or error.__context__
+    assert any(DENIED.search(text) and DENIED.search(text)[1] == f"{__name__}.Part" for text in said)
+
+
+def test_weights_of_another_model():
+    model = torch.nn.Linear(2, 1)
+    with pytest.raises(RuntimeError) as refused:
+        model.load_state_dict({"weight": torch.zeros(1, 3), "more": torch.zeros(1)})
+    line = other_model(refused.value, Path("x.ckpt"))
+    assert line.startswith("checkpoint x.ckpt is of another model than this Linear: ")
+    assert "weight is 1, 3 in the file, 1, 2 in the model" in line.replace("[", "").replace("]", "")
+    assert "bias" in line and "more" in line
+
+
+def test_what_a_loader_process_says():
+    class Broken(torch.utils.data.Dataset):
+        def __len__(self):
+            return 1
+
+        def __getitem__(self, index):
+            raise InputError("broken.png is no image")
+
+    with pytest.raises(InputError) as refused:
+        next(iter(torch.utils.data.DataLoader(Broken(), num_workers=1)))
+    assert one_line(str(refused.value)) == "broken.png is no image"
+
 
 BUGS = [
     RuntimeError("shapes cannot be multiplied"),
@@ -115,7 +226,7 @@ def test_one_image_a_batch_under_batch_normalisation(zoo, tmp_path):
     quiet = ["--trainer.enable_progress_bar", "false", "--trainer.accelerator", "cpu", "--trainer.max_epochs", "1"]
     ended = zoo("fit", *argv, *head, *options, *quiet, "--trainer.default_root_dir", "run")
     assert ended.code == 2 and "Traceback" not in ended.err
-    assert "one value per channel" in ended.err and "data.batch_size" in ended.err
+    assert "one value there" in ended.err and "two images or more a batch" in ended.err
 
 
 def test_names_that_are_no_utf8(zoo, tiny, tmp_path):

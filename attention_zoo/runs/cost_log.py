@@ -84,7 +84,7 @@ def count_parameters(task: L.LightningModule) -> int:
 def count_flops(task: L.LightningModule) -> int | None:
     """Of the forward pass of one example; None where the task has none."""
     example = task.example_input_array
-    if example is None:
+    if not isinstance(example, torch.Tensor):
         return None
     training = task.training
     with FlopCounterMode(display=False) as counter, torch.no_grad(), torch.random.fork_rng():

@@ -1,0 +1,76 @@
+"""Models to look at that are built here, not trained: timm's, with any mixer, for the aspect of each image."""
+
+from functools import lru_cache
+
+import torch
+from timm.data import ImageNetInfo
+from torch import Tensor, nn
+from torchvision.transforms import v2
+
+from attention_zoo import MixerFactory
+from attention_zoo.analysis.side_by_side import Subject
+from attention_zoo.errors import InputError
+from attention_zoo.models import build_model
+from attention_zoo.seeding import seeded
+
+SHORTER, COARSEST = 224, 32
+"""Pixels of the shorter side, and what both sides are multiples of, where a model does not say."""
+
+CLASSES = 1000
+"""Of ImageNet, which released weights know."""
+
+
+def find_device(name: str) -> torch.device:
+    """The device of a name.
+
+    Raises:
+        InputError: there is none of it here.
+    """
+    try:
+        device = torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:  # no such device, or none of it here
+        raise InputError(f"device {name!r}: {next(iter(str(error).splitlines()), type(error).__name__)}") from error
+    if device.type == "meta":
+        raise InputError(f"device {name!r} computes nothing; give one such as cpu or cuda")
+    return device
+
+
+def subject_of(name: str, mixer: MixerFactory | None, pretrained: bool, device: torch.device) -> Subject:
+    """A model built for the aspect of each image; the shorter side is the model's own.
+
+    Args:
+        name: of a timm model.
+        mixer: in place of its attention; None leaves that.
+        pretrained: whether it starts from timm's released weights; what a mixer has beside those is random.
+        device: where it runs.
+    """
+
+    @lru_cache(maxsize=4)
+    def build(size: tuple[int, int] | None) -> nn.Module:
+        with seeded(0):
+            built = build_model(name, num_classes=CLASSES, image_size=size, mixer=mixer, pretrained=pretrained)
+        return built.to(device)
+
+    facts = getattr(build(None), "pretrained_cfg", {})
+    patch = getattr(getattr(build(None), "patch_embed", None), "patch_size", COARSEST)
+    patches = patch if isinstance(patch, tuple) else (patch, patch)
+    shorter = min(facts.get("input_size", (3, SHORTER, SHORTER))[1:])
+
+    def prepare(image: Tensor) -> Tensor:
+        scale = shorter / min(image.shape[1:])
+        sides = zip(image.shape[1:], patches, strict=True)
+        size = [max(1, round(side * scale / patch)) * patch for side, patch in sides]
+        return v2.functional.resize(image, size, v2.InterpolationMode.BICUBIC, antialias=True)
+
+    return Subject(
+        model=build,
+        prepare=prepare,
+        class_names=_imagenet() if pretrained and facts.get("num_classes") == CLASSES else None,
+        **{key: facts[key] for key in ("mean", "std") if key in facts},
+    )
+
+
+def _imagenet() -> list[str]:
+    """Short names of ImageNet's classes."""
+    info = ImageNetInfo("imagenet-1k")
+    return [info.index_to_description(label).partition(",")[0] for label in range(CLASSES)]

@@ -1,0 +1,147 @@
+"""What the command line takes of jsonargparse and Lightning beyond their public interface.
+
+Each part says why it is needed. ``tests/cli/test_compat.py`` fails where it no longer holds in a new release, and
+pyproject.toml has a ceiling for the version of each library. `attention_zoo.compat` has what the library itself needs.
+Nothing here loads Lightning, which tools do without.
+"""
+
+import logging
+import pydoc
+import signal
+import subprocess
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TextIO
+
+import jsonargparse._common
+import jsonargparse._typehints
+from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
+
+from attention_zoo.cli.errors import TIP, UNSAID
+
+if TYPE_CHECKING:
+    import lightning as L
+    from lightning.pytorch.cli import LightningArgumentParser
+    from lightning.pytorch.cli import LightningCLI as Base
+else:
+    Base = object
+
+
+def keys_of(parser: ArgumentParser) -> list[str]:
+    """The keys that ``parser`` takes, but for its help; jsonargparse and argparse list them nowhere in public."""
+    keys = [action.dest for action in parser._actions]
+    return [key for key in keys if not key.endswith("help") and not key.startswith("print_")]
+
+
+@contextmanager
+def importing_only(packages: Sequence[str]) -> Iterator[None]:
+    """While the block runs, values may only name import paths of ``packages``, also as what they re-export.
+
+    jsonargparse has a function that sets this for the whole process, and none that takes it back.
+    """
+    settings = jsonargparse._common.parsing_settings
+    before = dict(settings)
+    set_parsing_settings(import_path_denylist=["*"], import_path_allowlist=list(packages))
+    try:
+        yield
+    finally:
+        settings.clear()
+        settings.update(before)
+
+
+@contextmanager
+def starting_afresh(keeping: tuple[type, ...]) -> Iterator[None]:
+    """While the block runs, a change of class drops the arguments of the class before it.
+
+    jsonargparse keeps those that the new class accepts too, so that ``num_features`` of one mixer in a saved config
+    would silently become that of the next. It has no setting for this.
+
+    Args:
+        keeping: classes whose subclasses keep their arguments at a change nevertheless.
+    """
+    module = jsonargparse._typehints
+    stock = module.discard_init_args_on_class_path_change
+
+    def discard(parser_or_action: Any, prev_val: Any, value: Any) -> None:
+        changed = prev_val and "init_args" in prev_val and prev_val["class_path"] != value["class_path"]
+        if changed:
+            cls = pydoc.locate(prev_val["class_path"])
+            if not (isinstance(cls, type) and issubclass(cls, keeping)):
+                prev_val["init_args"] = Namespace()
+        stock(parser_or_action, prev_val, value)
+
+    module.discard_init_args_on_class_path_change = discard
+    try:
+        yield
+    finally:
+        module.discard_init_args_on_class_path_change = stock
+
+
+class Hooks(Base):
+    """Mix-in of LightningCLI: what it lets subclasses do in private methods alone, under public names."""
+
+    def add_arguments_of(self, subcommand: str, parser: "LightningArgumentParser") -> None:
+        """Add options of one command; `add_arguments_to_parser` is not told for which it is called."""
+
+    def parser_of(self, subcommand: str) -> "LightningArgumentParser":
+        """The parser of one command."""
+        return self._parser(subcommand)
+
+    def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> "LightningArgumentParser":
+        parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
+        self.add_arguments_of(subcommand, parser)
+        return parser
+
+    def _parse_ckpt_path(self) -> None:
+        """Nothing: Lightning would let hyper-parameters in a checkpoint win over the command line."""
+
+
+def further_processes(trainer: "L.Trainer") -> list[subprocess.Popen]:
+    """Processes of the run that this one launched; Lightning keeps them in an attribute that it documents nowhere."""
+    return getattr(trainer.strategy.launcher, "procs", [])
+
+
+def end_further_processes(trainer: "L.Trainer") -> None:
+    """Kill the `further_processes`; Lightning's launcher does that at its own errors alone."""
+    launcher: Any = trainer.strategy.launcher
+    launcher.kill(signal.SIGKILL)
+
+
+def launch_further_processes_with(argv: Sequence[str]) -> None:
+    """Have Lightning start further processes of a run with ``argv``: it takes what stands in ``sys.argv`` then."""
+    sys.argv = [sys.argv[0], *argv]
+
+
+class ToStdout(logging.StreamHandler):
+    """Writes to what stdout is at the time."""
+
+    def __init__(self) -> None:
+        logging.Handler.__init__(self)
+
+    @property
+    def stream(self) -> TextIO:
+        """Where to write."""
+        return sys.stdout
+
+
+def quieten() -> None:
+    """Have Lightning tell what goes on to stdout: stderr is left to errors.
+
+    The seed is in every config; a line about it would stand before the one line of an error. Tips about its maker's
+    services are left out. Lightning has no settings for these; names of its loggers are not documented.
+    """
+    for name in ("lightning", "lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).handlers = [ToStdout()]
+    logging.getLogger("lightning.fabric.utilities.seed").setLevel(logging.WARNING)
+    rank_zero = logging.getLogger("lightning.pytorch.utilities.rank_zero")
+    if no_tip not in rank_zero.filters:
+        rank_zero.addFilter(no_tip)
+    for message in UNSAID:
+        warnings.filterwarnings("ignore", message=message)
+
+
+def no_tip(record: logging.LogRecord) -> bool:
+    """Whether a line is no recommendation."""
+    return TIP.search(record.getMessage()) is None

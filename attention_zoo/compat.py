@@ -1,0 +1,151 @@
+"""What the library takes of timm, mmengine and mmcv beyond their public interface; the rest is in `cli.compat`.
+
+Each part says why it is needed. ``tests/cli/test_compat.py`` fails where it no longer holds in a new release, and
+pyproject.toml has a ceiling for the version of each library.
+"""
+
+import importlib
+import re
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from types import FrameType, ModuleType
+from typing import Any, NoReturn
+
+from timm.models import _factory, create_model
+from timm.models.naflexvit import NaFlexVit
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+
+from attention_zoo.errors import InputError
+
+COMPILED = "mmcv._ext"
+"""mmcv's module of compiled operations, which mmcv-lite does not have."""
+
+SHAPES = re.compile(r"size mismatch for (\S+): .*?torch\.Size\((.*?)\).*?torch\.Size\((.*?)\)")
+"""How torch says that a weight has another shape."""
+
+UNSAFE = re.compile("Weights only load failed")
+"""How torch says that it would not load a file without running code."""
+
+
+def host_in_construction() -> VisionTransformer | NaFlexVit | None:
+    """The innermost vision transformer of timm whose constructor is running; None outside of one.
+
+    timm tells an attention layer neither the model that it is built for nor its grid. Reading the frames of the
+    constructor changes nothing in timm, as replacing its functions would.
+    """
+    for frame in _frames():
+        host = frame.f_locals.get("self")
+        if frame.f_code.co_name == "__init__" and isinstance(host, (VisionTransformer, NaFlexVit)):
+            return host
+    return None
+
+
+def requested_checkpoint() -> str | None:
+    """The ``checkpoint_path`` that the innermost running ``timm.create_model`` was given; None outside of one.
+
+    timm tells entry points of models no ``checkpoint_path``.
+    """
+    for frame in _frames():
+        if frame.f_code is create_model.__code__:
+            return frame.f_locals["checkpoint_path"] or None
+    return None
+
+
+def loaded_by(model: nn.Module, load: Callable[[nn.Module, str | Path], None]) -> nn.Module:
+    """``model``, into which the running ``timm.create_model`` will load its ``checkpoint_path`` by ``load``.
+
+    timm's own loader takes the averaged weights where a file has both, and copies what fits before it complains. It
+    asks no model how to load a file, so its function is replaced for this one call: it is put back when it is called,
+    with this model, as the next thing that ``timm.create_model`` does. Without a ``checkpoint_path`` nothing happens.
+
+    Args:
+        model: what the entry point is about to return.
+        load: gets the model and the path.
+    """
+    if requested_checkpoint() is None:
+        return model
+    factory: Any = _factory
+    timms = factory.load_checkpoint
+
+    def load_once(loaded: nn.Module, path: str | Path) -> None:
+        factory.load_checkpoint = timms
+        (load if loaded is model else timms)(loaded, path)
+
+    factory.load_checkpoint = load_once
+    return model
+
+
+def shape_mismatches(message: str) -> list[tuple[str, str, str]]:
+    """Weights that torch says have another shape: name, shape in the file and shape in the model, as it writes them."""
+    return SHAPES.findall(message)
+
+
+class PositionedVisionTransformer(VisionTransformer):
+    """timm's ``VisionTransformer`` whose position embeddings a subclass may add in its own way.
+
+    timm has no public method for it, so its private one leads to `with_positions`.
+    """
+
+    def with_positions(self, x: Tensor) -> Tensor:
+        """Tokens (B, N, dim) of patches (B, h, w, dim), or of (B, N, dim) where the size is fixed, with positions."""
+        return super()._pos_embed(x)
+
+    def _pos_embed(self, x: Tensor) -> Tensor:
+        return self.with_positions(x)
+
+
+def with_positions(model: VisionTransformer, patches: Tensor) -> Tensor:
+    """Tokens (B, N, dim) of patches as ``model`` embeds them, prefix tokens before them; timm has no public step."""
+    return model._pos_embed(patches)
+
+
+@contextmanager
+def registered_names_only() -> Iterator[None]:
+    """While the block runs, mmengine finds parts in its registries alone, and imports nothing by its path.
+
+    mmengine takes a ``type`` that no registry knows for the path of any function, imports it and calls it; it has no
+    setting against that.
+    """
+    module: Any = importlib.import_module("mmengine.registry.registry")
+    stock = module.get_object_from_string
+    module.get_object_from_string = _no_object
+    try:
+        yield
+    finally:
+        module.get_object_from_string = stock
+
+
+def stand_in_for_operations() -> None:
+    """Let mmsegmentation be imported without mmcv's compiled operations, which few of its parts call."""
+    if find_spec(COMPILED) is None:
+        sys.modules[COMPILED] = _MissingOperations(COMPILED)
+
+
+class _MissingOperations(ModuleType):
+    """Stands in for mmcv's compiled module: any operation can be named, none can be called."""
+
+    def __getattr__(self, name: str) -> Callable[..., NoReturn]:
+        if name.startswith("__"):
+            raise AttributeError(name)
+
+        def refuse(*args: Any, **kwargs: Any) -> NoReturn:
+            raise InputError(f"{name} needs the compiled mmcv (mmcv>=2.0,<2.2), in place of mmcv-lite")
+
+        return refuse
+
+
+def _no_object(name: str) -> None:
+    """Stands in for mmengine's import by path."""
+    raise InputError(f"{name!r} is no name in mmsegmentation's registries")
+
+
+def _frames() -> Iterator[FrameType]:
+    """The calls in progress, innermost first."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        yield frame
+        frame = frame.f_back
