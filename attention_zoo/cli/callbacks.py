@@ -44,7 +44,8 @@ class SaveConfig(SaveConfigCallback):
         config["weights_only"], config["trust_checkpoint"] = True, False  # trust is for each command to give
         options = (config.get("data") or {}).get("init_args") or {}
         if "class_names" in options and options["class_names"] is None:
-            options["class_names"] = list(trainer.datamodule.class_names)
+            with_data: Any = trainer
+            options["class_names"] = list(with_data.datamodule.class_names)
         self.text = self.parser.dump(config, skip_unset=False)
         # a checkpoint holds the weights; loading it must not fetch or read others
         model = (config.get("model") or {}).get("init_args") or {}
@@ -131,14 +132,15 @@ class FailTogether(Callback):
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
         """The launching process ends the others; those would wait for it in vain."""
-        processes = getattr(trainer.strategy.launcher, "procs", [])
+        launcher: Any = trainer.strategy.launcher
+        processes = getattr(launcher, "procs", [])
         message = other_model(exception, self.path) or bad_input(exception)
         if not processes or debugging():
             return
         for logger in trainer.loggers:  # leaving may skip what closes them otherwise
             logger.finalize("failed")
         if message is not None:
-            trainer.strategy.launcher.kill(signal.SIGKILL)
+            launcher.kill(signal.SIGKILL)
             fail(message)
         if failed_elsewhere(processes):
             leave()
