@@ -227,7 +227,7 @@ def result_kinds() -> list[type[Result]]:
 
 
 def _kinds() -> Iterator[type[Result]]:
-    open_kinds: list[type[Result]] = [Result]
+    open_kinds = Result.__subclasses__()
     while open_kinds:
         kind = open_kinds.pop()
         open_kinds += kind.__subclasses__()

@@ -39,12 +39,14 @@ class DataModule(Checked, L.LightningDataModule, ABC):
         predict_dir: folder of images for ``predict``, searched recursively; nothing else is read for it.
 
     Attributes:
+        prediction_format: what ``predict`` writes: ``classes``, ``masks`` or ``objects``.
         tested: samples that this process has behind it, where a test goes on; such a test begins after them.
 
     Raises:
         InputError: an argument is out of range.
     """
 
+    prediction_format: ClassVar[str] = "classes"
     MEAN: ClassVar[tuple[float, float, float]]
     STD: ClassVar[tuple[float, float, float]]
 

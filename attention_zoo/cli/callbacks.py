@@ -44,7 +44,8 @@ class SaveConfig(SaveConfigCallback):
         config["weights_only"], config["trust_checkpoint"] = True, False  # trust is for each command to give
         options = (config.get("data") or {}).get("init_args") or {}
         if "class_names" in options and options["class_names"] is None:
-            options["class_names"] = list(trainer.datamodule.class_names)
+            with_data: Any = trainer
+            options["class_names"] = list(with_data.datamodule.class_names)
         self.text = self.parser.dump(config, skip_unset=False)
         # a checkpoint holds the weights; loading it must not fetch or read others
         model = (config.get("model") or {}).get("init_args") or {}

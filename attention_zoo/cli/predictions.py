@@ -5,22 +5,20 @@ import io
 import os
 from abc import ABC, abstractmethod
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import lightning as L
 import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.core.datamodule import LightningDataModule
 from PIL import Image, ImageDraw
 
 from attention_zoo.clicks import ClickedImage
-from attention_zoo.errors import InputError
+from attention_zoo.errors import InputError, unknown
 from attention_zoo.runs.files import replacing, write_text
 from datamodules.images import below, decode
-from datamodules.interactive import InteractiveDataModule
-from datamodules.segmentation import SegmentationDataModule
 
 Row = tuple[int, str, list[int], list[float]]
 
@@ -28,16 +26,21 @@ Row = tuple[int, str, list[int], list[float]]
 class Predictions(ABC):
     """How the predictions on one kind of data are written.
 
+    Attributes:
+        FORMAT: what data say under ``prediction_format`` of whose predictions it is.
+        DEFAULT: path where the user gives none.
+
     Args:
         path: the file or folder; must not exist.
         data: what is predicted on.
+        options: of the writer, by name.
     """
 
-    DEFAULT: str
-    """Path where the user gives none."""
+    FORMAT: ClassVar[str]
+    DEFAULT: ClassVar[str]
 
-    def __init__(self, path: Path, data: LightningDataModule) -> None:
-        self.path, self.data = path, data
+    def __init__(self, path: Path, data: Any, options: Mapping[str, Any]) -> None:
+        self.path, self.data, self.options = path, data, options
 
     @abstractmethod
     def add(self, index: int, image: str, prediction: Any) -> None:
@@ -55,18 +58,13 @@ class Predictions(ABC):
 
 
 class ClassTable(Predictions):
-    """A CSV file of the most probable classes of each image.
+    """A CSV file of the most probable classes of each image, as many as the option ``top_k`` says."""
 
-    Args:
-        top_k: classes per image, most probable first (all, if there are fewer).
-        kwargs: the arguments of `Predictions`.
-    """
+    FORMAT, DEFAULT = "classes", "predictions.csv"
 
-    DEFAULT = "predictions.csv"
-
-    def __init__(self, top_k: int, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.top_k = top_k
+    def __init__(self, path: Path, data: Any, options: Mapping[str, Any]) -> None:
+        super().__init__(path, data, options)
+        self.top_k = options["top_k"]
         self.rows: list[Row] = []
 
     def add(self, index: int, image: str, prediction: torch.Tensor) -> None:
@@ -99,17 +97,13 @@ class MaskFolder(Predictions):
 
     A mask is a palette PNG of its image's size and at its place below the folder of images: its numbers are the
     classes, its colours theirs. An overlay is the image with the colours laid over it.
-
-    Args:
-        opacity: of the colours in overlays, 0..1.
-        kwargs: the arguments of `Predictions`.
     """
 
-    DEFAULT = "predictions"
+    FORMAT, DEFAULT = "masks", "predictions"
 
-    def __init__(self, opacity: float, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.opacity = opacity
+    def __init__(self, path: Path, data: Any, options: Mapping[str, Any]) -> None:
+        super().__init__(path, data, options)
+        self.opacity = options["opacity"]
         self.colours = np.zeros((256, 3), dtype=np.uint8)
         self.colours[: self.data.num_classes] = self.data.palette
         self.names = png_names(self.data.splits["predict"].columns["path"], Path(self.data.predict_dir))
@@ -143,18 +137,14 @@ class ObjectMasks(Predictions):
     A mask is a PNG of its image's size, 255 on the object and 0 elsewhere. An overlay is the image with the object
     coloured, its clicks as dots (green on the object, red on the background) and its box. The files are named after
     the image; from its second object on with ``#2``, ``#3`` and so on.
-
-    Args:
-        opacity: of the object's colour in overlays, 0..1.
-        kwargs: the arguments of `Predictions`.
     """
 
-    DEFAULT = "predictions"
+    FORMAT, DEFAULT = "objects", "predictions"
     OBJECT, POSITIVE, NEGATIVE = (255, 160, 0), (0, 200, 0), (230, 0, 0)
 
-    def __init__(self, opacity: float, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.opacity = opacity
+    def __init__(self, path: Path, data: Any, options: Mapping[str, Any]) -> None:
+        super().__init__(path, data, options)
+        self.opacity = options["opacity"]
         columns = self.data.splits["predict"].columns
         self.annotations = columns["annotation"]
         paths = columns["path"]
@@ -184,14 +174,6 @@ class ObjectMasks(Predictions):
         """Nothing is left to be done."""
 
 
-FORMATS: dict[type[LightningDataModule], type[Predictions]] = {
-    SegmentationDataModule: MaskFolder,
-    InteractiveDataModule: ObjectMasks,
-    LightningDataModule: ClassTable,
-}
-"""The first whose data it is writes the predictions."""
-
-
 class PredictionWriter(Callback):
     """Writes predictions in the format of their data.
 
@@ -209,19 +191,21 @@ class PredictionWriter(Callback):
             raise InputError(f"prediction.top_k={top_k} must be at least 1")
         if not 0 <= opacity <= 1:
             raise InputError(f"prediction.opacity={opacity} must be in [0, 1]")
-        self.path, self.options = (
-            path,
-            {ClassTable: {"top_k": top_k}, MaskFolder: {"opacity": opacity}, ObjectMasks: {"opacity": opacity}},
-        )
+        self.path, self.options = path, {"top_k": top_k, "opacity": opacity}
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Choose the format; refuse to overwrite."""
-        data = trainer.datamodule
-        chosen = next(cls for kind, cls in FORMATS.items() if isinstance(data, kind))
+        with_data: Any = trainer
+        data = with_data.datamodule
+        wanted = getattr(data, "prediction_format", ClassTable.FORMAT)
+        formats = {cls.FORMAT: cls for cls in Predictions.__subclasses__()}
+        if wanted not in formats:
+            raise InputError(f"{type(data).__name__}: {unknown('prediction_format', wanted, formats)}")
+        chosen = formats[wanted]
         path = Path(self.path or chosen.DEFAULT)
         if trainer.is_global_zero and path.exists():
             raise InputError(f"{path} exists; choose another with --prediction.path")
-        self.predictions = chosen(path=path, data=data, **self.options[chosen])
+        self.predictions = chosen(path, data, self.options)
 
     def on_predict_batch_end(
         self,
@@ -297,8 +281,8 @@ def draw_legend(path: Path, names: list[str], palette: list[tuple[int, int, int]
 
     figure = Figure()
     patches = [
-        Patch(facecolor=np.divide(colour, 255), edgecolor="grey", label=name)
-        for name, colour in zip(names, palette, strict=True)
+        Patch(facecolor=(red / 255, green / 255, blue / 255), edgecolor="grey", label=name)
+        for name, (red, green, blue) in zip(names, palette, strict=True)
     ]
     figure.legend(handles=patches, ncols=-(-len(names) // rows), loc="center", frameon=False)
     figure.savefig(path, dpi=150, bbox_inches="tight")

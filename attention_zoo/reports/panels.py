@@ -35,7 +35,8 @@ def panels(count: int, entries: int) -> tuple[Figure, list[Axes]]:
     down = math.ceil(count / across)
     size = (max(6.4, across * PANEL), down * PANEL * 0.85 + 0.22 * math.ceil(entries / LEGEND))
     figure = Figure(size, dpi=DPI, layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.1, h_pad=0.06)
+    engine: Any = figure.get_layout_engine()
+    engine.set(w_pad=0.1, h_pad=0.06)
     every = figure.subplots(down, across, squeeze=False).flatten().tolist()
     for axes in every[count:]:
         axes.remove()
@@ -48,8 +49,9 @@ def panels(count: int, entries: int) -> tuple[Figure, list[Axes]]:
 def point(axes: Axes, x: float | Estimate, y: Estimate, place: int, label: str, limits: Sequence[Limits]) -> None:
     """A point with its intervals, which end at the limits of x and of y."""
     across = x if isinstance(x, Estimate) else Estimate(x, math.nan, 1)
-    errors = {key: _error(value, ends) for key, value, ends in zip(("xerr", "yerr"), (across, y), limits, strict=True)}
-    style = {"capsize": 2, "elinewidth": 0.8, "linestyle": "none", **_style(place)}
+    bars = zip(("xerr", "yerr"), (across, y), limits, strict=True)
+    errors: dict[str, Any] = {key: _error(value, ends) for key, value, ends in bars}
+    style: dict[str, Any] = {"capsize": 2, "elinewidth": 0.8, "linestyle": "none", **_style(place)}
     axes.errorbar(across.mean, y.mean, **errors, label=visible(label), **style)
 
 
@@ -75,13 +77,13 @@ def band(
 
 def finish(figure: Figure, every: Sequence[Axes]) -> Figure:
     """Give the axes plain numbers and a sensible range, and the figure its legend."""
-    handles: dict[str, object] = {}
+    handles: dict[str, Any] = {}
     for axes in every:
         _plain_numbers(axes)
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
             handles.setdefault(label, handle)
     if len(handles) > 1:
-        style = {"ncols": LEGEND, "frameon": False, "fontsize": "small"}
+        style: dict[str, Any] = {"ncols": LEGEND, "frameon": False, "fontsize": "small"}
         figure.legend(list(handles.values()), list(handles), loc="outside lower left", **style)
     return figure
 
@@ -116,5 +118,6 @@ def _plain_numbers(axes: Axes) -> None:
         formatter = axis.get_major_formatter()
         if isinstance(formatter, ScalarFormatter):
             formatter.set_useOffset(False)
-    if isinstance(axes.xaxis.get_major_locator(), MaxNLocator):
-        axes.xaxis.get_major_locator().set_params(nbins=4)
+    locator = axes.xaxis.get_major_locator()
+    if isinstance(locator, MaxNLocator):
+        locator.set_params(nbins=4)

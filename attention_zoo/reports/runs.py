@@ -177,8 +177,12 @@ def training_figure(runs: Sequence[TrainedRun]) -> Figure | None:
     for axes, metric in zip(every, names, strict=True):
         for place, (label, found) in enumerate(curves.items()):
             series = sorted(found.get(metric, {}).items())
-            style = {"color": f"C{place % 10}", "linestyle": "-" if place < 10 else "--", "linewidth": 1.2}
-            alone = {"marker": "o", "markersize": 4} if len(series) == 1 else {}
+            style: dict[str, Any] = {
+                "color": f"C{place % 10}",
+                "linestyle": "-" if place < 10 else "--",
+                "linewidth": 1.2,
+            }
+            alone: dict[str, Any] = {"marker": "o", "markersize": 4} if len(series) == 1 else {}
             axes.plot(
                 [epoch + 1 for epoch, _ in series],
                 [value for _, value in series],
@@ -187,7 +191,8 @@ def training_figure(runs: Sequence[TrainedRun]) -> Figure | None:
                 **alone,
             )
         axes.set(xlabel="epoch", ylabel=arrow(metric, scales.of(metric)))
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        locator: Any = axes.xaxis.get_major_locator()
+        locator.set_params(integer=True)
     return finish(figure, every)
 
 

@@ -29,7 +29,7 @@ class Facts:
 
     setting: str
     values: Mapping[str, Any]
-    seed: int
+    seed: int | None
     config: Mapping[str, Any]
     machine: Mapping[str, Any]
 
@@ -113,7 +113,7 @@ def _told(what: str, runs: Sequence[Facts], values: Sequence[Any]) -> str:
     ((common, _), *others) = Counter(texts).most_common()
     told = []
     for text, _ in others:
-        settings: dict[str, list[int]] = {}
+        settings: dict[str, list[int | None]] = {}
         for run, own in zip(runs, texts, strict=True):
             if own == text:
                 settings.setdefault(run.setting, []).append(run.seed)

@@ -211,7 +211,7 @@ def _wrong_curve(here: str, curve: ClickCurve) -> Iterator[str]:
     for key in ("noc", "unreached"):
         found = getattr(curve, key)
         for threshold in (f"{each:.2f}" for each in THRESHOLDS):
-            value = found.get(threshold) if isinstance(found, dict) else None
+            value: Any = found.get(threshold) if isinstance(found, dict) else None
             if not is_number(value) or value < 0:
                 yield f"{here}.{key}.{threshold} cannot be {value!r:.60}"
     if not is_number(curve.seconds_per_click) or curve.seconds_per_click < 0:

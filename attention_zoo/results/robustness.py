@@ -53,6 +53,11 @@ class CellCount:
         return 1 - self.correct / self.total if self.total else math.nan
 
 
+def grid_of(corruptions: Sequence[str], severities: Sequence[int]) -> list[tuple[str | None, int | None]]:
+    """Corruption and severity of each cell of a benchmark, in order; one cell of neither where nothing is corrupted."""
+    return [(corruption, severity) for corruption in corruptions for severity in severities] or [(None, None)]
+
+
 @dataclass(frozen=True)
 class Column:
     """A benchmark or an attack: what its numbers are and what two of them must share to be compared.
@@ -82,8 +87,7 @@ class Column:
         """
         corruptions = tuple(dict.fromkeys(cell.corruption for cell in cells if cell.corruption))
         severities = tuple(dict.fromkeys(cell.severity for cell in cells if cell.severity))
-        wanted = [(corruption, severity) for corruption in corruptions for severity in severities] or [(None, None)]
-        if [(cell.corruption, cell.severity) for cell in cells] != wanted:
+        if [(cell.corruption, cell.severity) for cell in cells] != grid_of(corruptions, severities):
             raise InputError(f"{benchmark.title}: its cells must be each corruption at each severity, in this order")
         images = sum(cell.images for cell in cells)
         return cls(
@@ -333,7 +337,7 @@ def _wrong_column(column: Column) -> Iterator[str]:
 
 
 def _wrong_counts(here: str, column: Column, cells: Sequence[CellCount]) -> Iterator[str]:
-    wanted = [(name, severity) for name in column.corruptions for severity in column.severities] or [(None, None)]
+    wanted = grid_of(column.corruptions, column.severities)
     found = [(cell.corruption, cell.severity) for cell in cells]
     if found != wanted:
         yield f"{here} must have one cell for each corruption at each severity, {len(wanted)} in all, in their order"
@@ -349,7 +353,7 @@ def _wrong_counts(here: str, column: Column, cells: Sequence[CellCount]) -> Iter
 
 def _column(entry: dict[str, Any]) -> Column:
     derived = ("normalised", "meaning")
-    plain = {key: tuple(value) if isinstance(value, list) else value for key, value in entry.items()}
+    plain: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in entry.items()}
     return Column(**{key: value for key, value in plain.items() if key not in derived})
 
 

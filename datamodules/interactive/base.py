@@ -167,6 +167,7 @@ class InteractiveDataModule(DataModule):
         InputError: an argument is out of range.
     """
 
+    prediction_format = "objects"
     MEAN = IMAGENET_DEFAULT_MEAN
     STD = IMAGENET_DEFAULT_STD
 

@@ -172,6 +172,7 @@ class SegmentationDataModule(DataModule):
         InputError: an argument is out of range.
     """
 
+    prediction_format = "masks"
     MEAN, STD = IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
     ignore_index = IGNORE

@@ -5,7 +5,7 @@ from copy import deepcopy
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
-from typing import Any
+from typing import Any, cast
 
 import torch
 from lightning.pytorch.utilities import rank_zero_warn
@@ -17,7 +17,7 @@ from attention_zoo.attacks import FGSM, PGD, Attack, OnPixels, unheard
 from attention_zoo.errors import InputError
 from attention_zoo.evaluation import Benchmark, Cell
 from attention_zoo.functional.checks import check_finite
-from attention_zoo.results.robustness import CellCount, Column, RobustnessResult, Row, blind_spots
+from attention_zoo.results.robustness import CellCount, Column, RobustnessResult, Row, blind_spots, grid_of
 from attention_zoo.seeding import run_seed, seeded
 from tasks.classification import Classification
 from tasks.metrics import CalibrationError, MeanCorruptionError, SubsetAccuracy
@@ -86,7 +86,7 @@ class Robustness(Classification):
             raise InputError(
                 f"trainer.precision={precision}: attacks differentiate in float32; choose 32 or a -mixed one"
             )
-        data = self.trainer.datamodule
+        data = self._data
         cells = getattr(data, "cells", None)
         if cells is None:
             raise InputError(f"Robustness needs data with benchmarks, which {type(data).__name__} has not")
@@ -97,7 +97,7 @@ class Robustness(Classification):
 
     def on_test_start(self) -> None:
         """Build the rows from the weights, which are loaded by now; attacks need them outside of inference mode."""
-        data = self.trainer.datamodule
+        data = self._data
         facts = {"mean": data.mean, "std": data.std, **self.released}
         with torch.inference_mode(False), seeded(run_seed(), VARIANT_SALT):  # some mixers start fresh with random parts
             models = {AS_TRAINED: self.model}
@@ -111,7 +111,8 @@ class Robustness(Classification):
         counted = batch["index"] >= 0
         batch = {name: batch[name][counted] for name in ("image", "label", "cell", "number")}
         pixels = self._pixels(batch["image"])
-        for (row, network), tallies in zip(self.networks.items(), self.tallies, strict=True):
+        for row, tallies in self._of_rows():
+            network = self.networks[row]
             if not len(pixels):
                 continue
             logits = check_finite(f"logits ({row})", network(pixels).float(), batch["number"])
@@ -133,7 +134,7 @@ class Robustness(Classification):
     def on_test_epoch_end(self) -> None:
         """Log the numbers of the table over all processes, and keep all that was counted."""
         rows = []
-        for name, tallies in zip(self.networks, self.tallies, strict=True):
+        for name, tallies in self._of_rows():
             prefix = "test/" if name == AS_TRAINED else f"test/{name}/"
             for part, tally in zip(self.parts, tallies, strict=True):
                 self.log(f"{prefix}{part.column.name}", tally.top1)
@@ -163,16 +164,26 @@ class Robustness(Classification):
 
     def place(self, batch: dict[str, Tensor]) -> str:
         """Title of the benchmark that the first image of a batch is of, and its corruption and severity."""
-        cell = self.trainer.datamodule.cells[int(batch["cell"][0])]
+        cell = self._data.cells[int(batch["cell"][0])]
         words = [cell.benchmark.title, cell.corruption and cell.corruption.replace("_", " "), cell.severity]
         return " ".join(str(word) for word in words if word)
+
+    @property
+    def _data(self) -> Any:
+        trainer: Any = self.trainer
+        return trainer.datamodule
+
+    def _of_rows(self) -> Iterator[tuple[str, list["Tally"]]]:
+        """Name and tallies of each row, those of a row in the order of ``parts``."""
+        for name, tallies in zip([AS_TRAINED, *self.variants], self.tallies, strict=True):
+            yield name, [tally for tally in cast(nn.ModuleList, tallies) if isinstance(tally, Tally)]
 
     def _metrics(self) -> list[Metric]:
         return [module for module in self.tallies.modules() if isinstance(module, Metric)]
 
     def _pixels(self, image: Tensor) -> Tensor:
         """Pixels in 0..1 of images that the data module normalised."""
-        data = self.trainer.datamodule
+        data = self._data
         mean, std = (image.new_tensor(values).view(-1, 1, 1) for values in (data.mean, data.std))
         return (image * std + mean).clamp(0, 1)
 
@@ -200,7 +211,7 @@ class Robustness(Classification):
                 yield Part(attacked, benchmark, first, attack, (wanted, own[0].images))
 
     def _facts(self) -> dict[str, Any]:
-        data = self.trainer.datamodule
+        data = self._data
         return {
             "date": datetime.now(UTC).isoformat(timespec="seconds"),
             "num_classes": data.num_classes,
@@ -270,12 +281,14 @@ class Tally(nn.Module):
     def counts(self) -> tuple[CellCount, ...]:
         """What all processes counted."""
         with self.top1.sync_context():
-            total, correct = self.top1.total.tolist(), self.top1.correct.tolist()
+            top1: Any = self.top1
+            total, correct = top1.total.tolist(), top1.correct.tolist()
         calibration = self.calibration.compute().view(-1).tolist()
         with self.no_gradient.sync_context():
-            no_gradient = int(self.no_gradient.sum_value) if self.looks else None
+            blind: Any = self.no_gradient
+            no_gradient = int(blind.sum_value) if self.looks else None
         column = self.column
-        names = [(name, severity) for name in column.corruptions for severity in column.severities] or [(None, None)]
+        names = grid_of(column.corruptions, column.severities)
         found = zip(total, correct, calibration, names, strict=True)
         return tuple(
             CellCount(total, correct, calibration if total else None, *name, no_gradient=no_gradient)
@@ -289,7 +302,7 @@ def _normalisation(model: nn.Module) -> dict[str, tuple[float, ...]]:
     Raises:
         InputError: they are of other classes, so that timm has put a random classifier on them.
     """
-    facts = model.pretrained_cfg
+    facts: Any = model.pretrained_cfg
     if facts["num_classes"] != model.num_classes:
         name = f"{facts['architecture']}.{facts['tag']}"
         raise InputError(f"{name} was trained on {facts['num_classes']} classes, the data have {model.num_classes}")

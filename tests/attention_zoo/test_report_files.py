@@ -498,3 +498,36 @@ class TestReaders:
         (tmp_path / "cost.json").write_text(f'{{"{key}": {value}}}')
         with pytest.raises(InputError, match=f"cost.json: {key} must be a number"):
             read_cost(tmp_path)
+
+
+class TestScales:
+    """Which way of a metric is better is what its run says; names count for runs alone that say nothing."""
+
+    STATED = {"val/error_free": {"better": "higher", "least": 0, "most": 1}, "val/zoc_c": {"better": "neither"}}
+
+    def written(self, folder, **scales):
+        folder.mkdir(parents=True)
+        lines = [
+            {"stage": "validate", "epoch": epoch, "metrics": {"val/error_free": 0.1 * epoch, "val/zoc_c": 1.0}} | scales
+            for epoch in range(3)
+        ]
+        (folder / "metrics.jsonl").write_text("".join(json.dumps(one) + "\n" for one in lines))
+        return folder
+
+    def test_what_a_run_says_counts(self, tmp_path):
+        paths = [self.written(tmp_path / "stated", scales=self.STATED), self.written(tmp_path / "old")]
+        (stated,), (old,) = (runs.read_runs([path], []) for path in paths)
+        assert runs.runs_table([stated]).header[2:] == ("val/error_free ↑", "val/zoc_c")
+        assert runs.runs_table([old]).header[2:] == ("val/error_free ↓", "val/zoc_c ↓")
+        assert runs.runs_table([old, stated]).header[2:] == ("val/error_free ↑", "val/zoc_c")
+        assert (stated.best[0].epoch, old.best[0].epoch) == (2, 0)
+
+    def test_what_two_runs_say_differently_is_neither(self, tmp_path):
+        other = {**self.STATED, "val/error_free": {"better": "lower"}}
+        paths = [self.written(tmp_path / "a", scales=self.STATED), self.written(tmp_path / "b", scales=other)]
+        assert runs.runs_table(runs.read_runs(paths, [])).header[2] == "val/error_free"
+
+    @pytest.mark.parametrize("scales", [[], 3, {"val/error_free": "higher"}, {"x": {"better": "up"}}, {"x": {}}])
+    def test_scales_that_cannot_be(self, tmp_path, scales):
+        with pytest.raises(InputError, match="record 1 of .*metrics.jsonl: scales"):
+            read_metrics(self.written(tmp_path / "a", scales=scales))

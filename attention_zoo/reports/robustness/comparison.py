@@ -140,8 +140,8 @@ def _differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> Iterator[tup
     for key in dict.fromkeys([*one, *other]):
         values = [facts.get(key, "not said") for facts in (one, other)]
         if values[0] != values[1]:
-            said = [", ".join(map(str, value)) if isinstance(value, tuple) else str(value) for value in values]
-            yield key, *said
+            first, second = (", ".join(map(str, value)) if isinstance(value, tuple) else str(value) for value in values)
+            yield key, first, second
 
 
 def _by_name(result: RobustnessResult) -> dict[str, Column]:

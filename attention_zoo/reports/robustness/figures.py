@@ -3,6 +3,7 @@
 import math
 import textwrap
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -33,7 +34,8 @@ def overview(result: RobustnessResult) -> Figure:
     tallest = max((len(column.corruptions) for _, column in maps), default=0) * LINE + 0.8
     heights = ([BARS] if plain else []) + [tallest * lines] * bool(maps)
     figure = Figure((max(6.4, 1 + across * (MAP + 0.4)), sum(heights)), dpi=DPI, layout="constrained")
-    parts = np.atleast_1d(figure.subfigures(len(heights), 1, height_ratios=heights)).tolist()
+    rows: Any = figure.subfigures(len(heights), 1, height_ratios=heights)
+    parts = np.atleast_1d(rows).tolist()
     if plain:
         _bars(parts.pop(0).subplots(), plain, result.rows)
     if maps:
@@ -110,7 +112,7 @@ def _points(axes: Axes, name: str, results: Results) -> None:
     found = None
     for place, (label, result, row) in enumerate(row_labels(results)):
         columns = {column.name: column for column in result.columns}
-        style = {"color": f"C{place % 10}", "marker": MARKERS[place % len(MARKERS)], "label": label}
+        style: dict[str, Any] = {"color": f"C{place % 10}", "marker": MARKERS[place % len(MARKERS)], "label": label}
         if name in columns and "clean" in columns:
             found = columns[name]
             axes.scatter(result.scores[row]["clean"], result.scores[row][name], s=36, **style)
