@@ -133,7 +133,7 @@ class SparseReconstruction(SelfMixer):
         step_size = self.rules.step_size(dictionary, w2)
         gram = self.rules.learned_gram(gamma, dictionary.gram_matrix)
         identity = torch.eye(dictionary.num_atoms, dtype=v.dtype, device=v.device)
-        contraction = torch.addcmul(identity, gram, step_size, value=-1)  # not in place, which no ONNX graph can be
+        contraction = identity - gram * step_size  # not in place, which no ONNX graph can be
         return self.iteration(contraction.matmul, dictionary.encode(v), step_size, w1)
 
     def operator_iteration(self, dictionary: Bounded, mixed: Dictionary, v: Tensor, w1: Tensor, w2: Tensor) -> Lista:
