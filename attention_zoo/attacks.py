@@ -53,6 +53,9 @@ class OnPixels(nn.Module):
         InputError: a mean is no finite number, or a standard deviation not above 0.
     """
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, model: nn.Module, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__()
         for place, value in enumerate(mean):
@@ -160,12 +163,12 @@ class Attack(Checked, ABC):
         Raises:
             InputError: the model's logits or gradients are not finite, or fewer than the loss needs.
         """
-        index = range(len(pixels)) if index is None else index.tolist()
+        places = range(len(pixels)) if index is None else index.tolist()
         with _differentiating(model, pixels.device.type):
             pixels, label = pixels.float().clone(), label.clone()  # of inference mode, autograd could not keep them
             if not len(pixels):
                 return Attacked(pixels, torch.zeros_like(label, dtype=torch.bool))
-            found = self.perturb(Watched(model, type(self).__name__, report), pixels, label, index)
+            found = self.perturb(Watched(model, type(self).__name__, report), pixels, label, places)
             found = found if isinstance(found, Attacked) else Attacked(found)
             return Attacked(found.pixels.detach(), found.no_gradient)
 

@@ -23,7 +23,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, is_dataclass
 from numbers import Integral, Real
 from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints, is_typeddict
+from typing import Annotated, Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints, is_typeddict
 
 from attention_zoo.errors import InputError, unknown
 
@@ -103,7 +103,7 @@ def checked(target: _Target, *, under: str | None = None) -> _Target:
         InputError: at a call, naming the first argument that does not fit.
     """
     if isinstance(target, type):
-        target.__init__ = checked(target.__init__, under=under)
+        type.__setattr__(target, "__init__", checked(getattr(target, "__init__"), under=under))  # noqa: B009
         return target
     signature = inspect.signature(target)
     constructs = next(iter(signature.parameters), None) == "self"
@@ -125,7 +125,7 @@ def checked(target: _Target, *, under: str | None = None) -> _Target:
         except TypeError:
             return target(*args, **kwargs)  # which says what is missing or too much
         owner = f"{under}." if under else f"{type(args[0]).__name__}: " if constructs else ""
-        kinds = checking.kinds()
+        kinds = bare_kinds()
         more = next((name for name, parameter in signature.parameters.items() if parameter.kind is _MORE), None)
         if constructs and more in given:
             given |= given.pop(more)
@@ -136,8 +136,11 @@ def checked(target: _Target, *, under: str | None = None) -> _Target:
                 raise _error(owner, name, given[name], kind, why)
         return target(*args, **kwargs)
 
-    checking.kinds = lambda: {name: (kind, bare) for name, kind in annotations().items()}
-    return checking
+    def bare_kinds() -> dict[str, tuple[Any, Domain]]:
+        return {name: (kind, bare) for name, kind in annotations().items()}
+
+    vars(checking)["kinds"] = bare_kinds
+    return cast(_Target, checking)
 
 
 class Checked:
@@ -146,7 +149,7 @@ class Checked:
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if "__init__" in vars(cls):
-            cls.__init__ = checked(cls.__init__)
+            type.__setattr__(cls, "__init__", checked(vars(cls)["__init__"]))
 
 
 def require(name: str, value: Any, kind: Any) -> None:
@@ -219,7 +222,7 @@ def _quoted(value: Any) -> str:
 
 def shown(value: Any) -> str:
     """``value`` as an error repeats it: in one line, not longer than `LONGEST_SHOWN` characters."""
-    if isinstance(value, Integral) and abs(value) > LARGEST_INTEGER:
+    if isinstance(value, Integral) and abs(int(value)) > LARGEST_INTEGER:
         return f"a number of about {int(abs(int(value)).bit_length() * math.log10(2)) + 1} digits"
     try:
         text = value if isinstance(value, str) else repr(value)
@@ -231,9 +234,10 @@ def shown(value: Any) -> str:
 
 def _of_number(value: Any, kind: type, domain: Domain) -> str | None:
     noun = "an integer" if kind is int else "a number"
-    if isinstance(value, bool) or not isinstance(value, Integral if kind is int else Real):
+    is_number = isinstance(value, Integral if kind is int else Real) and not isinstance(value, bool)
+    if not is_number:
         return f"be {noun}"
-    if isinstance(value, Integral) and abs(value) > (LARGEST_INTEGER if kind is int else sys.float_info.max):
+    if isinstance(value, Integral) and abs(int(value)) > (LARGEST_INTEGER if kind is int else sys.float_info.max):
         return "be an integer of at most 64 bits" if kind is int else "be a finite number"
     if not math.isfinite(value):
         return "be a finite number"
@@ -242,9 +246,12 @@ def _of_number(value: Any, kind: type, domain: Domain) -> str | None:
 
 def _of_union(value: Any, parts: tuple[Any, ...], bare: Domain) -> str | None:
     """Of a number, what its own kind says; of anything else, all that it could have been."""
-    found = [complaint(value, part, bare) for part in parts]
-    if None in found:
-        return None
+    found: list[str] = []
+    for part in parts:
+        why = complaint(value, part, bare)
+        if why is None:
+            return None
+        found.append(why)
     if isinstance(value, Real) and not isinstance(value, bool):
         wanted = [int, float] if isinstance(value, Integral) else [float, int]
         kinds = [get_args(part)[0] if get_origin(part) is Annotated else part for part in parts]
@@ -289,7 +296,7 @@ def _of_class(value: Any, kind: Any) -> str | None:
         return "be text without a null character"
     if kind is str:
         return None if isinstance(value, (str, os.PathLike)) else "be text"
-    if is_dataclass(kind):
+    if isinstance(kind, type) and is_dataclass(kind):
         return None if isinstance(value, kind) else f"be {kind.__name__} options"
     plain = (
         isinstance(kind, type)

@@ -52,10 +52,12 @@ def tell_grids(host: VisionTransformer) -> None:
 
 def grid_teller(embedding: nn.Module) -> GridTeller:
     """The hook of a patch embedding, which has one at most."""
-    if not hasattr(embedding, "grid_teller"):
-        embedding.grid_teller = GridTeller()
-        embedding.register_forward_hook(embedding.grid_teller)
-    return embedding.grid_teller
+    teller = getattr(embedding, "grid_teller", None)
+    if not isinstance(teller, GridTeller):
+        teller = GridTeller()
+        vars(embedding)["grid_teller"] = teller
+        embedding.register_forward_hook(teller)
+    return teller
 
 
 def outer_mixers(model: nn.Module) -> list[SelfMixer]:
@@ -74,10 +76,11 @@ def token_grid(embedding: nn.Module, image: Tensor, tokens: Tensor) -> tuple[int
     """
     if tokens.dim() == 4:
         first = 2 if getattr(embedding, "output_fmt", Format.NHWC) == Format.NCHW else 1
-        return tuple(tokens.shape[first : first + 2])
-    grids = []
-    if hasattr(embedding, "dynamic_feat_size"):
-        grids.append(tuple(embedding.dynamic_feat_size(tuple(image.shape[-2:]))))
-    if getattr(embedding, "grid_size", None) is not None:
-        grids.append(tuple(embedding.grid_size))
+        return tokens.shape[first], tokens.shape[first + 1]
+    grids: list[tuple[int, int]] = []
+    of_image, own = getattr(embedding, "dynamic_feat_size", None), getattr(embedding, "grid_size", None)
+    if of_image is not None:
+        grids.append(tuple(of_image(tuple(image.shape[-2:]))))
+    if own is not None:
+        grids.append(tuple(own))
     return next((grid for grid in grids if math.prod(grid) == tokens.shape[1]), None)

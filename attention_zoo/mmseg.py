@@ -5,10 +5,11 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
+from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 from torch import nn
 
@@ -143,7 +144,7 @@ def _check_keys(part: str, place: str, config: Mapping[str, Any], names: set[str
 @contextmanager
 def registered_names_only() -> Iterator[None]:
     """While the block runs, mmengine finds parts in its registries alone, and imports nothing by its path."""
-    module = importlib.import_module("mmengine.registry.registry")
+    module: Any = importlib.import_module("mmengine.registry.registry")
     stock = module.get_object_from_string
     module.get_object_from_string = _no_object
     try:
@@ -180,7 +181,7 @@ def stock_config(folder: str, name: str) -> Any:
     """
     from mmengine import Config
 
-    files = Path(find_spec("mmseg").origin).parent / ".mim" / "configs" / folder
+    files = Path(str(cast(ModuleSpec, find_spec("mmseg")).origin)).parent / ".mim" / "configs" / folder
     choices = {path.stem: path for path in files.glob("*.py")}
     if name not in choices:
         raise unknown(f"config in {folder} of mmsegmentation", name, choices, f"all are in {files}")
@@ -201,5 +202,5 @@ def zoo_backbone(model: str, mixer: str | dict[str, Any] | None = None, **option
     if isinstance(mixer, dict):
         given = dict(mixer)
         name = given.pop("type", None)
-        mixer = mixer_factory(str(name), given)
+        return build_backbone(model, mixer=mixer_factory(str(name), given), **options)
     return build_backbone(model, mixer=mixer, **options)

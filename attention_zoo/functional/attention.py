@@ -4,10 +4,12 @@ torch's fused kernels return the logsumexp but no gradient reaches it. Here it d
 without the N x N matrix. This module alone decides which kernel runs where.
 """
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import FunctionCtx, once_differentiable
+from torch.autograd.function import once_differentiable
 
 from attention_zoo.functional.precision import precise
 
@@ -114,7 +116,7 @@ class _FusedAttention(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: FunctionCtx, q: Tensor, k: Tensor, v: Tensor, key_bias: Tensor | None, mask: Tensor | None, scale: float
+        ctx: Any, q: Tensor, k: Tensor, v: Tensor, key_bias: Tensor | None, mask: Tensor | None, scale: float
     ) -> tuple[Tensor, Tensor]:
         if q.device.type == "cpu":
             bias = _bias(q, k, key_bias, mask)
@@ -129,7 +131,7 @@ class _FusedAttention(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: FunctionCtx, grad_out: Tensor | None, grad_lse: Tensor | None) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad_out: Tensor | None, grad_lse: Tensor | None) -> tuple[Tensor | None, ...]:
         q, k, v, key_bias, mask, out, lse, *rest = ctx.saved_tensors
         width, scale = q.shape[-1], ctx.scale
         if grad_out is None and grad_lse is None:

@@ -16,7 +16,7 @@ FINITE = sys.float_info.max
 POSITIVE, AT_LEAST_ONE, COUNTS = Domain(above=0), Domain(least=1), Domain(least=0, most=1 << 31)
 
 
-def check_number(name: str, value: Any, domain: Domain, kind: type = Real) -> None:
+def check_number(name: str, value: Any, domain: Domain, kind: Any = Real) -> None:
     """Raise an InputError unless ``value`` is a finite number of ``domain``; quick, for what a forward pass asks.
 
     Args:
@@ -25,7 +25,8 @@ def check_number(name: str, value: Any, domain: Domain, kind: type = Real) -> No
         domain: where it must be.
         kind: of number, `Real` or `Integral`.
     """
-    if isinstance(value, bool) or not isinstance(value, kind):
+    is_number = isinstance(value, kind) and not isinstance(value, bool)
+    if not is_number:
         raise InputError(f"{name}={shown(value)} must be {'an integer' if kind is Integral else 'a number'}")
     if not -FINITE <= value <= FINITE:  # NaN neither
         raise InputError(f"{name}={shown(value)} must be finite")
@@ -58,9 +59,9 @@ def check_mixture(
             check_number(name, precision, POSITIVE if name == "alpha" else NOT_NEGATIVE)
     if v is not None and v.shape[:3] != units:
         raise InputError(f"v {tuple(v.shape)} must be {tuple(units)} and its width")
-    if v_init is not None and v_init.shape != (*q.shape[:3], v.shape[3]):
-        raise InputError(f"v_init {tuple(v_init.shape)} must be {(*q.shape[:3], v.shape[3])}")
     width = None if v is None else v.shape[3]
+    if v_init is not None and v_init.shape != (*q.shape[:3], width):
+        raise InputError(f"v_init {tuple(v_init.shape)} must be {(*q.shape[:3], width)}")
     for name, positions, shape in (
         ("q_pos", q_pos, (*pair, q.shape[3])),
         ("k_pos", k_pos, (*reversed(pair), q.shape[3])),

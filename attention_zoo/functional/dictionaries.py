@@ -200,10 +200,12 @@ class PrefixMeans(Bounded):
         return (1 + self.num_prefix_tokens) / 2
 
 
-class Union(Bounded):
-    """The atoms of several dictionaries, one after another: [P; Φ]."""
+class Joined(Dictionary):
+    """The atoms of several dictionaries, one after another."""
 
-    def __init__(self, *parts: Bounded) -> None:
+    parts: tuple[Dictionary, ...]
+
+    def __init__(self, *parts: Dictionary) -> None:
         self.parts, self.sizes = parts, [part.num_atoms for part in parts]
         self.num_atoms = sum(self.sizes)
 
@@ -215,6 +217,15 @@ class Union(Bounded):
         """P u, the sum of the parts'."""
         decoded = [part.decode(own) for part, own in zip(self.parts, codes.split(self.sizes, dim=2), strict=True)]
         return sum(decoded[1:], decoded[0])
+
+
+class Union(Joined, Bounded):
+    """`Joined` where every part bounds its eigenvalues: [P; Φ]."""
+
+    parts: tuple[Bounded, ...]
+
+    def __init__(self, *parts: Bounded) -> None:
+        super().__init__(*parts)
 
     def bound(self) -> Tensor | float:
         """Of the largest eigenvalue of P^T P, and so of P P^T, to which every part adds its own."""

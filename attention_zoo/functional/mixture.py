@@ -10,7 +10,7 @@ gradient have no such form; they are worked off in blocks of rows, computed agai
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -41,7 +41,7 @@ class Pairs(NamedTuple):
     def block(self, rows: slice | Tensor, columns: slice) -> Tensor:
         """The terms of some rows, a slice or an index (B, S), and columns."""
         positions = self.positions[rows][..., columns, :]
-        total: Any = 0.0
+        total: Tensor | float = 0.0
         if self.query is not None:
             total = total + _dot(_rows(self.query, rows), positions) * _of_columns(self.weight, columns)
         if self.key is not None:
@@ -50,7 +50,7 @@ class Pairs(NamedTuple):
             lengths = positions.square().sum(-1)
             lengths = lengths[:, None] if lengths.dim() == 3 else lengths
             total = total + lengths * _of_columns(self.norm, columns)
-        return total
+        return cast(Tensor, total)  # positions of queries or keys there are
 
 
 @dataclass(frozen=True)
@@ -99,8 +99,8 @@ class Joint:
                 out = out + torch.einsum("bhij,ije->bhie", weights, v_pos[rows])
             return out, log_sum
 
-        outs, sums = zip(*self._blocks(block, self.q.shape[2], self.k.shape[2]), strict=True)
-        return torch.cat(outs, 2), torch.cat(sums, 2)
+        out, lse = zip(*self._blocks(block, self.q.shape[2], self.k.shape[2]), strict=True)
+        return torch.cat(out, 2), torch.cat(lse, 2)
 
     def read_back(self, x: Tensor, log_normaliser: Tensor) -> tuple[Tensor, Tensor]:
         """Each unit's mean of x (B, H, N, E) over the queries, and the logarithm of its responsibility for them all.
@@ -121,8 +121,8 @@ class Joint:
         def block(columns: slice) -> tuple[Tensor, Tensor]:
             return collect((self.scores(slice(None), columns) - log_normaliser[..., None]).mT, x)
 
-        means, masses = zip(*self._blocks(block, self.k.shape[2], self.q.shape[2]), strict=True)
-        return torch.cat(means, 2), torch.cat(masses, 2)
+        means, log_masses = zip(*self._blocks(block, self.k.shape[2], self.q.shape[2]), strict=True)
+        return torch.cat(means, 2), torch.cat(log_masses, 2)
 
     def _blocks(
         self, function: Callable[[slice], tuple[Tensor, Tensor]], size: int, width: int
@@ -177,8 +177,8 @@ def joint(
         features.append((of_query, of_key))
     scale = 1.0 if isinstance(alpha, Tensor) else alpha
     pair = (q.shape[2], k.shape[2])
-    scaled = [features[0][0], *(of_query / scale for of_query, _ in features[1:])]
-    queries = torch.cat(scaled, -1) if len(scaled) > 1 else scaled[0]
+    parts = [features[0][0], *(of_query / scale for of_query, _ in features[1:])]
+    queries = torch.cat(parts, -1) if len(parts) > 1 else parts[0]
     keys = torch.cat([of_key for _, of_key in features], -1) if len(features) > 1 else features[0][1]
     if isinstance(bias, Tensor):
         factor = _factor(bias)

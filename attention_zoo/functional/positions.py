@@ -54,13 +54,13 @@ class FactoredPositions(NamedTuple):
     def averages(self, weights: Tensor) -> Tensor:
         """Sum of the embeddings towards each row and column, weighted: (B, H, N, rows + columns) -> (B, H, N, D)."""
         rows, _ = self.grid
-        total = 0.0
+        totals = []
         parts = (weights[..., self.prefix :, :rows], weights[..., self.prefix :, rows:])
         for table, offsets, part in zip(self[:2], self._offsets(weights.device), parts, strict=True):
             spread = part.new_zeros(*part.shape[:-1], table.shape[0])
             spread = spread.scatter(-1, offsets.expand(*part.shape[:2], *offsets.shape), part)
-            total = total + spread @ table.to(weights.dtype)
-        return F.pad(total, (0, 0, self.prefix, 0))
+            totals.append(spread @ table.to(weights.dtype))
+        return F.pad(totals[0] + totals[1], (0, 0, self.prefix, 0))
 
     def full(self) -> Tensor:
         """All embeddings (N, N, D): entry (i, j) is that of token j as seen from token i."""
@@ -72,10 +72,11 @@ class FactoredPositions(NamedTuple):
 
     def _offsets(self, device: torch.device) -> tuple[Tensor, Tensor]:
         """Entries of the tables from each placed token to each row (N - prefix, rows) and column."""
-        return tuple(
+        rows, columns = (
             torch.arange(side, device=device) - place[:, None] + side - 1
             for side, place in zip(self.grid, _places(self.grid, device), strict=True)
         )
+        return rows, columns
 
 
 class FactoredPrior(NamedTuple):

@@ -52,8 +52,10 @@ def attend_in_tiles(
         everybody = torch.arange(prefix, device=q.device).expand(tiles, -1)
         read = torch.cat((everybody, read), 1)
     mask = _scores_of_pairs(tiling, heads, prefix, bias, q.dtype)
-    parts = [rows.flatten(1, 2) for rows in (q[:, :, prefix + tiling.readers], k[:, :, read], v[:, :, read])]
-    mixed = F.scaled_dot_product_attention(*parts, mask, dropout)  # (B, H T, t, E)
+    asking, keys, values = (
+        rows.flatten(1, 2) for rows in (q[:, :, prefix + tiling.readers], k[:, :, read], v[:, :, read])
+    )
+    mixed = F.scaled_dot_product_attention(asking, keys, values, mask, dropout)  # (B, H T, t, E)
     mixed = mixed.unflatten(1, (heads, tiles)).flatten(2, 3)[:, :, tiling.where]
     if not prefix:
         return mixed

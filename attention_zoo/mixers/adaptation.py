@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Unpack
+from typing import Unpack, cast
 
 from torch import nn
 
@@ -42,7 +42,7 @@ def _chosen(module: nn.Module, options: Adaptation) -> list[tuple[Probabilistic,
     for name in options:
         if name not in Adaptation.__annotations__:
             raise unknown("option of adaptation", name, Adaptation.__annotations__)
-    given: Adaptation = {name: value for name, value in options.items() if value is not None}
+    given = cast(Adaptation, {name: value for name, value in options.items() if value is not None})
     layers = [layer for layer in module.modules() if isinstance(layer, Probabilistic)]
     asked = [f"{name}={given[name]}" for name in ("key_adaptation", "value_propagation") if given.get(name)]
     if asked and not layers:

@@ -45,6 +45,14 @@ class Agent(SelfMixer):
     complexity = "N"
     drops_attention = True
     tokens = "grid"
+    an_bias: nn.Parameter
+    na_bias: nn.Parameter
+    ah_bias: nn.Parameter
+    aw_bias: nn.Parameter
+    ha_bias: nn.Parameter
+    wa_bias: nn.Parameter
+    ac_bias: nn.Parameter
+    ca_bias: nn.Parameter
 
     def __init__(
         self,
@@ -96,7 +104,7 @@ class Agent(SelfMixer):
         rows = _along(self.ah_bias[0], (grid[0], 1)), _along(self.ha_bias[0].permute(0, 3, 1, 2), (grid[0], 1))
         columns = _along(self.aw_bias[0], (1, grid[1])), _along(self.wa_bias[0].permute(0, 3, 1, 2), (1, grid[1]))
         coarse = _along(self.an_bias, grid), _along(self.na_bias, grid)
-        first, second = (sum(parts).flatten(2)[None] for parts in zip(coarse, rows, columns, strict=True))
+        first, second = ((a + b + c).flatten(2)[None] for a, b, c in zip(coarse, rows, columns, strict=True))
         prefix = self.num_prefix_tokens
         if prefix:
             first = torch.cat((self.ac_bias.expand(-1, -1, -1, prefix), first), -1)

@@ -6,7 +6,8 @@ H. Wang et al., Axial-DeepLab, ECCV 2020. The local context of mixers without ma
 Scaling Local Self-Attention for Parameter Efficient Visual Backbones, CVPR 2021: blocks with a halo.
 """
 
-from typing import Literal, NamedTuple, Unpack
+from dataclasses import dataclass
+from typing import Any, Literal, Unpack, cast
 
 import torch
 from torch import Tensor
@@ -19,7 +20,8 @@ from attention_zoo.mixers.dot_product import DotProduct
 from attention_zoo.mixers.registry import as_factory
 
 
-class Segments(NamedTuple):
+@dataclass(frozen=True)
+class Segments:
     """A line of tokens in overlapping segments of one length, each of which has some tokens of its own.
 
     Attributes:
@@ -61,7 +63,8 @@ class Axial(SelfMixer):
         context: PositiveInt | None = None,
         **host: Unpack[HostOptions],
     ) -> None:
-        super().__init__(dim, num_heads, **{**host, "qk_norm": False, "scale_norm": False, "proj_drop": 0.0})
+        own: HostOptions = {**host, "qk_norm": False, "scale_norm": False, "proj_drop": 0.0}
+        super().__init__(dim, num_heads, **own)
         fits = mixer is None or isinstance(mixer, str) or callable(mixer)
         self.check(fits, f"mixer={shown(mixer)} must be the name of a self-mixer or a factory of one")
         self.context = context
@@ -74,10 +77,11 @@ class Axial(SelfMixer):
         self, factory: MixerFactory, dim: int, num_heads: int, length: int | None, host: HostOptions
     ) -> SelfMixer:
         """A mixer for lines, or for the segments of lines, of ``length`` tokens."""
-        mixer = factory(dim, num_heads, **{**host, "grid": length and (1, length)})
-        self.check(isinstance(mixer, SelfMixer), f"mixer={shown(factory)} builds no self-mixer")
+        line: HostOptions = {**host, "grid": (1, length) if length else None}
+        mixer = factory(dim, num_heads, **line)
         if length and not mixer.takes_masks() and self._segment_length(length) < length:
-            mixer = factory(dim, num_heads, **{**host, "grid": (1, self._segment_length(length))})
+            segment: HostOptions = {**host, "grid": (1, self._segment_length(length))}
+            mixer = factory(dim, num_heads, **segment)
         return mixer
 
     def set_grid(self, grid: tuple[int, int]) -> None:
@@ -126,9 +130,9 @@ class Axial(SelfMixer):
         parts = [self._lines(x.transpose(1, 2).flatten(2), place) for x in (q, k, v)]
         mask, segments = self._context(mixer, place, number, q)
         lines = [_cut(x, segments, self.num_prefix_tokens).unflatten(-1, (self.num_heads, -1)) for x in parts]
-        lines = [x.transpose(1, 2) for x in lines]
-        given = {} if fixed is None else {"fixed": self._fixed_in_lines(fixed, place, q)}
-        mixed = mixer.mix(*lines, **given) if mask is None else mixer.mix_masked(*lines, mask, False, **given)
+        q, k, v = (x.transpose(1, 2) for x in lines)
+        given: dict[str, Any] = {} if fixed is None else {"fixed": self._fixed_in_lines(fixed, place, q)}
+        mixed = mixer.mix(q, k, v, **given) if mask is None else mixer.mix_masked(q, k, v, mask, False, **given)
         merged = self._merge(mixed.transpose(1, 2).flatten(2), segments, place, batch, number)
         return merged.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
 
@@ -140,7 +144,7 @@ class Axial(SelfMixer):
         line, place = (index % width, index // width) if axis == 1 else (index // width, index % width)
         count = width if axis == 1 else height
         counted = line[:, None] == torch.arange(count, device=index.device)[:, None]  # (B, lines, S)
-        counted = (counted & given[:, None]).flatten(0, 1)
+        counted = (counted & cast(Tensor, given)[:, None]).flatten(0, 1)
         return FixedValues(place.repeat_interleave(count, 0), values.repeat_interleave(count, 0), counted)
 
     def _along(
@@ -148,7 +152,7 @@ class Axial(SelfMixer):
     ) -> Tensor:
         """Mix the lines of one axis of tokens x (B, N, dim): 1 is the height, 2 the width."""
         mask, segments = self._context(mixer, axis, x.shape[1], x)
-        options = {"top_down": top_down, **(how or {})}
+        options: dict[str, Any] = {"top_down": top_down, **(how or {})}
         for name in ("top_down", "value_gate"):
             if options.get(name) is not None:
                 options[name] = _cut(self._lines(options[name], axis), segments, self.num_prefix_tokens)

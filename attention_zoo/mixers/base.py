@@ -116,7 +116,7 @@ class SelfMixer(_Mixer):
         InputError: an argument that does not fit, naming the mixer and the argument.
     """
 
-    tokens: ClassVar[Literal["set", "grid"]] = "set"
+    tokens: Literal["set", "grid"] = "set"
     """What the reading takes the tokens for: a set, whose order does not matter, or a grid with neighbours."""
     projections: ClassVar[tuple[str, ...]] = ("q", "k", "v")
     """Row blocks of ``qkv``; a reading whose queries are its keys says ``("q", "v")``, one that takes the tokens as
@@ -156,7 +156,7 @@ class SelfMixer(_Mixer):
         self.k_norm = norm(self.head_dim, **made) if qk_norm and "k" in self.projections else nn.Identity()
         self.attn_drop = nn.Dropout(attn_drop)
         self.norm = norm(dim, **made) if scale_norm else nn.Identity()
-        self.proj = nn.Linear(dim, dim, bias=proj_bias, **made) if projects else nn.Identity()
+        self.proj: nn.Module = nn.Linear(dim, dim, bias=proj_bias, **made) if projects else nn.Identity()
         self.proj_drop = nn.Dropout(proj_drop)
 
     @abstractmethod

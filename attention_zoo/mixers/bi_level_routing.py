@@ -87,7 +87,7 @@ class BiLevelRouting(SelfMixer):
 
     def tiling(self, q: Tensor, grid: tuple[int, int]) -> Tiling:
         """The regions of a grid."""
-        region = tuple(-(-size // self.regions) for size in grid)
+        region = -(-grid[0] // self.regions), -(-grid[1] // self.regions)
         return window_tiling(grid, region, (0, 0), q.device)
 
     def routes(self, q: Tensor, k: Tensor, tiling: Tiling) -> Tensor:

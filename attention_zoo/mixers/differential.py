@@ -65,7 +65,8 @@ class Differential(SelfMixer):
         # the fused kernels want keys as wide as the values
         halves = zip(*(F.pad(x.unflatten(-1, (2, half)), (0, half)).unbind(-2) for x in (q, k)), strict=True)
         first, second = (
-            F.scaled_dot_product_attention(*pair, v, attn_mask, dropout, is_causal, scale=half**-0.5) for pair in halves
+            F.scaled_dot_product_attention(asking, keys, v, attn_mask, dropout, is_causal, scale=half**-0.5)
+            for asking, keys in halves
         )
         mixed = first - self.weight_of_second(v) * second
         return self.sub_norm(mixed) * (1 - self.lambda_init)

@@ -5,6 +5,8 @@
 A. Vaswani et al., Attention Is All You Need, NeurIPS 2017 (eq. 1).
 """
 
+from typing import cast
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -35,7 +37,7 @@ class DotProduct(SelfMixer):
         dropout = self.attn_drop.p if self.training else 0.0
         if attn_mask is None:
             return F.scaled_dot_product_attention(q, k, v, None, dropout, is_causal)
-        mask, nothing = opened(log_mask(q, k, attn_mask, True) if is_causal else attn_mask)
+        mask, nothing = opened(cast(Tensor, log_mask(q, k, attn_mask, True)) if is_causal else attn_mask)
         mask = mask if mask.dtype == torch.bool else mask.to(q.dtype)
         return F.scaled_dot_product_attention(q, k, v, mask, dropout).masked_fill(nothing, 0.0)
 

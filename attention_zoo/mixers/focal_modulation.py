@@ -6,7 +6,7 @@
 J. Yang, C. Li, X. Dai, J. Gao, Focal Modulation Networks, NeurIPS 2022 (eq. 3 to 6).
 """
 
-from typing import Annotated, Unpack
+from typing import Annotated, Unpack, cast
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -68,14 +68,14 @@ class FocalModulation(SelfMixer):
         """Tokens as queries q and as context v (B, H, N, D) -> (B, H, N, D), before the output projection."""
         asking, context = (heads.transpose(1, 2).flatten(2) for heads in (q, v))  # (B, N, dim)
         dim, prefix = self.dim, self.num_prefix_tokens
-        weight, bias = self.f.weight.flatten(1), self.f.bias
+        weight, bias = self.f.weight.flatten(1), cast(Tensor, self.f.bias)
         query = F.linear(asking, weight[:dim], bias[:dim])
         gates = F.linear(asking, weight[2 * dim :], bias[2 * dim :])  # (B, N, L + 1)
         levels = self.levels(F.linear(context[:, prefix:], weight[dim : 2 * dim], bias[dim : 2 * dim]))
         everywhere = levels[-1].mean(1, keepdim=True)
         modulator = gates[..., -1:] * F.gelu(everywhere)  # (B, N, dim)
-        nearby = sum(gates[:, prefix:, level, None] * gathered for level, gathered in enumerate(levels))
-        modulator = modulator + F.pad(nearby, (0, 0, prefix, 0))
+        nearby = [gates[:, prefix:, level, None] * gathered for level, gathered in enumerate(levels)]
+        modulator = modulator + F.pad(sum(nearby[1:], nearby[0]), (0, 0, prefix, 0))
         return (query * self.h(modulator)).to(v.dtype).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
 
     def levels(self, context: Tensor) -> list[Tensor]:

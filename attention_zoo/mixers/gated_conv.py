@@ -5,7 +5,7 @@
 W. Yu, X. Wang, MambaOut: Do We Really Need Mamba for Vision?, CVPR 2025 (eq. 5; Algorithm 1).
 """
 
-from typing import Unpack
+from typing import Unpack, cast
 
 import torch
 import torch.nn.functional as F
@@ -80,5 +80,5 @@ class GatedConv(SelfMixer):
         if not prefix:
             return convolved
         # of an image that is its own mean everywhere
-        first = self.conv.weight.sum((1, 2, 3)) * grid.mean(-1) + self.conv.bias
+        first = self.conv.weight.sum((1, 2, 3)) * grid.mean(-1) + cast(Tensor, self.conv.bias)
         return torch.cat((first[:, None].expand(-1, prefix, -1).to(convolved.dtype), convolved), 1)

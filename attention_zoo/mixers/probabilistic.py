@@ -7,7 +7,7 @@
 P. Gabbur, M. Bilkhu, J. Movellan, Probabilistic Attention for Interactive Segmentation, NeurIPS 2021.
 """
 
-from typing import Annotated, Any, Literal, TypedDict, Unpack, get_type_hints
+from typing import Annotated, Any, Literal, TypedDict, Unpack, cast, get_type_hints
 
 import torch
 import torch.nn.functional as F
@@ -130,11 +130,14 @@ class Probabilistic(SelfMixer):
         self.value_precision_prior, self.mixing_concentration = value_precision_prior, mixing_concentration
         self.magnitude_prior, self.distance_precision, self.window = magnitude_prior, distance_precision, window
         self._check_options(positions, value_positions)
-        self.positions = None
-        if positions:
+        self.positions: torch.nn.ModuleDict | None = None
+        if positions and self.grid:
             names = ("q", "k", "v") if value_positions else ("q", "k")
-            args = {"prefix": self.num_prefix_tokens, "factored": positions == "factored", **self.made}
-            tables = {name: RelativePositions(self.grid, self.head_dim, **args) for name in names}
+            prefix, factored = self.num_prefix_tokens, positions == "factored"
+            tables = {
+                name: RelativePositions(self.grid, self.head_dim, prefix, factored=factored, **self.made)
+                for name in names
+            }
             self.positions = torch.nn.ModuleDict(tables)
         if positions or distance_precision or window:
             self.tokens = "grid"
@@ -166,7 +169,7 @@ class Probabilistic(SelfMixer):
             self.check(why is None, f"{name}={shown(value)} must {why}")
         fits = not options.get("value_propagation") or self.beta > 0
         self.check(fits, "value_propagation needs beta above 0")
-        before = Adaptation(**{name: getattr(self, name) for name in options})
+        before = cast(Adaptation, {name: getattr(self, name) for name in options})
         vars(self).update(options)
         return before
 
@@ -212,8 +215,8 @@ class Probabilistic(SelfMixer):
 
     def _adapted(self, q: Tensor, k: Tensor, means: Tensor, terms: dict[str, Any]) -> tuple[Tensor, Precision]:
         """Keys and precisions after their EM steps."""
-        theta = {"prior_precision": self.key_prior_precision, "anchor": self.anchor}
-        args = {"alpha": self.alpha, "v": means, "beta": self.beta, "iterations": self.key_adaptation}
+        theta: dict[str, Any] = {"prior_precision": self.key_prior_precision, "anchor": self.anchor}
+        args: dict[str, Any] = {"alpha": self.alpha, "v": means, "beta": self.beta, "iterations": self.key_adaptation}
         k, alpha = adapt_keys(q, k, **args, **theta, **terms), self.alpha
         shape, rate = self.precision_prior
         for _ in range(self.precision_adaptation):
@@ -258,7 +261,9 @@ class Probabilistic(SelfMixer):
         log_pi = adapt_mixing_weights(q, k, means, fixed.index, fixed.values, **args)
         positions = {name: terms[name] for name in ("q_pos", "k_pos")}
         own = infer_fixed(q, k, means, fixed.index, log_pi, alpha=alpha, beta=beta, **positions)
-        rows = fixed.index.masked_fill(~fixed.mask, q.shape[2])[:, None, :, None]  # one row more, for what counts not
+        rows = fixed.index.masked_fill(~cast(Tensor, fixed.mask), q.shape[2])[
+            :, None, :, None
+        ]  # one row more, for what counts not
         return F.pad(out, (0, 0, 0, 1)).scatter(2, rows.expand_as(own), own)[:, :, :-1]
 
     def _precise(self, *tensors: Tensor) -> tuple[Tensor, ...]:
@@ -271,7 +276,7 @@ class Probabilistic(SelfMixer):
     def _prior(self, q: Tensor, mask: Tensor | None) -> Prior | None:
         """What is known of who reads whom: the distance prior, the window and a mask, added up."""
         height, width = self.spatial_shape(q.shape[2]) if self.distance_precision or self.window else (0, 0)
-        args = {"prefix": self.num_prefix_tokens, "like": q}
+        args: dict[str, Any] = {"prefix": self.num_prefix_tokens, "like": q}
         if self.window:
             window = window_prior((height, width), self.window, **args)
             mask = window if mask is None else window + mask
@@ -282,7 +287,8 @@ class Probabilistic(SelfMixer):
 
     def _position(self, name: str, x: Tensor) -> FactoredPositions | Tensor:
         """Relative embeddings of queries, keys or values for tokens like x (B, H, N, D)."""
-        return self.positions[name](x.dtype, self.spatial_shape(x.shape[2]))
+        tables = cast(torch.nn.ModuleDict, self.positions)
+        return tables[name](x.dtype, self.spatial_shape(x.shape[2]))
 
     def _terms(self, q: Tensor, mask: Tensor | None) -> dict[str, Any]:
         """What all EM functions are given alike."""

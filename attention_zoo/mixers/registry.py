@@ -7,12 +7,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from types import MappingProxyType, NoneType, UnionType
-from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, Generic, Literal, TypeVar, Union, cast, get_args, get_origin, overload
 
 from attention_zoo.errors import InputError, unknown
 from attention_zoo.mixers.base import CrossMixer, SelfMixer
 
 Mixer = SelfMixer | CrossMixer
+Made = TypeVar("Made", covariant=True)
 MixerClass = TypeVar("MixerClass", bound=type[SelfMixer] | type[CrossMixer])
 
 _MIXERS: dict[str, type[Mixer]] = {}
@@ -146,7 +147,7 @@ def _require_class(found: object, name: str) -> type[Mixer]:
 
 
 @dataclass(frozen=True)
-class Factory:
+class Factory(Generic[Made]):
     """What builds a mixer, with the arguments that were chosen for it; see `as_factory`.
 
     Attributes:
@@ -155,7 +156,7 @@ class Factory:
         options: arguments of ``make``. They go before those of the host.
     """
 
-    make: Callable[..., Mixer]
+    make: Callable[..., Any]
     kind: Literal["self", "cross"] | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
 
@@ -168,13 +169,15 @@ class Factory:
 
     def takes(self, option: str) -> bool:
         """Whether it is a mixer class whose reading has this argument."""
-        return inspect.isclass(self.make) and any(own.name == option for own in mixer_options(self.make))
+        cls = self.make
+        known = inspect.isclass(cls) and issubclass(cls, _BOTH)
+        return known and any(own.name == option for own in mixer_options(cast(type[Mixer], cls)))
 
-    def with_default(self, option: str, value: Any) -> "Factory":
+    def with_default(self, option: str, value: Any) -> "Factory[Made]":
         """The same with a value for an argument that was not chosen."""
         return replace(self, options={option: value, **self.options})
 
-    def __call__(self, *args: Any, **host: Any) -> Any:
+    def __call__(self, *args: Any, **host: Any) -> Made:
         """Build the mixer for what a host gives.
 
         Raises:
@@ -187,19 +190,36 @@ class Factory:
                 raise
             chosen = ", ".join(f"{name}={value!r}" for name, value in self.options.items())
             raise InputError(f"{self.name} refuses {chosen}: {' '.join(str(error).split())}") from error
-        base = {"self": SelfMixer, "cross": CrossMixer, None: _BOTH}[self.kind]
-        if not isinstance(made, base):
+        if not isinstance(made, _BOTH) or self.kind not in (None, _kind(type(made))):
             needed = {"self": "SelfMixer", "cross": "CrossMixer", None: "SelfMixer or CrossMixer"}[self.kind]
             raise InputError(f"mixer {self.name} built a {type(made).__name__}, which is no {needed}")
-        return made
+        return cast(Made, made)
+
+
+@overload
+def as_factory(
+    mixer: str | Callable[..., Any], options: Mapping[str, Any] | None = None, *, kind: Literal["self"] = "self"
+) -> Factory[SelfMixer]: ...
+
+
+@overload
+def as_factory(
+    mixer: str | Callable[..., Any], options: Mapping[str, Any] | None = None, *, kind: Literal["cross"]
+) -> Factory[CrossMixer]: ...
+
+
+@overload
+def as_factory(
+    mixer: str | Callable[..., Any], options: Mapping[str, Any] | None = None, *, kind: None
+) -> Factory[Mixer]: ...
 
 
 def as_factory(
-    mixer: str | Callable[..., Mixer],
+    mixer: str | Callable[..., Any],
     options: Mapping[str, Any] | None = None,
     *,
     kind: Literal["self", "cross"] | None = "self",
-) -> Factory:
+) -> Factory[Any]:
     """What builds a mixer, from any of the ways to name one. All hosts, models and commands come here.
 
     Args:
@@ -212,22 +232,23 @@ def as_factory(
         InputError: no such mixer, one of the other kind, or an argument that it does not take. Nothing but a callable
             that was given as such is ever called.
     """
+    make: Any = mixer
     options = dict(options or {})
-    if isinstance(mixer, Factory):
-        mixer, options = mixer.make, {**mixer.options, **options}
-    while isinstance(mixer, partial) and not mixer.args:
-        mixer, options = mixer.func, {**mixer.keywords, **options}
-    if isinstance(mixer, str):
-        mixer = mixer_class(mixer)
-    if not callable(mixer):
-        raise InputError(f"mixer {mixer!r} is no name, no dotted path and nothing that builds a mixer")
-    if inspect.isclass(mixer):
-        cls = _require_class(mixer, mixer.__name__)
+    if isinstance(make, Factory):
+        make, options = make.make, {**make.options, **options}
+    while isinstance(make, partial) and not make.args:
+        make, options = make.func, {**make.keywords, **options}
+    if isinstance(make, str):
+        make = mixer_class(make)
+    if not callable(make):
+        raise InputError(f"mixer {make!r} is no name, no dotted path and nothing that builds a mixer")
+    if inspect.isclass(make):
+        cls = _require_class(make, make.__name__)
         if kind not in (None, _kind(cls)):
             wrong = {"self": "mixes pixels into queries; a host needs", "cross": "mixes tokens; an interaction is"}
             raise InputError(f"{cls.__name__} {wrong[kind]} one of: {', '.join(list_mixers(kind))}")
         check_options(cls, options)
-    return Factory(mixer, kind, options)
+    return Factory(make, kind, options)
 
 
 def create_mixer(name: str, dim: int, num_heads: int = 8, **options: Any) -> Mixer:
@@ -265,7 +286,7 @@ def mixer_options(cls: type[Mixer]) -> tuple[Option, ...]:
     for base in reversed(cls.__mro__):
         if "__init__" not in vars(base) or base in (SelfMixer, CrossMixer):
             continue
-        for parameter in inspect.signature(base.__init__).parameters.values():
+        for parameter in inspect.signature(vars(base)["__init__"]).parameters.values():
             if parameter.kind is not parameter.VAR_KEYWORD and parameter.name not in shared:
                 found[parameter.name] = Option(parameter.name, _type_name(parameter.annotation), parameter.default)
     return tuple(option for option in found.values() if option.default is not inspect.Parameter.empty)

@@ -20,6 +20,10 @@ class RelativePositions(nn.Module):
         dtype: type of the parameters.
     """
 
+    height: nn.Parameter
+    width: nn.Parameter
+    table: nn.Parameter
+
     def __init__(
         self,
         grid: tuple[int, int],

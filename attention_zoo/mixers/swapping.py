@@ -5,17 +5,19 @@ import inspect
 import re
 from collections.abc import Mapping
 from functools import partial
-from typing import Any
+from typing import Any, Protocol, cast, runtime_checkable
 
 import torch
 from timm.layers import Attention
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
+from attention_zoo.domains import NOT_NEGATIVE, complaint
 from attention_zoo.errors import InputError
 from attention_zoo.grids import grid_teller, outer_mixers, tell_grids
 from attention_zoo.mixers.base import MixerFactory, SelfMixer
-from attention_zoo.mixers.registry import Factory, as_factory, list_mixers
+from attention_zoo.mixers.options import Grid
+from attention_zoo.mixers.registry import MIXERS, Factory, as_factory, list_mixers
 from attention_zoo.timm_calls import host_in_construction
 
 
@@ -62,15 +64,17 @@ def _chosen(mixer: str | MixerFactory | None, options: dict[str, Any]) -> tuple[
 
 
 def _check_host(grid: object, num_prefix_tokens: object) -> None:
-    whole = isinstance(grid, (tuple, list)) and len(grid) == 2 and all(isinstance(side, int) for side in grid)
-    if grid is not None and not (whole and min(grid) > 0):
+    if grid is not None and complaint(grid, Grid):
         raise InputError(f"grid={grid!r} must be (height, width)")
-    if num_prefix_tokens is not None and not (isinstance(num_prefix_tokens, int) and num_prefix_tokens >= 0):
+    if num_prefix_tokens is not None and complaint(num_prefix_tokens, int, NOT_NEGATIVE):
         raise InputError(f"num_prefix_tokens={num_prefix_tokens!r} must be a whole number from 0")
 
 
 class _Layer(type):
     """Type of the classes that `attn_layer` makes: calling such a class builds the mixer itself, not an instance."""
+
+    factory: Factory[SelfMixer]
+    host: dict[str, Any]
 
     def __call__(cls, dim: int, num_heads: int = 8, **host: Any) -> SelfMixer:
         model = host_in_construction()
@@ -88,7 +92,7 @@ class _Layer(type):
         return mixer
 
 
-def _layer(name: str, factory: Factory, host: dict[str, Any]) -> _Layer:
+def _layer(name: str, factory: Factory[SelfMixer], host: dict[str, Any]) -> _Layer:
     return _Layer(name, (), {"factory": factory, "host": host})
 
 
@@ -139,7 +143,7 @@ def swap_mixers(
         raise InputError(
             f"{type(model).__name__} has no attention to swap: hosts have timm's Attention (any VisionTransformer)"
         )
-    choices: list[Factory | None] = [None if mixer is None else as_factory(mixer, options)] * len(found)
+    choices: list[Factory[SelfMixer] | None] = [None if mixer is None else as_factory(mixer, options)] * len(found)
     for key, choice in (layers or {}).items():
         for index in layer_indices(key, len(found)):
             choices[index] = as_factory(choice)
@@ -170,7 +174,7 @@ def layer_indices(key: str, depth: int) -> range:
     return indices
 
 
-def _rebuild(model: nn.Module, name: str, old: Attention | SelfMixer, factory: Factory) -> SelfMixer:
+def _rebuild(model: nn.Module, name: str, old: Attention | SelfMixer, factory: Factory[SelfMixer]) -> SelfMixer:
     """A mixer in place of ``old``, the layer ``name``, with its weights, on its device and in its training mode."""
     dim = old.dim if isinstance(old, SelfMixer) else old.qkv.in_features
     if getattr(old, "gate", None) is not None or dim != old.num_heads * old.head_dim:
@@ -195,12 +199,20 @@ def _rebuild(model: nn.Module, name: str, old: Attention | SelfMixer, factory: F
         dtype=weight.dtype,
     )
     block = model.get_submodule(name.rpartition(".")[0])
-    if hasattr(block, "check_mixer"):  # a block that is built around its mixer
+    if isinstance(block, _BuiltAround):
         block.check_mixer(new)
     if host is None and not isinstance(old, SelfMixer):
         _require_grid(new, model)
     _carry(old, new)
     return new.train(old.training)
+
+
+@runtime_checkable
+class _BuiltAround(Protocol):
+    """A block that is built around its mixer, and so takes not every other one."""
+
+    def check_mixer(self, mixer: nn.Module) -> None:
+        """Raise an InputError for a mixer that the block would have been built around in another way."""
 
 
 def _host_of(model: nn.Module, layer: str) -> VisionTransformer | None:
@@ -219,7 +231,7 @@ def _require_grid(mixer: SelfMixer, model: nn.Module) -> None:
         InputError: names both, and the readings that fit.
     """
     if mixer.tokens == "grid":
-        sets = [name for name in list_mixers("self") if as_factory(name).make.tokens == "set"]
+        sets = [name for name in list_mixers("self") if cast(type[SelfMixer], MIXERS[name]).tokens == "set"]
         raise InputError(
             f"{type(model).__name__} does not tell its layers the grid of their tokens, which {type(mixer).__name__} "
             f"needs; give a mixer of sets of tokens ({', '.join(sets)}), or a VisionTransformer of timm"

@@ -71,13 +71,13 @@ class Window(SelfMixer):
     def tiling(self, q: Tensor) -> tuple[Tiling, Tensor | None]:
         """The windows of the grid that q (B, H, N, D) has, and the bias (H, t, t) inside one."""
         grid = self.spatial_shape(q.shape[2])
-        window = tuple(min(self.window, size) for size in grid)
-        shift = tuple(0 if size <= self.window else self.shift for size in grid)
-        bias = None if self.relative_bias is None else self.bias_within(window)
-        return window_tiling(grid, window, shift, q.device), bias
+        window = min(self.window, grid[0]), min(self.window, grid[1])
+        down, right = (0 if size <= self.window else self.shift for size in grid)
+        bias = None if self.relative_bias is None else self.bias_within(self.relative_bias, window)
+        return window_tiling(grid, window, (down, right), q.device), bias
 
-    def bias_within(self, window: tuple[int, int]) -> Tensor:
-        """B for the pairs of a window's tokens, (H, t, t)."""
-        rows, columns = (torch.arange(size, device=self.relative_bias.device) for size in window)
+    def bias_within(self, bias: Tensor, window: tuple[int, int]) -> Tensor:
+        """B for the pairs of a window's tokens (H, t, t), of the ``bias`` of each relative position."""
+        rows, columns = (torch.arange(size, device=bias.device) for size in window)
         down, right = (axis[:, None] - axis + self.window - 1 for axis in (rows, columns))
-        return self.relative_bias[:, down[:, None, :, None], right[None, :, None, :]].flatten(3).flatten(1, 2)
+        return bias[:, down[:, None, :, None], right[None, :, None, :]].flatten(3).flatten(1, 2)

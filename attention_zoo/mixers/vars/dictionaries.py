@@ -7,7 +7,7 @@ Their parameters are those of the mixer that is given: ``kernel`` (H, K, s, s), 
 import torch
 from torch import Tensor, nn
 
-from attention_zoo.functional.dictionaries import Bounded, Dictionary, Kernels, PrefixMeans, Union, UnitAtoms
+from attention_zoo.functional.dictionaries import Bounded, Dictionary, Joined, Kernels, PrefixMeans, Union, UnitAtoms
 from attention_zoo.functional.precision import precise
 from attention_zoo.functional.sparse import Lista
 from attention_zoo.mixers.random_directions import draw_directions
@@ -63,7 +63,7 @@ class EverywhereAndFeatures(Form):
         unit, atoms = kernels(mixer, v), UnitAtoms(features(mixer, q))
         dictionary = Union(mixer.quick(unit, v), atoms)
         mixed_kernels = unit.mixed(mixer.gamma_static.to(v.dtype))
-        mixed = Union(mixer.quick(mixed_kernels, v), atoms.mixed(gamma))
+        mixed = Joined(mixer.quick(mixed_kernels, v), atoms.mixed(gamma))
         return dictionary, mixer.operator_iteration(dictionary, mixed, v, w1, w2)
 
 
