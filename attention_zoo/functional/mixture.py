@@ -99,8 +99,8 @@ class Joint:
                 out = out + torch.einsum("bhij,ije->bhie", weights, v_pos[rows])
             return out, log_sum
 
-        outs, sums = zip(*self._blocks(block, self.q.shape[2], self.k.shape[2]), strict=True)
-        return torch.cat(outs, 2), torch.cat(sums, 2)
+        out, lse = zip(*self._blocks(block, self.q.shape[2], self.k.shape[2]), strict=True)
+        return torch.cat(out, 2), torch.cat(lse, 2)
 
     def read_back(self, x: Tensor, log_normaliser: Tensor) -> tuple[Tensor, Tensor]:
         """Each unit's mean of x (B, H, N, E) over the queries, and the logarithm of its responsibility for them all.
