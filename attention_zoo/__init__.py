@@ -6,16 +6,19 @@ dim = H * D.
 
 from importlib.metadata import version
 
-import attention_zoo.mixers  # noqa: F401  registers them
-from attention_zoo.adaptation import adapted, set_adaptation
+# What a mixer's own file needs comes first: the file may say `import attention_zoo` and is imported in the next step.
 from attention_zoo.errors import InputError
-from attention_zoo.functional.clicks import FixedValues
+from attention_zoo.functional.fixed_units import FixedValues
 from attention_zoo.hosts import attn_layer, swap_mixers
 from attention_zoo.interface import CrossMixer, HostOptions, MixerFactory, SelfMixer
+from attention_zoo.registry import MIXERS, MixerInfo, create_mixer, list_mixers, mixer_info, register
+
+# isort: split
+import attention_zoo.mixers  # noqa: F401  registers them
+from attention_zoo.adaptation import adapted, set_adaptation
 from attention_zoo.mixers.axial import Axial
 from attention_zoo.models import TopDown
 from attention_zoo.outputs import Outputs
-from attention_zoo.registry import MIXERS, MixerInfo, create_mixer, list_mixers, mixer_info, register
 
 __version__ = version("attention_zoo")
 

@@ -7,9 +7,11 @@ Learning Models Resistant to Adversarial Attacks, ICLR 2018 (PGD); F. Croce, M. 
 Robustness with an Ensemble of Diverse Parameter-free Attacks, ICML 2020 (AutoAttack).
 """
 
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import torch
@@ -18,6 +20,7 @@ from torch import Tensor, nn
 
 from attention_zoo.domains import Checked, Seed
 from attention_zoo.errors import InputError, unknown
+from attention_zoo.functional.checks import check_finite, check_integer, check_number
 from attention_zoo.seeding import derive_seed
 
 START_SALT = 0xA77
@@ -27,9 +30,15 @@ FEWEST_CLASSES = 4
 """That AutoAttack's targeted loss is defined for."""
 
 Norm = Literal["Linf", "L2"]
-Loss = Literal["cross_entropy", "margin"]
+Loss = Literal["cross_entropy", "margin", "dlr"]
 Version = Literal["standard", "plus", "rand"]
 Classifier = Callable[[Tensor], Tensor]
+
+LEAST_CLASSES = {"cross_entropy": 1, "margin": 2, "dlr": 3}
+"""Outputs that a loss needs: the margin has a second largest logit, the DLR loss divides by the third."""
+
+TINY = 1e-12
+"""Added to what the DLR loss divides by, as its authors do."""
 
 
 class OnPixels(nn.Module):
@@ -39,10 +48,17 @@ class OnPixels(nn.Module):
         model: images (B, C, H, W), normalised -> logits.
         mean: of each channel, for images in 0..1.
         std: of each channel, for images in 0..1.
+
+    Raises:
+        InputError: a mean is no finite number, or a standard deviation not above 0.
     """
 
     def __init__(self, model: nn.Module, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__()
+        for place, value in enumerate(mean):
+            check_number(f"mean[{place}]", value)
+        for place, value in enumerate(std):
+            check_number(f"std[{place}]", value, above=0)
         self.model = model
         self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(-1, 1, 1), persistent=False)
@@ -52,15 +68,80 @@ class OnPixels(nn.Module):
         return self.model((pixels - self.mean) / self.std)
 
 
+@dataclass(frozen=True)
+class Attacked:
+    """What came of an attack.
+
+    Attributes:
+        pixels: (B, C, H, W) float32, the attacked images.
+        no_gradient: (B,) bool, images that the attack could not judge: the model was right, and the gradient of the
+            loss 0, in every step. That they withstand says nothing. None where the attack does not look.
+    """
+
+    pixels: Tensor
+    no_gradient: Tensor | None = None
+
+
+def unheard(said: str) -> None:
+    """What an attack reports to where nobody listens."""
+
+
+class Watched:
+    """A classifier that tells how often it was asked, and stops where it has no finite answer.
+
+    Args:
+        model: pixels -> logits.
+        name: of the attack that asks.
+        report: is told before each pass through the model.
+    """
+
+    def __init__(self, model: Classifier, name: str, report: Callable[[str], None]) -> None:
+        self.model, self.name, self.report = model, name, report
+        self.part, self.passes = "", 0
+
+    def enter(self, part: str) -> None:
+        """Count afresh for a part of the attack."""
+        self.part, self.passes = part, 0
+
+    def __call__(self, pixels: Tensor) -> Tensor:
+        """Logits (B, classes) of pixels (B, C, H, W).
+
+        Raises:
+            InputError: a logit is not finite.
+        """
+        self.passes += 1
+        said = " ".join(filter(None, (self.name, self.part)))
+        self.report(f"{said}: pass {self.passes} over {len(pixels)} images")
+        return check_finite(f"logits under {self.name}", self.model(pixels))
+
+
 class Attack(Checked, ABC):
     """Changes images within a small ball so that a classifier errs.
 
     Attributes:
         settings: everything that the outcome depends on, as plain values.
+        looks_at_gradients: whether it says of which images the loss has no gradient.
     """
 
+    looks_at_gradients = False
+
     def __call__(self, model: Classifier, pixels: Tensor, label: Tensor, index: Tensor | None = None) -> Tensor:
-        """Attacked images.
+        """Attacked images, the pixels of `run`, whose arguments these are; warns of images without a gradient."""
+        found = self.run(model, pixels, label, index)
+        blind = 0 if found.no_gradient is None else int(found.no_gradient.sum())
+        if blind:
+            warnings.warn(f"{type(self).__name__}: {without_gradient(blind, len(pixels))}", stacklevel=2)
+        return found.pixels
+
+    def run(
+        self,
+        model: Classifier,
+        pixels: Tensor,
+        label: Tensor,
+        index: Tensor | None = None,
+        report: Callable[[str], None] = unheard,
+    ) -> Attacked:
+        """Attacked images, and of which of them the loss has no gradient.
 
         Gradients are those of the whole model, in evaluation mode and float32 whatever autocast surrounds the call,
         and flow inside ``torch.inference_mode`` too. Each image is attacked by itself.
@@ -71,18 +152,26 @@ class Attack(Checked, ABC):
             label: (B,) int64, the right outputs.
             index: (B,) int64, which samples they are: random starts follow from it, not from the batch; default
                 0, 1, ...
+            report: is told in a few words what the attack does, before each pass through the model.
 
         Returns:
-            pixels (B, C, H, W), float32, in the ball and in 0..1.
+            pixels (B, C, H, W), float32, in the ball and in 0..1, and more.
+
+        Raises:
+            InputError: the model's logits or gradients are not finite, or fewer than the loss needs.
         """
         index = range(len(pixels)) if index is None else index.tolist()
         with _differentiating(model, pixels.device.type):
             pixels, label = pixels.float().clone(), label.clone()  # of inference mode, autograd could not keep them
-            return self.perturb(model, pixels, label, index).detach() if len(pixels) else pixels
+            if not len(pixels):
+                return Attacked(pixels, torch.zeros_like(label, dtype=torch.bool))
+            found = self.perturb(Watched(model, type(self).__name__, report), pixels, label, index)
+            found = found if isinstance(found, Attacked) else Attacked(found)
+            return Attacked(found.pixels.detach(), found.no_gradient)
 
     @abstractmethod
-    def perturb(self, model: Classifier, pixels: Tensor, label: Tensor, index: Sequence[int]) -> Tensor:
-        """As the call, with everything set up."""
+    def perturb(self, model: Watched, pixels: Tensor, label: Tensor, index: Sequence[int]) -> Tensor | Attacked:
+        """As `run`, with everything set up; pixels alone, where the attack looks at no gradients."""
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -101,13 +190,18 @@ class PGD(Attack):
         steps: how many.
         random_start: start anywhere in the ball, else at the image.
         restarts: attacks from different random starts, of which the worst for the model counts.
-        loss: what is increased: ``cross_entropy``, or ``margin``, the largest other logit minus the right one.
+        loss: what is increased: ``cross_entropy``; ``margin``, the largest other logit minus the right one; or
+            ``dlr``, the margin over the difference of the largest and the third largest logit (Croce and Hein 2020,
+            eq. 6), which does not change with the logits' scale and needs three classes. The first saturates where
+            logits are large: its gradient is 0, and such images withstand without having been attacked.
         norm: of the ball: ``Linf``, or ``L2`` over an image.
         seed: of the random starts; each follows from the seed and the sample.
 
     Raises:
         InputError: an argument is out of range.
     """
+
+    looks_at_gradients = True
 
     def __init__(
         self,
@@ -124,36 +218,41 @@ class PGD(Attack):
         self.eps, self.step = quotient("eps", eps), quotient("step", step)
         self.steps, self.restarts = steps, restarts
         self.random_start, self.loss, self.norm, self.seed = random_start, loss, norm, seed
-        for name, value in (("steps", steps), ("restarts", restarts)):
-            if value < 1:
-                raise InputError(f"{name}={value} must be at least 1")
+        for name, value, least in (("steps", steps, 1), ("restarts", restarts, 1), ("seed", seed, 0)):
+            check_integer(name, value, least)
         _check("loss", loss, Loss)
         _check("norm", norm, Norm)
         if restarts > 1 and not random_start:
             raise InputError(f"restarts={restarts} need random_start: without it all are the same")
 
-    def perturb(self, model: Classifier, pixels: Tensor, label: Tensor, index: Sequence[int]) -> Tensor:
+    def perturb(self, model: Watched, pixels: Tensor, label: Tensor, index: Sequence[int]) -> Attacked:
         """See `Attack`."""
-        worst = self._attempt(model, pixels, label, index, 0)
+        worst, blind = self._attempt(model, pixels, label, index, 0)
         for restart in range(1, self.restarts):
-            attempt = self._attempt(model, pixels, label, index, restart)
+            attempt, also_blind = self._attempt(model, pixels, label, index, restart)
+            blind &= also_blind
             with torch.no_grad():
                 harm = [_harm(model(images), label, self.loss) for images in (worst, attempt)]
             worst = torch.where((harm[1] > harm[0]).view(-1, 1, 1, 1), attempt, worst)
-        return worst
+        return Attacked(worst, blind)
 
-    def _attempt(self, model: Classifier, pixels: Tensor, label: Tensor, index: Sequence[int], restart: int) -> Tensor:
-        attacked = pixels
+    def _attempt(
+        self, model: Watched, pixels: Tensor, label: Tensor, index: Sequence[int], restart: int
+    ) -> tuple[Tensor, Tensor]:
+        """Attacked images, and those that never had a gradient while the model was right."""
+        attacked, blind = pixels, torch.ones_like(label, dtype=torch.bool)
         if self.random_start:
             seeds = [derive_seed(self.seed, START_SALT, place, restart) for place in index]
             attacked = self._project(pixels + self._starts(pixels, seeds), pixels)
         for _ in range(self.steps):
             attacked = attacked.detach().requires_grad_()
-            loss = _losses(model(attacked).float(), label, self.loss).sum()
-            (gradient,) = torch.autograd.grad(loss, attacked)
-            direction = gradient.sign() if self.norm == "Linf" else F.normalize(gradient.flatten(1)).view_as(gradient)
+            logits = model(attacked).float()
+            gradient = _gradient(_losses(logits, label, self.loss), attacked)
+            check_finite(f"gradients under {type(self).__name__}", gradient)
+            blind &= (logits.argmax(1) == label) & ~gradient.flatten(1).any(1)
+            direction = gradient.sign() if self.norm == "Linf" else _unit(gradient)
             attacked = self._project(attacked.detach() + self.step * direction, pixels)
-        return attacked
+        return attacked, blind
 
     def _starts(self, pixels: Tensor, seeds: list[int]) -> Tensor:
         """Points of the ball, uniformly, each from its own seed; drawn on the CPU: the same for every device."""
@@ -218,9 +317,10 @@ class AutoAttack(Attack):
         self.eps, self.norm, self.version, self.seed = quotient("eps", eps), norm, version, seed
         _check("norm", norm, Norm)
         _check("version", version, Version)
+        check_integer("seed", seed, 0)
         _autoattack()  # before the first batch, not hours into an evaluation
 
-    def perturb(self, model: Classifier, pixels: Tensor, label: Tensor, index: Sequence[int]) -> Tensor:
+    def perturb(self, model: Watched, pixels: Tensor, label: Tensor, index: Sequence[int]) -> Tensor:
         """See `Attack`."""
         attack = _autoattack()(
             model, norm=self.norm, eps=self.eps, version=self.version, seed=self.seed, device=pixels.device
@@ -231,9 +331,19 @@ class AutoAttack(Attack):
             raise InputError(f"AutoAttack's losses need at least {FEWEST_CLASSES} classes, the model has {classes}")
         for part in (attack.apgd_targeted, attack.fab):
             part.n_target_classes = min(part.n_target_classes, classes - 1)
+        for part in (attack.apgd, attack.apgd_targeted, attack.fab, attack.square):
+            part.perturb = _announced(part, model)
         with torch.random.fork_rng(list(range(torch.cuda.device_count()))):  # it seeds torch's generators
             attacked, _ = attack.run_standard_evaluation(pixels, label, batch_size=len(pixels))
         return attacked
+
+
+def without_gradient(number: int, images: int) -> str:
+    """What is to be said of images of which the loss has no gradient."""
+    return (
+        f"the loss has no gradient at {number} of {images} images that the model gets right; that they withstand says "
+        "nothing, take the loss dlr"
+    )
 
 
 def quotient(name: str, value: float | str) -> float:
@@ -258,11 +368,48 @@ def _check(name: str, value: str, choices: Any) -> None:
 
 
 def _losses(logits: Tensor, label: Tensor, loss: Loss) -> Tensor:
-    """The loss (B,) of each image."""
+    """The loss (B,) of each image.
+
+    Raises:
+        InputError: the loss is not defined for so few classes.
+    """
+    least = LEAST_CLASSES[loss]
+    if logits.shape[1] < least:
+        raise InputError(f"loss={loss} needs at least {least} classes, the model has {logits.shape[1]}")
     if loss == "cross_entropy":
         return F.cross_entropy(logits, label, reduction="none")
     right = F.one_hot(label, logits.shape[1]).bool()
-    return logits.masked_fill(right, -torch.inf).amax(1) - logits[right]
+    margin = logits.masked_fill(right, -torch.inf).amax(1) - logits[right]
+    if loss == "margin":
+        return margin
+    largest = logits.topk(3).values
+    return margin / (largest[:, 0] - largest[:, 2] + TINY)
+
+
+def _gradient(losses: Tensor, images: Tensor) -> Tensor:
+    """Of each loss with respect to its image; 0 where no differentiable operations lead from one to the other."""
+    if not losses.requires_grad:
+        return torch.zeros_like(images)
+    (gradient,) = torch.autograd.grad(losses.sum(), images, allow_unused=True)
+    return torch.zeros_like(images) if gradient is None else gradient
+
+
+def _unit(gradient: Tensor) -> Tensor:
+    """Of length 1 over each image, however small the gradient; 0 where that is 0."""
+    flat = gradient.flatten(1)
+    largest = flat.abs().amax(1, keepdim=True)
+    return F.normalize(flat / torch.where(largest > 0, largest, 1)).view_as(gradient)
+
+
+def _announced(part: Any, model: Watched) -> Callable[..., Tensor]:
+    """The ``perturb`` of a part of AutoAttack, which says its name first."""
+    perturb = part.perturb
+
+    def announced(*args: Any, **options: Any) -> Tensor:
+        model.enter(type(part).__name__.removesuffix("_PT"))
+        return perturb(*args, **options)
+
+    return announced
 
 
 def _harm(logits: Tensor, label: Tensor, loss: Loss) -> Tensor:

@@ -2,46 +2,94 @@
 
 import copyreg
 import inspect
+import re
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
 import torch
 from timm.layers import Attention
+from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
 from attention_zoo.errors import InputError
+from attention_zoo.grids import grid_teller, outer_mixers, tell_grids
 from attention_zoo.interface import MixerFactory, SelfMixer
-from attention_zoo.registry import check_options, self_mixer_class
+from attention_zoo.registry import Factory, as_factory, list_mixers
+from attention_zoo.timm_calls import host_in_construction
 
 
 def attn_layer(
-    mixer: str | MixerFactory, *, grid: tuple[int, int] | None = None, num_prefix_tokens: int = 0, **options: Any
+    mixer: str | MixerFactory | None = None,
+    /,
+    *,
+    grid: tuple[int, int] | None = None,
+    num_prefix_tokens: int | None = None,
+    **options: Any,
 ) -> type:
     """A class that timm's ``VisionTransformer`` takes as ``attn_layer`` and that builds the mixer.
 
+    A ``VisionTransformer`` tells the mixers that are built for it the grid of every forward pass, also where images
+    vary in size (``dynamic_img_size``, ``set_input_size``).
+
     Args:
-        mixer: a name of ``list_mixers("self")`` or a factory of self-mixers.
-        grid: height and width of the token grid; timm does not tell its attention layers.
-        num_prefix_tokens: class and register tokens before the grid.
-        **options: the mixer's own arguments.
+        mixer: a name of ``list_mixers("self")``, a dotted path or a factory of self-mixers.
+        grid: height and width of the token grid that the mixer is built for; None is that of the
+            ``VisionTransformer``, and none elsewhere.
+        num_prefix_tokens: class and register tokens before the grid; None is those of the ``VisionTransformer``, and 0
+            elsewhere.
+        **options: the mixer's own arguments; they go before those of timm.
 
     Raises:
         InputError: unknown mixer or argument.
     """
-    host = {"grid": grid, "num_prefix_tokens": num_prefix_tokens}
-    return _layer(getattr(mixer, "__name__", str(mixer)), _factory(mixer, options), host)
+    mixer, options = _chosen(mixer, options)
+    if mixer is None:
+        raise InputError(f"attn_layer needs a mixer, one of: {', '.join(list_mixers('self'))}")
+    factory = as_factory(mixer, options)
+    _check_host(grid, num_prefix_tokens)
+    return _layer(factory.name, factory, {"grid": grid, "num_prefix_tokens": num_prefix_tokens})
+
+
+def _chosen(mixer: str | MixerFactory | None, options: dict[str, Any]) -> tuple[str | MixerFactory | None, dict]:
+    """The mixer and its arguments; ``mixer=`` is an argument of a mixer such as `Axial` if there is one before it."""
+    if mixer is None:
+        mixer = options.pop("mixer", None)
+    if mixer is None and options:
+        given = ", ".join(f"{name}={value!r}" for name, value in options.items())
+        raise InputError(f"{given}: arguments of a mixer, but no mixer is given for all layers")
+    return mixer, options
+
+
+def _check_host(grid: object, num_prefix_tokens: object) -> None:
+    whole = isinstance(grid, (tuple, list)) and len(grid) == 2 and all(isinstance(side, int) for side in grid)
+    if grid is not None and not (whole and min(grid) > 0):
+        raise InputError(f"grid={grid!r} must be (height, width)")
+    if num_prefix_tokens is not None and not (isinstance(num_prefix_tokens, int) and num_prefix_tokens >= 0):
+        raise InputError(f"num_prefix_tokens={num_prefix_tokens!r} must be a whole number from 0")
 
 
 class _Layer(type):
     """Type of the classes that `attn_layer` makes: calling such a class builds the mixer itself, not an instance."""
 
     def __call__(cls, dim: int, num_heads: int = 8, **host: Any) -> SelfMixer:
-        return cls.factory(dim=dim, num_heads=num_heads, **cls.host, **host)
+        model = host_in_construction()
+        given = dict(cls.host)
+        if given["num_prefix_tokens"] is None:
+            given["num_prefix_tokens"] = getattr(model, "num_prefix_tokens", 0)
+        if not isinstance(model, VisionTransformer):
+            mixer = cls.factory(dim=dim, num_heads=num_heads, **given, **host)
+            if model is not None:
+                _require_grid(mixer, model)
+            return mixer
+        given["grid"] = given["grid"] or _grid_size(model)
+        mixer = cls.factory(dim=dim, num_heads=num_heads, **given, **host)
+        grid_teller(model.patch_embed).mixers.append(mixer)
+        return mixer
 
 
-def _layer(name: str, factory: MixerFactory, host: dict[str, Any]) -> _Layer:
-    return _Layer(name, (), {"factory": staticmethod(factory), "host": host})
+def _layer(name: str, factory: Factory, host: dict[str, Any]) -> _Layer:
+    return _Layer(name, (), {"factory": factory, "host": host})
 
 
 def _pickle_layer(layer: _Layer) -> tuple[Any, ...]:
@@ -54,6 +102,7 @@ copyreg.pickle(_Layer, _pickle_layer)  # timm keeps the class among a model's ar
 def swap_mixers(
     model: nn.Module,
     mixer: str | MixerFactory | None = None,
+    /,
     *,
     layers: Mapping[str, str | MixerFactory] | None = None,
     **options: Any,
@@ -61,34 +110,46 @@ def swap_mixers(
     """Change the mixers of ``model`` in place, carrying weights over where the reading has them.
 
     A layer is timm's `Attention` or a `SelfMixer`. Query, key, value and output projections and norms are kept; a
-    reading whose queries are its keys takes the rows of the queries. What a reading has beside them starts fresh.
+    reading whose queries are its keys takes the rows of the queries. What a reading has beside them starts fresh. A
+    ``VisionTransformer``, also inside ``model``, tells its mixers the grid of every forward pass from then on.
 
     Args:
         model: e.g. any timm ``VisionTransformer``, pretrained or not.
-        mixer: for every layer that ``layers`` does not name; None leaves those as they are.
+        mixer: for every layer that ``layers`` does not name: a name, a dotted path or a factory; None leaves those as
+            they are.
         layers: mixers for some layers: keys are ``"3"``, ``"0-3"`` (both ends included), ``"last"`` or ``"last-4"``
             (the last four), counted in the model's order.
-        **options: arguments of ``mixer``.
+        **options: arguments of ``mixer``; they go before those of the model.
 
     Returns:
         The same model.
 
     Raises:
-        InputError: unknown mixer, argument or layer, or a model without layers to swap.
+        InputError: unknown mixer, argument or layer, a model without layers to swap or whose blocks are built around
+            another mixer, or a reading that looks at the grid in a model that does not tell it. The model is left as
+            it was.
     """
+    mixer, options = _chosen(mixer, options)
+    if not isinstance(model, nn.Module):
+        raise InputError(f"swap_mixers changes a model, not {model!r}")
+    if not isinstance(layers, (Mapping, type(None))):
+        raise InputError(f"layers={layers!r} must name a mixer for each key, such as {{'last': 'VarsD'}}")
     found = mixer_layers(model)
     if not found:
         raise InputError(
             f"{type(model).__name__} has no attention to swap: hosts have timm's Attention (any VisionTransformer)"
         )
-    choices: list[MixerFactory | None] = [None if mixer is None else _factory(mixer, options)] * len(found)
+    choices: list[Factory | None] = [None if mixer is None else as_factory(mixer, options)] * len(found)
     for key, choice in (layers or {}).items():
         for index in layer_indices(key, len(found)):
-            choices[index] = _factory(choice, {})
-    fresh = [_rebuild(old, choice, model) for (_, old), choice in zip(found, choices, strict=True) if choice]
-    swapped = [name for (name, _), choice in zip(found, choices, strict=True) if choice]
-    for name, new in zip(swapped, fresh, strict=True):
+            choices[index] = as_factory(choice)
+    chosen = [(name, old, choice) for (name, old), choice in zip(found, choices, strict=True) if choice]
+    fresh = [_rebuild(model, name, old, choice) for name, old, choice in chosen]
+    for (name, _, _), new in zip(chosen, fresh, strict=True):
         model.set_submodule(name, new)
+    for host in model.modules():
+        if isinstance(host, VisionTransformer) and outer_mixers(host):
+            tell_grids(host)
     return model
 
 
@@ -98,30 +159,23 @@ def layer_indices(key: str, depth: int) -> range:
     Raises:
         InputError: another form, or layers that do not exist.
     """
-    first, _, second = str(key).partition("-")
-    numbers_fit = all(part.isdigit() for part in (first.replace("last", "0"), second or "0"))
-    if not numbers_fit or (first == "last" and second == "0"):
+    match = re.fullmatch(r"(?:last(?:-([1-9]\d{0,5}))?|(\d{1,6})(?:-(\d{1,6}))?)", str(key), re.ASCII)
+    if not match:
         raise InputError(f"layers {key!r}: write '3', '0-3', 'last' or 'last-4'")
-    start, stop = (depth - int(second or 1), depth) if first == "last" else (int(first), int(second or first) + 1)
+    many, first, second = match.groups()
+    start, stop = (depth - int(many or 1), depth) if first is None else (int(first), int(second or first) + 1)
     indices = range(start, stop)
     if not indices or indices[0] < 0 or indices[-1] >= depth:
         raise InputError(f"layers {key!r}: the model has layers 0-{depth - 1}")
     return indices
 
 
-def _factory(mixer: str | MixerFactory, options: dict[str, Any]) -> MixerFactory:
-    if not isinstance(mixer, str):
-        return partial(mixer, **options) if options else mixer
-    cls = self_mixer_class(mixer)
-    check_options(cls, options)
-    return partial(cls, **options)
-
-
-def _rebuild(old: Attention | SelfMixer, factory: MixerFactory, model: nn.Module) -> SelfMixer:
-    """A mixer in place of ``old``, with its weights, on its device and in its training mode."""
+def _rebuild(model: nn.Module, name: str, old: Attention | SelfMixer, factory: Factory) -> SelfMixer:
+    """A mixer in place of ``old``, the layer ``name``, with its weights, on its device and in its training mode."""
     dim = old.dim if isinstance(old, SelfMixer) else old.qkv.in_features
     if getattr(old, "gate", None) is not None or dim != old.num_heads * old.head_dim:
         raise InputError("gated attention and heads of their own width have no place for their weights in a mixer")
+    host = _host_of(model, name)
     weight = next(old.parameters(), None)
     weight = next(model.parameters()) if weight is None else weight  # a reading may have none
     norms = [norm for norm in (old.q_norm, old.k_norm, old.norm) if not isinstance(norm, nn.Identity)]
@@ -135,13 +189,41 @@ def _rebuild(old: Attention | SelfMixer, factory: MixerFactory, model: nn.Module
         attn_drop=old.attn_drop.p,
         proj_drop=old.proj_drop.p,
         norm_layer=partial(_like, norms[0]) if norms else None,
-        grid=_grid(model, old),
-        num_prefix_tokens=getattr(model, "num_prefix_tokens", getattr(old, "num_prefix_tokens", 0)),
+        grid=getattr(old, "grid", None) if host is None else _grid_size(host),
+        num_prefix_tokens=getattr(host or model, "num_prefix_tokens", getattr(old, "num_prefix_tokens", 0)),
         device=weight.device,
         dtype=weight.dtype,
     )
+    block = model.get_submodule(name.rpartition(".")[0])
+    if hasattr(block, "check_mixer"):  # a block that is built around its mixer
+        block.check_mixer(new)
+    if host is None and not isinstance(old, SelfMixer):
+        _require_grid(new, model)
     _carry(old, new)
     return new.train(old.training)
+
+
+def _host_of(model: nn.Module, layer: str) -> VisionTransformer | None:
+    """The innermost ``VisionTransformer`` that the layer of this name is in."""
+    found = None
+    for name, module in model.named_modules():
+        if isinstance(module, VisionTransformer) and (not name or layer.startswith(f"{name}.")):
+            found = module
+    return found
+
+
+def _require_grid(mixer: SelfMixer, model: nn.Module) -> None:
+    """Refuse a reading that looks at the grid in a model that does not tell it.
+
+    Raises:
+        InputError: names both, and the readings that fit.
+    """
+    if mixer.tokens == "grid":
+        sets = [name for name in list_mixers("self") if as_factory(name).make.tokens == "set"]
+        raise InputError(
+            f"{type(model).__name__} does not tell its layers the grid of their tokens, which {type(mixer).__name__} "
+            f"needs; give a mixer of sets of tokens ({', '.join(sets)}), or a VisionTransformer of timm"
+        )
 
 
 def mixer_layers(model: nn.Module) -> list[tuple[str, Attention | SelfMixer]]:
@@ -166,20 +248,20 @@ def _carry(old: Attention | SelfMixer, new: SelfMixer) -> None:
             if source is None or target is None:
                 continue
             rows = dict(zip(names, source.chunk(len(names)), strict=True))
-            rows.setdefault("k", rows["q"])
-            target.copy_(torch.cat([rows[name] for name in new.projections]))
+            if "q" in rows:
+                rows.setdefault("k", rows["q"])
+            for name, row in zip(new.projections, target.chunk(len(new.projections)), strict=True):
+                row.copy_(rows.get(name, row))  # what the old reading has not starts fresh
         kept = new.state_dict()
         for name, tensor in old.state_dict().items():
             if name.partition(".")[0] != "qkv" and name in kept and kept[name].shape == tensor.shape:
                 kept[name].copy_(tensor)
 
 
-def _grid(model: nn.Module, old: Attention | SelfMixer) -> tuple[int, int] | None:
-    """The token grid of a model with a fixed one."""
-    embedding = getattr(model, "patch_embed", None)
-    if getattr(model, "dynamic_img_size", False) or getattr(embedding, "grid_size", None) is None:
-        return getattr(old, "grid", None)
-    return tuple(embedding.grid_size)
+def _grid_size(host: VisionTransformer) -> tuple[int, int] | None:
+    """The token grid that a vision transformer is built for."""
+    grid = getattr(host.patch_embed, "grid_size", None)
+    return None if grid is None else tuple(grid)
 
 
 def _like(norm: nn.Module, dim: int, **made: Any) -> nn.Module:

@@ -7,13 +7,14 @@ B batch, N tokens, M pixels, L queries, H heads, D width of a head, dim = H * D.
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import ClassVar, Literal, Protocol, TypedDict, Unpack
+from typing import Any, ClassVar, Literal, Protocol, TypedDict, Unpack
 
 import torch
 from torch import Tensor, nn
 
 from attention_zoo.domains import Checked
-from attention_zoo.errors import InputError
+from attention_zoo.errors import InputError, unknown
+from attention_zoo.options import one_of, real, shown, sides, truth, whole
 
 
 class HostOptions(TypedDict, total=False):
@@ -54,9 +55,27 @@ class _Mixer(Checked, nn.Module, ABC):
     complexity: ClassVar[str]
 
     def check(self, fits: bool, message: str) -> None:
-        """Raise an InputError that names this mixer unless ``fits``."""
+        """Raise an InputError that names this mixer unless ``fits``.
+
+        `attention_zoo.options` has the usual checks: ``self.check(*whole("steps", steps))``.
+        """
         if not fits:
             raise InputError(f"{type(self).__name__}: {message}")
+
+    def _check_size(self, dim: int, num_heads: int, made: dict[str, Any]) -> None:
+        """Refuse a width, a number of heads, a device or a type that no parameter could have."""
+        for name, value in (("dim", dim), ("num_heads", num_heads)):
+            self.check(*whole(name, value, -(1 << 16), 1 << 16))
+        fits = dim > 0 and num_heads > 0 and dim % num_heads == 0
+        self.check(fits, f"num_heads={num_heads} must divide dim={dim}")
+        device, dtype = made["device"], made["dtype"]
+        fits = dtype is None or (isinstance(dtype, torch.dtype) and dtype.is_floating_point)
+        self.check(fits, f"dtype={shown(dtype)} must be a floating type of torch")
+        try:
+            torch.device("cpu" if device is None else device)
+        except (RuntimeError, TypeError, ValueError) as error:
+            message = f"{type(self).__name__}: device={shown(device)} is no device of torch"
+            raise InputError(message) from error
 
 
 class SelfMixer(_Mixer):
@@ -90,6 +109,8 @@ class SelfMixer(_Mixer):
     projections: ClassVar[tuple[str, ...]] = ("q", "k", "v")
     """Row blocks of ``qkv``; a reading whose queries are its keys says ``("q", "v")``, one that takes the tokens as
     they are says ``()`` and has no output projection either."""
+    drops_attention: ClassVar[bool] = False
+    """Whether `mix` drops attention weights at the rate ``attn_drop.p`` in training; otherwise the base refuses one."""
 
     def __init__(
         self,
@@ -109,15 +130,19 @@ class SelfMixer(_Mixer):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        self.check(dim > 0 and num_heads > 0 and dim % num_heads == 0, f"num_heads={num_heads} must divide dim={dim}")
-        self.check(num_prefix_tokens >= 0, f"num_prefix_tokens={num_prefix_tokens} must not be negative")
-        self.check(grid is None or (len(grid) == 2 and min(grid) > 0), f"grid={grid} must be (height, width)")
-        self.check(0 <= attn_drop < 1, f"attn_drop={attn_drop} must be in [0, 1)")
-        self.check(0 <= proj_drop < 1, f"proj_drop={proj_drop} must be in [0, 1)")
         made = {"device": device, "dtype": dtype}
+        self._check_size(dim, num_heads, made)
+        for name, switch in (("qkv_bias", qkv_bias), ("qk_norm", qk_norm), ("scale_norm", scale_norm)):
+            self.check(*truth(name, switch))
+        self.check(*truth("proj_bias", proj_bias))
+        self.check(*whole("num_prefix_tokens", num_prefix_tokens))
+        self.check(*sides("grid", (1, 1) if grid is None else grid))
+        self._check_dropout(attn_drop, proj_drop)
+        fits = norm_layer is None or callable(norm_layer)
+        self.check(fits, f"norm_layer={shown(norm_layer)} must be a class of norms")
         norm_layer = norm_layer or nn.LayerNorm
         self.dim, self.num_heads, self.head_dim = dim, num_heads, dim // num_heads
-        self.grid, self.num_prefix_tokens = grid, num_prefix_tokens
+        self.grid, self.num_prefix_tokens = None if grid is None else tuple(grid), num_prefix_tokens
         projects = bool(self.projections)
         self.qkv = nn.Linear(dim, dim * len(self.projections), bias=qkv_bias, **made) if projects else nn.Identity()
         self.q_norm = norm_layer(self.head_dim, **made) if qk_norm and "q" in self.projections else nn.Identity()
@@ -126,6 +151,13 @@ class SelfMixer(_Mixer):
         self.norm = norm_layer(dim, **made) if scale_norm else nn.Identity()
         self.proj = nn.Linear(dim, dim, bias=proj_bias, **made) if projects else nn.Identity()
         self.proj_drop = nn.Dropout(proj_drop)
+
+    def _check_dropout(self, attn_drop: float, proj_drop: float) -> None:
+        for name, rate in (("attn_drop", attn_drop), ("proj_drop", proj_drop)):
+            fits, _ = real(name, rate, most=1.0)
+            self.check(fits and rate < 1, f"{name}={shown(rate)} must be in [0, 1)")
+        fits = self.drops_attention or attn_drop == 0
+        self.check(fits, f"attn_drop={attn_drop}: this reading drops no attention weights (drops_attention), give 0")
 
     @abstractmethod
     def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -163,48 +195,78 @@ class SelfMixer(_Mixer):
         """
         q, k, v = self.project(x, top_down, **how)
         masked = attn_mask is not None or is_causal
+        if attn_mask is not None:
+            self._check_mask(attn_mask, (*q.shape[:3], k.shape[2]))
         mixed = self.mix_masked(q, k, v, attn_mask, is_causal) if masked else self.mix(q, k, v)
         return self.proj_drop(self.proj(self.norm(mixed.transpose(1, 2).flatten(2))))
 
     def project(
         self, x: Tensor, top_down: Tensor | None = None, **how: Unpack[TopDownOptions]
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values (B, H, N, D) of tokens ``x`` (B, N, dim)."""
-        fits = x.dim() == 3 and x.shape[-1] == self.dim
-        self.check(fits, f"tokens of shape {tuple(x.shape)} are not (B, N, {self.dim})")
-        parts = list(self.qkv(x).split(self.dim, -1))
+        """Queries, keys and values (B, H, N, D) of tokens ``x`` (B, N, dim).
+
+        Raises:
+            InputError: shapes that do not fit, or a keyword that `TopDownOptions` does not have.
+        """
+        self.check_tokens(x)
+        gate = self._check_how(x.shape, how)
+        parts = list(self.qkv(x).split(self.dim, -1)) if self.projections else [x]
+        if len(parts) == 1:  # it stands for queries and for values, which alone a signal may enter
+            parts = parts * 2
         if top_down is not None:
-            signal = self._project_signal(top_down, x.shape, **how)
+            signal = self._project_signal(top_down, x.shape, how)
             first = len(parts) - len(signal)
             parts[first:] = [part + added for part, added in zip(parts[first:], signal, strict=True)]
         heads = [part.unflatten(-1, (self.num_heads, self.head_dim)).transpose(1, 2) for part in parts]
         q, v = self.q_norm(heads[0]), heads[-1]
         k = self.k_norm(heads[1]) if "k" in self.projections else q
-        gate = how.get("value_gate")
         return q, k, v if gate is None else v * gate[:, None]
 
-    def _project_signal(
-        self,
-        top_down: Tensor,
-        shape: torch.Size,
-        *,
-        top_down_to: str = "v",
-        top_down_bias: bool = False,
-        top_down_decoder: Tensor | None = None,
-        **_: Tensor,
-    ) -> tuple[Tensor, ...]:
+    def check_tokens(self, x: Tensor) -> None:
+        """Raise an InputError unless ``x`` is (B, N, dim)."""
+        fits = x.dim() == 3 and x.shape[-1] == self.dim
+        self.check(fits, f"tokens of shape {tuple(x.shape)} are not (B, N, {self.dim})")
+
+    def _check_how(self, shape: torch.Size, how: TopDownOptions) -> Tensor | None:
+        """Refuse what `TopDownOptions` does not say, or says otherwise; returns the gate of the values."""
+        for name in how:
+            if name not in TopDownOptions.__annotations__:
+                raise unknown(f"argument of mixer {type(self).__name__}", name, TopDownOptions.__annotations__)
+        self.check(*one_of("top_down_to", how.get("top_down_to", "v"), ("v", "qkv")))
+        self.check(*truth("top_down_bias", how.get("top_down_bias", False)))
+        decoder, gate = how.get("top_down_decoder"), how.get("value_gate")
+        if decoder is not None:
+            fits = decoder.dim() == 2 and decoder.shape[0] == self.dim
+            self.check(fits, f"top_down_decoder {tuple(decoder.shape)} must be ({self.dim}, width of the signal)")
+        if gate is not None:
+            fits = gate.shape == (*shape[:2], 1)
+            self.check(fits, f"value_gate {tuple(gate.shape)} must be {(*shape[:2], 1)}")
+        return gate
+
+    def _check_mask(self, mask: Tensor, pair: tuple[int, ...]) -> None:
+        """Refuse a mask that is neither boolean nor additive, or does not broadcast to (B, H, N, N)."""
+        fits = mask.dtype == torch.bool or mask.dtype.is_floating_point
+        self.check(fits, f"attn_mask of type {mask.dtype} must be boolean or additive")
+        offset = len(pair) - mask.dim()
+        fits = offset >= 0 and all(s in (1, p) for s, p in zip(mask.shape, pair[offset:], strict=True))
+        self.check(fits, f"attn_mask {tuple(mask.shape)} must broadcast to {pair}")
+
+    def _project_signal(self, top_down: Tensor, shape: torch.Size, how: TopDownOptions) -> tuple[Tensor, ...]:
         """What a signal adds to the last of the projections, or to all, (B, N, dim) each."""
+        top_down_decoder = how.get("top_down_decoder")
         width = self.dim if top_down_decoder is None else top_down_decoder.shape[1]
         fits = top_down.shape == (*shape[:2], width)
         self.check(fits, f"top_down {tuple(top_down.shape)} must be {(*shape[:2], width)}")
-        self.check(top_down_to in ("v", "qkv"), f"top_down_to={top_down_to!r} must be 'v' or 'qkv'")
+        where = how.get("top_down_to", "v")
+        everywhere = 2 if where == "qkv" and len(self.projections) < 2 else 1
         if not self.projections:
-            return (top_down if top_down_decoder is None else nn.functional.linear(top_down, top_down_decoder),)
-        rows = slice(-self.dim, None) if top_down_to == "v" else slice(None)
+            signal = top_down if top_down_decoder is None else nn.functional.linear(top_down, top_down_decoder)
+            return (signal,) * everywhere
+        rows = slice(-self.dim, None) if where == "v" else slice(None)
         weight = self.qkv.weight[rows]
         weight = weight if top_down_decoder is None else weight @ top_down_decoder
-        bias = self.qkv.bias[rows] if top_down_bias and self.qkv.bias is not None else None
-        return nn.functional.linear(top_down, weight, bias).split(self.dim, -1)
+        bias = self.qkv.bias[rows] if how.get("top_down_bias") and self.qkv.bias is not None else None
+        return nn.functional.linear(top_down, weight, bias).split(self.dim, -1) * everywhere
 
     def attention_map(self, x: Tensor) -> Tensor:
         """Who reads whom for tokens ``x`` (B, N, dim): (B, H, N, N), entry (i, j) is how much i takes from j.
@@ -235,7 +297,8 @@ class SelfMixer(_Mixer):
         Raises:
             InputError: the reading is bound to the grid it was built for.
         """
-        self.grid = grid
+        self.check(*sides("grid", grid))
+        self.grid = tuple(grid)
 
     def spatial_shape(self, num_tokens: int) -> tuple[int, int]:
         """Height and width of the grid that ``num_tokens`` tokens (prefix included) form.
@@ -252,10 +315,6 @@ class SelfMixer(_Mixer):
             + (f"grid={self.grid}" if self.grid else "a square; give grid=(height, width)"),
         )
         return height, width
-
-    def refuse_dropout(self) -> None:
-        """Raise an InputError if ``attn_drop`` is above 0; for readings without weights to drop."""
-        self.check(self.attn_drop.p == 0, f"attn_drop={self.attn_drop.p}: this reading has no weights to drop, give 0")
 
 
 def _mean_derivative(mix: Callable[[Tensor], Tensor], v: Tensor) -> Tensor:
@@ -315,8 +374,9 @@ class CrossMixer(_Mixer):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        self.check(dim > 0 and num_heads > 0 and dim % num_heads == 0, f"num_heads={num_heads} must divide dim={dim}")
         made = {"device": device, "dtype": dtype}
+        self._check_size(dim, num_heads, made)
+        self.check(*truth("qkv_bias", qkv_bias))
         self.dim, self.num_heads, self.head_dim = dim, num_heads, dim // num_heads
         self.scale = self.head_dim**-0.5
         self.q = nn.Linear(dim, dim, bias=qkv_bias, **made)

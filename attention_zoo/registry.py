@@ -1,8 +1,11 @@
-"""One registry of token mixers, keyed by class name, and what is known about each."""
+"""One registry of token mixers, keyed by class name, what is known about each, and the way from a name to a mixer."""
 
+import importlib
 import inspect
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import partial
 from types import MappingProxyType
 from typing import Any, Literal, TypeVar
 
@@ -58,6 +61,17 @@ def register(cls: MixerClass) -> MixerClass:
     return cls
 
 
+@contextmanager
+def registering() -> Iterator[None]:
+    """What is registered inside of the block is forgotten after it, as a notebook or a test may want."""
+    before = dict(_MIXERS)
+    try:
+        yield
+    finally:
+        _MIXERS.clear()
+        _MIXERS.update(before)
+
+
 def list_mixers(kind: Literal["self", "cross"] | None = None) -> list[str]:
     """Sorted names of the registered mixers, of one kind or of both."""
     if kind not in (None, "self", "cross"):
@@ -66,33 +80,161 @@ def list_mixers(kind: Literal["self", "cross"] | None = None) -> list[str]:
 
 
 def mixer_class(name: str) -> type[Mixer]:
-    """The class registered under ``name``.
+    """The mixer class that ``name`` names: a registered one, another that was imported, or one at a dotted path.
+
+    Args:
+        name: a name of `list_mixers`, the name of an imported class such as ``Axial``, or ``my_package.MyMixer``.
 
     Raises:
-        InputError: no such mixer; lists those there are.
+        InputError: no such mixer, or something else at that path; nothing of it is called.
     """
-    if name not in MIXERS:
+    if not isinstance(name, str):
+        raise InputError(f"mixer {name!r} is no name; choose from: {', '.join(list_mixers())}")
+    if name in MIXERS:
+        return MIXERS[name]
+    if "." in name:
+        return _class_at(name)
+    found = [cls for base in (SelfMixer, CrossMixer) for cls in _subclasses(base) if cls.__name__ == name]
+    if len(found) > 1:
+        paths = sorted(f"{cls.__module__}.{cls.__qualname__}" for cls in found)
+        raise InputError(f"mixer {name!r} is the name of several classes: {', '.join(paths)}; give a dotted path")
+    if not found:
         raise unknown("mixer", name, MIXERS)
-    return MIXERS[name]
+    return found[0]
 
 
-def self_mixer_class(name: str) -> type[SelfMixer]:
-    """The self-mixer registered under ``name``.
+def _subclasses(base: type[Mixer]) -> Iterator[type[Mixer]]:
+    """Imported classes below ``base`` of which mixers can be made, each once."""
+    seen = set()
+    stack = [base]
+    while stack:
+        for cls in stack.pop().__subclasses__():
+            if cls not in seen:
+                seen.add(cls)
+                stack.append(cls)
+                if not inspect.isabstract(cls):
+                    yield cls
+
+
+def _class_at(path: str) -> type[Mixer]:
+    """The mixer class at a dotted path, such as ``my_package.MyMixer``."""
+    place, _, name = path.rpartition(".")
+    if not all(part.isidentifier() for part in path.split(".")):
+        raise InputError(f"mixer {path!r} is no dotted path, such as my_package.MyMixer")
+    try:
+        module = importlib.import_module(place)
+    except Exception as error:  # whatever a person's own file raises
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise InputError(f"mixer {path!r}: module {place} cannot be imported: {reason}") from error
+    if not hasattr(module, name):
+        mixers = [key for key, value in vars(module).items() if inspect.isclass(value) and issubclass(value, _BOTH)]
+        raise unknown(f"mixer of module {place}", name, mixers)
+    return _require_class(getattr(module, name), path)
+
+
+_BOTH = (SelfMixer, CrossMixer)
+
+
+def _require_class(found: object, name: str) -> type[Mixer]:
+    """``found``, if mixers can be made of it."""
+    if not (inspect.isclass(found) and issubclass(found, _BOTH)):
+        raise InputError(f"{name} is no mixer: a mixer is a subclass of SelfMixer or CrossMixer")
+    if inspect.isabstract(found):
+        missing = ", ".join(sorted(found.__abstractmethods__))
+        raise InputError(f"{name} cannot be built: it does not define {missing}")
+    return found
+
+
+@dataclass(frozen=True)
+class Factory:
+    """What builds a mixer, with the arguments that were chosen for it; see `as_factory`.
+
+    Attributes:
+        make: a mixer class, or anything that builds a mixer.
+        kind: the kind of mixer that a host needs; None is either.
+        options: arguments of ``make``. They go before those of the host.
+    """
+
+    make: Callable[..., Mixer]
+    kind: Literal["self", "cross"] | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """What to call it: the mixer class, also where a parser put it among the arguments of a partial."""
+        parts = [self.make, *getattr(self.make, "args", ())]
+        known = [part for part in parts if inspect.isclass(part) and issubclass(part, _BOTH)]
+        return getattr((known or parts)[0], "__name__", type(self.make).__name__)
+
+    def takes(self, option: str) -> bool:
+        """Whether it is a mixer class whose reading has this argument."""
+        return inspect.isclass(self.make) and any(own.name == option for own in mixer_options(self.make))
+
+    def with_default(self, option: str, value: Any) -> "Factory":
+        """The same with a value for an argument that was not chosen."""
+        return replace(self, options={option: value, **self.options})
+
+    def __call__(self, *args: Any, **host: Any) -> Mixer:
+        """Build the mixer for what a host gives.
+
+        Raises:
+            InputError: the mixer refuses an argument, or what was built is no mixer of the kind.
+        """
+        try:
+            made = self.make(*args, **{**host, **self.options})
+        except TypeError as error:
+            if not self.options:
+                raise
+            chosen = ", ".join(f"{name}={value!r}" for name, value in self.options.items())
+            raise InputError(f"{self.name} refuses {chosen}: {' '.join(str(error).split())}") from error
+        base = {"self": SelfMixer, "cross": CrossMixer, None: _BOTH}[self.kind]
+        if not isinstance(made, base):
+            needed = {"self": "SelfMixer", "cross": "CrossMixer", None: "SelfMixer or CrossMixer"}[self.kind]
+            raise InputError(f"{self.name} built a {type(made).__name__}, which is no {needed}")
+        return made
+
+
+def as_factory(
+    mixer: str | Callable[..., Mixer],
+    options: Mapping[str, Any] | None = None,
+    *,
+    kind: Literal["self", "cross"] | None = "self",
+) -> Factory:
+    """What builds a mixer, from any of the ways to name one. All hosts, models and commands come here.
+
+    Args:
+        mixer: a name, a dotted path (see `mixer_class`), a mixer class, a ``functools.partial`` of one, or another
+            callable that builds a mixer, such as a choice in a config.
+        options: arguments of the mixer.
+        kind: the kind of mixer that is needed; None is either.
 
     Raises:
-        InputError: no such mixer, or one of queries and pixels; lists the self-mixers.
+        InputError: no such mixer, one of the other kind, or an argument that it does not take. Nothing but a callable
+            that was given as such is ever called.
     """
-    cls = mixer_class(name)
-    if not issubclass(cls, SelfMixer):
-        raise InputError(f"{name} mixes pixels into queries; a host needs one of: {', '.join(list_mixers('self'))}")
-    return cls
+    options = dict(options or {})
+    if isinstance(mixer, Factory):
+        mixer, options = mixer.make, {**mixer.options, **options}
+    while isinstance(mixer, partial) and not mixer.args:
+        mixer, options = mixer.func, {**mixer.keywords, **options}
+    if isinstance(mixer, str):
+        mixer = mixer_class(mixer)
+    if not callable(mixer):
+        raise InputError(f"mixer {mixer!r} is no name, no dotted path and nothing that builds a mixer")
+    if inspect.isclass(mixer):
+        cls = _require_class(mixer, mixer.__name__)
+        if kind not in (None, _kind(cls)):
+            wrong = {"self": "mixes pixels into queries; a host needs", "cross": "mixes tokens; an interaction is"}
+            raise InputError(f"{cls.__name__} {wrong[kind]} one of: {', '.join(list_mixers(kind))}")
+        check_options(cls, options)
+    return Factory(mixer, kind, options)
 
 
 def create_mixer(name: str, dim: int, num_heads: int = 8, **options: Any) -> Mixer:
     """Build the mixer ``name`` for tokens of width ``dim``.
 
     Args:
-        name: a name of `list_mixers`.
+        name: a name of `list_mixers`, or a dotted path such as ``my_package.MyMixer``.
         dim: token width.
         num_heads: heads that share the width.
         **options: the mixer's own arguments and those of every mixer (``grid``, ``qkv_bias``, ...).
@@ -100,9 +242,10 @@ def create_mixer(name: str, dim: int, num_heads: int = 8, **options: Any) -> Mix
     Raises:
         InputError: unknown mixer, unknown argument, or a value the mixer refuses.
     """
-    cls = mixer_class(name)
-    check_options(cls, options)
-    return cls(dim, num_heads, **options)
+    for argument, value in (("dim", dim), ("num_heads", num_heads)):
+        if not isinstance(value, int):
+            raise InputError(f"{argument}={value!r} must be a whole number")
+    return as_factory(name, options, kind=None)(dim, num_heads)
 
 
 def check_options(cls: type[Mixer], options: Mapping[str, Any]) -> None:
@@ -128,10 +271,18 @@ def mixer_options(cls: type[Mixer]) -> tuple[Option, ...]:
 
 
 def mixer_info(name: str) -> MixerInfo:
-    """Name, kind, reading, paper, equation, complexity in tokens, and options of a registered mixer."""
+    """Name, kind, reading, paper, equation, complexity in tokens, and options of a mixer.
+
+    Facts that a mixer which is not registered does not state are empty.
+    """
     cls = mixer_class(name)
-    facts = {fact: getattr(cls, fact) for fact in _FACTS}
-    return MixerInfo(name=name, kind=_kind(cls), options=mixer_options(cls), **facts)
+    facts = {fact: getattr(cls, fact, "") for fact in _FACTS}
+    return MixerInfo(name=cls.__name__, kind=_kind(cls), options=mixer_options(cls), **facts)
+
+
+def mixer_kind(name: str) -> Literal["self", "cross"]:
+    """Whether the mixer mixes tokens among themselves, or pixels into queries."""
+    return _kind(mixer_class(name))
 
 
 def _kind(cls: type[Mixer]) -> Literal["self", "cross"]:

@@ -15,8 +15,10 @@ from torch import nn
 
 from attention_zoo.clicks import Clicks
 from attention_zoo.models.interactive import Fusion, InteractiveModel
-from tasks.click_protocols import PROTOCOLS, WholeImages, asking, click_seeds, protocol_of, simulate
 from tasks.clicks import next_click
+from tasks.clicks.protocols import PROTOCOLS, asking, protocol_of
+from tasks.clicks.session import click_seeds, simulate
+from tasks.clicks.views import WholeImages
 
 
 class SmallBackbone(nn.Module):

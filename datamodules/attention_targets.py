@@ -9,16 +9,21 @@ from torch import Tensor, nn
 from torchvision.transforms import v2
 
 from attention_zoo.errors import InputError
+from attention_zoo.runs.files import read_text
 from datamodules.base import Collate, EvaluationDataModule
+from datamodules.checks import require_whole
 from datamodules.image_folder import centre_crop
-from datamodules.images import ImageFiles, Split, contents, decode, decode_labels, is_image
-from datamodules.loading import require_at_least
+from datamodules.images import ImageFiles, Split, below, contents, decode, decode_labels, is_image, one_a_name
 
 VOID = 255
 """Of VOC's masks: the rims of objects, which count nowhere."""
 
 SEEN = 127
 """Fixated pixels are brighter; the maps are JPEGs, so that no other pixel is quite black."""
+
+
+MOST_CLASSES = 1_000_000
+"""Outputs of a model."""
 
 
 class TargetDataModule(EvaluationDataModule):
@@ -38,7 +43,7 @@ class TargetDataModule(EvaluationDataModule):
 
     def __init__(self, num_classes: int = 1000, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        require_at_least("num_classes", num_classes, 1)
+        require_whole("num_classes", num_classes, 1, MOST_CLASSES)
         self._num_classes = num_classes
 
     @property
@@ -85,7 +90,9 @@ class VOCForeground(TargetDataModule):
         file = lists / f"{self.split_name}.txt"
         if not file.is_file():
             raise InputError(f"no list {file}: expected the split's images in it; {lists} has: {contents(lists)}")
-        names = file.read_text().split()
+        names = read_text(file).split()
+        for name in names:
+            below(self.root, name, str(file))
         images = [self.root / "JPEGImages" / f"{name}.jpg" for name in names]
         masks = [self.root / "SegmentationClass" / f"{name}.png" for name in names]
         missing = [path for path in (*images, *masks) if not path.is_file()]
@@ -117,7 +124,7 @@ class ForegroundMasks:
 
     def __getitem__(self, index: int) -> Tensor:
         labels = decode_labels(str(self.paths[index]))
-        foreground = torch.where(labels == VOID, VOID, (labels > 0).to(labels.dtype))
+        foreground = torch.where(labels == VOID, VOID, labels > 0).to(torch.uint8)
         return self.prepare(foreground[None])[0]
 
 
@@ -150,6 +157,7 @@ class MIT1003(TargetDataModule):
         images = sorted(path for path in folder.iterdir() if is_image(path.name))
         if not images:
             raise InputError(f"no images in {folder}: expected <id>.jpeg; found: {contents(folder)}")
+        one_a_name([str(path) for path in images], "stimuli of the same fixations", lambda path: Path(path).stem)
         fixations = [self.root / "ALLFIXATIONMAPS" / f"{path.stem}_fixPts.jpg" for path in images]
         missing = [path for path in fixations if not path.is_file()]
         if missing:

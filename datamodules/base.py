@@ -11,8 +11,9 @@ from torchvision.transforms import v2
 
 from attention_zoo.errors import InputError
 from attention_zoo.seeding import run_seed, seeded
+from datamodules.checks import require_whole, two_sides
 from datamodules.images import Split
-from datamodules.loading import AUGMENTATION, Batch, DataModule, require_at_least
+from datamodules.loading import AUGMENTATION, Batch, DataModule
 from datamodules.sampling import SampleKey, TrainSampler
 
 
@@ -101,10 +102,9 @@ class ImageDataModule(DataModule):
     ) -> None:
         super().__init__(**loading)
         size = self.IMAGE_SIZE if image_size is None else image_size
-        self.image_size = (size, size) if isinstance(size, int) else size
+        self.image_size = two_sides("image_size", size)
         self.repeated_augmentation = repeated_augmentation
-        require_at_least("repeated_augmentation", repeated_augmentation, 1)
-        require_at_least("image_size", min(self.image_size), 1)
+        require_whole("repeated_augmentation", repeated_augmentation, 1)
         self.augment = self.default_augment() if augment is None else augment
 
     @property

@@ -14,12 +14,16 @@ from torchvision.transforms import v2
 
 from attention_zoo.errors import InputError, unknown
 from datamodules.base import ImageDataModule
+from datamodules.checks import require_whole
 from datamodules.images import ImageFiles, Images, Split, contents, is_image, read_classes
-from datamodules.loading import require_at_least
 from datamodules.splits import stratified_split
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 """In the official order of the labels."""
+
+
+MOST_BYTES = 1 << 20
+"""Of an image in an archive."""
 
 
 class CIFAR10(ImageDataModule):
@@ -48,8 +52,8 @@ class CIFAR10(ImageDataModule):
         self, root: str, download: bool = False, num_train: int | None = None, val_size: int = 5000, **kwargs: Any
     ) -> None:
         super().__init__(**kwargs)
-        require_at_least("val_size", val_size, 1)
-        require_at_least("num_train", 1 if num_train is None else num_train, 1)
+        require_whole("val_size", val_size, 1)
+        require_whole("num_train", 1 if num_train is None else num_train, 1)
         self.root = Path(root)
         self.download = download
         self.num_train = num_train
@@ -130,6 +134,8 @@ def _read_archive(archive: Path, part: str) -> tuple[ImageFiles, list[int]]:
             for member in tar:
                 folder, _, file = member.name.rpartition("/")
                 if folder.split("/")[-2:-1] == [part] and member.isfile() and is_image(file):
+                    if member.size > MOST_BYTES:
+                        raise InputError(f"{member.name} in {archive} has {member.size:,} bytes, too many for 32 x 32")
                     found.append((folder.rpartition("/")[2], member.name, tar.extractfile(member).read()))
     except (tarfile.TarError, lzma.LZMAError, zlib.error, OSError, EOFError) as error:
         raise InputError(f"cannot read archive {archive}: {error}") from error

@@ -10,7 +10,8 @@ from torchvision.transforms import v2
 
 from attention_zoo.errors import InputError
 from datamodules.base import ImageDataModule
-from datamodules.images import ImageFiles, Split, contents, read_classes, subfolders
+from datamodules.checks import require_different, require_fractions
+from datamodules.images import ImageFiles, Split, class_folders, contents, read_classes, subfolders
 from datamodules.splits import stratified_split
 
 
@@ -46,10 +47,9 @@ class ImageFolder(ImageDataModule):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        if min(val_fraction, test_fraction) <= 0 or val_fraction + test_fraction >= 1:
-            raise InputError("val_fraction and test_fraction must be positive and together less than 1")
-        if class_names is not None and (not class_names or len(set(class_names)) < len(class_names)):
-            raise InputError(f"class_names must be different names, at least one; got {class_names}")
+        require_fractions(val_fraction=val_fraction, test_fraction=test_fraction)
+        if class_names is not None:
+            require_different("class_names", class_names, kind="names")
         self.root = Path(root)
         self.given_names = class_names
         self.val_fraction = val_fraction
@@ -72,7 +72,7 @@ class ImageFolder(ImageDataModule):
         if self.given_names is not None:
             return self.given_names
         folder = self.root / self.parts[0] if self.parts else self.root
-        names = subfolders(folder)
+        names = class_folders(folder)
         if not names:
             raise InputError(
                 f"no class folders in {folder}: expected train/<class>/*.jpg, or <class>/*.jpg, in {self.root}; "

@@ -1,89 +1,43 @@
 """Image files and their folders, read into uint8 tensors."""
 
-import io
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol, TypeVar
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 from torchvision.datasets.folder import IMG_EXTENSIONS
-from torchvision.transforms.v2 import functional
 
 from attention_zoo.errors import InputError, unknown
+from datamodules.decoding import UnreadableImageError, decode, decode_labels, image_size
 
-T = TypeVar("T")
+__all__ = [
+    "FileNames",
+    "ImageFiles",
+    "Images",
+    "Split",
+    "UnreadableImageError",
+    "below",
+    "class_folders",
+    "contents",
+    "decode",
+    "decode_labels",
+    "is_image",
+    "list_images",
+    "one_a_name",
+    "read_classes",
+    "read_files",
+    "subfolders",
+]
 
-_UNREADABLE = "cannot read image"
-
-
-class UnreadableImageError(InputError):
-    """A file that is no image, or a broken one.
-
-    From a worker of a loader the message arrives behind the worker's traceback; only the line itself is kept.
-    """
-
-    def __init__(self, message: str) -> None:
-        super().__init__(message[max(message.rfind(_UNREADABLE), 0) :].strip())
+Name = TypeVar("Name", bound=Hashable)
 
 
 def is_image(name: str) -> bool:
     """Whether a file name has the suffix of an image and is not hidden."""
     base = os.path.basename(name)
     return base.lower().endswith(IMG_EXTENSIONS) and not base.startswith(".")
-
-
-def decode(name: str, content: bytes | None = None) -> Tensor:
-    """One image as RGB.
-
-    Args:
-        name: path of the file, or what to call the image in an error.
-        content: the bytes of the file, where they are in memory already.
-
-    Returns:
-        uint8 tensor (3, H, W).
-
-    Raises:
-        UnreadableImageError: the file is missing, truncated or no image.
-    """
-    return _read(name, lambda image: functional.pil_to_tensor(image.convert("RGB")), content)
-
-
-def decode_labels(name: str, modes: Sequence[str] = ("L", "P")) -> Tensor:
-    """One mask of indices, as stored: a palette only says how they are shown.
-
-    Args:
-        name: path of the file.
-        modes: those of PIL that are allowed; the default is one channel of 8 bits.
-
-    Returns:
-        tensor (H, W), uint8 of 8 bits.
-
-    Raises:
-        UnreadableImageError: the file is missing, truncated, no image, or of colours.
-    """
-
-    def convert(image: Image.Image) -> Tensor:
-        if image.mode not in modes:
-            wanted = " or ".join(modes)
-            raise InputError(f"a mask of indices has one channel of numbers ({wanted}), not {image.mode}")
-        return functional.pil_to_tensor(image)[0]
-
-    return _read(name, convert)
-
-
-def _read(name: str, convert: Callable[[Image.Image], T], content: bytes | None = None) -> T:
-    """What ``convert`` makes of an image file."""
-    try:
-        with Image.open(name if content is None else io.BytesIO(content)) as image:
-            return convert(image)
-    except UnidentifiedImageError:
-        reason = "not an image of a known format"
-    except Exception as error:  # on broken bytes the decoders raise nearly anything
-        reason = " ".join(str(error).split()) or type(error).__name__
-    raise UnreadableImageError(f"{_UNREADABLE} {name}: {reason}")
 
 
 class Images(Protocol):
@@ -113,13 +67,12 @@ class ImageFiles:
         return decode(self.names[index], self.contents[index] if self.contents else None)
 
     def size(self, index: int) -> tuple[int, int]:
-        """Height and width of an image, from the beginning of its file.
+        """Height and width of an upright image, from the beginning of its file.
 
         Raises:
             UnreadableImageError: as `decode`.
         """
-        content = self.contents[index] if self.contents else None
-        return _read(self.names[index], lambda image: (image.height, image.width), content)
+        return image_size(self.names[index], self.contents[index] if self.contents else None)
 
 
 class FileNames(Sequence[str]):
@@ -164,19 +117,71 @@ def contents(folder: Path, limit: int = 5) -> str:
     return ", ".join(names[:limit] + ["..."] * (len(names) > limit)) or "nothing"
 
 
+def below(folder: Path | str, name: str, where: str) -> str:
+    """The path of a file that another file names, if it is below the folder that a person named.
+
+    Args:
+        folder: the folder.
+        name: path relative to it, or absolute.
+        where: what names it, for an error.
+
+    Returns:
+        A path that begins with ``folder`` and has no ``..`` after that.
+
+    Raises:
+        InputError: the path leads out of the folder, or is no path.
+    """
+    if not isinstance(name, str) or "\0" in name:
+        raise InputError(f"{where}: {name!r} is no file name")
+    base = os.path.abspath(folder)
+    relative = os.path.relpath(os.path.join(base, name), base)
+    if relative == os.curdir or relative.split(os.sep)[0] == os.pardir:
+        raise InputError(f"{where}: {name!r} is not in the folder {folder}")
+    return os.path.join(folder, relative)
+
+
 def list_images(folder: Path) -> list[str]:
     """Paths of all images below a folder, links followed, sorted.
 
     Raises:
-        InputError: there is no such folder, or no image in it.
+        InputError: there is no such folder, or no image in it, or one below it cannot be read or leads back above.
     """
     if not folder.is_dir():
         raise InputError(f"no folder {folder}: expected a folder of images")
-    walk = os.walk(folder, followlinks=True)
-    paths = sorted(os.path.join(base, file) for base, _, files in walk for file in files if is_image(file))
+    paths = []
+    for base, folders, files in os.walk(folder, followlinks=True, onerror=_unreadable):
+        for name in folders:
+            _refuse_circle(base, name)
+        paths += [os.path.join(base, file) for file in files if is_image(file)]
+    paths.sort()
     if not paths:
         raise InputError(f"no images in {folder}: expected files ending in {', '.join(IMG_EXTENSIONS)}")
     return paths
+
+
+def _unreadable(error: OSError) -> None:
+    raise InputError(f"cannot read folder {error.filename}: {error.strerror}") from error
+
+
+def _refuse_circle(base: str, name: str) -> None:
+    """Refuse a link to a folder that it lies in, whose images would be found dozens of times."""
+    link = os.path.join(base, name)
+    if os.path.islink(link) and Path(os.path.realpath(link)) in (here := Path(os.path.realpath(base)), *here.parents):
+        raise InputError(f"{link} is a link to a folder that it lies in")
+
+
+def one_a_name(paths: Sequence[str], kind: str, name: Callable[[str], Name]) -> dict[Name, str]:
+    """The files by name.
+
+    Raises:
+        InputError: two files have one name, so that nothing says which belongs to a file of another folder.
+    """
+    found: dict[Name, str] = {}
+    for path in paths:
+        other = found.setdefault(name(path), path)
+        if other != path:
+            raise InputError(f"two {kind}: {other} and {path}; keep one of them")
+    return found
 
 
 def subfolders(folder: Path) -> list[str]:
@@ -184,6 +189,19 @@ def subfolders(folder: Path) -> list[str]:
     if not folder.is_dir():
         return []
     return sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith("."))
+
+
+def class_folders(folder: Path) -> list[str]:
+    """As `subfolders`, where their names become those of classes, which configs and checkpoints hold as text.
+
+    Raises:
+        InputError: a name is not UTF-8.
+    """
+    names = subfolders(folder)
+    for name in names:
+        if not name.isprintable() and any("\ud800" <= character <= "\udfff" for character in name):
+            raise InputError(f"the class folder {name!r} in {folder} has a name that is not UTF-8; rename it")
+    return names
 
 
 def read_classes(

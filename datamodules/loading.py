@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 from attention_zoo.domains import Checked, checked
 from attention_zoo.errors import InputError
 from attention_zoo.seeding import run_seed
+from datamodules.checks import MOST_BATCH, MOST_WORKERS, require_channels, require_whole
 from datamodules.images import ImageFiles, Split, list_images
 from datamodules.sampling import EvaluationSampler, GroupedSampler, TrainSampler
 
@@ -21,16 +22,6 @@ AUGMENTATION = 0xA06
 _PARTS = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",), "predict": ("predict",)}
 
 Batch = dict[str, Any]
-
-
-def require_at_least(name: str, value: int, least: int) -> None:
-    """Check an argument.
-
-    Raises:
-        InputError: ``value`` is less than ``least``.
-    """
-    if value < least:
-        raise InputError(f"{name} must be at least {least}, got {value}")
 
 
 class DataModule(Checked, L.LightningDataModule, ABC):
@@ -72,10 +63,10 @@ class DataModule(Checked, L.LightningDataModule, ABC):
         self.mean = self.MEAN if mean is None else mean
         self.std = self.STD if std is None else std
         self.predict_dir = predict_dir
-        require_at_least("batch_size", batch_size, 1)
-        require_at_least("num_workers", num_workers, 0)
-        if min(self.std) <= 0:
-            raise InputError(f"std must be positive, got {self.std}")
+        require_whole("batch_size", batch_size, 1, MOST_BATCH)
+        require_whole("num_workers", num_workers, 0, MOST_WORKERS)
+        require_channels("mean", self.mean)
+        require_channels("std", self.std, positive=True)
         self.splits: dict[str, Split] = {}
         self.first_epoch = 0
         self.tested = 0

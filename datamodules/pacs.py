@@ -10,9 +10,10 @@ from typing import Any
 from torch import nn
 
 from attention_zoo.errors import InputError, unknown
+from attention_zoo.runs.files import read_text
 from datamodules.base import ImageDataModule
 from datamodules.image_folder import centre_crop, random_crop
-from datamodules.images import ImageFiles, Split, contents, read_classes
+from datamodules.images import ImageFiles, Split, below, contents, read_classes
 from datamodules.splits import stratified_split
 
 CLASSES = ("dog", "elephant", "giraffe", "guitar", "horse", "house", "person")
@@ -109,14 +110,14 @@ class PACS(ImageDataModule):
         if not file.is_file():
             raise InputError(f"no list {file}: expected {_LISTS[part]} lists of all domains in {self.lists}")
         paths, labels = [], []
-        for number, line in enumerate(file.read_text().splitlines(), 1):
+        for number, line in enumerate(read_text(file).splitlines(), 1):
             name, _, label = line.rpartition(" ")
             wanted = name.split("/")[-2] if name.count("/") >= 1 else ""
             if wanted not in CLASSES or label != str(CLASSES.index(wanted) + 1):
                 raise InputError(
                     f"{file}, line {number}: expected <domain>/<class>/<image> and the class's number, got {line!r}"
                 )
-            path = self.root / name
+            path = Path(below(self.root, name, f"{file}, line {number}"))
             if not path.is_file():
                 raise InputError(f"{file}, line {number}: no image {path}")
             paths.append(str(path))

@@ -10,8 +10,9 @@ from torch import nn
 from torchvision.transforms import v2
 
 from attention_zoo.errors import InputError, unknown
+from attention_zoo.runs.files import read_text
 from datamodules.base import ImageDataModule
-from datamodules.images import FileNames, ImageFiles, Split, contents, read_files, subfolders
+from datamodules.images import FileNames, ImageFiles, Split, class_folders, contents, read_files, subfolders
 
 ANNOTATIONS = "val_annotations.txt"
 """Name, class and box of each validation image, in the layout of the release."""
@@ -46,7 +47,7 @@ class TinyImageNet(ImageDataModule):
         Raises:
             InputError: there are no class folders to train on.
         """
-        names = subfolders(self.root / "train")
+        names = class_folders(self.root / "train")
         if not names:
             folder = self.root / "train"
             raise InputError(f"no class folders in {folder}: expected <synset>/images/*; found: {contents(folder)}")
@@ -102,7 +103,7 @@ def read_validation(folder: Path, class_names: list[str]) -> tuple[FileNames, np
 def _annotations(path: Path) -> list[tuple[str, str]]:
     """File and synset of each line."""
     rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(read_text(path).splitlines(), 1):
         fields = line.split("\t")
         if len(fields) < 2:
             raise InputError(f"{path}, line {number}: expected file, synset and box with tabs between, got {line!r}")

@@ -3,8 +3,7 @@
 from tasks.attention import AttentionSaliency, AttentionSegmentation
 from tasks.base import Task
 from tasks.classification import Classification
-from tasks.click_curriculum import Curriculum
-from tasks.click_settings import Setting
+from tasks.clicks import Curriculum, Setting
 from tasks.draw_assignments import DrawAssignments
 from tasks.interactive import InteractiveSegmentation
 from tasks.mask_segmentation import MaskSegmentation

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from attention_zoo.analysis import attention_pictures, observe
-from attention_zoo.errors import InputError
+from attention_zoo.functional.checks import check_finite, check_number
 from attention_zoo.hosts import mixer_layers
 from tasks.classification import Classification
 from tasks.metrics import NSS, ForegroundErrors
@@ -58,7 +58,8 @@ class AttentionEvaluation(Classification):
         """Count one test batch."""
         counted = batch["index"] >= 0
         if counted.any():
-            self.count(self.attention(batch["image"]), batch, counted)
+            maps = check_finite("attention maps", self.attention(batch["image"]), batch["index"])
+            self.count(maps, batch, counted)
 
 
 class AttentionSegmentation(AttentionEvaluation):
@@ -83,8 +84,7 @@ class AttentionSegmentation(AttentionEvaluation):
         **evaluation: Any,
     ) -> None:
         super().__init__(model, num_classes, image_size, **evaluation)
-        if not 0 <= threshold < 1:
-            raise InputError(f"threshold={threshold} must be in [0, 1)")
+        check_number("threshold", threshold, least=0, below=1)
         self.threshold = threshold
         self.errors = ForegroundErrors()
 

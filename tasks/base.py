@@ -1,5 +1,9 @@
 """What every task shares: the model's mixers, optimisation, and randomness that survives a restart."""
 
+import math
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import lightning as L
@@ -12,7 +16,9 @@ from torch import nn
 
 from attention_zoo.domains import Checked, Fraction, checked
 from attention_zoo.errors import InputError
+from attention_zoo.functional.checks import check_number
 from attention_zoo.seeding import derive_seed, run_seed
+from tasks.guards import BatchNormGuard, FiniteWeights, check_training_loss
 from tasks.schedules import Poly, warmup_cosine
 from tasks.throughput import Throughput
 from tasks.trial import try_out
@@ -22,6 +28,13 @@ STEP_SALT = 1
 
 TOKENS = ("cls_token", "dist_token", "reg_token", "pos_embed")
 """Parameters without weight decay in every model, whatever its own ``no_weight_decay`` lists."""
+
+
+FINAL_NORM = re.compile(r"\^?norm(?:_pre)?(?:\W|$)")
+"""How matchers of timm's models call the norm after the last layer."""
+
+JOINED = (99999,)
+"""How such a matcher says that what it names joins the layer before."""
 
 
 class Task(Checked, L.LightningModule):
@@ -57,8 +70,10 @@ class Task(Checked, L.LightningModule):
         super().__init__()
         if poly is not None and scheduler is not None:
             raise InputError("poly and scheduler are two schedules; give one")
-        if layer_decay is not None and not 0 < layer_decay <= 1:
-            raise InputError(f"layer_decay={layer_decay} must be above 0 and at most 1")
+        check_number("warmup_epochs", warmup_epochs, least=0)
+        check_number("min_lr_ratio", min_lr_ratio, least=0, most=1)
+        if layer_decay is not None:
+            check_number("layer_decay", layer_decay, above=0, most=1)
         try_out(optimizer or _default_optimizer, scheduler)
         self.poly, self.no_decay, self.layer_decay = poly, no_decay, layer_decay
         self.optimizer, self.scheduler = optimizer, scheduler
@@ -71,7 +86,11 @@ class Task(Checked, L.LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW with warm-up and cosine unless the config says otherwise; no decay on norms, biases, tokens."""
-        optimizer = (self.optimizer or _default_optimizer)(self.parameter_groups())
+        groups = self.parameter_groups()
+        try:
+            optimizer = (self.optimizer or _default_optimizer)(groups)
+        except ValueError as error:  # torch checks rates, betas and decays
+            raise InputError(f"optimizer: {error}") from error
         for group in optimizer.param_groups:
             group["lr"] *= group.get("lr_scale", 1.0)
         if self.scheduler is not None:
@@ -81,17 +100,25 @@ class Task(Checked, L.LightningModule):
                 "lr_scheduler": {"scheduler": scheduler, "monitor": getattr(scheduler, "monitor", None)},
             }
         total = self.trainer.estimated_stepping_batches
-        if total == float("inf"):
+        if not 0 <= total < math.inf:  # of data without a length it is max_steps, which is -1 where there are none
             raise InputError("the default schedule needs an end: give trainer.max_epochs or trainer.max_steps")
-        self.trainer.fit_loop.setup_data()  # the estimate does so too, but not where max_steps is all it needs
-        per_epoch = self.trainer.num_training_batches / self.trainer.accumulate_grad_batches
         if self.poly is not None:
-            decay = round(self.poly.epochs * per_epoch) if self.poly.epochs else int(total)
+            decay = self._steps(self.poly.epochs) if self.poly.epochs else int(total)
             schedule = self.poly.schedule(optimizer, total_steps=decay, floor=self.min_lr_ratio)
         else:
-            warmup = round(min(self.warmup_epochs * per_epoch, total))
+            warmup = min(self._steps(self.warmup_epochs), int(total))
             schedule = warmup_cosine(optimizer, warmup_steps=warmup, total_steps=int(total), floor=self.min_lr_ratio)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def _steps(self, epochs: float) -> int:
+        """Steps of the optimizer in so many epochs; the last batch of each makes one, however few were accumulated."""
+        if not epochs:
+            return 0
+        self.trainer.fit_loop.setup_data()  # the estimate does so too, but not where max_steps is all it needs
+        batches = self.trainer.num_training_batches
+        if batches == math.inf:
+            raise InputError("the data have no length, so that a schedule can count no epochs: warmup_epochs must be 0")
+        return round(epochs * math.ceil(batches / self.trainer.accumulate_grad_batches))
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """What the optimizer is built from; ``lr_scale`` is the factor of a group's learning rate."""
@@ -108,16 +135,11 @@ class Task(Checked, L.LightningModule):
         Raises:
             InputError: the mean training loss of the epoch is not finite.
         """
-        loss = self.trainer.callback_metrics.get("train/loss")
-        if loss is not None and not torch.isfinite(loss):
-            raise InputError(
-                f"the training loss is {loss.item()} after epoch {self.current_epoch}: "
-                "a lower learning rate, a longer warm-up or trainer.gradient_clip_val may help"
-            )
+        check_training_loss(self.trainer)
 
     def configure_callbacks(self) -> list[Callback]:
-        """Every task logs its throughput."""
-        return [Throughput()]
+        """Every task logs its throughput, and stops where its numbers would mean nothing."""
+        return [Throughput(), FiniteWeights(), BatchNormGuard()]
 
 
 def decay_groups(
@@ -125,20 +147,48 @@ def decay_groups(
 ) -> list[dict[str, Any]]:
     """Parameter groups: what the optimizer's weight decay is for, and what it is not (see `Task`).
 
-    With ``layer_decay`` there are some for each layer, whose ``lr_scale`` is the factor of its learning rate.
+    With ``layer_decay`` there are some for each layer, whose ``lr_scale`` is the factor of its learning rate. It is 1
+    for the head and for the norm between the last layer and the head, as in the code of BEiT (H. Bao et al., ICLR 2022)
+    and in mmsegmentation; timm counts that norm to the last layer.
     """
     spared = set(model.no_weight_decay()) if hasattr(model, "no_weight_decay") else set()
     rule = {"no_weight_decay_list": spared | set(TOKENS)}
     if no_decay is not None:
         rule = {"no_weight_decay_list": no_decay, "weight_decay_exclude_1d": False}
     if layer_decay is not None:
-        groups = param_groups_layer_decay(model, weight_decay=1.0, layer_decay=layer_decay, **rule)
+        with _final_norm_in_head(model):
+            groups = param_groups_layer_decay(model, weight_decay=1.0, layer_decay=layer_decay, **rule)
     else:
         groups = param_groups_weight_decay(model, weight_decay=1.0, **rule)
     for group in groups:
         if group["weight_decay"]:
             del group["weight_decay"]  # the optimizer's own
     return groups
+
+
+@contextmanager
+def _final_norm_in_head(model: nn.Module) -> Iterator[None]:
+    """Inside, the model's matcher of layers leaves a final norm, which it joins to the layer before, to the head."""
+    matcher = getattr(model, "group_matcher", None)
+    if matcher is None:
+        yield
+        return
+
+    def without_norm(coarse: bool = False) -> Any:
+        found = matcher(coarse=coarse)
+        if not isinstance(found, dict):
+            return found
+        return {name: _rest(rules) if isinstance(rules, list | tuple) else rules for name, rules in found.items()}
+
+    model.group_matcher = without_norm
+    try:
+        yield
+    finally:
+        del model.group_matcher
+
+
+def _rest(rules: Sequence[tuple[str, Any]]) -> list[tuple[str, Any]]:
+    return [rule for rule in rules if not (rule[1] == JOINED and FINAL_NORM.match(rule[0]))]
 
 
 def _default_optimizer(groups: list[dict[str, Any]]) -> torch.optim.Optimizer:

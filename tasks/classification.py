@@ -1,7 +1,7 @@
 """Image classification: any timm model, any mixer."""
 
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -12,13 +12,17 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from attention_zoo import MixerFactory, Outputs
 from attention_zoo.domains import Fraction, checked
-from attention_zoo.errors import InputError
+from attention_zoo.errors import InputError, unknown
+from attention_zoo.functional.checks import check_finite, check_integer, check_number
 from attention_zoo.models import build_model
 from attention_zoo.seeding import run_seed, seeded
 from tasks.base import Task
 
 MIXING_SALT = 2
 """Sets the seeds of mixing apart from those of steps and samples."""
+
+
+MixingMode = Literal["batch", "pair", "elem"]
 
 
 @checked
@@ -38,7 +42,16 @@ class Mixing:
     cutmix_alpha: float = 1.0
     prob: Fraction = 1.0
     switch_prob: Fraction = 0.5
-    mode: Literal["batch", "pair", "elem"] = "batch"
+    mode: MixingMode = "batch"
+
+    def __post_init__(self) -> None:
+        """Raise an InputError for a value out of range."""
+        check_number("mixing.mixup_alpha", self.mixup_alpha, least=0)
+        check_number("mixing.cutmix_alpha", self.cutmix_alpha, least=0)
+        check_number("mixing.prob", self.prob, least=0, most=1)
+        check_number("mixing.switch_prob", self.switch_prob, least=0, most=1)
+        if self.mode not in get_args(MixingMode):
+            raise unknown("mixing.mode", str(self.mode), get_args(MixingMode))
 
 
 class Classification(Task):
@@ -78,8 +91,8 @@ class Classification(Task):
         **task: Any,
     ) -> None:
         super().__init__(**task)
-        if not 0 <= label_smoothing < 1:
-            raise InputError(f"label_smoothing={label_smoothing} must be in [0, 1)")
+        check_integer("num_classes", num_classes, 1)
+        check_number("label_smoothing", label_smoothing, least=0, below=1)
         self.model = build_model(
             model,
             num_classes=num_classes,
@@ -133,7 +146,7 @@ class Classification(Task):
 
     def predict_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """Class probabilities (B, num_classes)."""
-        return self(batch["image"]).float().softmax(-1)
+        return check_finite("logits", self(batch["image"]).float(), batch.get("index")).softmax(-1)
 
     def on_validation_epoch_end(self) -> None:
         """Log what was counted, over all processes."""
@@ -149,6 +162,7 @@ class Classification(Task):
         logits, label = logits[counted], batch["label"][counted]
         if not len(label):
             return
+        check_finite("logits", logits, batch["index"][counted])
         for name, metric in metrics.items():
             if name == "loss":
                 metric.update(F.cross_entropy(logits.double(), label, reduction="none"))
@@ -163,7 +177,7 @@ class Classification(Task):
 def classification_metrics(num_classes: int) -> nn.ModuleDict:
     """Mean loss, top-1 and (from five classes on) top-5 accuracy, all over samples."""
     metrics = {
-        "loss": MeanMetric().set_dtype(torch.float64),
+        "loss": MeanMetric(nan_strategy="disable").set_dtype(torch.float64),
         "accuracy": MulticlassAccuracy(num_classes, average="micro"),
     }
     if num_classes >= 5:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from attention_zoo.domains import PositiveFloat, checked
 from attention_zoo.errors import InputError
+from attention_zoo.functional.checks import check_finite, check_integer, check_number
 
 
 @checked
@@ -32,8 +33,15 @@ class Inference:
     flip: bool = False
 
     def __post_init__(self) -> None:
-        if not self.scales or min(self.scales) <= 0:
+        if not isinstance(self.scales, list | tuple) or not self.scales:
             raise InputError(f"scales={self.scales}: one or more numbers above 0")
+        for scale in self.scales:
+            check_number("scales", scale, above=0)
+        for name, sides in (("window", self.window), ("stride", self.stride)):
+            if sides is not None and len(sides) != 2:
+                raise InputError(f"{name}={sides} must be two numbers, of rows and columns")
+            for side in sides or ():
+                check_integer(name, side, 1)
         if self.stride is not None and self.window is None:
             raise InputError(f"stride={self.stride} is that of a sliding window; give window too")
         if self.window is None:
@@ -59,7 +67,7 @@ class Inference:
     def _logits(self, model: Callable[[Tensor], Tensor], image: Tensor) -> Tensor:
         """Logits of the image at this size; where windows overlap, their mean."""
         if self.window is None:
-            return model(image)
+            return check_finite("logits", model(image))
         starts = [
             _starts(side, size, step)
             for side, size, step in zip(image.shape[2:], self.window, self.stride, strict=True)
@@ -69,7 +77,7 @@ class Inference:
             for left in starts[1]:
                 part = image[..., top : top + self.window[0], left : left + self.window[1]]
                 below, right = image.shape[2] - top - part.shape[2], image.shape[3] - left - part.shape[3]
-                total = total + F.pad(model(part).float(), (left, right, top, below))
+                total = total + F.pad(check_finite("logits", model(part)).float(), (left, right, top, below))
                 number[..., top : top + part.shape[2], left : left + part.shape[3]] += 1
         return total / number
 

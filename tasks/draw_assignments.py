@@ -13,6 +13,7 @@ from torch import Tensor
 
 from attention_zoo.analysis.assignments import NO_LABEL, Scene, assignment_sheet, assignments
 from attention_zoo.errors import InputError
+from attention_zoo.functional.checks import check_integer
 from tasks.mask_segmentation import IGNORE, MaskSegmentation
 
 
@@ -25,8 +26,7 @@ class DrawAssignments(Callback):
     """
 
     def __init__(self, folder: str | None = None, images: int = 6) -> None:
-        if images < 1:
-            raise InputError(f"images={images} must be at least 1")
+        check_integer("images", images, 1)
         self.folder, self.images = folder, images
         self._scenes: list[Scene] = []
 

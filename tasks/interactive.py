@@ -15,19 +15,21 @@ from torch.utils.data import DataLoader
 
 from attention_zoo import MixerFactory
 from attention_zoo.adaptation import adapted
-from attention_zoo.clicks import Clicks
-from attention_zoo.errors import InputError, unknown
+from attention_zoo.clicks import Clicks, number_of_clicks
+from attention_zoo.errors import InputError
 from attention_zoo.models import build_backbone
 from attention_zoo.models.checkpoints import load_checkpoint
 from attention_zoo.models.interactive import DecoderFactory, HeadFactory, InteractiveModel
-from attention_zoo.reports.clicks import ClickCurve, ClickResult, clicks_taken
+from attention_zoo.reports.clicks import ClickCurve, ClickResult
 from attention_zoo.seeding import run_seed
 from tasks.base import Task
-from tasks.click_curriculum import Curriculum
-from tasks.click_losses import LOSSES, checked_losses
-from tasks.click_protocols import PROTOCOLS, ClickProtocol, asking, click_seeds, protocol_of, simulate
-from tasks.click_settings import Setting
-from tasks.metrics.clicks import ClickTable
+from tasks.clicks.checks import check_count, check_number
+from tasks.clicks.curriculum import Curriculum
+from tasks.clicks.losses import LOSSES, checked_losses
+from tasks.clicks.protocols import ClickProtocol, asking, protocol_of
+from tasks.clicks.session import click_seeds, simulate
+from tasks.clicks.settings import Setting
+from tasks.clicks.table import ClickTable
 
 GOAL = 0.9
 """The IoU whose number of clicks chooses among options (Gabbur et al., appendix C.4)."""
@@ -112,6 +114,22 @@ class InteractiveSegmentation(Task):
         **task: Any,
     ) -> None:
         super().__init__(**task)
+        self.curriculum = curriculum or Curriculum()
+        if guidance == "ritm" and self.curriculum.box_epochs:
+            raise InputError("guidance='ritm' gives the model no box: curriculum.box_epochs must be 0")
+        check_number("extra_weight", extra_weight)
+        self.extra_weight = extra_weight
+        self.losses = checked_losses({"bce": 1.0} if losses is None else losses)
+        check_count("val_clicks", val_clicks, 1)
+        self.protocol_name, self.protocol = protocol, protocol_of(protocol, max_clicks, zoom_size)
+        self.val_protocol = replace(self.protocol, clicks=val_clicks, flip=False, zoom_in=None)
+        own = Setting(key_adaptation, key_prior_precision, value_propagation, value_prior_precision, adapt_in)
+        self.settings = {"": own} if settings is None else {name: one.filled(own) for name, one in settings.items()}
+        if not self.settings:
+            raise InputError("settings: give at least one, or leave them out")
+        self.search = value_prior_precision_search or []
+        for precision in self.search:
+            check_number("value_prior_precision_search", precision)
         backbone = build_backbone(
             model,
             mixer=mixer,
@@ -125,20 +143,6 @@ class InteractiveSegmentation(Task):
         self.model = InteractiveModel(backbone, decoder=decoder, head=head, guidance=guidance, clicks_in=clicks_in)
         if start is not None:
             load_checkpoint(self.model, start)
-        self.curriculum = curriculum or Curriculum()
-        if guidance == "ritm" and self.curriculum.box_epochs:
-            raise InputError("guidance='ritm' gives the model no box: curriculum.box_epochs must be 0")
-        self.extra_weight = extra_weight
-        self.losses = checked_losses({"bce": 1.0} if losses is None else losses)
-        if protocol not in PROTOCOLS:
-            raise unknown("protocol", protocol, PROTOCOLS)
-        if min(1 if max_clicks is None else max_clicks, val_clicks) < 1:
-            raise InputError("max_clicks and val_clicks must be at least 1")
-        self.protocol_name, self.protocol = protocol, protocol_of(protocol, max_clicks, zoom_size)
-        self.val_protocol = replace(self.protocol, clicks=val_clicks, flip=False, zoom_in=None)
-        own = Setting(key_adaptation, key_prior_precision, value_propagation, value_prior_precision, adapt_in)
-        self.settings = {"": own} if settings is None else {name: one.filled(own) for name, one in settings.items()}
-        self.search = value_prior_precision_search or []
         self.title = model
         self.result: ClickResult | None = None
 
@@ -155,8 +159,8 @@ class InteractiveSegmentation(Task):
         loss = self.loss(self.model.decode(features, clicks), batch["mask"])
         for logits in features.extra_logits:
             loss = loss + self.extra_weight * self.loss(logits, batch["mask"])
-        options = {"on_step": True, "on_epoch": True, "batch_size": len(batch["mask"]), "sync_dist": True}
-        self.log("train/loss", loss, prog_bar=True, **options)
+        size = len(batch["mask"])
+        self.log("train/loss", loss, prog_bar=True, on_step=True, on_epoch=True, batch_size=size, sync_dist=True)
         return loss
 
     def loss(self, logits: Tensor, mask: Tensor) -> Tensor:
@@ -215,7 +219,8 @@ class InteractiveSegmentation(Task):
     def on_test_epoch_end(self) -> None:
         """Make the curves of all processes' counts, and log them."""
         found = self.test_table.states()
-        dataset = self.trainer.test_dataloaders.dataset
+        loader: Any = self.trainer.test_dataloaders
+        dataset = loader.dataset
         self.ious, self.names = complete(found, dataset.trials, dataset.split.columns["name"])
         seconds = (found["seconds"] / found["made"].clamp(min=1)).tolist()
         curves = [
@@ -259,7 +264,7 @@ class InteractiveSegmentation(Task):
         with adapted(module, **setting.keys):
             yield
 
-    def searched(self, loader: DataLoader[Any]) -> float:
+    def searched(self, loader: Any) -> float:
         """The precision of ``value_prior_precision_search`` with the least clicks to an IoU of 90 % on ``loader``."""
         base = next((one for one in self.settings.values() if one.value_propagation), Setting(value_propagation=1))
         settings = [replace(base, value_prior_precision=value) for value in self.search]
@@ -268,7 +273,7 @@ class InteractiveSegmentation(Task):
             self.count(table, self.trainer.strategy.batch_to_device(batch, self.device), settings, self.protocol)
         found = table.states()
         taken = [
-            float(clicks_taken(ious[counted > 0][:, 1:].numpy(), GOAL).mean())
+            float(number_of_clicks(ious[counted > 0][:, 1:], GOAL, self.protocol.clicks).double().mean())
             for ious, counted in zip(found["ious"], found["counted"], strict=True)
         ]
         told = ", ".join(f"{value:g}: {clicks:.2f}" for value, clicks in zip(self.search, taken, strict=True))
@@ -276,7 +281,8 @@ class InteractiveSegmentation(Task):
         return float(self.search[taken.index(min(taken))])
 
     def _validation_data(self) -> DataLoader[Any]:
-        data = self.trainer.datamodule
+        trainer: Any = self.trainer
+        data = trainer.datamodule
         try:
             data.setup("validate")
         except InputError as error:
@@ -286,11 +292,12 @@ class InteractiveSegmentation(Task):
             ) from error
         return data.val_dataloader()
 
-    def _table(self, loader: DataLoader[Any], settings: int, protocol: ClickProtocol) -> ClickTable:
+    def _table(self, loader: Any, settings: int, protocol: ClickProtocol) -> ClickTable:
         return ClickTable(settings, len(loader.dataset), protocol.clicks).to(self.device)
 
     def _result(self, curves: list[ClickCurve], objects: int) -> ClickResult:
-        data = self.trainer.datamodule
+        trainer: Any = self.trainer
+        data = trainer.datamodule
         protocol = {
             "name": self.protocol_name,
             "clicks": self.protocol.clicks,

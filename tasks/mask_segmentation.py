@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from attention_zoo import MixerFactory
 from attention_zoo.errors import InputError
+from attention_zoo.functional.checks import check_finite, check_integer, check_number
 from attention_zoo.models import build_backbone
 from attention_zoo.models.mask_decoder import (
     CrossMixerFactory,
@@ -89,6 +90,8 @@ class MaskSegmentation(Task):
         **task: Any,
     ) -> None:
         super().__init__(**task)
+        check_integer("num_classes", num_classes, 1)
+        check_number("backbone_lr", backbone_lr, least=0)
         backbone = build_backbone(
             model,
             mixer=mixer,
@@ -115,8 +118,6 @@ class MaskSegmentation(Task):
         self.things = sorted(things or ())
         if self.things and not 0 <= self.things[0] <= self.things[-1] < num_classes:
             raise InputError(f"things={self.things} are no classes of {num_classes}")
-        if backbone_lr < 0:
-            raise InputError(f"backbone_lr={backbone_lr} must not be negative")
         self.backbone_lr = backbone_lr
         self.criterion = MaskCriterion(loss_weights, sampling)
         self.thresholds = thresholds or PanopticThresholds()
@@ -169,13 +170,24 @@ class MaskSegmentation(Task):
 
     def predict_step(self, batch: dict[str, Any], batch_idx: int) -> list[Tensor]:
         """The most probable class (h, w) int64 of every pixel of each image, at the size of its file."""
-        outputs = self(batch["image"])
+        outputs = self.scored(batch)
         found = zip(outputs.final.class_logits, self.seen_masks(outputs, batch["image"]), strict=True)
         sizes = [tuple(size) for size in batch["size"].tolist()]
         return [
             semantic_probabilities(classes[None], resize(masks[None], size)).argmax(1)[0]
             for (classes, masks), size in zip(found, sizes, strict=True)
         ]
+
+    def scored(self, batch: dict[str, Any]) -> MaskOutputs:
+        """Predictions on a batch, whose last layer is finite.
+
+        Raises:
+            InputError: it is not.
+        """
+        outputs = self(batch["image"])
+        check_finite("class logits", outputs.final.class_logits, batch.get("index"))
+        check_finite("mask logits", outputs.final.mask_logits, batch.get("index"))
+        return outputs
 
     def seen_masks(self, outputs: MaskOutputs, image: Tensor) -> Tensor:
         """Final mask logits (B, L, H, W) at the size at which the model saw the image."""
@@ -207,7 +219,7 @@ class MaskSegmentation(Task):
 
     def _evaluate(self, batch: dict[str, Any], metrics: nn.ModuleDict) -> None:
         check_labels(batch["mask"][batch["index"] >= 0], self.num_classes)
-        outputs = self(batch["image"])
+        outputs = self.scored(batch)
         masks = self.masks_at(outputs, batch["image"], batch["mask"].shape[1:])
         for place in (batch["index"] >= 0).nonzero().flatten().tolist():
             classes, found = outputs.final.class_logits[place], masks[place]

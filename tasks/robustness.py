@@ -1,6 +1,6 @@
 """Robustness of a classifier: clean, corrupted, other and attacked images in one pass over the data."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -8,14 +8,17 @@ from importlib.metadata import version
 from typing import Any
 
 import torch
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
-from torchmetrics import Metric
+from torchmetrics import Metric, SumMetric
 
 from attention_zoo import MixerFactory, swap_mixers
-from attention_zoo.attacks import FGSM, PGD, Attack, OnPixels
+from attention_zoo.attacks import FGSM, PGD, Attack, OnPixels, unheard
 from attention_zoo.errors import InputError
 from attention_zoo.evaluation import Benchmark, Cell
+from attention_zoo.functional.checks import check_finite, check_integer
 from attention_zoo.reports import CellCount, Column, RobustnessResult, Row
+from attention_zoo.reports.comparison import blind_spots
 from attention_zoo.seeding import run_seed, seeded
 from tasks.classification import Classification
 from tasks.metrics import CalibrationError, MeanCorruptionError, SubsetAccuracy
@@ -48,6 +51,7 @@ class Robustness(Classification):
     Attributes:
         result: what was found, after a test.
         seen: samples that this process has behind it in a test.
+        report: is told in a few words what an attack does, before each of its passes through a model.
     """
 
     result: RobustnessResult | None = None
@@ -61,8 +65,10 @@ class Robustness(Classification):
         **classification: Any,
     ) -> None:
         super().__init__(**classification)
-        if attacked_images is not None and attacked_images < 1:
-            raise InputError(f"attacked_images={attacked_images} must be at least 1; for no attacks give attacks: {{}}")
+        if attacked_images == 0:
+            raise InputError("attacked_images=0 must be at least 1; for no attacks give attacks: {}")
+        if attacked_images is not None:
+            check_integer("attacked_images", attacked_images, 1)
         if variants and AS_TRAINED in variants:
             raise InputError(f"variants: {AS_TRAINED!r} is the model itself; choose another name")
         self.attacks = {"fgsm": FGSM(), "pgd": PGD()} if attacks is None else attacks
@@ -72,6 +78,7 @@ class Robustness(Classification):
         self.tallies = nn.ModuleList()
         self.networks: dict[str, OnPixels] = {}
         self.seen = 0
+        self.report: Callable[[str], None] = unheard
 
     def setup(self, stage: str) -> None:
         """Know what is counted, once the data are there."""
@@ -107,8 +114,10 @@ class Robustness(Classification):
         counted = batch["index"] >= 0
         batch = {name: batch[name][counted] for name in ("image", "label", "cell", "number")}
         pixels = self._pixels(batch["image"])
-        for network, tallies in zip(self.networks.values(), self.tallies, strict=True):
-            logits = network(pixels).float() if len(pixels) else None
+        for (row, network), tallies in zip(self.networks.items(), self.tallies, strict=True):
+            if not len(pixels):
+                continue
+            logits = check_finite(f"logits ({row})", network(pixels).float(), batch["number"])
             for part, tally in zip(self.parts, tallies, strict=True):
                 chosen = part.choose(batch["cell"], batch["number"])
                 if not chosen.any():
@@ -117,8 +126,12 @@ class Robustness(Classification):
                 if part.attack is None:
                     tally.update(logits[chosen], label, cell)
                 else:
-                    attacked = part.attack(network, pixels[chosen], label, batch["number"][chosen])
-                    tally.update(network(attacked).float(), label, cell)
+                    number = batch["number"][chosen]
+                    attacked = part.attack.run(network, pixels[chosen], label, number, self.report)
+                    name = f"logits ({row}) after {part.column.title}"
+                    tally.update(check_finite(name, network(attacked.pixels).float(), number), label, cell)
+                    if attacked.no_gradient is not None:
+                        tally.no_gradient.update(attacked.no_gradient.sum())
 
     def on_test_epoch_end(self) -> None:
         """Log the numbers of the table over all processes, and keep all that was counted."""
@@ -129,6 +142,9 @@ class Robustness(Classification):
                 self.log(f"{prefix}{part.column.name}", tally.top1)
             counts = {part.column.name: tally.counts() for part, tally in zip(self.parts, tallies, strict=True)}
             rows.append(Row(name, counts))
+            for part in self.parts:
+                for line in blind_spots(part.column, counts[part.column.name], name):
+                    rank_zero_warn(line)
         self.result = RobustnessResult(tuple(part.column for part in self.parts), tuple(rows), self._facts())
         self.networks = {}
 
@@ -145,7 +161,8 @@ class Robustness(Classification):
         """Take up what `progress` gave; the data must begin after the samples ``seen``."""
         counts = dict(progress)
         self.seen = int(counts.pop("seen"))
-        self.tallies.load_state_dict(counts)
+        new = {name: value for name, value in self.progress().items() if ".no_gradient." in name}
+        self.tallies.load_state_dict({**new, **counts})  # counts of before know nothing of gradients
 
     def _metrics(self) -> list[Metric]:
         return [module for module in self.tallies.modules() if isinstance(module, Metric)]
@@ -239,6 +256,8 @@ class Tally(nn.Module):
             normalised = self.column.normalised
             self.top1 = MeanCorruptionError(corruptions, severities, normalised=normalised, classes=classes)
         self.calibration = CalibrationError(classes, part.cells)
+        self.looks = part.attack is not None and part.attack.looks_at_gradients
+        self.no_gradient = SumMetric().set_dtype(torch.float64)
 
     def update(self, logits: Tensor, label: Tensor, cell: Tensor) -> None:
         """Count images; ``cell`` is among the part's own."""
@@ -250,11 +269,13 @@ class Tally(nn.Module):
         with self.top1.sync_context():
             total, correct = self.top1.total.tolist(), self.top1.correct.tolist()
         calibration = self.calibration.compute().view(-1).tolist()
+        with self.no_gradient.sync_context():
+            no_gradient = int(self.no_gradient.sum_value) if self.looks else None
         column = self.column
         names = [(name, severity) for name in column.corruptions for severity in column.severities] or [(None, None)]
         found = zip(total, correct, calibration, names, strict=True)
         return tuple(
-            CellCount(total, correct, calibration if total else None, *name)
+            CellCount(total, correct, calibration if total else None, *name, no_gradient=no_gradient)
             for total, correct, calibration, name in found
         )
 

@@ -8,6 +8,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from attention_zoo.domains import Fraction, checked
 from attention_zoo.errors import InputError
+from attention_zoo.functional.checks import check_integer, check_number
 
 
 def warmup_cosine(optimizer: Optimizer, *, warmup_steps: int, total_steps: int, floor: float) -> LambdaLR:
@@ -50,9 +51,15 @@ class Poly:
     warmup_ratio: Fraction = 1e-6
 
     def __post_init__(self) -> None:
-        short = self.epochs is not None and self.epochs < 1
-        if self.power <= 0 or short or self.warmup_steps < 0 or not 0 <= self.warmup_ratio <= 1:
-            raise InputError(f"{self}: power above 0, epochs 1 or more, warmup_steps 0 or more, warmup_ratio 0 to 1")
+        try:
+            check_number("power", self.power, above=0)
+            if self.epochs is not None:
+                check_integer("epochs", self.epochs, 1)
+            check_integer("warmup_steps", self.warmup_steps, 0)
+            check_number("warmup_ratio", self.warmup_ratio, least=0, most=1)
+        except InputError as error:
+            takes = "power above 0, epochs 1 or more, warmup_steps 0 or more, warmup_ratio 0 to 1"
+            raise InputError(f"poly: {error}; it takes {takes}") from error
 
     def schedule(self, optimizer: Optimizer, *, total_steps: int, floor: float) -> LambdaLR:
         """The schedule.
@@ -64,7 +71,7 @@ class Poly:
         """
 
         def factor(step: int) -> float:
-            left = 1 - min(step / total_steps, 1.0)
+            left = 1 - min(step / max(total_steps, 1), 1.0)
             decayed = floor + (1 - floor) * left**self.power
             missing = max(1 - step / self.warmup_steps, 0.0) if self.warmup_steps else 0.0
             return decayed * (1 - missing * (1 - self.warmup_ratio))

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from attention_zoo import MixerFactory
 from attention_zoo.errors import InputError
+from attention_zoo.functional.checks import check_integer
 from attention_zoo.models import build_backbone
 from attention_zoo.models.segmentor import Segmentor
 from attention_zoo.models.top_down import Mode
@@ -75,6 +76,7 @@ class SemanticSegmentation(Task):
         **task: Any,
     ) -> None:
         super().__init__(**task)
+        check_integer("num_classes", num_classes, 1)
         backbone = build_backbone(
             model,
             mixer=mixer,

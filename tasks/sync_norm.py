@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from torch.distributed.nn.functional import all_reduce
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from attention_zoo.errors import InputError
+
 PLAIN = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
@@ -27,6 +29,8 @@ class ProcessBatchNorm(_BatchNorm):
         wide = x.double()
         number = torch.full((x.shape[1],), x.numel() / x.shape[1], dtype=wide.dtype, device=x.device)
         total, squares, number = all_reduce(torch.stack([wide.sum(dims), wide.square().sum(dims), number]))
+        if number[0] < 2:
+            raise InputError(f"a normalisation over all processes has one value a channel, of {tuple(x.shape)} in each")
         mean = total / number
         variance = squares / number - mean.square()
         with torch.no_grad():

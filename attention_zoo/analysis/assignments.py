@@ -2,12 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from matplotlib.figure import Figure
 from torch import Tensor
 
 from attention_zoo.analysis.figures import Cell, sheet
 from attention_zoo.models.mask_decoder import MaskOutputs
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 NO_LABEL = -1
 """Of a pixel that a picture leaves grey."""
@@ -35,7 +38,7 @@ def assignments(outputs: MaskOutputs) -> list[Tensor]:
     return [prediction.mask_logits.argmax(1) for prediction in outputs.predictions]
 
 
-def assignment_sheet(scenes: Sequence[Scene]) -> Figure:
+def assignment_sheet(scenes: Sequence[Scene]) -> "Figure":
     """A row for each scene: image, assignment at every layer, predicted and true classes.
 
     A colour is one query in all assignments of an image, and one class in the last two columns.

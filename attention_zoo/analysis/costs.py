@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import os
 import statistics
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -16,12 +17,20 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from attention_zoo.analysis.timing import Call, backward, forward, interleaved, peak_memory
 from attention_zoo.errors import InputError
-from attention_zoo.registry import create_mixer, mixer_info
+from attention_zoo.registry import create_mixer, mixer_kind
 
 Mode = Literal["eager", "compiled"]
 
 TIMM = "timm Attention"
 """What all self-mixers are compared with, in the same run."""
+
+
+NUMBERS = ("dim", "num_heads", "batch", "queries", "repeats")
+"""Whole numbers of a setting, each at least 1."""
+
+TENSORS, WEIGHTS = 6, 8
+"""Copies of the tokens that training holds at least (q, k, v, their mix, the output, a gradient); and the numbers that
+a layer holds, in squares of its width (four projections and their gradients)."""
 
 
 @dataclass(frozen=True)
@@ -85,22 +94,62 @@ class Cost:
         return self.mixer if self.mode == "eager" else f"{self.mixer}, {self.mode}"
 
 
+def check_setting(names: Sequence[str], tokens: int, setting: Setting) -> None:
+    """Refuse what cannot be measured, before anything is.
+
+    Args:
+        names: of the mixers.
+        tokens: how many.
+        setting: what is to be measured.
+
+    Raises:
+        InputError: a number that is too small, heads that do not divide the width, tokens that are no square grid, or
+            more memory than the machine has.
+    """
+    given = {"tokens": tokens, **{name: getattr(setting, name) for name in NUMBERS}}
+    for name, value in given.items():
+        if value < 1:
+            raise InputError(f"{name}={value} must be at least 1")
+    if setting.dim % setting.num_heads:
+        raise InputError(f"num_heads={setting.num_heads} must divide dim={setting.dim}")
+    side = math.isqrt(tokens)
+    if side * side != tokens:
+        raise InputError(f"{tokens} tokens are no square grid; {side * side} are")
+    sequences = setting.batch * (tokens + setting.queries) * setting.dim
+    needed = (TENSORS * sequences + (len(names) + 1) * WEIGHTS * setting.dim**2) * setting.dtype.itemsize
+    if needed > _memory(setting.device):
+        raise InputError(
+            f"batch={setting.batch}, tokens={tokens}, queries={setting.queries}, dim={setting.dim} need {needed >> 30} "
+            f"GiB at least, and {setting.device} has {_memory(setting.device) >> 30}"
+        )
+
+
+def _memory(device: str) -> int:
+    """Bytes of memory that a device has."""
+    if torch.device(device).type == "cuda":
+        return torch.cuda.mem_get_info(device)[1]
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
 def measure(names: Sequence[str], tokens: int, setting: Setting) -> Iterator[Cost]:
     """Measure mixers and their baseline at a number of tokens, all in turns.
 
     Self-mixers are compared with timm's attention, cross-mixers with `CrossAttention`.
 
     Raises:
-        InputError: a mixer does not exist, or the tokens are no square grid.
+        InputError: a mixer does not exist, see also `check_setting`, or memory was too small after all.
     """
-    side = math.isqrt(tokens)
-    if side * side != tokens:
-        raise InputError(f"{tokens} tokens are no square grid; {side * side} are")
+    check_setting(names, tokens, setting)
     for kind in ("self", "cross"):
-        chosen = [name for name in names if mixer_info(name).kind == kind]
-        if chosen:
-            base = TIMM if kind == "self" else "CrossAttention"
+        chosen = [name for name in names if mixer_kind(name) == kind]
+        if not chosen:
+            continue
+        base = TIMM if kind == "self" else "CrossAttention"
+        try:
             yield from _measure([base, *(name for name in chosen if name != base)], kind, tokens, setting)
+        except (RuntimeError, MemoryError) as error:
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise InputError(f"{tokens} tokens on {setting.device} in {setting.dtype}: {reason}") from error
 
 
 def _measure(names: Sequence[str], kind: str, tokens: int, setting: Setting) -> Iterator[Cost]:
@@ -137,7 +186,7 @@ def _layer(name: str, tokens: int, setting: Setting) -> nn.Module:
     side = math.isqrt(tokens)
     if name == TIMM:
         layer: nn.Module = Attention(setting.dim, setting.num_heads)
-    elif mixer_info(name).kind == "self":
+    elif mixer_kind(name) == "self":
         layer = create_mixer(name, setting.dim, setting.num_heads, grid=(side, side))
     else:
         layer = create_mixer(name, setting.dim, setting.num_heads)

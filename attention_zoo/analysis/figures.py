@@ -7,14 +7,15 @@ sheet([[Cell(image), Cell(image, picture, "cat (93 %)")]], titles=["image", "Var
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import matplotlib
 import torch
 import torch.nn.functional as F
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from torch import Tensor
+
+if TYPE_CHECKING:  # tasks ask who reads whom too, and draw nothing
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 TILE, GAP, LINE, LEGEND = 1.7, 0.06, 0.17, 0.36
 """Inches: a square tile, what is between two, a line of text, the bar of colours with its labels."""
@@ -58,6 +59,8 @@ def overlay(image: Tensor, picture: Tensor) -> Tensor:
     grey = (image * image.new_tensor([0.299, 0.587, 0.114])[:, None, None]).sum(0)[..., None]  # (H, W, 1)
     if not picture.is_floating_point():
         large = F.interpolate(picture[None, None].float(), size, mode="nearest-exact")[0, 0].long()
+        import matplotlib
+
         coloured = 0.45 * grey + 0.55 * torch.tensor(matplotlib.colormaps["tab20"].colors)[large % 20]
         return torch.where(large[..., None] < 0, grey, coloured)
     values = F.interpolate(scaled(picture)[None, None], size, mode="bilinear")[0, 0]
@@ -73,7 +76,7 @@ def scaled(picture: Tensor) -> Tensor:
     return (picture - least) / (largest - least)
 
 
-def sheet(rows: Sequence[Sequence[Cell]], titles: Sequence[str], names: Sequence[str] = ()) -> Figure:
+def sheet(rows: Sequence[Sequence[Cell]], titles: Sequence[str], names: Sequence[str] = ()) -> "Figure":
     """Tiles side by side, with a title above each column, a name before each row and the meaning of the colours below.
 
     Every picture has a scale of its own, so that the bar of colours bears no numbers. Nothing of matplotlib's global
@@ -84,6 +87,8 @@ def sheet(rows: Sequence[Sequence[Cell]], titles: Sequence[str], names: Sequence
         titles: of the columns.
         names: of the rows.
     """
+    from matplotlib.figure import Figure
+
     aspects = [max(cell.image.shape[1] / cell.image.shape[2] for cell in row) for row in rows]
     width = TILE * min(max(1 / min(aspects), 1), 2)  # images that are wide only would be low
     heights = [width * aspect for aspect in aspects]
@@ -115,19 +120,19 @@ def _wrapped(text: str, inches: float) -> str:
     return "\n".join(part for line in text.split("\n") for part in textwrap.wrap(line, max(8, int(inches * LETTERS))))
 
 
-def _axes(figure: Figure, left: float, bottom: float, width: float, height: float) -> Axes:
+def _axes(figure: "Figure", left: float, bottom: float, width: float, height: float) -> "Axes":
     """Axes at a place in inches."""
     across, up = figure.get_size_inches()
     return figure.add_axes((left / across, bottom / up, width / across, height / up))
 
 
-def _write(figure: Figure, left: float, bottom: float, text: str, **style: Any) -> None:
+def _write(figure: "Figure", left: float, bottom: float, text: str, **style: Any) -> None:
     """Text at a place in inches."""
     across, up = figure.get_size_inches()
     figure.text(left / across, bottom / up, text, fontsize=FONT, linespacing=1.1, parse_math=False, **style)
 
 
-def _tile(axes: Axes, cell: Cell) -> None:
+def _tile(axes: "Axes", cell: Cell) -> None:
     times = max(1, FINE // min(cell.image.shape[1:]))  # small images keep their pixels, what is over them is smooth
     image = cell.image.repeat_interleave(times, 1).repeat_interleave(times, 2).float() / 255
     shown = image.permute(1, 2, 0) if cell.picture is None else overlay(image, cell.picture)
@@ -137,7 +142,7 @@ def _tile(axes: Axes, cell: Cell) -> None:
     axes.set_xlabel(cell.caption, fontsize=FONT, labelpad=2, parse_math=False)
 
 
-def _legend(figure: Figure, negative: bool) -> None:
+def _legend(figure: "Figure", negative: bool) -> None:
     """A bar of the colours at the bottom."""
     across = figure.get_size_inches()[0]
     axes = _axes(figure, 0.3 * across, LEGEND - 2 * GAP, 0.4 * across, GAP)
@@ -152,5 +157,7 @@ def _legend(figure: Figure, negative: bool) -> None:
 
 def _shades(values: Tensor) -> Tensor:
     """Colours (..., 3) of values in -1..1: black at zero, from there to bright yellow, or to blue below."""
+    import matplotlib
+
     read = torch.from_numpy(matplotlib.colormaps["inferno"](values.clamp(0, 1).numpy())[..., :3]).float()
     return torch.where(values[..., None] < 0, values.new_tensor(BLUE) * -values[..., None], read)

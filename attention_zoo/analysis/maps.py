@@ -11,6 +11,7 @@ after each step of the recurrence (Fig. 1.5, A.1), atoms of the dictionary (Fig.
 """
 
 import copy
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -182,9 +183,10 @@ def _read_by(seen: LayerInput, weights: Tensor, query: str) -> Tensor:
     if query == "cls":
         seen.mixer.check(seen.has_class_token, "query 'cls': this model has no class token; use 'mean' or 'row,column'")
         return weights[..., 0, :]
-    row, comma, column = query.partition(",")
-    if not (comma and row.strip().isdigit() and column.strip().isdigit()):
+    place = re.fullmatch(r"\s*(\d{1,6})\s*,\s*(\d{1,6})\s*", query, re.ASCII)
+    if not place:
         raise InputError(f"query {query!r}: write 'mean', 'cls' or 'row,column'")
+    row, column = place.groups()
     height, width = seen.grid
     if int(row) >= height or int(column) >= width:
         raise InputError(f"query {query!r}: the grid of layer {seen.layer} has {height} rows and {width} columns")

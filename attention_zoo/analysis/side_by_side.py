@@ -8,14 +8,16 @@ figure.savefig("maps.png")
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
-from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from attention_zoo.analysis.figures import Cell, sheet
 from attention_zoo.analysis.maps import LayerInput, Pictures, attention_pictures, observe
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 ImageFunction = Callable[[Tensor], Tensor]
 """A uint8 image (3, H, W) to another."""
@@ -49,7 +51,7 @@ def side_by_side(
     *,
     layers: str = "last",
     corruptions: Mapping[str, ImageFunction] | None = None,
-) -> Figure:
+) -> "Figure":
     """A sheet with a row for each image and corruption; first the image, as the first model sees it, then the models.
 
     Args:

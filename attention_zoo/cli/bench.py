@@ -4,8 +4,9 @@ from pathlib import Path
 from typing import Literal
 
 from attention_zoo.cli.console import print_table
-from attention_zoo.errors import InputError, unknown
-from attention_zoo.registry import list_mixers
+from attention_zoo.errors import InputError
+from attention_zoo.registry import list_mixers, mixer_class
+from attention_zoo.runs.files import replacing, write_text
 
 
 def bench(
@@ -29,7 +30,7 @@ def bench(
     means something on a noisy machine. Writes costs.csv, costs.md and costs.png.
 
     Args:
-        mixers: names, before the options; none is all of them.
+        mixers: names or dotted paths, before the options; none is all of them.
         tokens: numbers of tokens, square numbers (default 196, 784 and 3136).
         dim: width of the tokens.
         num_heads: heads.
@@ -45,33 +46,34 @@ def bench(
     import torch
     from rich.progress import track
 
-    from attention_zoo.analysis.costs import Cost, Setting, measure
+    from attention_zoo.analysis.costs import Cost, Setting, check_setting, measure
     from attention_zoo.cli.maps import find_device
     from attention_zoo.reports.costs import cost_figure, cost_table
 
     for name in mixers:
-        if name not in list_mixers():
-            raise unknown("mixer", name, list_mixers())
-    counts = tokens or [196, 784, 3136]
-    for option, value in {"repeats": repeats, "batch": batch, "queries": queries, "tokens": min(counts)}.items():
-        if value < 1:
-            raise InputError(f"{option}={value} must be at least 1")
+        mixer_class(name)
+    names = list(dict.fromkeys(mixers)) or list_mixers()
+    counts = list(dict.fromkeys(tokens or [196, 784, 3136]))
     folder = Path(out)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())) and not overwrite:
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{out} is a file; choose a folder with --out")
+    if folder.exists() and any(folder.iterdir()) and not overwrite:
         raise InputError(f"{out} is not empty; choose another folder with --out, or give --overwrite true")
     find_device(device)
     chosen = list(dict.fromkeys(modes or ["eager"]))
     setting = Setting(dim, num_heads, batch, queries, repeats, chosen, device, getattr(torch, dtype))
+    for count in counts:
+        check_setting(names, count, setting)
     costs: list[Cost] = []
     for count in track(counts, description="tokens"):
-        costs += measure(mixers or list_mixers(), count, setting)
+        costs += measure(names, count, setting)
     note = (
         f"{dim} channels, {num_heads} heads, batch {batch}, {dtype}, {' and '.join(chosen)}, {device}, "
         f"{torch.get_num_threads()} threads, torch {torch.__version__}, medians of {repeats} interleaved calls"
     )
     table = cost_table(sorted(costs, key=lambda cost: cost.label), [note])
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "costs.csv").write_text(table.csv())
-    (folder / "costs.md").write_text(table.markdown())
-    cost_figure(costs).savefig(folder / "costs.png", dpi=150)
+    write_text(folder / "costs.csv", table.csv())
+    write_text(folder / "costs.md", table.markdown())
+    with replacing(folder / "costs.png") as file:
+        cost_figure(costs).savefig(file, dpi=150, format="png")
     print_table(table, f"written to {folder}")

@@ -13,12 +13,14 @@ from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING, Any, Literal
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from attention_zoo.cli.console import printable
 from attention_zoo.domains import Seed
 from attention_zoo.errors import InputError
 from attention_zoo.evaluation import RECORD
+from attention_zoo.runs.files import read_json
+from attention_zoo.terminal import terminal
 
 if TYPE_CHECKING:  # these take seconds to import, which other commands need not wait for
     from torch.utils.data import Dataset
@@ -75,8 +77,7 @@ def corrupt(
     names = list(dict.fromkeys(CORRUPTIONS if corruptions is None else corruptions))
     levels = sorted(set(SEVERITIES if severities is None else severities))
     _check_choices(names, levels)
-    _check_numbers(1, size=size, per_class=per_class, limit=limit)
-    _check_numbers(0, seed=seed, workers=workers)
+    _check_numbers(size, workers, seed, per_class=per_class, limit=limit)
     if keep_size and size is not None:
         raise InputError("give --size or --keep_size")
     if format == "cifar" and (keep_size or groups or levels != list(SEVERITIES)):
@@ -94,7 +95,7 @@ def corrupt(
     given = {"format": format, "groups": groups, "per_class": per_class, "limit": limit}
     _record(folder, {"source": str(source.root.resolve()), **source.summary(), **asdict(recipe), **given})
     written, there = write(os.cpu_count() or 0 if workers is None else workers)
-    sys.stdout.write(f"{folder}: {written:,} files written, {there:,} were there\n")
+    sys.stdout.write(f"{printable(folder)}: {written:,} files written, {there:,} were there\n")
 
 
 def _check_choices(names: Sequence[str], severities: Sequence[int]) -> None:
@@ -111,12 +112,17 @@ def _check_choices(names: Sequence[str], severities: Sequence[int]) -> None:
         textures_folder()
 
 
-def _check_numbers(least: int, **numbers: int | None) -> None:
-    from datamodules.loading import require_at_least
+def _check_numbers(size: int | None, workers: int | None, seed: int, **numbers: int | None) -> None:
+    from datamodules.checks import MOST_SEED, MOST_WORKERS, require_whole, two_sides
 
+    if size is not None:
+        two_sides("size", size)
+    if workers is not None:
+        require_whole("workers", workers, 0, MOST_WORKERS)
+    require_whole("seed", seed, 0, MOST_SEED)
     for name, value in numbers.items():
         if value is not None:
-            require_at_least(name, value, least)
+            require_whole(name, value, 1)
 
 
 def _check_folders(source: Path, folder: Path) -> None:
@@ -141,9 +147,9 @@ def _record(folder: Path, settings: dict[str, Any]) -> None:
         write_whole(path, json.dumps(about | settings | quality | libraries, indent=1).encode())
         return
     try:
-        before = json.loads(path.read_text(encoding="utf-8"))
+        before = read_json(path)
         changed = [name for name, value in settings.items() if before[name] != value]
-    except (ValueError, KeyError, TypeError) as error:
+    except (InputError, KeyError, TypeError) as error:
         raise InputError(f"{path} is no record of this command; choose a new folder") from error
     if changed:
         differences = ", ".join(f"{name} {before[name]!r}, not {settings[name]!r}" for name in changed)
@@ -185,9 +191,10 @@ def _progress(items: "Iterator[Any]", what: str, total: int, each: int) -> "Iter
         total: of them.
         each: how many of them an item is; the last may be fewer.
     """
-    console = Console(stderr=True)
+    console = terminal(stderr=True)
     columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-    bar = Progress(TextColumn("{task.description}"), *columns, console=console, disable=not console.is_terminal)
+    name = TextColumn("{task.description}", markup=False)
+    bar = Progress(name, *columns, console=console, disable=not console.is_terminal)
     said = time.monotonic()
     with bar:
         task = bar.add_task(what, total=total)

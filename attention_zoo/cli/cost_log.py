@@ -2,6 +2,7 @@
 
 import platform
 import resource
+import time
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,9 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities import rank_zero_only
 from torch.utils.flop_counter import FlopCounterMode
 
+from attention_zoo.errors import InputError
 from attention_zoo.runs.files import write_json
-from attention_zoo.sweeps.job import COST
+from attention_zoo.runs.results import COST, read_cost
 
 VERSIONS = ("attention_zoo", "torch", "timm", "lightning", "torchmetrics", "numpy")
 
@@ -23,8 +25,9 @@ class CostLog(Callback):
 
     It holds ``parameters``; ``flops`` of the forward pass of one example (null where the task has none; what torch's
     counter does not know, such as Fourier transforms, is missing); ``train_images_per_second`` of the last epoch;
-    ``peak_memory`` in bytes, of the device, or on a CPU of the whole process; and what it ran on: ``device``,
-    ``processes``, ``threads``, ``versions``.
+    ``train_seconds`` of the training with its validations, those before an interruption too; ``peak_memory`` in bytes,
+    of the device, or on a CPU of the whole process; and what it ran on: ``device``, ``processes``, ``threads``,
+    ``versions``.
 
     Args:
         folder: of the run.
@@ -33,9 +36,13 @@ class CostLog(Callback):
     def __init__(self, folder: Path) -> None:
         self.path = folder / COST
         self.flops: int | None = None
+        self.started = self.before = 0.0
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Count the operations of one example."""
+        """Count the operations of one example, and start the clock; a run that goes on adds to its time."""
+        self.started = time.monotonic()
+        if trainer.ckpt_path is not None:
+            self.before = seconds_before(self.path.parent)
         self.flops = count_flops(pl_module)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -54,10 +61,19 @@ class CostLog(Callback):
             "parameters": count_parameters(pl_module),
             "flops": self.flops,
             "train_images_per_second": rate.item() if rate is not None else None,
+            "train_seconds": round(self.before + time.monotonic() - self.started, 1),
             "peak_memory": _peak_memory(pl_module.device),
             **_machine(trainer, pl_module.device),
         }
         write_json(self.path, content, indent=1)
+
+
+def seconds_before(folder: Path) -> float:
+    """What the training in a folder has taken so far; 0 where that is not known."""
+    try:
+        return read_cost(folder).get("train_seconds") or 0.0
+    except InputError:
+        return 0.0
 
 
 def count_parameters(task: L.LightningModule) -> int:

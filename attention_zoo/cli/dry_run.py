@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from attention_zoo.cli.console import console, print_table
 from attention_zoo.errors import InputError
+from attention_zoo.runs.configs import with_bases
 from attention_zoo.sweeps import Plan, driver
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ def build(arguments: list[str]) -> "Task":
             pass
 
     before, said = sys.argv, io.StringIO()
-    sys.argv = [sys.argv[0], "fit", *arguments]
+    sys.argv = [sys.argv[0], "fit", *with_bases(arguments)]
     try:
         with contextlib.redirect_stderr(said), contextlib.redirect_stdout(io.StringIO()):
             built: Any = Built(None)

@@ -18,6 +18,9 @@ from attention_zoo.runs.checkpoint import Checkpoint
 from attention_zoo.runs.folders import new_folder
 from tasks import InteractiveSegmentation, Robustness
 
+REPORT_SECONDS = 1.0
+"""Between two words of a running attack in the progress bar."""
+
 
 class RobustnessWriter(Callback):
     """Writes the result of a `tasks.Robustness` to a folder of its own, and prints its tables.
@@ -52,13 +55,25 @@ class RobustnessWriter(Callback):
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: None, batch: Any, *which: int
     ) -> None:
         """Say in the progress bar, which is there from the first batch on, where the evaluation is."""
-        bar = trainer.progress_bar_callback
-        if not isinstance(pl_module, Robustness) or not isinstance(bar, RichProgressBar) or bar.progress is None:
+        if not isinstance(pl_module, Robustness):
             return
         cell = trainer.datamodule.cells[int(batch["cell"][0])]
         said = [cell.benchmark.title, cell.corruption and cell.corruption.replace("_", " "), cell.severity]
-        description = escape(" ".join(str(part) for part in said if part))
-        bar.progress.update(bar.test_progress_bar_id, description=description)
+        _describe(trainer, " ".join(str(part) for part in said if part))
+
+    def on_test_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, *which: Any) -> None:
+        """Let attacks, a batch of which may take minutes, say in the bar what they do, about once a second."""
+        if not isinstance(pl_module, Robustness):
+            return
+        last = time.monotonic()
+
+        def report(said: str) -> None:
+            nonlocal last
+            if time.monotonic() - last > REPORT_SECONDS:
+                last = time.monotonic()
+                _describe(trainer, said)
+
+        pl_module.report = report
 
     @rank_zero_only
     def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -116,6 +131,13 @@ class ClickWriter(Callback):
         result = replace(pl_module.result, title=title)
         result.write(self.folder, pl_module.ious, pl_module.names)
         print_table(noc_table({title: result}), f"{title}; written to {self.folder}")
+
+
+def _describe(trainer: L.Trainer, said: str) -> None:
+    """Say in the progress bar, where there is one, what the evaluation is at."""
+    bar = trainer.progress_bar_callback
+    if isinstance(bar, RichProgressBar) and bar.progress is not None and bar.test_progress_bar_id is not None:
+        bar.progress.update(bar.test_progress_bar_id, description=escape(said))
 
 
 def described(mixer: dict[str, Any] | None) -> str | None:

@@ -22,6 +22,7 @@ from attention_zoo.cli.trust import configure_parsing
 from attention_zoo.cli.words import as_config
 from attention_zoo.domains import checked
 from attention_zoo.errors import InputError, unknown
+from attention_zoo.runs.configs import with_bases
 
 INTERRUPTED, TERMINATED = 130, 143
 """Exit codes after Ctrl-C and after SIGTERM, as shells have them."""
@@ -77,6 +78,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def run(argv: list[str]) -> None:
     """Run the command ``argv[0]``."""
+    argv = with_bases(argv)
     command = argv[0]
     put_our_packages_first()
     configure_parsing()

@@ -6,8 +6,10 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from attention_zoo.cli.console import printable
 from attention_zoo.errors import InputError
 from attention_zoo.interface import MixerFactory
+from attention_zoo.runs.files import replacing
 
 if TYPE_CHECKING:  # drawing and training libraries take seconds to import, which other commands need not wait for
     import torch
@@ -89,10 +91,11 @@ def maps(
     shown = _images(images)
     subjects = _subjects(ckpt_path, mixers, model, pretrained, find_device(device), trust_checkpoint)
     figure = side_by_side(subjects, shown, read, layers=layer, corruptions=corruptions)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path)
+    with replacing(path) as file:
+        figure.savefig(file, format=path.suffix.lower()[1:])
     trained = ckpt_path or pretrained
-    sys.stdout.write(f"{path}\n" if trained else f"{path}: of random weights; see --ckpt_path and --pretrained\n")
+    written = printable(path)
+    sys.stdout.write(f"{written}\n" if trained else f"{written}: of random weights; see --ckpt_path and --pretrained\n")
 
 
 def _reading(
@@ -131,7 +134,7 @@ def _images(paths: list[str]) -> "dict[str, Tensor]":
         raise InputError("no image given: python -m attention_zoo maps IMAGE [IMAGE ...] [options]")
     stems = [Path(path).stem for path in paths]
     names = [stem if stems.count(stem) == 1 else path for stem, path in zip(stems, paths, strict=True)]
-    return {name: decode(path) for name, path in zip(names, paths, strict=True)}
+    return {printable(name): decode(path) for name, path in zip(names, paths, strict=True)}
 
 
 def find_device(name: str) -> "torch.device":
@@ -143,9 +146,12 @@ def find_device(name: str) -> "torch.device":
     import torch
 
     try:
-        return torch.empty(0, device=name).device
+        device = torch.empty(0, device=name).device
     except (RuntimeError, AssertionError) as error:  # no such device, or none of it here
-        raise InputError(f"device {name!r}: {next(iter(str(error).splitlines()))}") from error
+        raise InputError(f"device {name!r}: {next(iter(str(error).splitlines()), type(error).__name__)}") from error
+    if device.type == "meta":
+        raise InputError(f"device {name!r} computes nothing; give one such as cpu or cuda")
+    return device
 
 
 def _subjects(

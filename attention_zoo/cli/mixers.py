@@ -2,10 +2,11 @@
 
 from typing import Literal
 
-from rich.table import Table
-
 from attention_zoo.cli.console import console
 from attention_zoo.registry import MixerInfo, list_mixers, mixer_info
+from attention_zoo.terminal import text_table
+
+HEADER = ("Name", "Reading", "Paper", "Equation", "Options", "Cost in N")
 
 
 def mixers(kind: Literal["self", "cross"] | None = None) -> None:
@@ -14,11 +15,11 @@ def mixers(kind: Literal["self", "cross"] | None = None) -> None:
     Args:
         kind: only mixers of tokens among themselves (self) or of queries with pixels (cross).
     """
-    table = Table("Name", "Reading", "Paper", "Equation", "Options", "Cost in N")
-    for name in list_mixers(kind):
-        info = mixer_info(name)
-        table.add_row(info.name, info.reading, info.paper, info.equation, _options(info), info.complexity)
-    console().print(table)
+    console().print(text_table(HEADER, map(_row, map(mixer_info, list_mixers(kind)))))
+
+
+def _row(info: MixerInfo) -> tuple[str, ...]:
+    return info.name, info.reading, info.paper, info.equation, _options(info), info.complexity
 
 
 def _options(info: MixerInfo) -> str:

@@ -1,6 +1,7 @@
 """What ``predict`` writes: a table of classes, or a folder of masks."""
 
 import csv
+import io
 import os
 from abc import ABC, abstractmethod
 from collections import Counter
@@ -14,10 +15,11 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.core.datamodule import LightningDataModule
 from PIL import Image, ImageDraw
 
+from attention_zoo.clicks import ClickedImage
 from attention_zoo.errors import InputError
-from datamodules.images import decode
+from attention_zoo.runs.files import replacing, write_text
+from datamodules.images import below, decode
 from datamodules.interactive import InteractiveDataModule
-from datamodules.interactive.predict import Annotation
 from datamodules.segmentation import SegmentationDataModule
 
 Row = tuple[int, str, list[int], list[float]]
@@ -69,6 +71,8 @@ class ClassTable(Predictions):
 
     def add(self, index: int, image: str, prediction: torch.Tensor) -> None:
         """Keep the best of the probabilities (C,)."""
+        if not prediction.isfinite().all():
+            raise InputError(f"{image}: the predicted probabilities are not finite, the model's weights are broken")
         best = prediction.topk(min(self.top_k, len(prediction)))
         self.rows.append((index, image, best.indices.tolist(), best.values.tolist()))
 
@@ -83,13 +87,11 @@ class ClassTable(Predictions):
 
     def _write(self, rows: list[Row], names: list[str]) -> None:
         places = range(1, 1 + max((len(row[2]) for row in rows), default=0))
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("x", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(["image", *(column for k in places for column in (f"class_{k}", f"probability_{k}"))])
-            for _, path, classes, values in rows:
-                pairs = zip(classes, values, strict=True)
-                writer.writerow([path, *(cell for k, value in pairs for cell in (names[k], f"{value:.6f}"))])
+        table = [["image", *(column for k in places for column in (f"class_{k}", f"probability_{k}"))]]
+        for _, path, classes, values in rows:
+            pairs = zip(classes, values, strict=True)
+            table.append([path, *(cell for k, value in pairs for cell in (names[k], f"{value:.6f}"))])
+        write_csv(self.path, table)
 
 
 class MaskFolder(Predictions):
@@ -120,24 +122,18 @@ class MaskFolder(Predictions):
             raise ValueError(f"the prediction for {image} is {labels.shape}, the image {photograph.shape[:2]}")
         mask = Image.fromarray(labels, mode="P")
         mask.putpalette(self.colours.tobytes())
-        self._save(mask, "masks", image)
+        save_picture(mask, self.path / "masks" / self.names[image])
         blend = photograph * (1 - self.opacity) + self.colours[labels] * self.opacity
-        self._save(Image.fromarray(blend.round().astype(np.uint8)), "overlays", image)
-
-    def _save(self, picture: Image.Image, folder: str, image: str) -> None:
-        path = self.path / folder / self.names[image]
-        path.parent.mkdir(parents=True, exist_ok=True)
-        picture.save(path)
+        overlay = Image.fromarray(blend.round().astype(np.uint8))
+        save_picture(overlay, self.path / "overlays" / self.names[image])
 
     def finish(self, trainer: L.Trainer) -> None:
         """Write the legend."""
         if not trainer.is_global_zero:
             return
-        with (self.path / "legend.csv").open("x", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(["index", "class", "red", "green", "blue"])
-            for index, (name, colour) in enumerate(zip(self.data.class_names, self.data.palette, strict=True)):
-                writer.writerow([index, name, *colour])
+        classes = zip(self.data.class_names, self.data.palette, strict=True)
+        rows = [[index, name, *colour] for index, (name, colour) in enumerate(classes)]
+        write_csv(self.path / "legend.csv", [["index", "class", "red", "green", "blue"], *rows])
         draw_legend(self.path / "legend.png", self.data.class_names, self.data.palette)
 
 
@@ -162,36 +158,27 @@ class ObjectMasks(Predictions):
         columns = self.data.splits["predict"].columns
         self.annotations = columns["annotation"]
         paths = columns["path"]
-        png = png_names(sorted(set(paths)), Path(os.path.commonpath([str(Path(path).parent) for path in paths])))
-        places = [paths[: index + 1].count(path) for index, path in enumerate(paths)]
-        self.names = [
-            png[path] if place == 1 else png[path].with_stem(f"{png[path].stem}#{place}")
-            for path, place in zip(paths, places, strict=True)
-        ]
+        folder = Path(os.path.commonpath([str(Path(path).parent) for path in paths]))
+        self.names = object_names(paths, png_names(sorted(set(paths)), folder))
 
     def add(self, index: int, image: str, prediction: torch.Tensor) -> None:
         """Write the mask (H, W), 1 on the object."""
         mask = prediction.cpu().numpy().astype(bool)
-        self._save(Image.fromarray(255 * mask.astype(np.uint8)), "masks", index)
+        save_picture(Image.fromarray(255 * mask.astype(np.uint8)), self.path / "masks" / self.names[index])
         photograph = decode(image).permute(1, 2, 0).numpy()
         share = np.where(mask, self.opacity, 0.0)[..., None]
         blend = photograph * (1 - share) + np.array(self.OBJECT) * share
         overlay = Image.fromarray(blend.round().astype(np.uint8))
         self._mark(ImageDraw.Draw(overlay), self.annotations[index], max(3, max(overlay.size) // 150))
-        self._save(overlay, "overlays", index)
+        save_picture(overlay, self.path / "overlays" / self.names[index])
 
-    def _mark(self, draw: ImageDraw.ImageDraw, annotation: Annotation, radius: int) -> None:
-        if not annotation.box.isnan().any():
-            rows, columns = sorted(annotation.box[::2].tolist()), sorted(annotation.box[1::2].tolist())
+    def _mark(self, draw: ImageDraw.ImageDraw, annotation: ClickedImage, radius: int) -> None:
+        if annotation.box is not None:
+            rows, columns = sorted(annotation.box[::2]), sorted(annotation.box[1::2])
             draw.rectangle((columns[0], rows[0], columns[1], rows[1]), outline="white", width=max(1, radius // 3))
-        for (y, x), label in zip(annotation.points.tolist(), annotation.labels.tolist(), strict=True):
-            colour = self.POSITIVE if label == 1 else self.NEGATIVE
+        for y, x, positive in annotation.clicks:
+            colour = self.POSITIVE if positive else self.NEGATIVE
             draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=colour, outline="white")
-
-    def _save(self, picture: Image.Image, folder: str, index: int) -> None:
-        path = self.path / folder / self.names[index]
-        path.parent.mkdir(parents=True, exist_ok=True)
-        picture.save(path)
 
     def finish(self, trainer: L.Trainer) -> None:
         """Nothing is left to be done."""
@@ -256,13 +243,51 @@ class PredictionWriter(Callback):
 
 
 def png_names(images: list[str], folder: Path) -> dict[str, Path]:
-    """For each image below ``folder`` a PNG's path relative to it; the suffix stays where names differ in it only."""
-    names = {image: Path(image).relative_to(folder) for image in images}
+    """For each image below ``folder`` a PNG's path relative to it, never out of it, and no two the same.
+
+    The suffix stays where names differ in it only, and of all images where that alone would not keep them apart.
+
+    Raises:
+        InputError: an image is not below ``folder``.
+    """
+    names = {image: Path(os.path.relpath(below(folder, os.path.abspath(image), image), folder)) for image in images}
+    whole = {image: name.with_name(f"{name.name}.png") for image, name in names.items()}
     stems = Counter(name.with_suffix("") for name in names.values())
-    return {
-        image: name.with_suffix(".png" if stems[name.with_suffix("")] == 1 else f"{name.suffix}.png")
+    short = {
+        image: name.with_suffix(".png") if stems[name.with_suffix("")] == 1 else whole[image]
         for image, name in names.items()
     }
+    return short if len(set(short.values())) == len(short) else whole
+
+
+def object_names(paths: list[str], png: dict[str, Path]) -> list[Path]:
+    """For each object a PNG's path: that of its image, from the image's second object on with ``#2``, ``#3`` and so on.
+
+    Raises:
+        InputError: another image is called as an object would be.
+    """
+    seen: Counter[str] = Counter()
+    names: dict[Path, str] = {}
+    for path in paths:
+        seen[path] += 1
+        name = png[path] if seen[path] == 1 else png[path].with_stem(f"{png[path].stem}#{seen[path]}")
+        if name in names:
+            raise InputError(f"objects of {names[name]} and of {path} would both become {name}; rename an image")
+        names[name] = path
+    return list(names)
+
+
+def write_csv(path: Path, rows: list[list[Any]]) -> None:
+    """Write a table whole or not at all; names of files keep their bytes, UTF-8 or not."""
+    table = io.StringIO()
+    csv.writer(table).writerows(rows)
+    write_text(path, table.getvalue())
+
+
+def save_picture(picture: Image.Image, path: Path) -> None:
+    """Write an image whole or not at all; a link in its place is not followed."""
+    with replacing(path) as temporary:
+        picture.save(temporary)
 
 
 def draw_legend(path: Path, names: list[str], palette: list[tuple[int, int, int]], rows: int = 25) -> None:

@@ -12,6 +12,9 @@ from attention_zoo.cli.report import report_on
 from attention_zoo.domains import Seed
 from attention_zoo.errors import InputError
 
+MOST_WORKERS = 1024
+"""Runs at a time, and threads of each, of the largest machines."""
+
 
 def sweep(
     *,
@@ -69,9 +72,7 @@ def sweep(
 
     given = locals()
     plan = Plan(**{part.name: given[part.name] for part in fields(Plan) if given[part.name] is not None})
-    for name, value in (("workers", workers), ("threads", 1 if threads is None else threads)):
-        if value < 1:
-            raise InputError(f"{name}={value} must be at least 1")
+    _check_limits(workers, threads, hours)
     folder, screen = Path(out), console()
     if dry_run:
         show_plan(plan, folder, workers)
@@ -97,3 +98,13 @@ def sweep(
     if failed:
         screen.print("--retry_failed true tries them again", markup=False)
         sys.exit(1)
+
+
+def _check_limits(workers: int, threads: int | None, hours: float | None) -> None:
+    for name, value in (("workers", workers), ("threads", 1 if threads is None else threads)):
+        if value < 1:
+            raise InputError(f"{name}={value} must be at least 1")
+        if isinstance(value, bool) or value > MOST_WORKERS:
+            raise InputError(f"{name} must be a number from 1 to {MOST_WORKERS}")
+    if hours is not None and not hours >= 0:
+        raise InputError(f"hours={hours} must be a number from 0")

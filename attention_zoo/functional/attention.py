@@ -9,6 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 
+from attention_zoo.functional.precision import precise
+
 
 def attend(
     q: Tensor, k: Tensor, v: Tensor, scale: float, *, key_bias: Tensor | None = None, mask: Tensor | None = None
@@ -26,13 +28,76 @@ def attend(
     Returns:
         The attended values (B, H, N, E) and ``logsumexp_j(scale q_i.k_j + key_bias_j + mask_ij)`` (B, H, N), both
         differentiable. Memory grows with N + M where a fused kernel exists: CPU, and CUDA in other than double
-        precision and without ``mask``.
+        precision and without ``mask``. A query whose row of the mask is -inf takes nothing: its value is 0, its
+        logsumexp -inf, and no gradient passes through it.
     """
+    if mask is None:
+        return _attend(q, k, v, scale, key_bias, None)
+    mask, nothing = opened(mask)
+    out, lse = _attend(q, k, v, scale, key_bias, mask)
+    return out.masked_fill(nothing, 0.0), lse.masked_fill(nothing[..., 0], -torch.inf)
+
+
+def opened(mask: Tensor) -> tuple[Tensor, Tensor]:
+    """A mask that no kernel stumbles over: rows that let nobody be read are opened to all, and named.
+
+    Args:
+        mask: (..., N, M), boolean or additive.
+
+    Returns:
+        The mask (..., N, M), and which queries may read nothing (..., N, 1): what those take is to be set to zero.
+    """
+    nothing = ~(mask if mask.dtype == torch.bool else mask != -torch.inf).any(-1, keepdim=True)
+    return mask.masked_fill(nothing, True if mask.dtype == torch.bool else 0.0), nothing
+
+
+def normalized(scores: Tensor) -> tuple[Tensor, Tensor]:
+    """Softmax over the last dimension (..., N, M) and logsumexp (..., N).
+
+    A row of -inf has weights of zero and a logsumexp of -inf, and no gradient passes through it.
+    """
+    nothing = scores.isneginf().all(-1, keepdim=True)
+    finite = scores.masked_fill(nothing, 0.0)
+    log_sum = finite.logsumexp(-1, keepdim=True).masked_fill(nothing, -torch.inf)
+    return finite.softmax(-1).masked_fill(nothing, 0.0), log_sum[..., 0]
+
+
+def log_normalized(scores: Tensor) -> Tensor:
+    """Logarithm of the weights of `normalized`, (..., N, M)."""
+    nothing = scores.isneginf().all(-1, keepdim=True)
+    return scores.masked_fill(nothing, 0.0).log_softmax(-1).masked_fill(nothing, -torch.inf)
+
+
+def bounded(q: Tensor, k: Tensor, scale: float) -> Tensor:
+    """Queries (..., N, D), those scaled down whose scores with keys k (..., M, D) nobody could tell apart.
+
+    Of scores beyond `largest_score` the rounding errors exceed an eighth. A fused backward pass, which takes the
+    exponential of scores minus their logsumexp, both computed again, then overflows to NaN. Scaled to it they are
+    still one-hot but where they agree to all their digits. Queries within the bound are returned as they are.
+    """
+    if q.numel() == 0 or k.numel() == 0:
+        return q
+    lengths = precise(torch.linalg.vector_norm(q.detach(), torch.inf, -1, keepdim=True))
+    longest = precise(torch.linalg.vector_norm(k.detach(), torch.inf, (-2, -1), keepdim=True))
+    largest = lengths * longest * (scale * q.shape[-1])  # beyond what half precision holds
+    return q * (largest_score(q.dtype) / largest.clamp(min=1e-30)).clamp(max=1.0).to(q.dtype)
+
+
+def largest_score(dtype: torch.dtype) -> float:
+    """Up to which scores are told apart to an eighth."""
+    return 2.0**49 if dtype == torch.float64 else 2.0**20
+
+
+def _attend(
+    q: Tensor, k: Tensor, v: Tensor, scale: float, key_bias: Tensor | None, mask: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """`attend`, where every row of the mask lets somebody be read."""
     if not _has_kernel(q, mask):
         scores = scale * q @ k.mT  # (B, H, N, M)
         for bias in (None if key_bias is None else key_bias[..., None, :], mask):
             scores = scores if bias is None else scores + bias
-        return scores.softmax(-1) @ v, scores.logsumexp(-1)
+        weights, log_sum = normalized(scores)
+        return weights @ v, log_sum
     if key_bias is not None and (mask is not None or q.device.type != "cpu"):
         q, k, key_bias = F.pad(q, (0, 1), value=1.0), torch.cat((k, key_bias[..., None] / scale), -1), None
     values = v.shape[-1]
@@ -102,6 +167,8 @@ def _bias(q: Tensor, k: Tensor, key_bias: Tensor | None, mask: Tensor | None) ->
 
 def _has_kernel(q: Tensor, mask: Tensor | None) -> bool:
     if q.numel() == 0:  # the kernels' backward passes divide by the batch
+        return False
+    if torch.compiler.is_exporting():  # an exported graph keeps neither our backward pass nor, as ONNX, the kernels
         return False
     return q.device.type == "cpu" or (q.device.type == "cuda" and q.dtype != torch.float64 and mask is None)
 

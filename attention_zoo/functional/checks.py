@@ -1,12 +1,20 @@
-"""What fits the functions of `attention_zoo.functional.em`, said by the argument's name."""
+"""Whether arguments fit, said by their names: any constructor's numbers, and what `functional.em` is given."""
 
 import math
+import operator
+import sys
+from numbers import Integral, Real
+from typing import Any
 
+import torch
 from torch import Tensor
 
 from attention_zoo.errors import InputError, unknown
 from attention_zoo.functional.mixture import Positions, Precision
 from attention_zoo.functional.positions import FactoredPositions
+from attention_zoo.options import real, require, shown, whole
+
+FINITE = sys.float_info.max
 
 
 def check_mixture(
@@ -25,13 +33,12 @@ def check_mixture(
     units, pair = k.shape[:3], (q.shape[2], k.shape[2])
     if q.shape[:2] != k.shape[:2] or q.shape[3] != k.shape[3]:
         raise InputError(f"q {tuple(q.shape)} and k {tuple(k.shape)} must agree in all but the number of tokens")
-    for name, precision, fits in (("alpha", alpha, _positive), ("beta", beta, _not_negative)):
-        if isinstance(precision, Tensor) and precision.shape != units:
-            raise InputError(f"{name} {tuple(precision.shape)} must be (batch, heads, units) {tuple(units)}")
-        if not isinstance(precision, Tensor) and not fits(precision):
-            raise InputError(
-                f"{name}={precision} must {'be above 0' if name == 'alpha' else 'not be negative'}, and finite"
-            )
+    for name, precision in (("alpha", alpha), ("beta", beta)):
+        if isinstance(precision, Tensor):
+            fits = precision.shape == units
+            require(fits, f"{name} {tuple(precision.shape)} must be (batch, heads, units) {tuple(units)}")
+        else:
+            require(*real(name, precision, strict=name == "alpha", most=FINITE))
     if v is not None and v.shape[:3] != units:
         raise InputError(f"v {tuple(v.shape)} must be {tuple(units)} and its width")
     if v_init is not None and v_init.shape != (*q.shape[:3], v.shape[3]):
@@ -50,36 +57,115 @@ def check_mixture(
             )
 
 
-def _positive(number: float) -> bool:
-    return 0 < number < math.inf
+LARGEST = 2**63 - 1
+"""Integers above it fit no tensor."""
 
 
-def _not_negative(number: float) -> bool:
-    return 0 <= number < math.inf
+def check_integer(name: str, value: Any, least: int | None = None) -> None:
+    """Raise an InputError unless ``value`` is an integer of 64 bits, of at least ``least``; a bool is none."""
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise InputError(f"{name}={_short(value)} must be an integer")
+    if least is not None and value < least:
+        raise InputError(f"{name}={_short(value)} must be at least {least}")
+    if not -LARGEST <= value <= LARGEST:
+        raise InputError(f"{name}={_short(value)} is too large")
+
+
+def check_number(
+    name: str,
+    value: Any,
+    *,
+    above: float | None = None,
+    least: float | None = None,
+    below: float | None = None,
+    most: float | None = None,
+) -> None:
+    """Raise an InputError unless ``value`` is a finite number in a range; a bool is none.
+
+    Args:
+        name: of the argument.
+        value: what was given.
+        above: the number is larger.
+        least: the number is no smaller.
+        below: the number is smaller.
+        most: the number is no larger.
+    """
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise InputError(f"{name}={_short(value)} must be a number")
+    try:
+        finite = math.isfinite(value)
+    except OverflowError:  # an integer beyond the range of floats
+        finite = False
+    limits = (("above", above, operator.gt), ("at least", least, operator.ge))
+    limits += (("below", below, operator.lt), ("at most", most, operator.le))
+    given = [(word, limit, fits) for word, limit, fits in limits if limit is not None]
+    if not finite or not all(fits(value, limit) for _, limit, fits in given):
+        said = [f"{word} {limit:g}" for word, limit, _ in given] + ([] if finite else ["finite"])
+        must = "not be negative" if said == ["at least 0"] else f"be {' and '.join(said)}"
+        raise InputError(f"{name}={_short(value)} must {must}")
+
+
+def _short(value: Any) -> str:
+    """The beginning of what was given: some numbers have hundreds of digits, and Python writes no more than 4,300."""
+    if isinstance(value, int) and abs(value) >= 10**40:
+        return "an integer of more than 40 digits"
+    text = str(value)
+    return text if len(text) <= 60 else f"{text[:60]}..."
+
+
+def check_finite(name: str, values: Tensor, index: Tensor | None = None) -> Tensor:
+    """The tensor itself, if all of its numbers are finite.
+
+    NaN has an argmax, a bin and a class like any number, so that what is not finite must stop before it is scored.
+
+    Args:
+        name: of the values, in the plural.
+        values: (B, ...), one entry for each image.
+        index: (B,) int64, which samples they are; default their places.
+
+    Raises:
+        InputError: an entry is NaN or infinite; the line names the first image.
+    """
+    finite = values.isfinite()
+    if not finite.all():
+        bad = ~finite.flatten(1).all(1) if values.dim() > 1 else ~finite
+        first = int(bad.nonzero()[0])
+        number = values[first][~finite[first]].flatten()[0].item()
+        place = f"sample {int(index[first])}" if index is not None else f"place {first}"
+        raise InputError(
+            f"{name} of {int(bad.sum())} of {len(bad)} images are not finite ({number} at {place}): "
+            "the model's weights, or the images, give no number that could be scored"
+        )
+    return values
 
 
 def check_steps(prior_precision: float, iterations: int, anchor: str) -> None:
     """Raise an InputError that names the argument of an EM update that does not fit."""
-    if not 0 <= prior_precision < math.inf:
-        raise InputError(f"prior_precision={prior_precision} must not be negative, and finite")
-    if isinstance(iterations, (bool, float, str)) or not iterations >= 0:
-        raise InputError(f"iterations={iterations} must be an integer and must not be negative")
+    require(*real("prior_precision", prior_precision, most=FINITE))
+    require(*whole("iterations", iterations))
     if anchor not in ("current", "initial"):
         raise unknown("anchor", anchor, ("current", "initial"))
 
 
+def check_exist(missing: Tensor, num_units: int) -> None:
+    """Raise an InputError that names the first of the fixed units that there are not, if any."""
+    if missing.numel():
+        raise InputError(f"fixed_index {missing[0].item()} is none of the {num_units} units, 0 to {num_units - 1}")
+
+
 def check_gamma(shape: float, rate: float) -> None:
     """Raise an InputError unless the Gamma prior has a mode."""
-    if not 1 <= shape < math.inf:
-        raise InputError(f"shape={shape} of the Gamma prior must be at least 1, and finite")
-    if not 0 < rate < math.inf:
-        raise InputError(f"rate={rate} of the Gamma prior must be above 0, and finite")
+    fits, _ = real("shape", shape, 1.0, most=FINITE)
+    require(fits, f"shape={shown(shape)} of the Gamma prior must be at least 1")
+    fits, _ = real("rate", rate, strict=True, most=FINITE)
+    require(fits, f"rate={shown(rate)} of the Gamma prior must be above 0")
 
 
 def check_fixed(q: Tensor, index: Tensor, values: Tensor, mask: Tensor | None) -> None:
     """Raise an InputError that names what of the fixed units does not fit; what the index says is not looked at."""
     batch, heads = q.shape[:2]
-    if index.dim() not in (1, 2) or (index.dim() == 2 and index.shape[0] != batch) or index.is_floating_point():
+    fits = index.dtype in (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+    if index.dim() not in (1, 2) or (index.dim() == 2 and index.shape[0] != batch) or not fits:
         raise InputError(f"fixed_index {tuple(index.shape)} must be integers (S,) or ({batch}, S)")
     number = index.shape[-1]
     if values.dim() != 4 or values.shape[:3] != (batch, heads, number):

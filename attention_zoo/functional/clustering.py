@@ -50,6 +50,11 @@ def soft_assignment(affinity: Tensor) -> Tensor:
     return affinity.mT.softmax(-1).mT
 
 
+def log_soft_assignment(affinity: Tensor) -> Tensor:
+    """Logarithm of `soft_assignment`, which keeps apart what would round to a probability of zero."""
+    return affinity.mT.log_softmax(-1).mT
+
+
 def one_hot(index: Tensor, num_centres: int, dtype: torch.dtype | None = None) -> Tensor:
     """A hard assignment (..., M) written as a soft one (..., L, M)."""
     return F.one_hot(index, num_centres).mT.to(dtype or torch.get_default_dtype())
@@ -60,12 +65,18 @@ def weights(assignment: Tensor, reduce: Reduce = "sum") -> Tensor:
 
     Args:
         assignment: soft, or hard written by `one_hot`.
-        reduce: "sum" takes each pixel as far as it is assigned; "mean" divides that by the size of the cluster.
+        reduce: "sum" takes each pixel as far as it is assigned; "mean" divides that by the size of the cluster. A
+            cluster whose pixels are all but none takes next to nothing; of a soft one `log_weights` has the mean.
     """
     if reduce == "sum":
         return assignment
     size = assignment.sum(-1, keepdim=True)
-    return assignment / size.clamp(min=torch.finfo(size.dtype).tiny)
+    return assignment / size.clamp(min=torch.finfo(size.dtype).tiny ** 0.5)  # so that its gradient is finite
+
+
+def log_weights(log_assignment: Tensor, reduce: Reduce = "sum") -> Tensor:
+    """As `weights`, from the logarithm of a soft assignment: no cluster is too small for its mean."""
+    return log_assignment.exp() if reduce == "sum" else log_assignment.softmax(-1)
 
 
 def collect(

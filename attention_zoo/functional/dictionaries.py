@@ -70,7 +70,7 @@ class SharedUnitAtoms(Atoms):
     def __init__(self, features: Tensor, table: Tensor) -> None:
         weights = torch.cat([features, table.expand_as(features)], dim=-1)
         above = features.mT @ weights
-        below = torch.cat([above.chunk(2, dim=-1)[1].mT, (table.mT @ table).expand(len(above), -1, -1, -1)], dim=-1)
+        below = torch.cat([above.chunk(2, dim=-1)[1].mT, (table.mT @ table).expand(above.shape[0], -1, -1, -1)], dim=-1)
         gram = torch.cat([above, below], dim=-2)
         super().__init__(weights, _inverse_length(gram))
         self.gram_matrix = (gram * self.scale).mul_(self.scale.mT)

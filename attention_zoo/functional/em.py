@@ -26,17 +26,19 @@ Arguments that functions share (B batch, H heads, N queries, M units, D and E wi
 Everything is differentiable in all tensors. Bad numbers and shapes raise an InputError that names the argument.
 """
 
+import math
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from attention_zoo.errors import InputError
-from attention_zoo.functional.attention import attend
+from attention_zoo.functional.attention import attend, bounded, log_normalized, normalized
 from attention_zoo.functional.checks import check_gamma, check_mixture, check_steps
-from attention_zoo.functional.clicks import Clicks
+from attention_zoo.functional.fixed_units import FixedUnits, within
 from attention_zoo.functional.mixture import Positions, Precision, collect, joint
 from attention_zoo.functional.positions import FactoredPositions, FactoredPrior
+from attention_zoo.functional.precision import widened
+from attention_zoo.options import real, require
 
 Anchor = Literal["current", "initial"]
 Prior = Tensor | FactoredPrior
@@ -124,6 +126,11 @@ def adapt_keys(
     """
     check_mixture(q, k, alpha=alpha, beta=beta, v=v, q_pos=q_pos, k_pos=k_pos)
     check_steps(prior_precision, iterations, anchor)
+    if iterations == 0:
+        return k
+    kind, bound = k.dtype, _largest_score(q, k, alpha, v, beta)
+    q, k, v, alpha, beta = widened(bound, q, k, v, alpha, beta)
+    q_pos, k_pos, log_prior = widened(bound, q_pos, k_pos, log_prior)
     initial = k
     for _ in range(iterations):
         model = joint(
@@ -139,7 +146,7 @@ def adapt_keys(
         )
         mean, log_mass = model.read_back(q, model.read(k)[1])
         k = _pulled(k if anchor == "current" else initial, k, mean, log_mass[..., None], alpha, prior_precision)
-    return k
+    return k.to(kind)
 
 
 def adapt_precisions(
@@ -167,12 +174,15 @@ def adapt_precisions(
     """
     check_mixture(q, k, alpha=alpha, q_pos=q_pos, k_pos=k_pos)
     check_gamma(shape, rate)
+    kind, bound = k.dtype, _largest_score(q, k, alpha)
+    q, k, alpha, q_pos, k_pos, log_prior = widened(bound, q, k, alpha, q_pos, k_pos, log_prior)
     priors = {"log_prior": log_prior, "magnitude_prior": magnitude_prior}
     model = joint(q, k, alpha=alpha, q_pos=q_pos, k_pos=k_pos, **priors)
     mean, log_mass = model.read_back(torch.cat((q, q.square().sum(-1, keepdim=True)), -1), model.read(k)[1])
     mass = log_mass.exp()
     spread = mean[..., -1] - 2 * (mean[..., :-1] * k).sum(-1) + k.square().sum(-1)  # mean of |q_i - xi_k|^2
-    return (shape - 1 + q.shape[-1] / 2 * mass) / (rate + mass * spread.clamp(min=0) / 2)
+    adapted = (shape - 1 + q.shape[-1] / 2 * mass) / (rate + mass * spread.clamp(min=0) / 2)
+    return adapted.to(kind).clamp(min=torch.finfo(kind).tiny)  # a unit that nobody reads, under a prior of shape 1
 
 
 def propagate_values(
@@ -216,11 +226,11 @@ def propagate_values(
     check_steps(prior_precision, iterations, anchor)
     check_mixture(q, k, alpha=alpha, beta=beta, v=v, q_pos=q_pos, k_pos=k_pos)
     positions = {"q_pos": q_pos, "k_pos": k_pos, "log_prior": log_prior}
-    clicks = Clicks(q, k, fixed_index, fixed_values, fixed_mask, alpha, magnitude_prior, positions)
+    units = FixedUnits(q, k, fixed_index, fixed_values, fixed_mask, alpha, magnitude_prior, positions)
     initial = v
     for _ in range(iterations if fixed_values.shape[2] else 0):
-        log_weights = clicks.log_weights(v, beta, condition_on_values)  # (B, H, S, M)
-        mean, log_mass = collect(log_weights.masked_fill(~clicks.counted, -torch.inf).mT, fixed_values)
+        log_weights = units.log_weights(v, beta, condition_on_values)  # (B, H, S, M)
+        mean, log_mass = collect(log_weights.masked_fill(~units.counted, -torch.inf).mT, units.values)
         v = _pulled(v if anchor == "current" else initial, v, mean, log_mass[..., None], beta, prior_precision)
     return v
 
@@ -256,11 +266,13 @@ def adapt_value_precisions(
     check_gamma(shape, rate)
     check_mixture(q, k, alpha=alpha, beta=beta, v=v, q_pos=q_pos, k_pos=k_pos)
     positions = {"q_pos": q_pos, "k_pos": k_pos, "log_prior": log_prior}
-    clicks = Clicks(q, k, fixed_index, fixed_values, fixed_mask, alpha, magnitude_prior, positions)
-    weights = clicks.log_weights(v, beta, True).exp() * clicks.counted  # (B, H, S, M)
-    distances = fixed_values.square().sum(-1, keepdim=True) - 2 * fixed_values @ v.mT + v.square().sum(-1)[:, :, None]
+    units = FixedUnits(q, k, fixed_index, fixed_values, fixed_mask, alpha, magnitude_prior, positions)
+    weights = units.log_weights(v, beta, True).exp() * units.counted  # (B, H, S, M)
+    fixed = units.values
+    distances = fixed.square().sum(-1, keepdim=True) - 2 * fixed @ v.mT + v.square().sum(-1)[:, :, None]
     spread = (weights * distances.clamp(min=0)).sum(2)
-    return (shape - 1 + v.shape[-1] / 2 * weights.sum(2)) / (rate + spread / 2)
+    adapted = (shape - 1 + v.shape[-1] / 2 * weights.sum(2)) / (rate + spread / 2)
+    return adapted.clamp(min=torch.finfo(v.dtype).tiny)
 
 
 def adapt_mixing_weights(
@@ -286,18 +298,17 @@ def adapt_mixing_weights(
         concentration: theta_pi >= 1 of the prior; 1 makes the weights the responsibilities.
 
     Returns:
-        log pi (B, H, S, M), the ``log_prior`` of these units' queries.
+        log pi (B, H, S, M), the ``log_prior`` of these units' queries; -inf where the prior was.
     """
-    if not concentration >= 1:
-        raise InputError(f"concentration={concentration} must be at least 1")
+    require(*real("concentration", concentration, 1.0))
     check_mixture(q, k, alpha=alpha, beta=beta, v=v, q_pos=q_pos, k_pos=k_pos)
     positions = {"q_pos": q_pos, "k_pos": k_pos, "log_prior": log_prior}
-    clicks = Clicks(q, k, fixed_index, fixed_values, None, alpha, magnitude_prior, positions)
-    log_weights = clicks.log_weights(v, beta, True)
+    units = FixedUnits(q, k, fixed_index, fixed_values, None, alpha, magnitude_prior, positions)
+    log_weights = units.log_weights(v, beta, True)
     if concentration == 1:
         return log_weights
     weights = log_weights.exp() + (concentration - 1)
-    return (weights / weights.sum(-1, keepdim=True)).log()
+    return log_normalized(weights.log().masked_fill(log_weights.isneginf(), -torch.inf))
 
 
 def infer_fixed(
@@ -315,10 +326,10 @@ def infer_fixed(
     """Values (B, H, S, E) of the fixed units' queries under their own mixing weights log pi_ik (B, H, S, M)."""
     check_mixture(q, k, alpha=alpha, beta=beta, v=v, q_pos=q_pos, k_pos=k_pos)
     model = joint(q, k, alpha=alpha, q_pos=q_pos, k_pos=k_pos, magnitude_prior=False)
-    scores = model.scores(fixed_index.long().expand(q.shape[0], -1)) + log_mixing
+    scores = model.scores(within(q, fixed_index, None)[0]) + log_mixing
     if isinstance(beta, Tensor):
         scores = scores + beta.log()[:, :, None]
-    return scores.softmax(-1) @ v
+    return normalized(scores)[0] @ v
 
 
 def doubly_normalize(q: Tensor, k: Tensor, v: Tensor, *, alpha: float, mask: Tensor | None = None) -> Tensor:
@@ -331,8 +342,28 @@ def doubly_normalize(q: Tensor, k: Tensor, v: Tensor, *, alpha: float, mask: Ten
     `adapt_keys` with queries and keys in each other's place.
     """
     check_mixture(q, k, alpha=alpha, v=v)
+    kind = v.dtype
+    q, k, v, mask = widened(_largest_score(q, k, alpha), q, k, v, mask)
+    q = bounded(q, k, alpha)
     _, log_normaliser = attend(k, q, q, alpha, mask=None if mask is None else mask.mT)
-    return attend(q, k, v, alpha, key_bias=-log_normaliser, mask=mask)[0]
+    log_normaliser = log_normaliser.masked_fill(log_normaliser.isneginf(), 0.0)  # of a key that nobody may read
+    return attend(q, k, v, alpha, key_bias=-log_normaliser, mask=mask)[0].to(kind)
+
+
+def _largest_score(q: Tensor, k: Tensor, alpha: Precision, v: Tensor | None = None, beta: Precision = 0.0) -> Tensor:
+    """A bound on the scores of a mixture, one number: alpha |q| |k|, with |q| and |k| the larger of the two."""
+    with torch.no_grad():
+        bound = _largest(alpha) * torch.maximum(_longest(q), _longest(k))
+        return bound if v is None else bound + _largest(beta) * _longest(v)
+
+
+def _largest(precision: Precision) -> Tensor | float:
+    return precision.amax() if isinstance(precision, Tensor) and precision.numel() else precision
+
+
+def _longest(x: Tensor) -> Tensor:
+    """Of vectors (..., D), the square of its length."""
+    return x.detach().square().sum(-1).amax() if x.numel() else x.new_zeros(())
 
 
 def _pulled(
@@ -341,6 +372,9 @@ def _pulled(
     """(theta held + precision S mean) / (theta + precision S); what nothing pulls stays as it is (B, H, M, ·)."""
     if prior_precision == 0:
         return torch.where(log_mass.isneginf(), current, mean)
-    precision = precision[..., None] if isinstance(precision, Tensor) else precision
-    mass = precision * log_mass.exp()
-    return ((prior_precision * held + mass * mean) / (prior_precision + mass)).to(current.dtype)
+    odds = log_mass - math.log(prior_precision)
+    if isinstance(precision, Tensor):
+        odds = odds + precision[..., None].clamp(min=torch.finfo(precision.dtype).tiny).log()
+    else:
+        odds = odds + (math.log(precision) if precision else -math.inf)
+    return held + odds.sigmoid() * (mean - held)  # overflows for no precision and no mass

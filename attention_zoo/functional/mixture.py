@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from attention_zoo.functional.attention import attend
+from attention_zoo.functional.attention import attend, bounded, largest_score, normalized
 from attention_zoo.functional.positions import FactoredPositions, FactoredPrior
 
 Precision = float | Tensor
@@ -85,17 +85,19 @@ class Joint:
         return total
 
     def read(self, v: Tensor, v_pos: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Each query's mean of v (B, H, M, E), plus v_pos (N, M, E), over its units, and its logsumexp (B, H, N)."""
+        """Each query's mean of v (B, H, M, E), plus v_pos (N, M, E), over its units, and its logsumexp (B, H, N).
+
+        A query that may read no unit takes nothing: its mean is 0 and its logsumexp -inf, with no gradient.
+        """
         if self.fused and v_pos is None:
             return attend(self.q, self.k, v, self.scale, key_bias=self.bias, mask=self.mask)
 
         def block(rows: slice) -> tuple[Tensor, Tensor]:
-            scores = self.scores(rows)
-            weights = scores.softmax(-1)
+            weights, log_sum = normalized(self.scores(rows))
             out = weights @ v
             if v_pos is not None:
                 out = out + torch.einsum("bhij,ije->bhie", weights, v_pos[rows])
-            return out, scores.logsumexp(-1)
+            return out, log_sum
 
         out, lse = zip(*self._blocks(block, self.q.shape[2], self.k.shape[2]), strict=True)
         return torch.cat(out, 2), torch.cat(lse, 2)
@@ -107,12 +109,14 @@ class Joint:
         attention again, queries and keys in each other's place.
 
         Returns:
-            Means (B, H, M, E) and log sum_i w_ij (B, H, M). A unit that no query may read has mean 0 and -inf.
+            Means (B, H, M, E) and log sum_i w_ij (B, H, M). A unit that no query may read has mean 0 and -inf; a query
+            that may read no unit is responsible for none.
         """
+        log_normaliser = log_normaliser.masked_fill(log_normaliser.isneginf(), 0.0)
         if self.fused:
             mask = None if self.mask is None else self.mask.mT
             mean, log_mass = attend(self.k, self.q, x, self.scale, key_bias=-log_normaliser, mask=mask)
-            return mean, self._unread(log_mass if self.bias is None else log_mass + self.bias)
+            return mean, log_mass if self.bias is None else log_mass + self.bias
 
         def block(columns: slice) -> tuple[Tensor, Tensor]:
             return collect((self.scores(slice(None), columns) - log_normaliser[..., None]).mT, x)
@@ -120,17 +124,12 @@ class Joint:
         mean, log_mass = zip(*self._blocks(block, self.k.shape[2], self.q.shape[2]), strict=True)
         return torch.cat(mean, 2), torch.cat(log_mass, 2)
 
-    def _unread(self, log_mass: Tensor) -> Tensor:
-        """The kernels' logsumexp is 0, not -inf, where everything is masked."""
-        if self.mask is None:
-            return log_mass
-        return log_mass.masked_fill(self.mask.amax(-2).isneginf(), -torch.inf)
-
     def _blocks(
         self, function: Callable[[slice], tuple[Tensor, Tensor]], size: int, width: int
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """What the function gives for all of ``size``, slice by slice, remembering no block for the backward pass."""
-        step = max(1, BLOCK // max(1, self.q.shape[0] * self.q.shape[1] * width))
+        batch = 1 if torch.compiler.is_exporting() else self.q.shape[0]  # a graph has as many blocks for every batch
+        step = max(1, BLOCK // max(1, batch * self.q.shape[1] * width))
         for start in range(0, size, step):
             rows = slice(start, min(start + step, size))
             if torch.is_grad_enabled():
@@ -144,10 +143,8 @@ def collect(log_weights: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
 
     Where all weights are zero the mean is zero and the logarithm -inf, with finite gradients.
     """
-    unread = log_weights.isneginf().all(-1, keepdim=True)
-    finite = log_weights.masked_fill(unread, 0.0)
-    log_mass = finite.logsumexp(-1, keepdim=True).masked_fill(unread, -torch.inf)
-    return finite.softmax(-1).masked_fill(unread, 0.0) @ x, log_mass[..., 0]
+    weights, log_mass = normalized(log_weights)
+    return weights @ x, log_mass
 
 
 def joint(
@@ -180,14 +177,26 @@ def joint(
     scale = 1.0 if isinstance(alpha, Tensor) else alpha
     pair = (q.shape[2], k.shape[2])
     queries = [features[0][0], *(of_query / scale for of_query, _ in features[1:])]
+    queries = torch.cat(queries, -1) if len(queries) > 1 else queries[0]
+    keys = torch.cat([of_key for _, of_key in features], -1) if len(features) > 1 else features[0][1]
+    if isinstance(bias, Tensor):
+        factor = _factor(bias)
+        queries, bias = queries * factor[..., None], bias * factor
     return Joint(
-        q=torch.cat(queries, -1) if len(queries) > 1 else queries[0],
-        k=torch.cat([of_key for _, of_key in features], -1) if len(features) > 1 else features[0][1],
+        q=bounded(queries, keys, scale),
+        k=keys,
         scale=scale,
         bias=bias if isinstance(bias, Tensor) else None,
         mask=log_prior.expand(*log_prior.shape[:-2], *pair) if isinstance(log_prior, Tensor) else None,
         pairs=tuple(pairs),
     )
+
+
+def _factor(bias: Tensor) -> Tensor:
+    """What `bounded` scales scores by, for a bias (B, H, M) that alone is beyond the bound: (B, H, 1)."""
+    bias = bias.detach()
+    largest = bias.masked_fill(~bias.isfinite(), 0.0).abs().amax(-1, keepdim=True)
+    return (largest_score(bias.dtype) / largest.clamp(min=1e-30)).clamp(max=1.0)
 
 
 def _query_terms(

@@ -1,5 +1,7 @@
 """In which type exponents, normalisers and long sums are computed."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -7,3 +9,29 @@ from torch import Tensor
 def precise(x: Tensor) -> Tensor:
     """``x`` in float32 or wider, whatever type autocast made it."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+RESOLVED = 1024.0
+"""Scores up to which float32 gives responsibilities to about 1e-4."""
+
+
+def widened(scores: Tensor, *arguments: Any) -> tuple[Any, ...]:
+    """The arguments of a function that normalises scores twice, in float64 where float32 does not resolve them.
+
+    Such a function takes exp(score - logsumexp): two large numbers whose rounding errors are left where they cancel. A
+    softmax, which subtracts one of its own scores, loses nothing there. How large the scores are is asked on the CPU
+    alone, since on other devices, and in a graph that is being compiled, that would stop the program.
+
+    Args:
+        scores: a bound on the scores, one number.
+        *arguments: tensors, named tuples of tensors, or anything else, which stays as it is.
+    """
+    if scores.device.type != "cpu" or scores.dtype == torch.float64 or torch.compiler.is_compiling():
+        return arguments
+    return tuple(map(_double, arguments)) if scores > RESOLVED else arguments
+
+
+def _double(x: Any) -> Any:
+    if isinstance(x, Tensor):
+        return x.double() if x.is_floating_point() else x
+    return type(x)(*map(_double, x)) if isinstance(x, tuple) else x

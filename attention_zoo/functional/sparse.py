@@ -166,5 +166,6 @@ def largest_eigenvalue(gram: Tensor, iterations: int = 8) -> Tensor:
             previous, x = x, gram @ x
             bound = (x / previous).amax(-2, keepdim=True)
             x = x / torch.linalg.vector_norm(x, dim=-2, keepdim=True)
+    bound, x = bound.detach(), x.detach()  # an exported graph forgets no_grad, and keeps this
     rayleigh = x.mT @ gram @ x
     return bound + rayleigh - rayleigh.detach()

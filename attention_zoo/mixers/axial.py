@@ -11,11 +11,12 @@ from typing import Literal, NamedTuple, Unpack
 import torch
 from torch import Tensor
 
-from attention_zoo.functional.clicks import FixedValues
+from attention_zoo.functional.fixed_units import FixedValues, resolved
 from attention_zoo.functional.positions import window_prior
 from attention_zoo.interface import HostOptions, MixerFactory, SelfMixer, TopDownOptions
 from attention_zoo.mixers.dot_product import DotProduct
-from attention_zoo.registry import self_mixer_class
+from attention_zoo.options import shown, whole
+from attention_zoo.registry import as_factory
 
 
 class Segments(NamedTuple):
@@ -41,7 +42,7 @@ class Axial(SelfMixer):
     Args:
         dim: token width.
         num_heads: heads.
-        mixer: what runs along the lines, a name or a factory; None is `DotProduct`.
+        mixer: what runs along the lines, a name, a dotted path or a factory; None is `DotProduct`.
         context: local context: a token is mixed with those up to ``context // 2`` places away on its line. Readings
             without masks run in blocks of ``context`` tokens with a halo of ``context // 2`` on each side instead.
         **host: see `SelfMixer`.
@@ -49,20 +50,23 @@ class Axial(SelfMixer):
 
     projections = ()
     tokens = "grid"
+    drops_attention = True  # the mixers of the lines refuse it where they do not
 
     def __init__(
         self,
         dim: int,
         num_heads: int = 8,
         *,
-        mixer: MixerFactory | None = None,
+        mixer: str | MixerFactory | None = None,
         context: int | None = None,
         **host: Unpack[HostOptions],
     ) -> None:
         super().__init__(dim, num_heads, **{**host, "qk_norm": False, "scale_norm": False, "proj_drop": 0.0})
-        self.check(context is None or context > 0, f"context={context} must be above 0")
+        self.check(*whole("context", 1 if context is None else context, 1))
+        fits = mixer is None or isinstance(mixer, str) or callable(mixer)
+        self.check(fits, f"mixer={shown(mixer)} must be the name of a self-mixer or a factory of one")
         self.context = context
-        factory = self_mixer_class(mixer) if isinstance(mixer, str) else mixer or DotProduct
+        factory = as_factory(mixer or DotProduct)
         height, width = self.grid or (None, None)
         self.height = self._line_mixer(factory, dim, num_heads, height, host)
         self.width = self._line_mixer(factory, dim, num_heads, width, host)
@@ -72,6 +76,7 @@ class Axial(SelfMixer):
     ) -> SelfMixer:
         """A mixer for lines, or for the segments of lines, of ``length`` tokens."""
         mixer = factory(dim, num_heads, **{**host, "grid": length and (1, length)})
+        self.check(isinstance(mixer, SelfMixer), f"mixer={shown(factory)} builds no self-mixer")
         if length and not _takes_masks(mixer) and self._segment_length(length) < length:
             mixer = factory(dim, num_heads, **{**host, "grid": (1, self._segment_length(length))})
         return mixer
@@ -97,8 +102,7 @@ class Axial(SelfMixer):
             InputError: a mask, for which lines have no use, or tokens that are no grid.
         """
         self.check(attn_mask is None and not is_causal, "lines cannot use attn_mask or is_causal")
-        fits = x.dim() == 3 and x.shape[-1] == self.dim
-        self.check(fits, f"tokens of shape {tuple(x.shape)} are not (B, N, {self.dim})")
+        self.check_tokens(x)
         return self._along(self.width, 2, self._along(self.height, 1, x, top_down, how), top_down, how)
 
     def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -124,24 +128,21 @@ class Axial(SelfMixer):
         mask, segments = self._context(mixer, place, number, q)
         lines = [_cut(x, segments, self.num_prefix_tokens).unflatten(-1, (self.num_heads, -1)) for x in parts]
         lines = [x.transpose(1, 2) for x in lines]
-        given = {} if fixed is None else {"fixed": self._fixed_in_lines(fixed, place, batch, number)}
+        given = {} if fixed is None else {"fixed": self._fixed_in_lines(fixed, place, q)}
         mixed = mixer.mix(*lines, **given) if mask is None else mixer.mix_masked(*lines, mask, False, **given)
         merged = self._merge(mixed.transpose(1, 2).flatten(2), segments, place, batch, number)
         return merged.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
 
-    def _fixed_in_lines(self, fixed: FixedValues, axis: int, batch: int, num_tokens: int) -> FixedValues:
+    def _fixed_in_lines(self, fixed: FixedValues, axis: int, q: Tensor) -> FixedValues:
         """The fixed tokens as places in their lines: in all others they do not count."""
         self.check(self.num_prefix_tokens == 0, "fixed values need tokens without a prefix")
-        height, width = self.spatial_shape(num_tokens)
-        index = fixed.index.long().expand(batch, -1)
+        height, width = self.spatial_shape(q.shape[2])
+        index, values, given = resolved(q, fixed)
         line, place = (index % width, index // width) if axis == 1 else (index // width, index % width)
         count = width if axis == 1 else height
         counted = line[:, None] == torch.arange(count, device=index.device)[:, None]  # (B, lines, S)
-        if fixed.mask is not None:
-            counted = counted & fixed.mask.to(torch.bool)[:, None]
-        return FixedValues(
-            place.repeat_interleave(count, 0), fixed.values.repeat_interleave(count, 0), counted.flatten(0, 1)
-        )
+        counted = (counted & given[:, None]).flatten(0, 1)
+        return FixedValues(place.repeat_interleave(count, 0), values.repeat_interleave(count, 0), counted)
 
     def _along(
         self, mixer: SelfMixer, axis: int, x: Tensor, top_down: Tensor | None = None, how: TopDownOptions | None = None

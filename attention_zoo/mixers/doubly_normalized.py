@@ -5,12 +5,10 @@
 N. Ding, X. Fan, Z. Lan, D. Schuurmans, R. Soricut, Attention That Does Not Explain Away, 2020.
 """
 
-from typing import Unpack
-
 from torch import Tensor
 
 from attention_zoo.functional.em import doubly_normalize
-from attention_zoo.interface import HostOptions, SelfMixer, log_mask
+from attention_zoo.interface import SelfMixer, log_mask
 from attention_zoo.registry import register
 
 
@@ -21,20 +19,13 @@ class DoublyNormalized(SelfMixer):
     It is the maximum-likelihood key adaptation of `Probabilistic` with queries and keys in each other's place, and
     costs two fused passes.
 
-    Args:
-        dim: token width.
-        num_heads: heads.
-        **host: see `SelfMixer`.
+    Arguments: see `SelfMixer`.
     """
 
     reading = "kernel smoothing, doubly normalised"
     paper = "Ding et al. 2020"
     equation = "normⱼ(softmaxᵢ(Q Kᵀ/√d)) V"
     complexity = "N²"
-
-    def __init__(self, dim: int, num_heads: int = 8, **host: Unpack[HostOptions]) -> None:
-        super().__init__(dim, num_heads, **host)
-        self.refuse_dropout()
 
     def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """q, k, v (B, H, N, D) -> (B, H, N, D)."""

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from attention_zoo.functional.precision import precise
 from attention_zoo.interface import HostOptions, SelfMixer
+from attention_zoo.options import sides
 from attention_zoo.registry import register
 
 
@@ -44,9 +45,7 @@ class GlobalFilter(SelfMixer):
         self, dim: int, num_heads: int = 8, *, filter_size: tuple[int, int] = (14, 14), **host: Unpack[HostOptions]
     ) -> None:
         super().__init__(dim, num_heads, **host)
-        self.refuse_dropout()
-        fits = len(filter_size) == 2 and min(filter_size) > 0
-        self.check(fits, f"filter_size={filter_size} must be (height, width)")
+        self.check(*sides("filter_size", filter_size, most=1024))
         height, width = self.grid or filter_size
         drawn = torch.randn(height, width // 2 + 1, dim, 2, device=host.get("device")) * 0.02
         self.complex_weight = nn.Parameter(drawn.to(host.get("dtype")))

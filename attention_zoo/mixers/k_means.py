@@ -38,3 +38,7 @@ class KMeans(LearnedCentres):
     def memberships(self, assignment: Tensor) -> Tensor:
         """One-hot over the centres."""
         return clustering.one_hot(assignment, self.num_clusters, self.centres.dtype)
+
+    def taken(self, assignment: Tensor) -> Tensor:
+        """The memberships, in a mean over the size of the cluster."""
+        return clustering.weights(self.memberships(assignment), self.reduce)

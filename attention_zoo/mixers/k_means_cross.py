@@ -6,13 +6,14 @@ Q. Yu et al., k-means Mask Transformer (kMaX-DeepLab), ECCV 2022. Deviation from
 that of the projected queries and pixels; there it is the mask logits of a predictor, which `read` takes as well.
 """
 
-from typing import Any
+from typing import Any, get_args
 
 from torch import Tensor
 
 from attention_zoo.functional import clustering
 from attention_zoo.functional.clustering import Metric, Reduce
 from attention_zoo.interface import CrossMixer
+from attention_zoo.options import one_of
 from attention_zoo.registry import register
 
 
@@ -40,8 +41,8 @@ class KMeansCross(CrossMixer):
         self, dim: int, num_heads: int = 8, *, metric: Metric = "dot", reduce: Reduce = "sum", **shared: Any
     ) -> None:
         super().__init__(dim, num_heads, **shared)
-        self.check(metric in ("dot", "euclidean"), f"metric={metric!r} must be 'dot' or 'euclidean'")
-        self.check(reduce in ("sum", "mean"), f"reduce={reduce!r} must be 'sum' or 'mean'")
+        self.check(*one_of("metric", metric, get_args(Metric)))
+        self.check(*one_of("reduce", reduce, get_args(Reduce)))
         self.metric, self.reduce = metric, reduce
 
     def affinity(self, q: Tensor, k: Tensor) -> Tensor:

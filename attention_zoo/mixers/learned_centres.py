@@ -1,16 +1,17 @@
 """What the clustering self-mixers share: learned centres read the tokens, and the tokens read their centres back."""
 
 from abc import abstractmethod
-from typing import Unpack
+from typing import Unpack, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from attention_zoo.functional import clustering
+from attention_zoo.functional.attention import bounded
 from attention_zoo.functional.clustering import Metric, Reduce
 from attention_zoo.functional.precision import precise
 from attention_zoo.interface import HostOptions, SelfMixer
+from attention_zoo.options import MOST_STEPS, one_of, whole
 
 
 class LearnedCentres(SelfMixer):
@@ -47,11 +48,10 @@ class LearnedCentres(SelfMixer):
         **host: Unpack[HostOptions],
     ) -> None:
         super().__init__(dim, num_heads, **host)
-        self.refuse_dropout()
-        self.check(num_clusters > 0, f"num_clusters={num_clusters} must be above 0")
-        self.check(iterations > 0, f"iterations={iterations} must be above 0")
-        self.check(metric in ("dot", "euclidean"), f"metric={metric!r} must be 'dot' or 'euclidean'")
-        self.check(reduce in ("sum", "mean"), f"reduce={reduce!r} must be 'sum' or 'mean'")
+        self.check(*whole("num_clusters", num_clusters, 1, most=1 << 16))
+        self.check(*whole("iterations", iterations, 1, MOST_STEPS))
+        self.check(*one_of("metric", metric, get_args(Metric)))
+        self.check(*one_of("reduce", reduce, get_args(Reduce)))
         self.num_clusters, self.iterations, self.metric, self.reduce = num_clusters, iterations, metric, reduce
         weight = self.proj.weight
         shape = (num_heads, num_clusters, self.head_dim)
@@ -69,6 +69,10 @@ class LearnedCentres(SelfMixer):
     def memberships(self, assignment: Tensor) -> Tensor:
         """The assignment as a matrix (B, H, K, N); columns sum to one."""
 
+    @abstractmethod
+    def taken(self, assignment: Tensor) -> Tensor:
+        """How much each centre takes from each token, (B, H, K, N), as a matrix that does what `collect` does."""
+
     def assignments(self, x: Tensor) -> Tensor:
         """Which centre each token of ``x`` (B, N, dim) belongs to: (B, H, K, N), soft or one-hot over the centres."""
         _, k, _ = self.project(x)
@@ -80,11 +84,12 @@ class LearnedCentres(SelfMixer):
             q, k, values = map(precise, (q, k, v))
             assignment, centres = self.cluster(k)
             collected = self.collect(values, assignment) / self.average_size(k)
-            return F.scaled_dot_product_attention(q, self.read_keys(centres), collected).to(v.dtype)
+            keys = self.read_keys(centres)
+            return F.scaled_dot_product_attention(bounded(q, keys, self.head_dim**-0.5), keys, collected).to(v.dtype)
 
     def cluster(self, k: Tensor) -> tuple[Tensor, Tensor]:
         """The last assignment of the keys k (B, H, N, D) and the centres (B, H, K, D) it moved: Ĉ."""
-        centres = self.centres.to(k.dtype).expand(len(k), -1, -1, -1)
+        centres = self.centres.to(k.dtype).expand(k.shape[0], -1, -1, -1)
         for _ in range(self.iterations):
             assignment = self.assign(centres, k)
             centres = self.collect(k, assignment, empty=centres) / self.average_size(k)
@@ -102,5 +107,4 @@ class LearnedCentres(SelfMixer):
         """softmax(Q (C + Ĉ)ᵀ / √d) A: through each centre, what it took from each token."""
         assignment, centres = self.cluster(k)
         read = (q @ self.read_keys(centres).mT * self.head_dim**-0.5).softmax(-1)  # (B, H, N, K)
-        taken = clustering.weights(self.memberships(assignment), self.reduce)  # (B, H, K, N)
-        return read @ taken.to(read.dtype) / self.average_size(k)
+        return read @ self.taken(assignment).to(read.dtype) / self.average_size(k)

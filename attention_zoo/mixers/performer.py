@@ -13,6 +13,7 @@ from torch import Tensor
 from attention_zoo.functional.random_features import kernel_factors, unit_kernel_factors
 from attention_zoo.interface import HostOptions, SelfMixer
 from attention_zoo.mixers.random_directions import RandomDirections
+from attention_zoo.options import one_of
 from attention_zoo.registry import register
 
 _FACTORS = {"paper": kernel_factors, "released": unit_kernel_factors}
@@ -49,8 +50,7 @@ class Performer(RandomDirections, SelfMixer):
         **host: Unpack[HostOptions],
     ) -> None:
         super().__init__(dim, num_heads, **host)
-        self.refuse_dropout()
-        self.check(variant in _FACTORS, f"variant={variant!r} must be 'paper' or 'released'")
+        self.check(*one_of("variant", variant, tuple(_FACTORS)))
         self.variant = variant
         self.draw_directions(feature_ratio, orthogonal=variant == "paper")
 

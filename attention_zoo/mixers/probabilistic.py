@@ -7,14 +7,15 @@
 P. Gabbur, M. Bilkhu, J. Movellan, Probabilistic Attention for Interactive Segmentation, NeurIPS 2021.
 """
 
-from typing import Any, Literal, TypedDict, Unpack
+from typing import Any, Literal, TypedDict, Unpack, get_args
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from attention_zoo.errors import InputError
-from attention_zoo.functional.clicks import FixedValues
 from attention_zoo.functional.em import (
+    Anchor,
     Prior,
     adapt_keys,
     adapt_mixing_weights,
@@ -24,11 +25,13 @@ from attention_zoo.functional.em import (
     infer_values,
     propagate_values,
 )
+from attention_zoo.functional.fixed_units import FixedValues, resolved
 from attention_zoo.functional.mixture import Precision, joint
 from attention_zoo.functional.positions import FactoredPositions, distance_prior, window_prior
 from attention_zoo.functional.precision import precise
 from attention_zoo.interface import HostOptions, SelfMixer, log_mask
 from attention_zoo.mixers.relative_positions import RelativePositions
+from attention_zoo.options import MOST_STEPS, one_of, real, shown, truth, whole
 from attention_zoo.registry import register
 
 
@@ -39,6 +42,12 @@ class Adaptation(TypedDict, total=False):
     key_prior_precision: float
     value_propagation: int
     value_prior_precision: float
+
+
+LEAST_PRECISION = 1e-6
+"""Of queries; features are divided by it."""
+MOST_RATE = 1e12
+"""Of a Gamma prior; that of alpha at its least is below it."""
 
 
 @register
@@ -88,7 +97,7 @@ class Probabilistic(SelfMixer):
         key_prior_precision: float = 0.0,
         precision_adaptation: int = 0,
         precision_prior: tuple[float, float] | None = None,
-        anchor: Literal["current", "initial"] = "current",
+        anchor: Anchor = "current",
         alpha: float | None = None,
         beta: float = 0.0,
         value_propagation: int = 0,
@@ -104,16 +113,17 @@ class Probabilistic(SelfMixer):
         **host: Unpack[HostOptions],
     ) -> None:
         super().__init__(dim, num_heads, **host)
-        self.refuse_dropout()
+        self.check(*real("alpha", 1.0 if alpha is None else alpha, LEAST_PRECISION))
         self.alpha = self.head_dim**-0.5 if alpha is None else alpha
         self.key_adaptation, self.key_prior_precision, self.anchor = key_adaptation, key_prior_precision, anchor
         self.precision_adaptation = precision_adaptation
-        self.precision_prior = precision_prior or (1 + self.head_dim / 2, self.head_dim / 2 / max(self.alpha, 1e-38))
+        own = (1 + self.head_dim / 2, self.head_dim / 2 / self.alpha)
+        self.precision_prior = own if precision_prior is None else precision_prior
         self.beta, self.value_propagation = beta, value_propagation
         self.value_prior_precision, self.condition_on_values = value_prior_precision, condition_on_values
         self.value_precision_prior, self.mixing_concentration = value_precision_prior, mixing_concentration
         self.magnitude_prior, self.distance_precision, self.window = magnitude_prior, distance_precision, window
-        self._check_options(alpha, positions, value_positions)
+        self._check_options(positions, value_positions)
         made = {"device": host.get("device"), "dtype": host.get("dtype")}
         self.positions = None
         if positions:
@@ -124,32 +134,40 @@ class Probabilistic(SelfMixer):
         if positions or distance_precision or window:
             self.tokens = "grid"
 
-    def _check_options(self, alpha: float | None, positions: str | None, value_positions: bool) -> None:
-        self.check(self.alpha > 0, f"alpha={alpha} must be above 0")
-        for name in ("precision_adaptation", "beta", "distance_precision"):
-            self.check(getattr(self, name) >= 0, f"{name}={getattr(self, name)} must not be negative")
+    def _check_options(self, positions: str | None, value_positions: bool) -> None:
         self._check_adaptation()
+        self.check(*whole("precision_adaptation", self.precision_adaptation, 0, MOST_STEPS))
+        self.check(*real("distance_precision", self.distance_precision))
         for name in ("precision_prior", "value_precision_prior"):
-            prior = getattr(self, name) or (1, 1)
-            fits = len(prior) == 2 and prior[0] >= 1 and prior[1] > 0
-            self.check(fits, f"{name}={prior} must be a shape of at least 1 and a rate above 0")
-        self.check(self.anchor in ("current", "initial"), f"anchor={self.anchor!r} must be 'current' or 'initial'")
-        fits = positions in (None, "factored", "full")
-        self.check(fits, f"positions={positions!r} must be 'factored', 'full' or None")
-        self.check(positions or not value_positions, "value_positions=True needs positions='factored' or 'full'")
-        fits = self.mixing_concentration is None or not value_positions
-        self.check(fits, "mixing_concentration cannot be used with value_positions=True")
+            self._check_gamma(name, getattr(self, name))
         concentration = self.mixing_concentration
-        fits = concentration is None or concentration >= 1
-        self.check(fits, f"mixing_concentration={concentration} must be at least 1")
-        self.check(self.window is None or self.window > 0, f"window={self.window} must be above 0")
+        self.check(*real("mixing_concentration", 1 if concentration is None else concentration, 1.0))
+        self.check(*whole("window", 1 if self.window is None else self.window, 1))
+        self.check(*one_of("anchor", self.anchor, get_args(Anchor)))
+        self.check(*one_of("positions", positions, ("factored", "full", None)))
+        switches = {name: getattr(self, name) for name in ("condition_on_values", "magnitude_prior")}
+        for name, switch in {**switches, "value_positions": value_positions}.items():
+            self.check(*truth(name, switch))
+        self.check(positions or not value_positions, "value_positions=True needs positions='factored' or 'full'")
+        fits = concentration is None or not value_positions
+        self.check(fits, "mixing_concentration cannot be used with value_positions=True")
         for name, value in (("positions", positions), ("distance_precision", self.distance_precision)):
             self.check(not value or self.grid is not None, f"{name}={value!r} needs grid=(height, width)")
         self.check(self.window is None or self.grid is not None, f"window={self.window} needs grid=(height, width)")
 
+    def _check_gamma(self, name: str, prior: tuple[float, float] | None) -> None:
+        """Refuse a Gamma prior without a mode."""
+        if prior is None:
+            return
+        fits = isinstance(prior, (tuple, list)) and len(prior) == 2
+        fits = fits and real(name, prior[0], 1.0)[0] and real(name, prior[1], strict=True, most=MOST_RATE)[0]
+        self.check(fits, f"{name}={shown(prior)} must be a shape of at least 1 and a rate above 0")
+
     def _check_adaptation(self) -> None:
-        for name in Adaptation.__annotations__:
-            self.check(getattr(self, name) >= 0, f"{name}={getattr(self, name)} must not be negative")
+        for name in ("key_adaptation", "value_propagation"):
+            self.check(*whole(name, getattr(self, name), 0, MOST_STEPS))
+        for name in ("key_prior_precision", "value_prior_precision", "beta"):
+            self.check(*real(name, getattr(self, name)))
         self.check(self.value_propagation == 0 or self.beta > 0, "value_propagation needs beta above 0")
 
     def set_adaptation(self, **options: Unpack[Adaptation]) -> Adaptation:
@@ -203,7 +221,7 @@ class Probabilistic(SelfMixer):
             v_pos = self._position("v", means) if self.positions and "v" in self.positions else None
             if fixed is None or not self.value_propagation:
                 return infer_values(q, k, means, alpha=alpha, beta=self.beta, v_pos=v_pos, **terms).to(kind)
-            values = FixedValues(fixed.index, fixed.values.to(means.dtype), fixed.mask)
+            values = resolved(q, FixedValues(fixed.index, fixed.values.to(means.dtype), fixed.mask))
             means, beta = self._propagated(q, k, means, values, alpha, terms)
             out = infer_values(q, k, means, alpha=alpha, beta=beta, v_pos=v_pos, **terms)
             if self.mixing_concentration is not None:
@@ -258,10 +276,8 @@ class Probabilistic(SelfMixer):
         log_pi = adapt_mixing_weights(q, k, means, fixed.index, fixed.values, **args)
         positions = {name: terms[name] for name in ("q_pos", "k_pos")}
         own = infer_fixed(q, k, means, fixed.index, log_pi, alpha=alpha, beta=beta, **positions)
-        rows = fixed.index.long().expand(q.shape[0], -1)[:, None, :, None]
-        if fixed.mask is not None:
-            own = torch.where(fixed.mask.bool()[:, None, :, None], own, out.take_along_dim(rows, 2))
-        return out.scatter(2, rows.expand_as(own), own)
+        rows = fixed.index.masked_fill(~fixed.mask, q.shape[2])[:, None, :, None]  # one row more, for what counts not
+        return F.pad(out, (0, 0, 0, 1)).scatter(2, rows.expand_as(own), own)[:, :, :-1]
 
     def _precise(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         """In float32 or wider where something adapts."""

@@ -17,8 +17,11 @@ from attention_zoo.functional.precision import precise
 from attention_zoo.functional.random_features import column_features, unit_features
 from attention_zoo.functional.sparse import GELU, SOFT, Lista, Shrinkage
 from attention_zoo.interface import SelfMixer
+from attention_zoo.options import MOST_STEPS, one_of, real, whole
 
 Variant = Literal["paper", "released"]
+MOST_ATOMS = 1 << 12
+"""Of a head: Γ and the Gram matrix have as many rows."""
 
 
 @dataclass(frozen=True)
@@ -81,13 +84,13 @@ class SparseReconstruction(SelfMixer):
         Raises:
             InputError: one of them does not fit.
         """
-        self.check(variant in self.defaults, f"variant={variant!r} must be 'paper' or 'released'")
+        self.check(*one_of("variant", variant, tuple(self.defaults)))
         default_steps, default_lam = self.defaults[variant]
         self.variant = variant
         self.steps = default_steps if steps is None else steps
         self.lam = default_lam if lam is None else lam
-        self.check(self.steps >= 0, f"steps={steps} must not be negative")
-        self.check(self.lam >= 0, f"lam={lam} must not be negative")
+        self.check(*whole("steps", self.steps, 0, MOST_STEPS))
+        self.check(*real("lam", self.lam))
         self.num_dictionaries = self.num_heads
 
     @property
@@ -123,8 +126,9 @@ class SparseReconstruction(SelfMixer):
         """As `iteration`, for a dictionary with a Gram matrix, which Γ and the step are multiplied into once."""
         gamma, w1, w2 = self.learned(v)
         step_size = self.rules.step_size(dictionary, w2)
-        contraction = self.rules.learned_gram(gamma, dictionary.gram_matrix).mul_(-step_size)
-        contraction.diagonal(dim1=-2, dim2=-1).add_(1)  # I - step G
+        gram = self.rules.learned_gram(gamma, dictionary.gram_matrix)
+        identity = torch.eye(dictionary.num_atoms, dtype=v.dtype, device=v.device)
+        contraction = torch.addcmul(identity, gram, step_size, value=-1)  # not in place, which no ONNX graph can be
         return self.iteration(contraction.matmul, dictionary.encode(v), step_size, w1)
 
     def operator_iteration(self, dictionary: Dictionary, mixed: Dictionary, v: Tensor, w1: Tensor, w2: Tensor) -> Lista:
@@ -147,7 +151,7 @@ class SparseReconstruction(SelfMixer):
     def split(self, v: Tensor) -> Tensor:
         """Values (B, H, N, D) by dictionary: (B, G, N, E); the same tensor where every head has one."""
         each = self.dim // self.num_dictionaries
-        return v.mT.reshape(len(v), self.num_dictionaries, each, v.shape[2]).mT
+        return v.mT.reshape(v.shape[0], self.num_dictionaries, each, v.shape[2]).mT
 
     def attention_path(self, x: Tensor) -> Tensor:
         """How attention is refined (tech report, Fig. 1.5): (steps + 1, B, H, N, N) for tokens ``x`` (B, N, dim).
@@ -182,7 +186,7 @@ class SparseReconstruction(SelfMixer):
 
     def dense(self, dictionary: Dictionary, v: Tensor) -> Tensor:
         """The dictionary as a matrix (B, G, N, A): every token's values 1 in a channel of its own, encoded."""
-        return dictionary.encode(self.identity(precise(v)).expand(len(v), -1, -1, -1)).mT
+        return dictionary.encode(self.identity(precise(v)).expand(v.shape[0], -1, -1, -1)).mT
 
     def identity(self, v: Tensor) -> Tensor:
         """Every token's value 1 in a channel of its own, for values v (B, H, N, D): (1, G, N, N)."""

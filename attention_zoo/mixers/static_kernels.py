@@ -4,6 +4,10 @@ import torch
 from torch import Tensor, nn
 
 from attention_zoo.functional.dictionaries import Dictionary, Kernels, Tabulated
+from attention_zoo.options import MOST_SIDE, whole
+
+MOST_KERNELS = 1 << 12
+"""Of a dictionary; Γ has as many rows."""
 
 
 class StaticKernels:
@@ -14,16 +18,15 @@ class StaticKernels:
     """Tokens up to which a matrix takes less time than convolutions; see benchmarks/static_kernels.py."""
 
     def add_kernels(self, num_kernels: int, kernel_size: int) -> None:
-        """Register ``num_kernels`` Gaussian kernels of side ``kernel_size`` for every head.
-
-        Raises:
-            InputError: there are none, or the side is even, so that a kernel has no centre.
-        """
-        self.check(num_kernels > 0, f"num_kernels={num_kernels} must be above 0")
-        fits = kernel_size > 0 and kernel_size % 2 == 1
-        self.check(fits, f"kernel_size={kernel_size} must be odd, so that a kernel has a centre")
+        """Register ``num_kernels`` Gaussian kernels of side ``kernel_size`` for every head."""
         drawn = torch.randn(self.num_heads, num_kernels, kernel_size, kernel_size, device=self.made["device"])
         self.kernel = nn.Parameter((drawn / kernel_size).to(self.made["dtype"]))
+
+    def check_kernels(self, num_kernels: int, kernel_size: int) -> None:
+        """Raise an InputError unless there are kernels and they have a centre."""
+        self.check(*whole("num_kernels", num_kernels, 1, MOST_KERNELS))
+        self.check(*whole("kernel_size", kernel_size, 1, MOST_SIDE))
+        self.check(kernel_size % 2 == 1, f"kernel_size={kernel_size} must be odd, so that a kernel has a centre")
 
     def kernels(self, like: Tensor) -> Kernels:
         """The dictionary for tokens (B, H, N, D) in their type; every kernel is scaled to unit length."""

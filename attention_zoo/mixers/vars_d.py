@@ -15,7 +15,7 @@ from attention_zoo.functional.dictionaries import UnitAtoms
 from attention_zoo.functional.sparse import Lista
 from attention_zoo.interface import HostOptions
 from attention_zoo.mixers.random_directions import RandomDirections
-from attention_zoo.mixers.sparse_reconstruction import SparseReconstruction, Variant
+from attention_zoo.mixers.sparse_reconstruction import MOST_ATOMS, SparseReconstruction, Variant
 from attention_zoo.registry import register
 
 
@@ -55,9 +55,8 @@ class VarsD(RandomDirections, SparseReconstruction):
         **host: Unpack[HostOptions],
     ) -> None:
         super().__init__(dim, num_heads, **host)
-        self.refuse_dropout()
         self.choose(variant, steps, lam)
-        self.add_learned(self.draw_directions(feature_ratio, orthogonal=variant == "paper"))
+        self.add_learned(self.draw_directions(feature_ratio, variant == "paper", MOST_ATOMS))
         if variant == "released":
             self.register_buffer("L", torch.full((num_heads,), 25.0, **self.made))  # in its weights, but never read
 

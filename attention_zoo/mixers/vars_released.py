@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from attention_zoo.functional.dictionaries import SharedUnitAtoms, Spectra
 from attention_zoo.functional.sparse import Lista
+from attention_zoo.options import sides
 
 
 class BoundToGrid:
@@ -15,6 +16,7 @@ class BoundToGrid:
 
     def set_grid(self, grid: tuple[int, int]) -> None:
         """As `SelfMixer.set_grid`."""
+        self.check(*sides("grid", grid))
         fits = self.variant != "released" or tuple(grid) == tuple(self.grid)
         self.check(fits, f"variant='released' is bound to grid={self.grid} and cannot take tokens of grid={grid}")
         super().set_grid(grid)
@@ -48,8 +50,8 @@ class ReleasedTable(BoundToGrid):
 class ReleasedSpectra(BoundToGrid):
     """Mix-in of `VarsS`: every channel has kernels as large as the grid, ``kernel`` (dim, K, 1, h, w // 2 + 1, 2).
 
-    ``kernel2`` filters what they reconstruct, and ``norm`` is a BatchNorm. ``L`` (dim), the largest singular value of
-    PᵀP, follows the kernels in training as a running average; the authors move it by 0.1 every hundred batches.
+    ``kernel2`` filters what they reconstruct, and ``norm`` is a BatchNorm. ``L`` (dim), by which the step is divided,
+    follows the kernels in training as a running average; the authors move it by 0.1 every hundred batches.
     """
 
     kernel: Tensor
@@ -63,7 +65,6 @@ class ReleasedSpectra(BoundToGrid):
         Raises:
             InputError: there is no grid, or there are prefix tokens, which the released layer has no place for.
         """
-        self.check(num_kernels > 0, f"num_kernels={num_kernels} must be above 0")
         self.check(self.grid is not None, "variant='released' has kernels of a fixed size; give grid=(height, width)")
         prefix = self.num_prefix_tokens
         self.check(prefix == 0, f"num_prefix_tokens={prefix}: variant='released' takes tokens of the grid alone")
@@ -79,8 +80,15 @@ class ReleasedSpectra(BoundToGrid):
         self.norm = ChannelBatchNorm(self.dim, **self.made)
 
     def largest_singular_value(self) -> Tensor:
-        """Of PᵀP for each channel (dim): at every frequency it has rank one, and the kernels' power is its value."""
-        return self.kernel.detach().square().sum((1, 2, 5)).flatten(1).amax(1)
+        """Of the real part of PᵀP for each channel (dim), the largest over the frequencies, as the authors compute it.
+
+        At a frequency where the kernels are a + ib, a and b in ℝᴷ, PᵀP has rank one and the singular value
+        |a|² + |b|². Its real part a aᵀ + b bᵀ has the eigenvalues of a's and b's Gram matrix; the larger is between
+        half of that and the whole, so the released step is up to twice what surely lets the energy fall.
+        """
+        real, imaginary = self.kernel.detach().flatten(1, 2).unbind(-1)  # (dim, K, height, width // 2 + 1)
+        a, b, both = real.square().sum(1), imaginary.square().sum(1), (real * imaginary).sum(1)
+        return ((a + b) / 2 + torch.hypot((a - b) / 2, both)).flatten(1).amax(1)
 
     def spectral_problem(self, v: Tensor) -> tuple[Spectra, Lista]:
         """The spectra of values v (B, dim, N, 1), and the iteration that learned nothing but them."""

@@ -62,8 +62,8 @@ class VarsS(StaticKernels, ReleasedSpectra, SparseReconstruction):
         **host: Unpack[HostOptions],
     ) -> None:
         super().__init__(dim, num_heads, **host)
-        self.refuse_dropout()
         self.choose(variant, steps, lam)
+        self.check_kernels(num_kernels, kernel_size)
         if variant == "released":
             self.add_spectra(num_kernels)
         else:

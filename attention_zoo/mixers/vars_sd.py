@@ -15,7 +15,7 @@ from attention_zoo.functional.dictionaries import Dictionary, Union, UnitAtoms
 from attention_zoo.functional.sparse import Lista
 from attention_zoo.interface import HostOptions
 from attention_zoo.mixers.random_directions import RandomDirections
-from attention_zoo.mixers.sparse_reconstruction import SparseReconstruction, Variant
+from attention_zoo.mixers.sparse_reconstruction import MOST_ATOMS, SparseReconstruction, Variant
 from attention_zoo.mixers.static_kernels import StaticKernels
 from attention_zoo.mixers.vars_released import ReleasedTable
 from attention_zoo.registry import register
@@ -63,9 +63,9 @@ class VarsSD(RandomDirections, StaticKernels, ReleasedTable, SparseReconstructio
         **host: Unpack[HostOptions],
     ) -> None:
         super().__init__(dim, num_heads, **host)
-        self.refuse_dropout()
         self.choose(variant, steps, lam)
-        num_features = self.draw_directions(feature_ratio, orthogonal=variant == "paper")
+        self.check_kernels(num_kernels, kernel_size)
+        num_features = self.draw_directions(feature_ratio, variant == "paper", MOST_ATOMS)
         if variant == "released":
             self.add_table(num_features)
         else:

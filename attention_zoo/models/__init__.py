@@ -3,9 +3,6 @@
 from attention_zoo.models import absvit, botnet, deit_conv, gfnet, rvt  # noqa: F401  registers their models
 from attention_zoo.models.backbone import build_backbone
 from attention_zoo.models.build import build_model
-from attention_zoo.models.checkpoints import install
 from attention_zoo.models.top_down import TopDown
-
-install()
 
 __all__ = ["TopDown", "build_backbone", "build_model"]

@@ -8,13 +8,12 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from timm.models import register_model
-from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
 from attention_zoo.hosts import swap_mixers
 from attention_zoo.interface import MixerFactory
-from attention_zoo.models.registration import Variant, build, configs
+from attention_zoo.models.registration import Variant, build, configs, refuse_attn_layer, register_host
+from attention_zoo.models.sizes import SizedVisionTransformer, check_patches
 from attention_zoo.models.top_down import TopDown
 
 default_cfgs = configs(
@@ -42,34 +41,42 @@ def _absvit(
     Args:
         mixer: a name of ``list_mixers("self")`` or a factory.
         mixer_args: the mixer's own arguments.
-        variant: "released" sends the signal through its projection with the bias, "paper" without.
+        variant: "released" sends the signal through its projection with the bias, "paper" without; and for images of
+            another size it resamples position embeddings as the authors do, "paper" as timm does (see
+            `SizedVisionTransformer`).
         top_down: further arguments of `TopDown` (mode, alpha, ...).
         **vit: arguments of timm's ``VisionTransformer``.
+
+    Raises:
+        InputError: unknown mixer, or patches that do not divide the images.
     """
-    model = VisionTransformer(**{"norm_layer": partial(nn.LayerNorm, eps=1e-6), **vit})
+    refuse_attn_layer("AbSViT", vit)
+    model = SizedVisionTransformer(**{"norm_layer": partial(nn.LayerNorm, eps=1e-6), **vit})
+    model.plain_resampling = variant == "released"
+    check_patches(model)
     swap_mixers(model, mixer, **(mixer_args or {}))
     return TopDown(model, variant=variant, **(top_down or {}))
 
 
-@register_model
+@register_host
 def absvit_tiny_patch16_224(pretrained: bool = False, **kwargs: Any) -> TopDown:
     """AbSViT-Ti, 6.6 M parameters. See `_absvit` for the arguments."""
     return build(_absvit, "absvit_tiny_patch16_224", pretrained, kwargs, embed_dim=192, num_heads=3)
 
 
-@register_model
+@register_host
 def absvit_small_patch16_224(pretrained: bool = False, **kwargs: Any) -> TopDown:
     """AbSViT-S, 25.6 M parameters. See `_absvit` for the arguments."""
     return build(_absvit, "absvit_small_patch16_224", pretrained, kwargs, embed_dim=384, num_heads=6)
 
 
-@register_model
+@register_host
 def absvit_base_patch16_224(pretrained: bool = False, **kwargs: Any) -> TopDown:
     """AbSViT-B, 100.7 M parameters. See `_absvit` for the arguments."""
     return build(_absvit, "absvit_base_patch16_224", pretrained, kwargs, embed_dim=768, num_heads=12)
 
 
-@register_model
+@register_host
 def absvit_tiny_patch8_224_gap(pretrained: bool = False, **kwargs: Any) -> TopDown:
     """AbSViT-Ti on patches of 8 pixels with averaged tokens, whose space the class prototypes share (report 2.6)."""
     size = {"embed_dim": 192, "num_heads": 3, "patch_size": 8, "global_pool": "avg"}

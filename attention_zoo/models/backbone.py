@@ -12,9 +12,10 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from attention_zoo.errors import InputError, unknown
-from attention_zoo.hosts import mixer_layers
-from attention_zoo.interface import MixerFactory, SelfMixer
-from attention_zoo.models.build import build_model
+from attention_zoo.grids import tell_grids
+from attention_zoo.interface import MixerFactory
+from attention_zoo.models.build import timm_model
+from attention_zoo.models.checkpoints import load_checkpoint
 from attention_zoo.models.rvt import RVT
 from attention_zoo.models.token_hosts import token_host
 from attention_zoo.models.top_down import TopDown
@@ -79,7 +80,7 @@ class ViTBackbone(Backbone):
 
     def maps(self, image: Tensor) -> list[Tensor]:
         """Maps (B, dim, h, w) of an image whose sides are multiples of the patch size."""
-        grid = _tell_grid(self.model, image)
+        grid = self.model.patch_embed.dynamic_feat_size(image.shape[2:])
         tokens = self.model.forward_intermediates(
             image, indices=self.indices, output_fmt="NLC", intermediates_only=True, stop_early=True
         )
@@ -106,8 +107,7 @@ class HostBackbone(Backbone):
         self.indices = list(indices)
         inner = model.model if isinstance(model, TopDown) else model
         number = len(host.layers) if isinstance(model, TopDown) else self.indices[-1] + 1  # the first pass runs all
-        self.vit = isinstance(inner, VisionTransformer)
-        if self.vit:
+        if isinstance(inner, VisionTransformer):
             inner.prune_intermediate_layers(range(number), prune_head=True)
             _take_any_size(inner)
         else:
@@ -120,8 +120,6 @@ class HostBackbone(Backbone):
 
     def maps(self, image: Tensor) -> list[Tensor]:
         """Maps (B, dim, h, w) of an image whose sides are multiples of the strides."""
-        if self.vit:
-            _tell_grid(self.model.model, image)
         return self.model.forward_maps(image, self.indices)
 
 
@@ -136,8 +134,16 @@ class FeatureBackbone(Backbone):
         super().__init__(model, model.feature_info.channels(), model.feature_info.reduction())
 
     def maps(self, image: Tensor) -> list[Tensor]:
-        """Maps of an image whose sides are multiples of the strides."""
-        found = self.model(image)
+        """Maps of an image whose sides are multiples of the strides.
+
+        Raises:
+            InputError: the model is bound to images of another size.
+        """
+        try:
+            found = self.model(image)
+        except AssertionError as error:
+            height, width = image.shape[2:]
+            raise InputError(f"the backbone cannot take images padded to {height} x {width} pixels: {error}") from error
         fits = zip(found, self.channels, strict=True)
         return [x if x.shape[1] == width else x.permute(0, 3, 1, 2) for x, width in fits]  # some models' are NHWC
 
@@ -183,18 +189,33 @@ def build_backbone(
         "mixer": mixer or ("DotProduct" if top_down and _gives(model, VisionTransformer) else None),
         "layer_mixers": layer_mixers,
         "pretrained": pretrained,
-        "weights": weights,
     }
     if not _gives(model, VisionTransformer, RVT, TopDown):
         if top_down:
             raise InputError(f"top_down={top_down!r}: {model} gives maps of stages and cannot be looked through twice")
         stages = {"features_only": True, "out_indices": tuple(out_indices) if out_indices else (-4, -3, -2, -1)}
-        return FeatureBackbone(build_model(model, **options, model_args={**args, **stages}))
-    net = build_model(model, **options, model_args=args)
+        net = timm_model(model, **options, model_args={**args, **stages})
+        stride = max(net.feature_info.reduction())
+        padded = image_size and tuple(-(-side // stride) * stride for side in image_size)
+        if padded != image_size:  # as the images will be
+            net = timm_model(model, **{**options, "image_size": padded}, model_args={**args, **stages})
+        return FeatureBackbone(_with_weights(net, weights))
+    net = timm_model(model, **options, model_args=args)
+    grid = getattr(getattr(net, "patch_embed", None), "grid_size", None)
+    if grid is not None and min(grid) < 1:
+        raise InputError(f"image_size={tuple(image_size or ())}: {model} has patches of {net.patch_embed.patch_size}")
+    net = _with_weights(net, weights)
     if top_down:
         net = TopDown(net, **({"mode": top_down} if isinstance(top_down, str) else top_down))
     kind = ViTBackbone if isinstance(net, VisionTransformer) else HostBackbone
     return kind(net, _indices(out_indices, net, model))
+
+
+def _with_weights(net: nn.Module, weights: str | None) -> nn.Module:
+    """The model, started from a file if there is one."""
+    if weights is not None:
+        load_checkpoint(net, weights, fresh_classifier=True)
+    return net
 
 
 def _gives(name: str, *kinds: type[nn.Module]) -> bool:
@@ -220,16 +241,11 @@ def _indices(out_indices: Sequence[int] | None, net: nn.Module, name: str) -> li
 
 
 def _take_any_size(vit: VisionTransformer) -> None:
-    """What timm's ``dynamic_img_size`` does, for a model that was built without, as mixers need a grid to be built."""
+    """What timm's ``dynamic_img_size`` does, for a model that was built without, as mixers need a grid to be built.
+
+    Layers are left out by now, so that only the mixers that are still there are told the grid.
+    """
     vit.dynamic_img_size = True
     vit.patch_embed.strict_img_size = vit.patch_embed.flatten = False
     vit.patch_embed.output_fmt = Format.NHWC
-
-
-def _tell_grid(vit: VisionTransformer, image: Tensor) -> tuple[int, int]:
-    """The grid of an image, after every mixer was told."""
-    grid = vit.patch_embed.dynamic_feat_size(image.shape[2:])
-    for _, layer in mixer_layers(vit):
-        if isinstance(layer, SelfMixer):
-            layer.set_grid(grid)
-    return grid
+    tell_grids(vit)

@@ -6,17 +6,16 @@ Probabilistic Attention for Interactive Segmentation, NeurIPS 2021, section 4.1.
 ``timm.create_model("botnet50", features_only=True, out_indices=(1, 2, 3, 4))`` returns.
 """
 
-from functools import partial
 from typing import Any, Literal
 
-from timm.models import register_model
 from timm.models.resnet import Bottleneck, ResNet
 from torch import Tensor, nn
 
 from attention_zoo.errors import InputError
 from attention_zoo.interface import MixerFactory, SelfMixer
 from attention_zoo.mixers.axial import Axial
-from attention_zoo.models.registration import Variant, build, configs, mixer_factory
+from attention_zoo.models.registration import Variant, build, build_apart, configs, mixer_factory, register_host
+from attention_zoo.registry import as_factory
 
 
 class MapMixer(nn.Module):
@@ -73,11 +72,11 @@ class BoTNet(ResNet):
         super().__init__(**{"block": Bottleneck, "layers": (3, 4, 6, 3), **resnet})
         given = {**(mixer_args or {}), **({"positions": positions} if positions else {})}
         factory = mixer_factory(mixer, given, variant)
-        factory = partial(Axial, mixer=factory) if axial else factory
+        factory = as_factory(Axial, {"mixer": factory}) if axial else factory
         grid = self._grid(img_size)
         for block in self.layer4:
             stride = block.conv2.stride[0]
-            made = factory(dim=block.conv2.in_channels, num_heads=num_heads, grid=grid, proj_bias=False)
+            made = build_apart(factory, dim=block.conv2.in_channels, num_heads=num_heads, grid=grid, proj_bias=False)
             block.conv2 = MapMixer(made, stride)
             grid = tuple(-(-side // stride) for side in grid)
 
@@ -95,7 +94,7 @@ default_cfgs = configs(
 )
 
 
-@register_model
+@register_host
 def botnet50(pretrained: bool = False, **kwargs: Any) -> BoTNet:
     """BoTNet-50; arguments are those of `BoTNet`."""
     return build(BoTNet, "botnet50", pretrained, kwargs)

@@ -4,12 +4,18 @@ from collections.abc import Mapping
 from typing import Any
 
 import timm
+from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
 from attention_zoo.errors import InputError, unknown
 from attention_zoo.hosts import swap_mixers
 from attention_zoo.interface import MixerFactory
 from attention_zoo.models.checkpoints import load_checkpoint
+from attention_zoo.models.registration import takes_mixer
+from attention_zoo.models.sizes import check_patches, check_runs
+
+CHANNELS = 3
+"""Of the images that tasks see."""
 
 
 def build_model(
@@ -23,16 +29,16 @@ def build_model(
     weights: str | None = None,
     model_args: Mapping[str, Any] | None = None,
 ) -> nn.Module:
-    """A timm model whose attention layers are mixers of the zoo.
+    """A timm model whose attention layers are mixers of the zoo, for images (B, 3, height, width).
 
-    The model is built by timm first and its layers are swapped then, so that for one seed all else starts with the
-    same weights whatever the mixer.
+    A model that builds its blocks around a mixer, as ours do, is given it. Any other is built by timm, and its layers
+    are swapped then. Either way all else starts, for one seed, with the same weights whatever the mixer.
 
     Args:
         name: a name of ``timm.list_models()``.
         num_classes: outputs of the classifier.
         image_size: height and width; models of a fixed input size are built for it.
-        mixer: for all layers; None keeps timm's attention.
+        mixer: for all layers; None keeps the model's own.
         layer_mixers: for some layers, see `swap_mixers`.
         pretrained: start from timm's released weights.
         weights: file to start from, of this model with these mixers: a checkpoint of a training run, or weights as
@@ -40,23 +46,65 @@ def build_model(
         model_args: further arguments of the timm model.
 
     Raises:
-        InputError: unknown model or argument, weights that cannot be had, or a model that hosts no mixers.
+        InputError: unknown model or argument, images that the model would not see whole, weights that cannot be had,
+            or a model that hosts no mixers.
     """
-    architecture, _, tag = name.partition(".")
+    given = dict(model_args or {})
+    for key, value in (("in_chans", CHANNELS), ("num_classes", num_classes)):
+        if image_size is not None and given.get(key, value) != value:
+            raise InputError(f"model_args: {key}={given[key]!r}, but it is {value} for these data; leave it out")
+    model = timm_model(
+        name,
+        num_classes=num_classes,
+        image_size=image_size,
+        mixer=mixer,
+        layer_mixers=layer_mixers,
+        pretrained=pretrained,
+        model_args=given,
+    )
+    try:
+        check_patches(model, image_size)
+        if image_size is not None and not (isinstance(model, VisionTransformer) or takes_mixer(name.partition(".")[0])):
+            check_runs(model, image_size)
+    except InputError as error:
+        raise InputError(f"model {name!r}: {error}") from error
+    if weights is not None:
+        load_checkpoint(model, weights, fresh_classifier=True)
+    return model
+
+
+def timm_model(
+    name: str,
+    *,
+    num_classes: int,
+    image_size: tuple[int, int] | None = None,
+    mixer: str | MixerFactory | None = None,
+    layer_mixers: Mapping[str, str | MixerFactory] | None = None,
+    pretrained: bool = False,
+    model_args: Mapping[str, Any] | None = None,
+) -> nn.Module:
+    """As `build_model`, for whoever brings images to a size that the model sees whole.
+
+    Raises:
+        InputError: unknown model or argument, released weights that cannot be had, or a model that hosts no mixers.
+    """
+    architecture = name.partition(".")[0]
     if not timm.is_model(architecture):
         raise unknown("timm model", name, timm.list_models(), "timm.list_models() lists what there is")
     args = {"num_classes": num_classes, **(model_args or {})}
     config = timm.get_pretrained_cfg(architecture)
     if image_size is not None and config is not None and config.fixed_input_size:
         args.setdefault("img_size", image_size)
+    if mixer is not None and takes_mixer(architecture):
+        if "mixer" in args:
+            raise InputError(f"model_args: mixer={args['mixer']!r}, beside the mixer {mixer!r}; give one")
+        args["mixer"], mixer = mixer, None
     try:
         model = timm.create_model(name, pretrained=pretrained, **args)
+    except InputError:
+        raise
     except Exception as error:
         what = "its released weights cannot be had" if pretrained else "timm cannot build it"
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise InputError(f"model {name!r} with {args}: {what}: {reason}") from error
-    if mixer is not None or layer_mixers:
-        swap_mixers(model, mixer, layers=layer_mixers)
-    if weights is not None:
-        load_checkpoint(model, weights, fresh_classifier=True)
-    return model
+    return swap_mixers(model, mixer, layers=layer_mixers) if mixer is not None or layer_mixers else model

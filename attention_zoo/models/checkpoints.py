@@ -1,10 +1,9 @@
 """Weights from a file into one of our models: all of them or none, and never by running code from the file.
 
-``timm.create_model(..., checkpoint_path=)`` comes here for our models, see `install`.
+``timm.create_model(..., checkpoint_path=)`` comes here for our models, see `loads_requested`.
 """
 
 import argparse
-import functools
 import pickle
 import re
 import zipfile
@@ -19,6 +18,7 @@ from torch import Tensor, nn
 
 from attention_zoo.errors import InputError
 from attention_zoo.models.top_down import TopDown
+from attention_zoo.timm_calls import requested_checkpoint
 
 KEYS = ("model", "state_dict", "model_ema", "state_dict_ema")
 """Under which of a file's keys the weights are, by preference: those that were trained go before their average."""
@@ -103,7 +103,8 @@ def _other_classifier(
 ) -> tuple[dict[str, Tensor], set[str]]:
     """As `_without_other_classifier`, of a model whose classifiers have these names."""
     if isinstance(model, VisionTransformer):
-        weights = checkpoint_filter_fn(weights, model, interpolation="bicubic", antialias=True)
+        antialias = not getattr(model, "plain_resampling", False)
+        weights = checkpoint_filter_fn(weights, model, interpolation="bicubic", antialias=antialias)
     fresh = set()
     for classifier in classifiers:
         own = {key: tensor for key, tensor in model.state_dict().items() if key.startswith(f"{classifier}.")}
@@ -150,17 +151,20 @@ def _mismatch(message: str) -> str:
     return f"{key} is {there} there and {here} here" + (f", and {more} more differ" if more else "")
 
 
-def install() -> None:
-    """Have ``timm.create_model`` load files into our models by `load_checkpoint`, and into all others as before.
+def loads_requested(model: nn.Module) -> nn.Module:
+    """``model``, into which the running ``timm.create_model`` will load its ``checkpoint_path`` by `load_checkpoint`.
 
-    timm's own loader takes the averaged weights where a file has both, and copies what fits before it complains.
+    timm's own loader takes the averaged weights where a file has both, and copies what fits before it complains. It
+    asks no model how to load a file, so its function is replaced for this one call: it is put back when it is called,
+    with this model, as the next thing that ``timm.create_model`` does. Without a ``checkpoint_path`` nothing happens.
     """
+    if requested_checkpoint() is None:
+        return model
     timms = _factory.load_checkpoint
 
-    @functools.wraps(timms)
-    def load(model: nn.Module, checkpoint_path: str | Path, *args: Any, **options: Any) -> Any:
-        if type(model).__module__.partition(".")[0] == __name__.partition(".")[0]:
-            return load_checkpoint(model, checkpoint_path)
-        return timms(model, checkpoint_path, *args, **options)
+    def load_once(loaded: nn.Module, path: str | Path) -> None:
+        _factory.load_checkpoint = timms
+        (load_checkpoint if loaded is model else timms)(loaded, path)
 
-    _factory.load_checkpoint = load
+    _factory.load_checkpoint = load_once
+    return model

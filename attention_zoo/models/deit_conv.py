@@ -7,14 +7,14 @@ Transformers See Better, NeurIPS 2021, as put together in technical report EECS-
 from functools import partial
 from typing import Any
 
-from timm.models import register_model
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
 from attention_zoo.hosts import swap_mixers
 from attention_zoo.interface import MixerFactory
 from attention_zoo.models.conv_embed import ConvPatchEmbed
-from attention_zoo.models.registration import Variant, build, configs, mixer_factory
+from attention_zoo.models.registration import Variant, build, configs, mixer_factory, refuse_attn_layer, register_host
+from attention_zoo.models.sizes import check_patches
 
 
 class ConvDeiT(VisionTransformer):
@@ -27,6 +27,9 @@ class ConvDeiT(VisionTransformer):
         mixer_args: the mixer's own arguments.
         variant: handed to mixers that know it.
         **vit: arguments of timm's ``VisionTransformer``.
+
+    Raises:
+        InputError: unknown mixer, or patches that do not divide the images.
     """
 
     def __init__(
@@ -37,21 +40,23 @@ class ConvDeiT(VisionTransformer):
         variant: Variant = "paper",
         **vit: Any,
     ) -> None:
+        refuse_attn_layer("ConvDeiT", vit)
         super().__init__(**{"embed_layer": ConvPatchEmbed, "norm_layer": partial(nn.LayerNorm, eps=1e-6), **vit})
+        check_patches(self)
         swap_mixers(self, mixer_factory(mixer, mixer_args, variant))
 
 
 default_cfgs = configs(("deit_conv_tiny_patch16_224", "deit_conv_small_patch16_224"), first_conv="patch_embed.proj.0")
 
 
-@register_model
+@register_host
 def deit_conv_tiny_patch16_224(pretrained: bool = False, **kwargs: Any) -> ConvDeiT:
     """DeiT-Ti with a convolutional stem; arguments are those of `ConvDeiT`."""
     size = {"embed_dim": 192, "num_heads": 3}
     return build(ConvDeiT, "deit_conv_tiny_patch16_224", pretrained, kwargs, **size)
 
 
-@register_model
+@register_host
 def deit_conv_small_patch16_224(pretrained: bool = False, **kwargs: Any) -> ConvDeiT:
     """DeiT-S with a convolutional stem; arguments are those of `ConvDeiT`."""
     size = {"embed_dim": 384, "num_heads": 6}

@@ -4,25 +4,29 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any, Literal, TypeVar
 
+import torch
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
-from timm.models import build_model_with_cfg, generate_default_cfgs
+from timm.models import build_model_with_cfg, generate_default_cfgs, model_entrypoint, register_model
 from torch import nn
 
 from attention_zoo.errors import InputError
 from attention_zoo.interface import MixerFactory, SelfMixer
-from attention_zoo.registry import check_options, mixer_options, self_mixer_class
+from attention_zoo.models.checkpoints import loads_requested
+from attention_zoo.registry import Factory, as_factory
+from attention_zoo.seeding import seeded
 
 Variant = Literal["paper", "released"]
 Model = TypeVar("Model", bound=nn.Module)
+Entry = TypeVar("Entry", bound=Callable[..., nn.Module])
 
 
 def mixer_factory(
     mixer: str | MixerFactory, mixer_args: Mapping[str, Any] | None = None, variant: Variant | None = None
-) -> MixerFactory:
+) -> Factory:
     """The factory of a mixer that a model was given.
 
     Args:
-        mixer: a name of ``list_mixers("self")`` or a factory.
+        mixer: a name, a dotted path or a factory, see `attention_zoo.registry.as_factory`.
         mixer_args: the mixer's own arguments.
         variant: handed to a mixer that has such an argument and was not given one.
 
@@ -31,15 +35,8 @@ def mixer_factory(
     """
     if variant not in (None, "paper", "released"):
         raise InputError(f"variant={variant!r} must be 'paper' or 'released'")
-    given = dict(mixer_args or {})
-    if isinstance(mixer, partial):
-        mixer, given = mixer.func, {**mixer.keywords, **given}
-    factory = self_mixer_class(mixer) if isinstance(mixer, str) else mixer
-    if isinstance(factory, type) and issubclass(factory, SelfMixer):
-        check_options(factory, given)
-        if variant and any(option.name == "variant" for option in mixer_options(factory)):
-            given.setdefault("variant", variant)
-    return partial(factory, **given) if given else factory
+    factory = as_factory(mixer, mixer_args)
+    return factory.with_default("variant", variant) if variant and factory.takes("variant") else factory
 
 
 def configs(names: Iterable[str], **facts: Any) -> dict[str, Any]:
@@ -63,6 +60,36 @@ def configs(names: Iterable[str], **facts: Any) -> dict[str, Any]:
     return generate_default_cfgs({f"{name}.untrained": dict(config) for name in names})
 
 
+def register_host(entry: Entry) -> Entry:
+    """Decorator of an entry point: makes it known to timm, as a model that is given its ``mixer`` when it is built."""
+    entry.takes_mixer = True
+    return register_model(entry)
+
+
+def takes_mixer(name: str) -> bool:
+    """Whether the entry point of a model known to timm takes ``mixer=``."""
+    return getattr(model_entrypoint(name), "takes_mixer", False)
+
+
+def refuse_attn_layer(model: str, given: Mapping[str, Any]) -> None:
+    """Refuse timm's argument for what ``mixer`` says in our models.
+
+    Raises:
+        InputError: it is given.
+    """
+    if "attn_layer" in given:
+        raise InputError(f"{model}: give mixer= in place of attn_layer=")
+
+
+def build_apart(factory: Factory, **host: Any) -> SelfMixer:
+    """A mixer that draws its first weights by a seed of its own.
+
+    However much a mixer draws, what is built after it starts with the same weights.
+    """
+    with seeded(int(torch.randint(2**31, (), device="cpu"))):
+        return factory(**host)
+
+
 def build(
     model_class: Callable[..., Model], name: str, pretrained: bool, given: Mapping[str, Any], **size: Any
 ) -> Model:
@@ -75,4 +102,4 @@ def build(
         raise InputError(f"{name} has no weights to download; give checkpoint_path=")
     given = {**size, **given}
     own = {key: given.pop(key) for key in ("variant",) if key in given}  # timm's builder has an argument of that name
-    return build_model_with_cfg(partial(model_class, **own), name, pretrained=False, **given)
+    return loads_requested(build_model_with_cfg(partial(model_class, **own), name, pretrained=False, **given))

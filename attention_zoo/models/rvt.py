@@ -11,7 +11,6 @@ from functools import partial
 from typing import Any
 
 from timm.layers import DropPath, Mlp
-from timm.models import register_model
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -19,7 +18,7 @@ from attention_zoo.errors import InputError
 from attention_zoo.interface import MixerFactory
 from attention_zoo.mixers.vars_released import ChannelBatchNorm
 from attention_zoo.mixers.vars_s import VarsS
-from attention_zoo.models.registration import Variant, build, configs, mixer_factory
+from attention_zoo.models.registration import Variant, build, build_apart, configs, mixer_factory, register_host
 from attention_zoo.models.token_hosts import StagedHost
 
 RELEASED_NAMES = {
@@ -93,7 +92,7 @@ class Block(nn.Module):
         self, attn: nn.Module, dim: int, hidden: int, *, conv_ffn: bool, drop: float, drop_path: float
     ) -> None:
         super().__init__()
-        by_batch = isinstance(attn, VarsS) and attn.variant == "released"
+        self.by_batch = by_batch = _by_batch(attn)
         self.norm1 = nn.Identity() if by_batch else layer_norm(dim)
         self.attn = attn
         self.drop_path = DropPath(drop_path) if drop_path > 0 else nn.Identity()
@@ -103,12 +102,32 @@ class Block(nn.Module):
         if by_batch:
             self.register_load_state_dict_pre_hook(_released_block)
 
+    def check_mixer(self, mixer: nn.Module) -> None:
+        """Refuse a mixer around which the block would have been built in another way.
+
+        Raises:
+            InputError: it is the released VARS-S and the block's own is not, or the other way round.
+        """
+        if _by_batch(mixer) != self.by_batch:
+            own, new = (
+                f"{type(found).__name__}{' (released)' if _by_batch(found) else ''}" for found in (self.attn, mixer)
+            )
+            raise InputError(
+                f"RVT's blocks are built around {own} and normalise in another way than those of {new}, which cannot "
+                "be swapped in: give it as mixer= when the model is built"
+            )
+
     def forward(self, x: Tensor, grid: tuple[int, int], **signal: Any) -> Tensor:
         """Tokens of a ``grid``; keyword arguments go to the mixer."""
         self.attn.set_grid(grid)
         x = self.drop_path(self.attn(self.norm1(x), **signal)) + x  # contiguous, which x is not where it was a map
         normed = self.norm2(x)
         return x + self.drop_path(self.mlp(normed, grid) if self.conv_ffn else self.mlp(normed))
+
+
+def _by_batch(mixer: nn.Module) -> bool:
+    """Whether the mixer is normalised by batch, and its block with it."""
+    return isinstance(mixer, VarsS) and mixer.variant == "released"
 
 
 def _released_block(block: nn.Module, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:
@@ -207,7 +226,7 @@ class RVT(nn.Module):
                 grid = tuple(-(-side // 2) for side in grid)
             blocks = []
             for index in range(sum(depths[:stage]), sum(depths[:stage]) + depth):
-                attn = factory(dim=dim, num_heads=heads, grid=grid, **host)
+                attn = build_apart(factory, dim=dim, num_heads=heads, grid=grid, **host)
                 rate = drop_path_rate * index / sum(depths)
                 options = {"conv_ffn": conv_ffn, "drop": proj_drop_rate, "drop_path": rate}
                 blocks.append(Block(attn, dim, int(dim * mlp_ratio), **options))
@@ -304,20 +323,20 @@ def _average(global_pool: str) -> str:
 default_cfgs = configs(("rvt_tiny", "rvt_small", "rvt_base"), first_conv="patch_embed.proj.0")
 
 
-@register_model
+@register_host
 def rvt_tiny(pretrained: bool = False, **kwargs: Any) -> RVT:
     """RVT-Ti, 8.6 M parameters with `DotProduct`; arguments are those of `RVT`."""
     return build(RVT, "rvt_tiny", pretrained, kwargs)
 
 
-@register_model
+@register_host
 def rvt_small(pretrained: bool = False, **kwargs: Any) -> RVT:
     """RVT-S; arguments are those of `RVT`."""
     size = {"embed_dims": (384,), "depths": (12,), "num_heads": (6,)}
     return build(RVT, "rvt_small", pretrained, kwargs, **size)
 
 
-@register_model
+@register_host
 def rvt_base(pretrained: bool = False, **kwargs: Any) -> RVT:
     """RVT-B, whose feed-forward layers have no convolution; arguments are those of `RVT`."""
     size = {"embed_dims": (768,), "depths": (12,), "num_heads": (12,), "conv_ffn": False}

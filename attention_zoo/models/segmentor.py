@@ -103,6 +103,8 @@ class Segmentor(nn.Module):
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
         """Layers of a vision transformer, for timm's layer-wise decay of the learning rate; all else is the last.
 
+        So is the norm after the blocks, as in mmsegmentation's ``LearningRateDecayOptimizerConstructor``.
+
         Raises:
             InputError: another backbone.
         """
@@ -111,7 +113,7 @@ class Segmentor(nn.Module):
         first = r"^backbone\.model\.(?:model\.)?"
         return {
             "stem": first + r"(?:cls_token|reg_token|dist_token|pos_embed|patch_embed|norm_pre)",
-            "blocks": [(first + r"blocks\.(\d+)", None), (first + r"norm\.", (99999,))],
+            "blocks": [(first + r"blocks\.(\d+)", None)],
         }
 
 

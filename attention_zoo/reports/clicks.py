@@ -3,23 +3,33 @@
 import csv
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+import torch
 
+from attention_zoo.clicks import number_of_clicks
 from attention_zoo.errors import InputError
 from attention_zoo.reports.comparison import Table
+from attention_zoo.reports.writing import save, whole
+from attention_zoo.runs.files import read_json
+from attention_zoo.runs.results import is_number
+
+if TYPE_CHECKING:  # training keeps results too, and draws nothing
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 THRESHOLDS = (0.80, 0.85, 0.90)
 """IoUs that number of clicks is reported for."""
 
 RESULT = "clicks.json"
 """The file that holds a result; a folder with one in it, or below it, can be compared."""
+
+ROUNDING = 1e-6
+"""Means of proportions may leave 0..1 by so much."""
 
 DPI, FONT = 150, 9
 MARKERS = "osD^vP*X"
@@ -55,18 +65,13 @@ class ClickCurve:
         trials = ious.mean(0)
         error = trials.std(0, ddof=1) / math.sqrt(len(trials)) if len(trials) > 1 else np.full(ious.shape[2], np.nan)
         noc, unreached = {}, {}
+        after = torch.as_tensor(ious[..., 1:])
         for threshold in THRESHOLDS:
-            taken = clicks_taken(ious[..., 1:], threshold)
+            taken = number_of_clicks(after.flatten(0, 1), threshold, after.shape[-1]).view(after.shape[:2]).double()
             noc[f"{threshold:.2f}"] = float(taken.mean())
-            unreached[f"{threshold:.2f}"] = float((taken >= ious.shape[2] - 1).sum(0).mean())
+            unreached[f"{threshold:.2f}"] = float((taken >= after.shape[-1]).sum(0).double().mean())
         curve = trials.mean(0).tolist(), error.tolist(), trials.tolist()
         return cls(name, *curve, noc, unreached, seconds_per_click, dict(options))
-
-
-def clicks_taken(ious: np.ndarray, threshold: float) -> np.ndarray:
-    """First click, counted from 1, after which IoUs (..., clicks) are high enough; the number of clicks if none is."""
-    reached = ious >= threshold
-    return np.where(reached.any(-1), reached.argmax(-1) + 1, ious.shape[-1])
 
 
 @dataclass(frozen=True)
@@ -95,11 +100,12 @@ class ClickResult:
             ious: (settings, objects, trials, clicks + 1).
             names: of the objects.
         """
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / RESULT).write_text(json.dumps(_finite(asdict(self)), indent=1) + "\n", encoding="utf-8")
-        write_tables(folder, {"": self})
-        self._write_objects(folder / "clicks_objects.csv", ious, names)
-        overlay({"": self}).savefig(folder / "clicks.png")
+        figure = overlay({"": self})
+        with whole(folder) as stage:
+            (stage / RESULT).write_text(json.dumps(_finite(asdict(self)), indent=1) + "\n", encoding="utf-8")
+            write_tables(stage, {"": self})
+            self._write_objects(stage / "clicks_objects.csv", ious, names)
+            save(figure, stage / "clicks.png")
 
     def _write_objects(self, path: Path, ious: np.ndarray, names: Sequence[str]) -> None:
         with path.open("w", newline="", encoding="utf-8") as file:
@@ -118,12 +124,59 @@ class ClickResult:
         Raises:
             InputError: it is none.
         """
+        kind = "no result of an evaluation of clicks"
         try:
-            content = json.loads(file.read_text(encoding="utf-8"))
+            content = read_json(file)
             curves = [ClickCurve(**_numbers(curve)) for curve in content.pop("curves")]
-            return cls(**content, curves=curves)
-        except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
-            raise InputError(f"{file} is no result of an evaluation of clicks: {error}") from error
+            result = cls(**content, curves=curves)
+        except (KeyError, TypeError, AttributeError, InputError) as error:
+            raise InputError(f"{file} is {kind}: {error}") from error
+        for wrong in _wrong(result):
+            raise InputError(f"{file} is {kind}: {wrong}")
+        return result
+
+
+def _wrong(result: ClickResult) -> Iterator[str]:
+    """What cannot be in a result, by its key."""
+    for key, kind in (("title", str), ("data", str), ("protocol", dict)):
+        if not isinstance(getattr(result, key), kind):
+            yield f"{key} cannot be {getattr(result, key)!r:.60}"
+    if type(result.objects) is not int or result.objects < 0:
+        yield f"objects cannot be {result.objects!r:.60}"
+    if not result.curves:
+        yield "curves are empty"
+    for place, curve in enumerate(result.curves):
+        yield from _wrong_curve(f"curves[{place}]", curve)
+
+
+def _wrong_curve(here: str, curve: ClickCurve) -> Iterator[str]:
+    if not isinstance(curve.name, str):
+        yield f"{here}.name cannot be {curve.name!r:.60}"
+    if not isinstance(curve.mean, list) or not curve.mean or not all(map(_is_proportion, curve.mean)):
+        yield f"{here}.mean must be numbers from 0 to 1, got {curve.mean!r:.60}"
+        return
+    clicks = len(curve.mean)
+    errors = [0.0 if isinstance(error, float) and math.isnan(error) else error for error in curve.standard_error]
+    if len(errors) != clicks or not all(is_number(error) and error >= 0 for error in errors):
+        yield f"{here}.standard_error must be {clicks} numbers or null, got {curve.standard_error!r:.60}"
+    if not isinstance(curve.trials, list) or not curve.trials:
+        yield f"{here}.trials must be a list of each trial's own mean"
+        return
+    for trial in curve.trials:
+        if not isinstance(trial, list) or len(trial) != clicks or not all(map(_is_proportion, trial)):
+            yield f"{here}.trials must be lists of {clicks} numbers from 0 to 1, got {trial!r:.60}"
+    for key in ("noc", "unreached"):
+        found = getattr(curve, key)
+        for threshold in (f"{each:.2f}" for each in THRESHOLDS):
+            value = found.get(threshold) if isinstance(found, dict) else None
+            if not is_number(value) or value < 0:
+                yield f"{here}.{key}.{threshold} cannot be {value!r:.60}"
+    if not is_number(curve.seconds_per_click) or curve.seconds_per_click < 0:
+        yield f"{here}.seconds_per_click cannot be {curve.seconds_per_click!r:.60}"
+
+
+def _is_proportion(value: Any) -> bool:
+    return is_number(value) and -ROUNDING <= value <= 1 + ROUNDING
 
 
 def _finite(value: Any) -> Any:
@@ -142,7 +195,7 @@ def _numbers(curve: dict[str, Any]) -> dict[str, Any]:
 
 def holds_result(path: Path) -> bool:
     """Whether a path is a result of clicks, or a folder with one in it or below it."""
-    return path.name == RESULT if path.is_file() else any(path.rglob(RESULT))
+    return path.name == RESULT if path.is_file() else any(path.rglob(RESULT))  # a broken one is told of when read
 
 
 def check_comparable(results: Mapping[str, ClickResult], *, mixed: bool = False) -> None:
@@ -160,22 +213,37 @@ def check_comparable(results: Mapping[str, ClickResult], *, mixed: bool = False)
         raise InputError(f"protocols differ in {', '.join(differing)}; give --mixed true to put them side by side")
 
 
-def read_results(paths: Sequence[Path]) -> dict[str, ClickResult]:
+def read_results(paths: Sequence[Path], left_out: list[str] | None = None) -> dict[str, ClickResult]:
     """The results at or below ``paths``, by names that tell them apart.
+
+    Args:
+        paths: folders or files.
+        left_out: gets a line for each file that is no result, and the others are read; without it such a file is an
+            error.
 
     Raises:
         InputError: a path does not exist or holds none, or a file is no result.
     """
-    files: list[Path] = []
+    named: list[Path] = []
     for path in paths:
         if not path.exists():
             raise InputError(f"{path} does not exist")
         found = [path] if path.is_file() else sorted(path.rglob(RESULT))
         if not found:
             raise InputError(f"no {RESULT} in {path}: a test of InteractiveSegmentation writes it")
-        files += found
-    files = list(dict.fromkeys(file.resolve() for file in files))
-    results = [ClickResult.read(file) for file in files]
+        named += found
+    named = list(dict.fromkeys(file.resolve() for file in named))
+    read = {}
+    for file in named:
+        try:
+            read[file] = ClickResult.read(file)
+        except InputError as error:
+            if left_out is None or len(named) == 1:
+                raise
+            left_out.append(str(error))
+    if not read:
+        raise InputError(f"nothing to report on: {'; '.join(left_out or [])}")
+    files, results = list(read), list(read.values())
     for names in ([result.title for result in results], [str(file.parent) for file in files]):
         if len(set(names)) == len(names):
             break
@@ -195,7 +263,7 @@ def labelled(results: Mapping[str, ClickResult]) -> list[tuple[str, ClickResult,
 
 def differences(results: Mapping[str, ClickResult]) -> list[str]:
     """What keeps results on the same data from being compared: keys of the protocol, or the number of objects."""
-    found = {}
+    found: dict[str, None] = {}
     for data in {result.data for result in results.values()}:
         every = [{**one.protocol, "objects": one.objects} for one in results.values() if one.data == data]
         keys = dict.fromkeys(key for one in every for key in one)
@@ -205,8 +273,10 @@ def differences(results: Mapping[str, ClickResult]) -> list[str]:
 
 def write_comparison(folder: Path, results: Mapping[str, ClickResult]) -> Table:
     """Write curves, tables and figure of several results, and give the table of `noc_table`."""
-    overlay(results).savefig(folder / "clicks.png")
-    return write_tables(folder, results)
+    figure = overlay(results)
+    with whole(folder) as stage:
+        save(figure, stage / "clicks.png")
+        return write_tables(stage, results)
 
 
 def write_tables(folder: Path, results: Mapping[str, ClickResult]) -> Table:
@@ -247,8 +317,10 @@ def _blank(value: float) -> str:
     return f"{value:.6f}" if math.isfinite(value) else ""
 
 
-def overlay(results: Mapping[str, ClickResult]) -> Figure:
+def overlay(results: Mapping[str, ClickResult]) -> "Figure":
     """Mean IoU against clicks, one line a curve with a band of one standard error over trials; a panel a data set."""
+    from matplotlib.figure import Figure
+
     curves = labelled(results)
     panels = list(dict.fromkeys(result.data for _, result, _ in curves))
     figure = Figure((5.6 * len(panels), 4.4), dpi=DPI, layout="constrained")
@@ -257,13 +329,16 @@ def overlay(results: Mapping[str, ClickResult]) -> Figure:
     return figure
 
 
-def _panel(axes: Axes, curves: Sequence[tuple[str, ClickResult, ClickCurve]]) -> None:
+def _panel(axes: "Axes", curves: Sequence[tuple[str, ClickResult, ClickCurve]]) -> None:
+    from matplotlib.ticker import AutoLocator
+
     for place, (name, _, curve) in enumerate(curves):
         clicks, mean = np.arange(len(curve.mean)), 100 * np.asarray(curve.mean)
         error = 100 * np.asarray(curve.standard_error)
         (line,) = axes.plot(clicks, mean, marker=MARKERS[place % len(MARKERS)], markersize=3, linewidth=1.2, label=name)
         if np.isfinite(error).all():
-            axes.fill_between(clicks, mean - error, mean + error, color=line.get_color(), alpha=0.2, linewidth=0)
+            low, high = np.maximum(mean - error, 0), np.minimum(mean + error, 100)
+            axes.fill_between(clicks, low, high, color=line.get_color(), alpha=0.2, linewidth=0)
     result = curves[0][1]
     trials = max(len(curve.trials) for _, _, curve in curves)
     band = f"; band: standard error over {trials} trials" if trials > 1 else ""
@@ -271,7 +346,9 @@ def _panel(axes: Axes, curves: Sequence[tuple[str, ClickResult, ClickCurve]]) ->
     axes.set_title(title, fontsize=FONT)
     axes.set_xlabel("clicks", fontsize=FONT)
     axes.set_ylabel("mean IoU, %", fontsize=FONT)
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    locator = AutoLocator()
+    locator.set_params(integer=True)
+    axes.xaxis.set_major_locator(locator)
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.3)
     axes.legend(frameon=False, fontsize=FONT)

@@ -3,13 +3,23 @@
 import csv
 import io
 import math
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
+from attention_zoo.attacks import without_gradient
 from attention_zoo.corruption_error import mean_corruption_error
 from attention_zoo.errors import InputError
-from attention_zoo.reports.robustness import Column, RobustnessResult
+from attention_zoo.reports.robustness import CellCount, Column, RobustnessResult
+
+BREAKS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
+"""Line breaks and other characters that steer a terminal."""
+
+MARKUP = re.compile(r"[\\`|]|[*~](?=\S)|(?<!\w)_(?=\S)|<(?=[A-Za-z/!?])|&(?=#|\w+;)|(?<=\])[(\[:]|!(?=\[)")
+"""What markdown would not show as it is."""
+
+ENTITIES = {"<": "&lt;", "&": "&amp;"}
 
 Results = Mapping[str, RobustnessResult]
 """By what to call each, such as its run."""
@@ -43,6 +53,11 @@ class Table:
         return "\n".join([*lines, *([""] if notes else []), *notes]) + "\n"
 
 
+def on_one_line(text: str) -> str:
+    """A text without line breaks and control characters."""
+    return BREAKS.sub(" ", text)
+
+
 def compare(results: Results, *, mixed: bool = False) -> Table:
     """One row for each model of each result, one column for each benchmark or attack that any of them has.
 
@@ -69,7 +84,26 @@ def compare(results: Results, *, mixed: bool = False) -> Table:
         for name in names
         for column in columns[name]
     )
-    return Table(header, tuple(rows), (*(f"not comparable: {line}" for line in differing), *meanings))
+    blind = [
+        line
+        for label, result, row in row_labels(results)
+        for column in result.columns
+        for line in blind_spots(column, result.row(row).counts[column.name], label)
+    ]
+    return Table(header, tuple(rows), (*(f"not comparable: {line}" for line in differing), *blind, *meanings))
+
+
+def blind_spots(column: Column, counts: Sequence[CellCount], label: str) -> Iterator[str]:
+    """A line where an attack had no gradient to follow, so that its column says too much of a row.
+
+    Args:
+        column: the attack.
+        counts: what was counted of the row.
+        label: what to call the row.
+    """
+    number = sum(count.no_gradient or 0 for count in counts)
+    if number:
+        yield f"{column.title}, {label}: {without_gradient(number, sum(count.total for count in counts))}"
 
 
 def grid(column: Column, result: RobustnessResult, row: str) -> Table:
@@ -89,6 +123,13 @@ def grid(column: Column, result: RobustnessResult, row: str) -> Table:
 def cell_table(results: Results) -> Table:
     """Every count: a row for each cell."""
     header = ("model", "benchmark", "corruption", "severity", "correct", "total", "accuracy", "calibration_error")
+    everything = [
+        (label, column, cell)
+        for label, result, row in row_labels(results)
+        for column in result.columns
+        for cell in result.row(row).counts[column.name]
+    ]
+    looked = any(cell.no_gradient is not None for _, _, cell in everything)
     rows = [
         (
             label,
@@ -99,12 +140,11 @@ def cell_table(results: Results) -> Table:
             str(cell.total),
             "" if math.isnan(cell.error) else f"{1 - cell.error:.6f}",
             "" if cell.calibration is None else f"{cell.calibration:.6f}",
+            *(["" if cell.no_gradient is None else str(cell.no_gradient)] if looked else []),
         )
-        for label, result, row in row_labels(results)
-        for column in result.columns
-        for cell in result.row(row).counts[column.name]
+        for label, column, cell in everything
     ]
-    return Table(header, tuple(rows))
+    return Table((*header, *(["no_gradient"] if looked else [])), tuple(rows))
 
 
 def differences(results: Results) -> Iterator[str]:
@@ -159,4 +199,5 @@ def _by_name(result: RobustnessResult) -> dict[str, Column]:
 
 
 def _escaped(text: str) -> str:
-    return text.replace("|", "\\|")
+    """A text on one line that markdown shows as it is: no cell ends early, nothing is a tag, a link or emphasis."""
+    return MARKUP.sub(lambda found: ENTITIES.get(found[0], f"\\{found[0]}"), on_one_line(text))

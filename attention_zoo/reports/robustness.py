@@ -1,8 +1,10 @@
 """The outcome of a robustness evaluation: what was counted, under which protocol, and the numbers that follow."""
 
+import errno
 import json
 import math
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -12,9 +14,14 @@ from typing import Any, Self
 from attention_zoo.corruption_error import ALEXNET_ERRORS, mean_corruption_error, of_alexnets_kind
 from attention_zoo.errors import InputError
 from attention_zoo.evaluation import Benchmark, Cell
+from attention_zoo.runs.files import read_json, write_text
+from attention_zoo.runs.results import exists, is_number
 
 FORMAT = "attention_zoo robustness 1"
 """What the file says it is."""
+
+MOST_IMAGES = 2**53
+"""Counts from here on are not exact any more."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +34,8 @@ class CellCount:
         calibration: expected calibration error, 0..1; None where nothing was counted.
         corruption: its name, or None.
         severity: 1 to 5, or None.
+        no_gradient: under an attack, images that the model gets right and of whose loss there was never a gradient, so
+            that they were not put to the test; None where nobody looked.
     """
 
     total: int
@@ -34,6 +43,7 @@ class CellCount:
     calibration: float | None = None
     corruption: str | None = None
     severity: int | None = None
+    no_gradient: int | None = None
 
     @property
     def error(self) -> float:
@@ -165,7 +175,14 @@ class RobustnessResult:
         return next(row for row in self.rows if row.name == name)
 
     def write(self, path: Path) -> None:
-        """Write JSON; the file must not exist."""
+        """Write JSON.
+
+        Raises:
+            FileExistsError: there is something of that name.
+            InputError: it cannot be written.
+        """
+        if exists(path):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
         content = {"format": FORMAT, **self.facts, "columns": [], "rows": [asdict(row) for row in self.rows]}
         for column in self.columns:
             said = {"normalised": column.normalised} if column.corruptions else {}
@@ -174,28 +191,87 @@ class RobustnessResult:
             row: {name: value if math.isfinite(value) else None for name, value in scores.items()}
             for row, scores in self.scores.items()
         }
-        with path.open("x", encoding="utf-8") as file:
-            json.dump(content, file, indent=1, allow_nan=False)
+        write_text(path, json.dumps(content, indent=1, allow_nan=False))
 
     @classmethod
     def read(cls, path: Path) -> Self:
         """What `write` wrote.
 
         Raises:
-            InputError: the file is something else.
+            InputError: the file is something else, or its counts cannot be.
         """
+        kind = "no result of a robustness evaluation"
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-            if content.pop("format") != FORMAT:
-                raise InputError(f"{path} is of another version of this program: it is no {FORMAT!r}")
+            content = read_json(path)
+        except InputError as error:
+            raise InputError(f"{path} is {kind}: {error}") from error
+        if not isinstance(content, dict) or "format" not in content:
+            raise InputError(f"{path} is {kind}: it does not say so")
+        if content.pop("format") != FORMAT:
+            raise InputError(f"{path} is of another version of this program: it is no {FORMAT!r}")
+        try:
             columns = tuple(_column(entry) for entry in content.pop("columns"))
             rows = tuple(_row(entry) for entry in content.pop("rows"))
             content.pop("scores")
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            if isinstance(error, InputError):
-                raise
-            raise InputError(f"{path} is no result of a robustness evaluation") from error
-        return cls(columns, rows, content)
+        except KeyError as error:
+            raise InputError(f"{path} is {kind}: {error} is missing") from error
+        except (TypeError, AttributeError) as error:
+            raise InputError(f"{path} is {kind}: {error}") from error
+        result = cls(columns, rows, content)
+        for wrong in _wrong(result):
+            raise InputError(f"{path} is {kind}: {wrong}")
+        return result
+
+
+def _wrong(result: RobustnessResult) -> Iterator[str]:
+    """What cannot be in a result, by its key."""
+    if not result.columns or not result.rows:
+        yield "columns or rows are empty"
+    for kind, names in (("columns", [one.name for one in result.columns]), ("rows", [one.name for one in result.rows])):
+        if not all(isinstance(name, str) for name in names) or len(set(names)) < len(names):
+            yield f"names of {kind} must be different words, got {names!r:.60}"
+    for key in ("mixer", "model"):
+        if not isinstance(result.facts.get(key), (str, type(None))):
+            yield f"{key} must be a word, got {result.facts[key]!r:.60}"
+    for column in result.columns:
+        yield from _wrong_column(column)
+    for row in result.rows:
+        for column in result.columns:
+            if column.name not in row.counts:
+                yield f"row {row.name!r} has no counts of {column.name!r}"
+            else:
+                yield from _wrong_counts(f"rows.{row.name}.counts.{column.name}", column, row.counts[column.name])
+
+
+def _wrong_column(column: Column) -> Iterator[str]:
+    here = f"columns.{column.name}"
+    if not isinstance(column.title, str):
+        yield f"{here}.title must be a word, got {column.title!r:.60}"
+    if type(column.classes) is not int or column.classes < 1:
+        yield f"{here}.classes must be a number from 1, got {column.classes!r:.60}"
+    if not isinstance(column.protocol, dict):
+        yield f"{here}.protocol must be a mapping, got {column.protocol!r:.60}"
+    for key, kind in (("corruptions", str), ("severities", int)):
+        found = getattr(column, key)
+        if not isinstance(found, tuple) or not all(type(each) is kind for each in found):
+            yield f"{here}.{key} must be a list, got {found!r:.60}"
+        elif len(set(found)) < len(found):
+            yield f"{here}.{key} names one twice: {found!r:.60}"
+
+
+def _wrong_counts(here: str, column: Column, cells: Sequence[CellCount]) -> Iterator[str]:
+    wanted = [(name, severity) for name in column.corruptions for severity in column.severities] or [(None, None)]
+    found = [(cell.corruption, cell.severity) for cell in cells]
+    if found != wanted:
+        yield f"{here} must have one cell for each corruption at each severity, {len(wanted)} in all, in their order"
+    for cell in cells:
+        place = f"{here} ({cell.corruption}, {cell.severity})" if column.corruptions else here
+        if type(cell.total) is not int or not 0 <= cell.total < MOST_IMAGES:
+            yield f"{place}: total cannot be {cell.total!r:.60}"
+        if type(cell.correct) is not int or not 0 <= cell.correct <= cell.total:
+            yield f"{place}: correct cannot be {cell.correct!r:.60} of {cell.total}"
+        if cell.calibration is not None and not (is_number(cell.calibration) and 0 <= cell.calibration <= 1):
+            yield f"{place}: calibration cannot be {cell.calibration!r:.60}"
 
 
 def _column(entry: dict[str, Any]) -> Column:

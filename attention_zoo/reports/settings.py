@@ -3,19 +3,16 @@
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import yaml
-
-from attention_zoo.sweeps.plan import Plan, is_config
+from attention_zoo.errors import InputError
+from attention_zoo.sweeps.axes import plain, settings
+from attention_zoo.sweeps.plan import Plan
 
 NOT_A_SETTING = ("seed_everything", "trainer.default_root_dir", "ckpt_path")
 """Keys of a config in which runs of one setting may differ."""
-
-STRUCTURE = ("init_args", "class_path")
-"""Parts of a config's keys that the command line leaves out."""
 
 
 @dataclass(frozen=True)
@@ -55,14 +52,30 @@ def differences(plan: Plan, runs: Sequence[Facts]) -> Iterator[str]:
         yield f"axis {plan.titles[name]} sets {', '.join(_listed(key, parts) for key, parts in keys.items())}"
     for key in rest:
         yield _told(f"differs, though no axis sets it: {key}", runs, [run.config.get(key) for run in runs])
-    for key in dict.fromkeys(key for run in runs for key in run.machine):
-        values = [run.machine.get(key) for run in runs]
+    yield from _machines(runs)
+
+
+def changes(runs: Sequence[Facts]) -> Iterator[str]:
+    """Every key of the config, and every fact of the machine, in which runs differ that no sweep made."""
+    known = [run for run in runs if run.config]
+    for key in dict.fromkeys(key for run in known for key in run.config):
+        values = [run.config.get(key) for run in known]
+        if key not in NOT_A_SETTING[1:] and len(set(map(_text, values))) > 1:
+            yield _told(f"differs: {plain(key) or key}", known, values)
+    yield from _machines(runs)
+
+
+def _machines(runs: Sequence[Facts]) -> Iterator[str]:
+    known = [run for run in runs if run.machine]
+    for key in dict.fromkeys(key for run in known for key in run.machine):
+        values = [run.machine.get(key) for run in known]
         if len(set(map(_text, values))) > 1:
-            yield _told(f"differs: {key}", runs, values)
+            yield _told(f"differs: {key}", known, values)
 
 
 def shared(runs: Sequence[Facts]) -> Iterator[str]:
     """The machine and versions that all finished runs have in common, in one line; nothing where there are none."""
+    runs = [run for run in runs if run.machine]
     keys = list(dict.fromkeys(key for run in runs for key in run.machine))
     values = {key: {_text(run.machine.get(key)) for run in runs} for key in keys}
     same = [f"{key.removeprefix('versions.')} {runs[0].machine[key]}" for key in keys if len(values[key]) == 1]
@@ -70,33 +83,12 @@ def shared(runs: Sequence[Facts]) -> Iterator[str]:
         yield f"all runs: {', '.join(same)}"
 
 
-def flat(content: Any, prefix: str = "") -> dict[str, Any]:
-    """A nested mapping with its keys joined by dots."""
-    if not isinstance(content, dict) or not content:
-        return {prefix: content}
-    return {
-        name: value
-        for key, inner in content.items()
-        for name, value in flat(inner, f"{prefix}.{key}".strip(".")).items()
-    }
-
-
-def plain(key: str) -> str:
-    """A key of a config as the command line has it."""
-    return ".".join(part.removesuffix("+") for part in key.split(".") if part not in STRUCTURE)
-
-
 def _keys(values: Sequence[Any], axis: str) -> set[str]:
-    """Those that an axis sets."""
+    """Those that an axis sets; of a config that cannot be read any more nothing is taken to follow."""
     found: set[str] = set()
     for value in values:
-        options = (
-            dict(value) if isinstance(value, Mapping) else {"config": value} if is_config(value) else {axis: value}
-        )
-        file = options.pop("config", None)
-        if file is not None and Path(file).is_file():  # of a file that is gone nothing is taken to follow
-            options |= flat(yaml.safe_load(Path(file).read_text(encoding="utf-8")))
-        found |= {plain(key) for key in options}
+        with suppress(InputError):
+            found |= settings(axis, value).keys()
     return found
 
 

@@ -2,13 +2,22 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from scipy import stats
 
 LEVEL = 0.05
 """Differences less probable than this by chance are more than noise."""
+
+LEAST_SEEDS = 3
+"""Seeds in common from which on a difference is marked: of two, the test has a single degree of freedom."""
+
+TEST = f"paired t-tests over {LEAST_SEEDS} or more seeds"
+"""What marks follow from."""
+
+UNBOUNDED = ("nss",)
+"""Metrics of which more is better and that are no proportion, though their values may look like one."""
 
 ROUNDING = 1e-9
 """Spread below this fraction of the values is none."""
@@ -34,6 +43,19 @@ def better(metric: str) -> int:
 def arrow(metric: str) -> str:
     """The metric's name with an arrow to where it is better."""
     return f"{metric} {('', '↑', '↓')[better(metric)]}".rstrip()
+
+
+def limits(metric: str, values: Sequence[float]) -> tuple[float, float]:
+    """What no value of a metric leaves: 0 and 1 of a proportion, 0 of an error, nothing of a loss.
+
+    Args:
+        metric: its name says which way is better.
+        values: that were found; those outside 0 and 1 are no proportions, such as percents.
+    """
+    name, way = metric.rpartition("/")[2].lower(), better(metric)
+    if not values or min(values) < 0 or "loss" in name or name in UNBOUNDED or not way:
+        return -math.inf, math.inf
+    return (0.0, 1.0) if max(values) <= 1 and (way > 0 or "calibration" in name) else (0.0, math.inf)
 
 
 @dataclass(frozen=True)
@@ -72,10 +94,17 @@ class Difference:
         mean: of the differences; NaN without a seed in common.
         chance: how probable one this large is without any (paired t-test, two-sided); NaN where that cannot be told:
             fewer than two seeds in common, or differences that do not vary at all.
+        count: of seeds in common.
     """
 
     mean: float
     chance: float
+    count: int = field(default=0, compare=False)
+
+    @property
+    def is_told(self) -> bool:
+        """Whether it is more than noise: enough seeds, and improbable without any difference."""
+        return self.count >= LEAST_SEEDS and self.chance < LEVEL
 
     @classmethod
     def of(cls, one: Mapping[int, float], other: Mapping[int, float]) -> "Difference":
@@ -83,12 +112,12 @@ class Difference:
         differences = np.array([one[seed] - other[seed] for seed in sorted(one.keys() & other.keys())])
         if not len(differences):
             return cls(math.nan, math.nan)
-        mean = float(differences.mean())
-        if len(differences) < 2:
-            return cls(mean, math.nan)
+        mean, count = float(differences.mean()), len(differences)
+        if count < 2:
+            return cls(mean, math.nan, count)
         if np.ptp(differences) <= ROUNDING * np.abs([*one.values(), *other.values()]).max():
-            return cls(mean, math.nan if differences.any() else 1.0)
-        return cls(mean, float(stats.ttest_1samp(differences, 0).pvalue))
+            return cls(mean, math.nan if differences.any() else 1.0, count)
+        return cls(mean, float(stats.ttest_1samp(differences, 0).pvalue), count)
 
 
 def holm(chances: Sequence[float]) -> list[float]:
@@ -103,7 +132,7 @@ def holm(chances: Sequence[float]) -> list[float]:
 
 
 def extremes(values: Mapping[str, Mapping[int, float]], metric: str) -> dict[str, str]:
-    """``best`` and ``worst`` of settings by name; only one that a paired test tells from every other.
+    """``best`` and ``worst`` of settings by name; only one that a paired t-test of three seeds or more tells from all.
 
     Each of the tests must reject, so that none of them needs a correction (R. Berger, Technometrics 1982).
 
@@ -118,5 +147,5 @@ def extremes(values: Mapping[str, Mapping[int, float]], metric: str) -> dict[str
     return {
         name: word
         for name, word in ((ordered[0], "best"), (ordered[-1], "worst"))
-        if all(Difference.of(values[name], values[other]).chance < LEVEL for other in known if other != name)
+        if all(Difference.of(values[name], values[other]).is_told for other in known if other != name)
     }

@@ -1,22 +1,21 @@
 """What came out of a sweep, setting by setting; everything is read from the files that the runs left."""
 
-import json
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from attention_zoo.errors import InputError
-from attention_zoo.reports.settings import Facts, flat
-from attention_zoo.reports.statistics import Difference, Estimate, extremes, holm
+from attention_zoo.reports.settings import Facts
+from attention_zoo.reports.statistics import Difference, Estimate, extremes, holm, limits
+from attention_zoo.runs.results import Measurement, read_cost, read_metrics, read_run_config
+from attention_zoo.sweeps.axes import flat, label_of
 from attention_zoo.sweeps.driver import Row, collected, flat_metrics, folder_of, rows
-from attention_zoo.sweeps.job import COST
-from attention_zoo.sweeps.plan import read_plan
+from attention_zoo.sweeps.plan import Run, read_plan
 
 COSTS = {
     "parameters": ("parameters, M", 1e-6),
@@ -71,12 +70,17 @@ class Group:
     def facts(self) -> Iterator[Facts]:
         """How each run that is done was made."""
         for seed, config in self.configs.items():
+            if not config:
+                continue
             machine = flat({name: value for name, value in self.costs[seed].items() if name in MACHINE})
             yield Facts(self.name, self.values, seed, config, machine)
 
 
 class SweepReport:
     """A sweep's results, from its folder.
+
+    Attributes:
+        left_out: files that could not be read, with the reason; the report goes on without them.
 
     Args:
         out: folder of the sweep.
@@ -88,13 +92,14 @@ class SweepReport:
     def __init__(self, out: Path) -> None:
         self.out, self.plan = out, read_plan(out)
         self.found: list[Row] = rows(self.plan, out)
+        self.left_out: list[str] = [row.problem for row in self.found if row.problem]
         self.groups = list(self._groups())
         if not any(group.metrics for group in self.groups):
             raise InputError(f"no run of the sweep in {out} is done yet")
 
     def _groups(self) -> Iterator[Group]:
         settings: dict[str, Group] = {}
-        for run, record, _ in self.found:
+        for run, record, *_ in self.found:
             group = settings.setdefault(repr(run.values), Group(run.values, self.called(run.values)))
             folder = folder_of(self.out, run)
             if record.status == "failed":
@@ -102,9 +107,25 @@ class SweepReport:
             if record.status != "done":
                 continue
             group.metrics[run.seed] = flat_metrics(record)
-            group.costs[run.seed] = _read(folder / COST, json.loads)
-            group.configs[run.seed] = flat(_read(folder / "config.yaml", yaml.safe_load))
+            group.costs[run.seed] = self._read(read_cost, folder)
+            config = self._read(read_run_config, folder)
+            group.configs[run.seed] = flat(config) if config else {}
         yield from settings.values()
+
+    def _read(self, read: Callable[[Path], dict[str, Any]], folder: Path) -> dict[str, Any]:
+        """What a file says; nothing where it cannot be read, which is told."""
+        try:
+            return read(folder)
+        except InputError as error:
+            self.left_out.append(str(error))
+            return {}
+
+    def measured(self, run: Run) -> list[Measurement]:
+        """What a run measured on its way; nothing where its log cannot be read, which is told already."""
+        try:
+            return read_metrics(folder_of(self.out, run))
+        except InputError:
+            return []
 
     def called(self, values: dict[str, Any]) -> str:
         """Values of axes for tables and legends; of numbers with the axis."""
@@ -133,11 +154,15 @@ class SweepReport:
     @property
     def baseline(self) -> str | None:
         """What tables call the baseline, if the plan has one."""
-        return None if self.plan.baseline is None else self.called(self.plan.baseline)
+        return None if self.plan.baseline is None else self.called(self._baseline)
+
+    @property
+    def _baseline(self) -> dict[str, Any]:
+        return {axis: label_of(value) for axis, value in (self.plan.baseline or {}).items()}
 
     def baseline_of(self, group: Group) -> Group | None:
         """The setting with the baseline's values, the other axes as in ``group``; None for one that is a baseline."""
-        wanted = {**group.values, **(self.plan.baseline or {})}
+        wanted = {**group.values, **self._baseline}
         found = next((other for other in self.groups if other.values == wanted), None)
         return None if found is group else found
 
@@ -147,14 +172,14 @@ class SweepReport:
         found = [Difference.of(group.of(metric), base.of(metric)) for group, base in pairs]
         chances = holm([difference.chance for difference in found])
         return {
-            group.name: Difference(difference.mean, chance)
+            group.name: replace(difference, chance=chance)
             for (group, _), difference, chance in zip(pairs, found, chances, strict=True)
         }
+
+    def limits(self, metric: str) -> tuple[float, float]:
+        """What no value of a metric leaves."""
+        return limits(metric, [value for group in self.groups for value in group.of(metric).values()])
 
     def extremes(self, metric: str) -> dict[str, str]:
         """``best`` and ``worst`` by the name of the setting, where that is more than noise."""
         return extremes({group.name: group.of(metric) for group in self.groups}, metric)
-
-
-def _read(path: Path, parse: Callable[[str], Any]) -> dict[str, Any]:
-    return parse(path.read_text(encoding="utf-8")) if path.is_file() else {}

@@ -3,18 +3,25 @@
 import base64
 import html
 import io
-import shutil
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from attention_zoo.errors import InputError
 from attention_zoo.reports.comparison import Table
 from attention_zoo.reports.sweep import SweepReport
 from attention_zoo.reports.sweep_figures import figures
 from attention_zoo.reports.sweep_tables import numbers_table, runs_table, settings_table
+from attention_zoo.reports.writing import remove_events, save, whole
+from attention_zoo.runs.files import read_text
+from attention_zoo.runs.results import CONFIG
 from attention_zoo.sweeps.driver import flat_metrics, folder_of
 from attention_zoo.sweeps.plan import PLAN
+
+HPARAMS = "hparams"
+"""Folder for TensorBoard."""
 
 STYLE = """
 body {font: 15px/1.5 system-ui, sans-serif; margin: 2em auto; max-width: 75em; padding: 0 1em; color: #222}
@@ -35,24 +42,34 @@ def write_sweep(folder: Path, report: SweepReport) -> None:
 
     ``table.md`` to read and ``table.csv`` to compute with, ``runs.csv`` (every run with the numbers of its own log),
     the figures as ``.png``, ``index.html`` with all of it, ``hparams/`` for ``tensorboard --logdir``, and what was run:
-    ``sweep.yaml`` and the resolved config of each finished run in ``configs/``.
+    ``sweep.yaml`` and the resolved config of each finished run in ``configs/``. All of it, or nothing.
+
+    Raises:
+        InputError: it cannot be written; what was there before still is.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     table, runs = settings_table(report), runs_table(report)
     drawn = list(figures(report))
+    with whole(folder) as stage:
+        _write(stage, report, table, runs, drawn)
+        remove_events(folder / HPARAMS)
+
+
+def _write(
+    folder: Path, report: SweepReport, table: Table, runs: Table, drawn: Sequence[tuple[str, str, Figure]]
+) -> None:
     (folder / "table.csv").write_text(numbers_table(report).csv(), encoding="utf-8")
     (folder / "table.md").write_text(table.markdown(), encoding="utf-8")
     (folder / "runs.csv").write_text(runs.csv(), encoding="utf-8")
     for name, _, figure in drawn:
-        figure.savefig(folder / f"{name}.png")
+        save(figure, folder / f"{name}.png")
     (folder / "index.html").write_text(page(report, table, runs, drawn), encoding="utf-8")
-    write_hparams(folder / "hparams", report)
+    write_hparams(folder / HPARAMS, report)
     write_plan(folder, report)
 
 
 def page(report: SweepReport, table: Table, runs: Table, drawn: Sequence[tuple[str, str, Figure]]) -> str:
     """One page that needs no other file."""
-    plan = (report.out / PLAN).read_text(encoding="utf-8")
+    plan = read_text(report.out / PLAN)
     title = f"Sweep {report.out.name}"
     done = sum(row.record.status == "done" for row in report.found)
     notes = "".join(f"<li>{html.escape(note)}</li>" for note in table.notes)
@@ -70,23 +87,21 @@ def page(report: SweepReport, table: Table, runs: Table, drawn: Sequence[tuple[s
 
 
 def write_plan(folder: Path, report: SweepReport) -> None:
-    """What was run: the sweep, and the resolved config of each run that is done."""
-    content = {PLAN: report.out / PLAN}
-    for run, record, _ in report.found:
-        if record.status == "done":
-            content[f"configs/{run.name}.yaml"] = folder_of(report.out, run) / "config.yaml"
+    """What was run: the sweep, and the resolved config of each run that is done, as far as it can be read."""
+    (folder / PLAN).write_text(read_text(report.out / PLAN), encoding="utf-8")
     (folder / "configs").mkdir(exist_ok=True)
-    for name, path in content.items():
-        (folder / name).write_text(path.read_text(encoding="utf-8"), encoding="utf-8")
+    for run, record, *_ in report.found:
+        if record.status == "done":
+            with suppress(InputError):  # the report says which could not be read
+                text = read_text(folder_of(report.out, run) / CONFIG)
+                (folder / "configs" / f"{run.name}.yaml").write_text(text, encoding="utf-8")
 
 
 def write_hparams(folder: Path, report: SweepReport) -> None:
-    """The runs in the form of TensorBoard's HParams, each in a folder of its own; what was there is replaced."""
+    """The runs in the form of TensorBoard's HParams, each in a folder of its own."""
     from torch.utils.tensorboard import SummaryWriter
     from torch.utils.tensorboard.summary import hparams
 
-    if folder.is_dir():
-        shutil.rmtree(folder)
     for row in report.found:
         if row.record.status != "done":
             continue
@@ -116,5 +131,5 @@ def _html(table: Table) -> str:
 
 def _image(figure: Figure) -> str:
     content = io.BytesIO()
-    figure.savefig(content, format="png")
+    save(figure, content)
     return f'<img src="data:image/png;base64,{base64.b64encode(content.getvalue()).decode()}" alt="">'

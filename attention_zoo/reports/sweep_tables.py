@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from attention_zoo.reports.comparison import Table
 from attention_zoo.reports.costs import UNCOUNTED
 from attention_zoo.reports.settings import differences, shared
-from attention_zoo.reports.statistics import LEVEL, Difference, arrow
+from attention_zoo.reports.statistics import LEAST_SEEDS, LEVEL, TEST, Difference, arrow
 from attention_zoo.reports.sweep import COSTS, SweepReport
 from attention_zoo.sweeps.driver import flat_metrics
 
@@ -54,7 +54,7 @@ def runs_table(report: SweepReport) -> Table:
     """One row for each run, with the numbers of its own log."""
     names = list(dict.fromkeys(name for row in report.found for name in flat_metrics(row.record)))
     lines = []
-    for run, record, _ in report.found:
+    for run, record, *_ in report.found:
         flat = flat_metrics(record)
         values = [str(run.values[name]) for name in report.plan.names]
         numbers = [_exact(flat.get(name)) for name in names]
@@ -68,21 +68,23 @@ def _notes(report: SweepReport) -> Iterator[str]:
     if counts[-1] > 1:
         yield "mean over seeds ± half of its 95 % confidence interval (Student's t)"
         yield (
-            "(best) and (worst) only where paired t-tests over seeds tell a setting from every other one "
+            f"(best) and (worst) only where {TEST} tell a setting from every other one "
             f"(each p < {LEVEL}); no mark: not more than noise"
         )
     else:
         yield "one seed each: no interval and no test, so that nothing tells a difference from noise"
     if report.baseline and counts[-1] > 1:
         yield (
-            f"to {report.baseline}: mean difference, seed by seed; * where a paired t-test tells it from none "
-            f"(p < {LEVEL}, corrected by Holm for the number of settings)"
+            f"to {report.baseline}: mean difference, seed by seed; * where a paired t-test over {LEAST_SEEDS} or more "
+            f"seeds tells it from none (p < {LEVEL}, corrected by Holm for the number of settings)"
         )
     if len(counts) > 1:
         yield f"settings have different numbers of finished seeds: {', '.join(map(str, counts))}"
     left = sum(row.record.status in ("waiting", "running") for row in report.found)
     if left:
         yield f"{left} of {len(report.found)} runs are not done yet"
+    for problem in report.left_out:
+        yield f"left out: {problem}"
     if "flops" in report.costs:
         yield UNCOUNTED
     runs = [facts for group in report.groups for facts in group.facts()]
@@ -105,7 +107,7 @@ def _failures(report: SweepReport) -> Iterator[str]:
 def _difference(found: Difference | None) -> str:
     if found is None or math.isnan(found.mean):
         return ""
-    return f"{found.mean:+.3g}{'*' if found.chance < LEVEL else ''}"
+    return f"{found.mean:+.3g}{'*' if found.is_told else ''}"
 
 
 def _exact(value: float | None) -> str:

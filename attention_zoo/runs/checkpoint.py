@@ -31,8 +31,8 @@ OF_THE_NUMBERS = ("precision", "deterministic", "benchmark", "enable_progress_ba
 FROM_ELSEWHERE = {"pretrained": False, "weights": None, "start": None, "download": False}
 """Arguments of model and data that fetch or read other weights, or write data, and what they are after a checkpoint."""
 
-OF_A_TRAINING = ("optimizer_states", "lr_schedulers", "loops")
-"""What a checkpoint has beside the weights that a fit can go on from."""
+OF_A_TRAINING = {"optimizer_states": list, "lr_schedulers": list, "loops": dict}
+"""What a checkpoint has beside the weights that a fit can go on from; there is an optimizer and a loop, always."""
 
 
 @dataclass(frozen=True)
@@ -112,6 +112,7 @@ def read_checkpoint(path: Path, *, trust: bool = False, weights_only: bool = Tru
         raise InputError(f"{path} is not a checkpoint of this program: it has no state_dict")
     weights = content["state_dict"]
     _check_weights(weights, path)
+    states = {key: content.get(key) for key in OF_A_TRAINING}
     return Checkpoint(
         path=path,
         config=_config(content.get(CONFIG), path),
@@ -119,7 +120,7 @@ def read_checkpoint(path: Path, *, trust: bool = False, weights_only: bool = Tru
         step=_count(content, "global_step", path),
         best=_best(content.get("callbacks"), path),
         trusted=trusted,
-        lacks=tuple(key for key in OF_A_TRAINING if not isinstance(content.get(key), (dict, list))),
+        lacks=tuple(key for key, state in states.items() if not (isinstance(state, OF_A_TRAINING[key]) and state)),
         kinds={name: _kind(weight) for name, weight in weights.items() if isinstance(weight, Tensor)},
     )
 

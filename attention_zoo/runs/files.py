@@ -46,7 +46,7 @@ def replacing(path: Path | str) -> Iterator[Path]:
         os.fchmod(handle, 0o666 & ~_umask())
         os.close(handle)
         yield temporary
-        os.replace(temporary, path)
+        temporary.replace(path)
     except OSError as error:
         if error.filename is not None and not _is_of(error.filename, path, temporary):
             raise

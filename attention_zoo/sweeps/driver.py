@@ -1,7 +1,7 @@
 """Carry out a sweep: hand its jobs to what runs them, a few at a time, and show how they are."""
 
-import json
 import statistics
+import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -11,22 +11,33 @@ from typing import Any, NamedTuple
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 
 from attention_zoo.errors import InputError
+from attention_zoo.runs.results import read_metrics
 from attention_zoo.sweeps.engines import Engine, Handle
-from attention_zoo.sweeps.job import Job, Record, held, read_record
+from attention_zoo.sweeps.job import Job, Record, held, known_record
 from attention_zoo.sweeps.plan import LOCK, Plan, Run
+from attention_zoo.terminal import terminal, text_table
 
 PAUSE = 0.5
 """Seconds between two looks at the jobs."""
 
 
 class Row(NamedTuple):
-    """A run as the table shows it."""
+    """A run as the table shows it.
+
+    Attributes:
+        run: of the plan.
+        record: what is known of it.
+        epoch: the last one that was measured.
+        problem: what is wrong with its files; of those nothing is known.
+    """
 
     run: Run
     record: Record
     epoch: int | None
+    problem: str | None = None
 
 
 def folder_of(out: Path, run: Run) -> Path:
@@ -36,7 +47,16 @@ def folder_of(out: Path, run: Run) -> Path:
 
 def rows(plan: Plan, out: Path) -> list[Row]:
     """What the folders say of every run."""
-    return [Row(run, read_record(folder_of(out, run)), _last_epoch(folder_of(out, run))) for run in plan.all_runs()]
+    return [_row(run, folder_of(out, run)) for run in plan.all_runs()]
+
+
+def _row(run: Run, folder: Path) -> Row:
+    record, problem = known_record(folder)
+    try:
+        measured = read_metrics(folder)
+    except InputError as error:
+        return Row(run, record, None, "; ".join(filter(None, (problem, str(error)))))
+    return Row(run, record, measured[-1].epoch if measured else None, problem)
 
 
 def seconds_left(found: Sequence[Row]) -> dict[str, float]:
@@ -48,7 +68,7 @@ def seconds_left(found: Sequence[Row]) -> dict[str, float]:
     if not done:
         return {}
     left = {}
-    for run, record, _ in found:
+    for run, record, *_ in found:
         if record.status != "done":
             alike = [row for row in done if row.run.values == run.values] or done
             left[run.name] = max(0.0, statistics.fmean(row.record.seconds for row in alike) - record.seconds)
@@ -94,7 +114,7 @@ def carry_out(
             )
         plan.keep(out)
         jobs = [Job(plan, run, folder_of(out, run), threads, retry, engine.stop) for run in _in_order(plan, out)]
-        console = console or Console()
+        console = console or terminal()
         with _shown(plan, out, console) as show:
             _loop(jobs, engine, workers, hours, show)
     return rows(plan, out)
@@ -109,6 +129,7 @@ def _in_order(plan: Plan, out: Path) -> list[Run]:
 def _loop(jobs: Sequence[Job], engine: Engine, workers: int, hours: float | None, show: Callable[[], None]) -> None:
     waiting, running = list(jobs), dict[str, tuple[Job, Handle]]()
     deadline = time.monotonic() + 3600 * hours if hours is not None else float("inf")
+    show()  # what is broken is told of before a run puts it aside
     try:
         while running or (waiting and time.monotonic() < deadline):
             for name, (job, handle) in list(running.items()):
@@ -133,6 +154,7 @@ class _shown:
         self.plan, self.out, self.console = plan, out, console
         self.live = Live(console=console, refresh_per_second=2, transient=True) if console.is_terminal else None
         self.known: dict[str, str] = {}
+        self.said: set[str] = set()
 
     def __enter__(self) -> Callable[[], None]:
         (self.live or nullcontext()).__enter__()
@@ -144,6 +166,10 @@ class _shown:
     def show(self) -> None:
         """Bring what is shown up to date."""
         found = rows(self.plan, self.out)
+        for problem in dict.fromkeys(row.problem for row in found if row.problem):
+            if problem not in self.said:
+                self.said.add(problem)
+                sys.stderr.write(f"warning: left out: {problem}\n")
         if self.live:
             self.live.update(table(self.plan, found))
             return
@@ -162,16 +188,15 @@ def table(plan: Plan, found: Sequence[Row]) -> Table:
     """The runs with their state and what was measured."""
     metrics = collected(plan, found)
     done = sum(row.record.status == "done" for row in found)
-    grid = Table(title=f"{done} of {len(found)} runs done")
-    for column in (*plan.titles.values(), "seed", "state", "epoch", *metrics):
-        grid.add_column(column)
-    for run, record, epoch in found:
-        state = f"[{COLOURS[record.status]}]{record.status}[/]"
+    header = (*plan.titles.values(), "seed", "state", "epoch", *metrics)
+    lines: list[tuple[str | Text, ...]] = []
+    for run, record, epoch, _ in found:
+        state = Text(record.status, style=COLOURS[record.status])
         flat = flat_metrics(record)
         numbers = ["" if flat.get(name) is None else f"{flat[name]:.4g}" for name in metrics]
         values = [str(run.values[name]) for name in plan.names]
-        grid.add_row(*values, str(run.seed), state, "" if epoch is None else str(epoch + 1), *numbers)
-    return grid
+        lines.append((*values, str(run.seed), state, "" if epoch is None else str(epoch + 1), *numbers))
+    return text_table(header, lines, title=f"{done} of {len(found)} runs done")
 
 
 def flat_metrics(record: Record) -> dict[str, float | None]:
@@ -188,11 +213,3 @@ def collected(plan: Plan, found: Sequence[Row]) -> list[str]:
     if plan.collect is not None:
         return plan.collect
     return list(dict.fromkeys(name for row in found for name in flat_metrics(row.record)))
-
-
-def _last_epoch(folder: Path) -> int | None:
-    path = folder / "metrics.jsonl"
-    if not path.is_file():
-        return None
-    lines = path.read_text(encoding="utf-8").splitlines()
-    return json.loads(lines[-1])["epoch"] if lines else None

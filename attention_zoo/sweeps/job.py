@@ -6,26 +6,34 @@ and keeps what came out in ``run.json``.
 
 import errno
 import fcntl
+import itertools
 import json
 import os
 import shutil
+import stat
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from threading import Event
 from typing import Any, TextIO
 
 from attention_zoo.errors import InputError
-from attention_zoo.sweeps.plan import LOCK, Plan, Run, write
+from attention_zoo.runs.files import read_json
+from attention_zoo.runs.results import CONFIG, METRICS, exists, is_number, numbers_in, read_metrics
+from attention_zoo.runs.trust import TRUSTED
+from attention_zoo.sweeps.plan import FIT, LOCK, Plan, Run, write
 
 RECORD, LOG = "run.json", "run.log"
 
-COST = "cost.json"
-"""What a training leaves of what it cost."""
+STATES = ("waiting", "running", "done", "failed")
+"""Of a run."""
+
+ASIDE = ".unreadable"
+"""Added to the name of a file that cannot be read, when it makes room for a new one."""
 
 INTERRUPTED = (130, 143)
 """Exit codes of a command that was asked to stop."""
@@ -67,9 +75,41 @@ class Record:
 
 
 def read_record(folder: Path) -> Record:
-    """What a run's folder says of the run."""
+    """What a run's folder says of the run.
+
+    Raises:
+        InputError: its ``run.json`` is something else.
+    """
     path = folder / RECORD
-    return Record(**json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else Record()
+    if not exists(path):
+        return Record()
+    content = read_json(path)
+    known = [entry.name for entry in fields(Record)]
+    if not isinstance(content, dict) or not content or not set(content) <= set(known):
+        raise InputError(f"{path} is no record of a run; its keys are {', '.join(known)}")
+    record = Record(**content)
+    wrong = [
+        *(["status"] if record.status not in STATES else []),
+        *(["reason"] if not isinstance(record.reason, (str, type(None))) else []),
+        *(["begun"] if not is_number(record.begun) or record.begun < 0 else []),
+        *(["kills"] if type(record.kills) is not int or record.kills < 0 else []),
+    ]
+    if not isinstance(record.parts, dict) or not all(is_number(part) and part >= 0 for part in record.parts.values()):
+        wrong.append("parts")
+    if not isinstance(record.metrics, dict):
+        wrong.append("metrics")
+    if wrong:
+        raise InputError(f"{path}: {wrong[0]} cannot be {content.get(wrong[0])!r:.60}")
+    record.metrics = {name: numbers_in(found, f"{path}: metrics of {name}") for name, found in record.metrics.items()}
+    return record
+
+
+def known_record(folder: Path) -> tuple[Record, str | None]:
+    """What is known of a run, and what was wrong with its ``run.json``: of such a one nothing is known."""
+    try:
+        return read_record(folder), None
+    except InputError as error:
+        return Record(), str(error)
 
 
 class Stopped(Exception):
@@ -112,13 +152,15 @@ class Job:
         Raises:
             DiskFull: the disk is.
         """
-        record = read_record(self.folder)
+        record, _ = known_record(self.folder)
         if record.status == "done" or (record.status == "failed" and not self.retry):
             return record
         with held(self.folder / LOCK) as lock:
             if lock is None:
                 return record
-            record = read_record(self.folder)
+            record, problem = known_record(self.folder)
+            if problem is not None:
+                self._put_aside(RECORD, problem)
             record.status, record.reason = "running", None
             self._keep(record)
             try:
@@ -136,8 +178,8 @@ class Job:
         return record
 
     def _carry_out(self, record: Record, lock: TextIO) -> None:
-        if "fit" not in record.parts:
-            self._part("fit", record, lock)
+        if FIT not in record.parts:
+            self._part(FIT, record, lock)
         for name in self.plan.evaluations:
             if name not in record.parts:
                 self._part(name, record, lock)
@@ -151,7 +193,7 @@ class Job:
         """
         started = time.monotonic() - record.begun
         while True:
-            before = self._lines()
+            before = self._measured_so_far()
             code = self._start(self._command(name), lock)
             if code == 0:
                 break
@@ -167,23 +209,23 @@ class Job:
             if record.kills % ATTEMPTS == 0:
                 raise InputError(f"{name} was killed {ATTEMPTS} times (signal {-code}); out of memory?")
         record.parts[name], record.begun = round(time.monotonic() - started, 1), 0.0
-        if name != "fit":
+        if name != FIT:
             record.metrics[name] = self._measured(name, before)
         self._keep(record)
 
     def _command(self, name: str) -> list[str]:
         here = ["--trainer.default_root_dir", str(self.folder)]
         last = self.folder / "checkpoints" / "last.ckpt"
-        if name != "fit":
+        if name != FIT:
             return ["test", "--ckpt_path", str(last), *self.plan.evaluation(name), *here]
         if is_whole(last):
-            return ["fit", "--ckpt_path", "last", *here]
+            return [FIT, "--ckpt_path", "last", *here]
         self._clear()
-        return ["fit", *self.plan.recipe(), *self.run.arguments, *here]
+        return [FIT, *self.plan.recipe(), *self.run.arguments, *here]
 
     def _clear(self) -> None:
         """Put away what an attempt left that did not get as far as a checkpoint."""
-        left = [self.folder / "config.yaml", self.folder / "metrics.jsonl", *self.folder.glob("events.*")]
+        left = [self.folder / CONFIG, self.folder / METRICS, *self.folder.glob("events.*")]
         left += list((self.folder / "checkpoints").glob("*"))
         for path in left:
             path.unlink(missing_ok=True)
@@ -192,6 +234,8 @@ class Job:
         """Run a command; its exit code, negative for a signal."""
         threads = str(self.threads)
         environment = {**os.environ, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, "PYTHONUNBUFFERED": "1"}
+        trusted = [os.environ.get(TRUSTED), str(self.folder.absolute())]  # the recipe itself may name any class
+        environment[TRUSTED] = os.pathsep.join(filter(None, trusted))
         command = [sys.executable, "-m", "attention_zoo", *arguments, "--trainer.enable_progress_bar", "false"]
         with (self.folder / LOG).open("a", encoding="utf-8") as log:
             log.write(f"$ {' '.join(command)}\n")
@@ -207,19 +251,32 @@ class Job:
                 code = process.wait()
             return INTERRUPTED[0] if self.stop and self.stop.is_set() and code else code
 
-    def _lines(self) -> int:
-        path = self.folder / "metrics.jsonl"
-        return len(path.read_text(encoding="utf-8").splitlines()) if path.is_file() else 0
+    def _measured_so_far(self) -> int:
+        """How many measurements are logged; a log that cannot be read makes room for a new one."""
+        try:
+            return len(read_metrics(self.folder))
+        except InputError as error:
+            self._put_aside(METRICS, str(error))
+            return 0
+
+    def _put_aside(self, name: str, problem: str) -> None:
+        """Rename a file that cannot be read, and say so in the log of the run."""
+        path = self.folder / name
+        aside = next(
+            place for count in itertools.count() if not exists(place := path.with_name(f"{name}{ASIDE}{count or ''}"))
+        )
+        path.rename(aside)
+        with (self.folder / LOG).open("a", encoding="utf-8") as log:
+            log.write(f"# {problem}; it is now {aside.name}\n")
 
     def _measured(self, name: str, before: int) -> dict[str, float | None]:
         """The metrics that an evaluation logged: the last of the lines that are new."""
-        lines = (self.folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()[before:]
-        found = [line for line in map(json.loads, lines) if line["stage"] == "test"]
+        found = [line for line in read_metrics(self.folder)[before:] if line.stage == "test"]
         if not found and self._disk_is_full():
             raise DiskFull(self.folder)
         if not found:
             raise InputError(f"evaluation {name} logged no metrics")
-        return found[-1]["metrics"]
+        return found[-1].metrics
 
     def _disk_is_full(self) -> bool:
         """Whether the last command said so, or could not even do that."""
@@ -227,7 +284,7 @@ class Job:
 
     def _said(self) -> str:
         """What the last command said."""
-        return (self.folder / LOG).read_text(encoding="utf-8").rpartition("\n$ ")[2]
+        return (self.folder / LOG).read_text(encoding="utf-8", errors="replace").rpartition("\n$ ")[2]
 
     def _last_words(self) -> str:
         """The error that the last command ended with, as it said it."""
@@ -257,12 +314,26 @@ def is_whole(checkpoint: Path) -> bool:
 
 @contextmanager
 def held(path: Path) -> Iterator[TextIO | None]:
-    """A lock on a file as long as this process, or one that inherits it, lives; None if another one has it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as file:
+    """A lock on a file as long as this process, or one that inherits it, lives; None if another one has it.
+
+    Raises:
+        InputError: there can be no lock, as where something else has its name.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # no link is followed, and a pipe of this name is not waited for
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
+    except OSError as error:
+        raise InputError(f"cannot lock {path}: {error.strerror}") from error
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise InputError(f"cannot lock {path}: it is no regular file")
+    with os.fdopen(handle, "r+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             yield None
             return
+        except OSError as error:
+            raise InputError(f"cannot lock {path}: {error.strerror}") from error
         yield file

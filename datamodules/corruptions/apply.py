@@ -2,12 +2,14 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from numbers import Integral
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from attention_zoo.errors import InputError, unknown
+from datamodules.checks import shown
 from datamodules.corruptions import blur, digital, noise, weather
 from datamodules.corruptions.parameters import PARAMETERS, SCALES, Scale
 from datamodules.corruptions.pixels import Pixels
@@ -69,7 +71,7 @@ def corrupt(
     if not image.size:
         raise InputError(f"image has no pixels: {_kind(image)}")
     if seed is not None and seed < 0:
-        raise InputError(f"seed={seed} must be at least 0")
+        raise InputError(f"seed={shown(seed)} must be at least 0")
     corrupted = _FUNCTIONS[name](image, np.random.default_rng(seed), *PARAMETERS[scale][name][severity - 1])
     return corrupted.copy() if np.shares_memory(corrupted, image) else corrupted
 
@@ -123,8 +125,8 @@ def require_corruption(name: str) -> None:
 
 def require_severity(severity: int) -> None:
     """Raise InputError unless ``severity`` is 1 to 5."""
-    if isinstance(severity, bool) or severity not in range(1, 6):
-        raise InputError(f"severity={severity} must be 1 to 5")
+    if isinstance(severity, bool) or not isinstance(severity, Integral) or severity not in range(1, 6):
+        raise InputError(f"severity={severity if isinstance(severity, str) else shown(severity)} must be 1 to 5")
 
 
 def _require(name: str, severity: int, scale: str) -> None:

@@ -56,7 +56,9 @@ def through_jpeg(image: Pixels, quality: int) -> Pixels:
 def elastic_transform(image: Pixels, rng: Generator, strength: float, smoothness: float, jitter: float) -> Pixels:
     """Moves three points of the image by up to ``jitter`` pixels, and then every pixel by a smooth field.
 
-    The field is uniform noise in ±``strength`` pixels, blurred by a Gaussian of ``smoothness`` pixels.
+    The field is uniform noise in ±``strength`` pixels, blurred by a Gaussian of ``smoothness`` pixels. On images that
+    are not square this is another image than the authors': their script takes height for width where it finds the
+    centre, the affine map and the pixels' positions, which leaves a part of such an image out.
     """
     x = image.astype(np.float32) / 255
     height, width = image.shape[:2]

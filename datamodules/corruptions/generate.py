@@ -58,7 +58,7 @@ class Source:
 
     def summary(self) -> dict[str, int]:
         """Number of the files, and a checksum of their names."""
-        return {"images": len(self.files), "names_crc32": zlib.crc32("\n".join(self.files).encode())}
+        return {"images": len(self.files), "names_crc32": zlib.crc32(_bytes("\n".join(self.files)))}
 
 
 def read_source(root: Path, per_class: int | None = None, limit: int | None = None) -> Source:
@@ -125,7 +125,7 @@ class Recipe:
     def corrupted(self, image: Pixels, sample: Sample) -> Pixels:
         """What a prepared image becomes."""
         file, name, severity = sample
-        seed = derive_seed(self.seed, zlib.crc32(file.encode()), _NUMBERS[name], severity)
+        seed = derive_seed(self.seed, zlib.crc32(_bytes(file)), _NUMBERS[name], severity)
         return corrupt(image, name, severity, seed=seed, scale=self.scale)
 
 
@@ -224,18 +224,28 @@ def write_array(path: Path, array: np.ndarray) -> None:
 def write_whole(path: Path, content: bytes | memoryview) -> None:
     """Write a file that is never seen half-written; folders are made.
 
+    Unlike those of `attention_zoo.runs.files`, the hidden name is the same each time: of the thousands of files of a
+    command that was killed, the next start overwrites the one that was half-written.
+
     Raises:
         InputError: the file cannot be written.
     """
     part = path.with_name(f".{path.name}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_bytes(content)
+        part.unlink(missing_ok=True)  # a link there would be followed
+        with part.open("xb") as file:
+            file.write(content)
         part.replace(path)
     except OSError as error:
         raise InputError(f"cannot write {path}: {error.strerror or error}") from error
     finally:
         part.unlink(missing_ok=True)
+
+
+def _bytes(name: str) -> bytes:
+    """A path as it is on the disk, which need not be UTF-8."""
+    return name.encode("utf-8", "surrogateescape")
 
 
 def _jpeg(file: str) -> str:

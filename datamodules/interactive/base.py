@@ -12,13 +12,20 @@ from torchvision.transforms import v2
 
 from attention_zoo.errors import InputError
 from attention_zoo.seeding import run_seed, seeded
+from datamodules.checks import require_number, require_range, require_whole, two_sides
 from datamodules.images import Split
 from datamodules.interactive.crops import View, Viewing
 from datamodules.interactive.objects import OBJECT, Instances
 from datamodules.interactive.predict import ClickCollate, ClickedImages, read_clicks
-from datamodules.loading import AUGMENTATION, Batch, DataModule, require_at_least
+from datamodules.loading import AUGMENTATION, Batch, DataModule
 from datamodules.sampling import EvaluationSampler, GroupedSampler, SampleKey
 from datamodules.segmentation.transforms import PhotometricDistortion
+
+MOST_TRIALS = 10_000
+"""Of one object."""
+
+LARGEST_FACTOR = 100.0
+"""Of the padding around objects and the scale of crops; more would be an image of one colour."""
 
 
 class ObjectDataset(Dataset[Batch]):
@@ -172,16 +179,12 @@ class InteractiveDataModule(DataModule):
         **loading: Any,
     ) -> None:
         super().__init__(batch_size=batch_size, **loading)
-        self.image_size = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
+        self.image_size = two_sides("image_size", image_size)
         self.crop, self.padding, self.corner_noise, self.trials, self.scale = crop, padding, corner_noise, trials, scale
-        require_at_least("image_size", min(self.image_size), 1)
-        require_at_least("trials", trials, 1)
-        if not padding >= 0:
-            raise InputError(f"padding must not be negative, got {padding}")
-        if not 0 <= corner_noise < 0.5:
-            raise InputError(f"corner_noise must be in [0, 0.5), got {corner_noise}")
-        if not 0 < scale[0] <= scale[1]:
-            raise InputError(f"scale must be two positive numbers, the least first; got {tuple(scale)}")
+        require_whole("trials", trials, 1, MOST_TRIALS)
+        require_number("padding", padding, 0, LARGEST_FACTOR)
+        require_number("corner_noise", corner_noise, 0, 0.5, "[)")
+        require_range("scale", scale, 0, LARGEST_FACTOR)
         self.augment = [v2.RandomHorizontalFlip(), PhotometricDistortion()] if augment is None else augment
         self.predict_clicks = predict_clicks
 

@@ -7,7 +7,8 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from attention_zoo.errors import InputError, unknown
-from datamodules.images import ImageFiles, Split, contents, list_images
+from datamodules.checks import require_fractions
+from datamodules.images import ImageFiles, Split, contents, list_images, one_a_name
 from datamodules.interactive.base import InteractiveDataModule
 from datamodules.interactive.objects import ObjectFiles, read_bright, read_trimap
 from datamodules.splits import stratified_split
@@ -22,16 +23,12 @@ def pair_objects(images: Path, masks: Path) -> list[tuple[str, str]]:
         Path of the image and of the mask for each object, sorted by the mask.
 
     Raises:
-        InputError: a folder is missing or empty, two images have one name, or a file has no counterpart.
+        InputError: a folder is missing or empty, two images or two masks have one name, or a file has no counterpart.
     """
-    by_stem: dict[str, str] = {}
-    for path in list_images(images):
-        other = by_stem.setdefault(Path(path).stem, path)
-        if other != path:
-            raise InputError(f"two images for the same masks: {other} and {path}")
+    by_stem = one_a_name(list_images(images), "images for the same masks", lambda path: Path(path).stem)
+    masks_by_stem = one_a_name(list_images(masks), "masks of one name", lambda path: Path(path).stem)
     pairs, seen = [], set()
-    for mask in list_images(masks):
-        stem = Path(mask).stem
+    for stem, mask in masks_by_stem.items():
         stem = stem if stem in by_stem else stem.rpartition("#")[0]
         if stem not in by_stem:
             raise InputError(
@@ -74,8 +71,7 @@ class MaskFolder(InteractiveDataModule):
 
     def __init__(self, root: str, val_fraction: float = 0.1, test_fraction: float = 0.1, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        if min(val_fraction, test_fraction) <= 0 or val_fraction + test_fraction >= 1:
-            raise InputError("val_fraction and test_fraction must be positive and together less than 1")
+        require_fractions(val_fraction=val_fraction, test_fraction=test_fraction)
         self.root = Path(root)
         self.fractions = {"val": val_fraction, "test": test_fraction}
 

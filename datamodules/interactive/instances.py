@@ -11,10 +11,11 @@ from scipy.io import loadmat
 from torch import Tensor
 
 from attention_zoo.errors import InputError, unknown
-from datamodules.images import ImageFiles, Split, contents, decode_labels
+from attention_zoo.runs.files import read_text
+from datamodules.checks import require_fractions, require_number, require_whole
+from datamodules.images import ImageFiles, Split, below, contents, decode_labels
 from datamodules.interactive.base import InteractiveDataModule
 from datamodules.interactive.objects import ObjectFiles, object_numbers
-from datamodules.loading import require_at_least
 from datamodules.segmentation.folder import CamVid
 from datamodules.segmentation.masks import IGNORE, pair_files
 from datamodules.splits import stratified_split
@@ -59,9 +60,11 @@ def read_list(file: Path) -> list[str]:
     """
     if not file.is_file():
         raise InputError(f"no list {file}: expected the split's images in it; found: {contents(file.parent)}")
-    names = [line.split()[0] for line in file.read_text().splitlines() if line.strip()]
+    names = [line.split()[0] for line in read_text(file).splitlines() if line.strip()]
     if not names:
         raise InputError(f"{file} names no image")
+    for name in names:
+        below(".", name, str(file))
     return names
 
 
@@ -88,8 +91,7 @@ class _Listed(InteractiveDataModule):
 
     def __init__(self, root: str, val_fraction: float = 0.02, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        if not 0 < val_fraction < 1:
-            raise InputError(f"val_fraction must be in (0, 1), got {val_fraction}")
+        require_fractions(val_fraction=val_fraction)
         self.root, self.val_fraction = Path(root), val_fraction
 
     def names(self, part: str, train: Path, test: Path) -> list[str]:
@@ -118,6 +120,7 @@ class SBD(_Listed):
 
     def __init__(self, root: str, val_fraction: float = 0.02, min_fill: float = 0.08, **kwargs: Any) -> None:
         super().__init__(root, val_fraction, **kwargs)
+        require_number("min_fill", min_fill, 0, 1)
         self.min_fill = min_fill
 
     def load(self, parts: Collection[str]) -> dict[str, Split]:
@@ -139,7 +142,9 @@ def read_sbd(path: str) -> Tensor:
         InputError: it is none.
     """
     try:
-        labels = loadmat(path)["GTinst"][0][0][0]
+        labels = np.asarray(loadmat(path)["GTinst"][0][0][0])
+        if labels.ndim != 2 or labels.dtype.kind not in "iu" or labels.min() < 0:
+            raise InputError(f"its instances are {labels.dtype} {labels.shape}, expected a map of whole numbers")
     except Exception as error:  # on broken bytes the reader raises nearly anything
         reason = " ".join(str(error).split()) or type(error).__name__
         raise InputError(f"cannot read instances from {path}: {reason}") from error
@@ -202,8 +207,8 @@ class CamVidObjects(InteractiveDataModule):
         for name in classes:
             if name not in names:
                 raise unknown("class", name, names)
-        require_at_least("classes", len(classes), 1)
-        require_at_least("min_area", min_area, 1)
+        require_whole("classes", len(classes), 1)
+        require_whole("min_area", min_area, 1)
         self.root, self.min_area = Path(root), min_area
         self.labels = [names.index(name) for name in classes]
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from attention_zoo.errors import InputError
-from datamodules.images import decode
+from datamodules.decoding import decode_colours, decode_greys
 
 OBJECT, BACKGROUND, IGNORE = 1, 0, 255
 """What masks of a batch hold."""
@@ -58,15 +58,15 @@ class ObjectFiles:
 
 
 def read_trimap(path: str) -> Tensor:
-    """Labels of a mask whose first channel is 0 on the background, 128 where nothing counts, more on the object.
+    """Labels of a mask that is 0 on the background, 128 where nothing counts, and from there to 255 on the object.
 
     The convention of GrabCut and Berkeley as RITM reads them (K. Sofiiuk et al., ICIP 2022); 0 and 255 alone will do.
 
     Raises:
-        InputError: the file is no image, or holds other values.
+        InputError: the file is no image, has colours, or holds other values.
     """
-    mask = decode(path)[0]
-    strange = mask[(mask > 0) & (mask < 128)]
+    mask = decode_greys(path).int()
+    strange = mask[((mask > 0) & (mask < 128)) | (mask > 255)]
     if len(strange):
         raise InputError(
             f"mask {path} has the value {int(strange[0])}: expected 0 (background), 128 (ignored) and 255 (object)"
@@ -78,9 +78,9 @@ def read_bright(path: str) -> Tensor:
     """Labels of a mask that is black on the background only (DAVIS).
 
     Raises:
-        InputError: the file is no image.
+        InputError: the file is no image, or has more than 8 bits a channel.
     """
-    return (decode(path).amax(0) > 0).int()
+    return (decode_colours(path).amax(0) > 0).int()
 
 
 def object_numbers(labels: Tensor, min_area: int = 1, min_fill: float = 0.0) -> tuple[int, ...]:

@@ -1,36 +1,20 @@
 """Anybody's own images and clicks, to predict masks from."""
 
-import json
-import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 from torchvision.transforms.v2 import functional
 
-from attention_zoo.clicks import NEGATIVE, PADDING, POSITIVE
+from attention_zoo.clicks import PADDING, ClickedImage
 from attention_zoo.errors import InputError
-from datamodules.images import ImageFiles, Split
+from attention_zoo.runs.files import read_json
+from datamodules.images import ImageFiles, Split, below
 from datamodules.interactive.crops import Region, Viewing, crop, to_view
 from datamodules.loading import Batch
 from datamodules.sampling import SampleKey
-
-
-class Annotation(NamedTuple):
-    """What an annotator said about one object.
-
-    Attributes:
-        points: (n, 2) float32, row and column of the clicks.
-        labels: (n,) int64 of clicks.
-        box: (4,) float32, NaN without a box.
-    """
-
-    points: Tensor
-    labels: Tensor
-    box: Tensor
 
 
 def read_clicks(file: str, folder: str | None = None) -> Split:
@@ -43,45 +27,24 @@ def read_clicks(file: str, folder: str | None = None) -> Split:
     Raises:
         InputError: there is no such file, or it is not as it should be.
     """
-    try:
-        content = json.loads(Path(file).read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise InputError(f"predict_clicks: no file {file}") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{file} is no JSON: {error}") from error
+    if not Path(file).exists():
+        raise InputError(f"predict_clicks: no file {file}")
+    content = read_json(file)
     entries = content if isinstance(content, list) else [content]
     if not entries:
         raise InputError(f"{file} names no image")
     base = Path(file).parent if folder is None else Path(folder)
     paths, annotations = [], []
     for place, entry in enumerate(entries):
-        if not isinstance(entry, dict) or not isinstance(entry.get("image"), str):
+        name = entry.get("image") if isinstance(entry, dict) else None
+        if not isinstance(name, str):
             raise InputError(f'{file}: entry {place} has no image: expected {{"image": path, "clicks": [...]}}')
-        paths.append(str(base / entry["image"]))
-        annotations.append(_annotation(entry, f"{file}: {entry['image']}"))
+        try:
+            annotations.append(ClickedImage.parse(entry))
+        except InputError as error:
+            raise InputError(f"{file}: {name}: {error}") from error
+        paths.append(below(base, name, f"{file}: entry {place}, whose images are in predict_dir"))
     return Split(ImageFiles(paths), {"path": paths, "annotation": annotations})
-
-
-def _annotation(entry: dict[str, Any], where: str) -> Annotation:
-    clicks, box = entry.get("clicks", []), entry.get("box")
-    unknown = sorted(entry.keys() - {"image", "clicks", "box"})
-    if unknown:
-        raise InputError(f"{where}: unknown key {unknown[0]!r}; choose from: box, clicks, image")
-    fits = isinstance(clicks, list) and all(isinstance(click, dict) for click in clicks)
-    fits = fits and all(_is_number(click.get("y")) and _is_number(click.get("x")) for click in clicks)
-    if not (fits and all(isinstance(click.get("positive"), bool) for click in clicks)):
-        raise InputError(f'{where}: a click is {{"y": row, "x": column, "positive": true or false}}')
-    if box is not None and not (isinstance(box, list) and len(box) == 4 and all(map(_is_number, box))):
-        raise InputError(f"{where}: a box is [row, column, row, column] of two opposite corners, got {box}")
-    if not clicks and box is None:
-        raise InputError(f"{where}: neither clicks nor a box, there is nothing to segment")
-    points = torch.tensor([[click["y"], click["x"]] for click in clicks], dtype=torch.float32).view(-1, 2)
-    labels = torch.tensor([POSITIVE if click["positive"] else NEGATIVE for click in clicks], dtype=torch.int64)
-    return Annotation(points, labels, torch.tensor(box or [math.nan] * 4, dtype=torch.float32))
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 class ClickedImages(Dataset[Batch]):
@@ -110,7 +73,10 @@ class ClickedImages(Dataset[Batch]):
         image, path = self.split.images[index], self.split.columns["path"][index]
         annotation = self.split.columns["annotation"][index]
         size = tuple(image.shape[-2:])
-        check_inside(annotation, size, path)
+        try:
+            annotation.check_inside(size)
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from error
         region = Region(0, 0, *size)
         if self.viewing is not None:
             region, view = self._region(annotation, size), self.viewing
@@ -121,32 +87,19 @@ class ClickedImages(Dataset[Batch]):
             "image": image,
             "points": to_view(annotation.points, region, seen),
             "labels": annotation.labels,
-            "box": to_view(annotation.box.view(2, 2), region, seen).flatten(),
+            "box": to_view(annotation.corners.view(2, 2), region, seen).flatten(),
             "region": torch.tensor(region),
             "size": torch.tensor(size),
             "path": path,
             "index": index if counted else -1,
         }
 
-    def _region(self, annotation: Annotation, size: tuple[int, int]) -> Region:
+    def _region(self, annotation: ClickedImage, size: tuple[int, int]) -> Region:
         """The view of the box and all clicks; without a box, of the whole image."""
-        if annotation.box.isnan().any():
+        if annotation.box is None:
             return self.viewing.around_image(size)
-        places = torch.cat([annotation.points, annotation.box.view(2, 2)])
+        places = torch.cat([annotation.points, annotation.corners.view(2, 2)])
         return self.viewing.region(torch.cat([places.amin(0), places.amax(0)]), size)
-
-
-def check_inside(annotation: Annotation, size: tuple[int, int], path: str) -> None:
-    """Refuse clicks outside of the image.
-
-    Raises:
-        InputError: there is one.
-    """
-    rounded = annotation.points.round()
-    outside = ((rounded < 0) | (rounded >= torch.tensor(size))).any(1)
-    if outside.any():
-        y, x = annotation.points[int(outside.int().argmax())].tolist()
-        raise InputError(f"{path}: the click at y={y:g}, x={x:g} is outside the image of {size[1]} x {size[0]} pixels")
 
 
 class ClickCollate:

@@ -7,12 +7,12 @@ import torch
 from torch import Tensor
 
 from attention_zoo.errors import InputError
+from datamodules.checks import require_between, require_counts, require_whole, two_sides
 from datamodules.images import Split
 from datamodules.interactive.base import InteractiveDataModule
 from datamodules.interactive.objects import Instances, object_numbers
-from datamodules.loading import require_at_least
 from datamodules.segmentation.masks import LabelMap
-from datamodules.segmentation.shapes import SceneLabels, Scenes
+from datamodules.segmentation.shapes import MOST_SCENES, SceneLabels, Scenes
 
 
 class ScenesInMemory:
@@ -93,12 +93,10 @@ class ObjectScenes(InteractiveDataModule):
         **kwargs: Any,
     ) -> None:
         super().__init__(image_size, num_workers=num_workers, **kwargs)
-        if not 2 <= classes <= 100:
-            raise InputError(f"classes must be 2 to 100, got {classes}")
-        require_at_least("scenes", min(scenes), 1)
-        require_at_least("scene_size", min(scene_size), 16)
-        require_at_least("min_area", min_area, 1)
-        self.scene_size, self.classes, self.min_area = tuple(scene_size), classes, min_area
+        require_between("classes", classes, 2, 100)
+        require_counts("scenes", scenes, 3, MOST_SCENES)
+        require_whole("min_area", min_area, 1)
+        self.scene_size, self.classes, self.min_area = two_sides("scene_size", scene_size, 16), classes, min_area
         self.counts = dict(zip(("train", "val", "test"), scenes, strict=True))
 
     def load(self, parts: Collection[str]) -> dict[str, Split]:

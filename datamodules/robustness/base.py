@@ -14,10 +14,11 @@ from attention_zoo.domains import Domain
 from attention_zoo.errors import InputError
 from attention_zoo.evaluation import Benchmark, Cell
 from datamodules.base import EvaluationDataModule
+from datamodules.checks import MOST_SEED, require_different, require_whole
 from datamodules.corruptions import CORRUPTIONS, SIZES, Scale, require_corruption, require_severity
 from datamodules.corruptions.generate import JPEG_QUALITY, SEVERITIES, Recipe
+from datamodules.corruptions.textures import textures_folder
 from datamodules.images import ImageFiles, Images, Split
-from datamodules.loading import require_at_least
 from datamodules.robustness.folders import made_facts, record
 from datamodules.robustness.images import Generated, Labelled
 from datamodules.splits import stratified_split
@@ -70,7 +71,8 @@ class RobustnessDataModule(EvaluationDataModule):
         severities: 1 to 5.
         images_per_cell: test only so many of each cell, or all if it has fewer: a fixed choice in which the classes
             keep their shares, the same in all cells with the same images. Smaller choices are part of larger ones.
-        missing: what to do if the folder or file of a benchmark does not exist: ``error``, or ``skip`` it and say so.
+        missing: what to do if the folder or file of a benchmark does not exist, or the pictures that frost is made
+            from: ``error``, or ``skip`` it and say so.
         corruption_seed: of the corruptions that are made here.
         jpeg: put corrupted images that are made here through a JPEG file of quality 85, like ImageNet-C's.
         kwargs: the arguments of ImageDataModule.
@@ -101,23 +103,23 @@ class RobustnessDataModule(EvaluationDataModule):
         self.clean_root, self.c_root = _path(clean), _path(c)
         self.c_generated, self.missing = c_generated, missing
         self.corruptions = list(CORRUPTIONS if corruptions is None else corruptions)
-        self.severities = sorted(SEVERITIES if severities is None else severities)
+        self.severities = list(SEVERITIES if severities is None else severities)
         self.images_per_cell = images_per_cell
         self.corruption_seed, self.jpeg_quality = corruption_seed, JPEG_QUALITY if jpeg else None
         self.cells: list[Cell] = []
         self._check()
+        self.severities.sort()
 
     def _check(self) -> None:
         for corruption in self.corruptions:
             require_corruption(corruption)
         for severity in self.severities:
             require_severity(severity)
-        for name, values in (("corruptions", self.corruptions), ("severities", self.severities)):
-            if not values or len(set(values)) < len(values):
-                raise InputError(f"{name} must be different ones, at least one; got {values}")
+        require_different("corruptions", self.corruptions)
+        require_different("severities", self.severities)
         if self.images_per_cell is not None:
-            require_at_least("images_per_cell", self.images_per_cell, 1)
-        require_at_least("corruption_seed", self.corruption_seed, 0)
+            require_whole("images_per_cell", self.images_per_cell, 1)
+        require_whole("corruption_seed", self.corruption_seed, 0, MOST_SEED)
         if self.c_generated and self.c_root is not None:
             raise InputError("c_generated makes the corrupted images that c has; give one of them")
         if self.c_generated and self.clean_root is None:
@@ -158,6 +160,8 @@ class RobustnessDataModule(EvaluationDataModule):
 
     def load_test(self) -> Split:
         """See EvaluationDataModule; all cells, one after the other."""
+        if self.c_generated:
+            self._require_frost()
         parts = list(self.parts())
         if not parts:
             raise InputError(f"{type(self).__name__} has no benchmark to test on: give it the folder of one")
@@ -169,6 +173,25 @@ class RobustnessDataModule(EvaluationDataModule):
         }
         images = ConcatDataset([part.content.images for part in parts])
         return Split(images, {name: ConcatDataset(values) for name, values in columns.items()})
+
+    def _require_frost(self) -> None:
+        """Look for the pictures of frost before anything is tested; without them, leave it out if that is asked for.
+
+        Raises:
+            InputError: they are not there, and may not be skipped.
+        """
+        if "frost" not in self.corruptions:
+            return
+        try:
+            textures_folder()
+        except InputError as error:
+            others = [name for name in self.corruptions if name != "frost"]
+            if self.missing == "error" or not others:
+                raise InputError(
+                    f"{error}; to go on without frost, give missing: skip, or corruptions without it"
+                ) from error
+            rank_zero_info(f"skipped frost: {error}")
+            self.corruptions = others
 
     def given(self, root: Path | None, title: str) -> bool:
         """Whether to test on a benchmark: it is asked for, and there.

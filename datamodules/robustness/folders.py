@@ -1,16 +1,17 @@
 """Folders of corrupted images in their released layouts."""
 
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 from lightning.pytorch.utilities import rank_zero_only
-from rich.console import Console
+from rich.markup import escape
 from rich.progress import track
 
 from attention_zoo.errors import InputError
 from attention_zoo.evaluation import RECORD
+from attention_zoo.runs.files import read_json
+from attention_zoo.terminal import terminal
 from datamodules.corruptions import CORRUPTIONS, EXTRA_CORRUPTIONS, GROUPS
 from datamodules.corruptions.generate import Recipe
 from datamodules.images import FileNames, contents, read_files, subfolders
@@ -26,7 +27,7 @@ def record(root: Path) -> dict[str, str | int]:
     if not path.is_file():
         return {}
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
         recipe = Recipe(*(content[name] for name in ("scale", "size", "seed")))
         return made_facts(recipe, content.get("jpeg_quality"))
     except (ValueError, KeyError, TypeError) as error:
@@ -128,6 +129,6 @@ def _severity(folder: Path, severity: int, severities: Sequence[int]) -> Path:
 
 def _shown(folders: list[tuple[str, int, Path]], what: str) -> Iterator[tuple[str, int, Path]]:
     """With a progress bar, on a terminal: a whole ImageNet-C has millions of files."""
-    console = Console(stderr=True)
+    console = terminal(stderr=True)
     disable = not console.is_terminal or rank_zero_only.rank > 0
-    yield from track(folders, description=what, console=console, transient=True, disable=disable)
+    yield from track(folders, description=escape(what), console=console, transient=True, disable=disable)

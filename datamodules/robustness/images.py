@@ -122,7 +122,9 @@ def open_array(path: Path) -> np.ndarray:
         InputError: it is missing, truncated, or something else.
     """
     try:
-        return np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+        if path.exists() and not path.is_file():
+            raise ValueError("no regular file")
+        return np.lib.format.open_memmap(path, mode="r")  # of `.npy` alone, and never of Python objects
+    except (OSError, ValueError, EOFError, OverflowError, TypeError) as error:
         reason = "no such file" if isinstance(error, FileNotFoundError) else " ".join(str(error).split())
         raise InputError(f"cannot read array {path}: {reason}") from error

@@ -14,8 +14,9 @@ from torchvision.transforms.v2 import functional
 
 from attention_zoo.errors import InputError
 from attention_zoo.seeding import run_seed, seeded
+from datamodules.checks import two_sides
 from datamodules.images import Split
-from datamodules.loading import AUGMENTATION, Batch, DataModule, require_at_least
+from datamodules.loading import AUGMENTATION, Batch, DataModule
 from datamodules.sampling import GroupedSampler, SampleKey
 from datamodules.segmentation.masks import IGNORE, LabelMap, Palette, default_palette
 from datamodules.segmentation.transforms import PhotometricDistortion, RandomClassCrop, RandomRatioResize, fit
@@ -185,10 +186,8 @@ class SegmentationDataModule(DataModule):
         **loading: Any,
     ) -> None:
         super().__init__(batch_size=batch_size, **loading)
-        self.image_size = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
-        self.box = self.image_size if box is None else tuple(box)
-        require_at_least("image_size", min(self.image_size), 1)
-        require_at_least("box", min(self.box), 1)
+        self.image_size = two_sides("image_size", image_size)
+        self.box = self.image_size if box is None else two_sides("box", box)
         self.antialias = antialias
         self.augment = self.default_augment() if augment is None else augment
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from attention_zoo.errors import InputError
+from datamodules.checks import require_all_whole, require_different, require_fractions
 from datamodules.images import ImageFiles, Split
 from datamodules.segmentation.base import SegmentationDataModule
 from datamodules.segmentation.masks import IGNORE, IndexMasks, Palette, pair_files
@@ -26,7 +27,7 @@ class SegmentationFolder(SegmentationDataModule):
         class_names: the classes in the order of their indices.
         images: name of the folder of images in ``root``.
         masks: name of the folder of masks in ``root``.
-        ignored: labels beside 255 that count nowhere.
+        ignored: labels beside 255 that count nowhere, none of them that of a class.
         val_fraction: share of the images to validate on, where there is no ``val``.
         test_fraction: share of the images to test on, where there are no parts.
         image_size: as in `SegmentationDataModule`.
@@ -49,10 +50,9 @@ class SegmentationFolder(SegmentationDataModule):
         **kwargs: Any,
     ) -> None:
         super().__init__(image_size, **kwargs)
-        if min(val_fraction, test_fraction) <= 0 or val_fraction + test_fraction >= 1:
-            raise InputError("val_fraction and test_fraction must be positive and together less than 1")
-        if not class_names or len(set(class_names)) < len(class_names):
-            raise InputError(f"class_names must be different names, at least one; got {class_names}")
+        require_fractions(val_fraction=val_fraction, test_fraction=test_fraction)
+        require_different("class_names", class_names, IGNORE, kind="names")
+        require_all_whole("ignored", ignored or [], len(class_names), IGNORE)
         self.root, self.images, self.masks = Path(root), Path(root) / images, Path(root) / masks
         self.given_names = class_names
         self.label_map = dict.fromkeys(ignored or [], IGNORE) | {label: label for label in range(len(class_names))}

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from attention_zoo.errors import InputError
-from datamodules.images import contents, decode_labels, list_images
+from datamodules.images import contents, decode_labels, list_images, one_a_name
 
 IGNORE = 255
 """Label of pixels that count nowhere: not in the loss, not in a metric."""
@@ -62,7 +62,7 @@ class IndexMasks:
         """
         path = self.paths[index]
         found = decode_labels(path).numpy()
-        mask = self.table[found]
+        mask = np.where(found < len(self.table), self.table[found.clip(max=len(self.table) - 1)], -1)
         if (mask < 0).any():
             labels = np.unique(found[mask < 0]).tolist()
             some = ", ".join(map(str, labels[:5])) + (", ..." if len(labels) > 5 else "")
@@ -84,12 +84,14 @@ def pair_files(images: Path, masks: Path) -> tuple[list[str], list[str]]:
     """Images and masks of the same name, but for the suffix, at the same place below two folders; sorted.
 
     Raises:
-        InputError: a folder is missing or empty, or a file has no counterpart.
+        InputError: a folder is missing or empty, two of its files differ in the suffix only, or a file has no
+            counterpart.
     """
-    by_name = [
-        {Path(path).relative_to(folder).with_suffix(""): path for path in list_images(folder)}
-        for folder in (images, masks)
-    ]
+
+    def names(folder: Path, kind: str) -> dict[Path, str]:
+        return one_a_name(list_images(folder), kind, lambda path: Path(path).relative_to(folder).with_suffix(""))
+
+    by_name = [names(images, "images of one name"), names(masks, "masks of one name")]
     for here, there, kind, folder in zip(by_name, by_name[::-1], ("mask", "image"), (masks, images), strict=True):
         alone = sorted(here.keys() - there.keys())
         if alone:

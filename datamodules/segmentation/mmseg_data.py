@@ -1,5 +1,6 @@
 """The data sets and pipelines of mmsegmentation by their names in its registries."""
 
+import os
 from collections.abc import Collection, Iterator
 from functools import cached_property
 from pathlib import Path
@@ -12,7 +13,7 @@ from torchvision import tv_tensors
 
 from attention_zoo.errors import InputError, unknown
 from attention_zoo.mmseg import build_part, registered, stock_config
-from datamodules.images import ImageFiles, Split, contents
+from datamodules.images import ImageFiles, Split, below, contents
 from datamodules.segmentation.base import SegmentationDataModule
 from datamodules.segmentation.masks import IGNORE, IndexMasks, Palette, default_palette, require_files
 
@@ -65,9 +66,9 @@ class MMSegData(SegmentationDataModule):
         if not self.configs:
             raise InputError("name a data set: dataset (such as pascal_voc12, cityscapes or ade20k), or parts")
         resize = [step["scale"] for step in stock.get("test_pipeline", ()) if step["type"] == "Resize"]
-        super().__init__(
-            image_size or stock.get("crop_size", 512), box or next(iter(resize), None), antialias=antialias, **kwargs
-        )
+        image_size = stock.get("crop_size", 512) if image_size is None else image_size
+        box = next(iter(resize), None) if box is None else box
+        super().__init__(image_size, box, antialias=antialias, **kwargs)
         if root is not None:
             for leaf in (leaf for config in self.configs.values() for leaf in leaves(config)):
                 leaf["data_root"] = root
@@ -108,6 +109,7 @@ class MMSegData(SegmentationDataModule):
                 raise InputError(f"{leaf['type']} finds no images in {leaf.get('data_root')}: {leaf['data_prefix']}")
             images += [info["img_path"] for info in infos]
             masks += [info["seg_map_path"] for info in infos]
+            check_places(leaf, infos)
             label_maps.append(self._label_map(leaf, infos[0]))
         if any(one != label_maps[0] for one in label_maps):
             raise InputError(f"the data sets of {part} differ in their labels")
@@ -197,6 +199,19 @@ def list_files(leaf: dict[str, Any]) -> list[dict[str, Any]]:
     return [dataset.get_data_info(index) for index in range(len(dataset))]
 
 
+def check_places(leaf: dict[str, Any], infos: list[dict[str, Any]]) -> None:
+    """Check that a split file names nothing outside of the folders of its data set.
+
+    Raises:
+        InputError: it does.
+    """
+    prefixes, root = leaf.get("data_prefix", {}), leaf.get("data_root") or "."
+    for key in ("img_path", "seg_map_path"):
+        folder = Path(root) / (prefixes.get(key) or ".")
+        for info in infos:
+            below(folder, os.path.abspath(info[key]), f"{leaf['type']} of {root}")
+
+
 def check_files(leaf: dict[str, Any]) -> None:
     """Check what a data set is listed from; mmsegmentation's own errors do not name it.
 
@@ -207,6 +222,6 @@ def check_files(leaf: dict[str, Any]) -> None:
     split = root / leaf["ann_file"] if leaf.get("ann_file") else None
     if split is not None and not split.exists():
         raise InputError(f"no split file {split}; found in {split.parent}: {contents(split.parent)}")
-    for folder in (root / below for below in leaf.get("data_prefix", {}).values() if below is not None):
+    for folder in (root / place for place in leaf.get("data_prefix", {}).values() if place is not None):
         if not folder.is_dir():
             raise InputError(f"no folder {folder}; found in {folder.parent}: {contents(folder.parent)}")

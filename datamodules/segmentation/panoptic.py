@@ -1,7 +1,8 @@
 """Data with instances: the COCO panoptic format, and Cityscapes."""
 
-import json
-from collections.abc import Collection, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,9 +13,15 @@ from torch import Tensor
 from torchvision import datasets
 
 from attention_zoo.errors import InputError
-from datamodules.images import ImageFiles, Split, contents, decode, decode_labels
+from attention_zoo.runs.files import read_json
+from datamodules.checks import require_different, shown
+from datamodules.decoding import decode_colours, decode_labels
+from datamodules.images import ImageFiles, Split, below, contents
 from datamodules.segmentation.base import SegmentationDataModule
 from datamodules.segmentation.masks import IGNORE, LabelMap, Palette, default_palette, require_files
+
+MOST_BYTES = 4 << 30
+"""Of an annotation file."""
 
 
 class Segment(NamedTuple):
@@ -82,7 +89,7 @@ class PanopticPNGs:
 
     def __getitem__(self, index: int) -> LabelMap:
         """The labels of one image."""
-        red, green, blue = decode(self.paths[index]).int()
+        red, green, blue = decode_colours(self.paths[index]).int()
         segments = [Segment(*row) for row in self.segments[index].tolist()]
         return to_label_map(self.paths[index], red + 256 * green + 65536 * blue, segments, (0,))
 
@@ -140,8 +147,13 @@ class COCOPanoptic(SegmentationDataModule):
         Raises:
             InputError: the annotations are not there, or not those of ``class_names``.
         """
-        found = sorted(self.annotations("val")["categories"], key=lambda category: category["id"])
-        names = [category["name"] for category in found]
+        with self._reported("val"):
+            found = sorted(self.annotations("val")["categories"], key=lambda category: category["id"])
+            names = [category["name"] for category in found]
+            things = {category["isthing"] for category in found}
+        require_different(f"the categories of {self._file('val')}", names, IGNORE, kind="names")
+        if things - {0, 1}:
+            raise InputError(f"{self._file('val')}: isthing is {shown(max(things - {0, 1}, key=str))}; expected 0 or 1")
         if self.given_names not in (None, names):
             raise InputError(f"class_names are not the {len(names)} categories of {self._file('val')}, in their order")
         return found
@@ -155,11 +167,9 @@ class COCOPanoptic(SegmentationDataModule):
         path = self._file(part)
         if not path.is_file():
             raise InputError(f"no annotations {path}; found in {path.parent}: {contents(path.parent)}")
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise InputError(f"{path} is no JSON: {error}") from error
-        missing = [key for key in ("images", "annotations", "categories") if key not in content]
+        content = read_json(path, MOST_BYTES)
+        wanted = ("images", "annotations", "categories")
+        missing = [key for key in wanted if not isinstance(content, dict) or not isinstance(content.get(key), list)]
         if missing:
             raise InputError(f"{path} is not of the COCO panoptic format: it has no {' and no '.join(missing)}")
         return content
@@ -171,28 +181,51 @@ class COCOPanoptic(SegmentationDataModule):
     def _file(self, part: str) -> Path:
         return self.root / "annotations" / f"panoptic_{part}{self.year}.json"
 
+    @contextmanager
+    def _reported(self, part: str) -> Iterator[None]:
+        """What is not as the format has it becomes one line that names the file."""
+        try:
+            yield
+        except (KeyError, TypeError, AttributeError, OverflowError) as error:
+            raise InputError(
+                f"{self._file(part)} is not of the COCO panoptic format: {type(error).__name__} {error}"
+            ) from error
+
     def _split(self, part: str) -> Split:
         content, folder = self.annotations(part), self._file(part).with_suffix("")
-        files = {image["id"]: image["file_name"] for image in content["images"]}
-        labels = {category["id"]: label for label, category in enumerate(self.categories)}
-        things = set(self.things)
-        images, masks, segments = [], [], []
-        for annotation in sorted(content["annotations"], key=lambda annotation: annotation["file_name"]):
-            name = annotation["file_name"]
-            if annotation["image_id"] not in files:
-                raise InputError(f"{self._file(part)} lists no image {annotation['image_id']}, of which {name} is")
-            images.append(str(self.root / f"{part}{self.year}" / files[annotation["image_id"]]))
-            masks.append(str(folder / name))
-            segments.append([self._segment(part, info, labels, things) for info in annotation["segments_info"]])
+        with self._reported(part):
+            labels = {category["id"]: label for label, category in enumerate(self.categories)}
+            files = {image["id"]: image["file_name"] for image in content["images"]}
+            annotations = sorted(content["annotations"], key=lambda annotation: annotation["file_name"])
+            things = set(self.things)
+            images, masks, segments = [], [], []
+            for annotation in annotations:
+                name = annotation["file_name"]
+                if annotation["image_id"] not in files:
+                    raise InputError(f"{self._file(part)} lists no image {annotation['image_id']}, of which {name} is")
+                image = files[annotation["image_id"]]
+                images.append(below(self.root / f"{part}{self.year}", image, str(self._file(part))))
+                masks.append(below(folder, name, str(self._file(part))))
+                segments.append([self._segment(part, info, labels, things) for info in annotation["segments_info"]])
+            pngs = PanopticPNGs(masks, segments)
+        for kind, paths in (("image", images), ("PNG", masks)):
+            twice = [path for path, count in Counter(paths).items() if count > 1]
+            if twice:
+                raise InputError(f"{self._file(part)} has two annotations of the {kind} {twice[0]}")
         require_files(images)
         require_files(masks)
-        return Split(ImageFiles(images), {"mask": PanopticPNGs(masks, segments)})
+        return Split(ImageFiles(images), {"mask": pngs})
 
     def _segment(self, part: str, info: dict[str, Any], labels: dict[int, int], things: set[int]) -> Segment:
         if info["category_id"] not in labels:
             raise InputError(f"{self._file(part)}: segment {info['id']} has the unknown category {info['category_id']}")
-        label = labels[info["category_id"]]
-        return Segment(info["id"], label, label in things, bool(info.get("iscrowd", 0)))
+        label, crowd = labels[info["category_id"]], info.get("iscrowd", 0)
+        if type(info["id"]) is not int or not 0 < info["id"] < 256**3 or crowd not in (0, 1):
+            raise InputError(
+                f"{self._file(part)}: segment {shown(info['id'])} with iscrowd {shown(crowd)}; expected a number of 24 "
+                "bits, and 0 or 1"
+            )
+        return Segment(info["id"], label, label in things, bool(crowd))
 
 
 class InstanceIds:
@@ -215,7 +248,7 @@ class InstanceIds:
     def __getitem__(self, index: int) -> LabelMap:
         """The labels of one image."""
         path = self.paths[index]
-        numbers = decode_labels(path, modes=("I", "I;16", "L")).to(torch.int32)
+        numbers = decode_labels(path).to(torch.int32)
         segments, void = [], []
         for number in numbers.unique().tolist():
             known = self.CLASSES.get(number if number < 1000 else number // 1000)

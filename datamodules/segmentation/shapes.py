@@ -6,15 +6,17 @@ from typing import Any
 
 from torch import Tensor
 
-from attention_zoo.errors import InputError
+from datamodules.checks import require_between, require_counts, two_sides
 from datamodules.images import Split
-from datamodules.loading import require_at_least
 from datamodules.segmentation.base import SegmentationDataModule
 from datamodules.segmentation.masks import LabelMap
 from datamodules.segmentation.scenes import draw_scene, split_classes
 
 _SEED = 20_240_607
 """Of all scenes; the seed of a run does not change them."""
+
+MOST_SCENES = 1_000_000
+"""Of a part."""
 
 _scene = lru_cache(maxsize=1)(draw_scene)
 """An image and its labels are asked for one after the other, and drawn at once."""
@@ -88,11 +90,9 @@ class Shapes(SegmentationDataModule):
         **kwargs: Any,
     ) -> None:
         super().__init__(image_size, **kwargs)
-        if not 2 <= classes <= 100:
-            raise InputError(f"classes must be 2 to 100, got {classes}")
-        require_at_least("scenes", min(scenes), 1)
-        self.scene_size = self.image_size if scene_size is None else tuple(scene_size)
-        require_at_least("scene_size", min(self.scene_size), 16)
+        require_between("classes", classes, 2, 100)
+        require_counts("scenes", scenes, 3, MOST_SCENES)
+        self.scene_size = two_sides("scene_size", self.image_size if scene_size is None else scene_size, 16)
         self.counts = dict(zip(("train", "val", "test"), scenes, strict=True))
         self.grounds, self.objects = split_classes(classes)
         self.panoptic = panoptic

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from attention_zoo.domains import SignedFloat, checked
-from attention_zoo.errors import InputError
+from attention_zoo.functional.checks import check_integer, check_number
 from attention_zoo.models.mask_decoder import MaskOutputs, MaskPrediction
 from attention_zoo.models.mask_decoder.parts import resize
 from tasks.mask_losses.losses import class_loss, contrastive_loss, dice_loss, mask_id_loss, semantic_loss
@@ -35,10 +35,9 @@ class LossWeights:
     semantic: SignedFloat = 1.0
 
     def __post_init__(self) -> None:
-        """Raise an InputError for a negative weight, by its key in a config."""
+        """Raise an InputError for a weight that is negative or not finite."""
         for name, weight in asdict(self).items():
-            if weight < 0:
-                raise InputError(f"loss_weights.{name}={weight} must not be negative")
+            check_number(f"loss_weights.{name}", weight, least=0)
 
 
 @checked
@@ -61,9 +60,12 @@ class Sampling:
     semantic_exponent: float = 2.0
 
     def __post_init__(self) -> None:
-        """Raise an InputError where there is nothing to sample."""
-        if self.contrastive_samples < 1 or self.semantic_samples < 0 or self.contrastive_temperature <= 0:
-            raise InputError("sampling: contrastive_samples and contrastive_temperature must be above 0")
+        """Raise an InputError for a value out of range."""
+        check_integer("sampling.contrastive_samples", self.contrastive_samples, 1)
+        check_integer("sampling.semantic_samples", self.semantic_samples, 0)
+        check_number("sampling.contrastive_temperature", self.contrastive_temperature, above=0)
+        check_number("sampling.contrastive_exponent", self.contrastive_exponent)
+        check_number("sampling.semantic_exponent", self.semantic_exponent)
 
 
 class MaskCriterion(nn.Module):

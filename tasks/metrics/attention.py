@@ -7,6 +7,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchmetrics import Metric
 
+from attention_zoo.functional.checks import check_finite
+
 
 class ForegroundErrors(Metric):
     """Mean over images of foreground IoU, false positives and false negatives, all in percent.
@@ -65,7 +67,11 @@ class NSS(Metric):
         Args:
             saliency: (B, h, w), resized to each image (bicubic).
             fixations: B tensors (H, W) bool, each with a fixated pixel.
+
+        Raises:
+            InputError: a map is not finite.
         """
+        check_finite("saliency maps", saliency)
         for single, seen in zip(saliency, fixations, strict=True):
             large = F.interpolate(single[None, None].double(), seen.shape, mode="bicubic", antialias=True)[0, 0]
             spread = large.std()

@@ -14,8 +14,10 @@ class CalibrationError(Metric):
     """Expected calibration error of the most probable class, in each of ``cells``.
 
     The mean over images of |accuracy - mean confidence| of the bin that the image's confidence falls into (C. Guo et
-    al., On Calibration of Modern Neural Networks, ICML 2017). torchmetrics' ``MulticlassCalibrationError`` is the same
-    number, but keeps every confidence; here only the sums of each bin are kept.
+    al., On Calibration of Modern Neural Networks, ICML 2017). A bin holds its lower edge and not its upper, the last
+    bin both. torchmetrics' ``MulticlassCalibrationError`` keeps every confidence, here only the sums of each bin are
+    kept; it is the same number unless a confidence is exactly 1, which torchmetrics puts into a bin of its own, beyond
+    the last.
 
     Args:
         classes: the outputs that compete, ascending; None is all.

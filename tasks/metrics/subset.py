@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 
 from attention_zoo.errors import InputError
+from attention_zoo.functional.checks import check_finite
 
 
 class ClassSubset(nn.Module):
@@ -33,8 +34,9 @@ class ClassSubset(nn.Module):
         """Logits (N, C) and labels (N,), outputs of the model, -> those of the kept outputs, labels counted in them.
 
         Raises:
-            InputError: there are fewer logits, or a label is none of the outputs that compete.
+            InputError: there are fewer logits, one is not finite, or a label is none of the outputs that compete.
         """
+        check_finite("logits", logits)
         if self.kept is None:
             return logits, label
         if logits.shape[1] <= int(self.kept[-1]):

@@ -8,6 +8,7 @@ from torch import nn
 from torch.testing import assert_close
 
 import attention_zoo as az
+from attention_zoo import attacks
 from attention_zoo.attacks import FGSM, PGD, AutoAttack, OnPixels
 
 ROUNDING = 1e-7  # of adding and subtracting eps in float32
@@ -72,8 +73,8 @@ def test_the_defaults_are_the_papers():
 @pytest.mark.parametrize("loss", ["cross_entropy", "margin"])
 def test_the_loss_rises_with_the_steps(trained, norm, eps, loss):
     pixels, label = pictures(64, seed=1)
-    attacks = [PGD(eps, eps / 10, steps, norm=norm, loss=loss, random_start=False) for steps in (1, 2, 4, 8, 16)]
-    losses = [mean_loss(trained, attack(trained, pixels, label), label) for attack in attacks]
+    stronger = [PGD(eps, eps / 10, steps, norm=norm, loss=loss, random_start=False) for steps in (1, 2, 4, 8, 16)]
+    losses = [mean_loss(trained, attack(trained, pixels, label), label) for attack in stronger]
     assert losses == sorted(losses)
     assert losses[-1] > 2 * mean_loss(trained, pixels, label)
 
@@ -206,15 +207,138 @@ def test_no_images():
         (lambda: PGD(eps=0), "eps=0 must be a positive number"),
         (lambda: PGD(step="some"), "step=some"),
         (lambda: PGD(steps=0), "steps=0"),
+        (lambda: PGD(steps=2.5), "steps=2.5 must be an integer"),
+        (lambda: PGD(steps=10**400), "steps=an integer of more than 40 digits is too large"),
+        (lambda: PGD(restarts=True), "restarts=True must be an integer"),
+        (lambda: PGD(seed=-1), "seed=-1 must be at least 0"),
+        (lambda: PGD(eps=float("nan")), "eps=nan must be a positive number"),
+        (lambda: FGSM("inf"), "eps=inf must be a positive number"),
         (lambda: PGD(loss="hinge"), "unknown loss 'hinge'"),
         (lambda: PGD(norm="L1"), "unknown norm 'L1'"),
         (lambda: PGD(restarts=2, random_start=False), "restarts=2"),
+        (lambda: AutoAttack(seed=-3), "seed=-3 must be at least 0"),
         (lambda: AutoAttack(version="fast"), "unknown version 'fast'"),
     ],
 )
 def test_bad_input(build, said):
     with pytest.raises(az.InputError, match=said):
         build()
+
+
+@pytest.fixture(scope="module")
+def linear():
+    """A linear classifier by the logits' scale, images of which it is right by a margin that attacks can undo."""
+    torch.manual_seed(0)
+    weight = torch.randn(4, 48)
+    pixels = torch.rand(64, 3, 4, 4)
+    label = (pixels.flatten(1) @ weight.T).argmax(1)
+    return (lambda scale: lambda images: scale * (images.flatten(1) @ weight.T)), pixels, label
+
+
+class TestImagesWithoutGradient:
+    """Where the loss saturates an attack does not attack; what withstands it has not been tested."""
+
+    def accuracy(self, model, attacked, label):
+        return (model(attacked).argmax(1) == label).double().mean().item()
+
+    @pytest.mark.parametrize("attack", [FGSM, lambda eps, loss: PGD(eps, eps / 4, 8, loss=loss)])
+    def test_scaled_logits(self, linear, attack):
+        model, pixels, label = linear
+        robust = {}
+        for loss in ("cross_entropy", "margin", "dlr"):
+            for scale in (1, 1e5):
+                found = attack(0.05, loss=loss).run(model(scale), pixels, label)
+                robust[loss, scale] = self.accuracy(model(1), found.pixels, label), int(found.no_gradient.sum())
+        assert 0.1 < robust["cross_entropy", 1][0] < 0.9
+        assert robust["cross_entropy", 1][1] == 0
+        assert robust["cross_entropy", 1e5][0] > robust["cross_entropy", 1][0] + 0.2
+        assert robust["cross_entropy", 1e5][1] > 10
+        for loss in ("margin", "dlr"):
+            assert robust[loss, 1e5] == (pytest.approx(robust[loss, 1][0], abs=0.02), 0)
+
+    def test_a_warning_says_how_many(self, linear):
+        model, pixels, label = linear
+        with pytest.warns(UserWarning, match="FGSM: the loss has no gradient at 64 of 64 images"):
+            FGSM(0.05)(model(1e9), pixels, label)
+
+    def test_a_model_that_cannot_be_differentiated(self, linear):
+        model, pixels, label = linear
+        assert FGSM(0.05).run(lambda images: model(1)(images.detach()), pixels, label).no_gradient.all()
+        assert FGSM(0.05).run(lambda images: model(1)(images.round()), pixels, label).no_gradient.sum() > 0
+
+    def test_only_where_the_model_is_right(self, linear):
+        _, pixels, label = linear
+        found = FGSM(0.05).run(lambda images: F.one_hot(torch.zeros_like(label), 4).float(), pixels, label)
+        assert torch.equal(found.no_gradient, label == 0)
+
+    def test_small_gradients_are_none_the_less_followed(self, linear):
+        model, pixels, label = linear
+        robust = [
+            self.accuracy(model(1), PGD(0.3, 0.1, 4, norm="L2", loss="margin")(model(scale), pixels, label), label)
+            for scale in (1, 1e-18)
+        ]
+        assert robust[0] == robust[1] < 0.9
+
+    @settings(max_examples=30, deadline=None)
+    @given(
+        values=st.lists(st.floats(-50, 50, width=32), min_size=3, max_size=6, unique=True), scale=st.floats(0.1, 1e4)
+    )
+    def test_dlr_is_that_of_its_authors(self, values, scale):
+        logits, label = torch.tensor([values]), torch.tensor([0])
+        ordered = logits.sort().values[0]
+        other = ordered[-2] if values[0] == ordered[-1] else ordered[-1]
+        expected = (other - values[0]) / (ordered[-1] - ordered[-3] + 1e-12)
+        assert_close(attacks._losses(logits, label, "dlr")[0], expected)
+
+    def test_losses_need_classes(self, linear):
+        _, pixels, label = linear
+        two = lambda images: images.flatten(1)[:, :2]  # noqa: E731
+        with pytest.raises(az.InputError, match="loss=dlr needs at least 3 classes, the model has 2"):
+            FGSM(loss="dlr")(two, pixels, label % 2)
+        assert FGSM(0.1, loss="margin")(two, pixels, label % 2).shape == pixels.shape
+        with pytest.raises(az.InputError, match="loss=margin needs at least 2 classes, the model has 1"):
+            FGSM(loss="margin")(lambda images: images.flatten(1)[:, :1], pixels, label % 1)
+
+
+class Root(nn.Module):
+    """The gradient of a root at 0 is infinite, and NaN after a multiplication by 0."""
+
+    def forward(self, images):
+        return images.flatten(1)[:, :3] + 0 * (images - images).sqrt().sum()
+
+
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        (lambda images: images.flatten(1)[:, :3] / 0, "logits under PGD of 4 of 4 images are not finite"),
+        (lambda images: images.flatten(1)[:, :3] * torch.nan, r"\(nan at place 0\)"),
+        (Root(), "gradients under PGD of 4 of 4 images are not finite"),
+    ],
+)
+def test_what_is_not_finite_stops_an_attack(model, said):
+    with pytest.raises(az.InputError, match=said):
+        PGD()(model, 0.1 + 0.8 * torch.rand(4, 3, 4, 4), torch.zeros(4, dtype=torch.long))
+
+
+def test_an_attack_tells_what_it_does(trained, monkeypatch):
+    package = pytest.importorskip("pyautoattack")
+
+    class Brief(package.AutoAttack):
+        def __init__(self, *args, **options):
+            super().__init__(*args, **options)
+            self.apgd.n_iter = self.apgd.n_iter_orig = self.fab.n_iter = self.square.n_queries = 2
+            self.apgd_targeted.n_iter = self.apgd_targeted.n_iter_orig = 2
+
+    monkeypatch.setattr(attacks, "_autoattack", lambda: Brief)
+    pixels, label = pictures(4, seed=3)
+    label = trained(pixels).argmax(1)
+    told = []
+    AutoAttack(eps=0.003).run(nn.Sequential(trained, nn.ZeroPad1d((0, 2))), pixels, label, report=told.append)
+    assert {line.partition(":")[0] for line in told} >= {"AutoAttack APGDAttack", "AutoAttack SquareAttack"}
+    assert "AutoAttack SquareAttack: pass 2 over 4 images" in told
+    del told[:]
+    PGD(steps=3).run(trained, pixels, label, report=told.append)
+    assert told == [f"PGD: pass {number} over 4 images" for number in (1, 2, 3)]
 
 
 def test_autoattack_says_what_it_needs(monkeypatch):

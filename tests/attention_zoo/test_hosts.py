@@ -1,5 +1,7 @@
 import copy
 import pickle
+import re
+from functools import partial
 
 import pytest
 import timm
@@ -8,7 +10,7 @@ from torch import nn
 from torch.testing import assert_close
 
 import attention_zoo as az
-from attention_zoo.hosts import layer_indices
+from attention_zoo.hosts import layer_indices, mixer_layers
 from attention_zoo.models import build_model
 
 SMALL = {"img_size": 16, "patch_size": 4, "embed_dim": 24, "depth": 3, "num_heads": 2, "num_classes": 5}
@@ -113,9 +115,42 @@ def test_swap_between_mixers_keeps_shared_state():
     assert model.blocks[0].attn.w1.item() == 0.5
 
 
+@pytest.mark.parametrize("before", SELF)
+def test_every_mixer_for_every_other_keeps_the_rows_of_both(before):
+    model = az.swap_mixers(vit(depth=1), before)
+    for after in SELF:
+        twin = az.swap_mixers(copy.deepcopy(model), after)
+        old, new = mixers_of(model)[0], mixers_of(twin)[0]
+        for name in set(old.projections) & set(new.projections):
+            assert torch.equal(rows_of(new, name), rows_of(old, name))
+        if new.projections and "k" in new.projections and "k" not in old.projections and "q" in old.projections:
+            assert torch.equal(rows_of(new, "k"), rows_of(old, "q"))
+        assert twin(images()).isfinite().all()
+
+
+def rows_of(mixer, name):
+    return mixer.qkv.weight.chunk(len(mixer.projections))[mixer.projections.index(name)]
+
+
 def test_swap_with_a_factory_and_options():
     model = az.swap_mixers(vit(), az.MIXERS["VarsD"], steps=7)
     assert [m.steps for m in mixers_of(model)] == [7, 7, 7]
+
+
+def test_a_mixer_around_another():
+    for model in (az.swap_mixers(vit(), "Axial", mixer="VarsD"), vit(attn_layer=az.attn_layer("Axial", mixer="VarsD"))):
+        assert {type(m.width).__name__ for m in mixers_of(model)} == {"VarsD"}
+        assert model(images()).shape == (2, 5)
+    assert type(mixers_of(az.swap_mixers(vit(), mixer="VarsD"))[0]).__name__ == "VarsD"
+
+
+def test_what_is_asked_of_a_mixer_goes_before_the_host():
+    for model in (
+        az.swap_mixers(vit(), "DotProduct", attn_drop=0.25),
+        vit(attn_layer=az.attn_layer("DotProduct", attn_drop=0.25)),
+        az.swap_mixers(vit(), partial(az.MIXERS["DotProduct"], attn_drop=0.25)),
+    ):
+        assert mixers_of(model)[0].attn_drop.p == 0.25
 
 
 def test_layers_of_their_own():
@@ -132,9 +167,15 @@ def test_layer_names(key, expected):
     assert list(layer_indices(key, 12)) == expected
 
 
-@pytest.mark.parametrize("key", ["12", "3-12", "last-13", "4-2", "first", "-1", "last-0", "a-b", ""])
+@pytest.mark.parametrize(
+    "key",
+    [
+        *("12", "3-12", "last-13", "4-2", "first", "-1", "last-0", "a-b", ""),
+        *("0-", "last-", "-", "²", "0-²", "9" * 5000, " 1"),
+    ],
+)
 def test_layer_names_that_do_not_exist(key):
-    with pytest.raises(az.InputError, match=f"layers {key!r}"):
+    with pytest.raises(az.InputError, match=re.escape(f"layers {key!r}")):
         layer_indices(key, 12)
 
 
@@ -145,6 +186,25 @@ def test_layer_names_that_do_not_exist(key):
         (lambda: az.swap_mixers(vit(), "VarzD"), "did you mean 'VarsD'"),
         (lambda: az.swap_mixers(vit(), "VarsD", lambd=1), "did you mean 'lam'"),
         (lambda: az.swap_mixers(vit(), layers={"7": "VarsD"}), "layers 0-2"),
+        (lambda: az.swap_mixers(vit(), layers="last"), "layers='last' must name a mixer"),
+        (lambda: az.swap_mixers(vit(), layers=["last"]), "layers=.* must name a mixer"),
+        (lambda: az.swap_mixers(vit(), layers={"last": 3}), "mixer 3 is no name"),
+        (lambda: az.swap_mixers(vit(), layers={"last": None}), "mixer None is no name"),
+        (lambda: az.swap_mixers(vit(), 3), "mixer 3 is no name"),
+        (lambda: az.swap_mixers(vit(), nn.Linear), "Linear is no mixer: a mixer is a subclass"),
+        (lambda: az.swap_mixers(vit(), az.SelfMixer), "SelfMixer cannot be built: it does not define mix"),
+        (lambda: az.swap_mixers(vit(), lambda **_: nn.Identity()), "built a Identity, which is no SelfMixer"),
+        (lambda: az.swap_mixers(vit(), "KMeansCross"), "KMeansCross mixes pixels into queries"),
+        (lambda: az.swap_mixers(vit(), steps=3), "steps=3: arguments of a mixer, but no mixer"),
+        (lambda: az.swap_mixers(vit(), "VarsD", steps="many"), "VarsD refuses steps='many'"),
+        (lambda: az.swap_mixers("vit", "VarsD"), "changes a model, not 'vit'"),
+        (lambda: az.swap_mixers(vit(), "VarsD", mixer="VarsD"), "argument of mixer VarsD 'mixer'"),
+        (lambda: az.swap_mixers(vit(), "Axial", mixer="VarzD"), "did you mean 'VarsD'"),
+        (lambda: az.swap_mixers(vit(), "os.kill"), "os.kill is no mixer"),
+        (lambda: az.attn_layer(), "attn_layer needs a mixer"),
+        (lambda: az.attn_layer("VarsD", grid=4), r"grid=4 must be \(height, width\)"),
+        (lambda: az.attn_layer("VarsD", grid=(4, 0)), r"grid=\(4, 0\) must be"),
+        (lambda: az.attn_layer("VarsD", num_prefix_tokens=-1), "num_prefix_tokens=-1 must be"),
     ],
 )
 def test_refusals(swap, message):
@@ -190,3 +250,135 @@ class TestBuildModel:
 
 
 ARGS = {key: SMALL[key] for key in ("patch_size", "embed_dim", "depth", "num_heads")}
+
+
+GRIDS = ["VarsS", "VarsSD", "GlobalFilter", "Axial"]
+DYNAMIC = {"dynamic_img_size": True}
+WIDE = (36, 64)  # 9 x 16 tokens, as many as 12 x 12
+
+
+def in_host(name, way, **args):
+    """A ViT with a mixer that looks at the grid, built around it or swapped."""
+    if way == "attn_layer":
+        return vit(attn_layer=az.attn_layer(name), **args)
+    return az.swap_mixers(vit(**args), name)
+
+
+def seen_and_right(model, size):
+    """What the first mixer made of its tokens in ``model``, and what it should have on the grid of that size."""
+    seen = {}
+    layer = mixers_of(model)[0]
+    hook = layer.register_forward_hook(lambda _, args, out: seen.update(tokens=args[0], out=out))
+    model(images(size))
+    hook.remove()
+    alone = copy.deepcopy(layer)
+    alone.set_grid((size[0] // 4, size[1] // 4))
+    return seen["out"], alone(seen["tokens"])
+
+
+@pytest.mark.parametrize("way", ["attn_layer", "swap_mixers"])
+@pytest.mark.parametrize("name", GRIDS)
+class TestGridOfEachForwardPass:
+    def test_sizes_that_vary(self, name, way):
+        model = in_host(name, way, **DYNAMIC)
+        for size in (WIDE, (48, 48), (20, 12), (16, 16), WIDE[::-1]):
+            assert_close(*seen_and_right(model, size), rtol=0, atol=0)
+        square = copy.deepcopy(mixers_of(model)[0])
+        square.set_grid((12, 12))
+        tokens = torch.randn(1, 145, 24)
+        model(images(WIDE))
+        assert not torch.equal(square(tokens), mixers_of(model)[0](tokens))
+
+    def test_a_size_set_later(self, name, way):
+        model = in_host(name, way)
+        model.set_input_size(WIDE)
+        assert_close(*seen_and_right(model, WIDE), rtol=0, atol=0)
+
+    def test_padded_images(self, name, way):
+        model = in_host(name, way, **DYNAMIC, dynamic_img_pad=True)
+        model(images((34, 61)))
+        assert {tuple(mixer.grid) for mixer in mixers_of(model)} == {(9, 16)}
+
+    def test_copies_and_pickles_tell_their_own_mixers(self, name, way):
+        model = in_host(name, way, **DYNAMIC)
+        expected = model(images(WIDE))
+        for twin in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+            model(images((16, 16)))
+            assert_close(twin(images(WIDE)), expected, rtol=0, atol=0)
+            assert mixers_of(model)[0].grid == (4, 4)
+            assert list(twin.state_dict()) == list(model.state_dict())
+
+
+@pytest.mark.parametrize("name", ["VarsS", "GlobalFilter"])
+def test_the_grid_is_told_under_compilation_and_export(name):
+    torch.compiler.reset()
+    model = in_host(name, "swap_mixers", **DYNAMIC, depth=1)
+    compiled = torch.compile(model, backend="eager", fullgraph=True)
+    for size in (WIDE, (48, 48)):
+        assert_close(compiled(images(size)), model(images(size)))
+    exported = torch.export.export(model, (images(WIDE),))
+    assert_close(exported.module()(images(WIDE)), model(images(WIDE)))
+
+
+def test_a_vit_inside_of_another_model_tells_its_grid():
+    model = az.swap_mixers(nn.Sequential(vit(**DYNAMIC), nn.Linear(5, 2)), "VarsS")
+    assert_close(*seen_and_right(model[0], WIDE), rtol=0, atol=0)
+    assert mixers_of(model[0])[0].num_prefix_tokens == 1
+
+
+def test_layers_that_are_swapped_again_are_told_too():
+    model = az.swap_mixers(az.swap_mixers(vit(**DYNAMIC), "VarsS"), layers={"last": "GlobalFilter"})
+    model(images(WIDE))
+    assert [mixer.grid for mixer in mixers_of(model)] == [(9, 16)] * 3
+    assert len(model.patch_embed._forward_hooks) == 1
+
+
+def test_parameters_of_one_grid_refuse_another():
+    model = in_host("VarsSD", "swap_mixers", **DYNAMIC)
+    az.swap_mixers(model, "VarsSD", variant="released")
+    assert model(images()).shape == (2, 5)
+    with pytest.raises(az.InputError, match=r"VarsSD: variant='released' is bound to grid=\(4, 4\).*grid=\(9, 16\)"):
+        model(images(WIDE))
+
+
+class Rows(nn.Module):
+    """An embedding that does not say its grid."""
+
+    def forward(self, x):
+        return x.flatten(1)[:, : 16 * 24].unflatten(1, (16, 24))
+
+
+def test_an_embedding_that_does_not_say_its_grid():
+    for name in ("VarsS", "DotProduct"):
+        model = vit()
+        model.patch_embed = Rows()
+        az.swap_mixers(model, name)
+        if name == "DotProduct":
+            assert model(images()).shape == (2, 5)
+            continue
+        with pytest.raises(az.InputError, match=r"Rows makes tokens of shape \(2, 16, 24\).* which VarsS needs"):
+            model(images())
+
+
+SMALL_PIT = {"img_size": 32, "patch_size": 8, "stride": 4, "depth": (1, 1, 1), "num_classes": 5}
+OTHER_HOSTS = {
+    "pit_ti_224": SMALL_PIT,
+    "crossvit_tiny_240": {"num_classes": 5},
+    "naflexvit_base_patch16_gap": {"embed_dim": 24, "num_heads": 2, "depth": 1, "num_classes": 5},
+}
+
+
+@pytest.mark.parametrize("host", OTHER_HOSTS)
+class TestHostsThatDoNotTellTheGrid:
+    @pytest.mark.parametrize("name", GRIDS)
+    def test_readings_of_the_grid_are_refused(self, host, name):
+        model = timm.create_model(host, **OTHER_HOSTS[host])
+        with pytest.raises(az.InputError, match=rf"^{type(model).__name__} does not tell.*{name} needs.*DotProduct"):
+            az.swap_mixers(model, name)
+        assert all(isinstance(layer, timm.layers.Attention) for _, layer in mixer_layers(model))
+
+    def test_readings_of_sets_keep_the_logits(self, host):
+        model = timm.create_model(host, **OTHER_HOSTS[host]).eval()
+        side = {"pit_ti_224": 32, "crossvit_tiny_240": 240}.get(host, 32)
+        before = model(images((side, side)))
+        assert_close(az.swap_mixers(model, "DotProduct")(images((side, side))), before, rtol=0, atol=1e-5)

@@ -8,6 +8,7 @@ from functools import partial
 import pytest
 import timm
 import torch
+from timm.models import _factory, _helpers
 from torch import nn
 from torch.testing import assert_close
 
@@ -18,6 +19,7 @@ from attention_zoo.models.botnet import MapMixer
 from attention_zoo.models.checkpoints import load_checkpoint
 from attention_zoo.models.conv_embed import ConvPatchEmbed
 from attention_zoo.models.rvt import ConvStem
+from attention_zoo.timm_calls import host_in_construction, requested_checkpoint
 
 SELF = az.list_mixers("self")
 VIT = {"embed_dim": 24, "depth": 2, "num_heads": 2, "patch_size": 8}
@@ -196,6 +198,61 @@ class TestRVT:
             build("rvt_tiny", **args)
 
 
+def released_vars_s(dim, num_heads, **host):
+    """As a config builds it: a callable and no class."""
+    return az.MIXERS["VarsS"](dim, num_heads, variant="released", **host)
+
+
+class TestBlocksAroundTheirMixer:
+    """RVT normalises by batch around the released VARS-S: it is given its mixer, and refuses another kind later."""
+
+    @pytest.mark.parametrize("mixer", [partial(az.MIXERS["VarsS"], variant="released"), released_vars_s])
+    def test_build_model_gives_the_mixer(self, mixer):
+        model = build_model("rvt_tiny", num_classes=5, image_size=SIZE, mixer=mixer, model_args=RVT)
+        expected = build("rvt_tiny", mixer="VarsS", variant="released")
+        kinds = [(name, type(module)) for name, module in model.named_modules()]
+        assert kinds == [(name, type(module)) for name, module in expected.named_modules()]
+        block = model.transformers[0].blocks[0]
+        assert (type(block.norm1), type(block.norm2)) == (nn.Identity, ChannelBatchNorm)
+        assert model.eval()(images()).shape == (2, 5)
+
+    @pytest.mark.parametrize(
+        ("built", "swapped"),
+        [("DotProduct", released_vars_s), (released_vars_s, "DotProduct"), ("VarsS", released_vars_s)],
+    )
+    def test_swapping_in_what_changes_the_block_is_refused(self, built, swapped):
+        model = build("rvt_tiny", mixer=built)
+        kept = mixers_of(model)
+        refusal = r"RVT's blocks are built around .*\(released\).* give it as mixer="
+        for arguments in (((swapped,), {}), ((), {"layers": {"last": swapped}}), ((), {"layers": {"0-2": swapped}})):
+            with pytest.raises(az.InputError, match=refusal):
+                az.swap_mixers(model, *arguments[0], **arguments[1])
+        assert mixers_of(model) == kept
+
+    def test_released_vars_s_may_be_swapped_for_itself(self):
+        model = build("rvt_tiny", mixer=released_vars_s)
+        before = model(images())
+        assert_close(az.swap_mixers(model, released_vars_s)(images()), before, rtol=0, atol=0)
+
+    @pytest.mark.parametrize("name", KINDS)
+    def test_all_else_starts_alike_whatever_the_mixer(self, name):
+        states = []
+        for mixer in ("DotProduct", "VarsD", "KMeans"):
+            torch.manual_seed(3)
+            model = build_model(name, num_classes=5, image_size=SIZE, mixer=mixer, model_args=SMALL[name])
+            own = [f"{n}." for n, module in model.named_modules() if isinstance(module, az.SelfMixer)]
+            states.append({n: p for n, p in model.state_dict().items() if not n.startswith(tuple(own))})
+        for state in states[1:]:
+            assert_close(state, states[0], rtol=0, atol=0)
+
+    def test_a_mixer_is_given_once(self):
+        with pytest.raises(az.InputError, match="model_args: mixer='VarsD', beside the mixer 'VarsS'; give one"):
+            build_model("rvt_tiny", num_classes=5, mixer="VarsS", model_args={**RVT, "mixer": "VarsD"})
+        for name in ("gfnet_tiny", "deit_conv_tiny_patch16_224", "absvit_tiny_patch16_224"):
+            with pytest.raises(az.InputError, match="give mixer= in place of attn_layer="):
+                timm.create_model(name, attn_layer=az.attn_layer("VarsD"), img_size=16, **VIT)
+
+
 class TestBoTNet:
     @pytest.mark.parametrize("positions", [None, "factored", "full"])
     @pytest.mark.parametrize("axial", [False, True])
@@ -238,6 +295,40 @@ def test_gfnet_has_either_stem():
     assert isinstance(build("gfnet_tiny", stem="conv").patch_embed, ConvPatchEmbed)
     with pytest.raises(az.InputError, match="stem='convs' must be"):
         build("gfnet_tiny", stem="convs")
+
+
+class TestGFNetsBlocks:
+    """What timm hands to its blocks arrives, or is refused."""
+
+    def test_arguments_of_the_mixer_arrive(self):
+        args = {"qk_norm": True, "scale_attn_norm": True, "proj_bias": False, "qkv_bias": False}
+        mixer = mixers_of(build("gfnet_tiny", mixer="DotProduct", **args))[0]
+        assert isinstance(mixer.q_norm, nn.LayerNorm) and isinstance(mixer.norm, nn.LayerNorm)
+        assert mixer.proj.bias is None and mixer.qkv.bias is None
+
+    @pytest.mark.parametrize("args", [{"init_values": 1e-5}, {"scale_mlp_norm": True}])
+    def test_what_has_no_place_is_refused(self, args):
+        with pytest.raises(az.InputError, match=f"GFNet: .*{next(iter(args))}"):
+            build("gfnet_tiny", **args)
+        with pytest.raises(TypeError, match="pach"):
+            build("gfnet_tiny", pach=1)
+
+    def test_masks_arrive(self):
+        model, x = build("gfnet_tiny", mixer="DotProduct"), torch.randn(2, 60, 24)
+        block = model.blocks[0]
+        causal = block(x, is_causal=True)
+        assert_close(causal[:, :7], block(x[:, :7], is_causal=True))
+        assert_close(block(x, torch.ones(60, 60, dtype=torch.bool).tril()), causal)
+        with pytest.raises(az.InputError, match="GlobalFilter cannot use attn_mask or is_causal"):
+            build("gfnet_tiny").blocks[0](x, is_causal=True)
+
+
+def test_unknown_signals_are_refused():
+    mixer, x = az.create_mixer("DotProduct", 12, 2), torch.randn(1, 4, 12)
+    with pytest.raises(az.InputError, match="DotProduct: takes no argument top_dwn"):
+        mixer(x, top_dwn=x)
+    with pytest.raises(az.InputError, match="takes no argument gain"):
+        mixer(x, top_down=x, gain=2)
 
 
 def released_names(state):
@@ -285,6 +376,62 @@ class TestReleasedLayouts:
         torch.save({"state_dict": model.state_dict(), "state_dict_ema": averaged.state_dict()}, tmp_path / "vit.pth")
         loaded = timm.create_model("vit_tiny_patch16_224", checkpoint_path=tmp_path / "vit.pth", **args)
         assert torch.equal(loaded.head.weight, averaged.head.weight)
+
+
+class TestTimmIsLeftAsItIs:
+    """Files go into our models by our loader, without a lasting change of timm."""
+
+    VIT = {"img_size": 16, "patch_size": 8, "embed_dim": 8, "depth": 1, "num_heads": 1}
+
+    @pytest.fixture(autouse=True)
+    def untouched(self):
+        assert (_factory.load_checkpoint, _factory.create_model) == (_helpers.load_checkpoint, timm.create_model)
+        yield
+        assert (_factory.load_checkpoint, _factory.create_model) == (_helpers.load_checkpoint, timm.create_model)
+
+    def both(self, path, name):
+        """A file with trained and averaged weights of a model of that name."""
+        model, averaged = (timm.create_model(name, **self.VIT) for _ in range(2))
+        torch.save({"model": model.state_dict(), "model_ema": averaged.state_dict()}, path)
+        return model, averaged
+
+    def test_after_loading_and_without_a_file(self, tmp_path):
+        name = "deit_conv_tiny_patch16_224"
+        model, _ = self.both(tmp_path / "both.pth", name)
+        timm.create_model(name, **self.VIT)
+        loaded = timm.create_model(name, checkpoint_path=tmp_path / "both.pth", **self.VIT)
+        assert torch.equal(loaded.head.weight, model.head.weight)
+
+    def test_after_a_file_that_is_refused(self, tmp_path):
+        self.both(tmp_path / "both.pth", "deit_conv_tiny_patch16_224")
+        for path in (tmp_path / "both.pth", tmp_path / "missing.pth"):
+            with pytest.raises(az.InputError, match=path.name):
+                timm.create_model("rvt_tiny", checkpoint_path=path)
+        with pytest.raises(az.InputError, match="did you mean"):
+            timm.create_model("rvt_tiny", mixer="VarzD", checkpoint_path=tmp_path / "both.pth")
+
+    def test_a_stock_model_loads_its_average_also_beside_ours(self, tmp_path):
+        _, averaged = self.both(tmp_path / "vit.pth", "vit_tiny_patch16_224")
+        timm.create_model("gfnet_tiny", **self.VIT)
+        loaded = timm.create_model("vit_tiny_patch16_224", checkpoint_path=tmp_path / "vit.pth", **self.VIT)
+        assert torch.equal(loaded.head.weight, averaged.head.weight)
+
+    def test_a_stock_model_around_ours(self, tmp_path):
+        """A model of somebody else that is built of ours loads as timm loads it."""
+        ours = timm.model_entrypoint("gfnet_tiny")
+
+        def wrapped(**_):
+            return nn.Sequential(ours(**self.VIT))
+
+        averaged = wrapped().state_dict()
+        torch.save({"model": wrapped().state_dict(), "model_ema": averaged}, tmp_path / "outer.pth")
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(_factory, "model_entrypoint", lambda name: wrapped)
+            loaded = timm.create_model("vit_tiny_patch16_224", checkpoint_path=tmp_path / "outer.pth")
+        assert torch.equal(loaded[0].head.weight, averaged["0.head.weight"])
+
+    def test_a_checkpoint_is_seen_in_a_call_of_timm_alone(self):
+        assert requested_checkpoint() is None and host_in_construction() is None
 
 
 class Evil:

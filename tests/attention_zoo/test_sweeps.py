@@ -3,12 +3,17 @@
 import errno
 import io
 import json
+import os
 import threading
 import time
+import unicodedata
 from dataclasses import asdict, fields
+from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from rich.console import Console
 
 from attention_zoo.errors import InputError
@@ -112,6 +117,227 @@ class TestPlan:
     def test_bad_input(self, config, wrong, message):
         with pytest.raises(InputError, match=message):
             Plan([config], **wrong)
+
+
+class TestNames:
+    """No two runs share a folder, on any file system, and no label is shown in two meanings."""
+
+    @pytest.mark.parametrize(
+        "values",
+        [
+            ["a/b", "a-b"],
+            ["a b", "ab", "a  b"],
+            ["VarsD", "varsd", "VARSD"],
+            ["caf\u00e9", "cafe\u0301", "CAFE\u0301"],
+            ["stra\u00dfe", "STRASSE"],
+            [[8, 8], "[8,8]", "[8, 8 ]"],
+            ["x" * 300, "x" * 301, "\u00e9" * 150],
+        ],
+    )
+    def test_labels_that_look_alike_have_folders_of_their_own(self, config, values):
+        runs = Plan([config], {"model.x": values}, seeds=[0, 1]).all_runs()
+        names = [unicodedata.normalize("NFKC", run.name).casefold() for run in runs]
+        assert len(set(names)) == len(names) == 2 * len(values)
+        assert all(len(name.encode()) <= 250 and "/" not in name for name in names)
+        assert [run.arguments[-1] for run in runs] == [str(value) for value in values] * 2
+        if len(values[0]) < 250:
+            assert not any("~" in run.name for run in runs if run.values["model.x"] is values[0])  # as it always was
+
+    def test_labels_across_axes(self, config):
+        axes = {"a": {"x,b=y": {"p": 1}, "x": {"p": 2}}, "b": {"z": {"q": 1}, "y,b=z": {"q": 2}}}
+        runs = Plan([config], axes).all_runs()
+        assert len({run.name for run in runs}) == 4
+
+    @pytest.mark.parametrize(
+        "axis, one, other",
+        [
+            ([1, "1"], "1", "'1'"),
+            ([1, True, 1.0], "1", "True"),
+            ([0, False], "0", "False"),
+            ([None, "None"], "None", "'None'"),
+            ({1: {"x": 1}, "1": {"x": 2}}, "1", "'1'"),
+            ([[1, 2], "[1, 2]"], r"'\[1, 2\]'", "twice"),
+            ([0.5, 0.5], "0.5", "twice"),
+            ([{"a.k": 1}, {"a.k": 1}], "'k=1'", "twice"),
+        ],
+    )
+    def test_labels_that_no_table_tells_apart_are_refused(self, config, axis, one, other):
+        with pytest.raises(InputError, match=f"axis 'm'.*{one}.*{other}"):
+            Plan([config], {"m": axis})
+
+    def test_files_and_options_of_one_name_are_called_in_full(self, config, tmp_path):
+        (tmp_path / "other").mkdir()
+        other = tmp_path / "other" / "recipe.yaml"
+        other.write_text("trainer: {}")
+        plan = Plan([config], {"m": [config, str(other)], "n": [{"a.k": 1}, {"b.k": 1}, {"a.l": 2}]})
+        assert plan.labels("m") == [config, str(other)] and plan.labels("n") == ["a.k=1", "b.k=1", "l=2"]
+        assert len({run.name for run in plan.all_runs()}) == 6
+
+    def test_lists_are_values(self, config, tmp_path):
+        plan = Plan([config], {"data.img_size": [[8, 8], [16, 16]]}, baseline={"data.img_size": [8, 8]})
+        first, second = plan.all_runs()
+        assert first.values == {"data.img_size": "[8, 8]"} and first.name == "img_size=[8,8],seed=0"
+        assert second.arguments[-2:] == ["--data.img_size", "[16, 16]"]
+        plan.keep(tmp_path / "out")
+        assert read_plan(tmp_path / "out").all_runs() == plan.all_runs()
+
+    @settings(max_examples=60, deadline=None)
+    @given(st.lists(st.text(max_size=12), min_size=1, max_size=6))
+    def test_any_labels_are_told_apart_or_refused(self, tmp_path_factory, labels):
+        folder = tmp_path_factory.mktemp("plan")
+        (folder / "c.yaml").write_text("{}")
+        try:
+            runs = Plan([str(folder / "c.yaml")], {"m": {label: {"x": place} for place, label in enumerate(labels)}})
+        except InputError as error:
+            assert "\n" not in str(error)
+            return
+        for run in runs.all_runs():
+            (folder / run.name).mkdir()  # a name of a folder, and of no other run
+            assert (folder / run.name).parent.samefile(folder)
+
+
+class TestRefused:
+    @pytest.mark.parametrize(
+        "wrong, message",
+        [
+            ({"evaluations": {"fit": {}}}, "'fit' is the training"),
+            ({"evaluations": {"a/b": {}}}, "'a/b' is no name of an evaluation"),
+            ({"evaluations": {"t": 3}}, "'t' of evaluations must be a mapping"),
+            ({"evaluations": {"t": {"ckpt_path": "other.ckpt"}}}, "ckpt_path is last or best"),
+            ({"evaluations": {"t": {"trainer.default_root_dir": "x"}}}, "sets trainer.default_root_dir"),
+            ({"axes": {"seed_everything": [1, 2]}}, "axis 'seed_everything' sets seed_everything"),
+            ({"axes": {"a": {"x": {"ckpt_path": "y"}}}}, "axis 'a' sets ckpt_path"),
+            ({"axes": {"a": [{"trainer": {"default_root_dir": "y"}}]}}, "axis 'a' sets trainer.default_root_dir"),
+            ({"runs": {"a": {"seed_everything": 3}}}, "run 'a' sets seed_everything"),
+            ({"options": {"seed_everything": 3}}, "options sets seed_everything"),
+            ({"axes": {"model.lr": [1]}, "options": {"model.lr": 2}}, "options both set model.lr"),
+            ({"axes": {"model.lr": [1]}, "options": {"model": {"init_args": {"lr": 2}}}}, "both set model.lr"),
+            ({"axes": {"a": {"x": {"k.l": 1}}, "b": {"y": {"k.l": 2}}}}, "axis 'b' .y. and axis 'a' .x. both set k.l"),
+            ({"axes": {"model.mixer.steps": [1, 2], "model.mixer": ["A", "B"]}}, "sets model.mixer anew"),
+            ({"axes": {"a": [[float("nan")]]}}, "nan is no value"),
+            ({"axes": {"a": [10**400]}}, "integer of 1329 bits is too large"),
+            ({"axes": {"a": [""]}}, "'' is no label"),
+            ({"axes": {"a": ["x\ny"]}}, r"'x\\ny' is no label"),
+            ({"axes": {"a": [{"--model.lr": 1}]}}, "'--model.lr' is no option"),
+            ({"axes": {"a": [{"print_config": True}]}}, "print_config is for the command line"),
+            ({"axes": {"a": [{"config": ["x.yaml"]}]}}, "config must name one file"),
+            ({"seeds": [-1]}, "a seed must be a whole number from 0"),
+            ({"seeds": [True]}, "got True"),
+            ({"seeds": [2**32]}, "from 0 to 4,294,967,295"),
+            ({"seeds": [10**5000]}, "a number of 16610 bits"),
+            ({"seeds": 3}, "seeds must be different numbers"),
+            ({"draws": True}, "draws must be a whole number"),
+            ({"draws": 10**9}, "1000000000 runs; at most 10,000"),
+            ({"axes": {"a": list(range(200)), "b": list(range(200))}}, "40000 runs; at most"),
+            ({"baseline": {}}, "the baseline names no axis"),
+            ({"collect": "test/loss"}, "collect must be a list"),
+        ],
+    )
+    def test_what_makes_no_sweep(self, config, wrong, message):
+        with pytest.raises(InputError, match=message) as raised:
+            Plan([config], **wrong)
+        assert "\n" not in str(raised.value) and len(str(raised.value)) < 400
+
+    @pytest.mark.parametrize("kind", ["uniform", "log_uniform", "integers"])
+    @pytest.mark.parametrize(
+        "ends",
+        [
+            None,
+            3,
+            [],
+            [1],
+            [1, 2, 0],
+            [2, 1],
+            [1, 1],
+            ["1", "2"],
+            [None, 1],
+            [1, float("inf")],
+            [float("nan"), 1],
+            [True, 2],
+            [10**400, 10**401],
+            [[1], [2]],
+            {"least": 1, "largest": 2},
+        ],
+        ids=str,
+    )
+    def test_ranges_that_are_none(self, config, kind, ends):
+        with pytest.raises(InputError, match="sweep: axis 'a'"):
+            Plan([config], {"a": {kind: ends}}, draws=3).all_runs()
+
+    @pytest.mark.parametrize(
+        "axis, message",
+        [
+            ({"log_unifrom": [0.1, 1]}, "did you mean 'log_uniform'"),
+            ({"log_uniform": [0, 1]}, "both above 0"),
+            ({"integers": [1.0, 2.0]}, "whole numbers"),
+            ({"uniform": [-1e308, 1e308]}, "in this order"),
+            ({"uniform": [0, 1], "integers": [1, 2]}, "a range stands alone"),
+        ],
+    )
+    def test_what_is_nearly_a_range(self, config, axis, message):
+        with pytest.raises(InputError, match=message):
+            Plan([config], {"a": axis}, draws=3)
+
+    def test_files_of_axes(self, config, tmp_path):
+        seeded, broken = tmp_path / "seeded.yaml", tmp_path / "broken.yaml"
+        seeded.write_text("seed_everything: 3\ntrainer: {default_root_dir: null}\nmodel: {init_args: {lr: 2}}")
+        broken.write_text("a: [")
+        with pytest.raises(InputError, match="axis 'm' sets seed_everything"):
+            Plan([config], {"m": [str(seeded)]})
+        with pytest.raises(InputError, match="broken.yaml is no YAML"):
+            Plan([config], {"m": [str(broken)]})
+        seeded.write_text("seed_everything: null\nmodel: {init_args: {lr: 2}}")
+        with pytest.raises(InputError, match="both set model.lr"):
+            Plan([config], {"m": [str(seeded)]}, options={"model.lr": 1})
+        Plan([config], {"m": [str(seeded)]}, options={"model.lr": 2})  # the same twice is no contradiction
+
+    def test_an_axis_of_an_option_beats_the_labels_before_it(self, config):
+        axes = {"mixer": {"B": {"model.mixer": "B", "model.mixer.steps": 5}}, "model.mixer.steps": [1, 2]}
+        assert [run.arguments[-1] for run in Plan([config], axes).all_runs()] == ["1", "2"]
+
+    def test_a_draw_stays_in_its_range(self, config):
+        runs = Plan([config], {"a": {"uniform": [1.00001, 1.00002]}}, draws=3).all_runs()
+        assert all(1.00001 <= run.values["a"] <= 1.00002 for run in runs)
+
+    @pytest.mark.parametrize(
+        "text",
+        ["", "[1]", "x", "a: [", "axes: {}", "configs: 3", "configs: [c]\nseedz: [1]", "configs: [c]\nseeds: [x]"],
+    )
+    def test_another_file_in_the_place_of_the_plan(self, tmp_path, text):
+        (tmp_path / "sweep.yaml").write_text(text)
+        with pytest.raises(InputError, match="sweep.yaml"):
+            read_plan(tmp_path)
+
+    def test_a_plan_is_read_where_its_configs_are_gone(self, config, tmp_path):
+        Plan([config], {"a": [config]}).keep(tmp_path / "out")
+        Path(config).unlink()
+        assert read_plan(tmp_path / "out").configs == [config]
+
+
+def test_one_of_many_holds_a_lock(tmp_path):
+    barrier, got = threading.Barrier(8), []
+
+    def race():
+        barrier.wait()
+        with held(tmp_path / "out" / "lock") as lock:
+            got.append(lock is not None)
+            barrier.wait()
+
+    threads = [threading.Thread(target=race) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=10)
+    assert sorted(got) == [False] * 7 + [True]
+
+
+@pytest.mark.parametrize("kind", ["link", "folder", "pipe"])
+def test_no_lock_where_something_else_has_its_name(tmp_path, kind):
+    path, target = tmp_path / "lock", tmp_path / "precious"
+    {"link": lambda: path.symlink_to(target), "folder": path.mkdir, "pipe": lambda: os.mkfifo(path)}[kind]()
+    with pytest.raises(InputError, match="cannot lock .*lock"), held(path):
+        pass
+    assert not target.exists()
 
 
 class Scripted(Job):
@@ -247,6 +473,56 @@ class TestJob:
         assert (tmp_path / "run.json").read_text() == before
 
 
+BROKEN = {
+    "cut": b'{"status": "do',
+    "empty": b"",
+    "a list": b"[1, 2]",
+    "binary": bytes(range(256)),
+    "nan": b'{"status": "done", "parts": {"fit": NaN}}',
+    "a list of metrics": b'{"status": "done", "parts": {}, "metrics": [0.5]}',
+    "words for numbers": b'{"status": "done", "metrics": {"test": {"test/accuracy": "0.5"}}}',
+    "another state": b'{"status": "finished"}',
+    "other keys": b'{"epoch": 3}',
+    "a key twice": b'{"status": "done", "status": "failed"}',
+    "nested": b"[" * 5000,
+}
+
+
+class TestBrokenFiles:
+    @pytest.mark.parametrize("content", BROKEN.values(), ids=BROKEN.keys())
+    def test_a_record_that_cannot_be_read_is_put_aside(self, config, tmp_path, content):
+        (tmp_path / "run.json").write_bytes(content)
+        with pytest.raises(InputError, match="run.json"):
+            read_record(tmp_path)
+        assert job(config, tmp_path)().status == "done"
+        assert (tmp_path / "run.json.unreadable").read_bytes() == content
+        assert "it is now run.json.unreadable" in (tmp_path / "run.log").read_text()
+
+    @pytest.mark.parametrize("name", ["run.json", "metrics.jsonl"])
+    @pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo])
+    def test_something_else_of_that_name(self, config, tmp_path, name, make):
+        make(tmp_path / name)
+        record = job(config, tmp_path)()
+        assert record.status == "done" and record.metrics["test"] == {"test/accuracy": 0.5}
+
+    @pytest.mark.parametrize("content", [b"\x00\xff\n\n{}", b'{"stage": "val\n{"stage": 3}\n', b"[1]\n[2]\n"])
+    def test_a_log_that_cannot_be_read_is_put_aside(self, config, tmp_path, content):
+        (tmp_path / "metrics.jsonl").write_bytes(content)
+        assert job(config, tmp_path)().metrics["noise"] == {"test/accuracy": 0.5}
+        assert (tmp_path / "metrics.jsonl.unreadable").read_bytes() == content
+
+    def test_the_table_goes_on_without_them_and_says_so_once(self, config, tmp_path, capsys):
+        out = tmp_path / "out"
+        sweep(config, out)
+        for name, broken in (("A,seed=0", "run.json"), ("B,seed=1", "metrics.jsonl")):
+            (out / "runs" / f"mixer={name}" / broken).write_bytes(b"\xff\xff\n\xff")
+        capsys.readouterr()
+        found, _ = sweep(config, out)
+        assert [row.record.status for row in found] == ["done"] * 4
+        lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning: left out: ")]
+        assert [sum(name in line for line in lines) for name in ("run.json", "metrics.jsonl")] == [1, 1]
+
+
 class Played(Local):
     """Runs scripted jobs on this machine."""
 
@@ -329,6 +605,12 @@ class TestDriver:
         console.print(driver.table(read_plan(tmp_path / "out"), found))
         shown = console.file.getvalue()
         assert "4 of 4 runs done" in shown and shown.count("0.6") == 2
+
+    def test_labels_are_no_markup(self, config):
+        plan = Plan([config], {"mixer": {"[red]x": {"x": 1}, "[/b]": {"x": 2}}})
+        console = Console(file=io.StringIO(), width=200)
+        console.print(driver.table(plan, [driver.Row(run, Record(), None) for run in plan.all_runs()]))
+        assert "[red]x" in console.file.getvalue() and "[/b]" in console.file.getvalue()
 
 
 class TestSubmitit:

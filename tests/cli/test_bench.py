@@ -10,6 +10,7 @@ import yaml
 from attention_zoo.analysis.costs import TIMM, Setting, growth, measure
 from attention_zoo.analysis.timing import interleaved, peak_memory
 from attention_zoo.errors import InputError
+from attention_zoo.registry import MIXERS
 
 SMALL = Setting(dim=16, num_heads=2, batch=2, queries=5, repeats=2)
 
@@ -54,9 +55,38 @@ def test_both_modes_in_turns(monkeypatch):
     assert costs[0].forward_ratio == 1 and costs[2].flops == costs[3].flops
 
 
-def test_tokens_must_be_a_grid():
-    with pytest.raises(InputError, match="17 tokens are no square grid; 16 are"):
-        list(measure(["VarsD"], 17, SMALL))
+BAD = {
+    "17 tokens are no square grid; 16 are": {"tokens": 17},
+    "tokens=0 must be at least 1": {"tokens": 0},
+    "tokens=-4 must be at least 1": {"tokens": -4},
+    "dim=0 must be at least 1": {"dim": 0},
+    "dim=-4 must be at least 1": {"dim": -4},
+    "num_heads=2 must divide dim=17": {"dim": 17},
+    "num_heads=0 must be at least 1": {"num_heads": 0},
+    "batch=0 must be at least 1": {"batch": 0},
+    "queries=0 must be at least 1": {"queries": 0},
+    "repeats=0 must be at least 1": {"repeats": 0},
+    "need \\d+ GiB at least, and cpu has": {"batch": 10**9},
+    "dim=1073741824 need \\d+ GiB": {"dim": 2**30},
+    "tokens=10{400}, .*need \\d+ GiB": {"tokens": 10**400},
+}
+
+
+@pytest.mark.parametrize("message", BAD)
+def test_what_cannot_be_measured_is_refused_before_anything_is(message):
+    tokens = BAD[message].get("tokens", 16)
+    setting = replace(SMALL, **{name: value for name, value in BAD[message].items() if name != "tokens"})
+    with pytest.raises(InputError, match=message):
+        next(measure(["VarsD"], tokens, setting))
+
+
+def test_memory_that_does_not_suffice_after_all(monkeypatch):
+    def forward(layer, x):
+        raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory:\nyou tried to allocate 9 bytes")
+
+    monkeypatch.setattr(MIXERS["VarsD"], "forward", forward)
+    with pytest.raises(InputError, match="16 tokens on cpu in torch.float32: .*can't allocate memory: you tried"):
+        list(measure(["VarsD"], 16, SMALL))
 
 
 def test_on_the_command_line(zoo, tmp_path):
@@ -70,6 +100,31 @@ def test_on_the_command_line(zoo, tmp_path):
     assert "costs is not empty" in zoo("bench", "VarsD", *arguments).err
     assert "did you mean 'VarsD'" in zoo("bench", "VarzD").err
     assert "repeats=0 must be at least 1" in zoo("bench", "--repeats", "0").err
+    for argv, words in {
+        ("os.kill",): "os.kill is no mixer",
+        ("VarsD", "--dim", "17"): "num_heads=3 must divide dim=17",
+        ("VarsD", "--tokens", "16", "[8, 8]"): "tokens",
+        ("VarsD", "--dim", "1e20"): "dim",
+        ("VarsD", "--tokens", "1000000000000"): "GiB at least",
+    }.items():
+        ended = zoo("bench", *argv, "--out", "refused")
+        assert ended.code == 2 and words in ended.err and len(ended.err.splitlines()) == 1, ended.err
+    assert not (tmp_path / "refused").exists()
+    (tmp_path / "file").write_text("mine")
+    assert "file is a file; choose a folder" in zoo("bench", "VarsD", "--out", "file", "--overwrite").err
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_mixers_of_ones_own_by_their_path(zoo, tmp_path, monkeypatch):
+    (tmp_path / "bench_extras.py").write_text(
+        "import attention_zoo as az\n\n\nclass Own(az.SelfMixer):\n    def mix(self, q, k, v):\n        return v + q\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    arguments = ["--tokens", "4", "--dim", "8", "--num_heads", "2", "--repeats", "1", "--out", "costs"]
+    ended = zoo("bench", "bench_extras.Own", *arguments)
+    assert ended.code == 0, ended.err
+    rows = list(csv.DictReader((tmp_path / "costs" / "costs.csv").open()))
+    assert "bench_extras.Own" in {value for row in rows for value in row.values()}
 
 
 @pytest.mark.parametrize(("named", "measured"), [(["VarsD"], ["VarsD"]), ([], ["Performer"])])

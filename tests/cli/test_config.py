@@ -89,3 +89,23 @@ def test_a_saved_config_is_resolved_and_names_no_place(run_folder):
     assert options(config)["mixer"]["init_args"]["feature_ratio"] == 2.0
     assert config["trainer"]["default_root_dir"] is None
     assert not {"num_classes", "image_size"} & set(options(config))
+
+
+def test_a_config_with_a_base_is_the_two_given_after_each_other(zoo, resolved, tiny, vars_d, tmp_path):
+    text = f"base: [{tiny}, vars_d.yaml]\nmodel: {{init_args: {{mixer: {{class_path: Performer}}}}}}"
+    (tmp_path / "overlay.yaml").write_text(text)
+    ended = zoo("fit", "--config", tmp_path / "overlay.yaml", "--trainer.max_epochs", "9", "--print_config")
+    assert ended.code == 0, ended.err
+    (tmp_path / "plain.yaml").write_text(text.partition("\n")[2])
+    expected = resolved("--config", vars_d, "--config", tmp_path / "plain.yaml", "--trainer.max_epochs", "9")
+    assert yaml.safe_load(ended.out) == expected
+    assert "base" not in expected
+
+
+@pytest.mark.parametrize("command", ["fit", "test", "sweep"])
+def test_a_base_that_is_not_there_ends_in_one_line(zoo, tmp_path, command):
+    (tmp_path / "overlay.yaml").write_text("base: nowhere.yaml\nseed_everything: 1")
+    ended = zoo(command, "--config", tmp_path / "overlay.yaml")
+    assert ended.code == 2
+    assert ended.err.count("\n") == 1
+    assert "config overlay.yaml: its base" in ended.err and "nowhere.yaml does not exist" in ended.err

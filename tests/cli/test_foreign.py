@@ -79,6 +79,7 @@ def fit(zoo, tiny, *argv):
     return ended.code, errors[0] if errors else ""
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # torch raises wherever Python is
 def test_a_killed_loader_worker(zoo, tiny, tmp_path, monkeypatch):
     import os
 
@@ -150,10 +151,9 @@ def test_import_of_the_command_line_changes_nothing_for_others(process, tmp_path
         subprocess.run([sys.executable, "-c", code], check=True)
 
 
-@pytest.mark.parametrize("shadow", ["tasks.py", "datamodules/__init__.py"])
-def test_our_packages_win_over_those_of_the_working_folder(process, tmp_path, tiny, shadow):
-    path = tmp_path / shadow
-    path.parent.mkdir(exist_ok=True)
-    path.write_text("raise RuntimeError('not ours')")
+def test_our_packages_win_over_those_of_the_working_folder(process, tmp_path, tiny):
+    (tmp_path / "datamodules").mkdir()
+    for shadow in ("tasks.py", "datamodules/__init__.py"):
+        (tmp_path / shadow).write_text("raise RuntimeError('not ours')")
     ended = process("fit", "--config", tiny, "--print_config", cwd=tmp_path)
     assert ended.code == 0, ended.err

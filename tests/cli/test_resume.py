@@ -50,7 +50,8 @@ def test_killed_and_resumed_is_bitwise_the_same(tmp_path):
     killer += ["--trainer.callbacks.marker", tmp_path / "killed", "--trainer.callbacks.epoch", "2"]
     done = run("fit", *ARGUMENTS, "--trainer.default_root_dir", broken, *killer)
     assert done.returncode == -9, done.stderr
-    done = run("fit", "--ckpt_path", "last", "--trainer.default_root_dir", broken)
+    trust = ["--trust_checkpoint", "true"]  # the checkpoint names the killer
+    done = run("fit", "--ckpt_path", "last", "--trainer.default_root_dir", broken, *trust)
     assert done.returncode == 0, done.stderr
     states = [torch.load(path / "checkpoints" / "last.ckpt", weights_only=True) for path in (whole, broken)]
     assert states[0]["epoch"] == states[1]["epoch"] == 3

@@ -130,18 +130,16 @@ def test_the_readmes_first_command_is_about_a_config_that_exists():
         assert (ROOT / path).is_file(), path
 
 
-def test_the_readmes_own_mixer_works(monkeypatch):
+def test_the_readmes_own_mixer_works():
     import torch
 
-    from attention_zoo import registry
+    from attention_zoo.registry import registering
 
     code = re.search(r"```python\n(import attention_zoo as az\nfrom torch.*?)```", README, re.DOTALL)[1]
-    known = dict(registry.MIXERS)
-    monkeypatch.setattr(registry, "_MIXERS", known)
-    monkeypatch.setattr(registry, "MIXERS", known)
-    exec(compile(code, "README", "exec"), {})
     x = torch.randn(2, 5, 8)
-    mixer = az.create_mixer("MeanField", 8, 2)
+    with registering():
+        exec(compile(code, "README", "exec"), {})
+        mixer = az.create_mixer("MeanField", 8, 2)
     assert mixer(x).shape == x.shape
     torch.testing.assert_close(mixer.attention_map(x), torch.full((2, 2, 5, 5), 0.2))
 
@@ -153,3 +151,15 @@ def test_the_readmes_python_works():
     assert found["logits"].shape == (1, 1000)
     assert found["values"].shape == (1, 2, 4096, 32)
     assert found["who_reads_whom"].shape == (1, 2, 196, 196)
+
+
+def test_figures_of_one_recipe_differ_in_what_they_say(zoo):
+    """Figure 7 is figure 2 with other positions, figure 8 is figure 4 with another head and smaller views."""
+    folder = ROOT / "configs" / "interactive"
+    for name, other, options in (
+        ("figure7", "figure2", ["--model.mixer.positions", "full"]),
+        ("figure8", "figure4", ["--model.head.attention", "full", "--data.image_size", "64"]),
+    ):
+        alone = zoo("fit", "--config", folder / f"{name}.yaml", "--print_config")
+        again = zoo("fit", "--config", folder / f"{other}.yaml", *options, "--print_config")
+        assert yaml.safe_load(alone.out) == yaml.safe_load(again.out)

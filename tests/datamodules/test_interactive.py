@@ -1,6 +1,7 @@
 """Interactive segmentation data: real layouts, views, trials, clicks to predict from, bad input."""
 
 import json
+import math
 
 import numpy as np
 import pytest
@@ -253,6 +254,13 @@ def test_clicks_of_ones_own(tmp_path, crop_kind):
         ([{"image": "a.png", "box": [1, 2]}], "a box is"),
         ([{"image": "a.png", "points": []}], "unknown key 'points'"),
         ([{"image": "a.png", "clicks": [{**CLICK, "y": 40}]}], "a.png: the click at y=40, x=25 is outside"),
+        ([{"image": "a.png", "clicks": [{**CLICK, "y": -3}]}], "a.png: the click at y=-3, x=25 is outside"),
+        ([{"image": "a.png", "clicks": [{**CLICK, "y": math.nan}]}], "a.png: the click at y=nan, x=25 is outside"),
+        ([{"image": "a.png", "box": [math.nan] * 4}], r"a.png: the box \[nan, nan, nan, nan\] is outside"),
+        (
+            [{"image": "a.png", "box": [5, 5, 60, 60]}],
+            r"a.png: the box \[5, 5, 60, 60\] is outside the image",
+        ),
         ([{"image": "none.png", "clicks": [CLICK]}], "none.png"),
     ],
 )

@@ -199,3 +199,12 @@ def global_filter(x, weight, grid, num_prefix=0):
             for token in range(num_prefix):
                 out[b, token, channel] = filtered(image + prefix[token]).mean()
     return out
+
+
+def released_l(kernel):
+    """The authors' L of each channel, from spectra (dim, K, 1, h, w // 2 + 1, 2): they drop the imaginary part."""
+    largest = []
+    for channel in torch.view_as_complex(kernel)[:, :, 0]:
+        grams = [torch.outer(k, k.conj()).real for k in channel.flatten(1).T]
+        largest.append(torch.stack([torch.linalg.svdvals(gram)[0] for gram in grams]).max())
+    return torch.stack(largest)

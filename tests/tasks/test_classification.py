@@ -1,3 +1,5 @@
+import math
+
 import lightning as L
 import pytest
 import timm
@@ -5,13 +7,13 @@ import torch
 from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint
 from torch import nn
 from torch.testing import assert_close
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 import attention_zoo as az
 from tasks import Classification
 from tasks.base import decay_groups
 from tasks.classification import Mixing, classification_metrics
-from tasks.schedules import warmup_cosine
+from tasks.schedules import Poly, warmup_cosine
 
 SMALL = {"patch_size": 4, "embed_dim": 16, "depth": 2, "num_heads": 2}
 
@@ -189,9 +191,65 @@ class TestOptimisation:
             factor = run.lr_scheduler_configs[0].scheduler.lr_lambdas[0]
             assert [factor(0), factor(steps - 1), factor(8)] == pytest.approx([1 / steps, 1.0, 0.01])
 
+    @pytest.mark.parametrize(
+        ("limits", "epochs", "per_epoch"),
+        [
+            ({"accumulate_grad_batches": 4}, 8, 2),  # of five batches: four, and the one that is left
+            ({"accumulate_grad_batches": 9}, 2, 1),
+            ({"accumulate_grad_batches": 2, "limit_train_batches": 0.6}, 3, 2),
+            ({"accumulate_grad_batches": 2, "max_steps": 7}, -1, 3),
+        ],
+    )
+    @pytest.mark.parametrize("poly", [False, True])
+    def test_schedules_span_the_steps_that_lightning_makes(self, limits, epochs, per_epoch, poly):
+        taken = limits.get("max_steps") or epochs * per_epoch
+        span = 2 if epochs == -1 else epochs
+        schedule = {"poly": Poly(epochs=span)} if poly else {"warmup_epochs": span / 2}
+        module = task(min_lr_ratio=0.0, model_args={**SMALL, "depth": 1}, **schedule)
+        rates = []
+        module.on_before_zero_grad = lambda optimizer: rates.append(optimizer.param_groups[0]["lr"] / 1e-3)
+        run = trainer(epochs, **limits)
+        run.fit(module, DataLoader(Colours(10), batch_size=2))
+        assert run.global_step == len(rates) == taken
+        steps = span * per_epoch
+        if poly:
+            expected = [1 - step / steps if step < steps else 0 for step in range(taken)]
+        else:
+            ramp = round(steps / 2)
+            expected = [
+                min((step + 1) / ramp, (1 + math.cos(math.pi * max(step - ramp, 0) / (taken - ramp))) / 2)
+                for step in range(taken)
+            ]
+        assert rates == pytest.approx(expected)
+
     def test_the_default_schedule_needs_an_end(self):
         with pytest.raises(az.InputError, match="max_epochs or trainer.max_steps"):
             trainer(-1).fit(task(), loader(), loader())
+
+    def test_data_without_a_length(self):
+        class Endless(IterableDataset):
+            def __iter__(self):
+                return iter(Colours())
+
+        data = DataLoader(Endless(), batch_size=8)
+        with pytest.raises(az.InputError, match="max_epochs or trainer.max_steps"):
+            trainer(1).fit(task(), data)
+        with pytest.raises(az.InputError, match="the data have no length.*warmup_epochs must be 0"):
+            trainer(-1, max_steps=2).fit(task(), data)
+        run = trainer(-1, max_steps=2)
+        run.fit(task(warmup_epochs=0), data)
+        assert run.global_step == 2
+
+    def test_the_final_norm_is_of_the_head(self):
+        for name, before in (("vit_tiny_patch16_224", "blocks.1"), ("deit3_small_patch16_224", "blocks.1")):
+            model = timm.create_model(name, img_size=8, **SMALL)
+            names = {id(p): n for n, p in model.named_parameters()}
+            groups = decay_groups(model, layer_decay=0.5)
+            scale = {names[id(p)]: group["lr_scale"] for group in groups for p in group["params"]}
+            assert scale["norm.weight"] == scale["norm.bias"] == scale["head.weight"] == 1
+            assert scale[f"{before}.norm1.weight"] == scale[f"{before}.mlp.fc1.weight"] == 1 / 2
+            assert scale["pos_embed"] == 1 / 8
+            assert model.group_matcher().keys() == type(model).group_matcher(model).keys()
 
     def test_a_scheduler_from_the_config_steps_by_epoch(self):
         module = task(scheduler=lambda optimizer: torch.optim.lr_scheduler.ExponentialLR(optimizer, gamma=0.5))

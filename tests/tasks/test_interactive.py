@@ -1,5 +1,6 @@
 """The curriculum, validation and test of the interactive task on tiny models."""
 
+import math
 from functools import partial
 from types import SimpleNamespace
 
@@ -11,7 +12,7 @@ import torch
 import attention_zoo as az
 from attention_zoo.clicks import NEGATIVE, POSITIVE, Clicks
 from attention_zoo.models.interactive import CorrectiveAttention, Fusion, box_disks
-from attention_zoo.reports.clicks import ClickResult, clicks_taken, differences, noc_table, overlay
+from attention_zoo.reports.clicks import ClickResult, differences, noc_table, overlay
 from datamodules import Berkeley, ObjectScenes
 from datamodules.interactive.objects import bounding_box
 from tasks import Curriculum, InteractiveSegmentation, Setting
@@ -375,7 +376,8 @@ def test_the_curve_is_the_mean_over_objects_and_the_error_over_trials(clear):
     assert curve.standard_error[5] > 0
     every = torch.from_numpy(task.ious[0, ..., 1:].reshape(9, 5))
     assert curve.noc["0.80"] == number_of_clicks(every, 0.8, 5).double().mean()
-    np.testing.assert_array_equal(clicks_taken(every.numpy(), 0.5), number_of_clicks(every, 0.5, 5).numpy())
+    by_hand = [next((click for click, iou in enumerate(row, 1) if iou >= 0.5), 5) for row in every.tolist()]
+    assert number_of_clicks(every, 0.5, 5).tolist() == by_hand
     assert logged["test/miou_5"] == pytest.approx(means[:, 5].mean(), abs=1e-6)
 
 
@@ -517,6 +519,9 @@ def test_results_are_read_back_and_compared(clear, tmp_path):
     assert [line.get_label() for line in axes[0].lines] == ["a", "b", "c"]
 
 
+NO_WEIGHTS = (math.nan, math.inf, -1.0)
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
@@ -527,6 +532,13 @@ def test_results_are_read_back_and_compared(clear, tmp_path):
         ({"max_clicks": 0}, "max_clicks"),
         ({"guidance": "ritm"}, "box_epochs must be 0"),
         ({"guidance": "sam"}, "guidance"),
+        *(({name: value}, name) for name in ("max_clicks", "val_clicks") for value in (0, -1, 10**20, 2.5, True)),
+        *(({name: value}, name) for name in ("extra_weight", "key_prior_precision") for value in NO_WEIGHTS),
+        *(({"losses": {"bce": value}}, "bce") for value in NO_WEIGHTS),
+        *(({"value_prior_precision_search": [1.0, value]}, "search") for value in NO_WEIGHTS),
+        ({"protocol": "ritm", "zoom_size": -1}, "zoom_size"),
+        ({"protocol": "ritm", "zoom_size": 10**20}, "zoom_size"),
+        ({"settings": {}}, "at least one"),
     ],
 )
 def test_bad_arguments(options, said):
@@ -536,3 +548,33 @@ def test_bad_arguments(options, said):
         Curriculum(positive=(3, 1))
     with pytest.raises(az.InputError, match="rounds"):
         Curriculum(rounds=-1)
+
+
+COUNTS = (-1, 10**20, 2.5, True)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        *(({name: value}, name) for name in ("key_adaptation", "value_propagation") for value in COUNTS),
+        *(({f"{what}_prior_precision": value}, what) for what in ("key", "value") for value in NO_WEIGHTS),
+        ({"adapt_in": "neck"}, "backbone, both, head"),
+    ],
+)
+def test_settings_out_of_range(options, said):
+    with pytest.raises(az.InputError, match=said):
+        Setting(**options)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        *(({name: value}, name) for name in ("box_epochs", "random_epochs", "rounds") for value in COUNTS),
+        ({"positive": (0, 10**20)}, "positive"),
+        ({"negative": (-1, 2)}, "negative"),
+        ({"first": "nothing"}, "box, random"),
+    ],
+)
+def test_curricula_out_of_range(options, said):
+    with pytest.raises(az.InputError, match=said):
+        Curriculum(**options)

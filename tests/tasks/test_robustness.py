@@ -1,3 +1,8 @@
+import csv
+import io
+import json
+from types import SimpleNamespace
+
 import lightning as L
 import pytest
 import torch
@@ -5,7 +10,10 @@ from torch.testing import assert_close
 
 import attention_zoo as az
 import tasks.classification
-from attention_zoo.attacks import FGSM, PGD
+from attention_zoo.attacks import FGSM, PGD, Attack
+from attention_zoo.cli import evaluation
+from attention_zoo.reports import RobustnessResult
+from attention_zoo.reports.comparison import cell_table, compare
 from tasks import Robustness
 from tasks.robustness import AS_TRAINED
 from tests.tasks.cells import CLASSES, DigitBenchmarks
@@ -193,3 +201,78 @@ def test_fitting_is_that_of_classification(evaluated):
     trainer = L.Trainer(accelerator="cpu", devices=1, enable_checkpointing=False, **brief, **quiet)
     trainer.fit(task(), datamodule=data)
     assert trainer.callback_metrics.keys() >= {"val/accuracy", "val/loss"}
+
+
+def saturated():
+    """The task with logits so large that the cross-entropy of the right ones has no gradient."""
+    built = task(attacks={"fgsm": FGSM(), "dlr": FGSM("64/255", loss="dlr"), "plain": Plain()})
+    with torch.no_grad():
+        built.model.head.weight *= 1e6
+    return built
+
+
+class Plain(Attack):
+    """Looks at no gradients, and may give its pixels alone."""
+
+    def perturb(self, model, pixels, label, index):
+        model(pixels)
+        return (pixels + 1 / 255).clamp(0, 1)
+
+
+def test_images_without_a_gradient_are_counted_and_told(tmp_path):
+    built = saturated()
+    with pytest.warns(UserWarning, match=r"FGSM, as trained: the loss has no gradient at \d+ of 20 images") as warned:
+        result, _ = evaluate(built, DigitBenchmarks(images=20, batch_size=16))
+    assert not [warning for warning in warned if "dlr, as trained" in str(warning.message)]
+    counts = result.row(AS_TRAINED).counts
+    (blind,), (margin,), (plain,), (clean,) = (counts[name] for name in ("fgsm", "dlr", "plain", "clean"))
+    assert blind.no_gradient == blind.correct == clean.correct > 0
+    assert (margin.no_gradient, plain.no_gradient, clean.no_gradient) == (0, None, None)
+    assert margin.correct < blind.correct
+    result.write(tmp_path / "robustness.json")
+    again = RobustnessResult.read(tmp_path / "robustness.json")
+    assert again.row(AS_TRAINED).counts == counts
+    (note,) = [note for note in compare({"run": again}).notes if "no gradient" in note]
+    assert note.startswith(f"FGSM, run: the loss has no gradient at {blind.no_gradient} of 20 images")
+    rows = list(csv.DictReader(io.StringIO(cell_table({"run": again}).csv())))
+    assert {row["no_gradient"] for row in rows if row["benchmark"] == "fgsm"} == {str(blind.no_gradient)}
+    assert {row["no_gradient"] for row in rows if row["benchmark"] == "clean"} == {""}
+
+
+def test_results_and_progress_of_before_know_nothing_of_gradients(tmp_path, evaluated):
+    result = evaluated[2]
+    result.write(tmp_path / "robustness.json")
+    content = json.loads((tmp_path / "robustness.json").read_text())
+    for cells in content["rows"][0]["counts"].values():
+        for cell in cells:
+            del cell["no_gradient"]
+    (tmp_path / "robustness.json").write_text(json.dumps(content))
+    old = RobustnessResult.read(tmp_path / "robustness.json")
+    assert old.row(AS_TRAINED).counts["fgsm"][0].no_gradient is None
+    assert old.scores == result.scores
+    built = evaluated[0]
+    progress = built.progress()
+    older = {name: value for name, value in progress.items() if ".no_gradient." not in name}
+    assert len(older) < len(progress)
+    built.go_on(older)
+    assert built.progress().keys() == progress.keys()
+
+
+def test_a_corrupted_image_that_is_not_finite_names_itself():
+    built = task(attacks={})
+    place = torch.tensor(25)  # in the first batch: an image of the first corruption
+    built.model.register_forward_hook(lambda model, images, logits: logits.index_fill(0, place, torch.nan))
+    with pytest.raises(az.InputError, match=r"logits \(as trained\) of 1 of 3[0-9] images .*nan at sample 5\)"):
+        evaluate(built, DigitBenchmarks(images=20, batch_size=32))
+
+
+def test_a_running_attack_speaks_in_the_progress_bar(monkeypatch, tmp_path):
+    monkeypatch.setattr(evaluation, "REPORT_SECONDS", -1.0)
+    said = []
+    monkeypatch.setattr(evaluation, "_describe", lambda trainer, words: said.append(words))
+    writer = evaluation.RobustnessWriter(tmp_path / "new", {}, None)
+    built = task(attacks={"fgsm": FGSM()})
+    trainer = SimpleNamespace(datamodule=None)
+    writer.on_test_batch_start(trainer, built, None, 0)
+    FGSM().run(built.model, torch.rand(2, 3, 8, 8), torch.tensor([0, 1]), report=built.report)
+    assert said == ["FGSM: pass 1 over 2 images"]

@@ -243,7 +243,7 @@ class TestOptimisation:
         expected = {"pos_embed": 1 / 8, "blocks.0.mlp.fc1.weight": 1 / 4, "blocks.1.mlp.fc1.weight": 1 / 2}
         assert {name: scale[f"{inner}.{name}"] for name in expected} == expected
         assert scale["decode_head.conv_seg.weight"] == 1
-        assert scale[f"{inner}.norm.weight"] == 1 / 2
+        assert scale[f"{inner}.norm.weight"] == 1  # of the head's group, as in BEiT and mmsegmentation
         with pytest.raises(InputError, match="vision transformer"):
             decay_groups(task(model="resnet18", model_args=None).model, layer_decay=0.5)
 

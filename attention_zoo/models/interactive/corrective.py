@@ -10,6 +10,7 @@ P. Gabbur, M. Bilkhu, J. Movellan, Probabilistic Attention for Interactive Segme
 4.4.
 """
 
+from collections.abc import Callable
 from functools import partial
 from typing import Literal
 
@@ -19,13 +20,13 @@ from torch import Tensor, nn
 
 from attention_zoo.clicks import Clicks
 from attention_zoo.errors import InputError, unknown
-from attention_zoo.functional.clicks import FixedValues
+from attention_zoo.functional.fixed_units import FixedValues
 from attention_zoo.interface import MixerFactory, SelfMixer
 from attention_zoo.mixers.axial import Axial
 from attention_zoo.mixers.probabilistic import Probabilistic
 from attention_zoo.models.interactive.head import InteractiveHead, upsample
 from attention_zoo.models.interactive.units import ClickedUnits
-from attention_zoo.registry import self_mixer_class
+from attention_zoo.registry import as_factory
 
 CLASSES = 2
 """Background and object; the mask's logit is the difference of theirs."""
@@ -59,6 +60,10 @@ class CorrectiveAttention(InteractiveHead):
 
     reads_clicks = True
 
+    mixer: SelfMixer
+    height: "Projections | None"
+    fixed_values: nn.Parameter | None
+
     def __init__(
         self,
         in_channels: int,
@@ -84,13 +89,13 @@ class CorrectiveAttention(InteractiveHead):
         if dim < CLASSES * num_heads:
             raise InputError(f"CorrectiveAttention: dim={dim} must be at least twice num_heads={num_heads}")
         self.stride = stride
-        factory = self_mixer_class(mixer) if isinstance(mixer, str) else mixer or partial(Probabilistic, beta=BETA)
+        factory = as_factory(mixer or partial(Probabilistic, beta=BETA))
         factory = partial(Axial, mixer=factory, context=context) if attention == "axial" else factory
         self.mixer = _reading_only(factory(dim=dim, num_heads=num_heads, grid=grid))
         axial = isinstance(self.mixer, Axial)
-        reading = self.mixer.width if axial else self.mixer
+        reading = self.mixer.width if isinstance(self.mixer, Axial) else self.mixer
         self.propagates = isinstance(reading, Probabilistic)
-        learns = self.propagates and reading.value_propagation > 0
+        learns = isinstance(reading, Probabilistic) and reading.value_propagation > 0
 
         self.bottleneck = nn.Conv2d(in_channels, dim, 1)
         self.norm = nn.LayerNorm(dim)
@@ -104,7 +109,7 @@ class CorrectiveAttention(InteractiveHead):
 
     def forward(self, features: Tensor, clicks: Clicks, size: tuple[int, int]) -> Tensor:
         """See `InteractiveHead`."""
-        grid = tuple(-(-side // self.stride) for side in size)
+        grid = -(-size[0] // self.stride), -(-size[1] // self.stride)
         x = self.norm(upsample(self.bottleneck(features), grid).flatten(2).mT)  # (B, N, dim)
         clicks = clicks if clicks.count else clicks.padded(1)  # what clicks teach is a part of every step, as DDP wants
         logits = self.classify(x, ClickedUnits.of(clicks, size, grid), grid)
@@ -114,16 +119,17 @@ class CorrectiveAttention(InteractiveHead):
         """Class logits (B, N, 2), background first, of units x (B, N, dim)."""
         self.mixer.set_grid(grid)
         seen, planes = x, units.planes(x.shape[1]).to(x.dtype)
-        read = self.mixer.mix
-        if self.height is not None:
-            fixed = {} if self.fixed_values is None else {"fixed": _fixed(units, self.fixed_values)}
-            mixed = self.mixer.mix_along("height", *self.height(x, torch.cat((x, planes), -1)), **fixed)
+        read: Callable[..., Tensor] = self.mixer.mix
+        if isinstance(self.mixer, Axial) and self.height is not None:
+            fixed = None if self.fixed_values is None else _fixed(units, self.fixed_values)
+            q, k, v = self.height(x, torch.cat((x, planes), -1))
+            mixed = self.mixer.mix_along("height", q, k, v, fixed)
             seen = torch.cat((x, mixed.transpose(1, 2).flatten(2)), -1)
             read = partial(self.mixer.mix_along, "width")
         q, k, v = self.width(x, torch.cat((seen, planes), -1))
         logits = self.fixed_logits.diag()[:, None].expand(-1, q.shape[1], -1)  # (class, H, 2)
-        fixed = {"fixed": _fixed(units, _widen(logits, v.shape[-1]))} if self.propagates else {}
-        return read(q, k, v, **fixed)[..., :CLASSES].mean(1)
+        clicked = {"fixed": _fixed(units, _widen(logits, v.shape[-1]))} if self.propagates else {}
+        return read(q, k, v, **clicked)[..., :CLASSES].mean(1)
 
 
 class Projections(nn.Module):
@@ -141,12 +147,12 @@ class Projections(nn.Module):
         super().__init__()
         self.num_heads = mixer.num_heads
         reads = mixer.projections
-        self.q = nn.Linear(mixer.dim, mixer.dim, bias=False) if "q" in reads else nn.Identity()
-        self.k = nn.Linear(mixer.dim, mixer.dim, bias=False) if "k" in reads else nn.Identity()
+        self.q: nn.Module = nn.Linear(mixer.dim, mixer.dim, bias=False) if "q" in reads else nn.Identity()
+        self.k: nn.Module = nn.Linear(mixer.dim, mixer.dim, bias=False) if "k" in reads else nn.Identity()
         self.v = nn.Linear(in_dim, out_dim)
-        if "q" in reads:
+        if isinstance(self.q, nn.Linear):
             nn.init.orthogonal_(self.q.weight)
-        if "k" in reads:
+        if isinstance(self.k, nn.Linear):
             self.k.load_state_dict(self.q.state_dict())
 
     def forward(self, x: Tensor, more: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -49,6 +49,6 @@ class Fusion(Decoder):
 
     def forward(self, maps: Sequence[Tensor], size: tuple[int, int]) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Maps (B, c, h, w) of an image of ``size`` to features (B, width, H / stride, W / stride), and no logits."""
-        grid = tuple(-(-side // self.stride) for side in size)
+        grid = -(-size[0] // self.stride), -(-size[1] // self.stride)
         projected = [upsample(project(x), grid) for project, x in zip(self.project, maps, strict=True)]
         return self.fuse(torch.cat(projected, 1)), ()

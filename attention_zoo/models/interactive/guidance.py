@@ -41,13 +41,17 @@ def box_disks(box: Tensor, size: tuple[int, int], radius: float) -> Tensor:
     """A box as two disks at opposite corners (Gabbur et al., NeurIPS 2021, appendix C.1).
 
     Args:
-        box: (B, 4), row and column of one corner, then of the opposite one: whichever two the annotator clicked.
+        box: (B, 4), row and column of one corner, then of the opposite one: whichever two the annotator clicked. NaN:
+            no box, and no disk.
         size: height and width of the images in pixels.
         radius: in pixels.
 
     Returns:
         (B, 1, H, W) float32 of 0 and 1.
+
+    Raises:
+        InputError: a corner is infinite.
     """
-    corners = box.view(-1, 2, 2)
-    labels = torch.full(corners.shape[:2], POSITIVE, device=box.device)
-    return disks(Clicks(corners, labels), size, radius)[:, :1]
+    given = ~box.isnan().any(-1)[:, None].expand(-1, 2)  # (B, 2)
+    corners = torch.where(given[..., None], box.view(-1, 2, 2), 0.0)
+    return disks(Clicks(corners, torch.where(given, POSITIVE, PADDING)), size, radius)[:, :1]

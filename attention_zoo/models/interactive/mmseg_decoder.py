@@ -44,8 +44,9 @@ class MMSegDecoder(Decoder):
         configs = [dict(head) for head in (found if isinstance(found, list) else [found])]
         configs[-1] |= head_args or {}
         self.heads = nn.ModuleList(_build(head, channels) for head in configs)
-        self.out_channels = self.heads[-1].channels
-        self.heads[-1].conv_seg = nn.Identity()
+        last: Any = self.heads[-1]
+        self.out_channels = last.channels
+        last.conv_seg = nn.Identity()
 
     def forward(self, maps: Sequence[Tensor], size: tuple[int, int]) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Maps (B, c, h, w) of an image of ``size`` to features (B, C, h, w), and mask logits (B, 1, H, W) to train on.

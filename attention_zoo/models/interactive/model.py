@@ -94,17 +94,17 @@ class InteractiveModel(nn.Module):
             box: (B, 4), rows and columns of two opposite corners, for "pap"; None: not given.
             previous: (B, 1, H, W), the mask before as probabilities, for "ritm"; None: none yet.
         """
-        size = tuple(image.shape[2:])
+        size = height, width = image.shape[2], image.shape[3]
         image = torch.cat((image, *self._channels(image, clicks, box, previous)), 1)
         multiple = max(self.backbone.strides)
-        image = F.pad(image, (0, -size[1] % multiple, 0, -size[0] % multiple))
-        padded = tuple(image.shape[2:])
+        image = F.pad(image, (0, -width % multiple, 0, -height % multiple))
+        padded = image.shape[2], image.shape[3]
         maps, extra = self.decoder(self.backbone(image), padded)
         return Features(maps, size, padded, tuple(logits[..., : size[0], : size[1]].float() for logits in extra))
 
     def _channels(self, image: Tensor, clicks: Clicks, box: Tensor | None, previous: Tensor | None) -> list[Tensor]:
         """What is appended to the image."""
-        size, absent = tuple(image.shape[2:]), torch.zeros_like(image[:, :1])
+        size, absent = (image.shape[2], image.shape[3]), torch.zeros_like(image[:, :1])
         radius = RADIUS[self.guidance]
         if self.guidance == "ritm":
             channels = [disks(clicks, size, radius), absent if previous is None else previous]

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from attention_zoo.clicks import PADDING, POSITIVE, Clicks
+from attention_zoo.functional.fixed_units import last_of_each
 
 
 class ClickedUnits(NamedTuple):
@@ -17,7 +18,7 @@ class ClickedUnits(NamedTuple):
         counted: (B, n) bool, false for padding, clicks outside the image, and clicks that a later one replaces.
     """
 
-    index: Tensor
+    index: Tensor  # type: ignore[assignment]  # a tuple has a method of this name, which nobody calls
     labels: Tensor
     counted: Tensor
 
@@ -35,8 +36,7 @@ class ClickedUnits(NamedTuple):
         inside = ((centres >= 0) & (centres < extent)).all(-1) & (clicks.labels != PADDING)
         place = (centres * (sides / extent)).long().clamp(torch.zeros_like(sides), sides - 1)  # (B, n, 2)
         index = place[..., 0] * grid[1] + place[..., 1]
-        later = (index[:, :, None] == index[:, None, :]) & inside[:, None, :]
-        return cls(index, (clicks.labels == POSITIVE).long(), inside & ~later.triu(1).any(-1))
+        return cls(index, (clicks.labels == POSITIVE).long(), last_of_each(index, inside))
 
     def planes(self, num_units: int) -> Tensor:
         """The corrective channels (B, N, 2) of 0 and 1: units clicked as object, units clicked as background."""

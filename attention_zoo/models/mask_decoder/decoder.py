@@ -13,11 +13,10 @@ from torch import Tensor, nn
 
 from attention_zoo.domains import checked
 from attention_zoo.errors import InputError
-from attention_zoo.interface import CrossMixer
 from attention_zoo.models.mask_decoder.layer import CrossMixerFactory, FinalPredictor, MaskDecoderLayer
 from attention_zoo.models.mask_decoder.outputs import MaskOutputs
 from attention_zoo.models.mask_decoder.pixel_decoder import PixelDecoder
-from attention_zoo.registry import list_mixers, mixer_class
+from attention_zoo.registry import as_factory
 
 
 @checked
@@ -76,7 +75,7 @@ class MaskDecoder(nn.Module):
     Args:
         channels: of the backbone's maps, finest first.
         num_classes: C, without void.
-        interaction: how queries and pixels meet: a name of ``list_mixers("cross")`` or a factory.
+        interaction: how queries and pixels meet: a name of ``list_mixers("cross")``, a dotted path or a factory.
         dual_path: whether pixels read the queries back.
         coordinates: whether pixels know where they are when they are clustered (CMT-DeepLab).
         size: all numbers.
@@ -106,7 +105,7 @@ class MaskDecoder(nn.Module):
         layer = partial(
             MaskDecoderLayer,
             num_classes=num_classes,
-            interaction=cross_mixer_factory(interaction),
+            interaction=as_factory(interaction, kind="cross"),
             dim=size.dim,
             num_heads=size.num_heads,
             interaction_heads=size.interaction_heads,
@@ -138,17 +137,3 @@ class MaskDecoder(nn.Module):
     def no_weight_decay(self) -> set[str]:
         """The queries, which are an embedding."""
         return {"queries"}
-
-
-def cross_mixer_factory(interaction: str | CrossMixerFactory) -> CrossMixerFactory:
-    """The factory of an interaction that is given by name or as a factory.
-
-    Raises:
-        InputError: unknown, or a mixer of tokens among themselves; lists the cross-mixers.
-    """
-    if not isinstance(interaction, str):
-        return interaction
-    cls = mixer_class(interaction)
-    if not issubclass(cls, CrossMixer):
-        raise InputError(f"{interaction} mixes tokens; an interaction is one of: {', '.join(list_mixers('cross'))}")
-    return cls

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from attention_zoo.domains import Fraction, checked
+from attention_zoo.functional.checks import check_number
 
 
 @checked
@@ -30,6 +31,12 @@ class PanopticThresholds:
     stuff: Fraction = 0.5
     overlap: Fraction = 0.8
     mask_exponent: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Raise an InputError for a value out of range."""
+        for name in ("pixel", "thing", "stuff", "overlap"):
+            check_number(f"thresholds.{name}", getattr(self, name), least=0, most=1)
+        check_number("thresholds.mask_exponent", self.mask_exponent, least=0)
 
 
 def semantic_probabilities(class_logits: Tensor, mask_logits: Tensor) -> Tensor:

@@ -1,5 +1,7 @@
 """IoU of every object after every click, exact over processes."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torchmetrics import Metric
@@ -22,9 +24,14 @@ class ClickTable(Metric):
 
     full_state_update = False
 
+    ious: Tensor
+    counted: Tensor
+    seconds: Tensor
+    made: Tensor
+
     def __init__(self, settings: int, samples: int, clicks: int) -> None:
         super().__init__()
-        exact = {"dist_reduce_fx": "sum"}  # every row is filled by one process, and zero in the others
+        exact: dict[str, Any] = {"dist_reduce_fx": "sum"}  # every row is filled by one process, and zero in the others
         self.add_state("ious", torch.zeros(settings, samples, clicks + 1, dtype=torch.float64), **exact)
         self.add_state("counted", torch.zeros(settings, samples, dtype=torch.int64), **exact)
         self.add_state("seconds", torch.zeros(settings, dtype=torch.float64), **exact)

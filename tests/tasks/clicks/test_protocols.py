@@ -1,14 +1,18 @@
 """Evaluation of models whose result is known."""
 
+import math
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
+import attention_zoo as az
 from attention_zoo.clicks import Clicks
-from tasks.click_protocols import PROTOCOLS, Window, ZoomIn, asking, click_seeds, iou, simulate
 from tasks.clicks import next_click, number_of_clicks
+from tasks.clicks.protocols import PROTOCOLS, asking, protocol_of
+from tasks.clicks.session import click_seeds, iou, simulate
+from tasks.clicks.views import Window, ZoomIn
 from tests.tasks.toy_clickers import Constant, HeadOnly, Oracle, Painter, Remembering
 
 PAPER = PROTOCOLS["paper"]
@@ -170,3 +174,32 @@ def test_iou_leaves_out_what_is_ignored():
     ignore = torch.tensor([[[False, True, False, False]]])
     assert iou(prediction, target, ignore).tolist() == [0.5]
     assert np.isclose(iou(prediction, target, ~ignore), 0.0)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        *(({"clicks": value}, "clicks") for value in (0, -1, 10**20)),
+        *(({"threshold": value}, "threshold") for value in (math.nan, -0.1, 1.0, math.inf)),
+        *(({"zoom_in": value}, "zoom_in") for value in (0, -4, 10**20)),
+        ({"strategy": "centre"}, "center, random"),
+    ],
+)
+def test_protocols_out_of_range(options, said):
+    with pytest.raises(az.InputError, match=said):
+        replace(RITM, **options)
+
+
+def test_a_protocol_of_a_name():
+    assert protocol_of("ritm", 5, 0) == replace(RITM, clicks=5, zoom_in=None)
+    assert protocol_of("ritm", None, 300).zoom_in == 300
+    assert protocol_of("paper", zoom_size=300) == PAPER  # which does not zoom
+    with pytest.raises(az.InputError, match="paper, ritm"):
+        protocol_of("f-brs")
+
+
+def test_a_narrow_image_is_zoomed_into():
+    """Of a window much longer than wide the shorter side stays a pixel."""
+    image, mask = torch.ones(1, 3, 2, 300), torch.ones(1, 2, 300, dtype=torch.uint8)
+    session = simulate(asking(Painter(), image, None, replace(RITM, clicks=4, zoom_in=20), {}), mask, RITM, [0])
+    assert session.ious.shape == (1, 21)

@@ -2,15 +2,19 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
 from attention_zoo.clicks import Clicks
 from attention_zoo.domains import checked
-from attention_zoo.errors import InputError
-from tasks.clicks import sample_corrections, sample_deep
+from attention_zoo.errors import InputError, unknown
+from tasks.clicks.checks import MANY, check_count
+from tasks.clicks.sampling import sample_corrections, sample_deep
+
+First = Literal["box", "random"]
+MANY_EPOCHS = 10**9
 
 Predict = Callable[[Clicks, Tensor | None], Tensor]
 """Clicks and the mask before to probabilities (B, 1, H, W), without gradients and as in evaluation."""
@@ -34,22 +38,28 @@ class Curriculum:
             models that are given no box).
         rounds: 0 corrects one prediction by all these clicks at random pixels of its errors. More: in each step a
             random number of predictions, up to this one, each of which is followed by one click deep in its errors.
+
+    Raises:
+        InputError: a number is out of range, or there is no such ``first``.
     """
 
     box_epochs: int = 20
     random_epochs: int = 20
     positive: tuple[int, int] = (1, 3)
     negative: tuple[int, int] = (0, 3)
-    first: Literal["box", "random"] = "box"
+    first: First = "box"
     rounds: int = 0
 
     def __post_init__(self) -> None:
+        for name in ("box_epochs", "random_epochs"):
+            check_count(name, getattr(self, name), 0, MANY_EPOCHS)
         for name in ("positive", "negative"):
             least, most = getattr(self, name)
-            if not 0 <= least <= most:
+            if not 0 <= least <= most <= MANY:
                 raise InputError(f"{name} must be two numbers of clicks, the least first; got {least}, {most}")
-        if self.rounds < 0:
-            raise InputError(f"rounds must not be negative, got {self.rounds}")
+        if self.first not in get_args(First):
+            raise unknown("first", self.first, get_args(First))
+        check_count("rounds", self.rounds, 0)
 
     def stage(self, epoch: int) -> Literal["box", "random", "corrections"]:
         """What the samples of an epoch are given."""
@@ -81,7 +91,7 @@ class Curriculum:
         previous = predict(clicks, None)
         found = previous[:, 0] > threshold
         corrections = sample_corrections(target & ~found, background & found, self.positive, self.negative)
-        return clicks.append(corrections.points, corrections.labels), previous
+        return clicks.then(corrections), previous
 
     def _deep(
         self, clicks: Clicks, target: Tensor, background: Tensor, predict: Predict, threshold: float
@@ -92,5 +102,5 @@ class Curriculum:
             previous = predict(clicks, previous)
             found = previous[:, 0] > threshold
             deep = sample_deep(target & ~found, background & found)
-            clicks = clicks.append(deep.points, deep.labels)
+            clicks = clicks.then(deep)
         return clicks, previous

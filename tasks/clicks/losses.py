@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from attention_zoo.errors import InputError, unknown
+from tasks.clicks.checks import check_number
 
 EPSILON = 1e-8
 """Keeps quotients finite."""
@@ -76,13 +77,12 @@ def checked_losses(losses: dict[str, float]) -> dict[str, float]:
     """Weights of losses.
 
     Raises:
-        InputError: there is no such loss, or no weight.
+        InputError: there is no such loss, no weight, or one that is not positive.
     """
     for name, weight in losses.items():
         if name not in LOSSES:
             raise unknown("loss", name, LOSSES)
-        if weight <= 0:
-            raise InputError(f"losses: the weight of {name} must be positive, got {weight}")
+        check_number(f"losses: the weight of {name}", weight, above=0)
     if not losses:
         raise InputError(f"losses: give a weight to one of {', '.join(LOSSES)}")
     return losses

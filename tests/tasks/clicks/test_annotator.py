@@ -1,5 +1,7 @@
 """Where the next click goes, on masks made by hand."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,9 @@ from scipy import ndimage
 
 import attention_zoo as az
 from attention_zoo.clicks import NEGATIVE, PADDING, POSITIVE
-from tasks.clicks import next_click, number_of_clicks, sample_clicks, sample_corrections, sample_deep
+from tasks.clicks import next_click, number_of_clicks
+from tasks.clicks.annotator import squared_depth
+from tasks.clicks.sampling import sample_clicks, sample_corrections, sample_deep
 
 
 def rectangle(size, top, left, bottom, right):
@@ -94,6 +98,27 @@ def test_center_is_the_deepest_error_by_another_library(masks):
         assert np.argwhere(np.isclose(depths[1 - positive], depths[1 - positive].max()))[0].tolist() == [y, x]
 
 
+def test_of_many_that_are_equally_deep_the_first_is_clicked_every_time():
+    """Whatever the last digits of OpenCV's distances, which differ from call to call."""
+    target = np.zeros((120, 200), dtype=bool)
+    for top in range(0, 120, 12):
+        for left in range(0, 200, 13):
+            target[top : top + 11, left + top // 12 : left + top // 12 + 11] = True
+    nothing = np.zeros_like(target)
+    assert {next_click(nothing, target) for _ in range(50)} == {(5, 5, True)}
+    expected = np.rint(ndimage.distance_transform_edt(np.pad(target, 1))[1:-1, 1:-1] ** 2)
+    for _ in range(50):
+        np.testing.assert_array_equal(squared_depth(target), expected)
+
+
+@pytest.mark.parametrize(
+    "bad", [(math.nan, 3, True), (-1, 3, True), (math.inf, 3, True), (3, -2.0, False), ("3", 3, True)]
+)
+def test_clicks_made_before_must_be_somewhere(bad):
+    with pytest.raises(az.InputError, match="click"):
+        next_click(NOTHING, ~NOTHING, clicks=[bad])
+
+
 def test_bad_input():
     with pytest.raises(az.InputError, match="one size"):
         next_click(NOTHING, NOTHING[1:])
@@ -110,6 +135,11 @@ def test_number_of_clicks():
     assert number_of_clicks(torch.tensor(ious, dtype=torch.float64), 0.95).dtype == torch.int64
     with pytest.raises(az.InputError, match="images, clicks"):
         number_of_clicks(torch.zeros(3), 0.9)
+    with pytest.raises(az.InputError, match="NaN"):
+        number_of_clicks([[0.5, math.nan]], 0.9)
+    for threshold, most, said in ((math.nan, 20, "threshold"), (1.5, 20, "threshold"), (0.9, 0, "max_clicks")):
+        with pytest.raises(az.InputError, match=said):
+            number_of_clicks(ious, threshold, most)
 
 
 def test_sampled_clicks_are_in_the_region_and_different():

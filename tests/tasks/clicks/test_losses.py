@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from tasks.click_losses import LOSSES, normalised_focal
+from tasks.clicks.losses import LOSSES, normalised_focal
 
 
 @pytest.fixture

@@ -1,0 +1,170 @@
+"""Softmax attention of tiles of the grid: windows and neighbourhoods without the N x N matrix.
+
+A tiling says for every tile which tokens read (t of them), which are read (u of them), and who of the first may read
+whom of the second. Each tile is one small fused attention; a prefix token reads all tokens and is read by all.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """Who reads whom, tile by tile, in positions of the grid counted row by row.
+
+    Attributes:
+        readers: (T, t) int64; a position beyond a tile's end may stand for any token, ``where`` leaves it out.
+        read: (T, u) int64.
+        allowed: (T, t, u) bool; None is everybody.
+        where: (grid positions,) int64, the place of each token in the flattened ``readers``.
+    """
+
+    readers: Tensor
+    read: Tensor
+    allowed: Tensor | None
+    where: Tensor
+
+
+def attend_in_tiles(
+    q: Tensor, k: Tensor, v: Tensor, tiling: Tiling, *, prefix: int = 0, bias: Tensor | None = None, dropout: float = 0
+) -> Tensor:
+    """Softmax attention in which each token reads only what its tile allows.
+
+    Args:
+        q: (B, H, N, D), the first ``prefix`` tokens stand before the grid.
+        k: (B, H, N, D).
+        v: (B, H, N, E).
+        tiling: of the grid.
+        prefix: number of tokens before the grid.
+        bias: (H, t, u), added to the scores of every tile.
+        dropout: rate at which weights are dropped.
+
+    Returns:
+        (B, H, N, E).
+    """
+    batch, heads = q.shape[:2]
+    tiles, size = tiling.readers.shape
+    read = prefix + tiling.read  # (T, u)
+    if prefix:
+        everybody = torch.arange(prefix, device=q.device).expand(tiles, -1)
+        read = torch.cat((everybody, read), 1)
+    mask = _scores_of_pairs(tiling, heads, prefix, bias, q.dtype)
+    parts = [rows.flatten(1, 2) for rows in (q[:, :, prefix + tiling.readers], k[:, :, read], v[:, :, read])]
+    mixed = F.scaled_dot_product_attention(*parts, mask, dropout)  # (B, H T, t, E)
+    mixed = mixed.unflatten(1, (heads, tiles)).flatten(2, 3)[:, :, tiling.where]
+    if not prefix:
+        return mixed
+    first = F.scaled_dot_product_attention(q[:, :, :prefix], k, v, dropout_p=dropout)
+    return torch.cat((first, mixed), 2)
+
+
+def weights_in_tiles(q: Tensor, k: Tensor, tiling: Tiling, *, prefix: int = 0, bias: Tensor | None = None) -> Tensor:
+    """The weights of `attend_in_tiles` as a matrix (B, H, N, N)."""
+    scores = q @ k.mT * q.shape[-1] ** -0.5
+    number = scores.shape[-1] - prefix
+    pairs = _scores_of_pairs(tiling, q.shape[1], 0, bias, q.dtype)
+    shape = (q.shape[1], *tiling.readers.shape, tiling.read.shape[1])
+    pairs = scores.new_zeros(shape) if pairs is None else pairs.unflatten(1, shape[:2])[0]
+    allowed = scores.new_full((q.shape[1], number, number), -torch.inf)
+    real = torch.zeros(tiling.readers.numel(), dtype=torch.bool, device=q.device)
+    real[tiling.where] = True  # the others only fill their tile
+    rows, columns = torch.broadcast_tensors(tiling.readers[:, :, None], tiling.read[:, None])
+    kept = real.view_as(tiling.readers)[:, :, None] & (pairs[0] > -torch.inf)
+    allowed[:, rows[kept], columns[kept]] = pairs[:, kept]
+    return (scores + F.pad(allowed, (prefix, 0, prefix, 0))).softmax(-1)
+
+
+def _scores_of_pairs(tiling: Tiling, heads: int, prefix: int, bias: Tensor | None, dtype: torch.dtype) -> Tensor | None:
+    """What is added to the scores, (1, H T, t, prefix + u): the bias, and -inf where a pair is not allowed."""
+    if bias is None and tiling.allowed is None:
+        return None
+    tiles, readers, read = *tiling.readers.shape, tiling.read.shape[1]
+    zero = torch.zeros((), dtype=dtype, device=tiling.readers.device)
+    added = zero.expand(heads, readers, read) if bias is None else bias.to(dtype)
+    added = added[:, None].expand(heads, tiles, readers, read)
+    if tiling.allowed is not None:
+        added = added.masked_fill(~tiling.allowed, -torch.inf)
+    return F.pad(added, (prefix, 0)).flatten(0, 1)[None]
+
+
+def window_tiling(
+    grid: tuple[int, int], window: tuple[int, int], shift: tuple[int, int], device: torch.device
+) -> Tiling:
+    """Windows side by side, moved up and left by ``shift``; at the borders of the grid they are cut.
+
+    As in Swin, what the shift pushes over one border is put into the windows of the other, where it reads only
+    itself, so that the number of windows does not grow. Padding of a grid that windows do not divide is read by
+    nobody.
+    """
+    axes = [_window_axis(*sizes, device) for sizes in zip(grid, window, shift, strict=True)]
+    (rows, row_parts), (columns, column_parts) = axes  # (windows, w) each
+    position = rows[:, None, :, None] * grid[1] + columns[None, :, None, :]
+    inside = (row_parts >= 0)[:, None, :, None] & (column_parts >= 0)[None, :, None, :]
+    part = row_parts[:, None, :, None] * 3 + column_parts[None, :, None, :]
+    position, inside, part = (of.flatten(2).flatten(0, 1) for of in (position, inside, part))  # (T, w w)
+    whole = not any(shift) and not any(size % width for size, width in zip(grid, window, strict=True))
+    # a reader of the padding reads something, so that nothing is divided by zero
+    allowed = (part[:, :, None] == part[:, None]) & inside[:, None] | ~inside[:, :, None]
+    slots = torch.arange(position.numel(), device=device).view_as(position)
+    where = torch.zeros(grid[0] * grid[1], dtype=torch.long, device=device)
+    where = where.scatter_reduce(0, position.flatten(), torch.where(inside, slots, 0).flatten(), "amax")
+    return Tiling(position, position, None if whole else allowed, where)
+
+
+def _window_axis(size: int, window: int, shift: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Of one axis, (windows, w): the position in each slot, and which part of its window it is in; -1 is padding."""
+    padded = size + -size % window
+    slot = torch.arange(padded, device=device)
+    position = (slot + shift) % padded
+    # the shift brings positions 0..shift-1 into the last window, where they are a part of their own
+    part = torch.where(position < shift, 2, torch.where(slot >= padded - window, 1, 0))
+    part = torch.where(position < size, part, -1)
+    return position.clamp(max=size - 1).view(-1, window), part.view(-1, window)
+
+
+def neighborhood_tiling(
+    grid: tuple[int, int], kernel: tuple[int, int], dilation: tuple[int, int], device: torch.device, tile: int = 8
+) -> Tiling:
+    """Of every token the ``kernel`` nearest in each axis, moved inward at the borders so that they stay as many.
+
+    Under a dilation d a token's neighbours are those whose distance is a multiple of d. A grid smaller than the kernel
+    is read whole.
+    """
+    axes = [_neighborhood_axis(*sizes, tile, device) for sizes in zip(grid, kernel, dilation, strict=True)]
+    (rows, read_rows, row_near), (columns, read_columns, column_near) = axes
+    inside = (rows >= 0)[:, None, :, None] & (columns >= 0)[None, :, None, :]
+    readers = rows.clamp(min=0)[:, None, :, None] * grid[1] + columns.clamp(min=0)[None, :, None, :]
+    read = read_rows[:, None, :, None] * grid[1] + read_columns[None, :, None, :]
+    near = row_near[:, None, :, None, :, None] & column_near[None, :, None, :, None, :]  # (Th, Tw, t, t, u, u)
+    readers, read, inside = (of.flatten(2).flatten(0, 1) for of in (readers, read, inside))
+    near = near.flatten(4).flatten(2, 3).flatten(0, 1)
+    slots = torch.arange(readers.numel(), device=device).view_as(readers)
+    where = torch.zeros(grid[0] * grid[1], dtype=torch.long, device=device)
+    where = where.scatter_reduce(0, readers.flatten(), torch.where(inside, slots, 0).flatten(), "amax")
+    return Tiling(readers, read, near, where)
+
+
+def _neighborhood_axis(
+    size: int, kernel: int, dilation: int, tile: int, device: torch.device
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Of one axis: who reads in each tile (T, t; -1 is nobody), who is read (T, u), and who is near whom (T, t, u)."""
+    readers, read, near = [], [], []
+    groups = [torch.arange(start, size, dilation, device=device) for start in range(min(dilation, size))]
+    longest = len(groups[0])
+    tile = min(tile, longest)
+    union = min(tile + kernel - 1, longest)
+    for group in groups:
+        length = len(group)
+        reach = min(kernel, length)
+        for start in range(0, length, tile):
+            inside = torch.arange(start, start + tile, device=device)
+            first = (inside.clamp(max=length - 1) - reach // 2).clamp(0, length - reach)  # of each reader's neighbours
+            begin = max(0, min(start - reach // 2, length - union))
+            seen = torch.arange(begin, begin + union, device=device)
+            near.append((seen >= first[:, None]) & (seen < first[:, None] + reach))
+            read.append(group[seen.clamp(max=length - 1)])
+            readers.append(torch.where(inside < length, group[inside.clamp(max=length - 1)], -1))
+    return torch.stack(readers), torch.stack(read), torch.stack(near)

@@ -1,0 +1,130 @@
+"""Bi-level routing attention: a region of the grid reads the tokens of the few regions that suit it best.
+
+    A^r = q^r (k^r)^T,    I = topk(A^r),    out_i = softmax(q_i k^{g T} / sqrt(d)) v^g + LCE(v)_i
+
+q^r, k^r are means over a region, k^g, v^g the tokens of the regions in I.
+L. Zhu, X. Wang, Z. Ke, W. Zhang, R. Lau, BiFormer: Vision Transformer with Bi-Level Routing Attention, CVPR 2023 (eq. 3
+to 8).
+"""
+
+from typing import Literal, Unpack
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from attention_zoo.functional.depthwise import convolution_map, convolve_grid
+from attention_zoo.functional.tiles import Tiling, window_tiling
+from attention_zoo.interface import HostOptions, SelfMixer
+from attention_zoo.registry import register
+
+
+@register
+class BiLevelRouting(SelfMixer):
+    """Softmax attention over the tokens of the regions that a region of the grid is routed to, all heads alike.
+
+    The grid is cut into at most ``regions`` x ``regions`` regions of one size, padded where they do not divide it;
+    nobody reads the padding. Routing has no gradient. Prefix tokens read all tokens and are read by all.
+
+    Args:
+        dim: token width.
+        num_heads: heads.
+        regions: in each axis of the grid.
+        topk: regions that a region reads; where the grid has fewer, all.
+        kernel: of the depthwise convolution of the values (LCE); odd.
+        variant: scores are divided by the root of a head's width ("paper"), or by that of all heads together
+            ("released").
+        **host: see `SelfMixer`.
+    """
+
+    reading = "kernel smoothing, in routed regions"
+    paper = "Zhu et al. 2023 (BiFormer)"
+    equation = "softmax_{topk regions}(Q Kᵀ/√d) V + LCE(V)"
+    complexity = "N^(4/3)"
+    drops_attention = True
+    tokens = "grid"
+
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int = 8,
+        *,
+        regions: int = 7,
+        topk: int = 4,
+        kernel: int = 3,
+        variant: Literal["paper", "released"] = "paper",
+        **host: Unpack[HostOptions],
+    ) -> None:
+        super().__init__(dim, num_heads, **host)
+        self.check(regions > 0, f"regions={regions} must be above 0")
+        fits = 0 < topk <= regions**2
+        self.check(fits, f"topk={topk} must be 1 to {regions**2}, the number of regions={regions} x {regions}")
+        self.check(kernel > 0 and kernel % 2 == 1, f"kernel={kernel} must be odd and above 0")
+        self.check(variant in ("paper", "released"), f"variant={variant!r} must be 'paper' or 'released'")
+        self.regions, self.topk = regions, topk
+        self.scale = (self.head_dim if variant == "paper" else dim) ** -0.5
+        weight = self.proj.weight
+        made = {"device": weight.device, "dtype": weight.dtype}
+        self.lepe = nn.Conv2d(dim, dim, kernel, padding=kernel // 2, groups=dim, **made)
+
+    def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """q, k, v (B, H, N, D) -> (B, H, N, D)."""
+        grid, prefix = self.spatial_shape(q.shape[2]), self.num_prefix_tokens
+        dropout = self.attn_drop.p if self.training else 0.0
+        tiling = self.tiling(q, grid)
+        routes = self.routes(q, k, tiling)  # (B, T, topk)
+        read, inside = prefix + tiling.read[routes].flatten(2), _inside(tiling)[routes].flatten(2)  # (B, T, topk t)
+        if prefix:
+            everybody = torch.arange(prefix, device=q.device).expand(*read.shape[:2], -1)
+            read, inside = torch.cat((everybody, read), -1), F.pad(inside, (prefix, 0), value=True)
+        asking = q[:, :, prefix + tiling.readers].transpose(1, 2).flatten(0, 1)  # (B T, H, t, D)
+        keys, values = (_gather(tokens, read) for tokens in (k, v))
+        mask = None if tiling.allowed is None else inside.flatten(0, 1)[:, None, None]
+        mixed = F.scaled_dot_product_attention(asking, keys, values, mask, dropout, scale=self.scale)
+        mixed = mixed.unflatten(0, (-1, len(tiling.readers))).transpose(1, 2).flatten(2, 3)[:, :, tiling.where]
+        if prefix:
+            first = F.scaled_dot_product_attention(q[:, :, :prefix], k, v, dropout_p=dropout, scale=self.scale)
+            mixed = torch.cat((first, mixed), 2)
+        return mixed + convolve_grid(self.lepe, v, grid)
+
+    def tiling(self, q: Tensor, grid: tuple[int, int]) -> Tiling:
+        """The regions of a grid."""
+        region = tuple(-(-size // self.regions) for size in grid)
+        return window_tiling(grid, region, (0, 0), q.device)
+
+    def routes(self, q: Tensor, k: Tensor, tiling: Tiling) -> Tensor:
+        """Which regions each region reads, (B, T, topk) int64."""
+        with torch.no_grad():
+            queries, keys = (self.region_means(tokens, tiling) for tokens in (q, k))
+            return (queries @ keys.mT).topk(min(self.topk, len(tiling.readers)), -1).indices
+
+    def region_means(self, tokens: Tensor, tiling: Tiling) -> Tensor:
+        """Means of tokens (B, H, N, D) over regions, (B, T, H D)."""
+        inside = _inside(tiling).to(tokens.dtype)[..., None]  # (T, t, 1)
+        sums = (tokens[:, :, self.num_prefix_tokens + tiling.readers] * inside).sum(3)  # (B, H, T, D)
+        return (sums / inside.sum(1)).transpose(1, 2).flatten(2)
+
+    def map_weights(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """The softmax weights, zero where a region is not routed to, and the mean kernel of the convolution."""
+        grid, prefix = self.spatial_shape(q.shape[2]), self.num_prefix_tokens
+        tiling = self.tiling(q, grid)
+        routes = self.routes(q, k, tiling)
+        routed = torch.zeros(*routes.shape[:2], len(tiling.readers), dtype=torch.bool, device=q.device)
+        routed = routed.scatter(-1, routes, True)  # (B, T, T)
+        region = torch.div(tiling.where, tiling.readers.shape[1], rounding_mode="floor")
+        allowed = F.pad(routed[:, region][:, :, region], (prefix, 0, prefix, 0), value=True)
+        scores = (q @ k.mT * self.scale).masked_fill(~allowed[:, None], -torch.inf)
+        return scores.softmax(-1) + convolution_map(self.lepe, self.num_heads, grid, prefix)
+
+
+def _inside(tiling: Tiling) -> Tensor:
+    """Which slots of a region hold a token and no padding, (T, t)."""
+    inside = torch.zeros(tiling.readers.numel(), dtype=torch.bool, device=tiling.readers.device)
+    return inside.scatter(0, tiling.where, True).view_as(tiling.readers)
+
+
+def _gather(tokens: Tensor, read: Tensor) -> Tensor:
+    """Tokens (B, H, N, D) at positions ``read`` (B, T, u): (B T, H, u, D)."""
+    heads, width = tokens.shape[1], tokens.shape[3]
+    index = read.flatten(1)[:, None, :, None].expand(-1, heads, -1, width)
+    return tokens.gather(2, index).unflatten(2, read.shape[1:]).transpose(1, 2).flatten(0, 1)

@@ -1,0 +1,40 @@
+"""CRATE's multi-head subspace self-attention: tokens are compressed towards the subspaces that the heads stand for.
+
+    out_h = softmax(w w^T / sqrt(d)) w,    w = U_h^T x
+
+Y. Yu, S. Buchanan, D. Pai, T. Chu, Z. Wu, S. Tong, B. Haeffele, Y. Ma, White-Box Transformers via Sparse Rate
+Reduction, NeurIPS 2023 (eq. 13, 14).
+"""
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from attention_zoo.interface import SelfMixer
+from attention_zoo.registry import register
+
+
+@register
+class CRATE(SelfMixer):
+    """``softmax(W Wᵀ / √d) W``: dot-product attention whose queries, keys and values are one projection.
+
+    A step down the coding rate of the tokens within the subspaces of the heads. The sparse-coding step that follows it
+    in the paper's block is no mixer.
+    """
+
+    reading = "compression towards subspaces"
+    paper = "Yu et al. 2023"
+    equation = "softmax(W Wᵀ/√d) W, W = Uᵀ X (14)"
+    complexity = "N²"
+    projections = ("q",)
+
+    def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Projections of the tokens (B, H, N, D), v with a top-down signal if there is one -> (B, H, N, D)."""
+        return F.scaled_dot_product_attention(q, q, v)
+
+    def mix_masked(self, q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor | None, is_causal: bool) -> Tensor:
+        """As `mix`, reading only where the mask allows."""
+        return F.scaled_dot_product_attention(q, q, v, attn_mask, is_causal=is_causal)
+
+    def map_weights(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """The softmax weights."""
+        return (q @ q.mT * self.head_dim**-0.5).softmax(-1)

@@ -1,0 +1,60 @@
+"""Neighbourhood attention: every token reads the k x k tokens nearest to it, dilated if wanted.
+
+    out_i = sum_{j in rho_k(i)} softmax_j(q_i.k_j / sqrt(d)) v_j
+
+A. Hassani, S. Walton, J. Li, S. Li, H. Shi, Neighborhood Attention Transformer, CVPR 2023 (eq. 2 to 4);
+A. Hassani, H. Shi, Dilated Neighborhood Attention Transformer, 2022 (eq. 5 to 7).
+"""
+
+from typing import Unpack
+
+from torch import Tensor
+
+from attention_zoo.functional.tiles import Tiling, attend_in_tiles, neighborhood_tiling, weights_in_tiles
+from attention_zoo.interface import HostOptions, SelfMixer
+from attention_zoo.registry import register
+
+
+@register
+class Neighborhood(SelfMixer):
+    """Softmax attention over each token's neighbourhood, which moves inward at the borders of the grid.
+
+    Every token so reads as many tokens as any other. A grid smaller than the kernel is read whole. Prefix tokens read
+    all tokens and are read by all.
+
+    Args:
+        dim: token width.
+        num_heads: heads.
+        kernel: height and width of a neighbourhood; odd.
+        dilation: distance of neighbours in each axis.
+        **host: see `SelfMixer`.
+    """
+
+    reading = "kernel smoothing, in neighbourhoods"
+    paper = "Hassani et al. 2023 (NAT)"
+    equation = "softmax_{ρ(i)}(Q Kᵀ/√d) V"
+    complexity = "N k²"
+    drops_attention = True
+    tokens = "grid"
+
+    def __init__(
+        self, dim: int, num_heads: int = 8, *, kernel: int = 7, dilation: int = 1, **host: Unpack[HostOptions]
+    ) -> None:
+        super().__init__(dim, num_heads, **host)
+        self.check(kernel > 0 and kernel % 2 == 1, f"kernel={kernel} must be odd and above 0")
+        self.check(dilation > 0, f"dilation={dilation} must be above 0")
+        self.kernel, self.dilation = kernel, dilation
+
+    def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """q, k, v (B, H, N, D) -> (B, H, N, D)."""
+        dropout = self.attn_drop.p if self.training else 0.0
+        return attend_in_tiles(q, k, v, self.tiling(q), prefix=self.num_prefix_tokens, dropout=dropout)
+
+    def map_weights(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """The softmax weights, zero outside of a token's neighbourhood."""
+        return weights_in_tiles(q, k, self.tiling(q), prefix=self.num_prefix_tokens)
+
+    def tiling(self, q: Tensor) -> Tiling:
+        """The neighbourhoods of the grid that q (B, H, N, D) has."""
+        kernel, dilation = (self.kernel,) * 2, (self.dilation,) * 2
+        return neighborhood_tiling(self.spatial_shape(q.shape[2]), kernel, dilation, q.device)

@@ -1,0 +1,60 @@
+"""Sigmoid attention: every pair of tokens is weighed on its own, without a normaliser over the keys.
+
+    out_i = sum_j sigmoid(q_i.k_j / sqrt(d) + b) v_j,    b = -log N
+
+J. Ramapuram et al., Theory, Analysis, and Best Practices for Sigmoid Self-Attention, ICLR 2025 (eq. 3).
+"""
+
+import math
+from typing import Unpack
+
+import torch
+from torch import Tensor
+
+from attention_zoo.interface import HostOptions, SelfMixer, log_mask
+from attention_zoo.registry import register
+
+
+@register
+class SigmoidAttention(SelfMixer):
+    """``σ(Q Kᵀ / √d + b) V``: what a token takes from one token does not depend on the others.
+
+    Args:
+        dim: token width.
+        num_heads: heads.
+        bias: b; None is -log N for N tokens, with which rows sum to about one where queries and keys are small.
+        **host: see `SelfMixer`.
+    """
+
+    reading = "kernel smoothing, without a normaliser"
+    paper = "Ramapuram et al. 2025"
+    equation = "σ(Q Kᵀ/√d − log N) V"
+    complexity = "N²"
+    drops_attention = True
+
+    def __init__(self, dim: int, num_heads: int = 8, *, bias: float | None = None, **host: Unpack[HostOptions]) -> None:
+        super().__init__(dim, num_heads, **host)
+        self.check(bias is None or math.isfinite(bias), f"bias={bias} must be finite, or null for -log N")
+        self.bias = bias
+
+    def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """q, k, v (B, H, N, D) -> (B, H, N, D)."""
+        return self.mix_masked(q, k, v, None, False)
+
+    def mix_masked(self, q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor | None, is_causal: bool) -> Tensor:
+        """As `mix`, where a pair that the mask does not allow has the weight 0; b stays that of all N tokens."""
+        weights = self.weights(q, k, log_mask(q, k, attn_mask, is_causal))
+        return self.attn_drop(weights).to(v.dtype) @ v
+
+    def weights(self, q: Tensor, k: Tensor, mask: Tensor | None = None) -> Tensor:
+        """σ(Q Kᵀ/√d + b + mask), (B, H, N, N)."""
+        scores = q @ k.mT * self.head_dim**-0.5
+        if self.bias is None:
+            scores = scores - torch.full((), k.shape[2], dtype=scores.dtype, device=k.device).log()
+        else:
+            scores = scores + self.bias
+        return (scores if mask is None else scores + mask).sigmoid()
+
+    def map_weights(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """The weights; rows need not sum to one."""
+        return self.weights(q, k)

@@ -1,0 +1,58 @@
+"""Token statistics self-attention: tokens meet in second moments alone, never in pairs.
+
+    Pi = softmax_h(tau_h sum_d (w / |w|_N)^2),    m = sum_n Pi_n w_n^2 / sum_n Pi_n,    out = -Pi w / (1 + m)
+
+Z. Wu, T. Ding, Y. Lu, D. Pai, J. Zhang, W. Wang, Y. Yu, Y. Ma, B. Haeffele, Token Statistics Transformer: Linear-Time
+Attention via Variational Rate Reduction, ICLR 2025 (eq. 12, 15).
+"""
+
+from typing import Unpack
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from attention_zoo.interface import HostOptions, SelfMixer
+from attention_zoo.registry import register
+
+EPSILON = 1e-8
+"""Keeps the weights of a head's second moment finite where no token belongs to it, as in the released code."""
+
+
+@register
+class ToST(SelfMixer):
+    """``−Π ∘ W / (1 + m)``: each channel shrinks by how much the tokens of its head use it; linear in the tokens.
+
+    Other tokens enter through m alone: with that held, as `attention_map` has it, a token takes from itself alone.
+
+    Args:
+        dim: token width.
+        num_heads: heads, the subspaces that tokens belong to; with one head all belong to it.
+        **host: see `SelfMixer`.
+    """
+
+    reading = "compression by token statistics"
+    paper = "Wu et al. 2025"
+    equation = "−Π ∘ W / (1 + Σ Π W²/Σ Π)"
+    complexity = "N"
+    projections = ("q",)
+
+    def __init__(self, dim: int, num_heads: int = 8, **host: Unpack[HostOptions]) -> None:
+        super().__init__(dim, num_heads, **host)
+        weight = self.proj.weight
+        self.temp = nn.Parameter(torch.ones(num_heads, 1, device=weight.device, dtype=weight.dtype))
+
+    def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Projections w as statistics q and as values v (B, H, N, D) -> (B, H, N, D)."""
+        return v * self.gain(q).to(v.dtype)
+
+    def gain(self, w: Tensor) -> Tensor:
+        """-Π / (1 + m) of projections w (B, H, N, D): what each channel of each token is multiplied with."""
+        belongs = (F.normalize(w, dim=2).square().sum(-1) * self.temp).softmax(1)  # (B, H, N)
+        share = belongs / (belongs.sum(-1, keepdim=True) + EPSILON)
+        moment = share[..., None, :] @ w.square()  # (B, H, 1, D)
+        return -belongs[..., None] / (1 + moment)
+
+    def map_weights(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """The mean gain of a token's channels, on the diagonal; negative, as the step goes down the coding rate."""
+        return torch.diag_embed(self.gain(q).mean(-1))

@@ -1,0 +1,40 @@
+"""Twicing attention: what smoothing took away is smoothed and put back.
+
+    out = A v + A (v - A v) = (2 A - A^2) v,    A = softmax(q k^T / sqrt(d))
+
+L. Abdullaev, T. Nguyen, Transformer Meets Twicing: Harnessing Unattended Residual Information, ICLR 2025 (eq. 13).
+"""
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from attention_zoo.interface import SelfMixer
+from attention_zoo.registry import register
+
+
+@register
+class Twicing(SelfMixer):
+    """``(2A − A²) V`` in two fused passes: a kernel smoother of the residual of the first, of less bias.
+
+    It has the parameters of dot-product attention and can take its place in a trained model.
+    """
+
+    reading = "kernel smoothing, twice"
+    paper = "Abdullaev and Nguyen 2025"
+    equation = "(2A − A²) V, A = softmax(Q Kᵀ/√d)"
+    complexity = "N²"
+
+    def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """q, k, v (B, H, N, D) -> (B, H, N, D)."""
+        return self.mix_masked(q, k, v, None, False)
+
+    def mix_masked(self, q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor | None, is_causal: bool) -> Tensor:
+        """As `mix`, with A under the mask."""
+        smoothed = F.scaled_dot_product_attention(q, k, v, attn_mask, is_causal=is_causal)
+        residual = F.scaled_dot_product_attention(q, k, v - smoothed, attn_mask, is_causal=is_causal)
+        return smoothed + residual
+
+    def map_weights(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """2A − A²; rows sum to one, entries may be negative."""
+        weights = (q @ k.mT * self.head_dim**-0.5).softmax(-1)
+        return 2 * weights - weights @ weights

@@ -1,0 +1,235 @@
+"""Trainings side by side: what each reached, what it cost, how it got there; from the files that every run leaves."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from attention_zoo.errors import InputError
+from attention_zoo.reports.comparison import Table
+from attention_zoo.reports.costs import UNCOUNTED
+from attention_zoo.reports.panels import finish, panels, visible
+from attention_zoo.reports.settings import Facts, changes, shared
+from attention_zoo.reports.statistics import arrow, better
+from attention_zoo.reports.sweep import COSTS, MACHINE, QUALITY
+from attention_zoo.reports.sweep_figures import curves_of
+from attention_zoo.reports.writing import save, whole
+from attention_zoo.runs.results import METRICS, Measurement, read_cost, read_metrics, read_run_config
+from attention_zoo.sweeps.axes import flat
+
+SPEED = "images_per_second"
+"""How names of metrics end that are costs."""
+
+MOST_CURVES = 6
+"""Validation metrics that get a panel: what tasks are judged by first."""
+
+COST_COLUMNS = {"train_seconds": ("training, s", 1.0), **COSTS}
+
+
+@dataclass(frozen=True)
+class TrainedRun:
+    """A run as its folder has it.
+
+    Attributes:
+        name: for tables and legends.
+        measured: the lines of ``metrics.jsonl``.
+        cost: of ``cost.json``; empty without it.
+        config: of ``config.yaml``; empty without it.
+    """
+
+    name: str
+    measured: list[Measurement]
+    cost: dict[str, Any]
+    config: dict[str, Any]
+
+    @property
+    def data(self) -> str | None:
+        """Class of the data; None where the config does not say."""
+        data = self.config.get("data")
+        name = data.get("class_path") if isinstance(data, dict) else None
+        return name.rpartition(".")[2] if isinstance(name, str) else None
+
+    @property
+    def test(self) -> Measurement | None:
+        """The last test, and what other tests of the same weights found before it."""
+        tests = [line for line in self.measured if line.stage == "test" and _known(line)]
+        if not tests:
+            return None
+        alike = [line for line in tests if (line.epoch, line.checkpoint) == (tests[-1].epoch, tests[-1].checkpoint)]
+        return tests[-1]._replace(metrics={name: value for line in alike for name, value in _known(line).items()})
+
+    @property
+    def best(self) -> tuple[Measurement | None, str]:
+        """The best validation, and the metric that says so: the task's own, else the loss, else the last one."""
+        lines = [line for line in self.measured if line.stage == "validate" and _known(line)]
+        if not lines:
+            return None, ""
+        metric = _judged([name for line in lines for name in _known(line)])
+        having = [line for line in lines if metric in _known(line)]
+        return max(having, key=lambda line: better(metric) * _known(line)[metric]), metric
+
+    @property
+    def facts(self) -> Facts:
+        """How it was made."""
+        seed = self.config.get("seed_everything")
+        machine = flat({key: value for key, value in self.cost.items() if key in MACHINE})
+        return Facts(self.name, {}, seed, flat(self.config) if self.config else {}, machine)
+
+
+def holds_run(path: Path) -> bool:
+    """Whether a path is a log of measurements, or a folder with one in it or below it."""
+    return path.name == METRICS if path.is_file() else any(path.rglob(METRICS))
+
+
+def read_runs(paths: Sequence[Path], left_out: list[str]) -> list[TrainedRun]:
+    """The runs at or below ``paths``, by names that tell them apart.
+
+    Args:
+        paths: folders, or files ``metrics.jsonl``.
+        left_out: gets a line for each file that cannot be read.
+
+    Raises:
+        InputError: a path holds no run with a measurement.
+    """
+    folders: list[Path] = []
+    for path in paths:
+        found = [path] if path.is_file() else sorted(path.rglob(METRICS))
+        if not found:
+            raise InputError(f"nothing to report on in {path}: no {METRICS}, which every training and test writes")
+        folders += [file.parent for file in found]
+    folders = list(dict.fromkeys(folder.resolve() for folder in folders))
+    short = [folder.name for folder in folders]
+    names = short if len(set(short)) == len(short) else list(map(str, folders))
+    runs = []
+    for name, folder in zip(names, folders, strict=True):
+        measured = _read(read_metrics, folder, left_out)
+        if measured is None:
+            continue
+        if not any(map(_known, measured)):
+            left_out.append(f"{folder / METRICS} holds no measurement")
+            continue
+        cost, config = _read(read_cost, folder, left_out) or {}, _read(read_run_config, folder, left_out) or {}
+        runs.append(TrainedRun(name, measured, cost, config))
+    if not runs:
+        raise InputError(f"nothing to report on: {'; '.join(left_out)}")
+    return runs
+
+
+def check_comparable(runs: Sequence[TrainedRun], *, mixed: bool) -> None:
+    """Refuse runs on different data.
+
+    Raises:
+        InputError: there are such, and ``mixed`` does not allow it.
+    """
+    first = next((run for run in runs if run.data), None)
+    for run in runs:
+        if first and run.data and run.data != first.data and not mixed:
+            raise InputError(
+                f"different data: {first.data} in {first.name}, {run.data} in {run.name}; "
+                "--mixed true puts them into one table with notes"
+            )
+
+
+def runs_table(
+    runs: Sequence[TrainedRun], left_out: Sequence[str] = (), notes: Sequence[str] = (), *, exact: bool = False
+) -> Table:
+    """One row for each run: its last test, or its best validation where some run has no test, and its cost.
+
+    Args:
+        runs: what to put side by side.
+        left_out: what could not be read.
+        notes: what else to say below.
+        exact: all digits, and names alone, for a program.
+    """
+    tested = [run.test for run in runs]
+    bests = [run.best if None in tested else (None, "") for run in runs]
+    metrics = _names(tested) + _names([best for best, _ in bests])
+    costs = [name for name in COST_COLUMNS if any(run.cost.get(name) is not None for run in runs)]
+    rows = []
+    for run, test, (best, judge) in zip(runs, tested, bests, strict=True):
+        values = {**(_known(best) if best else {}), **(_known(test) if test else {})}
+        cells = [_number(values.get(name), exact) for name in metrics]
+        for name in costs:
+            value = run.cost.get(name)
+            cells.append(_number(None if value is None else value * (1 if exact else COST_COLUMNS[name][1]), exact))
+        rows.append((run.name, _said(test, best, judge), *cells))
+    headings = metrics + costs if exact else [*map(arrow, metrics), *(COST_COLUMNS[name][0] for name in costs)]
+    notes = [*(f"left out: {problem}" for problem in left_out), *notes]
+    notes += [UNCOUNTED] if "flops" in costs else []
+    facts = [run.facts for run in runs]
+    return Table(("run", "measured", *headings), tuple(rows), (*notes, *changes(facts), *shared(facts)))
+
+
+def training_figure(runs: Sequence[TrainedRun]) -> Figure | None:
+    """A panel for each validation metric over epochs, a line for each run; None where none validated."""
+    curves = {run.name: curves_of(run.measured) for run in runs}
+    names = list(dict.fromkeys(name for found in curves.values() for name in found))
+    names = sorted(names, key=lambda name: (_leaf(name) not in QUALITY, "loss" not in name))[:MOST_CURVES]
+    if not names:
+        return None
+    figure, every = panels(len(names), len(runs))
+    for axes, metric in zip(every, names, strict=True):
+        for place, (label, found) in enumerate(curves.items()):
+            series = sorted(found.get(metric, {}).items())
+            style = {"color": f"C{place % 10}", "linestyle": "-" if place < 10 else "--", "linewidth": 1.2}
+            alone = {"marker": "o", "markersize": 4} if len(series) == 1 else {}
+            axes.plot(
+                [epoch + 1 for epoch, _ in series],
+                [value for _, value in series],
+                label=visible(label),
+                **style,
+                **alone,
+            )
+        axes.set(xlabel="epoch", ylabel=arrow(metric))
+        axes.xaxis.get_major_locator().set_params(integer=True)
+    return finish(figure, every)
+
+
+def write_runs(folder: Path, runs: Sequence[TrainedRun], table: Table) -> None:
+    """Write ``runs.md`` to read, ``runs.csv`` to compute with, and the curves as ``training.png``."""
+    figure = training_figure(runs)
+    with whole(folder) as stage:
+        (stage / "runs.md").write_text(table.markdown(), encoding="utf-8")
+        (stage / "runs.csv").write_text(runs_table(runs, exact=True).csv(), encoding="utf-8")
+        if figure is not None:
+            save(figure, stage / "training.png")
+
+
+def _read(read: Callable[[Path], Any], folder: Path, left_out: list[str]) -> Any:
+    try:
+        return read(folder)
+    except InputError as error:
+        left_out.append(str(error))
+        return None
+
+
+def _known(line: Measurement) -> dict[str, float]:
+    return {name: value for name, value in line.metrics.items() if value is not None and not name.endswith(SPEED)}
+
+
+def _judged(names: Sequence[str]) -> str:
+    judged = [name for wanted in QUALITY for name in names if _leaf(name) == wanted]
+    return next(iter([*judged, *(name for name in names if "loss" in name), *names]))
+
+
+def _names(lines: Sequence[Measurement | None]) -> list[str]:
+    return list(dict.fromkeys(name for line in lines if line for name in _known(line)))
+
+
+def _said(test: Measurement | None, best: Measurement | None, judge: str) -> str:
+    """Which measurements a row shows."""
+    said = [f"test of epoch {test.epoch + 1}" if test.epoch is not None else "test"] if test else []
+    if best:
+        epoch = "" if best.epoch is None else f", epoch {best.epoch + 1}"
+        said.append(f"best validation by {judge}{epoch}")
+    return "; ".join(said)
+
+
+def _leaf(name: str) -> str:
+    return name.rpartition("/")[2]
+
+
+def _number(value: float | None, exact: bool) -> str:
+    return "" if value is None else repr(value) if exact else f"{value:.4g}"

@@ -1,0 +1,96 @@
+"""Configs that build on others: ``base: other.yaml``, or a list of files, at the top of a config.
+
+A base is as if it had been given with a ``--config`` of its own before the config that names it, so that the config
+wins over it. Paths are relative to the config's folder, and a base may have bases.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from attention_zoo.errors import InputError
+from attention_zoo.runs.files import parse_yaml, read_text
+
+BASE = "base"
+"""The key of a config that names what it builds on."""
+
+OPTIONS = ("--config", "-c")
+"""Options of the command line that take a config."""
+
+
+def with_bases(argv: Sequence[str]) -> list[str]:
+    """A command line whose configs name no bases: these stand before them, each with an option of its own.
+
+    A config that cannot be read stays as it is, for the parser to refuse.
+
+    Raises:
+        InputError: a base cannot be read, or leads back to the config that names it.
+    """
+    words: list[str] = []
+    waiting: str | None = None  # the option whose value comes next
+    for word in argv:
+        name, equals, value = word.partition("=")
+        if waiting is not None:
+            words += _options(waiting, word)
+            waiting = None
+        elif word in OPTIONS:
+            waiting = word
+        elif equals and name in OPTIONS:
+            words += _options(name, value)
+        else:
+            words.append(word)
+    return words if waiting is None else [*words, waiting]
+
+
+def _options(option: str, value: str) -> list[str]:
+    return [word for part in parts(value) for word in (option, part)]
+
+
+def parts(value: str) -> list[str]:
+    """What a config, a file or YAML itself, is made of, later ones winning over earlier ones; none has bases.
+
+    Raises:
+        InputError: see `with_bases`.
+    """
+    is_text = "\n" in value or ": " in value
+    try:
+        content = parse_yaml(value if is_text else read_text(value), value)
+    except InputError:
+        return [value]
+    here = Path() if is_text else Path(value)
+    return _parts(value, content, here if is_text else here.parent, () if is_text else (here.resolve(),))
+
+
+def _parts(value: str, content: Any, folder: Path, above: tuple[Path, ...]) -> list[str]:
+    """The parts of a config with a content, whose bases are relative to ``folder``.
+
+    Args:
+        value: the config, a path or YAML.
+        content: what is in it.
+        folder: of the config.
+        above: this config and those that build on it, so that circles are found.
+    """
+    if not isinstance(content, dict) or BASE not in content:
+        return [value]
+    name = f"config {above[-1].name}" if above else "config on the command line"
+    bases = content[BASE]
+    bases = [bases] if isinstance(bases, str) else bases
+    if not isinstance(bases, list) or not bases or not all(isinstance(base, str) for base in bases):
+        raise InputError(f"{name}: {BASE} must be a file or a list of files, got {bases!r:.60}")
+    found = [part for base in bases for part in _of_base(name, folder / base, above)]
+    own = {key: each for key, each in content.items() if key != BASE}
+    return [*found, yaml.safe_dump(own, sort_keys=False)] if own else found
+
+
+def _of_base(name: str, path: Path, above: tuple[Path, ...]) -> list[str]:
+    """The parts of a base that the config ``name`` names."""
+    if not path.is_file():
+        raise InputError(f"{name}: its {BASE} {path} does not exist")
+    if path.resolve() in above:
+        raise InputError(f"{name}: its {BASE} {path} leads back to it")
+    content = parse_yaml(read_text(path), f"{name}: its {BASE} {path}")
+    if not isinstance(content, dict):
+        raise InputError(f"{name}: its {BASE} {path} holds no keys (such as model, data, trainer)")
+    return _parts(str(path), content, path.parent, (*above, path.resolve()))

@@ -1,0 +1,112 @@
+"""What the files of a run say: its metrics, its cost and its config. A file that cannot be right is refused by name."""
+
+import math
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from attention_zoo.errors import InputError
+from attention_zoo.runs.files import read_json, read_json_lines, read_yaml
+
+METRICS, COST, CONFIG = "metrics.jsonl", "cost.json", "config.yaml"
+"""Files of a run's folder: measurements, a line each; what the training cost; its resolved config."""
+
+NUMBERS = ("parameters", "flops", "train_images_per_second", "train_seconds", "peak_memory")
+"""Keys of ``cost.json`` that are numbers, or null where they are not known."""
+
+
+class Measurement(NamedTuple):
+    """A line of ``metrics.jsonl``.
+
+    Attributes:
+        stage: ``validate`` or ``test``.
+        epoch: from 0; None where it is not known, as of weights that were not trained here.
+        metrics: by name; None where the value was no number.
+        checkpoint: what was measured; None during a training.
+    """
+
+    stage: str
+    epoch: int | None
+    metrics: dict[str, float | None]
+    checkpoint: str | None
+
+
+def exists(path: Path) -> bool:
+    """Whether there is anything at ``path``, a broken link too."""
+    return path.is_symlink() or path.exists()
+
+
+def read_metrics(folder: Path) -> list[Measurement]:
+    """Every line of a run's ``metrics.jsonl`` but a torn last one; none without the file.
+
+    Raises:
+        InputError: the file is something else.
+    """
+    path = folder / METRICS
+    if not exists(path):
+        return []
+    found = []
+    for number, line in enumerate(read_json_lines(path), 1):
+        here = f"record {number} of {path}"
+        stage, epoch, checkpoint = line.get("stage"), line.get("epoch"), line.get("checkpoint")
+        if not isinstance(stage, str):
+            raise InputError(f"{here}: stage must be a word, got {stage!r:.60}")
+        if epoch is not None and (isinstance(epoch, bool) or not isinstance(epoch, int) or epoch < 0):
+            raise InputError(f"{here}: epoch must be a whole number from 0, got {epoch!r:.60}")
+        metrics = numbers_in(line.get("metrics"), f"{here}: metrics")
+        found.append(Measurement(stage, epoch, metrics, checkpoint if isinstance(checkpoint, str) else None))
+    return found
+
+
+def read_cost(folder: Path) -> dict[str, Any]:
+    """A run's ``cost.json``; empty without the file.
+
+    Raises:
+        InputError: the file is something else.
+    """
+    path = folder / COST
+    if not exists(path):
+        return {}
+    content = read_json(path)
+    if not isinstance(content, dict):
+        raise InputError(f"{path} is no record of costs: it holds no keys")
+    for key in NUMBERS:
+        value = content.get(key)
+        if value is not None and (not is_number(value) or value < 0):
+            raise InputError(f"{path}: {key} must be a number from 0 or null, got {value!r:.60}")
+    return content
+
+
+def read_run_config(folder: Path) -> dict[str, Any]:
+    """A run's ``config.yaml``; empty without the file.
+
+    Raises:
+        InputError: the file is something else.
+    """
+    path = folder / CONFIG
+    if not exists(path):
+        return {}
+    content = read_yaml(path)
+    if not isinstance(content, dict):
+        raise InputError(f"{path} is no config: it holds no keys")
+    return content
+
+
+def numbers_in(content: Any, here: str) -> dict[str, float | None]:
+    """A mapping of names to finite numbers or null; other values are refused, NaN and infinity are null.
+
+    Raises:
+        InputError: it is something else; ``here`` says where.
+    """
+    if not isinstance(content, dict):
+        raise InputError(f"{here} must be numbers by name, got {content!r:.60}")
+    for name, value in content.items():
+        if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float))):
+            raise InputError(f"{here}: {name} must be a number or null, got {value!r:.60}")
+    return {name: value if is_number(value) else None for name, value in content.items()}
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value is a finite number, small enough for floating point."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return False
+    return math.isfinite(value) if isinstance(value, float) else value.bit_length() < 1000

@@ -1,0 +1,267 @@
+"""The axes of a sweep: labels and values, ranges to draw from, and the options that a value stands for."""
+
+import json
+import math
+import random
+import unicodedata
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from attention_zoo.errors import InputError, unknown
+from attention_zoo.runs.files import read_yaml
+
+RANGES = ("uniform", "log_uniform", "integers")
+"""Axes to draw from, each with its least and its largest value."""
+
+LARGEST = 2**63
+"""Integers of a sweep stay below this size."""
+
+STRUCTURE = ("init_args", "class_path")
+"""Parts of a config's keys that the command line leaves out."""
+
+KEEP_ARGUMENTS = ("model", "data")
+"""Keys of classes that keep the arguments set before them; another class at any other key starts afresh."""
+
+UNSEEN = ("Cc", "Cs", "Zl", "Zp")
+"""Kinds of characters that no label has: control characters, halves of characters, line breaks."""
+
+Axis = Mapping[str, Any] | Sequence[Any]
+
+
+def labelled(axis: Axis) -> dict[Any, Any]:
+    """Values by label; those of a list are their own. Files of one name, and options of one, are called in full."""
+    if isinstance(axis, Mapping):
+        return dict(axis)
+    short = [_label(value) for value in axis]
+    count = Counter(map(str, short))
+    return {
+        label if count[str(label)] == 1 else _label(value, in_full=True): value
+        for label, value in zip(short, axis, strict=True)
+    }
+
+
+def _label(value: Any, *, in_full: bool = False) -> Any:
+    if is_config(value):
+        return value if in_full else Path(value).stem
+    if isinstance(value, dict):
+        return ",".join(f"{key if in_full else key.rpartition('.')[2]}={part}" for key, part in value.items())
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, list) else value
+
+
+def label_of(value: Any) -> Any:
+    """What a baseline's value is called: lists are written out, as labels are."""
+    return _label(value) if isinstance(value, (list, dict)) else value
+
+
+def is_range(axis: Axis) -> bool:
+    """Whether an axis is drawn from."""
+    return isinstance(axis, Mapping) and len(axis) == 1 and next(iter(axis)) in RANGES
+
+
+def is_config(value: Any) -> bool:
+    """Whether the value of an axis names a config file."""
+    return isinstance(value, str) and value.endswith((".yaml", ".yml"))
+
+
+def drawn(axis: Axis, generator: random.Random) -> tuple[Any, Any]:
+    """Label and value of one draw."""
+    if not is_range(axis):
+        return generator.choice(list(labelled(axis).items()))
+    (kind, (least, largest)) = next(iter(axis.items()))
+    if kind == "integers":
+        value: float = generator.randint(least, largest)
+    elif kind == "uniform":
+        value = float(f"{generator.uniform(least, largest):.4g}")
+    else:
+        value = float(f"{math.exp(generator.uniform(math.log(least), math.log(largest))):.4g}")
+    value = min(max(value, least), largest)  # four digits may lie outside
+    return value, value
+
+
+def options(name: str, value: Any) -> list[str]:
+    """What the value of an axis adds to a command line: a config file, several options, or the axis's own option."""
+    if isinstance(value, Mapping):
+        return [word for key, each in value.items() for word in option(key, each)]
+    return ["--config", value] if is_config(value) else option(name, value)
+
+
+def option(key: str, value: Any) -> list[str]:
+    """An option as words; the YAML of a number, a list or a mapping is one."""
+    text = value if isinstance(value, str) else yaml.safe_dump(value, default_flow_style=True, width=math.inf)
+    return [f"--{key}", text.removesuffix("\n").removesuffix("\n...")]
+
+
+def settings(name: str, value: Any) -> dict[str, Any]:
+    """What a value of an axis sets, by key as the command line has it; of a file that is gone nothing is known.
+
+    Raises:
+        InputError: a file cannot be read.
+    """
+    given = dict(value) if isinstance(value, Mapping) else {"config": value} if is_config(value) else {name: value}
+    file = given.pop("config", None)
+    found: dict[str, Any] = {}
+    if file is not None and Path(file).exists():
+        content = read_yaml(file)
+        if not isinstance(content, dict):
+            raise InputError(f"{file} is no config: it holds no keys")
+        found = {plain(key): each for key, each in flat(content).items()}
+    return found | {plain(key): each for start, part in given.items() for key, each in flat(part, start).items()}
+
+
+def flat(content: Any, prefix: str = "") -> dict[str, Any]:
+    """A nested mapping with its keys joined by dots."""
+    if not isinstance(content, dict) or not content:
+        return {prefix: content}
+    return {
+        name: value
+        for key, inner in content.items()
+        for name, value in flat(inner, f"{prefix}.{key}".strip(".")).items()
+    }
+
+
+def plain(key: str) -> str:
+    """A key of a config as the command line has it."""
+    return ".".join(part.removesuffix("+") for part in key.split(".") if part not in STRUCTURE)
+
+
+def overrules(later: Mapping[str, Any], earlier: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """The keys of ``later`` settings, each with a key of ``earlier`` ones that it sets anew or starts afresh."""
+    for key, value in later.items():
+        for before, old in earlier.items():
+            resets = before.startswith(f"{key}.") and key not in KEEP_ARGUMENTS
+            if resets or (key == before and (type(value), value) != (type(old), old)):
+                yield key, before
+
+
+def check_axis(name: str, axis: Any, *, drawing: bool) -> None:
+    """Check one axis.
+
+    Args:
+        name: of the axis.
+        axis: as given.
+        drawing: whether ranges are drawn from.
+
+    Raises:
+        InputError: it is no axis, or two of its labels cannot be told apart.
+    """
+    here = f"sweep: axis {name!r}"
+    if not axis or not isinstance(axis, (dict, list)):
+        raise InputError(f"{here} must be a list of values, labels with values, or a range")
+    check_plain(here, axis)
+    if is_range(axis) or (isinstance(axis, dict) and any(_like_a_range(*entry) for entry in axis.items())):
+        _check_range(here, axis)
+        if not drawing:
+            raise InputError(f"{here} is a range; say with draws how many runs to draw from it")
+        return
+    values = axis if isinstance(axis, list) else list(axis.values())
+    for value in values:
+        if not isinstance(value, dict) and not is_config(value):
+            check_option(here, name)
+        elif isinstance(value, dict):
+            check_options(here, value)
+    check_labels(here, [_label(value) for value in values] if isinstance(axis, list) else list(axis), axis)
+
+
+def check_labels(here: str, labels: Sequence[Any], axis: Axis) -> None:
+    """Check that labels are there, fit on a line, and can be told apart.
+
+    Raises:
+        InputError: they are not.
+    """
+    hint = "give each a label of its own: {LABEL: VALUE, ...}"
+    names = list(labelled(axis)) if isinstance(axis, list) and len(labelled(axis)) == len(axis) else labels
+    for label in names:
+        if not isinstance(label, (str, int, float, bool)) and label is not None:
+            raise InputError(f"{here}: {label!r} is no label; use words or numbers")
+        text = str(label)
+        if not text.strip() or any(unicodedata.category(letter) in UNSEEN for letter in text):
+            raise InputError(f"{here}: {text!r} is no label, empty or with characters that cannot be seen; {hint}")
+    seen: dict[Any, Any] = {}
+    for label in names:
+        for key in (str(label), label):  # 1 and "1"; 1, true and 1.0
+            if key in seen:
+                other = seen[key]
+                same = type(other) is type(label) and other == label
+                raise InputError(
+                    f"{here} has {label!r} twice"
+                    if same
+                    else f"{here}: no table tells {other!r} from {label!r}; {hint}"
+                )
+        seen |= {str(label): label, label: label}
+
+
+def check_plain(here: str, value: Any) -> None:
+    """Check that a value, and all inside it, can be written down and means the same when it is read again.
+
+    Raises:
+        InputError: it cannot.
+    """
+    if isinstance(value, dict):
+        for key, part in value.items():
+            check_plain(here, key)
+            check_plain(here, part)
+    elif isinstance(value, list):
+        for part in value:
+            check_plain(here, part)
+    elif isinstance(value, bool) or value is None:
+        return
+    elif isinstance(value, int):
+        if abs(value) >= LARGEST:
+            raise InputError(f"{here}: an integer of {value.bit_length()} bits is too large")
+    elif isinstance(value, float):
+        if math.isnan(value):
+            raise InputError(f"{here}: nan is no value")
+    elif not isinstance(value, str):
+        raise InputError(f"{here}: {value!r} is a {type(value).__name__}; use words, numbers, lists or mappings")
+    elif any(unicodedata.category(letter) == "Cs" for letter in value):
+        raise InputError(f"{here}: {value!r} holds half a character")
+
+
+def check_options(here: str, given: Mapping[Any, Any]) -> None:
+    """Check the keys of options.
+
+    Raises:
+        InputError: one is none, or not the user's to set.
+    """
+    for key, value in given.items():
+        check_option(here, key)
+        if key == "config" and not (isinstance(value, str) and value):
+            raise InputError(f"{here}: config must name one file, got {value!r}")
+
+
+def check_option(here: str, key: Any) -> None:
+    """Check one key; see `check_options`."""
+    if not isinstance(key, str) or not all(part.removesuffix("+").isidentifier() for part in key.split(".")):
+        raise InputError(f"{here}: {key!r} is no option; write model.mixer, without dashes")
+    if key in ("help", "print_config"):
+        raise InputError(f"{here}: {key} is for the command line; a run with it trains nothing")
+
+
+def _like_a_range(kind: Any, ends: Any) -> bool:
+    """Whether an entry of an axis is meant as a range: nothing but one has such a name and a list."""
+    near = isinstance(kind, str) and kind.lower().replace("-", "_").startswith(("unif", "log", "int"))
+    return isinstance(ends, list) and (kind in RANGES or (near and len(ends) > 1))
+
+
+def _check_range(here: str, axis: Mapping[Any, Any]) -> None:
+    if len(axis) > 1:
+        raise InputError(f"{here}: a range stands alone, got {', '.join(map(str, axis))}")
+    ((kind, ends),) = axis.items()
+    if kind not in RANGES:
+        raise unknown(f"range of {here}", str(kind), RANGES)
+    said = f"{here}: {kind} takes its least and its largest value"
+    if not isinstance(ends, list) or len(ends) != 2:
+        raise InputError(f"{said}, got {ends}")
+    types = int if kind == "integers" else (int, float)
+    for end in ends:
+        if not isinstance(end, types) or isinstance(end, bool) or not math.isfinite(end):
+            raise InputError(f"{said}, {'whole' if kind == 'integers' else 'finite'} numbers; got {end!r}")
+    least, largest = ends
+    if least >= largest or not math.isfinite(float(largest) - float(least)):
+        raise InputError(f"{said}, in this order; got {least} and {largest}")
+    if kind == "log_uniform" and least <= 0:
+        raise InputError(f"{said}, both above 0; got {least}")

@@ -1,0 +1,8 @@
+"""The room for clicks: who clicks where, how a model is asked, what it learns from, and how good it gets by it."""
+
+from attention_zoo.clicks import number_of_clicks
+from tasks.clicks.annotator import next_click
+from tasks.clicks.curriculum import Curriculum
+from tasks.clicks.settings import Setting
+
+__all__ = ["Curriculum", "Setting", "next_click", "number_of_clicks"]

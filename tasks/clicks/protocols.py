@@ -1,0 +1,106 @@
+"""How a model is asked, click after click: the two evaluation protocols of the literature, and their extras."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from attention_zoo.clicks import Clicks
+from attention_zoo.errors import InputError, unknown
+from tasks.clicks.annotator import STRATEGIES, Strategy
+from tasks.clicks.checks import check_count
+from tasks.clicks.views import Ask, ClickModel, WholeImages, ZoomIn
+
+LONGEST_SIDE = 2**14
+"""Pixels that an image may be enlarged to."""
+
+
+@dataclass(frozen=True)
+class ClickProtocol:
+    """What an evaluation consists of.
+
+    Attributes:
+        clicks: how many, for each object.
+        threshold: probability above which a pixel is of the object.
+        strategy: of `next_click`.
+        box: whether the box is given, and with it a mask before the first click.
+        flip: average the logits with those of the mirror image.
+        zoom_in: longer side of what is looked at from the second click on, in pixels; None: always the whole.
+
+    Raises:
+        InputError: one of them is out of range.
+    """
+
+    clicks: int
+    threshold: float
+    strategy: Strategy
+    box: bool
+    flip: bool
+    zoom_in: int | None
+
+    def __post_init__(self) -> None:
+        check_count("clicks", self.clicks, 1)
+        if not 0 <= self.threshold < 1:
+            raise InputError(f"threshold must be a probability below 1, got {self.threshold}")
+        if self.strategy not in STRATEGIES:
+            raise unknown("strategy", self.strategy, STRATEGIES)
+        if self.zoom_in is not None:
+            check_count("zoom_in", self.zoom_in, 1, LONGEST_SIDE)
+
+
+PROTOCOLS = {
+    "paper": ClickProtocol(20, 0.5, "random", box=True, flip=False, zoom_in=None),
+    "ritm": ClickProtocol(20, 0.49, "center", box=False, flip=True, zoom_in=400),
+}
+"""``paper``: P. Gabbur et al., NeurIPS 2021, appendix C.3. ``ritm``: K. Sofiiuk et al., ICIP 2022, and f-BRS before."""
+
+
+def asking(
+    model: ClickModel, image: Tensor, box: Tensor | None, protocol: ClickProtocol, adaptation: dict[str, Any]
+) -> Ask:
+    """How ``protocol`` asks a model about a batch of images; what can be kept from click to click is.
+
+    Args:
+        model: in evaluation mode.
+        image: (B, 3, H, W), normalised.
+        box: (B, 4), or None.
+        protocol: which.
+        adaptation: options of the model's ``decode``.
+    """
+    if protocol.zoom_in is None:
+        return WholeImages(model, image, box, flip=protocol.flip, adaptation=adaptation)
+    boxes = [None] * len(image) if box is None else box.split(1)
+    parts = [
+        ZoomIn(model, one, its, size=protocol.zoom_in, flip=protocol.flip, adaptation=adaptation)
+        for one, its in zip(image.split(1), boxes, strict=True)
+    ]
+
+    def ask(clicks: Clicks, previous: Tensor) -> Tensor:
+        return torch.cat([part(clicks[i : i + 1], previous[i : i + 1]) for i, part in enumerate(parts)])
+
+    return ask
+
+
+def protocol_of(name: str, clicks: int | None = None, zoom_size: int | None = None) -> ClickProtocol:
+    """A protocol of `PROTOCOLS`, perhaps with other numbers.
+
+    Args:
+        name: which.
+        clicks: another number of clicks; None keeps the protocol's.
+        zoom_size: another size of what is zoomed into, 0 for no zoom; None keeps the protocol's. Of no concern to one
+            that does not zoom.
+
+    Raises:
+        InputError: there is no such protocol, or a number is out of range.
+    """
+    if name not in PROTOCOLS:
+        raise unknown("protocol", name, PROTOCOLS)
+    protocol = PROTOCOLS[name]
+    if clicks is not None:
+        check_count("max_clicks", clicks, 1)
+        protocol = replace(protocol, clicks=clicks)
+    if zoom_size is not None:
+        check_count("zoom_size", zoom_size, 0, LONGEST_SIDE)
+        protocol = replace(protocol, zoom_in=(zoom_size or None) if protocol.zoom_in else None)
+    return protocol

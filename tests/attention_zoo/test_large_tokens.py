@@ -1,0 +1,114 @@
+"""Tokens of any size: outputs and gradients of every mixer stay finite, and adapted keys as exact as a softmax."""
+
+import functools
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.testing import assert_close
+
+import attention_zoo as az
+from attention_zoo.functional import em
+from attention_zoo.functional.attention import bounded
+
+DIM, HEADS = 8, 2
+OPTIONS = {
+    "KMeans": [{"metric": "euclidean", "reduce": "mean", "iterations": 3}],
+    "Cluster": [{"metric": "euclidean", "reduce": "mean", "iterations": 3}],
+    "KMeansCross": [{"metric": "euclidean", "reduce": "mean"}],
+    "Probabilistic": [
+        {"key_adaptation": 2, "key_prior_precision": 0.1},
+        {"key_adaptation": 1, "precision_adaptation": 1, "beta": 0.1},
+        {"key_adaptation": 1, "magnitude_prior": False, "window": 3},
+        {"key_adaptation": 1, "positions": "factored", "value_positions": True, "distance_precision": 0.1},
+        {"key_adaptation": 1, "positions": "full", "value_positions": True},
+    ],
+    **{name: [{"variant": "released"}] for name in ("VarsD", "VarsS", "VarsSD", "Performer")},
+}
+VARIANTS = [(name, options) for name in az.list_mixers() for options in ({}, *OPTIONS.get(name, []))]
+
+
+@pytest.mark.parametrize(("name", "options"), VARIANTS, ids=["-".join([n, *o]) for n, o in VARIANTS])
+@settings(max_examples=12, deadline=None)
+@given(
+    exponent=st.integers(-30, 24),
+    shape=st.sampled_from(["all", "one token", "one channel", "zeros"]),
+    half=st.booleans(),
+    seed=st.integers(0, 99),
+)
+def test_outputs_and_gradients_are_finite(name, options, exponent, shape, half, seed):
+    torch.manual_seed(seed)
+    cross = name in az.list_mixers("cross")
+    mixer = az.create_mixer(name, DIM, HEADS, **options, **({} if cross else {"grid": (2, 3)}))
+    x = torch.randn(2, 6, DIM)
+    size = 10.0 ** (exponent / 4)  # up to a million
+    large = {"all": x * size, "zeros": x * 0}
+    large["one token"] = torch.cat((x[:, :5], size * x[:, 5:]), 1)
+    large["one channel"] = torch.cat((x[..., :-1], size * x[..., -1:]), -1)
+    x = large[shape].requires_grad_()
+    with torch.autocast("cpu", torch.bfloat16, enabled=half):
+        outs = mixer(x[:, :2], x) if cross else (mixer(x),)
+    assert all(out.isfinite().all() for out in outs)
+    gradients = torch.autograd.grad(sum(o.float().mean() for o in outs), [x, *mixer.parameters()], allow_unused=True)
+    assert all(g is None or g.isfinite().all() for g in gradients)
+
+
+@pytest.mark.parametrize("name", ["DotProduct", "DoublyNormalized", "KMeans", "Cluster", "Probabilistic"])
+def test_compiled_too(name, monkeypatch):
+    """Where how large the scores are cannot be asked."""
+    monkeypatch.setattr(em, "widened", lambda bound, *arguments: arguments)
+    adapts = {"key_adaptation": 2, "key_prior_precision": 0.1} if name == "Probabilistic" else {}
+    for seed in range(5):
+        torch.manual_seed(seed)
+        mixer, x = az.create_mixer(name, 16, HEADS, **adapts), (1e6 * torch.randn(2, 16, 16)).requires_grad_()
+        out = mixer(x)
+        assert out.isfinite().all()
+        assert torch.autograd.grad(out.mean(), x)[0].isfinite().all()
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    scores=st.sampled_from([1e2, 5e3, 5e4, 1e6]),
+    number=st.integers(2, 70),
+    width=st.integers(2, 40),
+    theta=st.sampled_from([0.0, 0.1]),
+    iterations=st.integers(1, 2),
+    seed=st.integers(0, 99),
+)
+def test_adapted_keys_are_exact(scores, number, width, theta, iterations, seed):
+    generator = torch.Generator().manual_seed(seed)
+    q, k = torch.randn(2, 1, 2, number, width, generator=generator)
+    size = (scores / (q @ k.mT).abs().max()).sqrt()
+    q, k = q * size, k * size
+    adapt = functools.partial(em.adapt_keys, alpha=1.0, prior_precision=theta, iterations=iterations)
+    single, double = adapt(q, k), adapt(q.double(), k.double())
+    assert single.dtype == torch.float32
+    limit = 2e-4 if scores < 1e3 else 2e-6  # of small scores nothing is widened
+    assert (single - double).abs().max() < limit * double.abs().max()
+
+
+def test_doubly_normalized_is_exact():
+    generator = torch.Generator().manual_seed(0)
+    q, k, v = 60 * torch.randn(3, 1, 2, 50, 16, generator=generator)
+    single, double = (
+        em.doubly_normalize(q, k, v, alpha=1.0),
+        em.doubly_normalize(*(x.double() for x in (q, k, v)), alpha=1.0),
+    )
+    assert (q @ k.mT).abs().max() > 3e4
+    assert_close(single.double(), double, rtol=1e-5, atol=1e-4)
+
+
+def test_bounded_leaves_alone_what_float32_resolves():
+    q, k = torch.randn(2, 1, 2, 9, 4)
+    assert torch.equal(bounded(100 * q, 100 * k, 1.0), 100 * q)
+    scores = bounded(1e5 * q, 1e5 * k, 1.0) @ (1e5 * k).mT
+    assert scores.abs().max() <= 2**20
+    assert torch.equal(scores.argmax(-1), (q @ k.mT).argmax(-1))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_bounded_in_half_precision(dtype):
+    q, k = (270 * torch.randn(2, 1, 2, 9, 4).sign()).to(dtype)  # of which the products are beyond half precision
+    assert torch.equal(bounded(q, k, 1.0), q)
+    assert bounded(q, k, 1.0).dtype == dtype

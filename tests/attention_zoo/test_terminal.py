@@ -1,0 +1,44 @@
+"""Names are printed as they are."""
+
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from rich.text import Text
+
+from attention_zoo.registry import MIXERS, list_mixers, mixer_info
+from attention_zoo.terminal import terminal, text_table
+
+NAMES = st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=1, max_size=30)
+
+
+def printed(*things):
+    screen = terminal(width=400)
+    with screen.capture() as capture:
+        for thing in things:
+            screen.print(thing, soft_wrap=isinstance(thing, str))
+    return capture.get()
+
+
+@settings(max_examples=60, deadline=None)
+@given(NAMES)
+@example("[/b]")
+@example("[red]x")
+@example("F^-1[W * F[x]]")
+@example(":smile:")
+@example("[link=http://x]y[/link]")
+@example("back\\[slash]")
+def test_names_are_no_markup(name):
+    table = text_table((name, "b"), [(name, Text("done", style="green"))], title=name)
+    assert printed(name).rstrip("\n") == name
+    assert printed(table).count(name) >= 3
+
+
+def test_the_list_of_mixers_shows_every_equation(capsys):
+    from attention_zoo.cli.mixers import mixers
+
+    mixers()
+    shown = "".join(capsys.readouterr().out.split())
+    for name in list_mixers():
+        equation = "".join(mixer_info(name).equation.split())
+        assert equation[:12] in shown or len(equation) > 12
+    assert "F⁻¹[W∘F[x]]" in "".join(shown.split("│"))
+    assert set(MIXERS) == set(list_mixers())
