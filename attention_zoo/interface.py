@@ -197,6 +197,7 @@ class SelfMixer(_Mixer):
         masked = attn_mask is not None or is_causal
         if attn_mask is not None:
             self._check_mask(attn_mask, (*q.shape[:3], k.shape[2]))
+            attn_mask = torch.atleast_2d(attn_mask)
         mixed = self.mix_masked(q, k, v, attn_mask, is_causal) if masked else self.mix(q, k, v)
         return self.proj_drop(self.proj(self.norm(mixed.transpose(1, 2).flatten(2))))
 
@@ -397,7 +398,7 @@ class CrossMixer(_Mixer):
 
         Public, for decoders whose affinity is the mask logits of a predictor: (B, 1, L, M) serves all heads.
         """
-        return self.weights(affinity) @ v
+        return self.weights(affinity).to(v.dtype) @ v
 
     def assign(self, affinity: Tensor) -> Tensor:
         """Which query each pixel belongs to, (B, H, L, M); sums to one over the queries."""

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from attention_zoo.functional.attention import softmax_attention
 from attention_zoo.interface import HostOptions, SelfMixer
 from attention_zoo.registry import register
 
@@ -63,7 +64,7 @@ class Differential(SelfMixer):
         # the fused kernels want keys as wide as the values
         halves = zip(*(F.pad(x.unflatten(-1, (2, half)), (0, half)).unbind(-2) for x in (q, k)), strict=True)
         first, second = (
-            F.scaled_dot_product_attention(*pair, v, attn_mask, dropout, is_causal, scale=half**-0.5) for pair in halves
+            softmax_attention(*pair, v, attn_mask, dropout, is_causal, scale=half**-0.5) for pair in halves
         )
         mixed = first - self.weight_of_second(v) * second
         return self.sub_norm(mixed) * (1 - self.lambda_init)
