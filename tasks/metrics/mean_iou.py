@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torchmetrics.classification import MulticlassConfusionMatrix
 
+from attention_zoo.errors import InputError
+
 
 class MeanIoU(MulticlassConfusionMatrix):
     """Mean IoU over the classes that occur, and what it is the mean of; pixels are counted over the whole set.
@@ -23,8 +25,14 @@ class MeanIoU(MulticlassConfusionMatrix):
         super().__init__(num_classes, ignore_index=ignore_index, validate_args=False, **metric)
 
     def compute(self) -> dict[str, Tensor]:
-        """``mean_iou``, ``pixel_accuracy``, ``mean_accuracy`` and ``iou`` (C,), NaN where a class does not occur."""
+        """``mean_iou``, ``pixel_accuracy``, ``mean_accuracy`` and ``iou`` (C,), NaN where a class does not occur.
+
+        Raises:
+            InputError: no pixel was counted.
+        """
         counts = super().compute().double()
+        if not counts.any():
+            raise InputError("no pixel has a label that counts, so that there is no mean IoU")
         hits, labelled, predicted = counts.diagonal(), counts.sum(1), counts.sum(0)
         iou, accuracy = hits / (labelled + predicted - hits), hits / labelled
         return {
