@@ -14,6 +14,7 @@ from attention_zoo.cli.trust import parse_strangers
 from attention_zoo.errors import InputError
 from attention_zoo.runs.checkpoint import Checkpoint, check_kinds, read_checkpoint
 from datamodules.base import ImageDataModule
+from tasks.guards import check_weights
 
 
 def load_classification(path: Path, *, trust: bool = False) -> tuple[Checkpoint, tasks.Classification, ImageDataModule]:
@@ -24,7 +25,8 @@ def load_classification(path: Path, *, trust: bool = False) -> tuple[Checkpoint,
         trust: whether its config may name any class; see `attention_zoo.runs.trust`.
 
     Raises:
-        InputError: no checkpoint, without its config, of another task, or of another model than its config says.
+        InputError: no checkpoint, without its config, of another task, of another model than its config says, or with
+            weights that are not finite.
     """
     checkpoint = read_checkpoint(path, trust=trust)
     if checkpoint.config is None:
@@ -41,6 +43,7 @@ def load_classification(path: Path, *, trust: bool = False) -> tuple[Checkpoint,
         if message is None:
             raise
         raise InputError(message) from error
+    check_weights(task)
     return checkpoint, task, data
 
 
