@@ -8,7 +8,7 @@ from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.callbacks import Callback, GradientAccumulationScheduler
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from timm.optim import param_groups_layer_decay, param_groups_weight_decay
@@ -99,9 +99,7 @@ class Task(Checked, L.LightningModule):
                 "optimizer": optimizer,
                 "lr_scheduler": {"scheduler": scheduler, "monitor": getattr(scheduler, "monitor", None)},
             }
-        total = self.trainer.estimated_stepping_batches
-        if not 0 <= total < math.inf:  # of data without a length it is max_steps, which is -1 where there are none
-            raise InputError("the default schedule needs an end: give trainer.max_epochs or trainer.max_steps")
+        total = self._total_steps()
         if self.poly is not None:
             decay = self._steps(self.poly.epochs) if self.poly.epochs else int(total)
             schedule = self.poly.schedule(optimizer, total_steps=decay, floor=self.min_lr_ratio)
@@ -109,6 +107,29 @@ class Task(Checked, L.LightningModule):
             warmup = min(self._steps(self.warmup_epochs), int(total))
             schedule = warmup_cosine(optimizer, warmup_steps=warmup, total_steps=int(total), floor=self.min_lr_ratio)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def _total_steps(self) -> int:
+        """Steps of the optimizer in the whole run.
+
+        Raises:
+            InputError: the run has no end.
+        """
+        total = self.trainer.estimated_stepping_batches
+        if not 0 <= total < math.inf:  # of data without a length it is max_steps, which is -1 where there are none
+            raise InputError("the default schedule needs an end: give trainer.max_epochs or trainer.max_steps")
+        # Lightning takes it that as many batches are accumulated in every epoch as in the first
+        if self._accumulation is None:
+            return int(total)
+        epochs, most = self.trainer.max_epochs, self.trainer.max_steps
+        if epochs in (None, -1) or self.trainer.num_training_batches == math.inf:
+            return int(total)
+        return self._steps(epochs) if most == -1 else min(self._steps(epochs), most)
+
+    @property
+    def _accumulation(self) -> GradientAccumulationScheduler | None:
+        """What changes how many batches are accumulated, from epoch to epoch."""
+        callbacks = getattr(self.trainer, "callbacks", ())
+        return next((one for one in callbacks if isinstance(one, GradientAccumulationScheduler)), None)
 
     def _steps(self, epochs: float) -> int:
         """Steps of the optimizer in so many epochs; the last batch of each makes one, however few were accumulated."""
@@ -118,7 +139,11 @@ class Task(Checked, L.LightningModule):
         batches = self.trainer.num_training_batches
         if batches == math.inf:
             raise InputError("the data have no length, so that a schedule can count no epochs: warmup_epochs must be 0")
-        return round(epochs * math.ceil(batches / self.trainer.accumulate_grad_batches))
+        if self._accumulation is None:
+            return round(epochs * math.ceil(batches / self.trainer.accumulate_grad_batches))
+        started = range(math.ceil(epochs))
+        each = [math.ceil(batches / self._accumulation.get_accumulate_grad_batches(epoch)) for epoch in started]
+        return round(sum(each) - (len(each) - epochs) * each[-1])  # of the last perhaps a part
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """What the optimizer is built from; ``lr_scale`` is the factor of a group's learning rate."""

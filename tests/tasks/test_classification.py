@@ -4,7 +4,7 @@ import lightning as L
 import pytest
 import timm
 import torch
-from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint
+from lightning.pytorch.callbacks import EMAWeightAveraging, GradientAccumulationScheduler, ModelCheckpoint
 from torch import nn
 from torch.testing import assert_close
 from torch.utils.data import DataLoader, Dataset, IterableDataset
@@ -221,6 +221,25 @@ class TestOptimisation:
                 for step in range(taken)
             ]
         assert rates == pytest.approx(expected)
+
+    @pytest.mark.parametrize("poly", [False, True])
+    @pytest.mark.parametrize("most", [-1, 8])
+    def test_schedules_where_accumulation_changes_between_epochs(self, poly, most):
+        schedule = {"poly": Poly()} if poly else {"warmup_epochs": 2.5}
+        module = task(min_lr_ratio=0.0, model_args={**SMALL, "depth": 1}, **schedule)
+        rates = []
+        module.on_before_zero_grad = lambda optimizer: rates.append(optimizer.param_groups[0]["lr"] / 1e-3)
+        scheduler = GradientAccumulationScheduler({0: 1, 1: 2, 3: 9})
+        run = trainer(4, callbacks=[scheduler], max_steps=most)
+        run.fit(module, DataLoader(Colours(10), batch_size=2))  # 5, 3, 3 and 1 steps
+        taken, ramp = (12 if most == -1 else most), min(round(5 + 3 + 3 / 2), 12 if most == -1 else most)
+        assert len(rates) == taken
+        falling = [1 - step / taken for step in range(taken)]
+        rising = [
+            min((step + 1) / ramp, (1 + math.cos(math.pi * max(step - ramp, 0) / max(taken - ramp, 1))) / 2)
+            for step in range(taken)
+        ]
+        assert rates == pytest.approx(falling if poly else rising)
 
     def test_the_default_schedule_needs_an_end(self):
         with pytest.raises(az.InputError, match="max_epochs or trainer.max_steps"):
