@@ -110,7 +110,15 @@ class SelfMixer(_Mixer):
     """Row blocks of ``qkv``; a reading whose queries are its keys says ``("q", "v")``, one that takes the tokens as
     they are says ``()`` and has no output projection either."""
     drops_attention: ClassVar[bool] = False
-    """Whether `mix` drops attention weights at the rate ``attn_drop.p`` in training; otherwise the base refuses one."""
+    """Whether `mix` drops attention weights at the rate ``attn_drop.p`` in training; otherwise the base refuses one.
+
+    It is not inherited by a class that writes another `mix`, which has to say so itself.
+    """
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "mix" in vars(cls) and "drops_attention" not in vars(cls):
+            cls.drops_attention = False
 
     def __init__(
         self,
