@@ -4,6 +4,7 @@ import math
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import lightning as L
@@ -11,6 +12,7 @@ import torch
 from lightning.pytorch.callbacks import Callback, GradientAccumulationScheduler
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from timm.models.vision_transformer import VisionTransformer
 from timm.optim import param_groups_layer_decay, param_groups_weight_decay
 from torch import nn
 
@@ -174,7 +176,11 @@ def decay_groups(
 
     With ``layer_decay`` there are some for each layer, whose ``lr_scale`` is the factor of its learning rate. It is 1
     for the head and for the norm between the last layer and the head, as in the code of BEiT (H. Bao et al., ICLR 2022)
-    and in mmsegmentation; timm counts that norm to the last layer.
+    and in mmsegmentation; timm counts that norm to the last layer. Where a model does not say what its layers are, they
+    are the blocks of the vision transformer inside of it.
+
+    Raises:
+        InputError: ``layer_decay`` of a model without layers.
     """
     spared = set(model.no_weight_decay()) if hasattr(model, "no_weight_decay") else set()
     rule = {"no_weight_decay_list": spared | set(TOKENS)}
@@ -194,15 +200,14 @@ def decay_groups(
 @contextmanager
 def _final_norm_in_head(model: nn.Module) -> Iterator[None]:
     """Inside, the model's matcher of layers leaves a final norm, which it joins to the layer before, to the head."""
-    matcher = getattr(model, "group_matcher", None)
-    if matcher is None:
-        yield
-        return
+    own = getattr(model, "group_matcher", None)
+    matcher = own or partial(_blocks_of_the_host, model)
+    matcher(coarse=False)  # before anything is changed
 
     def without_norm(coarse: bool = False) -> Any:
         found = matcher(coarse=coarse)
         if not isinstance(found, dict):
-            return found
+            return lambda name: math.inf if FINAL_NORM.match(name) else found(name)
         return {name: _rest(rules) if isinstance(rules, list | tuple) else rules for name, rules in found.items()}
 
     model.group_matcher = without_norm
@@ -210,6 +215,20 @@ def _final_norm_in_head(model: nn.Module) -> Iterator[None]:
         yield
     finally:
         del model.group_matcher
+
+
+def _blocks_of_the_host(model: nn.Module, coarse: bool = False) -> dict[str, Any]:
+    """Layers of a model around one vision transformer: its blocks, what is before them, and all else as the last.
+
+    Raises:
+        InputError: there is none; timm would make layers of as many parameters each, which need be no layers.
+    """
+    hosts = [name for name, part in model.named_modules() if isinstance(part, VisionTransformer)]
+    if len(hosts) != 1:
+        raise InputError(f"layer_decay counts layers, and {type(model).__name__} does not say what its layers are")
+    first = "^" + re.escape(f"{hosts[0]}." if hosts[0] else "")
+    stem = "|".join((*TOKENS, "patch_embed", "norm_pre"))
+    return {"stem": rf"{first}(?:{stem})", "blocks": [(rf"{first}blocks\.(\d+)", None)]}
 
 
 def _rest(rules: Sequence[tuple[str, Any]]) -> list[tuple[str, Any]]:

@@ -270,6 +270,19 @@ class TestOptimisation:
             assert scale["pos_embed"] == 1 / 8
             assert model.group_matcher().keys() == type(model).group_matcher(model).keys()
 
+    def test_layers_of_a_model_that_does_not_name_them(self):
+        absvit = timm.create_model("absvit_tiny_patch16_224", img_size=8, **SMALL)
+        names = {id(p): n for n, p in absvit.named_parameters()}
+        groups = decay_groups(absvit, layer_decay=0.5)
+        scale = {names[id(p)]: group["lr_scale"] for group in groups for p in group["params"]}
+        for block, factor in ((0, 1 / 4), (1, 1 / 2)):
+            assert {scale[name] for name in scale if name.startswith(f"model.blocks.{block}.")} == {factor}
+        assert scale["model.pos_embed"] == scale["model.patch_embed.proj.weight"] == 1 / 8
+        assert scale["model.norm.weight"] == scale["model.head.weight"] == scale["prompt"] == 1
+        rvt = timm.create_model("rvt_tiny", img_size=32, embed_dims=(12,), depths=(1,), num_heads=(2,))
+        with pytest.raises(az.InputError, match="layer_decay counts layers, and .* does not say"):
+            decay_groups(rvt, layer_decay=0.5)
+
     def test_a_scheduler_from_the_config_steps_by_epoch(self):
         module = task(scheduler=lambda optimizer: torch.optim.lr_scheduler.ExponentialLR(optimizer, gamma=0.5))
         assert fit(module).optimizers[0].param_groups[0]["lr"] == pytest.approx(1e-3 * 0.25)
