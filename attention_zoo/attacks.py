@@ -348,9 +348,9 @@ def quotient(name: str, value: float | str) -> float:
     Raises:
         InputError: it is neither; ``name`` says what was given.
     """
-    above, _, below = str(value).partition("/")
+    above, sign, below = str(value).partition("/")
     try:
-        number = float(above) / float(below or 1)
+        number = float(above) / float(below if sign else 1)
     except (ValueError, ZeroDivisionError):
         number = 0.0
     if not 0 < number < float("inf"):

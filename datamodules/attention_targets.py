@@ -12,6 +12,7 @@ from attention_zoo.domains import Domain
 from attention_zoo.errors import InputError
 from attention_zoo.runs.files import read_text
 from datamodules.base import Collate, EvaluationDataModule
+from datamodules.decoding import image_size
 from datamodules.image_folder import centre_crop
 from datamodules.images import ImageFiles, Split, below, contents, decode, decode_labels, is_image, one_a_name
 
@@ -98,7 +99,8 @@ class VOCForeground(TargetDataModule):
         if missing or not names:
             what = f"there is no {missing[0]}" if missing else "it names no image"
             raise InputError(f"{file}: {what}")
-        return Split(ImageFiles([str(path) for path in images]), {"mask": ForegroundMasks(masks, self._prepare_mask)})
+        targets = ForegroundMasks(images, masks, self._prepare_mask)
+        return Split(ImageFiles([str(path) for path in images]), {"mask": targets})
 
     def _prepare_mask(self, mask: Tensor) -> Tensor:
         nearest = v2.InterpolationMode.NEAREST
@@ -111,18 +113,20 @@ class ForegroundMasks:
     """Masks of VOC, read each time they are asked for: (H, W) uint8, see `VOCForeground`.
 
     Args:
-        paths: the files.
+        images: the files of the images.
+        paths: the files of the masks.
         prepare: what is done to the images, here without new values.
     """
 
-    def __init__(self, paths: Sequence[Path], prepare: Callable[[Tensor], Tensor]) -> None:
-        self.paths, self.prepare = paths, prepare
+    def __init__(self, images: Sequence[Path], paths: Sequence[Path], prepare: Callable[[Tensor], Tensor]) -> None:
+        self.images, self.paths, self.prepare = images, paths, prepare
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def __getitem__(self, index: int) -> Tensor:
         labels = decode_labels(str(self.paths[index]))
+        _require_size(self.paths[index], labels, self.images[index])
         foreground = torch.where(labels == VOID, VOID, labels > 0).to(torch.uint8)
         return self.prepare(foreground[None])[0]
 
@@ -162,7 +166,7 @@ class MIT1003(TargetDataModule):
         if missing:
             raise InputError(f"no fixations of {images[fixations.index(missing[0])]}: expected {missing[0]}")
         names = [str(path) for path in images]
-        return Split(ImageFiles(names), {"fixations": FixationMaps(fixations), "path": names})
+        return Split(ImageFiles(names), {"fixations": FixationMaps(images, fixations), "path": names})
 
     def collate(self, part: str) -> Collate:
         """Fixations stay a list, since the stimuli have sizes of their own."""
@@ -173,17 +177,26 @@ class FixationMaps:
     """Maps of fixated pixels, read each time they are asked for: (h, w) bool.
 
     Args:
-        paths: the files.
+        images: the files of the stimuli.
+        paths: the files of the maps.
     """
 
-    def __init__(self, paths: Sequence[Path]) -> None:
-        self.paths = paths
+    def __init__(self, images: Sequence[Path], paths: Sequence[Path]) -> None:
+        self.images, self.paths = images, paths
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def __getitem__(self, index: int) -> Tensor:
         seen = decode(str(self.paths[index]))[0] > SEEN
+        _require_size(self.paths[index], seen, self.images[index])
         if not seen.any():
             raise InputError(f"{self.paths[index]}: no fixated pixel in it (brighter than {SEEN})")
         return seen
+
+
+def _require_size(path: Path, found: Tensor, image: Path) -> None:
+    """Raise an InputError unless what was read from ``path``, (H, W), is as large as the upright image."""
+    (height, width), (rows, columns) = found.shape, image_size(str(image))
+    if (height, width) != (rows, columns):
+        raise InputError(f"{path} has {width} x {height} pixels, its image {image} has {columns} x {rows}, upright")

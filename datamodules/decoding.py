@@ -41,6 +41,9 @@ _TRANSPOSED = (5, 6, 7, 8)
 _PHOTOMETRIC = 262
 """Tag of TIFF; 0 there says that 0 is white."""
 
+_SAMPLE_FORMAT = 339
+"""Tag of TIFF; 2 there says that samples are signed, which Pillow leaves out where they have 8 bits."""
+
 _PILLOWS_LIMIT = threading.Lock()
 
 
@@ -111,8 +114,8 @@ def decode_labels(name: str) -> Tensor:
 def decode_greys(name: str) -> Tensor:
     """One mask whose grey levels are a code, such as 0, 128 and 255, upright; never scaled or clipped.
 
-    Black and white of one bit are 0 and 255. A grey palette stands for its greys, one of colours for its indices.
-    Of several channels, all must be equal.
+    Black and white of one bit are 0 and 255, and black is 0 also where the file says that 0 is white. A grey palette
+    stands for its greys, one of colours for its indices. Of several channels, all must be equal.
 
     Args:
         name: path of the file.
@@ -272,14 +275,15 @@ def _stored(image: Image.Image) -> Stored:
     if image.format == "PPM" and image.mode in ("L", "I", "RGB"):
         most = arguments[1] if len(arguments) == 2 else 65535 if bits == 16 else 255
         return Stored(8 if most < 256 else 16, most=most)
-    return Stored(bits, inverted, signed="S" in kind)
+    signed = "S" in kind or (image.format == "TIFF" and 2 in image.tag_v2.get(_SAMPLE_FORMAT, ()))
+    return Stored(bits, inverted, signed=signed)
 
 
 def _to_rgb(image: Image.Image) -> Tensor:
-    if not image.mode.startswith(("I", "F")):
+    stored = _stored(image)
+    if not image.mode.startswith(("I", "F")) and not stored.signed:
         image.info.pop("transparency", None)  # of a palette, Pillow would warn that it is left out
         return functional.pil_to_tensor(image.convert("RGB"))
-    stored = _stored(image)
     if image.mode == "F" or stored.bits > 16 or stored.signed:
         kind = "floats" if image.mode == "F" else f"{'signed ' * stored.signed}integers of {stored.bits} bits"
         raise InputError(f"its samples are {kind}, of which no range is known; save it with 8 or 16 unsigned bits")
@@ -324,9 +328,11 @@ def _to_greys(image: Image.Image) -> Tensor:
         colours = np.array(image.getpalette("RGB"), dtype=np.uint8).reshape(-1, 3)
         if (colours == colours[:, :1]).all():
             return functional.pil_to_tensor(image.convert("RGB"))[0]
+    stored = _stored(image)
     if image.mode in ("L", "P", "I") or image.mode.startswith("I;16"):
-        return _to_labels(image)
-    if image.mode not in ("LA", "RGB", "RGBA", "RGBX") or _stored(image).bits > 8:
+        labels = _to_labels(image)
+        return (2**stored.bits - 1 - labels.int()).to(labels.dtype) if stored.inverted else labels
+    if image.mode not in ("LA", "RGB", "RGBA", "RGBX") or stored.bits > 8:
         raise InputError(f"a mask of grey levels has one channel of numbers, or equal ones of 8 bits, not {image.mode}")
     channels = functional.pil_to_tensor(image.convert("RGB"))
     if (channels != channels[:1]).any():

@@ -5,13 +5,15 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
+from functools import partial
 from typing import Annotated, Any, ClassVar
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.callbacks import Callback, GradientAccumulationScheduler
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from timm.models.vision_transformer import VisionTransformer
 from timm.optim import param_groups_layer_decay, param_groups_weight_decay
 from torch import nn
 from torchmetrics import Metric
@@ -115,9 +117,7 @@ class Task(Checked, L.LightningModule):
                 "optimizer": optimizer,
                 "lr_scheduler": {"scheduler": scheduler, "monitor": getattr(scheduler, "monitor", None)},
             }
-        total = self.trainer.estimated_stepping_batches
-        if not 0 <= total < math.inf:  # of data without a length it is max_steps, which is -1 where there are none
-            raise InputError("the default schedule needs an end: give trainer.max_epochs or trainer.max_steps")
+        total = self._total_steps()
         if self.poly is not None:
             decay = self._steps(self.poly.epochs) if self.poly.epochs else int(total)
             schedule = self.poly.schedule(optimizer, total_steps=decay, floor=self.min_lr_ratio)
@@ -125,6 +125,29 @@ class Task(Checked, L.LightningModule):
             warmup = min(self._steps(self.warmup_epochs), int(total))
             schedule = warmup_cosine(optimizer, warmup_steps=warmup, total_steps=int(total), floor=self.min_lr_ratio)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def _total_steps(self) -> int:
+        """Steps of the optimizer in the whole run.
+
+        Raises:
+            InputError: the run has no end.
+        """
+        total = self.trainer.estimated_stepping_batches
+        if not 0 <= total < math.inf:  # of data without a length it is max_steps, which is -1 where there are none
+            raise InputError("the default schedule needs an end: give trainer.max_epochs or trainer.max_steps")
+        # Lightning takes it that as many batches are accumulated in every epoch as in the first
+        if self._accumulation is None:
+            return int(total)
+        epochs, most = self.trainer.max_epochs, self.trainer.max_steps
+        if epochs in (None, -1) or self.trainer.num_training_batches == math.inf:
+            return int(total)
+        return self._steps(epochs) if most == -1 else min(self._steps(epochs), most)
+
+    @property
+    def _accumulation(self) -> GradientAccumulationScheduler | None:
+        """What changes how many batches are accumulated, from epoch to epoch."""
+        callbacks = getattr(self.trainer, "callbacks", ())
+        return next((one for one in callbacks if isinstance(one, GradientAccumulationScheduler)), None)
 
     def _steps(self, epochs: float) -> int:
         """Steps of the optimizer in so many epochs; the last batch of each makes one, however few were accumulated."""
@@ -134,7 +157,11 @@ class Task(Checked, L.LightningModule):
         batches = self.trainer.num_training_batches
         if batches == math.inf:
             raise InputError("the data have no length, so that a schedule can count no epochs: warmup_epochs must be 0")
-        return round(epochs * math.ceil(batches / self.trainer.accumulate_grad_batches))
+        if self._accumulation is None:
+            return round(epochs * math.ceil(batches / self.trainer.accumulate_grad_batches))
+        started = range(math.ceil(epochs))
+        each = [math.ceil(batches / self._accumulation.get_accumulate_grad_batches(epoch)) for epoch in started]
+        return round(sum(each) - (len(each) - epochs) * each[-1])  # of the last perhaps a part
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """What the optimizer is built from; ``lr_scale`` is the factor of a group's learning rate."""
@@ -165,7 +192,11 @@ def decay_groups(
 
     With ``layer_decay`` there are some for each layer, whose ``lr_scale`` is the factor of its learning rate. It is 1
     for the head and for the norm between the last layer and the head, as in the code of BEiT (H. Bao et al., ICLR 2022)
-    and in mmsegmentation; timm counts that norm to the last layer.
+    and in mmsegmentation; timm counts that norm to the last layer. Where a model does not say what its layers are, they
+    are the blocks of the vision transformer inside of it.
+
+    Raises:
+        InputError: ``layer_decay`` of a model without layers.
     """
     spared = set(getattr(model, "no_weight_decay", set)())
     rule: dict[str, Any] = {"no_weight_decay_list": spared | set(TOKENS)}
@@ -186,15 +217,13 @@ def decay_groups(
 def _final_norm_in_head(model: nn.Module) -> Iterator[None]:
     """Inside, the model's matcher of layers leaves a final norm, which it joins to the layer before, to the head."""
     matched: Any = model
-    matcher = getattr(matched, "group_matcher", None)
-    if matcher is None:
-        yield
-        return
+    matcher = getattr(matched, "group_matcher", None) or partial(_blocks_of_the_host, model)
+    matcher(coarse=False)  # before anything is changed
 
     def without_norm(coarse: bool = False) -> Any:
         found = matcher(coarse=coarse)
         if not isinstance(found, dict):
-            return found
+            return lambda name: math.inf if FINAL_NORM.match(name) else found(name)
         return {name: _rest(rules) if isinstance(rules, list | tuple) else rules for name, rules in found.items()}
 
     matched.group_matcher = without_norm
@@ -202,6 +231,20 @@ def _final_norm_in_head(model: nn.Module) -> Iterator[None]:
         yield
     finally:
         del matched.group_matcher
+
+
+def _blocks_of_the_host(model: nn.Module, coarse: bool = False) -> dict[str, Any]:
+    """Layers of a model around one vision transformer: its blocks, what is before them, and all else as the last.
+
+    Raises:
+        InputError: there is none; timm would make layers of as many parameters each, which need be no layers.
+    """
+    hosts = [name for name, part in model.named_modules() if isinstance(part, VisionTransformer)]
+    if len(hosts) != 1:
+        raise InputError(f"layer_decay counts layers, and {type(model).__name__} does not say what its layers are")
+    first = "^" + re.escape(f"{hosts[0]}." if hosts[0] else "")
+    stem = "|".join((*TOKENS, "patch_embed", "norm_pre"))
+    return {"stem": rf"{first}(?:{stem})", "blocks": [(rf"{first}blocks\.(\d+)", None)]}
 
 
 def _rest(rules: Sequence[tuple[str, Any]]) -> list[tuple[str, Any]]:

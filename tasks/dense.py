@@ -85,10 +85,13 @@ class DenseTask(Task):
             stage: what the names begin with: ``val`` or ``test``.
             metric: of the stage.
         """
+        trainer: Any = self.trainer
+        if trainer.sanity_checking and not metric.confmat.any():
+            metric.reset()  # it looks at a few images alone, which need not have labels
+            return
         values = metric.compute()
         metric.reset()
         each = values.pop("iou")
-        trainer: Any = self.trainer
         names = getattr(trainer.datamodule, "class_names", None) or range(len(each))
         self.log_dict({f"{stage}/{name}": value for name, value in values.items()}, prog_bar=True)
         self.log_dict({f"{stage}/iou/{name}": value for name, value in zip(names, each, strict=True)})

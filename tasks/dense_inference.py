@@ -58,7 +58,8 @@ class Inference:
                 logits = self._logits(model, view.flip(3) if flipped else view)
                 logits = logits.flip(3) if flipped else logits
                 total = total + F.interpolate(logits.float(), size, mode="bilinear").softmax(1)
-        return (total / (len(self.scales) * (1 + self.flip))).log()
+        mean = total / (len(self.scales) * (1 + self.flip))
+        return mean.clamp(min=torch.finfo(mean.dtype).tiny).log()  # -inf would become NaN where it is resized
 
     def _logits(self, model: Callable[[Tensor], Tensor], image: Tensor) -> Tensor:
         """Logits of the image at this size; where windows overlap, their mean."""

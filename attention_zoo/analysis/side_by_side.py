@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from attention_zoo.analysis.figures import Cell, sheet
 from attention_zoo.analysis.maps import LayerInput, Pictures, attention_pictures, observe
+from attention_zoo.functional.checks import check_finite
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -62,7 +63,7 @@ def side_by_side(
         corruptions: by name, what happens to an image at the size that a model sees; rows after the one without.
 
     Raises:
-        InputError: what ``read`` or ``layers`` asks for is not there.
+        InputError: what ``read`` or ``layers`` asks for is not there, or a model gives what is no finite number.
     """
     rows, names = [], []
     for name, image in images.items():
@@ -91,6 +92,7 @@ def _look(subject: Subject, image: Tensor, read: Callable[[LayerInput], Pictures
     look = _Look([], [], [])
     for seen in observed:
         for title, picture in read(seen).items():
+            check_finite(f"pictures of {type(seen.mixer).__name__}", picture)
             caption = _prediction(output, subject.class_names) if not look.cells else ""
             look.cells.append(Cell(image, picture[0].cpu(), caption))
             look.mixers.append(type(seen.mixer).__name__)
@@ -102,7 +104,7 @@ def _prediction(logits: Tensor, class_names: Sequence[str] | None) -> str:
     """The most probable class, shortened to what a tile holds, and its probability."""
     if class_names is None:
         return ""
-    probability, label = logits[0].float().softmax(-1).max(-1)
+    probability, label = check_finite("logits", logits)[0].float().softmax(-1).max(-1)
     name = class_names[int(label)]
     return f"{name if len(name) <= 20 else name[:19] + '…'} ({100 * probability:.0f} %)"
 

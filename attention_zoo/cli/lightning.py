@@ -34,6 +34,7 @@ from attention_zoo.runs.cost_log import CostLog
 from attention_zoo.runs.folders import fresh_folder, guard_run, put_away, run_name
 from attention_zoo.runs.lock import held
 from datamodules.base import ImageDataModule
+from tasks.guards import check_weights
 
 
 class TrainingParser(ZooParser, LightningArgumentParser):
@@ -244,7 +245,8 @@ def load_classification(path: Path, *, trust: bool = False) -> tuple[Checkpoint,
         trust: whether its config may name any class; see `attention_zoo.runs.trust`.
 
     Raises:
-        InputError: no checkpoint, without its config, of another task, or of another model than its config says.
+        InputError: no checkpoint, without its config, of another task, of another model than its config says, or with
+            weights that are not finite.
     """
     checkpoint = read_checkpoint(path, trust=trust)
     taken = checkpoint.taken("maps")
@@ -262,6 +264,7 @@ def load_classification(path: Path, *, trust: bool = False) -> tuple[Checkpoint,
         if message is None:
             raise
         raise InputError(message) from error
+    check_weights(task)
     return checkpoint, task, data
 
 

@@ -40,6 +40,41 @@ def attend(
     return out.masked_fill(nothing, 0.0), lse.masked_fill(nothing[..., 0], -torch.inf)
 
 
+def softmax_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    mask: Tensor | None = None,
+    dropout: float = 0.0,
+    is_causal: bool = False,
+    *,
+    scale: float | None = None,
+) -> Tensor:
+    """Fused ``softmax(scale q k^T + mask) v`` of torch, finite for tokens of any size and under any mask.
+
+    Args:
+        q: (B, H, N, D).
+        k: (B, H, M, D).
+        v: (B, H, M, E).
+        mask: boolean or additive, broadcasting to (B, H, N, M).
+        dropout: rate at which weights are dropped.
+        is_causal: a query reads only the keys up to its own place, also where there is a mask.
+        scale: factor of q.k; None is 1/sqrt(D).
+
+    Returns:
+        (B, H, N, E); 0 for a query that may read nobody.
+    """
+    q = bounded(q, k, q.shape[-1] ** -0.5 if scale is None else scale)
+    if mask is None:
+        return F.scaled_dot_product_attention(q, k, v, None, dropout, is_causal, scale=scale)
+    if is_causal:
+        before = torch.ones(q.shape[-2], k.shape[-2], dtype=torch.bool, device=q.device).tril()
+        mask = mask & before if mask.dtype == torch.bool else mask.masked_fill(~before, -torch.inf)
+    mask, nothing = opened(mask)
+    mask = mask if mask.dtype == torch.bool else mask.to(q.dtype)
+    return F.scaled_dot_product_attention(q, k, v, mask, dropout, scale=scale).masked_fill(nothing, 0.0)
+
+
 def opened(mask: Tensor) -> tuple[Tensor, Tensor]:
     """A mask that no kernel stumbles over: rows that let nobody be read are opened to all, and named.
 

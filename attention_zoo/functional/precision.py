@@ -14,9 +14,13 @@ def precise(x: Tensor) -> Tensor:
 RESOLVED = 1024.0
 """Scores up to which float32 gives responsibilities to about 1e-4."""
 
+HALF = (torch.float16, torch.bfloat16)
+
 
 def widened(scores: Tensor, *arguments: Any) -> tuple[Any, ...]:
-    """The arguments of a function that normalises scores twice, in float64 where float32 does not resolve them.
+    """The arguments of a function that normalises scores twice, in a type that resolves the scores.
+
+    That is float32 in place of half precision, and float64 where float32 does not do.
 
     Such a function takes exp(score - logsumexp): two large numbers whose rounding errors are left where they cancel. A
     softmax, which subtracts one of its own scores, loses nothing there. How large the scores are is asked on the CPU
@@ -26,12 +30,14 @@ def widened(scores: Tensor, *arguments: Any) -> tuple[Any, ...]:
         scores: a bound on the scores, one number.
         *arguments: tensors, named tuples of tensors, or anything else, which stays as it is.
     """
+    if scores.dtype in HALF:
+        arguments = tuple(_in_type(x, torch.float32) for x in arguments)
     if scores.device.type != "cpu" or scores.dtype == torch.float64 or torch.compiler.is_compiling():
         return arguments
-    return tuple(map(_double, arguments)) if scores > RESOLVED else arguments
+    return tuple(_in_type(x, torch.float64) for x in arguments) if scores > RESOLVED else arguments
 
 
-def _double(x: Any) -> Any:
+def _in_type(x: Any, kind: torch.dtype) -> Any:
     if isinstance(x, Tensor):
-        return x.double() if x.is_floating_point() else x
-    return type(x)(*map(_double, x)) if isinstance(x, tuple) else x
+        return x.to(kind) if x.is_floating_point() else x
+    return type(x)(*(_in_type(part, kind) for part in x)) if isinstance(x, tuple) else x

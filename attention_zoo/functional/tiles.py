@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from attention_zoo.functional.attention import softmax_attention
+
 
 @dataclass(frozen=True)
 class Tiling:
@@ -55,11 +57,11 @@ def attend_in_tiles(
     asking, keys, values = (
         rows.flatten(1, 2) for rows in (q[:, :, prefix + tiling.readers], k[:, :, read], v[:, :, read])
     )
-    mixed = F.scaled_dot_product_attention(asking, keys, values, mask, dropout)  # (B, H T, t, E)
+    mixed = softmax_attention(asking, keys, values, mask, dropout)  # (B, H T, t, E)
     mixed = mixed.unflatten(1, (heads, tiles)).flatten(2, 3)[:, :, tiling.where]
     if not prefix:
         return mixed
-    first = F.scaled_dot_product_attention(q[:, :, :prefix], k, v, dropout_p=dropout)
+    first = softmax_attention(q[:, :, :prefix], k, v, dropout=dropout)
     return torch.cat((first, mixed), 2)
 
 

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from attention_zoo.functional.attention import softmax_attention
 from attention_zoo.functional.depthwise import convolution_map, convolve_grid
 from attention_zoo.mixers.base import HostOptions, SelfMixer
 from attention_zoo.mixers.options import Grid, KernelSide, Number
@@ -89,8 +90,8 @@ class Agent(SelfMixer):
         grid, dropout = self.spatial_shape(q.shape[2]), self.attn_drop.p if self.training else 0.0
         agents = self.agents(q, grid)
         agents_read, tokens_read = (bias.to(q.dtype) for bias in self.position_biases(grid))
-        gathered = F.scaled_dot_product_attention(agents, k, v, agents_read, dropout)  # (B, H, A, D)
-        out = F.scaled_dot_product_attention(q, agents, gathered, tokens_read, dropout)
+        gathered = softmax_attention(agents, k, v, agents_read, dropout)  # (B, H, A, D)
+        out = softmax_attention(q, agents, gathered, tokens_read, dropout)
         return out + convolve_grid(self.dwc, v, grid)
 
     def agents(self, q: Tensor, grid: tuple[int, int]) -> Tensor:

@@ -7,7 +7,7 @@ B batch, N tokens, M pixels, L queries, H heads, D width of a head, dim = H * D.
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import ClassVar, Literal, Protocol, Self, TypedDict, Unpack, cast, runtime_checkable
+from typing import Any, ClassVar, Literal, Protocol, Self, TypedDict, Unpack, cast, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -124,7 +124,15 @@ class SelfMixer(_Mixer):
     bound_to_grid: bool = False
     """Whether parameters are for the one ``grid`` that they were made for, as those of some released layers are."""
     drops_attention: ClassVar[bool] = False
-    """Whether `mix` drops attention weights at the rate ``attn_drop.p`` in training; otherwise the base refuses one."""
+    """Whether `mix` drops attention weights at the rate ``attn_drop.p`` in training; otherwise the base refuses one.
+
+    It is not inherited by a class that writes another `mix`, which has to say so itself.
+    """
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "mix" in vars(cls) and "drops_attention" not in vars(cls):
+            cls.drops_attention = False
 
     def __init__(
         self,
@@ -202,6 +210,7 @@ class SelfMixer(_Mixer):
         masked = attn_mask is not None or is_causal
         if attn_mask is not None:
             self._check_mask(attn_mask, (*q.shape[:3], k.shape[2]))
+            attn_mask = torch.atleast_2d(attn_mask)
         mixed = self.mix_masked(q, k, v, attn_mask, is_causal) if masked else self.mix(q, k, v)
         return self.proj_drop(self.proj(self.norm(mixed.transpose(1, 2).flatten(2))))
 
@@ -421,7 +430,7 @@ class CrossMixer(_Mixer):
 
         Public, for decoders whose affinity is the mask logits of a predictor: (B, 1, L, M) serves all heads.
         """
-        return self.weights(affinity) @ v
+        return self.weights(affinity).to(v.dtype) @ v
 
     def assign(self, affinity: Tensor) -> Tensor:
         """Which query each pixel belongs to, (B, H, L, M); sums to one over the queries."""

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from attention_zoo.domains import PositiveInt
+from attention_zoo.functional.attention import softmax_attention
 from attention_zoo.functional.depthwise import convolution_map, convolve_grid
 from attention_zoo.functional.tiles import Tiling, window_tiling
 from attention_zoo.mixers.base import HostOptions, SelfMixer
@@ -78,10 +79,10 @@ class BiLevelRouting(SelfMixer):
         asking = q[:, :, prefix + tiling.readers].transpose(1, 2).flatten(0, 1)  # (B T, H, t, D)
         keys, values = (_gather(tokens, read) for tokens in (k, v))
         mask = None if tiling.allowed is None else inside.flatten(0, 1)[:, None, None]
-        mixed = F.scaled_dot_product_attention(asking, keys, values, mask, dropout, scale=self.scale)
+        mixed = softmax_attention(asking, keys, values, mask, dropout, scale=self.scale)
         mixed = mixed.unflatten(0, (-1, len(tiling.readers))).transpose(1, 2).flatten(2, 3)[:, :, tiling.where]
         if prefix:
-            first = F.scaled_dot_product_attention(q[:, :, :prefix], k, v, dropout_p=dropout, scale=self.scale)
+            first = softmax_attention(q[:, :, :prefix], k, v, dropout=dropout, scale=self.scale)
             mixed = torch.cat((first, mixed), 2)
         return mixed + convolve_grid(self.lepe, v, grid)
 

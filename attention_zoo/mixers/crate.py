@@ -6,9 +6,9 @@ Y. Yu, S. Buchanan, D. Pai, T. Chu, Z. Wu, S. Tong, B. Haeffele, Y. Ma, White-Bo
 Reduction, NeurIPS 2023 (eq. 13, 14).
 """
 
-import torch.nn.functional as F
 from torch import Tensor
 
+from attention_zoo.functional.attention import softmax_attention
 from attention_zoo.mixers.base import SelfMixer
 from attention_zoo.mixers.registry import register
 
@@ -29,11 +29,11 @@ class CRATE(SelfMixer):
 
     def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Projections of the tokens (B, H, N, D), v with a top-down signal if there is one -> (B, H, N, D)."""
-        return F.scaled_dot_product_attention(q, q, v)
+        return softmax_attention(q, q, v)
 
     def mix_masked(self, q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor | None, is_causal: bool) -> Tensor:
         """As `mix`, reading only where the mask allows."""
-        return F.scaled_dot_product_attention(q, q, v, attn_mask, is_causal=is_causal)
+        return softmax_attention(q, q, v, attn_mask, is_causal=is_causal)
 
     def map_weights(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """The softmax weights."""

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from attention_zoo.functional.attention import softmax_attention
 from attention_zoo.mixers.base import HostOptions, SelfMixer
 from attention_zoo.mixers.registry import register
 
@@ -65,7 +66,7 @@ class Differential(SelfMixer):
         # the fused kernels want keys as wide as the values
         halves = zip(*(F.pad(x.unflatten(-1, (2, half)), (0, half)).unbind(-2) for x in (q, k)), strict=True)
         first, second = (
-            F.scaled_dot_product_attention(asking, keys, v, attn_mask, dropout, is_causal, scale=half**-0.5)
+            softmax_attention(asking, keys, v, attn_mask, dropout, is_causal, scale=half**-0.5)
             for asking, keys in halves
         )
         mixed = first - self.weight_of_second(v) * second

@@ -5,14 +5,10 @@
 A. Vaswani et al., Attention Is All You Need, NeurIPS 2017 (eq. 1).
 """
 
-from typing import cast
-
-import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from attention_zoo.functional.attention import bounded, opened
-from attention_zoo.mixers.base import SelfMixer, log_mask
+from attention_zoo.functional.attention import softmax_attention
+from attention_zoo.mixers.base import SelfMixer
 from attention_zoo.mixers.registry import register
 
 
@@ -28,18 +24,11 @@ class DotProduct(SelfMixer):
 
     def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """q, k, v (B, H, N, D) -> (B, H, N, D)."""
-        q = bounded(q, k, self.head_dim**-0.5)
-        return F.scaled_dot_product_attention(q, k, v, dropout_p=self.attn_drop.p if self.training else 0.0)
+        return self.mix_masked(q, k, v, None, False)
 
     def mix_masked(self, q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor | None, is_causal: bool) -> Tensor:
         """As `mix`, reading only where the mask allows; a token that may read nobody takes nothing."""
-        q = bounded(q, k, self.head_dim**-0.5)
-        dropout = self.attn_drop.p if self.training else 0.0
-        if attn_mask is None:
-            return F.scaled_dot_product_attention(q, k, v, None, dropout, is_causal)
-        mask, nothing = opened(cast(Tensor, log_mask(q, k, attn_mask, True)) if is_causal else attn_mask)
-        mask = mask if mask.dtype == torch.bool else mask.to(q.dtype)
-        return F.scaled_dot_product_attention(q, k, v, mask, dropout).masked_fill(nothing, 0.0)
+        return softmax_attention(q, k, v, attn_mask, self.attn_drop.p if self.training else 0.0, is_causal)
 
     def map_weights(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """The softmax weights."""

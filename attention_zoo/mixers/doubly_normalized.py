@@ -7,7 +7,9 @@ N. Ding, X. Fan, Z. Lan, D. Schuurmans, R. Soricut, Attention That Does Not Expl
 
 from torch import Tensor
 
+from attention_zoo.functional.attention import bounded
 from attention_zoo.functional.em import doubly_normalize
+from attention_zoo.functional.precision import precise
 from attention_zoo.mixers.base import SelfMixer, log_mask
 from attention_zoo.mixers.registry import register
 
@@ -38,5 +40,6 @@ class DoublyNormalized(SelfMixer):
 
     def map_weights(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """The weights, normalised over the queries, then over the keys."""
-        weights = (q @ k.mT * self.head_dim**-0.5).softmax(-2)
-        return weights / weights.sum(-1, keepdim=True)
+        q, k = precise(q), precise(k)
+        scores = bounded(q, k, self.head_dim**-0.5) @ k.mT * self.head_dim**-0.5
+        return scores.log_softmax(-2).softmax(-1)  # a token may read no other's share that float32 holds

@@ -4,11 +4,10 @@ from abc import abstractmethod
 from typing import Annotated, Unpack
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from attention_zoo.domains import Domain
-from attention_zoo.functional.attention import bounded
+from attention_zoo.functional.attention import softmax_attention
 from attention_zoo.functional.clustering import Metric, Reduce
 from attention_zoo.functional.precision import precise
 from attention_zoo.mixers.base import HostOptions, SelfMixer
@@ -75,7 +74,7 @@ class LearnedCentres(SelfMixer):
     def assignments(self, x: Tensor) -> Tensor:
         """Which centre each token of ``x`` (B, N, dim) belongs to: (B, H, K, N), soft or one-hot over the centres."""
         _, k, _ = self.project(x)
-        return self.memberships(self.cluster(k)[0])
+        return self.memberships(self.cluster(precise(k))[0])
 
     def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """q, k, v (B, H, N, D) -> (B, H, N, D)."""
@@ -84,7 +83,7 @@ class LearnedCentres(SelfMixer):
             assignment, centres = self.cluster(k)
             collected = self.collect(values, assignment) / self.average_size(k)
             keys = self.read_keys(centres)
-            return F.scaled_dot_product_attention(bounded(q, keys, self.head_dim**-0.5), keys, collected).to(v.dtype)
+            return softmax_attention(q, keys, collected).to(v.dtype)
 
     def cluster(self, k: Tensor) -> tuple[Tensor, Tensor]:
         """The last assignment of the keys k (B, H, N, D) and the centres (B, H, K, D) it moved: Ĉ."""
@@ -104,6 +103,7 @@ class LearnedCentres(SelfMixer):
 
     def map_weights(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """softmax(Q (C + Ĉ)ᵀ / √d) A: through each centre, what it took from each token."""
+        q, k = precise(q), precise(k)
         assignment, centres = self.cluster(k)
         read = (q @ self.read_keys(centres).mT * self.head_dim**-0.5).softmax(-1)  # (B, H, N, K)
         return read @ self.taken(assignment).to(read.dtype) / self.average_size(k)

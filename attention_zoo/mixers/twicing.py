@@ -5,9 +5,9 @@
 L. Abdullaev, T. Nguyen, Transformer Meets Twicing: Harnessing Unattended Residual Information, ICLR 2025 (eq. 13).
 """
 
-import torch.nn.functional as F
 from torch import Tensor
 
+from attention_zoo.functional.attention import softmax_attention
 from attention_zoo.mixers.base import SelfMixer
 from attention_zoo.mixers.registry import register
 
@@ -30,8 +30,8 @@ class Twicing(SelfMixer):
 
     def mix_masked(self, q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor | None, is_causal: bool) -> Tensor:
         """As `mix`, with A under the mask."""
-        smoothed = F.scaled_dot_product_attention(q, k, v, attn_mask, is_causal=is_causal)
-        residual = F.scaled_dot_product_attention(q, k, v - smoothed, attn_mask, is_causal=is_causal)
+        smoothed = softmax_attention(q, k, v, attn_mask, is_causal=is_causal)
+        residual = softmax_attention(q, k, v - smoothed, attn_mask, is_causal=is_causal)
         return smoothed + residual
 
     def map_weights(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:

@@ -55,7 +55,7 @@ def check_patches(model: nn.Module, image_size: tuple[int, int] | None = None) -
     """Refuse images of which ``model`` would not see some pixels.
 
     Args:
-        model: one whose ``patch_embed`` cuts images into patches, or any other, of which nothing is known.
+        model: one whose ``patch_embed`` or ``stem`` sees the images, or any other, of which nothing is known.
         image_size: height and width; None is the size that the model is built for.
 
     Raises:
@@ -72,6 +72,8 @@ def check_patches(model: nn.Module, image_size: tuple[int, int] | None = None) -
         if _cuts(embedding):
             if not getattr(embedding, "dynamic_img_pad", False):
                 _check_division(tuple(size), tuple(embedding.patch_size))
+            elif outermost:  # padded they have more tokens than the model may have positions
+                check_runs(model, tuple(size))
         elif outermost:
             _check_seen(embedding, tuple(size))
 
@@ -111,6 +113,8 @@ def _embeddings(model: nn.Module) -> Iterator[tuple[Any, bool]]:
         elif isinstance(found, nn.Module):
             yield found, True
             return
+    if isinstance(getattr(model, "stem", None), nn.Module):  # as ConvNeXt and MLP-Mixer call it
+        yield model.stem, True
 
 
 def _cuts(embedding: nn.Module) -> bool:

@@ -1,5 +1,6 @@
 """Data with a map of instances for each image: SBD, PASCAL VOC, and the connected components of CamVid's classes."""
 
+from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
@@ -59,7 +60,7 @@ def read_list(file: Path) -> list[str]:
     """The names in a file, one a line.
 
     Raises:
-        InputError: there is no such file, or nothing in it.
+        InputError: there is no such file, nothing in it, or a name twice, which would count twice.
     """
     if not file.is_file():
         raise InputError(f"no list {file}: expected the split's images in it; found: {contents(file.parent)}")
@@ -68,6 +69,9 @@ def read_list(file: Path) -> list[str]:
         raise InputError(f"{file} names no image")
     for name in names:
         below(".", name, str(file))
+    if len(set(names)) < len(names):
+        twice = next(name for name, count in Counter(names).items() if count > 1)
+        raise InputError(f"{file} names {twice} twice")
     return names
 
 

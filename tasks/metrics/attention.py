@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchmetrics import Metric
 
+from attention_zoo.errors import InputError
 from attention_zoo.functional.checks import check_finite
 from attention_zoo.scales import Scale
 
@@ -16,7 +17,7 @@ class ForegroundErrors(Metric):
     """Mean over images of foreground IoU, false positives and false negatives, all in percent.
 
     The report EECS-2024-49 (Table 1.4) does not define FP and FN. Its rows agree with each other if they are shares of
-    all pixels, as here.
+    all pixels, as here. Images in which no pixel counts are left out.
     """
 
     SCALES: ClassVar[Mapping[str, Scale]] = {
@@ -48,13 +49,21 @@ class ForegroundErrors(Metric):
         total = counts.sum((1, 2)).double()
         union = (predicted | objects).sum((1, 2)).double()
         # without an object nothing is to be found, and finding nothing is right
-        self.iou += torch.where(union > 0, (predicted & objects).sum((1, 2)) / union, 1.0).sum()
-        self.false_positives += ((predicted & ~objects).sum((1, 2)) / total).sum()
-        self.false_negatives += ((objects & ~predicted).sum((1, 2)) / total).sum()
-        self.images += len(mask)
+        iou = torch.where(union > 0, (predicted & objects).sum((1, 2)) / union, 1.0)
+        seen = total > 0  # of an image in which nothing counts nothing is known
+        self.iou += iou[seen].sum()
+        self.false_positives += ((predicted & ~objects).sum((1, 2)) / total.clamp(min=1)).sum()
+        self.false_negatives += ((objects & ~predicted).sum((1, 2)) / total.clamp(min=1)).sum()
+        self.images += seen.sum()
 
     def compute(self) -> dict[str, Tensor]:
-        """Return the means over all images: ``iou``, ``false_positives``, ``false_negatives``."""
+        """Return the means over all images: ``iou``, ``false_positives``, ``false_negatives``.
+
+        Raises:
+            InputError: no pixel of any image counts.
+        """
+        if not self.images:
+            raise InputError("no pixel of any mask counts, so that there is nothing to measure")
         names = ("iou", "false_positives", "false_negatives")
         return {name: 100 * getattr(self, name) / self.images for name in names}
 

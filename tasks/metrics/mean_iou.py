@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torchmetrics.classification import MulticlassConfusionMatrix
 
+from attention_zoo.errors import InputError
 from attention_zoo.scales import PROPORTION, Scale
 
 
@@ -31,8 +32,14 @@ class MeanIoU(MulticlassConfusionMatrix):
         super().__init__(num_classes, ignore_index=ignore_index, validate_args=False, **metric)
 
     def compute(self) -> dict[str, Tensor]:  # type: ignore[override]  # the matrix is only what the means are made of
-        """Return ``mean_iou``, ``pixel_accuracy``, ``mean_accuracy`` ``iou`` (C,), NaN where a class is absent."""
+        """Return ``mean_iou``, ``pixel_accuracy``, ``mean_accuracy`` and ``iou`` (C,), NaN where a class is absent.
+
+        Raises:
+            InputError: no pixel was counted.
+        """
         counts = super().compute().double()
+        if not counts.any():
+            raise InputError("no pixel has a label that counts, so that there is no mean IoU")
         hits, labelled, predicted = counts.diagonal(), counts.sum(1), counts.sum(0)
         iou, accuracy = hits / (labelled + predicted - hits), hits / labelled
         return {

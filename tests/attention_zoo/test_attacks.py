@@ -67,6 +67,8 @@ def test_the_defaults_are_the_papers():
     assert (pgd["eps"], pgd["step"], pgd["steps"], pgd["random_start"]) == ("1/255", "0.5/255", 5, True)
     assert PGD(0.5, norm="L2").settings["eps"] == 0.5
     assert PGD(eps="4/255").eps == 4 / 255
+    with pytest.raises(az.InputError, match="eps=4/ must be"):
+        PGD(eps="4/")
 
 
 @pytest.mark.parametrize(("norm", "eps"), [("Linf", 0.03), ("L2", 0.5)])
@@ -208,7 +210,7 @@ def test_no_images():
         (lambda: PGD(step="some"), "step=some"),
         (lambda: PGD(steps=0), "steps=0"),
         (lambda: PGD(steps=2.5), "steps=2.5 must be an integer"),
-        (lambda: PGD(steps=10**400), "steps=a number of about 401 digits must be an integer"),
+        (lambda: PGD(steps=10**400), "steps=a number of about 401 digits must be an integer of at most 64 bits"),
         (lambda: PGD(restarts=True), "restarts=True must be an integer"),
         (lambda: PGD(seed=-1), "seed=-1 must be at least 0"),
         (lambda: PGD(eps=float("nan")), "eps=nan must be a finite number"),

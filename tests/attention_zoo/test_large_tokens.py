@@ -40,11 +40,11 @@ VARIANTS = [(name, options) for name in az.list_mixers() for options in ({}, *OP
 def test_outputs_and_gradients_are_finite(name, options, exponent, shape, half, seed):
     torch.manual_seed(seed)
     cross = name in az.list_mixers("cross")
-    mixer = az.create_mixer(name, DIM, HEADS, **options, **({} if cross else {"grid": (2, 3)}))
-    x = torch.randn(2, 6, DIM)
+    mixer = az.create_mixer(name, DIM, HEADS, **options, **({} if cross else {"grid": (3, 6)}))
+    x = torch.randn(2, 18, DIM)  # of fewer tokens the kernels make no whole vector
     size = 10.0 ** (exponent / 4)  # up to a million
     large = {"all": x * size, "zeros": x * 0}
-    large["one token"] = torch.cat((x[:, :5], size * x[:, 5:]), 1)
+    large["one token"] = torch.cat((x[:, :-1], size * x[:, -1:]), 1)
     large["one channel"] = torch.cat((x[..., :-1], size * x[..., -1:]), -1)
     x = large[shape].requires_grad_()
     with torch.autocast("cpu", torch.bfloat16, enabled=half):
@@ -52,6 +52,24 @@ def test_outputs_and_gradients_are_finite(name, options, exponent, shape, half, 
     assert all(out.isfinite().all() for out in outs)
     gradients = torch.autograd.grad(sum(o.float().mean() for o in outs), [x, *mixer.parameters()], allow_unused=True)
     assert all(g is None or g.isfinite().all() for g in gradients)
+    x = x.detach()
+    maps = mixer.attention_map(x[:, :2], x) if cross else mixer.attention_map(x)
+    assert maps.isfinite().all()
+
+
+@pytest.mark.parametrize("name", az.list_mixers())
+def test_half_precision_throughout(name):
+    """In which nothing is left to autocast: weights and tokens alike."""
+    cross = name in az.list_mixers("cross")
+    mixer = az.create_mixer(name, DIM, HEADS, dtype=torch.bfloat16, **({} if cross else {"grid": (3, 6)}))
+    x = torch.randn(2, 18, DIM, dtype=torch.bfloat16, requires_grad=True)
+    outs = mixer(x[:, :2], x) if cross else (mixer(x),)
+    assert outs[0].dtype == torch.bfloat16
+    sum(out.float().mean() for out in outs).backward()
+    assert x.grad.isfinite().all()
+    assert (mixer.attention_map(x[:, :2], x) if cross else mixer.attention_map(x)).isfinite().all()
+    if hasattr(mixer, "assignments"):
+        assert (mixer.assignments(x[:, :2], x) if cross else mixer.assignments(x)).isfinite().all()
 
 
 @pytest.mark.parametrize("name", ["DotProduct", "DoublyNormalized", "KMeans", "Cluster", "Probabilistic"])
@@ -86,6 +104,15 @@ def test_adapted_keys_are_exact(scores, number, width, theta, iterations, seed):
     assert single.dtype == torch.float32
     limit = 2e-4 if scores < 1e3 else 2e-6  # of small scores nothing is widened
     assert (single - double).abs().max() < limit * double.abs().max()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("size", [1, 5, 10])
+def test_adapted_keys_in_half_precision_are_as_exact_as_a_softmax(dtype, size):
+    q, k = (size * torch.randn(2, 1, 2, 12, 8)).to(dtype)
+    half, double = em.adapt_keys(q, k, alpha=0.35), em.adapt_keys(q.double(), k.double(), alpha=0.35)
+    assert half.dtype == dtype
+    assert (half - double).abs().max() < 2 * torch.finfo(dtype).eps * double.abs().max()
 
 
 def test_doubly_normalized_is_exact():

@@ -300,6 +300,15 @@ class TestDrawing:
         assert tiles[14 + 3].get_xlabel() == f"{'xyz'[label]} ({100 * probability:.0f} %)"
 
 
+def test_pictures_that_are_no_numbers_are_not_drawn():
+    with pytest.raises(az.InputError, match="pictures of DotProduct .* are not finite"):
+        side_by_side(
+            [Subject(lambda size: vit("DotProduct"), prepare=lambda image: image)],
+            {"grey": torch.full((3, HEIGHT, WIDTH), 90, dtype=torch.uint8)},
+            lambda seen: {"": torch.full((1, *GRID), torch.nan)},
+        )
+
+
 def test_maps_of_a_layer_by_hand():
     mixer = az.create_mixer("DotProduct", 8, 2, grid=(2, 3))
     seen = LayerInput(0, mixer, torch.randn(1, 6, 8), (2, 3), 0, False)

@@ -103,6 +103,22 @@ class TestDropout:
         with pytest.raises(az.InputError, match="MeanField: attn_drop=0.1"):
             MeanField(DIM, HEADS, attn_drop=0.1)
 
+    def test_who_writes_another_mix_says_again_whether_it_drops(self):
+        class Halved(az.MIXERS["DotProduct"]):
+            def map_weights(self, q, k, v):
+                return super().map_weights(q, k, v) / 2
+
+        class MeanField(az.MIXERS["DotProduct"]):
+            def mix(self, q, k, v):
+                return v.mean(2, keepdim=True).expand_as(v)
+
+        class Dropping(MeanField):
+            drops_attention = True
+
+        assert Halved(DIM, HEADS, attn_drop=0.1).attn_drop.p == Dropping(DIM, HEADS, attn_drop=0.1).attn_drop.p == 0.1
+        with pytest.raises(az.InputError, match="MeanField: attn_drop=0.1"):
+            MeanField(DIM, HEADS, attn_drop=0.1)
+
     def test_lines_drop_as_far_as_their_mixers_do(self):
         x = torch.randn(2, 6, DIM)
         mixer = az.Axial(DIM, HEADS, grid=GRID, attn_drop=0.5)

@@ -281,6 +281,24 @@ class TestMasks:
         blocks = torch.block_diag(torch.ones(4, 4), torch.ones(5, 5)).bool()
         assert_close(mixer(x, attn_mask=blocks)[:, :4], mixer(x[:, :4]))
 
+    @pytest.mark.parametrize("name", MASKED)
+    @pytest.mark.parametrize("causal", [False, True])
+    @pytest.mark.parametrize("additive", [False, True])
+    @pytest.mark.parametrize("closed", ["row", "column", "all"])
+    def test_tokens_that_may_read_nobody_and_that_nobody_may_read(self, name, closed, additive, causal):
+        x, mixer, mask = tokens().requires_grad_(), build(name), torch.ones(9, 9, dtype=torch.bool)
+        mask[{"row": (3, slice(None)), "column": (slice(None), 3), "all": slice(None)}[closed]] = False
+        mask = torch.zeros(9, 9).masked_fill(~mask, -torch.inf) if additive else mask
+        out = mixer(x, attn_mask=mask, is_causal=causal)
+        out.square().sum().backward()
+        assert out.isfinite().all() and x.grad.isfinite().all()
+        assert all(p.grad is None or p.grad.isfinite().all() for p in mixer.parameters())
+
+    @pytest.mark.parametrize("name", MASKED)
+    def test_a_mask_of_keys_alone(self, name):
+        x, mixer, keys = tokens(), build(name), torch.arange(9) < 7
+        assert_close(mixer(x, attn_mask=keys), mixer(x, attn_mask=keys.expand(9, 9)))
+
 
 class TestRefusals:
     @pytest.mark.parametrize("name", [name for name in SELF if not az.MIXERS[name].drops_attention])

@@ -58,6 +58,19 @@ def test_every_pixel_of_an_image_that_is_not_refused_is_seen(name, size):
 
 
 @pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("mixer_s32_224", "patches of 32 x 32 pixels do not divide images of 40 x 46.*: 32 x 32 or 64 x 64$"),
+        ("convnext_atto", "of 40 x 46 pixels only 40 rows and 44 columns would be seen; .*: 40 x 44 or 40 x 48$"),
+        ("convmixer_768_32", "of 40 x 46 pixels only 35 rows and 42 columns would be seen"),
+    ],
+)
+def test_stems_of_other_names(name, message):
+    with pytest.raises(az.InputError, match=message):
+        build_model(name, num_classes=3, image_size=(40, 46))
+
+
+@pytest.mark.parametrize(
     ("args", "message"),
     [
         ({"img_size": 64}, "built for images of 64 x 64 pixels, and these are of 32 x 32"),
@@ -76,6 +89,8 @@ def test_a_model_that_is_for_other_images(args, message):
 def test_a_vit_that_pads_takes_any_size():
     model = build("vit_tiny_patch16_224", (30, 21), dynamic_img_size=True, dynamic_img_pad=True).eval()
     assert model(torch.randn(1, 3, 30, 21)).shape == (1, 3)
+    with pytest.raises(az.InputError, match="images of 30 x 21 pixels cannot be taken: "):
+        build("vit_tiny_patch16_224", (30, 21), dynamic_img_pad=True)  # timm has positions for the whole patches only
 
 
 def test_models_of_which_nothing_is_known_are_tried():

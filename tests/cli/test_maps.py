@@ -1,5 +1,6 @@
 """Attention maps from the command line."""
 
+import math
 import shutil
 from pathlib import Path
 
@@ -186,6 +187,10 @@ def change_config(content, **model):
 
 CHANGES = {
     "other weights": (change_weights, ["broken.ckpt is of another model"]),
+    "weights that are no numbers": (
+        lambda content: content["state_dict"]["model.head.weight"].fill_(math.nan),
+        ["the weight model.head.weight is not finite"],
+    ),
     "no config": (lambda content: content.pop("config"), ["broken.ckpt carries no config"]),
     "mixer that is gone": (lambda content: change_config(content, mixer="Gone"), ["unknown mixer 'Gone'"]),
     "value that is refused": (

@@ -39,6 +39,34 @@ def test_bad_voc(voc):
         VOCForeground(str(voc)).setup("test")
 
 
+def lay_down(path):
+    """Store an image on its side, as cameras do, with the orientation that brings it upright."""
+    with Image.open(path) as image:
+        exif = Image.Exif()
+        exif[274] = 6
+        image.transpose(Image.Transpose.ROTATE_90).save(path, exif=exif, quality=95)
+
+
+def test_masks_of_turned_images_are_as_they_are_seen(voc):
+    straight, turned = (VOCForeground(str(voc), image_size=32, num_workers=0) for _ in range(2))
+    straight.setup("test")
+    (before,) = straight.test_dataloader()
+    lay_down(voc / "JPEGImages" / "a.jpg")
+    turned.setup("test")
+    (batch,) = turned.test_dataloader()
+    assert (batch["image"] - before["image"]).abs().mean() < 0.1
+    assert torch.equal(batch["mask"], before["mask"])
+
+
+def test_masks_of_another_size_are_refused(voc):
+    with Image.open(voc / "SegmentationClass" / "a.png") as mask:
+        mask.transpose(Image.Transpose.ROTATE_90).save(voc / "SegmentationClass" / "a.png")
+    data = VOCForeground(str(voc), num_workers=0)
+    data.setup("test")
+    with pytest.raises(InputError, match=r"a.png has \d+ x \d+ pixels, its image .*a.jpg has \d+ x \d+, upright"):
+        next(iter(data.test_dataloader()))
+
+
 @pytest.fixture
 def mit(tmp_path):
     return write_mit(tmp_path)
@@ -52,6 +80,17 @@ def test_fixations_keep_the_size_of_their_stimulus(mit, workers):
     assert batch["image"].shape == (2, 3, 16, 16)
     assert [tuple(seen.shape) for seen in batch["fixations"]] == [(30, 50), (44, 20)]
     assert [seen.nonzero().tolist() for seen in batch["fixations"]] == [[[5, 7]]] * 2
+
+
+def test_fixations_of_another_size_are_refused(mit):
+    lay_down(mit / "ALLSTIMULI" / "i1.jpeg")
+    data = MIT1003(str(mit), num_workers=0)
+    data.setup("test")
+    next(iter(data.test_dataloader()))  # upright it has the size of its fixations
+    with Image.open(mit / "ALLSTIMULI" / "i1.jpeg") as image:
+        image.save(mit / "ALLSTIMULI" / "i1.jpeg")  # without EXIF
+    with pytest.raises(InputError, match=r"i1_fixPts.jpg has \d+ x \d+ pixels, its image .*i1.jpeg has"):
+        next(iter(data.test_dataloader()))
 
 
 def test_bad_fixations(mit):

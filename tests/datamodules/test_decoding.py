@@ -81,6 +81,23 @@ def test_samples_without_a_range_are_refused_by_name(tmp_path, kind):
         decode_labels(path)
 
 
+def test_signed_samples_of_8_bits_are_refused_too(tmp_path):
+    path = str(tmp_path / "image.tif")
+    Image.fromarray(np.array([[255, 3, 100]], dtype=np.uint8)).save(path, tiffinfo={339: 2})  # -1, 3, 100
+    for read in (decode, decode_labels, decode_greys, decode_colours):
+        with pytest.raises(InputError, match=r"^cannot read image .*image.tif: .* 8 (signed )?bits"):
+            read(path)
+
+
+def test_greys_of_a_file_whose_0_is_white_are_those_that_are_seen(tmp_path):
+    path = str(tmp_path / "image.tif")
+    Image.fromarray(np.array([[0, 127, 255]], dtype=np.uint8)).save(path, tiffinfo={262: 0})
+    with Image.open(path) as image:
+        assert image.tag_v2[262] == 0
+    assert decode(path)[0].tolist() == decode_greys(path).tolist() == [[0, 127, 255]]
+    assert decode_labels(path).tolist() == [[255, 128, 0]]  # as stored
+
+
 @pytest.mark.parametrize(
     ("mode", "colour"),
     [("LA", (70, 70, 70)), ("P", (70, 71, 72)), ("RGBA", (70, 71, 72)), ("1", (255, 255, 255)), ("PA", (70, 71, 72))],

@@ -76,6 +76,9 @@ def test_lists_name_images_in_their_folder_only(tmp_path):
     (tmp_path / "val.txt").write_text("a\n../../b\n")
     with pytest.raises(InputError, match=r"val.txt: '../../b' is not in the folder"):
         read_list(tmp_path / "val.txt")
+    (tmp_path / "val.txt").write_text("a\nb\na\n")
+    with pytest.raises(InputError, match=r"val.txt names a twice"):
+        read_list(tmp_path / "val.txt")
     root = write_voc(tmp_path)
     (root / "ImageSets/Segmentation/val.txt").write_text("a ../../../b")
     with pytest.raises(InputError, match=r"val.txt: '../../../b' is not in the folder"):

@@ -6,6 +6,7 @@ import torch
 from torch.testing import assert_close
 
 import attention_zoo as az
+from attention_zoo.errors import InputError
 from attention_zoo.models import build_model
 from tasks.evaluations.attention import AttentionSegmentation, finest_layer, min_max
 from tasks.metrics import NSS, ForegroundErrors
@@ -16,6 +17,16 @@ def mask(*rows):
 
 
 class TestForegroundErrors:
+    def test_images_in_which_nothing_counts_are_left_out(self):
+        errors = ForegroundErrors()
+        mask = torch.tensor([[[1, 0]], [[255, 255]]])
+        errors.update(torch.tensor([[[True, False]], [[True, True]]]), mask)
+        assert errors.compute() == {"iou": 100, "false_positives": 0, "false_negatives": 0}
+        errors.reset()
+        errors.update(torch.tensor([[[True, True]]]), mask[1:])
+        with pytest.raises(InputError, match="no pixel of any mask counts"):
+            errors.compute()
+
     def test_by_hand(self):
         errors = ForegroundErrors()
         found = torch.tensor([[True, True, False, False], [True, False, False, True]])

@@ -4,7 +4,7 @@ import lightning as L
 import pytest
 import timm
 import torch
-from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint
+from lightning.pytorch.callbacks import EMAWeightAveraging, GradientAccumulationScheduler, ModelCheckpoint
 from torch import nn
 from torch.testing import assert_close
 from torch.utils.data import DataLoader, Dataset, IterableDataset
@@ -222,6 +222,25 @@ class TestOptimisation:
             ]
         assert rates == pytest.approx(expected)
 
+    @pytest.mark.parametrize("poly", [False, True])
+    @pytest.mark.parametrize("most", [-1, 8])
+    def test_schedules_where_accumulation_changes_between_epochs(self, poly, most):
+        schedule = {"poly": Poly()} if poly else {"warmup_epochs": 2.5}
+        module = task(min_lr_ratio=0.0, model_args={**SMALL, "depth": 1}, **schedule)
+        rates = []
+        module.on_before_zero_grad = lambda optimizer: rates.append(optimizer.param_groups[0]["lr"] / 1e-3)
+        scheduler = GradientAccumulationScheduler({0: 1, 1: 2, 3: 9})
+        run = trainer(4, callbacks=[scheduler], max_steps=most)
+        run.fit(module, DataLoader(Colours(10), batch_size=2))  # 5, 3, 3 and 1 steps
+        taken, ramp = (12 if most == -1 else most), min(round(5 + 3 + 3 / 2), 12 if most == -1 else most)
+        assert len(rates) == taken
+        falling = [1 - step / taken for step in range(taken)]
+        rising = [
+            min((step + 1) / ramp, (1 + math.cos(math.pi * max(step - ramp, 0) / max(taken - ramp, 1))) / 2)
+            for step in range(taken)
+        ]
+        assert rates == pytest.approx(falling if poly else rising)
+
     def test_the_default_schedule_needs_an_end(self):
         with pytest.raises(az.InputError, match="max_epochs or trainer.max_steps"):
             trainer(-1).fit(task(), loader(), loader())
@@ -250,6 +269,19 @@ class TestOptimisation:
             assert scale[f"{before}.norm1.weight"] == scale[f"{before}.mlp.fc1.weight"] == 1 / 2
             assert scale["pos_embed"] == 1 / 8
             assert model.group_matcher().keys() == type(model).group_matcher(model).keys()
+
+    def test_layers_of_a_model_that_does_not_name_them(self):
+        absvit = timm.create_model("absvit_tiny_patch16_224", img_size=8, **SMALL)
+        names = {id(p): n for n, p in absvit.named_parameters()}
+        groups = decay_groups(absvit, layer_decay=0.5)
+        scale = {names[id(p)]: group["lr_scale"] for group in groups for p in group["params"]}
+        for block, factor in ((0, 1 / 4), (1, 1 / 2)):
+            assert {scale[name] for name in scale if name.startswith(f"model.blocks.{block}.")} == {factor}
+        assert scale["model.pos_embed"] == scale["model.patch_embed.proj.weight"] == 1 / 8
+        assert scale["model.norm.weight"] == scale["model.head.weight"] == scale["prompt"] == 1
+        rvt = timm.create_model("rvt_tiny", img_size=32, embed_dims=(12,), depths=(1,), num_heads=(2,))
+        with pytest.raises(az.InputError, match="layer_decay counts layers, and .* does not say"):
+            decay_groups(rvt, layer_decay=0.5)
 
     def test_a_scheduler_from_the_config_steps_by_epoch(self):
         module = task(scheduler=lambda optimizer: torch.optim.lr_scheduler.ExponentialLR(optimizer, gamma=0.5))

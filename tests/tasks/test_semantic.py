@@ -37,6 +37,20 @@ def batch(size=(32, 48), number=4, label_size=None):
     return {"image": image, "mask": mask, "index": torch.arange(number)}
 
 
+def test_classes_that_are_out_of_the_question_stay_numbers():
+    logits = torch.zeros(1, 3, 8, 8)
+    logits[:, 1, :, :4], logits[:, 2, :, 4:] = 300.0, 300.0  # the probabilities of the others are 0 in float32
+    scores = Inference(flip=True)(lambda image: logits if image[0, 0, 0, 0] == 0 else logits.flip(3), ramp(8))
+    assert scores.isfinite().all()
+    expected = torch.tensor([1, 2]).repeat_interleave(8).expand(1, 16, 16)
+    assert torch.equal(classes_at(scores, (16, 16)), expected)
+
+
+def ramp(side):
+    """An image that differs from its reflection."""
+    return torch.arange(side, dtype=torch.float32).expand(1, 3, side, side)
+
+
 class TestModel:
     @pytest.mark.parametrize("mixer", [None, *az.list_mixers("self")])
     @pytest.mark.parametrize("top_down", [None, "absvit"])
@@ -155,6 +169,12 @@ class TestInference:
 
 
 class TestMeanIoU:
+    def test_of_no_label_that_counts_there_is_none(self):
+        metric = MeanIoU(3)
+        metric.update(torch.zeros(1, 2, 2, dtype=torch.int64), torch.full((1, 2, 2), 255))
+        with pytest.raises(InputError, match="no pixel has a label"):
+            metric.compute()
+
     def samples(self):
         generator = torch.Generator().manual_seed(0)
         for side in (16, 31, 8):
