@@ -3,7 +3,7 @@
 import importlib
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -24,6 +24,9 @@ OUR_BACKBONE = "ZooBackbone"
 
 OF_OUR_BACKBONE = ("mixer", "layer_mixers")
 """Arguments of it whose ``type`` is looked up among the mixers."""
+
+REFUSALS = (TypeError, AssertionError, ValueError, LookupError, AttributeError, RuntimeError, ImportError)
+"""What constructors of mmsegmentation raise at arguments that are not theirs."""
 
 
 class _MissingOperations(ModuleType):
@@ -92,7 +95,7 @@ def build_part(registry: str, kind: str, config: Mapping[str, Any]) -> Any:
     try:
         with registered_names_only():
             return known.build(dict(config))
-    except (TypeError, AssertionError, ValueError) as error:
+    except REFUSALS as error:
         raise InputError(f"{kind} {config['type']}: {error or 'refused by an assertion'}") from error
 
 
@@ -100,7 +103,8 @@ def check_part(kind: str, config: Any) -> None:
     """Check that a config can do no more than build parts of mmsegmentation.
 
     mmengine takes a ``type`` that no registry knows for the path of any function, imports it and calls it, switches
-    registries at a prefix or a ``_scope_``, and unpickles the files that ``init_cfg`` and ``pretrained`` name.
+    registries at a prefix or a ``_scope_``, and unpickles the files that ``init_cfg`` and ``pretrained`` name. Files
+    that a part reads under other names, such as the ``class_weight`` of a loss, `registered_names_only` refuses.
 
     Args:
         kind: what to call it in an error.
@@ -133,6 +137,8 @@ def _check_keys(part: str, place: str, config: Mapping[str, Any], names: set[str
             raise InputError(f"{at}: {named} would unpickle a file; start from weights with model.weights")
     if "_scope_" in config:
         raise InputError(f"{at}: _scope_ would leave mmsegmentation's registries")
+    if config.get("decode_backend") == "pickle":
+        raise InputError(f"{at}: decode_backend='pickle' would unpickle the images")
     for key in ("pretrained", "checkpoint"):
         if isinstance(config.get(key), str):
             raise InputError(
@@ -142,19 +148,34 @@ def _check_keys(part: str, place: str, config: Mapping[str, Any], names: set[str
 
 @contextmanager
 def registered_names_only() -> Iterator[None]:
-    """While the block runs, mmengine finds parts in its registries alone, and imports nothing by its path."""
-    module = importlib.import_module("mmengine.registry.registry")
-    stock = module.get_object_from_string
-    module.get_object_from_string = _no_object
-    try:
+    """While the block runs, mmengine finds parts in its registries alone, imports nothing, and reads no code.
+
+    Of the files that a part may read, pickles and YAML of mmengine's loader (which builds any object that a tag names)
+    are refused, and so are checkpoints.
+    """
+    engine = {name: importlib.import_module(f"mmengine.{name}") for name in ("registry.registry", "fileio", "runner")}
+    handlers = engine["fileio"].handlers
+    closed = (
+        (engine["registry.registry"], "get_object_from_string", _no_object),
+        (handlers.PickleHandler, "load_from_fileobj", _no_code),
+        (handlers.YamlHandler, "load_from_fileobj", _no_code),
+        (engine["runner"].checkpoint.CheckpointLoader, "load_checkpoint", _no_code),
+    )
+    with ExitStack() as block:
+        for owner, name, refusal in closed:
+            block.callback(setattr, owner, name, vars(owner)[name])
+            setattr(owner, name, refusal)
         yield
-    finally:
-        module.get_object_from_string = stock
 
 
 def _no_object(name: str) -> None:
     """Stands in for mmengine's import by path."""
     raise InputError(f"{name!r} is no name in mmsegmentation's registries")
+
+
+def _no_code(*args: Any, **kwargs: Any) -> NoReturn:
+    """Stands in for mmengine's readers of files that may hold code."""
+    raise InputError("names a file to read that could hold code; give the values themselves, or a .json file")
 
 
 def _names(registry: str) -> dict[str, type]:
