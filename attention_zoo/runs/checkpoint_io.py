@@ -38,8 +38,8 @@ class WholeCheckpoints(TorchCheckpointIO):
 def check_remembered(callback: ModelCheckpoint, path: Path) -> None:
     """Check which files a callback remembers from a checkpoint: Lightning removes them, folders too, for better ones.
 
-    Lightning keeps to the callback's folder, but takes for parts of it ``folder/../elsewhere``, what is behind a link, and
-    every address of a remote file.
+    Lightning keeps to the callback's folder, but takes for parts of it ``folder/../elsewhere``, what is behind a link,
+    and every address of a remote file.
 
     Args:
         callback: after it took up its state.
