@@ -17,6 +17,7 @@ from torch import Tensor
 from attention_zoo.errors import InputError
 from attention_zoo.runs.checkpoint import Checkpoint
 from attention_zoo.runs.files import write_bytes
+from attention_zoo.runs.folders import refuse_links
 from tasks import Robustness
 
 UNFINISHED = "unfinished"
@@ -65,6 +66,7 @@ class Unfinished(Callback):
         ]
         everything = f"{self.identity} {trainer.world_size} {trainer.precision} {cells}"
         digest = hashlib.sha256(everything.encode()).hexdigest()[:16]
+        refuse_links(self.folder)
         self.path = self.folder / f"{digest}-{trainer.global_rank}.pt"
         self.found = self._counts()
         if self.found is not None:

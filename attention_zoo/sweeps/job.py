@@ -23,6 +23,7 @@ from typing import Any, TextIO
 
 from attention_zoo.errors import InputError
 from attention_zoo.runs.files import read_json
+from attention_zoo.runs.folders import FOLLOWED, refuse_links
 from attention_zoo.runs.results import CONFIG, METRICS, exists, is_number, numbers_in, read_metrics
 from attention_zoo.runs.trust import TRUSTED
 from attention_zoo.sweeps.plan import FIT, LOCK, Plan, Run, write
@@ -159,11 +160,12 @@ class Job:
             if lock is None:
                 return record
             record, problem = known_record(self.folder)
-            if problem is not None:
-                self._put_aside(RECORD, problem)
-            record.status, record.reason = "running", None
-            self._keep(record)
             try:
+                refuse_links(self.folder / LOG, *(self.folder / name for name in FOLLOWED))
+                if problem is not None:
+                    self._put_aside(RECORD, problem)
+                record.status, record.reason = "running", None
+                self._keep(record)
                 self._carry_out(record, lock)
                 record.status = "done"
             except Stopped:
