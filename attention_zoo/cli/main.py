@@ -20,7 +20,7 @@ from attention_zoo.cli.report import report
 from attention_zoo.cli.sweep import sweep
 from attention_zoo.cli.trust import configure_parsing
 from attention_zoo.cli.words import as_config
-from attention_zoo.domains import checked
+from attention_zoo.domains import checked, without_empty_lists
 from attention_zoo.errors import InputError, unknown
 from attention_zoo.runs.configs import with_bases
 
@@ -86,7 +86,12 @@ def run(argv: list[str]) -> None:
         tool = TOOLS[command]
         for value in values_of(argv, "--config"):
             read_config(value)
-        auto_cli(checked(tool), args=as_config(tool, argv[1:]), parser_class=ZooParser, prog=f"{PROGRAM} {command}")
+        auto_cli(
+            without_empty_lists(checked(tool)),
+            args=as_config(tool, argv[1:]),
+            parser_class=ZooParser,
+            prog=f"{PROGRAM} {command}",
+        )
     else:
         train(argv)
 
