@@ -8,7 +8,7 @@ import importlib
 import re
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from types import FrameType, ModuleType
@@ -105,18 +105,32 @@ def with_positions(model: VisionTransformer, patches: Tensor) -> Tensor:
 
 @contextmanager
 def registered_names_only() -> Iterator[None]:
-    """While the block runs, mmengine finds parts in its registries alone, and imports nothing by its path.
+    """While the block runs, mmengine finds parts in its registries alone, imports nothing, and reads no code.
 
     mmengine takes a ``type`` that no registry knows for the path of any function, imports it and calls it; it has no
-    setting against that.
+    setting against that. Of the files that a part may read, pickles and YAML of mmengine's loader (which builds any
+    object that a tag names) are refused, and so are checkpoints.
     """
-    module: Any = importlib.import_module("mmengine.registry.registry")
-    stock = module.get_object_from_string
-    module.get_object_from_string = _no_object
-    try:
+    engine: dict[str, Any] = {
+        name: importlib.import_module(f"mmengine.{name}") for name in ("registry.registry", "fileio", "runner")
+    }
+    handlers = engine["fileio"].handlers
+    closed: tuple[tuple[Any, str, Callable[..., NoReturn]], ...] = (
+        (engine["registry.registry"], "get_object_from_string", _no_object),
+        (handlers.PickleHandler, "load_from_fileobj", _no_code),
+        (handlers.YamlHandler, "load_from_fileobj", _no_code),
+        (engine["runner"].checkpoint.CheckpointLoader, "load_checkpoint", _no_code),
+    )
+    with ExitStack() as block:
+        for owner, name, refusal in closed:
+            block.callback(setattr, owner, name, vars(owner)[name])
+            setattr(owner, name, refusal)
         yield
-    finally:
-        module.get_object_from_string = stock
+
+
+def _no_code(*args: Any, **kwargs: Any) -> NoReturn:
+    """Stands in for mmengine's readers of files that may hold code."""
+    raise InputError("names a file to read that could hold code; give the values themselves, or a .json file")
 
 
 def stand_in_for_operations() -> None:

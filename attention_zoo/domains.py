@@ -89,6 +89,24 @@ _MORE, _REST = inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL
 _Target = TypeVar("_Target", bound=Callable[..., Any])
 
 
+def without_empty_lists(tool: _Target) -> _Target:
+    """Have a function refuse, at every call, lists of nothing where they may be left out, for they would say nothing.
+
+    Raises:
+        InputError: at a call, naming the first argument that is an empty list and None by default.
+    """
+    parameters = inspect.signature(tool).parameters
+
+    @functools.wraps(tool)
+    def checking(*args: Any, **kwargs: Any) -> Any:
+        for name, value in kwargs.items():
+            if value == [] and name in parameters and parameters[name].default is None:
+                raise InputError(f"{name} is given nothing: name at least one, or leave it out")
+        return tool(*args, **kwargs)
+
+    return checking
+
+
 def checked(target: _Target, *, under: str | None = None) -> _Target:
     """Check the arguments of a function, or of a class's constructor, by their annotations at every call.
 

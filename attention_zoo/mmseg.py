@@ -22,6 +22,9 @@ OUR_BACKBONE = "ZooBackbone"
 OF_OUR_BACKBONE = ("mixer", "layer_mixers")
 """Arguments of it whose ``type`` is looked up among the mixers."""
 
+REFUSALS = (TypeError, AssertionError, ValueError, LookupError, AttributeError, RuntimeError, ImportError)
+"""What constructors of mmsegmentation raise at arguments that are not theirs."""
+
 
 @cache
 def import_mmseg() -> ModuleType:
@@ -75,7 +78,7 @@ def build_part(registry: str, kind: str, config: Mapping[str, Any]) -> Any:
     try:
         with registered_names_only():
             return known.build(dict(config))
-    except (TypeError, AssertionError, ValueError) as error:
+    except REFUSALS as error:
         raise InputError(f"{kind} {config['type']}: {error or 'refused by an assertion'}") from error
 
 
@@ -83,7 +86,8 @@ def check_part(kind: str, config: Any) -> None:
     """Check that a config can do no more than build parts of mmsegmentation.
 
     mmengine takes a ``type`` that no registry knows for the path of any function, imports it and calls it, switches
-    registries at a prefix or a ``_scope_``, and unpickles the files that ``init_cfg`` and ``pretrained`` name.
+    registries at a prefix or a ``_scope_``, and unpickles the files that ``init_cfg`` and ``pretrained`` name. Files
+    that a part reads under other names, such as the ``class_weight`` of a loss, `registered_names_only` refuses.
 
     Args:
         kind: what to call it in an error.
@@ -116,6 +120,8 @@ def _check_keys(part: str, place: str, config: Mapping[str, Any], names: set[str
             raise InputError(f"{at}: {named} would unpickle a file; start from weights with model.weights")
     if "_scope_" in config:
         raise InputError(f"{at}: _scope_ would leave mmsegmentation's registries")
+    if config.get("decode_backend") == "pickle":
+        raise InputError(f"{at}: decode_backend='pickle' would unpickle the images")
     for key in ("pretrained", "checkpoint"):
         if isinstance(config.get(key), str):
             raise InputError(

@@ -14,6 +14,8 @@ from torch import Tensor
 from attention_zoo.analysis.assignments import NO_LABEL, Scene, assignment_sheet, assignments
 from attention_zoo.domains import PositiveInt, checked
 from attention_zoo.errors import InputError
+from attention_zoo.runs.files import replacing
+from attention_zoo.runs.folders import refuse_links
 from tasks.dense import IGNORE
 from tasks.mask_segmentation import MaskSegmentation
 
@@ -83,9 +85,11 @@ class DrawAssignments(Callback):
         if not self._scenes:
             return
         folder = Path(self.folder or Path(trainer.default_root_dir) / "assignments")
-        folder.mkdir(parents=True, exist_ok=True)
+        if self.folder is None:
+            refuse_links(folder)
         path = folder / f"assignments_{stage}.png"
-        assignment_sheet(self._scenes).savefig(path)
+        with replacing(path) as temporary:
+            assignment_sheet(self._scenes).savefig(temporary, format="png")
         self._scenes = []
         rank_zero_info(f"wrote {path}")
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import lightning as L
 from jsonargparse import Namespace
-from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, SaveConfigCallback
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only, rank_zero_warn
 
@@ -17,6 +17,7 @@ from attention_zoo.cli.compat import end_further_processes, further_processes
 from attention_zoo.cli.errors import bad_input, debugging, fail, failed_elsewhere, leave, other_model
 from attention_zoo.errors import InputError
 from attention_zoo.runs.checkpoint import CONFIG, FROM_ELSEWHERE, Checkpoint
+from attention_zoo.runs.checkpoint_io import check_remembered
 from attention_zoo.runs.files import append_json_line, write_text
 from attention_zoo.scales import Scale
 from tasks import Task
@@ -129,6 +130,12 @@ class FailTogether(Callback):
 
     def __init__(self, checkpoint: Checkpoint | None) -> None:
         self.path = checkpoint.path if checkpoint else None
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Check what the callbacks took up from the checkpoint, before any of them acts on it."""
+        for callback in trainer.checkpoint_callbacks if self.path else ():
+            if isinstance(callback, ModelCheckpoint):
+                check_remembered(callback, self.path)
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
         """The launching process ends the others; those would wait for it in vain."""

@@ -19,7 +19,7 @@ from attention_zoo.cli.mixers import mixers
 from attention_zoo.cli.parser import ZooParser, configure_parsing
 from attention_zoo.cli.report import report
 from attention_zoo.cli.sweep import sweep
-from attention_zoo.domains import checked
+from attention_zoo.domains import checked, without_empty_lists
 from attention_zoo.errors import InputError, unknown
 from attention_zoo.runs.configs import with_bases
 
@@ -88,7 +88,9 @@ def run(argv: list[str]) -> int | None:
         for value in values_of(argv, "--config"):
             read_config(value)
         words = as_config(tool, argv[1:])
-        return auto_cli(checked(tool), args=words, parser_class=ZooParser, prog=f"{PROGRAM} {command}")
+        return auto_cli(
+            without_empty_lists(checked(tool)), args=words, parser_class=ZooParser, prog=f"{PROGRAM} {command}"
+        )
     train(argv)
     return None
 

@@ -141,16 +141,16 @@ def _subjects(
     trust: bool,
 ) -> "list[Subject]":
     """The models to look at."""
-    if ckpt_path and (mixers or model or pretrained):
+    if ckpt_path and (mixers or model is not None or pretrained):
         raise InputError("give --ckpt_path, or --mixers and --model; a checkpoint has a model and a mixer")
-    if not (ckpt_path or mixers or model):
+    if not (ckpt_path or mixers or model is not None):
         raise InputError("nothing to look at: give --ckpt_path, --mixers or --model")
     if ckpt_path:
         return [_trained(Path(file), device, trust) for file in ckpt_path]
     from attention_zoo.analysis.subjects import subject_of
 
     chosen: list[MixerFactory | None] = [*mixers] if mixers else [None]
-    return [subject_of(model or MODEL, mixer, pretrained, device) for mixer in chosen]
+    return [subject_of(MODEL if model is None else model, mixer, pretrained, device) for mixer in chosen]
 
 
 def _trained(path: Path, device: "torch.device", trust: bool) -> "Subject":

@@ -285,4 +285,5 @@ def draw_legend(path: Path, names: list[str], palette: list[tuple[int, int, int]
         for name, (red, green, blue) in zip(names, palette, strict=True)
     ]
     figure.legend(handles=patches, ncols=-(-len(names) // rows), loc="center", frameon=False)
-    figure.savefig(path, dpi=150, bbox_inches="tight")
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=150, bbox_inches="tight")

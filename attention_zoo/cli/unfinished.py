@@ -18,6 +18,7 @@ from attention_zoo.errors import InputError
 from attention_zoo.evaluation import Cell, Resumable
 from attention_zoo.runs.checkpoint import Checkpoint
 from attention_zoo.runs.files import write_bytes
+from attention_zoo.runs.folders import refuse_links
 
 UNFINISHED = "unfinished"
 """Folder of the counts, in that of the run."""
@@ -66,6 +67,7 @@ class Unfinished(Callback):
         cells = [(cell.benchmark.name, cell.images, cell.corruption, cell.severity) for cell in parts]
         everything = f"{self.identity} {trainer.world_size} {trainer.precision} {cells}"
         digest = hashlib.sha256(everything.encode()).hexdigest()[:16]
+        refuse_links(self.folder)
         self.path = self.folder / f"{digest}-{trainer.global_rank}.pt"
         self.found = _counts(self.path)
         if self.found is not None:

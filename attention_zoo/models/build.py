@@ -91,6 +91,9 @@ def timm_model(
     architecture = name.partition(".")[0]
     if not timm.is_model(architecture):
         raise unknown("timm model", name, timm.list_models(), "timm.list_models() lists what there is")
+    for key, value in (model_args or {}).items():
+        if isinstance(value, int) and value < 0:  # -1 divides all numbers, so that timm takes it for one of heads
+            raise InputError(f"model_args: {key}={value} must not be negative")
     args = {"num_classes": num_classes, **(model_args or {})}
     config = timm.get_pretrained_cfg(architecture)
     if image_size is not None and config is not None and config.fixed_input_size:

@@ -177,9 +177,11 @@ def _load(path: Path, weights_only: bool) -> Any:
 
 
 def _check_archive(path: Path) -> None:
-    """Refuse an archive that is larger unpacked than packed, which torch never writes."""
+    """Refuse a program in TorchScript, and an archive that is larger unpacked than packed, which torch never writes."""
     with zipfile.ZipFile(path) as archive:
         unpacked = sum(entry.file_size for entry in archive.infolist())
+        if any(name.endswith("/constants.pkl") for name in archive.namelist()):
+            raise InputError(f"{path} is not a checkpoint: it is a program in TorchScript")
     if unpacked > path.stat().st_size:
         raise InputError(f"{path} is not a checkpoint: it would unpack to {unpacked:,} bytes, as torch writes none")
 

@@ -21,6 +21,9 @@ KEYWORDS = ("last", "best")
 OF_A_START = ("config.yaml", "metrics.jsonl", "cost.json")
 """What a run has, beside its curves, from before its first checkpoint."""
 
+FOLLOWED = ("checkpoints", "hparams.yaml")
+"""What others write in a run folder; if it were a link, it would be followed."""
+
 CURVES = "events.out.tfevents*"
 """Files of TensorBoard's curves."""
 
@@ -94,8 +97,10 @@ def guard_run(folder: Path, checkpoint: Checkpoint | None) -> None:
     """Refuse to train in the folder of another run, unless that never got as far as a checkpoint.
 
     Raises:
-        InputError: ``folder`` holds a run with checkpoints and ``checkpoint`` does not continue it.
+        InputError: ``folder`` holds a run with checkpoints and ``checkpoint`` does not continue it, or it holds a link
+            that the run would write through.
     """
+    refuse_links(*(folder / name for name in FOLLOWED))
     if not (folder / "config.yaml").is_file() or is_start(folder):
         return
     if checkpoint and checkpoint.run_folder and checkpoint.run_folder.resolve() == folder.resolve():
@@ -109,6 +114,17 @@ def guard_run(folder: Path, checkpoint: Checkpoint | None) -> None:
         f"{folder} already holds a run: continue it with --ckpt_path last, "
         "or choose another folder with --trainer.default_root_dir"
     )
+
+
+def refuse_links(*paths: Path) -> None:
+    """Refuse to write where a link is in the way, in a folder that may be from somebody else.
+
+    Raises:
+        InputError: one of ``paths`` is a link.
+    """
+    for path in paths:
+        if path.is_symlink():
+            raise InputError(f"{path} is a link, and what is written there would be elsewhere: remove it")
 
 
 def is_start(folder: Path) -> bool:

@@ -59,7 +59,7 @@ def check_names(config: Any, path: Path) -> None:
     """Refuse import paths that lead out of `PACKAGES`, before anything is imported.
 
     A string counts as an import path where it stands under ``class_path``, and elsewhere where Python could import
-    its first part.
+    code by it.
 
     Raises:
         InputError: some string in ``config``, at any depth, is such a path.
@@ -68,7 +68,7 @@ def check_names(config: Any, path: Path) -> None:
         head, dot, _ = text.partition(".")
         if not (dot and all(part.isidentifier() for part in text.split("."))) or head in PACKAGES:
             continue
-        if key == "class_path" or _importable(head):
+        if key == "class_path" or _importable(text):
             raise foreign(path, text)
 
 
@@ -126,9 +126,14 @@ def _strings(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
             waiting += [(key, child) for child in value]
 
 
-def _importable(name: str) -> bool:
-    try:
-        found = find_spec(name)
-        return found is not None and found.origin is not None  # any folder could be imported, but holds no code itself
-    except (ImportError, ValueError):
-        return False
+def _importable(path: str) -> bool:
+    """Whether the import of a dotted path would run code that is there: of a module, or of one in folders without."""
+    parts = path.split(".")
+    for depth in range(1, len(parts) + 1):
+        try:
+            found = find_spec(".".join(parts[:depth]))  # imports the folders around it, which hold no code themselves
+        except (ImportError, ValueError):
+            return False
+        if found is None or found.origin is not None:
+            return found is not None
+    return False

@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from attention_zoo.errors import InputError
+from attention_zoo.runs.folders import refuse_links
 from attention_zoo.runs.results import read_metrics
 from attention_zoo.sweeps.engines import Engine, Handle
 from attention_zoo.sweeps.job import Job, held
@@ -108,6 +109,7 @@ def carry_out(
         InputError: the folder is another sweep's or in use, or it cannot be written.
     """
     plan.check(out)
+    refuse_links(out / "runs", *(folder_of(out, run) for run in plan.all_runs()))
     with held(out / LOCK) as lock:
         if lock is None:
             raise InputError(

@@ -22,6 +22,7 @@ from threading import Event
 from typing import Any, TextIO
 
 from attention_zoo.errors import InputError
+from attention_zoo.runs.folders import FOLLOWED, refuse_links
 from attention_zoo.runs.results import CONFIG, METRICS, exists, read_metrics
 from attention_zoo.runs.trust import TRUSTED
 from attention_zoo.sweeps.checks import FIT
@@ -96,11 +97,12 @@ class Job:
             if lock is None:
                 return record
             record, problem = known_record(self.folder)
-            if problem is not None:
-                self._put_aside(RECORD, problem)
-            record.status, record.reason = "running", None
-            self._keep(record)
             try:
+                refuse_links(self.folder / LOG, *(self.folder / name for name in FOLLOWED))
+                if problem is not None:
+                    self._put_aside(RECORD, problem)
+                record.status, record.reason = "running", None
+                self._keep(record)
                 self._carry_out(record, lock)
                 record.status = "done"
             except Stopped:

@@ -195,7 +195,8 @@ def dataset_class(leaf: dict[str, Any]) -> Any:
 def list_files(leaf: dict[str, Any]) -> list[dict[str, Any]]:
     """List what mmsegmentation's own class says of each image of a data set."""
     dataset_class(leaf)
-    dataset = build_part("DATASETS", "data set", {**leaf, "pipeline": [], "serialize_data": False})
+    read_at_once = {"pipeline": [], "serialize_data": False, "lazy_init": False}
+    dataset = build_part("DATASETS", "data set", {**leaf, **read_at_once})
     return [dataset.get_data_info(index) for index in range(len(dataset))]
 
 

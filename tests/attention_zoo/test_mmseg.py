@@ -1,7 +1,9 @@
 """The way to mmsegmentation: stock configs with our backbones; what is missing without a compiler says so."""
 
+import pickle
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -147,6 +149,54 @@ def test_transforms_of_a_checkpoint_are_registered_ones(tmp_path, monkeypatch):
     with pytest.raises(InputError, match="unknown data set|no list of images and masks"):
         MMSegData(parts={"train": unpickles, "val": unpickles}).class_names  # noqa: B018
     assert not (tmp_path / "owned").exists()
+
+
+class Owns:
+    """Makes a file where it is unpickled."""
+
+    def __reduce__(self):
+        return (Path.touch, (Path("owned"),))
+
+
+YAML_THAT_RUNS = "!!python/object/apply:os.system ['touch owned']"
+
+
+@pytest.mark.parametrize("name", ["evil.pkl", "evil.yaml", "evil.yml", "evil.pickle"])
+@pytest.mark.parametrize("loss", ["CrossEntropyLoss", "LovaszLoss"])
+def test_no_part_reads_a_file_that_could_hold_code(name, loss, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path(name).write_bytes(YAML_THAT_RUNS.encode() if name[5] == "y" else pickle.dumps(Owns()))
+    asked = {"type": loss, "class_weight": name, **({"reduction": "none"} if loss == "LovaszLoss" else {})}
+    config = {"type": "FCNHead", "in_channels": 4, "channels": 4, "num_classes": 2, "loss_decode": [asked]}
+    with pytest.raises(InputError, match="could hold code"):
+        build_part("MODELS", "head", config)
+    assert not Path("owned").exists()
+
+
+def test_values_of_a_json_file_are_read(tmp_path):
+    (tmp_path / "weights.json").write_text("[1.0, 2.0]")
+    loss = build_part("MODELS", "loss", {"type": "CrossEntropyLoss", "class_weight": str(tmp_path / "weights.json")})
+    assert loss.class_weight == [1.0, 2.0]
+
+
+@pytest.mark.parametrize("lazy", [True, False])
+@pytest.mark.parametrize("name", ["evil.pkl", "evil.yaml"])
+def test_no_data_set_reads_a_list_that_could_hold_code(name, lazy, tmp_path, monkeypatch):
+    from datamodules.segmentation.mmseg_data import MMSegData
+
+    monkeypatch.chdir(tmp_path)
+    Path(name).write_bytes(YAML_THAT_RUNS.encode() if name[5] == "y" else pickle.dumps(Owns()))
+    part = {"type": "DecathlonDataset", "ann_file": name, "data_root": ".", "data_prefix": {}, "lazy_init": lazy}
+    part["metainfo"] = {"classes": ["a", "b"]}
+    with pytest.raises(InputError, match="could hold code"):
+        MMSegData(parts={"train": part}).load(["train"])
+    assert not Path("owned").exists()
+
+
+def test_images_are_not_unpickled():
+    inner = {"type": "LoadBiomedicalData", "decode_backend": "pickle"}
+    with pytest.raises(InputError, match="unpickle"):
+        check_part("transform", {"type": "RandomApply", "transforms": [inner], "prob": 1.0})
 
 
 def test_a_class_may_stand_for_its_name():

@@ -240,6 +240,7 @@ class TestBuildModel:
         [
             ({"name": "vit_tinny_patch16_224"}, "unknown timm model 'vit_tinny_patch16_224'; did you mean 'vit_tiny"),
             ({"name": "vit_tiny_patch16_224", "model_args": {"pach": 4}}, "cannot build it.*pach"),
+            ({"name": "vit_tiny_patch16_224", "model_args": {"num_heads": -1}}, "num_heads=-1 must not be negative"),
             ({"name": "resnet10t", "mixer": "VarsD"}, "no attention"),
         ],
     )

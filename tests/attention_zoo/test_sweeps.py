@@ -511,6 +511,33 @@ class TestBrokenFiles:
         assert job(config, tmp_path)().metrics["noise"] == {"test/accuracy": 0.5}
         assert (tmp_path / "metrics.jsonl.unreadable").read_bytes() == content
 
+    @pytest.mark.parametrize("name", ["run.log", "checkpoints", "hparams.yaml"])
+    @pytest.mark.parametrize("record", [None, "no record"])
+    def test_writes_and_clears_nothing_behind_a_link(self, config, tmp_path, name, record):
+        folder, precious = tmp_path / "run", tmp_path / "precious"
+        folder.mkdir()
+        precious.mkdir()
+        (precious / "photo").write_text("precious")
+        (folder / name).symlink_to(precious / "photo" if "." in name else precious)
+        if record:
+            (folder / "run.json").write_text(record)
+        done = job(config, folder)()
+        assert done.status == "failed" and f"{name} is a link" in done.reason
+        assert [path.read_text() for path in precious.iterdir()] == ["precious"]
+        (folder / name).unlink()
+        assert job(config, folder, retry=True)().status == "done"
+
+    @pytest.mark.parametrize("place", ["runs", "runs/mixer=A,seed=0"])
+    def test_no_run_of_a_sweep_is_elsewhere(self, config, tmp_path, place):
+        out, precious = tmp_path / "out", tmp_path / "precious"
+        sweep(config, out)
+        (out / place).rename(tmp_path / "before")
+        precious.mkdir()
+        (out / place).symlink_to(precious)
+        with pytest.raises(InputError, match="is a link"):
+            sweep(config, out)
+        assert not list(precious.iterdir())
+
     def test_the_table_goes_on_without_them_and_says_so_once(self, config, tmp_path, capsys):
         out = tmp_path / "out"
         sweep(config, out)

@@ -5,6 +5,7 @@ import json
 import multiprocessing
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -162,6 +163,23 @@ def test_nothing_is_left_of_a_fit_that_cannot_start(zoo, tiny, tmp_path):
     argv = ["--trainer.default_root_dir", "a/b", "--model.model", "nope"]
     assert zoo("fit", "--config", tiny, *argv).code == 2
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["checkpoints", "hparams.yaml"])
+@pytest.mark.parametrize("resumes", [True, False])
+def test_a_run_does_not_write_through_links(zoo, run_folder, tiny, tmp_path, name, resumes):
+    (tmp_path / "precious").mkdir()
+    folder = tmp_path / "run"
+    if resumes:
+        shutil.copytree(run_folder, folder)
+        (folder / name).rename(tmp_path / "moved")
+    folder.mkdir(exist_ok=True)
+    (folder / name).symlink_to(tmp_path / ("precious" if name == "checkpoints" else "precious/new"))
+    checkpoint = tmp_path / "moved/last.ckpt" if name == "checkpoints" else folder / "checkpoints/last.ckpt"
+    start = ["--ckpt_path", checkpoint] if resumes else ["--config", tiny]
+    ended = zoo("fit", *start, "--trainer.default_root_dir", folder, "--trainer.max_epochs", 4)
+    assert ended.code == 2 and f"{name} is a link" in ended.err and len(ended.err.splitlines()) == 1
+    assert not list((tmp_path / "precious").iterdir())
 
 
 @pytest.mark.parametrize("name", ["config.yaml", "last.ckpt", "cost.json"])

@@ -149,6 +149,8 @@ BAD = {
     "query as an exponent": (["PHOTO", *LOW, "--query", "²,1"], ["'²,1'", "'row,column'"]),
     "query below 0": (["PHOTO", *LOW, "--query=-1,0"], ["'-1,0'", "'row,column'"]),
     "query of many digits": (["PHOTO", *LOW, "--query", f"{'9' * 5000},0"], ["'row,column'"]),
+    "mixers of nothing": (["PHOTO", "--ckpt_path", "x.ckpt", "--mixers"], ["mixers is given nothing"]),
+    "a model of no name": (["PHOTO", "--ckpt_path", "x.ckpt", "--model", ""], ["give --ckpt_path, or --mixers"]),
     "no atoms": (["PHOTO", "--mixers", "VarsD", "--atoms", "0"], ["0 atoms to draw, must be at least 1"]),
     "function as a mixer": (["PHOTO", "--mixers", "os.kill"], ["os.kill"]),
     "unknown query": (["PHOTO", *LOW, "--query", "99,0"], ["'99,0'", "14 rows and 35 columns"]),
@@ -238,3 +240,19 @@ def test_tools_without_lists_get_their_words_as_they_are():
 
     argv = ["word", "--kind", "self", "--other=2"]
     assert as_config(tool, argv) == argv
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ("bench", "VarsD", "--tokens"),
+        ("bench", "VarsD", "--modes"),
+        ("corrupt", "a", "b", "--severities"),
+        ("corrupt", "a", "b", "--corruptions", "--seed", "1"),
+        ("sweep", "--out", "x", "--configs", "y.yaml", "--seeds"),
+    ],
+)
+def test_an_option_without_a_value_is_not_one_left_out(zoo, tmp_path, argv):
+    ended = zoo(*argv)
+    assert ended.code == 2 and "is given nothing: name at least one" in ended.err
+    assert len(ended.err.splitlines()) == 1 and not list(tmp_path.iterdir())

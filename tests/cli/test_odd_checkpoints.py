@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from attention_zoo.errors import InputError
+from attention_zoo.models.checkpoints import read_weights
 from attention_zoo.runs.checkpoint import Checkpoint, read_checkpoint
 
 ODD = {
@@ -106,6 +107,22 @@ def test_half_precision_is_the_same_kind(content, zoo, tmp_path):
     }
     path = changed(content, tmp_path / "x.ckpt", "state_dict", weights)
     assert zoo("test", "--ckpt_path", path).code == 0
+
+
+class Program(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit")
+def test_a_program_is_no_checkpoint_and_nothing_else_is_said(tmp_path, recwarn):
+    torch.jit.script(Program()).save(tmp_path / "x.ckpt")
+    recwarn.clear()
+    with pytest.raises(InputError, match="x.ckpt is not a checkpoint: it is a program"):
+        read_checkpoint(tmp_path / "x.ckpt")
+    with pytest.raises(InputError, match="x.ckpt is no file of weights"):
+        read_weights(tmp_path / "x.ckpt", "a model")
+    assert not recwarn.list
 
 
 def test_an_archive_that_unpacks_to_more(content, tmp_path):

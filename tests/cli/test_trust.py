@@ -2,15 +2,19 @@
 
 import shutil
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 import yaml
+from lightning.pytorch.callbacks import ModelCheckpoint
 from torchvision.transforms import v2
 
 import tasks
+from attention_zoo.errors import InputError
 from attention_zoo.runs.checkpoint import Checkpoint
-from attention_zoo.runs.trust import is_allowed
+from attention_zoo.runs.checkpoint_io import check_remembered
+from attention_zoo.runs.trust import check_names, is_allowed
 
 EVIL = """
 from pathlib import Path
@@ -231,3 +235,66 @@ def test_a_head_of_a_checkpoint_is_a_registered_one(zoo, tmp_path):
     state = {"state_dict": {}, "config": yaml.safe_dump(config), "epoch": 0, "global_step": 0}
     torch.save(state, tmp_path / "x.ckpt")
     refused(zoo("test", "--ckpt_path", "x.ckpt"), tmp_path, "subprocess.Popen")
+
+
+@pytest.fixture
+def remembering(run_folder, tmp_path, monkeypatch):
+    """A run whose checkpoint says that some file is one of its own, in place of the best one; and a folder to lose."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "precious" / "inner").mkdir(parents=True)
+    (tmp_path / "precious" / "inner" / "photo.txt").write_text("precious")
+    shutil.copytree(run_folder, "run")
+    path = Path("run/checkpoints/last.ckpt")
+
+    def make(**changes):
+        content = torch.load(path, weights_only=True)
+        for name, state in content["callbacks"].items():
+            if name.startswith("ModelCheckpoint"):
+                state.pop("dirpath")  # what has none is taken for this folder's
+                state.update(changes)
+        torch.save(content, path)
+        return path
+
+    return make
+
+
+@pytest.mark.parametrize("key", ["best_model_path", "kth_best_model_path", "best_k_models", "last_model_path"])
+def test_a_checkpoint_does_not_say_what_to_remove(remembering, zoo, tmp_path, key):
+    victim = "run/checkpoints/../../precious"
+    path = remembering(**{key: {victim: torch.tensor(1e9)} if key == "best_k_models" else victim})
+    ended = zoo("fit", "--ckpt_path", path, "--trainer.max_epochs", 4)
+    refused(ended, tmp_path, "precious", "outside of")
+    assert (tmp_path / "precious/inner/photo.txt").read_text() == "precious"
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["{f}/../x", "{f}/a/../../x", "{f}/link/x", "{f}/link", "s3://bucket/x", "simplecache::{f}/x", "local://{f}/x", 3],
+)
+def test_what_is_not_in_the_folder_is_not_remembered(tmp_path, name):
+    (tmp_path / "link").symlink_to(tmp_path.parent)
+    callback = ModelCheckpoint(dirpath=tmp_path)
+    callback.best_model_path = name.format(f=tmp_path) if isinstance(name, str) else name
+    with pytest.raises(InputError, match="remembers"):
+        check_remembered(callback, Path("x.ckpt"))
+
+
+@pytest.mark.parametrize(
+    "name", ["", "{f}/last.ckpt", "{f}/deep/best.ckpt", "/of/before/it/moved/best.ckpt", "best.ckpt"]
+)
+def test_what_lightning_remembers_is(tmp_path, name):
+    callback = ModelCheckpoint(dirpath=tmp_path)
+    callback.best_model_path = name.format(f=tmp_path)
+    callback.best_k_models = {name.format(f=tmp_path): torch.tensor(0.5)}
+    check_remembered(callback, Path("x.ckpt"))
+
+
+@pytest.mark.parametrize("place", ["pieces/evil.py", "pieces/deep/evil.py", "pieces/evil/__init__.py"])
+def test_code_in_folders_that_hold_none_themselves_is_found(tmp_path, monkeypatch, place):
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / place).parent.mkdir(parents=True)
+    (tmp_path / place).write_text("raise AssertionError('imported')")
+    path = place.replace("/__init__", "").removesuffix(".py").replace("/", ".") + ".Mixer"
+    with pytest.raises(InputError, match=path):
+        check_names({"neck": {"type": "ZooBackbone", "mixer": {"type": path}}}, Path("x.ckpt"))
+    check_names({"root": "pieces.tar", "name": "pieces.v2.notes"}, Path("x.ckpt"))  # folders, but no code

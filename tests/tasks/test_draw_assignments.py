@@ -62,6 +62,23 @@ def test_images_are_spread_over_the_batches_and_cut_to_their_size(tmp_path):
     assert draw._scenes == []
 
 
+def test_pictures_are_not_drawn_through_links(tmp_path):
+    precious = tmp_path / "precious"
+    precious.write_text("precious")
+    draw, trainer, task = DrawAssignments(images=1), FakeTrainer(tmp_path / "run"), FakeTask()
+    (tmp_path / "run" / "assignments").mkdir(parents=True)
+    picture = tmp_path / "run" / "assignments" / "assignments_val.png"
+    picture.symlink_to(precious)
+    draw.on_validation_batch_end(trainer, task, None, batch(0), 4)
+    draw.on_validation_epoch_end(trainer, task)
+    assert precious.read_text() == "precious" and not picture.is_symlink()
+    picture.parent.rename(tmp_path / "moved")
+    picture.parent.symlink_to(tmp_path / "moved")
+    draw.on_validation_batch_end(trainer, task, None, batch(0), 4)
+    with pytest.raises(InputError, match="assignments is a link"):
+        draw.on_validation_epoch_end(trainer, task)
+
+
 def test_assignments_are_the_largest_masks():
     masks = torch.randn(2, 5, 4, 6)
     outputs = MaskOutputs((), MaskPrediction(torch.zeros(2, 5, 3), masks, masks))
