@@ -94,6 +94,13 @@ class Hooks(Base):
         self.add_arguments_of(subcommand, parser)
         return parser
 
+    def run_command(self, subcommand: str) -> None:
+        """Run a command, once all is built for it."""
+        super()._run_subcommand(subcommand)
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        self.run_command(subcommand)
+
     def _parse_ckpt_path(self) -> None:
         """Nothing: Lightning would let hyper-parameters in a checkpoint win over the command line."""
 

@@ -171,8 +171,8 @@ def build(arguments: list[str]) -> "Task":
         def claim(self, trainer: Namespace) -> None:
             pass
 
-        def fit(self, **options: Any) -> None:
-            """In place of the trainer's."""
+        def run_command(self, subcommand: str) -> None:
+            pass
 
     with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
         return Built(["fit", *with_bases(arguments)], None).model

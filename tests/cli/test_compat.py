@@ -233,6 +233,7 @@ class TestLightning:
             ("_prepare_subcommand_parser", ["self", "klass", "subcommand", "kwargs"]),
             ("_parse_ckpt_path", ["self"]),
             ("_parser", ["self", "subcommand"]),
+            ("_run_subcommand", ["self", "subcommand"]),
         ],
     )
     def test_private_methods(self, name, parameters):
@@ -245,8 +246,8 @@ class TestLightning:
             def add_arguments_of(self, subcommand, parser):
                 added.append(subcommand)
 
-            def fit(self, **options):
-                added.append("in place of the trainer's")
+            def run_command(self, subcommand):
+                added.append(f"run {subcommand}")
 
         state = {"hyper_parameters": {"nonsense": 1}, "state_dict": {}}
         torch.save(state, tmp_path / "x.ckpt")
@@ -255,7 +256,7 @@ class TestLightning:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             cli = CLI(L.LightningModule, args=argv, save_config_callback=None, seed_everything_default=0)
-        assert added == ["fit", "validate", "test", "predict", "in place of the trainer's"]
+        assert added == ["fit", "validate", "test", "predict", "run fit"]
         assert cli.parser_of("fit").get_defaults().ckpt_path is None
 
     def test_launched_processes(self, monkeypatch):

@@ -43,7 +43,7 @@ class Prepared(training.ZooCLI):
             self.made.update(parser=self.parser, subparsers=self._subcommand_parsers)
         self.parser, self._subcommand_parsers = self.made["parser"], self.made["subparsers"]
 
-    def fit(self, **options):
+    def run_command(self, subcommand):
         """Everything is built, nothing is run."""
 
 
