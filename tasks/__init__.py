@@ -1,13 +1,13 @@
 """LightningModules: loss, metrics, optimisation and logging. They know no mixer by name."""
 
-from tasks.attention import AttentionSaliency, AttentionSegmentation
 from tasks.base import Task
 from tasks.classification import Classification
 from tasks.clicks import Curriculum, Setting
 from tasks.draw_assignments import DrawAssignments
+from tasks.evaluations.attention import AttentionSaliency, AttentionSegmentation
+from tasks.evaluations.robustness import Robustness
 from tasks.interactive import InteractiveSegmentation
 from tasks.mask_segmentation import MaskSegmentation
-from tasks.robustness import Robustness
 from tasks.semantic import SemanticSegmentation
 from tasks.sync_norm import SyncBatchNorm
 

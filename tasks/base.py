@@ -2,9 +2,10 @@
 
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from fnmatch import fnmatchcase
+from typing import Any, ClassVar
 
 import lightning as L
 import torch
@@ -13,10 +14,12 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from timm.optim import param_groups_layer_decay, param_groups_weight_decay
 from torch import nn
+from torchmetrics import Metric
 
 from attention_zoo.domains import Checked, Fraction, checked
 from attention_zoo.errors import InputError
 from attention_zoo.functional.checks import check_number
+from attention_zoo.scales import Scale, scale_of
 from attention_zoo.seeding import derive_seed, run_seed
 from tasks.guards import BatchNormGuard, FiniteWeights, check_training_loss
 from tasks.schedules import Poly, warmup_cosine
@@ -53,6 +56,10 @@ class Task(Checked, L.LightningModule):
         layer_decay: factor of the learning rate from a layer of the model to the one before; None is 1.
     """
 
+    METRICS: ClassVar[Mapping[str, Scale]] = {"loss": Scale("lower"), "images_per_second": Scale("higher", 0.0)}
+    """Which way is better of what is logged as a plain number: by its name without the stage, or the last part of it,
+    or a pattern of them (see fnmatch). A subclass states its own. A metric of torchmetrics states it itself."""
+
     model: nn.Module
 
     @checked
@@ -78,6 +85,20 @@ class Task(Checked, L.LightningModule):
         self.poly, self.no_decay, self.layer_decay = poly, no_decay, layer_decay
         self.optimizer, self.scheduler = optimizer, scheduler
         self.warmup_epochs, self.min_lr_ratio = warmup_epochs, min_lr_ratio
+        self.scales: dict[str, Scale] = {}
+
+    def log(self, name: str, value: Any, *args: Any, **options: Any) -> None:
+        """Log as Lightning does, and keep in ``scales`` which way of the metric is better."""
+        scale = scale_of(value) if isinstance(value, Metric) else None
+        scale = scale or self._stated(name.partition("/")[2])
+        if scale is not None:
+            self.scales[name] = scale
+        super().log(name, value, *args, **options)
+
+    def _stated(self, name: str) -> Scale | None:
+        stated = [entry for cls in type(self).__mro__ for entry in cls.__dict__.get("METRICS", {}).items()]
+        names = (name, name.rpartition("/")[2])
+        return next((scale for each in names for pattern, scale in stated if fnmatchcase(each, pattern)), None)
 
     def show_example(self, image_size: tuple[int, int] | None) -> None:
         """Let Lightning's summary, and what a run costs, count sizes and FLOPs for an image of this size."""

@@ -20,7 +20,8 @@ from attention_zoo.errors import InputError
 from attention_zoo.models import build_backbone
 from attention_zoo.models.checkpoints import load_checkpoint
 from attention_zoo.models.interactive import DecoderFactory, HeadFactory, InteractiveModel
-from attention_zoo.reports.clicks import ClickCurve, ClickResult
+from attention_zoo.results.clicks import ClickCurve, ClickResult
+from attention_zoo.scales import NEITHER, PROPORTION, Scale
 from attention_zoo.seeding import run_seed
 from tasks.base import Task
 from tasks.clicks.checks import check_count, check_number
@@ -78,6 +79,13 @@ class InteractiveSegmentation(Task):
     Raises:
         InputError: an argument that does not fit.
     """
+
+    METRICS = {
+        "miou*": PROPORTION,
+        "noc_*": Scale("lower", 0.0),
+        "seconds_per_click": Scale("lower", 0.0),
+        "value_prior_precision": NEITHER,
+    }
 
     model: InteractiveModel
 
@@ -309,7 +317,7 @@ class InteractiveSegmentation(Task):
             "corner_noise": data.corner_noise,
             "trials": data.trials,
         }
-        return ClickResult(self.title, type(data).__name__, protocol, objects, curves)
+        return ClickResult(self.title, type(data).__name__, protocol, objects, curves, self.ious, self.names)
 
 
 def complete(found: dict[str, Tensor], trials: int, names: Sequence[str]) -> tuple[Any, list[str]]:

@@ -22,6 +22,7 @@ from attention_zoo.models.mask_decoder import (
     semantic_probabilities,
 )
 from attention_zoo.models.mask_decoder.parts import resize
+from attention_zoo.scales import PROPORTION
 from tasks.base import Task
 from tasks.mask_losses import LossWeights, MaskCriterion, Sampling
 from tasks.metrics.mean_iou import MeanIoU
@@ -62,6 +63,8 @@ class MaskSegmentation(Task):
         backbone_lr: learning rate of the backbone, as a fraction of that of the rest.
         **task: see `Task`.
     """
+
+    METRICS = {**MeanIoU.SCALES, "*_quality": PROPORTION}
 
     def __init__(
         self,

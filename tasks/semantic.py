@@ -55,6 +55,8 @@ class SemanticSegmentation(Task):
         **task: see `Task`.
     """
 
+    METRICS = MeanIoU.SCALES
+
     def __init__(
         self,
         model: str = "vit_tiny_patch16_224",

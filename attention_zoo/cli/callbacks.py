@@ -3,6 +3,7 @@
 import math
 import signal
 import sys
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from attention_zoo.cli.failure import bad_input, debugging, fail, failed_elsewhe
 from attention_zoo.errors import InputError
 from attention_zoo.runs.checkpoint import CONFIG, FROM_ELSEWHERE, Checkpoint
 from attention_zoo.runs.files import append_json_line, write_text
+from attention_zoo.scales import Scale
+from tasks import Task
 
 
 class SaveConfig(SaveConfigCallback):
@@ -80,14 +83,14 @@ class MetricsLog(Callback):
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Log, but not what a sanity check measured."""
         if not trainer.sanity_checking:
-            self.append(trainer, "validate")
+            self.append(trainer, pl_module, "validate")
 
     def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Log."""
-        self.append(trainer, "test")
+        self.append(trainer, pl_module, "test")
 
     @rank_zero_only
-    def append(self, trainer: L.Trainer, stage: str) -> None:
+    def append(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Add a line; metrics that are no numbers are null, as JSON has it."""
         # a fit's training metrics here would be those of the epoch before
         metrics = {
@@ -101,6 +104,7 @@ class MetricsLog(Callback):
             "checkpoint": str(source.path) if source else None,
             "time": datetime.now(UTC).isoformat(timespec="seconds"),
             "metrics": {name: value if math.isfinite(value) else None for name, value in metrics.items()},
+            "scales": {name: scale.plain() for name, scale in _scales(pl_module).items() if name in metrics},
         }
         if not sys.stdout.isatty():  # there, the progress bar shows each epoch
             numbers = ", ".join(f"{name} {value:.4g}" for name, value in metrics.items())
@@ -109,6 +113,10 @@ class MetricsLog(Callback):
             append_json_line(self.path, line)
         except InputError as error:  # an evaluation is worth its result where the run can only be read
             rank_zero_warn(f"metrics not logged: {error}")
+
+
+def _scales(task: L.LightningModule) -> Mapping[str, Scale]:
+    return task.scales if isinstance(task, Task) else {}
 
 
 class FailTogether(Callback):

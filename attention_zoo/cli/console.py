@@ -8,7 +8,7 @@ from rich.text import Text
 from attention_zoo.terminal import terminal, text_table
 
 if TYPE_CHECKING:
-    from attention_zoo.reports import Table
+    from attention_zoo.reports.table import Table
 
 PLAIN_WIDTH = 160
 """Columns where the output is no terminal, so that a file or a pipe gets whole lines."""

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 def show_plan(plan: Plan, out: Path, workers: int) -> None:
     """List the runs, the models of the settings, and how long it should take by the runs that are done."""
-    from attention_zoo.reports import Table
+    from attention_zoo.reports.table import Table
 
     found = driver.rows(plan, out)
     console().print(driver.table(plan, found))

@@ -1,7 +1,6 @@
-"""What a robustness evaluation on the command line leaves behind: files, tables, and which benchmark it is at."""
+"""What an evaluation on the command line leaves behind: files, printed tables, and words on where it is."""
 
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,19 +10,17 @@ from lightning.pytorch.utilities import rank_zero_only
 from rich.markup import escape
 
 from attention_zoo.cli.console import print_table
+from attention_zoo.evaluation import Evaluated, Evaluation, Narrating
 from attention_zoo.registry import MIXERS, mixer_options
-from attention_zoo.reports import grids_of, write_result
-from attention_zoo.reports.clicks import noc_table
 from attention_zoo.runs.checkpoint import Checkpoint
 from attention_zoo.runs.folders import new_folder
-from tasks import InteractiveSegmentation, Robustness
 
 REPORT_SECONDS = 1.0
-"""Between two words of a running attack in the progress bar."""
+"""Between two words in the progress bar on what takes long within a batch."""
 
 
-class RobustnessWriter(Callback):
-    """Writes the result of a `tasks.Robustness` to a folder of its own, and prints its tables.
+class ResultWriter(Callback):
+    """Writes the result of an evaluation, whatever it is of, to a folder of its own, and prints its tables.
 
     Args:
         folder: new, or of a run, in which the evaluation then gets a folder named after data and time.
@@ -34,16 +31,12 @@ class RobustnessWriter(Callback):
     def __init__(self, folder: Path, config: dict[str, Any], checkpoint: Checkpoint | None) -> None:
         self.folder, self.config, self.checkpoint = folder, config, checkpoint
 
-    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Leave the printing of numbers to this callback."""
-        if isinstance(pl_module, Robustness):
-            trainer.test_loop.verbose = False
-
     @rank_zero_only
     def on_test_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Make the folder: what cannot be written is to be known before the hours of an evaluation."""
-        if isinstance(pl_module, Robustness):
-            self.folder = fresh(self.folder, type(trainer.datamodule).__name__)
+        if isinstance(pl_module, Evaluation):
+            data: Any = trainer
+            self.folder = fresh(self.folder, type(data.datamodule).__name__)
 
     @rank_zero_only
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
@@ -51,42 +44,21 @@ class RobustnessWriter(Callback):
         if trainer.testing and self.folder.is_dir() and not any(self.folder.iterdir()):
             self.folder.rmdir()
 
-    def on_test_batch_end(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: None, batch: Any, *which: int
-    ) -> None:
-        """Say in the progress bar, which is there from the first batch on, where the evaluation is."""
-        if not isinstance(pl_module, Robustness):
-            return
-        cell = trainer.datamodule.cells[int(batch["cell"][0])]
-        said = [cell.benchmark.title, cell.corruption and cell.corruption.replace("_", " "), cell.severity]
-        _describe(trainer, " ".join(str(part) for part in said if part))
-
-    def on_test_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, *which: Any) -> None:
-        """Let attacks, a batch of which may take minutes, say in the bar what they do, about once a second."""
-        if not isinstance(pl_module, Robustness):
-            return
-        last = time.monotonic()
-
-        def report(said: str) -> None:
-            nonlocal last
-            if time.monotonic() - last > REPORT_SECONDS:
-                last = time.monotonic()
-                _describe(trainer, said)
-
-        pl_module.report = report
-
     @rank_zero_only
     def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Write and print."""
-        if not isinstance(pl_module, Robustness):
+        if not isinstance(pl_module, Evaluation) or pl_module.result is None:
             return
-        result = replace(pl_module.result, facts={**pl_module.result.facts, **self._facts(pl_module)})
-        table = write_result(self.folder, result)
-        for heading, part in grids_of(result):
-            print_table(part, heading)
-        print_table(table, f"weights: {result.facts['weights']}; written to {self.folder}")
+        result = pl_module.result.of(self._evaluated(pl_module))
+        result.write(self.folder)
+        *others, (heading, table) = result.tables()
+        for title, other in others:
+            print_table(other, title)
+        print_table(table, f"{heading}; written to {self.folder}")
+        if result.shows_metrics:
+            trainer.test_loop.verbose = False  # Lightning would list them from here on
 
-    def _facts(self, task: Robustness) -> dict[str, Any]:
+    def _evaluated(self, task: L.LightningModule) -> Evaluated:
         options = self.config["model"].get("init_args") or {}
         weights = "random"
         if self.checkpoint:
@@ -94,50 +66,55 @@ class RobustnessWriter(Callback):
         elif options.get("weights"):
             weights = options["weights"]
         elif options.get("pretrained"):
-            weights = f"released with timm ({task.model.pretrained_cfg['tag'] or 'default'})"
-        return {
-            "model": options.get("model"),
-            "mixer": described(options.get("mixer")),
-            "weights": weights,
-            "epoch": self.checkpoint.epoch if self.checkpoint else None,
-            "config": self.config,
-        }
+            released = getattr(task.model, "pretrained_cfg", {})
+            weights = f"released with timm ({released.get('tag') or 'default'})"
+        return Evaluated(
+            model=options.get("model"),
+            mixer=described(options.get("mixer")),
+            weights=weights,
+            epoch=self.checkpoint.epoch if self.checkpoint else None,
+            config=self.config,
+        )
 
 
-class ClickWriter(Callback):
-    """Writes the curves of a `tasks.InteractiveSegmentation` to a folder of their own, and prints their table.
+class Narrator(Callback):
+    """Says in the progress bar, where there is one, what an evaluation is at."""
 
-    Args:
-        folder: new, or of a run, in which the evaluation then gets a folder named after data and time.
-        config: of model and data, as plain values.
-    """
-
-    def __init__(self, folder: Path, config: dict[str, Any]) -> None:
-        self.folder, self.config = folder, config
-
-    @rank_zero_only
-    def on_test_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Make the folder: what cannot be written is to be known before the hours of an evaluation."""
-        if isinstance(pl_module, InteractiveSegmentation):
-            self.folder = fresh(self.folder, type(trainer.datamodule).__name__)
-
-    @rank_zero_only
-    def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Write and print."""
-        if not isinstance(pl_module, InteractiveSegmentation):
+    def on_test_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        """Let a task whose batches may take minutes say what it does, about once a second."""
+        if not isinstance(pl_module, Narrating):
             return
-        options = self.config["model"].get("init_args") or {}
-        title = " ".join(filter(None, (options.get("model"), described(options.get("mixer")))))
-        result = replace(pl_module.result, title=title)
-        result.write(self.folder, pl_module.ious, pl_module.names)
-        print_table(noc_table({title: result}), f"{title}; written to {self.folder}")
+        last = time.monotonic()
+
+        def report(words: str) -> None:
+            nonlocal last
+            if time.monotonic() - last > REPORT_SECONDS:
+                last = time.monotonic()
+                describe(trainer, words)
+
+        pl_module.report = report
+
+    def on_test_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Say where the batch was; the bar is there from the first one on."""
+        if isinstance(pl_module, Narrating):
+            describe(trainer, pl_module.place(batch))
 
 
-def _describe(trainer: L.Trainer, said: str) -> None:
-    """Say in the progress bar, where there is one, what the evaluation is at."""
+def describe(trainer: L.Trainer, words: str) -> None:
+    """Put words into the progress bar, where there is one."""
     bar = trainer.progress_bar_callback
     if isinstance(bar, RichProgressBar) and bar.progress is not None and bar.test_progress_bar_id is not None:
-        bar.progress.update(bar.test_progress_bar_id, description=escape(said))
+        bar.progress.update(bar.test_progress_bar_id, description=escape(words))
 
 
 def described(mixer: dict[str, Any] | None) -> str | None:

@@ -24,7 +24,7 @@ import tasks
 from attention_zoo.cli.arguments import FROM_DATA
 from attention_zoo.cli.callbacks import FailTogether, MetricsLog, SaveConfig
 from attention_zoo.cli.cost_log import CostLog
-from attention_zoo.cli.evaluation import ClickWriter, RobustnessWriter
+from attention_zoo.cli.evaluation import Narrator, ResultWriter
 from attention_zoo.cli.failure import PROGRAM, bad_argument, debugging, rank, root_cause
 from attention_zoo.cli.parser import ShortErrors
 from attention_zoo.cli.predictions import PredictionWriter
@@ -249,11 +249,11 @@ class ZooCLI(LightningCLI):
         return trainer
 
     def _result_writers(self, folder: Path | None) -> list[Callback]:
-        """What keeps the result of an evaluation, and of a robustness evaluation the counts until then."""
+        """What keeps the result of an evaluation, and the counts until then, and says where it is."""
         config = self._plain_config()
         where = folder or run_name(self.config[self.subcommand].as_dict())
         unfinished = Unfinished((folder or where.parent) / UNFINISHED, identity(config, self.checkpoint))
-        return [RobustnessWriter(where, config, self.checkpoint), unfinished, ClickWriter(where, config)]
+        return [ResultWriter(where, config, self.checkpoint), unfinished, Narrator()]
 
     def _plain_config(self) -> dict[str, Any]:
         """Model, data and seed of the config, as plain values."""

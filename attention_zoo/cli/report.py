@@ -10,7 +10,10 @@ from attention_zoo.errors import InputError
 from attention_zoo.sweeps.plan import PLAN
 
 if TYPE_CHECKING:
-    from attention_zoo.reports import Table
+    from collections.abc import Sequence
+
+    from attention_zoo.evaluation import Result
+    from attention_zoo.reports.table import Table
 
 
 def report(paths: list[str], *, out: str | None = None, mixed: bool = False, overwrite: bool = False) -> None:
@@ -18,8 +21,9 @@ def report(paths: list[str], *, out: str | None = None, mixed: bool = False, ove
 
     Of a sweep, from its folder: means over seeds, what is more than noise, cost beside quality, curves; at any time.
     Of runs, what they reached, what they cost, and their training curves; or, where all have them, their results of
-    robustness or of interactive segmentation, as a test leaves them. Numbers that were not found under the same
-    protocol are not put into one table, unless asked for. A file that cannot be read is named and left out.
+    one evaluation, such as robustness or interactive segmentation, as a test leaves them. Numbers that were not found
+    under the same protocol are not put into one table, unless asked for. A file that cannot be read is named and left
+    out.
 
     Args:
         paths: folder of a sweep; or folders of runs or of evaluations, or their metrics.jsonl, robustness.json or
@@ -41,9 +45,9 @@ def report(paths: list[str], *, out: str | None = None, mixed: bool = False, ove
 
 def report_on(sweep: Path, folder: Path | None = None) -> None:
     """Write the report on a sweep, by default into its own folder, and print the table."""
-    from attention_zoo.reports.sweep import SweepReport
-    from attention_zoo.reports.sweep_files import write_sweep
-    from attention_zoo.reports.sweep_tables import settings_table
+    from attention_zoo.reports.sweeps.files import write_sweep
+    from attention_zoo.reports.sweeps.report import SweepReport
+    from attention_zoo.reports.sweeps.tables import settings_table
 
     found = SweepReport(sweep)
     _tell(found.left_out)
@@ -56,43 +60,45 @@ def report_on(sweep: Path, folder: Path | None = None) -> None:
 
 
 def _join(folders: list[Path], out: Path, mixed: bool, overwrite: bool) -> None:
-    from attention_zoo import reports  # drawing takes seconds to import
-    from attention_zoo.reports import clicks
+    import tasks  # noqa: F401  whose evaluations have results
+    from attention_zoo.evaluation import read_results, result_kinds
 
     for folder in folders:
         if not folder.exists():
             raise InputError(f"{folder} does not exist")
     left_out: list[str] = []
-    if all(map(clicks.holds_result, folders)):
-        found = clicks.read_results(folders, left_out)
-        clicks.check_comparable(found, mixed=mixed)
-        table = clicks.write_comparison(_writable(out, overwrite), found)
-    elif all(map(reports.holds_result, folders)):
-        results = reports.read_results(folders, left_out)
-        table = reports.compare(results, mixed=mixed)
-        reports.write_comparison(_writable(out, overwrite), results, table)
+    kinds = result_kinds()
+    kind = next((kind for kind in kinds if all(map(kind.holds, folders))), None)
+    if kind is not None:
+        results = read_results(kind, folders, left_out)
+        table = kind.compare(results, mixed=mixed)
+        kind.write_comparison(_writable(out, overwrite), results, table)
     else:
-        table = _join_runs(folders, out, mixed, overwrite, left_out)
+        table = _join_runs(folders, out, mixed, overwrite, left_out, kinds[::-1])
     _tell(left_out)
     print_table(table, f"written to {out}")
 
 
-def _join_runs(folders: list[Path], out: Path, mixed: bool, overwrite: bool, left_out: list[str]) -> "Table":
+def _join_runs(
+    folders: list[Path],
+    out: Path,
+    mixed: bool,
+    overwrite: bool,
+    left_out: list[str],
+    kinds: "Sequence[type[Result]]",
+) -> "Table":
     """Report on what every training leaves, where there is no result of one kind in all."""
-    from attention_zoo import reports
-    from attention_zoo.reports import clicks, runs
+    from attention_zoo.reports import runs  # drawing takes seconds to import
 
-    kinds = {reports.RESULT: reports.holds_result, clicks.RESULT: clicks.holds_result}
     for folder in folders:
         if not runs.holds_run(folder):
-            others = [f"{other} has {name}" for name, holds in kinds.items() for other in folders if holds(other)]
-            files = f"no {runs.METRICS}, {reports.RESULT} or {clicks.RESULT}, which training and tests write"
+            others = [f"{other} has {kind.file}" for kind in kinds for other in folders if kind.holds(other)]
+            *first, last = (runs.METRICS, *(kind.file for kind in kinds))
+            files = f"no {', '.join(first)} or {last}, which training and tests write"
             raise InputError(f"nothing to report on in {folder}: {files}{'; ' if others else ''}{', '.join(others)}")
     found = runs.read_runs(folders, left_out)
     runs.check_comparable(found, mixed=mixed)
-    notes = [
-        f"{folder} has {name} too, not shown" for name, holds in kinds.items() for folder in folders if holds(folder)
-    ]
+    notes = [f"{folder} has {kind.file} too, not shown" for kind in kinds for folder in folders if kind.holds(folder)]
     table = runs.runs_table(found, left_out, notes)
     runs.write_runs(_writable(out, overwrite), found, table)
     return table

@@ -1,4 +1,4 @@
-"""Robustness evaluations that were interrupted go on where they were."""
+"""Evaluations that were interrupted go on where they were."""
 
 import hashlib
 import io
@@ -15,9 +15,9 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor
 
 from attention_zoo.errors import InputError
+from attention_zoo.evaluation import Cell, Resumable
 from attention_zoo.runs.checkpoint import Checkpoint
 from attention_zoo.runs.files import write_bytes
-from tasks import Robustness
 
 UNFINISHED = "unfinished"
 """Folder of the counts, in that of the run."""
@@ -39,7 +39,7 @@ def identity(config: Mapping[str, Any], checkpoint: Checkpoint | None) -> str:
 
 
 class Unfinished(Callback):
-    """Keeps the counts of a `tasks.Robustness`, so that the same evaluation goes on after an interruption.
+    """Keeps what a `Resumable` task counted, so that the same evaluation goes on after an interruption.
 
     Each process has a file of its own, named after all that the counts depend on. It is gone once the evaluation is
     done. An evaluation of a part of the data (``trainer.limit_test_batches``) is not kept.
@@ -56,48 +56,36 @@ class Unfinished(Callback):
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Look for counts, and let the data begin after what they are of."""
-        if not isinstance(pl_module, Robustness) or trainer.limit_test_batches != 1.0:
+        with_data: Any = trainer
+        data = with_data.datamodule
+        if stage != "test" or trainer.limit_test_batches != 1.0:
             return
-        if not getattr(trainer.datamodule, "cells", None):
-            return  # the task has something to say about that
-        cells = [
-            (cell.benchmark.name, cell.images, cell.corruption, cell.severity) for cell in trainer.datamodule.cells
-        ]
+        if not isinstance(pl_module, Resumable) or not hasattr(data, "tested"):
+            return
+        parts: list[Cell] = getattr(data, "cells", None) or []
+        cells = [(cell.benchmark.name, cell.images, cell.corruption, cell.severity) for cell in parts]
         everything = f"{self.identity} {trainer.world_size} {trainer.precision} {cells}"
         digest = hashlib.sha256(everything.encode()).hexdigest()[:16]
         self.path = self.folder / f"{digest}-{trainer.global_rank}.pt"
-        self.found = self._counts()
+        self.found = _counts(self.path)
         if self.found is not None:
-            trainer.datamodule.tested = int(self.found["seen"])
+            data.tested = int(self.found["seen"])
             rank_zero_info(
-                f"goes on with an evaluation that was interrupted after {trainer.datamodule.tested} images a process; "
+                f"goes on with an evaluation that was interrupted after {data.tested} images a process; "
                 f"delete {self.folder} to start anew"
             )
 
-    def _counts(self) -> dict[str, Tensor] | None:
-        """What was counted before; None if nothing was.
-
-        Raises:
-            InputError: the file of it holds no counts.
-        """
-        if not self.path.is_file():
-            return None
-        try:
-            found = torch.load(self.path, weights_only=True)
-            int(found["seen"])
-        except Exception as error:  # whatever a foreign file makes of the reader
-            raise InputError(f"{self.path} holds no counts of an evaluation; delete it to start anew") from error
-        return found
-
     def on_test_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Take up the counts."""
-        if self.found:
+        if self.found and isinstance(pl_module, Resumable):
             pl_module.go_on(self.found)
 
     def on_test_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *batch: object) -> None:
         """Write the counts down now and then; not after the last batch, for then there is nothing to go on with."""
         progress = trainer.test_loop.batch_progress
         if self.path is None or progress.is_last_batch or progress.current.ready % EVERY:
+            return
+        if not isinstance(pl_module, Resumable):
             return
         counts = io.BytesIO()
         torch.save(pl_module.progress(), counts)
@@ -113,3 +101,19 @@ class Unfinished(Callback):
             self.path.unlink(missing_ok=True)
             if self.folder.is_dir() and not any(self.folder.iterdir()):
                 self.folder.rmdir()
+
+
+def _counts(path: Path) -> dict[str, Tensor] | None:
+    """What was counted before; None if nothing was.
+
+    Raises:
+        InputError: the file of it holds no counts.
+    """
+    if not path.is_file():
+        return None
+    try:
+        found = torch.load(path, weights_only=True)
+        int(found["seen"])
+    except Exception as error:  # whatever a foreign file makes of the reader
+        raise InputError(f"{path} holds no counts of an evaluation; delete it to start anew") from error
+    return found

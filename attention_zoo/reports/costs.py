@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from matplotlib.figure import Figure
 
 from attention_zoo.analysis.costs import Cost, growth
-from attention_zoo.reports.comparison import Table
+from attention_zoo.reports.table import Table
 
 UNCOUNTED = "FLOPs as torch counts them, a multiplication and an addition as two: Fourier transforms are missing"
 """Said below tables with operations."""

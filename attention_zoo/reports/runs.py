@@ -8,15 +8,15 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from attention_zoo.errors import InputError
-from attention_zoo.reports.comparison import Table
 from attention_zoo.reports.costs import UNCOUNTED
 from attention_zoo.reports.panels import finish, panels, visible
 from attention_zoo.reports.settings import Facts, changes, shared
-from attention_zoo.reports.statistics import arrow, better
-from attention_zoo.reports.sweep import COSTS, MACHINE, QUALITY
-from attention_zoo.reports.sweep_figures import curves_of
+from attention_zoo.reports.statistics import arrow
+from attention_zoo.reports.sweeps.figures import curves_of
+from attention_zoo.reports.sweeps.report import COSTS, MACHINE, QUALITY
+from attention_zoo.reports.table import Table
 from attention_zoo.reports.writing import save, whole
-from attention_zoo.runs.results import METRICS, Measurement, read_cost, read_metrics, read_run_config
+from attention_zoo.runs.results import METRICS, Measurement, read_cost, read_metrics, read_run_config, scales_of
 from attention_zoo.sweeps.axes import flat
 
 SPEED = "images_per_second"
@@ -68,7 +68,8 @@ class TrainedRun:
             return None, ""
         metric = _judged([name for line in lines for name in _known(line)])
         having = [line for line in lines if metric in _known(line)]
-        return max(having, key=lambda line: better(metric) * _known(line)[metric]), metric
+        way = scales_of(self.measured).of(metric).way
+        return max(having, key=lambda line: way * _known(line)[metric]), metric
 
     @property
     def facts(self) -> Facts:
@@ -155,7 +156,9 @@ def runs_table(
             value = run.cost.get(name)
             cells.append(_number(None if value is None else value * (1 if exact else COST_COLUMNS[name][1]), exact))
         rows.append((run.name, _said(test, best, judge), *cells))
-    headings = metrics + costs if exact else [*map(arrow, metrics), *(COST_COLUMNS[name][0] for name in costs)]
+    scales = scales_of(line for run in runs for line in run.measured)
+    arrows = [arrow(name, scales.of(name)) for name in metrics]
+    headings = metrics + costs if exact else [*arrows, *(COST_COLUMNS[name][0] for name in costs)]
     notes = [*(f"left out: {problem}" for problem in left_out), *notes]
     notes += [UNCOUNTED] if "flops" in costs else []
     facts = [run.facts for run in runs]
@@ -170,6 +173,7 @@ def training_figure(runs: Sequence[TrainedRun]) -> Figure | None:
     if not names:
         return None
     figure, every = panels(len(names), len(runs))
+    scales = scales_of(line for run in runs for line in run.measured)
     for axes, metric in zip(every, names, strict=True):
         for place, (label, found) in enumerate(curves.items()):
             series = sorted(found.get(metric, {}).items())
@@ -182,7 +186,7 @@ def training_figure(runs: Sequence[TrainedRun]) -> Figure | None:
                 **style,
                 **alone,
             )
-        axes.set(xlabel="epoch", ylabel=arrow(metric))
+        axes.set(xlabel="epoch", ylabel=arrow(metric, scales.of(metric)))
         axes.xaxis.get_major_locator().set_params(integer=True)
     return finish(figure, every)
 

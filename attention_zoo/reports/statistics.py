@@ -1,4 +1,4 @@
-"""What can be said of a few seeds: intervals, paired comparisons, and which way of a metric is better."""
+"""What can be said of a few seeds: intervals, paired comparisons, and marks of the best and the worst."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from scipy import stats
+
+from attention_zoo.scales import Scale, old_scale
 
 LEVEL = 0.05
 """Differences less probable than this by chance are more than noise."""
@@ -16,46 +18,13 @@ LEAST_SEEDS = 3
 TEST = f"paired t-tests over {LEAST_SEEDS} or more seeds"
 """What marks follow from."""
 
-UNBOUNDED = ("nss",)
-"""Metrics of which more is better and that are no proportion, though their values may look like one."""
-
 ROUNDING = 1e-9
 """Spread below this fraction of the values is none."""
 
-LOWER = ("loss", "error", "calibration", "mce", "noc_", "nof_", "seconds", "false_")
-"""Words in the names of metrics of which less is better."""
 
-CORRUPTED = "_c"
-"""How benchmarks of corrupted images end (``imagenet_c``): their number is an error, that of all others an accuracy."""
-
-NEITHER = ("value_prior_precision",)
-"""What is logged beside metrics and is neither good nor bad."""
-
-
-def better(metric: str) -> int:
-    """1 where more of a metric is better, -1 where less is, 0 where neither; by its name."""
-    name = metric.rpartition("/")[2].lower()
-    if name in NEITHER:
-        return 0
-    return -1 if name.endswith(CORRUPTED) or any(word in name for word in LOWER) else 1
-
-
-def arrow(metric: str) -> str:
-    """The metric's name with an arrow to where it is better."""
-    return f"{metric} {('', '↑', '↓')[better(metric)]}".rstrip()
-
-
-def limits(metric: str, values: Sequence[float]) -> tuple[float, float]:
-    """What no value of a metric leaves: 0 and 1 of a proportion, 0 of an error, nothing of a loss.
-
-    Args:
-        metric: its name says which way is better.
-        values: that were found; those outside 0 and 1 are no proportions, such as percents.
-    """
-    name, way = metric.rpartition("/")[2].lower(), better(metric)
-    if not values or min(values) < 0 or "loss" in name or name in UNBOUNDED or not way:
-        return -math.inf, math.inf
-    return (0.0, 1.0) if max(values) <= 1 and (way > 0 or "calibration" in name) else (0.0, math.inf)
+def arrow(metric: str, scale: Scale | None = None) -> str:
+    """The metric's name with an arrow to where it is better; without a scale as runs of before have it."""
+    return f"{metric} {(scale or old_scale(metric)).arrow}".rstrip()
 
 
 @dataclass(frozen=True)
@@ -131,19 +100,21 @@ def holm(chances: Sequence[float]) -> list[float]:
     return corrected
 
 
-def extremes(values: Mapping[str, Mapping[int, float]], metric: str) -> dict[str, str]:
+def extremes(values: Mapping[str, Mapping[int, float]], metric: str, scale: Scale | None = None) -> dict[str, str]:
     """``best`` and ``worst`` of settings by name; only one that a paired t-test of three seeds or more tells from all.
 
     Each of the tests must reject, so that none of them needs a correction (R. Berger, Technometrics 1982).
 
     Args:
         values: of each setting, by seed.
-        metric: its name says which way is better.
+        metric: its name.
+        scale: which way is better; None is as runs of before have it.
     """
     known = [name for name, by_seed in values.items() if by_seed]
-    if len(known) < 2 or not better(metric):
+    way = (scale or old_scale(metric)).way
+    if len(known) < 2 or not way:
         return {}
-    ordered = sorted(known, key=lambda name: -better(metric) * float(np.mean(list(values[name].values()))))
+    ordered = sorted(known, key=lambda name: -way * float(np.mean(list(values[name].values()))))
     return {
         name: word
         for name, word in ((ordered[0], "best"), (ordered[-1], "worst"))

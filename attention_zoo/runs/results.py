@@ -1,11 +1,13 @@
 """What the files of a run say: its metrics, its cost and its config. A file that cannot be right is refused by name."""
 
 import math
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from attention_zoo.errors import InputError
 from attention_zoo.runs.files import read_json, read_json_lines, read_yaml
+from attention_zoo.scales import Scale, Scales, read_scales
 
 METRICS, COST, CONFIG = "metrics.jsonl", "cost.json", "config.yaml"
 """Files of a run's folder: measurements, a line each; what the training cost; its resolved config."""
@@ -22,12 +24,14 @@ class Measurement(NamedTuple):
         epoch: from 0; None where it is not known, as of weights that were not trained here.
         metrics: by name; None where the value was no number.
         checkpoint: what was measured; None during a training.
+        scales: by name, which way of a metric is better; None in a line of before, which states none.
     """
 
     stage: str
     epoch: int | None
     metrics: dict[str, float | None]
     checkpoint: str | None
+    scales: dict[str, Scale] | None = None
 
 
 def exists(path: Path) -> bool:
@@ -53,8 +57,14 @@ def read_metrics(folder: Path) -> list[Measurement]:
         if epoch is not None and (isinstance(epoch, bool) or not isinstance(epoch, int) or epoch < 0):
             raise InputError(f"{here}: epoch must be a whole number from 0, got {epoch!r:.60}")
         metrics = numbers_in(line.get("metrics"), f"{here}: metrics")
-        found.append(Measurement(stage, epoch, metrics, checkpoint if isinstance(checkpoint, str) else None))
+        scales = read_scales(line["scales"], f"{here}: scales") if "scales" in line else None
+        found.append(Measurement(stage, epoch, metrics, checkpoint if isinstance(checkpoint, str) else None, scales))
     return found
+
+
+def scales_of(lines: Iterable[Measurement]) -> Scales:
+    """What measurements say of their metrics."""
+    return Scales((line.metrics, line.scales) for line in lines)
 
 
 def read_cost(folder: Path) -> dict[str, Any]:

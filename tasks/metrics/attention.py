@@ -1,6 +1,7 @@
 """Attention against what it should find: objects (IoU, FP, FN), and where people look (NSS)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -8,6 +9,7 @@ from torch.nn import functional as F
 from torchmetrics import Metric
 
 from attention_zoo.functional.checks import check_finite
+from attention_zoo.scales import Scale
 
 
 class ForegroundErrors(Metric):
@@ -21,6 +23,12 @@ class ForegroundErrors(Metric):
     false_positives: Tensor
     false_negatives: Tensor
     images: Tensor
+    SCALES: ClassVar[Mapping[str, Scale]] = {
+        "iou": Scale("higher", 0.0, 100.0),
+        "false_*": Scale("lower", 0.0, 100.0),
+    }
+    """Of its numbers, for the task that logs them one by one."""
+
     full_state_update = False
 
     def __init__(self) -> None:
@@ -60,6 +68,7 @@ class NSS(Metric):
 
     total: Tensor
     images: Tensor
+    higher_is_better = True
     full_state_update = False
 
     def __init__(self) -> None:

@@ -21,6 +21,7 @@ class MeanCorruptionError(SubsetAccuracy):
     """
 
     higher_is_better = False
+    plot_upper_bound = None
 
     def __init__(self, corruptions: Sequence[str], severities: int = 5, *, normalised: bool, **subset: Any) -> None:
         super().__init__(cells=len(corruptions) * severities, **subset)

@@ -1,10 +1,13 @@
 """Intersection over union of classes, accumulated over a whole set."""
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 from torchmetrics.classification import MulticlassConfusionMatrix
+
+from attention_zoo.scales import PROPORTION, Scale
 
 
 class MeanIoU(MulticlassConfusionMatrix):
@@ -18,6 +21,11 @@ class MeanIoU(MulticlassConfusionMatrix):
         ignore_index: label of pixels that count nowhere.
         **metric: further arguments of the torchmetrics class.
     """
+
+    SCALES: ClassVar[Mapping[str, Scale]] = dict.fromkeys(
+        ("mean_iou", "pixel_accuracy", "mean_accuracy", "iou/*"), PROPORTION
+    )
+    """Of its numbers, for the task that logs them one by one."""
 
     def __init__(self, num_classes: int, ignore_index: int = 255, **metric: Any) -> None:
         super().__init__(num_classes, ignore_index=ignore_index, validate_args=False, **metric)

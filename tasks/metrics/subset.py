@@ -66,6 +66,8 @@ class SubsetAccuracy(Metric):
     correct: Tensor
     total: Tensor
     higher_is_better: bool | None = True
+    plot_lower_bound: float | None = 0.0
+    plot_upper_bound: float | None = 1.0
     is_differentiable = False
     full_state_update = False
 

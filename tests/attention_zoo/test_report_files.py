@@ -18,15 +18,19 @@ from matplotlib.figure import Figure
 from attention_zoo.cli.report import report
 from attention_zoo.errors import InputError
 from attention_zoo.evaluation import Benchmark, Cell
-from attention_zoo.reports import CellCount, Column, RobustnessResult, Row, Table, runs, write_result
-from attention_zoo.reports.clicks import ClickCurve, ClickResult
-from attention_zoo.reports.statistics import Difference, extremes, limits
-from attention_zoo.reports.sweep import SweepReport
-from attention_zoo.reports.sweep_figures import figures
-from attention_zoo.reports.sweep_files import write_sweep
-from attention_zoo.reports.sweep_tables import settings_table
+from attention_zoo.reports import runs
+from attention_zoo.reports.robustness.files import write_result
+from attention_zoo.reports.statistics import Difference, extremes
+from attention_zoo.reports.sweeps.figures import figures
+from attention_zoo.reports.sweeps.files import write_sweep
+from attention_zoo.reports.sweeps.report import SweepReport
+from attention_zoo.reports.sweeps.tables import settings_table
+from attention_zoo.reports.table import Table
 from attention_zoo.reports.writing import save
+from attention_zoo.results.clicks import ClickCurve, ClickResult
+from attention_zoo.results.robustness import CellCount, Column, RobustnessResult, Row
 from attention_zoo.runs.results import read_cost, read_metrics, read_run_config
+from attention_zoo.scales import old_scale
 from attention_zoo.sweeps import Plan
 from attention_zoo.sweeps.driver import folder_of
 
@@ -245,7 +249,7 @@ CANNOT_BE = [
 @pytest.mark.parametrize("where, value", [(where, value) for where, values in CANNOT_BE for value in values], ids=str)
 def test_counts_that_cannot_be(tmp_path, where, value):
     path = tmp_path / "robustness.json"
-    robustness().write(path)
+    robustness().write_json(path)
     assert RobustnessResult.read(path) == robustness()
     content = json.loads(path.read_text())
     inner = content
@@ -258,9 +262,9 @@ def test_counts_that_cannot_be(tmp_path, where, value):
     assert len(str(raised.value)) < 400 and "\n" not in str(raised.value)
 
 
-def clicks(name="setting"):
+def clicks(name="setting", ious=None):
     curve = ClickCurve.of(name, np.linspace(0, 1, 24).reshape(4, 2, 3), 0.1, {})
-    return ClickResult("model", "data", {"name": "paper"}, 4, [curve])
+    return ClickResult("model", "data", {"name": "paper"}, 4, [curve], ious, list("abcd"))
 
 
 @pytest.mark.parametrize(
@@ -277,7 +281,7 @@ def clicks(name="setting"):
 )
 def test_curves_that_cannot_be(tmp_path, undrawn, key, value):
     ious = np.zeros((1, 4, 2, 3))
-    clicks().write(tmp_path, ious, list("abcd"))
+    clicks(ious=ious).write(tmp_path)
     path = tmp_path / "clicks.json"
     assert ClickResult.read(path).title == "model"
     content = json.loads(path.read_text())
@@ -292,7 +296,7 @@ def test_curves_that_cannot_be(tmp_path, undrawn, key, value):
 def test_results_are_joined_without_a_broken_one(tmp_path, capsys, undrawn, name, kind):
     for place in ("a", "b", "c"):
         if name == "clicks.json":
-            clicks(place).write(tmp_path / place, np.zeros((1, 4, 2, 3)), list("abcd"))
+            clicks(place, np.zeros((1, 4, 2, 3))).write(tmp_path / place)
         else:
             write_result(tmp_path / place, robustness())
     put(tmp_path / "a" / name, kind)
@@ -364,7 +368,7 @@ class TestFolders:
             full(target) if name in str(target) else save(figure, target)
 
         monkeypatch.setattr(Path, "write_text", full)
-        monkeypatch.setattr("attention_zoo.reports.sweep_files.save", full_figure)
+        monkeypatch.setattr("attention_zoo.reports.sweeps.files.save", full_figure)
         with pytest.raises(InputError, match=f"^cannot write {re.escape(str(out / name))}: No space left on device$"):
             write_sweep(out, content)
         assert ({path: path.stat().st_ino for path in out.rglob("*")} if before else None) == was
@@ -464,7 +468,7 @@ class TestFigures:
         ],
     )
     def test_what_no_value_leaves(self, metric, values, wanted):
-        assert limits(metric, values) == wanted
+        assert old_scale(metric, values).limits == wanted
 
     def test_intervals_end_at_1_and_axes_have_no_offset(self, sweep):
         found = {name: figure for name, _, figure in figures(SweepReport(sweep))}

@@ -10,20 +10,10 @@ from PIL import Image
 
 from attention_zoo.corruption_error import ALEXNET_ERRORS, EXTRA_ALEXNET_ERRORS
 from attention_zoo.errors import InputError
-from attention_zoo.evaluation import Benchmark, Cell
-from attention_zoo.reports import (
-    CellCount,
-    Column,
-    RobustnessResult,
-    Row,
-    cell_table,
-    compare,
-    differences,
-    grid,
-    read_results,
-    write_comparison,
-    write_result,
-)
+from attention_zoo.evaluation import Benchmark, Cell, read_results
+from attention_zoo.reports.robustness.comparison import cell_table, compare, differences, grid
+from attention_zoo.reports.robustness.files import write_comparison, write_result
+from attention_zoo.results.robustness import CellCount, Column, RobustnessResult, Row
 
 CLEAN = Benchmark("clean", "clean", protocol={"preprocessing": "resize 256, crop 224"})
 CORRUPTED = Benchmark("imagenet_c", "IN-C (generated)", protocol={"seed": 0})
@@ -106,11 +96,11 @@ def test_cells_must_be_a_grid():
 
 def test_a_result_comes_back_from_its_file(tmp_path):
     found = result(rows=("as trained", "other"), date="today")
-    found.write(tmp_path / "robustness.json")
+    found.write_json(tmp_path / "robustness.json")
     again = RobustnessResult.read(tmp_path / "robustness.json")
     assert again == found
     with pytest.raises(FileExistsError):
-        found.write(tmp_path / "robustness.json")
+        found.write_json(tmp_path / "robustness.json")
     content = json.loads((tmp_path / "robustness.json").read_text())
     assert content["columns"][1]["normalised"] is True
     assert content["scores"]["other"]["clean"] == 60
@@ -214,21 +204,23 @@ def test_results_are_found_and_named(tmp_path):
         folder.mkdir(parents=True)
         (tmp_path / run / "config.yaml").touch()
         write_result(folder, result(mixer=mixer))
-    assert list(read_results([tmp_path / "a", tmp_path / "b"])) == ["VarsD", "DotProduct"]
-    assert list(read_results([tmp_path, tmp_path / "a" / "ImageNetRobustness-1" / "robustness.json"])) == [
+    assert list(read_results(RobustnessResult, [tmp_path / "a", tmp_path / "b"])) == ["VarsD", "DotProduct"]
+    assert list(
+        read_results(RobustnessResult, [tmp_path, tmp_path / "a" / "ImageNetRobustness-1" / "robustness.json"])
+    ) == [
         "VarsD",
         "DotProduct",
     ]
     (tmp_path / "b" / "ImageNetRobustness-1" / "robustness.json").unlink()
-    result(mixer="VarsD").write(tmp_path / "b" / "ImageNetRobustness-1" / "robustness.json")
-    assert list(read_results([tmp_path])) == ["a", "b"]
+    result(mixer="VarsD").write_json(tmp_path / "b" / "ImageNetRobustness-1" / "robustness.json")
+    assert list(read_results(RobustnessResult, [tmp_path])) == ["a", "b"]
 
 
 def test_nothing_to_read(tmp_path):
     with pytest.raises(InputError, match="nothing to report on in .*robustness.json"):
-        read_results([tmp_path])
+        read_results(RobustnessResult, [tmp_path])
     with pytest.raises(InputError, match="does not exist"):
-        read_results([tmp_path / "none"])
+        read_results(RobustnessResult, [tmp_path / "none"])
 
 
 @pytest.mark.parametrize("rows", [("as trained",), tuple("abc")])

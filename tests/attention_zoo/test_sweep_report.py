@@ -11,11 +11,12 @@ import yaml
 from scipy import stats
 
 from attention_zoo.errors import InputError
-from attention_zoo.reports.statistics import Difference, Estimate, arrow, better, extremes, holm
-from attention_zoo.reports.sweep import SweepReport
-from attention_zoo.reports.sweep_figures import figures
-from attention_zoo.reports.sweep_files import write_sweep
-from attention_zoo.reports.sweep_tables import numbers_table, runs_table, settings_table
+from attention_zoo.reports.statistics import Difference, Estimate, arrow, extremes, holm
+from attention_zoo.reports.sweeps.figures import figures
+from attention_zoo.reports.sweeps.files import write_sweep
+from attention_zoo.reports.sweeps.report import SweepReport
+from attention_zoo.reports.sweeps.tables import numbers_table, runs_table, settings_table
+from attention_zoo.scales import old_scale
 from attention_zoo.sweeps import Plan
 from attention_zoo.sweeps.driver import folder_of
 
@@ -109,7 +110,7 @@ class TestStatistics:
         ],
     )
     def test_which_way_is_better(self, metric, way):
-        assert better(metric) == way
+        assert old_scale(metric).way == way
         assert arrow(metric) == f"{metric} {'↓ ↑'[way + 1]}".rstrip()
 
     def test_best_and_worst_only_beyond_noise(self):

@@ -7,7 +7,7 @@ from torch.testing import assert_close
 
 import attention_zoo as az
 from attention_zoo.models import build_model
-from tasks.attention import AttentionSegmentation, finest_layer, min_max
+from tasks.evaluations.attention import AttentionSegmentation, finest_layer, min_max
 from tasks.metrics import NSS, ForegroundErrors
 
 

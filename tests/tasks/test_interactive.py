@@ -12,7 +12,9 @@ import torch
 import attention_zoo as az
 from attention_zoo.clicks import NEGATIVE, POSITIVE, Clicks
 from attention_zoo.models.interactive import CorrectiveAttention, Fusion, box_disks
-from attention_zoo.reports.clicks import ClickResult, differences, noc_table, overlay
+from attention_zoo.reports.clicks.figures import overlay
+from attention_zoo.reports.clicks.tables import differences, noc_table
+from attention_zoo.results.clicks import ClickResult
 from datamodules import Berkeley, ObjectScenes
 from datamodules.interactive.objects import bounding_box
 from tasks import Curriculum, InteractiveSegmentation, Setting
@@ -506,7 +508,7 @@ def test_results_are_read_back_and_compared(clear, tmp_path):
         task = tiny(max_clicks=2)
         task.model = ToyInModel(Painter())
         evaluate(task, berkeley(clear, trials=2, padding=padding))
-        task.result.write(tmp_path / name, task.ious, task.names)
+        task.result.write(tmp_path / name)
         results[name] = ClickResult.read(tmp_path / name / "clicks.json")
         assert results[name] == task.result
     rows = (tmp_path / "a" / "clicks_objects.csv").read_text().splitlines()

@@ -12,10 +12,10 @@ import attention_zoo as az
 import tasks.classification
 from attention_zoo.attacks import FGSM, PGD, Attack
 from attention_zoo.cli import evaluation
-from attention_zoo.reports import RobustnessResult
-from attention_zoo.reports.comparison import cell_table, compare
+from attention_zoo.reports.robustness.comparison import cell_table, compare
+from attention_zoo.results.robustness import RobustnessResult
 from tasks import Robustness
-from tasks.robustness import AS_TRAINED
+from tasks.evaluations.robustness import AS_TRAINED
 from tests.tasks.cells import CLASSES, DigitBenchmarks
 
 SMALL = {"patch_size": 4, "embed_dim": 16, "depth": 2, "num_heads": 2}
@@ -229,7 +229,7 @@ def test_images_without_a_gradient_are_counted_and_told(tmp_path):
     assert blind.no_gradient == blind.correct == clean.correct > 0
     assert (margin.no_gradient, plain.no_gradient, clean.no_gradient) == (0, None, None)
     assert margin.correct < blind.correct
-    result.write(tmp_path / "robustness.json")
+    result.write_json(tmp_path / "robustness.json")
     again = RobustnessResult.read(tmp_path / "robustness.json")
     assert again.row(AS_TRAINED).counts == counts
     (note,) = [note for note in compare({"run": again}).notes if "no gradient" in note]
@@ -241,7 +241,7 @@ def test_images_without_a_gradient_are_counted_and_told(tmp_path):
 
 def test_results_and_progress_of_before_know_nothing_of_gradients(tmp_path, evaluated):
     result = evaluated[2]
-    result.write(tmp_path / "robustness.json")
+    result.write_json(tmp_path / "robustness.json")
     content = json.loads((tmp_path / "robustness.json").read_text())
     for cells in content["rows"][0]["counts"].values():
         for cell in cells:
@@ -266,11 +266,11 @@ def test_a_corrupted_image_that_is_not_finite_names_itself():
         evaluate(built, DigitBenchmarks(images=20, batch_size=32))
 
 
-def test_a_running_attack_speaks_in_the_progress_bar(monkeypatch, tmp_path):
+def test_a_running_attack_speaks_in_the_progress_bar(monkeypatch):
     monkeypatch.setattr(evaluation, "REPORT_SECONDS", -1.0)
     said = []
-    monkeypatch.setattr(evaluation, "_describe", lambda trainer, words: said.append(words))
-    writer = evaluation.RobustnessWriter(tmp_path / "new", {}, None)
+    monkeypatch.setattr(evaluation, "describe", lambda trainer, words: said.append(words))
+    writer = evaluation.Narrator()
     built = task(attacks={"fgsm": FGSM()})
     trainer = SimpleNamespace(datamodule=None)
     writer.on_test_batch_start(trainer, built, None, 0)

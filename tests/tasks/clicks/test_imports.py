@@ -46,6 +46,6 @@ def loaded(module):
 def test_training_asks_for_nothing_to_draw_with():
     """No module that the tasks load imports matplotlib; torchmetrics does where it is installed, for itself."""
     names = loaded("tasks")
-    assert {"attention_zoo.reports.clicks", "tasks.clicks.session", "torch"} <= names  # or nothing is shown
+    assert {"attention_zoo.results.clicks", "tasks.clicks.session", "torch"} <= names  # or nothing is shown
     assert not {name for name in names if name.split(".")[0] == "matplotlib"}
-    assert "matplotlib" in loaded("attention_zoo.reports.figures")
+    assert "matplotlib" in loaded("attention_zoo.reports.robustness.figures")

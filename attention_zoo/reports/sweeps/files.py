@@ -10,10 +10,10 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from attention_zoo.errors import InputError
-from attention_zoo.reports.comparison import Table
-from attention_zoo.reports.sweep import SweepReport
-from attention_zoo.reports.sweep_figures import figures
-from attention_zoo.reports.sweep_tables import numbers_table, runs_table, settings_table
+from attention_zoo.reports.sweeps.figures import figures
+from attention_zoo.reports.sweeps.report import SweepReport
+from attention_zoo.reports.sweeps.tables import numbers_table, runs_table, settings_table
+from attention_zoo.reports.table import Table
 from attention_zoo.reports.writing import remove_events, save, whole
 from attention_zoo.runs.files import read_text
 from attention_zoo.runs.results import CONFIG

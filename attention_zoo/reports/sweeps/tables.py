@@ -3,11 +3,11 @@
 import math
 from collections.abc import Iterator
 
-from attention_zoo.reports.comparison import Table
 from attention_zoo.reports.costs import UNCOUNTED
 from attention_zoo.reports.settings import differences, shared
 from attention_zoo.reports.statistics import LEAST_SEEDS, LEVEL, TEST, Difference, arrow
-from attention_zoo.reports.sweep import COSTS, SweepReport
+from attention_zoo.reports.sweeps.report import COSTS, SweepReport
+from attention_zoo.reports.table import Table
 from attention_zoo.sweeps.driver import flat_metrics
 
 
@@ -16,7 +16,7 @@ def settings_table(report: SweepReport, *, with_costs: bool = True) -> Table:
     base, costs = report.baseline, report.costs if with_costs else []
     header = [*report.plan.titles.values(), "seeds"]
     for metric in report.metrics:
-        header += [arrow(metric), *([f"to {base}"] if base else [])]
+        header += [arrow(metric, report.scale(metric)), *([f"to {base}"] if base else [])]
     header += [COSTS[name][0] for name in costs]
     compared = {metric: report.against_baseline(metric) for metric in report.metrics}
     extremes = {metric: report.extremes(metric) for metric in report.metrics}

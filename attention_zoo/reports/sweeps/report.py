@@ -11,8 +11,9 @@ import numpy as np
 
 from attention_zoo.errors import InputError
 from attention_zoo.reports.settings import Facts
-from attention_zoo.reports.statistics import Difference, Estimate, extremes, holm, limits
-from attention_zoo.runs.results import Measurement, read_cost, read_metrics, read_run_config
+from attention_zoo.reports.statistics import Difference, Estimate, extremes, holm
+from attention_zoo.runs.results import Measurement, read_cost, read_metrics, read_run_config, scales_of
+from attention_zoo.scales import Scale, Scales
 from attention_zoo.sweeps.axes import flat, label_of
 from attention_zoo.sweeps.driver import Row, collected, flat_metrics, folder_of, rows
 from attention_zoo.sweeps.plan import Run, read_plan
@@ -176,10 +177,20 @@ class SweepReport:
             for (group, _), difference, chance in zip(pairs, found, chances, strict=True)
         }
 
+    @cached_property
+    def _scales(self) -> Scales:
+        done = [row.run for row in self.found if row.record.status == "done"]
+        return scales_of(line for run in done for line in self.measured(run))
+
+    def scale(self, metric: str) -> Scale:
+        """Which way of a metric is better, and its bounds; runs log an evaluation's metric as one of ``test``."""
+        values = [value for group in self.groups for value in group.of(metric).values()]
+        return self._scales.of(metric, f"test/{metric.partition('/')[2]}", values=values)
+
     def limits(self, metric: str) -> tuple[float, float]:
         """What no value of a metric leaves."""
-        return limits(metric, [value for group in self.groups for value in group.of(metric).values()])
+        return self.scale(metric).limits
 
     def extremes(self, metric: str) -> dict[str, str]:
         """``best`` and ``worst`` by the name of the setting, where that is more than noise."""
-        return extremes({group.name: group.of(metric) for group in self.groups}, metric)
+        return extremes({group.name: group.of(metric) for group in self.groups}, metric, self.scale(metric))

@@ -5,15 +5,17 @@ import json
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
 from statistics import fmean
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
+from attention_zoo.attacks import without_gradient
 from attention_zoo.corruption_error import ALEXNET_ERRORS, mean_corruption_error, of_alexnets_kind
 from attention_zoo.errors import InputError
-from attention_zoo.evaluation import Benchmark, Cell
+from attention_zoo.evaluation import Benchmark, Cell, Evaluated, Result, result_kinds
+from attention_zoo.reports.table import Table
 from attention_zoo.runs.files import read_json, write_text
 from attention_zoo.runs.results import exists, is_number
 
@@ -144,7 +146,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class RobustnessResult:
+class RobustnessResult(Result):
     """All that a robustness evaluation found.
 
     Attributes:
@@ -152,6 +154,9 @@ class RobustnessResult:
         rows: models.
         facts: what else a reader must know: model, weights, data, versions, date, precision.
     """
+
+    file: ClassVar[str] = "robustness.json"
+    shows_metrics: ClassVar[bool] = True
 
     columns: tuple[Column, ...]
     rows: tuple[Row, ...]
@@ -161,6 +166,11 @@ class RobustnessResult:
     def title(self) -> str:
         """What to call its model: the mixer, with its options, or the model where it keeps its own attention."""
         return self.facts.get("mixer") or self.facts.get("model") or "model"
+
+    @property
+    def protocol(self) -> dict[str, Mapping[str, Any]]:
+        """Of each column what its numbers must share with others to be compared."""
+        return {column.name: column.protocol for column in self.columns}
 
     @cached_property
     def scores(self) -> dict[str, dict[str, float]]:
@@ -174,8 +184,58 @@ class RobustnessResult:
         """The row of this name."""
         return next(row for row in self.rows if row.name == name)
 
-    def write(self, path: Path) -> None:
-        """Write JSON.
+    def of(self, evaluated: Evaluated) -> Self:
+        """See Result."""
+        known = {entry.name: getattr(evaluated, entry.name) for entry in fields(evaluated)}
+        return replace(self, facts={**self.facts, **known})
+
+    def write(self, folder: Path) -> None:
+        """Write the result, its tables and a figure.
+
+        Raises:
+            FileExistsError: there is a result already.
+            InputError: it cannot be written.
+        """
+        from attention_zoo.reports.robustness.files import write_result
+
+        write_result(folder, self)
+
+    def tables(self) -> list[tuple[str, Table]]:
+        """See Result: the errors under each corruption at each severity, then all columns."""
+        from attention_zoo.reports.robustness.comparison import compare, grids_of
+
+        return [*grids_of(self), (f"weights: {self.facts.get('weights')}", compare({self.title: self}))]
+
+    @classmethod
+    def differences(cls, results: Mapping[str, Self]) -> list[str]:
+        """See Result."""
+        from attention_zoo.reports.robustness.comparison import differences
+
+        return list(differences(results))
+
+    @classmethod
+    def compare(cls, results: Mapping[str, Self], *, mixed: bool = False) -> Table:
+        """See Result."""
+        from attention_zoo.reports.robustness.comparison import compare
+
+        return compare(results, mixed=mixed)
+
+    @classmethod
+    def write_comparison(cls, folder: Path, results: Mapping[str, Self], table: Table) -> None:
+        """See Result."""
+        from attention_zoo.reports.robustness.files import write_comparison
+
+        write_comparison(folder, results, table)
+
+    @classmethod
+    def holds(cls, path: Path) -> bool:
+        """See Result; a JSON file that is of no other kind by its name is taken for one."""
+        if not path.is_file():
+            return super().holds(path)
+        return path.suffix == ".json" and all(path.name != kind.file for kind in result_kinds() if kind is not cls)
+
+    def write_json(self, path: Path) -> None:
+        """Write the result alone.
 
         Raises:
             FileExistsError: there is something of that name.
@@ -221,6 +281,19 @@ class RobustnessResult:
         for wrong in _wrong(result):
             raise InputError(f"{path} is {kind}: {wrong}")
         return result
+
+
+def blind_spots(column: Column, counts: Sequence[CellCount], label: str) -> Iterator[str]:
+    """A line where an attack had no gradient to follow, so that its column says too much of a row.
+
+    Args:
+        column: the attack.
+        counts: what was counted of the row.
+        label: what to call the row.
+    """
+    number = sum(count.no_gradient or 0 for count in counts)
+    if number:
+        yield f"{column.title}, {label}: {without_gradient(number, sum(count.total for count in counts))}"
 
 
 def _wrong(result: RobustnessResult) -> Iterator[str]:

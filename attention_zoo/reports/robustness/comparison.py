@@ -1,61 +1,17 @@
-"""Results side by side in one table, and what keeps them from being compared."""
+"""Results of robustness side by side in one table, and what keeps them from being compared."""
 
-import csv
-import io
 import math
-import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Iterator, Mapping
+from dataclasses import fields
 from typing import Any
 
-from attention_zoo.attacks import without_gradient
 from attention_zoo.corruption_error import mean_corruption_error
 from attention_zoo.errors import InputError
-from attention_zoo.reports.robustness import CellCount, Column, RobustnessResult
-
-BREAKS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
-"""Line breaks and other characters that steer a terminal."""
-
-MARKUP = re.compile(r"[\\`|]|[*~](?=\S)|(?<!\w)_(?=\S)|<(?=[A-Za-z/!?])|&(?=#|\w+;)|(?<=\])[(\[:]|!(?=\[)")
-"""What markdown would not show as it is."""
-
-ENTITIES = {"<": "&lt;", "&": "&amp;"}
+from attention_zoo.reports.table import Table
+from attention_zoo.results.robustness import Column, RobustnessResult, blind_spots
 
 Results = Mapping[str, RobustnessResult]
 """By what to call each, such as its run."""
-
-
-@dataclass(frozen=True)
-class Table:
-    """Text in cells, the first column naming the rows.
-
-    Attributes:
-        header: of the columns.
-        rows: as many cells each.
-        notes: below the table.
-    """
-
-    header: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    notes: tuple[str, ...] = ()
-
-    def csv(self) -> str:
-        """Comma-separated; the notes are left out, so that a program reads it."""
-        text = io.StringIO(newline="")
-        csv.writer(text, lineterminator="\n").writerows([self.header, *self.rows])
-        return text.getvalue()
-
-    def markdown(self) -> str:
-        """A markdown table, its notes as a list below."""
-        rule = ("---", *["---:"] * (len(self.header) - 1))
-        lines = [f"| {' | '.join(_escaped(cell) for cell in row)} |" for row in (self.header, rule, *self.rows)]
-        notes = [f"* {_escaped(note)}" for note in self.notes]
-        return "\n".join([*lines, *([""] if notes else []), *notes]) + "\n"
-
-
-def on_one_line(text: str) -> str:
-    """A text without line breaks and control characters."""
-    return BREAKS.sub(" ", text)
 
 
 def compare(results: Results, *, mixed: bool = False) -> Table:
@@ -91,19 +47,6 @@ def compare(results: Results, *, mixed: bool = False) -> Table:
         for line in blind_spots(column, result.row(row).counts[column.name], label)
     ]
     return Table(header, tuple(rows), (*(f"not comparable: {line}" for line in differing), *blind, *meanings))
-
-
-def blind_spots(column: Column, counts: Sequence[CellCount], label: str) -> Iterator[str]:
-    """A line where an attack had no gradient to follow, so that its column says too much of a row.
-
-    Args:
-        column: the attack.
-        counts: what was counted of the row.
-        label: what to call the row.
-    """
-    number = sum(count.no_gradient or 0 for count in counts)
-    if number:
-        yield f"{column.title}, {label}: {without_gradient(number, sum(count.total for count in counts))}"
 
 
 def grid(column: Column, result: RobustnessResult, row: str) -> Table:
@@ -157,6 +100,13 @@ def differences(results: Results) -> Iterator[str]:
                 yield f"{found[first].title}: {key} is {one} in {first}, {other} in {label}"
 
 
+def grids_of(result: RobustnessResult) -> Iterator[tuple[str, Table]]:
+    """Heading and table of the errors under each corruption at each severity, of each row."""
+    for column in result.columns:
+        for row in result.rows if column.corruptions else ():
+            yield f"{column.title}, {row.name}: top-1 error in % by severity", grid(column, result, row.name)
+
+
 def row_labels(results: Results) -> list[tuple[str, RobustnessResult, str]]:
     """Each row: what to call it (its result, itself, or both where it takes both), its result, its own name."""
     found = []
@@ -196,8 +146,3 @@ def _differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> Iterator[tup
 
 def _by_name(result: RobustnessResult) -> dict[str, Column]:
     return {column.name: column for column in result.columns}
-
-
-def _escaped(text: str) -> str:
-    """A text on one line that markdown shows as it is: no cell ends early, nothing is a tag, a link or emphasis."""
-    return MARKUP.sub(lambda found: ENTITIES.get(found[0], f"\\{found[0]}"), on_one_line(text))

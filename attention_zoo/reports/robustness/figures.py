@@ -8,8 +8,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 
-from attention_zoo.reports.comparison import Results, columns_of, number, row_labels
-from attention_zoo.reports.robustness import Column, RobustnessResult, Row
+from attention_zoo.reports.robustness.comparison import Results, columns_of, number, row_labels
+from attention_zoo.results.robustness import Column, RobustnessResult, Row
 
 DPI, FONT, SMALL = 150, 9, 7
 MAP, LINE = 2.6, 0.2

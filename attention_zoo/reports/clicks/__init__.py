@@ -1,0 +1,1 @@
+"""Results of interactive segmentation side by side: tables, figures and files."""

@@ -1,0 +1,68 @@
+"""Results of clicks side by side: number of clicks, curves, and what keeps them from being compared."""
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+from attention_zoo.reports.table import Table
+from attention_zoo.results.clicks import THRESHOLDS, ClickCurve, ClickResult
+
+
+def labelled(results: Mapping[str, ClickResult]) -> list[tuple[str, ClickResult, ClickCurve]]:
+    """All curves, by names that tell them apart: the setting's, the result's, or both."""
+    every = [(name, result, curve) for name, result in results.items() for curve in result.curves]
+    one_result = len(results) == 1
+    one_setting = all(len(result.curves) == 1 for result in results.values())
+    return [
+        (curve.name if one_result else name if one_setting else f"{name}: {curve.name}", result, curve)
+        for name, result, curve in every
+    ]
+
+
+def differences(results: Mapping[str, ClickResult]) -> list[str]:
+    """What keeps results on the same data from being compared: keys of the protocol, or the number of objects."""
+    found: dict[str, None] = {}
+    for data in {result.data for result in results.values()}:
+        every = [{**one.protocol, "objects": one.objects} for one in results.values() if one.data == data]
+        keys = dict.fromkeys(key for one in every for key in one)
+        found |= {key: None for key in keys if len({json.dumps(one.get(key)) for one in every}) > 1}
+    return list(found)
+
+
+def write_tables(folder: Path, results: Mapping[str, ClickResult]) -> Table:
+    """Write the curves as ``clicks.csv``, and a row for each as ``noc.csv`` and ``noc.md``; gives the latter."""
+    rows = tuple(
+        (name, result.data, str(clicks), f"{mean:.6f}", _blank(error), str(len(curve.trials)))
+        for name, result, curve in labelled(results)
+        for clicks, (mean, error) in enumerate(zip(curve.mean, curve.standard_error, strict=True))
+    )
+    curves = Table(("curve", "data", "clicks", "mean_iou", "standard_error", "trials"), rows)
+    table = noc_table(results)
+    (folder / "clicks.csv").write_text(curves.csv(), encoding="utf-8")
+    (folder / "noc.csv").write_text(table.csv(), encoding="utf-8")
+    (folder / "noc.md").write_text(table.markdown(), encoding="utf-8")
+    return table
+
+
+def noc_table(results: Mapping[str, ClickResult]) -> Table:
+    """Number of clicks, objects that took all, mean IoU at some clicks, seconds a click; a row for each curve."""
+    curves = labelled(results)
+    percents = [f"{100 * threshold:.0f}" for threshold in THRESHOLDS]
+    last = max(len(curve.mean) - 1 for _, _, curve in curves)
+    marks = [mark for mark in (0, 1, 2, 3, 5, 10, 20) if mark <= last]
+    header = ["", "data", *(f"NoC@{percent}" for percent in percents)]
+    header += [*(f">={last}@{percent}" for percent in percents), *(f"mIoU@{mark}" for mark in marks)]
+    rows = []
+    for name, result, curve in curves:
+        keys = [f"{threshold:.2f}" for threshold in THRESHOLDS]
+        row = [name, result.data, *(f"{curve.noc[key]:.2f}" for key in keys)]
+        row += [f"{curve.unreached[key]:g}" for key in keys]
+        row += [f"{100 * curve.mean[mark]:.2f}" if mark < len(curve.mean) else "" for mark in marks]
+        rows.append((*row, str(result.objects), str(len(curve.trials)), f"{curve.seconds_per_click:.4f}"))
+    notes = [f"not comparable: {key} differs" for key in differences(results)]
+    return Table((*header, "objects", "trials", "s/click"), tuple(rows), tuple(notes))
+
+
+def _blank(value: float) -> str:
+    return f"{value:.6f}" if math.isfinite(value) else ""

@@ -1,0 +1,1 @@
+"""Results of robustness side by side: tables, figures and files."""

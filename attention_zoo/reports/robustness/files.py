@@ -1,0 +1,50 @@
+"""Results of robustness, and comparisons of them, as files in a folder."""
+
+import errno
+import os
+from pathlib import Path
+
+from attention_zoo.reports.robustness.comparison import Results, cell_table, compare, grids_of
+from attention_zoo.reports.table import Table
+from attention_zoo.reports.writing import save, whole
+from attention_zoo.results.robustness import RobustnessResult
+from attention_zoo.runs.results import exists
+
+
+def write_result(folder: Path, result: RobustnessResult) -> Table:
+    """Write all there is to say of one result, and give its table.
+
+    ``robustness.json`` holds everything, ``.csv`` and ``.md`` the table, ``_cells.csv`` the counts, ``.png`` a figure.
+    """
+    results = {result.title: result}
+    table = compare(results)
+    grids = [f"\n{heading}\n\n{part.markdown()}" for heading, part in grids_of(result)]
+    from attention_zoo.reports.robustness.figures import (
+        overview,  # what only counts and compares loads nothing to draw with
+    )
+
+    figure = overview(result)
+    if exists(folder / result.file):
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(folder / result.file))
+    with whole(folder) as stage:
+        result.write_json(stage / result.file)
+        _write_tables(stage, results, table, "".join(grids))
+        save(figure, stage / "robustness.png")
+    return table
+
+
+def write_comparison(folder: Path, results: Results, table: Table) -> None:
+    """Write a table of several results, their counts, and a figure of robust against clean numbers."""
+    from attention_zoo.reports.robustness.figures import against_clean
+
+    figure = against_clean(results)
+    with whole(folder) as stage:
+        _write_tables(stage, results, table)
+        save(figure, stage / "robustness.png")
+
+
+def _write_tables(folder: Path, results: Results, table: Table, further: str = "") -> None:
+    texts = {"": table.csv(), "_cells": cell_table(results).csv()}
+    for part, text in texts.items():
+        (folder / f"robustness{part}.csv").write_text(text, encoding="utf-8")
+    (folder / "robustness.md").write_text(table.markdown() + further, encoding="utf-8")

@@ -1,0 +1,134 @@
+"""Numbers by name: what an evaluation finds that ends in a few of them."""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, Self
+
+from attention_zoo.errors import InputError
+from attention_zoo.evaluation import Evaluated, Result
+from attention_zoo.reports.table import Table
+from attention_zoo.reports.writing import whole
+from attention_zoo.runs.files import read_json
+from attention_zoo.runs.results import exists, is_number
+from attention_zoo.scales import NEITHER, Scale, read_scales
+
+FORMAT = "attention_zoo scores 1"
+"""What the file says it is."""
+
+
+@dataclass(frozen=True)
+class Scores(Result):
+    """What one model reached under one protocol. A subclass names its ``file``; its tables are called likewise.
+
+    Attributes:
+        scores: by name.
+        protocol: what two of them must share to be compared, as plain values: data, images, settings.
+        scales: which way of a score is better, by its name.
+        title: what tables call the model.
+        facts: what else a reader must know, as plain values.
+
+    Raises:
+        InputError: a score is no finite number.
+    """
+
+    scores: Mapping[str, float]
+    protocol: Mapping[str, Any]
+    scales: Mapping[str, Scale] = field(default_factory=dict)
+    title: str = "model"
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Refuse what is no score."""
+        for name, value in self.scores.items():
+            if not is_number(value):
+                raise InputError(f"the score {name} must be a finite number, got {value!r:.60}")
+
+    def of(self, evaluated: Evaluated) -> Self:
+        """See Result."""
+        known = {entry.name: getattr(evaluated, entry.name) for entry in fields(evaluated)}
+        return replace(self, title=evaluated.mixer or evaluated.model or self.title, facts={**self.facts, **known})
+
+    def write(self, folder: Path) -> None:
+        """Write the result, and its table as CSV and markdown.
+
+        Raises:
+            InputError: there is a result already, or it cannot be written.
+        """
+        if exists(folder / self.file):
+            raise InputError(f"{folder / self.file} exists")
+        content = {"format": FORMAT, **{entry.name: getattr(self, entry.name) for entry in fields(self)}}
+        content["scales"] = {name: scale.plain() for name, scale in self.scales.items()}
+        with whole(folder) as stage:
+            text = json.dumps(content, indent=1, allow_nan=False)
+            (stage / self.file).write_text(text + "\n", encoding="utf-8")
+            self._write_table(stage, self.compare({self.title: self}))
+
+    def tables(self) -> list[tuple[str, Table]]:
+        """See Result: one row."""
+        heading = f"weights: {self.facts['weights']}" if "weights" in self.facts else self.title
+        return [(heading, self.compare({self.title: self}))]
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """See Result."""
+        kind = f"no {cls.file} of this program"
+        try:
+            content = read_json(path)
+            if not isinstance(content, dict) or content.pop("format", None) != FORMAT:
+                raise InputError(f"it does not say that it is {FORMAT!r}")
+            content["scales"] = read_scales(content.get("scales", {}), "scales")
+            for key in ("scores", "protocol", "facts"):
+                if not isinstance(content.get(key), dict):
+                    raise InputError(f"{key} must be a mapping, got {content.get(key)!r:.60}")
+            if not isinstance(content.get("title"), str):
+                raise InputError(f"title must be a word, got {content.get('title')!r:.60}")
+            return cls(**content)
+        except (TypeError, InputError) as error:
+            raise InputError(f"{path} is {kind}: {error}") from error
+
+    @classmethod
+    def differences(cls, results: Mapping[str, Self]) -> list[str]:
+        """See Result: a line for each key of the protocol that is not the same in all."""
+        return list(_differing({label: result.protocol for label, result in results.items()}))
+
+    @classmethod
+    def compare(cls, results: Mapping[str, Self], *, mixed: bool = False) -> Table:
+        """See Result: one row for each, and a column for each score that any of them has."""
+        differing = cls.differences(results)
+        if differing and not mixed:
+            more = f" (and {len(differing) - 1} more)" if len(differing) > 1 else ""
+            raise InputError(
+                f"different protocols: {differing[0]}{more}; --mixed true puts them into one table with notes"
+            )
+        scales = {name: result.scales.get(name, NEITHER) for result in results.values() for name in result.scores}
+        rows = [
+            (label, *(f"{result.scores[name]:.4g}" if name in result.scores else "" for name in scales))
+            for label, result in results.items()
+        ]
+        told = [", ".join(f"{key} {value}" for key, value in result.protocol.items()) for result in results.values()]
+        notes = [*(f"not comparable: {line}" for line in differing), *dict.fromkeys(filter(None, told))]
+        arrows = [f"{name} {scale.arrow}".rstrip() for name, scale in scales.items()]
+        return Table(("model", *arrows), tuple(rows), tuple(notes))
+
+    @classmethod
+    def write_comparison(cls, folder: Path, results: Mapping[str, Self], table: Table) -> None:
+        """See Result: the table as CSV and markdown."""
+        with whole(folder) as stage:
+            cls._write_table(stage, table)
+
+    @classmethod
+    def _write_table(cls, folder: Path, table: Table) -> None:
+        stem = Path(cls.file).stem
+        (folder / f"{stem}.csv").write_text(table.csv(), encoding="utf-8")
+        (folder / f"{stem}.md").write_text(table.markdown(), encoding="utf-8")
+
+
+def _differing(protocols: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    first, *others = protocols
+    for label in others:
+        for key in dict.fromkeys([*protocols[first], *protocols[label]]):
+            one, other = (protocols[each].get(key, "not said") for each in (first, label))
+            if json.dumps(one, sort_keys=True, default=str) != json.dumps(other, sort_keys=True, default=str):
+                yield f"{key} is {one} in {first}, {other} in {label}"
