@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 from torchvision import datasets
 
-from attention_zoo.domains import shown
 from attention_zoo.errors import InputError
 from attention_zoo.runs.files import read_json
 from datamodules.checks import require_different
@@ -157,7 +156,7 @@ class COCOPanoptic(SegmentationDataModule):
             things = {category["isthing"] for category in categories}
         require_different(f"the categories of {self._file('val')}", names, IGNORE, kind="names")
         if things - {0, 1}:
-            raise InputError(f"{self._file('val')}: isthing is {shown(max(things - {0, 1}, key=str))}; expected 0 or 1")
+            raise InputError(f"{self._file('val')}: isthing is {max(things - {0, 1}, key=str)!r:.60}; expected 0 or 1")
         if self.given_names not in (None, names):
             raise InputError(f"class_names are not the {len(names)} categories of {self._file('val')}, in their order")
         return categories
@@ -226,7 +225,7 @@ class COCOPanoptic(SegmentationDataModule):
         label, crowd = labels[info["category_id"]], info.get("iscrowd", 0)
         if type(info["id"]) is not int or not 0 < info["id"] < 256**3 or crowd not in (0, 1):
             raise InputError(
-                f"{self._file(part)}: segment {shown(info['id'])} with iscrowd {shown(crowd)}; expected a number of 24 "
+                f"{self._file(part)}: segment {info['id']!r:.60} with iscrowd {crowd!r:.60}; expected a number of 24 "
                 "bits, and 0 or 1"
             )
         return Segment(info["id"], label, label in things, bool(crowd))
