@@ -235,7 +235,8 @@ def _of_union(value: Any, parts: tuple[Any, ...], bare: Domain) -> str | None:
 
 
 def _of_items(value: Any, origin: type, parts: tuple[Any, ...], bare: Domain) -> str | None:
-    if isinstance(value, (str, bytes, Mapping)) or not isinstance(value, Iterable):
+    scalar = getattr(value, "ndim", 1) == 0  # an array of one number, which has no length
+    if isinstance(value, (str, bytes, Mapping)) or not isinstance(value, Iterable) or scalar:
         return "be a list"
     if origin is not tuple or Ellipsis in parts:
         kinds = [parts[0]] * len(value) if parts and isinstance(value, Collection) else []

@@ -70,6 +70,8 @@ NOT = [
     (None, int, "an integer"),
     ((1,), tuple[int, int], "2 values"),
     (7, tuple[int, int], "a list"),
+    (torch.tensor(1.0), tuple[int, int], "a list"),
+    (np.array(1), list[int], "a list"),
     ("12", tuple[str, str], "a list"),
     ([1, 0], list[PositiveInt], "at least 1"),
     ({"a": 2.0}, dict[str, Fraction], "at most 1"),
