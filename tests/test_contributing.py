@@ -61,7 +61,7 @@ def newcomer(tmp_path_factory):
         assert not (folder / name).exists(), f"{name} is there already"
         (folder / name).write_text(content)
     commands = [shlex.split(command) for command in COMMANDS]
-    commands = [[*command, *BRIEF[command[0]].split()] for command in commands]
+    commands = [[*command, *BRIEF.get(command[0], "").split()] for command in commands]
     (folder / "commands.json").write_text(json.dumps(commands))
     environment = {**os.environ, "PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1"}
     ended = subprocess.run(
@@ -72,7 +72,7 @@ def newcomer(tmp_path_factory):
 
 
 def test_every_recipe_has_a_file_and_a_config():
-    assert RECIPES[:3] == ["A mixer", "A data set", "A task"]
+    assert RECIPES == ["A mixer", "A data set", "A task", "An evaluation"]
     for recipe in RECIPES:
         section = TEXT.split(f"\n## {recipe}\n")[1].split("\n## ")[0]
         names = [name for name, content in FILES if content in section]
@@ -101,3 +101,10 @@ def test_files_of_the_recipes_are_in_the_style_of_the_project(newcomer, check):
     command = [sys.executable, "-m", "ruff", *check, "--no-cache", "--config", str(ROOT / "pyproject.toml"), *written]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_evaluation_of_the_recipe_is_written_and_reported(newcomer):
+    folder, ended = newcomer
+    (path,) = (folder / "runs" / "digits").rglob("mirror.json")
+    assert 0 <= json.loads(path.read_text())["scores"]["agreement"] <= 1
+    assert ended.stdout.count("agreement ↑") >= 2  # by the test and by the report
