@@ -152,7 +152,7 @@ class _MissingOperations(ModuleType):
         return refuse
 
 
-def _no_object(name: str) -> None:
+def _no_object(name: str) -> NoReturn:
     """Stands in for mmengine's import by path."""
     raise InputError(f"{name!r} is no name in mmsegmentation's registries")
 

@@ -104,7 +104,7 @@ def without_empty_lists(tool: _Target) -> _Target:
                 raise InputError(f"{name} is given nothing: name at least one, or leave it out")
         return tool(*args, **kwargs)
 
-    return checking
+    return cast(_Target, checking)
 
 
 def checked(target: _Target, *, under: str | None = None) -> _Target:
@@ -260,7 +260,9 @@ def _of_number(value: Any, kind: type, domain: Domain) -> str | None:
     number = int(value) if isinstance(value, Integral) else float(value)
     if not math.isfinite(number):
         return "be a finite number"
-    return None if number in domain else str(domain)
+    if number in domain:
+        return None
+    return str(NOT_NEGATIVE if number < 0 == domain.least else domain)
 
 
 def _of_union(value: Any, parts: tuple[Any, ...], bare: Domain) -> str | None:

@@ -269,13 +269,13 @@ def _stored(image: Image.Image) -> Stored:
     bits = int(digits) if digits else {"1": 1, "I": 32, "F": 32}.get(image.mode, 8)
     bits = 16 if image.mode.startswith("I;16") and not digits else bits
     inverted = image.mode in ("1", "L") and "I" in kind
+    tags: Any = getattr(image, "tag_v2") if image.format == "TIFF" else {}  # noqa: B009  # of Pillow's TIFFs alone
     if image.format == "TIFF" and image.mode.startswith("I"):
-        tags: Any = getattr(image, "tag_v2")  # noqa: B009  # of Pillow's TIFFs alone
         inverted = tags.get(_PHOTOMETRIC) == 0
     if image.format == "PPM" and image.mode in ("L", "I", "RGB"):
         most = arguments[1] if len(arguments) == 2 else 65535 if bits == 16 else 255
         return Stored(8 if most < 256 else 16, most=most)
-    signed = "S" in kind or (image.format == "TIFF" and 2 in image.tag_v2.get(_SAMPLE_FORMAT, ()))
+    signed = "S" in kind or 2 in tags.get(_SAMPLE_FORMAT, ())
     return Stored(bits, inverted, signed=signed)
 
 

@@ -133,7 +133,9 @@ class FailTogether(Callback):
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Check what the callbacks took up from the checkpoint, before any of them acts on it."""
-        for callback in trainer.checkpoint_callbacks if self.path else ():
+        if self.path is None:
+            return
+        for callback in trainer.checkpoint_callbacks:
             if isinstance(callback, ModelCheckpoint):
                 check_remembered(callback, self.path)
 

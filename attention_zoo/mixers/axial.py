@@ -127,11 +127,11 @@ class Axial(SelfMixer):
         """
         mixer, place = (self.height, 1) if axis == "height" else (self.width, 2)
         batch, _, number, _ = q.shape
+        given: dict[str, Any] = {} if fixed is None else {"fixed": self._fixed_in_lines(fixed, place, q)}
         parts = [self._lines(x.transpose(1, 2).flatten(2), place) for x in (q, k, v)]
         mask, segments = self._context(mixer, place, number, q)
         lines = [_cut(x, segments, self.num_prefix_tokens).unflatten(-1, (self.num_heads, -1)) for x in parts]
         q, k, v = (x.transpose(1, 2) for x in lines)
-        given: dict[str, Any] = {} if fixed is None else {"fixed": self._fixed_in_lines(fixed, place, q)}
         mixed = mixer.mix(q, k, v, **given) if mask is None else mixer.mix_masked(q, k, v, mask, False, **given)
         merged = self._merge(mixed.transpose(1, 2).flatten(2), segments, place, batch, number)
         return merged.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from attention_zoo.domains import Checked, complaint, shown
 from attention_zoo.errors import InputError, unknown
-from attention_zoo.mixers.options import DropRate, Grid, Width
+from attention_zoo.mixers.options import DropRate, Grid, TokenWidth, Width
 
 
 class HostOptions(TypedDict, total=False):
@@ -70,7 +70,7 @@ class _Mixer(Checked, nn.Module, ABC):
 
     def __init__(self, dim: int, num_heads: int, device: torch.device | str | None, dtype: torch.dtype | None) -> None:
         super().__init__()
-        self.check(dim % num_heads == 0, f"num_heads={num_heads} must divide dim={dim}")
+        self.check(dim > 0 and dim % num_heads == 0, f"num_heads={num_heads} must divide dim={dim}")
         fits = dtype is None or (isinstance(dtype, torch.dtype) and dtype.is_floating_point)
         self.check(fits, f"dtype={shown(dtype)} must be a floating type of torch")
         try:
@@ -136,7 +136,7 @@ class SelfMixer(_Mixer):
 
     def __init__(
         self,
-        dim: Width,
+        dim: TokenWidth,
         num_heads: Width = 8,
         *,
         qkv_bias: bool = False,
@@ -402,7 +402,7 @@ class CrossMixer(_Mixer):
 
     def __init__(
         self,
-        dim: Width,
+        dim: TokenWidth,
         num_heads: Width = 8,
         *,
         qkv_bias: bool = False,

@@ -9,6 +9,8 @@ from attention_zoo.domains import Domain
 
 Width = Annotated[int, Domain(least=1, most=1 << 16)]
 """Channels of a token, or heads."""
+TokenWidth = Annotated[int, Domain(least=0, most=1 << 16)]
+"""Channels of a token; that there are some is checked together with the heads that divide them."""
 Iterations = Annotated[int, Domain(least=0, most=1000)]
 """Steps of an iteration."""
 SomeIterations = Annotated[int, Domain(least=1, most=1000)]

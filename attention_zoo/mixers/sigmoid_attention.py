@@ -5,14 +5,17 @@
 J. Ramapuram et al., Theory, Analysis, and Best Practices for Sigmoid Self-Attention, ICLR 2025 (eq. 3).
 """
 
-from typing import Unpack
+from typing import Annotated, Unpack
 
 import torch
 from torch import Tensor
 
-from attention_zoo.domains import SignedFloat
+from attention_zoo.domains import Domain
 from attention_zoo.mixers.base import HostOptions, SelfMixer, log_mask
 from attention_zoo.mixers.registry import register
+
+Bias = Annotated[float, Domain(least=-1e6, most=1e6)]
+"""A score that every pair of tokens has."""
 
 
 @register
@@ -32,9 +35,7 @@ class SigmoidAttention(SelfMixer):
     complexity = "N²"
     drops_attention = True
 
-    def __init__(
-        self, dim: int, num_heads: int = 8, *, bias: SignedFloat | None = None, **host: Unpack[HostOptions]
-    ) -> None:
+    def __init__(self, dim: int, num_heads: int = 8, *, bias: Bias | None = None, **host: Unpack[HostOptions]) -> None:
         super().__init__(dim, num_heads, **host)
         self.bias = bias
 

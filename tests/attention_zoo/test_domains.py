@@ -137,7 +137,7 @@ def test_an_argument_is_what_the_class_itself_says_it_is():
 
 def test_other_peoples_numbers_may_be_negative():
     assert Below(shift=-2.0, rate=-1.0).rate == -1.0
-    with pytest.raises(InputError, match="steps=-1 must not be negative"):
+    with pytest.raises(InputError, match="steps=-1 must be at least 1"):
         PGD(steps=-1)
 
 
