@@ -198,7 +198,10 @@ def _error(owner: str, name: str, value: Any, kind: Any, why: str) -> InputError
     kinds = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
     words = [word for part in kinds if get_origin(part) is Literal for word in get_args(part)]
     if isinstance(value, str) and words and all(isinstance(word, str) for word in words):
-        return InputError(f"{owner}{unknown(name, shown(value), words)}")
+        if not owner.endswith(": "):
+            return unknown(f"{owner}{name}", shown(value), words)
+        _, _, choices = str(unknown(name, shown(value), words)).partition("; ")
+        return InputError(f"{owner}{name}={shown(value)!r} is unknown; {choices}")
     return InputError(f"{owner}{name}={_quoted(value)} must {why}")
 
 
@@ -212,8 +215,8 @@ def complaint(value: Any, kind: Any, bare: Domain = ANY_FINITE) -> str | None:
     """
     origin, parts = get_origin(kind), get_args(kind)
     if origin is Annotated:
-        domains = [part for part in parts[1:] if isinstance(part, Domain)]
-        return complaint(value, parts[0], domains[0] if domains else bare)
+        domains = [part for part in parts[1:] if isinstance(part, Domain)] or [bare]
+        return next((why for domain in domains if (why := complaint(value, parts[0], domain))), None)
     if origin in (Union, UnionType):
         return _of_union(value, parts, bare)
     if origin is Literal:
@@ -260,9 +263,7 @@ def _of_number(value: Any, kind: type, domain: Domain) -> str | None:
     number = int(value) if isinstance(value, Integral) else float(value)
     if not math.isfinite(number):
         return "be a finite number"
-    if number in domain:
-        return None
-    return str(NOT_NEGATIVE if number < 0 == domain.least else domain)
+    return None if number in domain else str(domain)
 
 
 def _of_union(value: Any, parts: tuple[Any, ...], bare: Domain) -> str | None:

@@ -7,6 +7,7 @@ from attention_zoo.mixers.registry import MixerInfo, list_mixers, mixer_info
 from attention_zoo.terminal import text_table
 
 HEADER = ("Name", "Reading", "Paper", "Equation", "Options", "Cost in N")
+MARKDOWN = ("name", "reading", "equation", "paper", "cost in N tokens")
 
 
 def mixers(kind: Literal["self", "cross"] | None = None, markdown: bool = False) -> None:
@@ -14,7 +15,7 @@ def mixers(kind: Literal["self", "cross"] | None = None, markdown: bool = False)
 
     Args:
         kind: only mixers of tokens among themselves (self) or of queries with pixels (cross).
-        markdown: print the table of the README, by reading and with the options' names alone.
+        markdown: print the table of the README, by reading and without options.
     """
     if markdown:
         console().print(markdown_table(kind), soft_wrap=True)
@@ -25,7 +26,7 @@ def mixers(kind: Literal["self", "cross"] | None = None, markdown: bool = False)
 def markdown_table(kind: Literal["self", "cross"] | None = None) -> str:
     """The mixers as a markdown table, those of a reading after one another."""
     infos = sorted(map(mixer_info, list_mixers(kind)), key=lambda info: (info.reading.casefold(), info.name))
-    rows = [HEADER, ("---",) * len(HEADER), *map(_markdown_row, infos)]
+    rows = [MARKDOWN, ("---",) * len(MARKDOWN), *map(_markdown_row, infos)]
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
@@ -34,8 +35,7 @@ def _row(info: MixerInfo) -> tuple[str, ...]:
 
 
 def _markdown_row(info: MixerInfo) -> tuple[str, ...]:
-    options = ", ".join(f"`{option.name}`" for option in info.options)
-    cells = (info.reading, info.paper, info.equation, options, info.complexity)
+    cells = (info.reading, info.equation, info.paper, info.complexity)
     return f"`{info.name}`", *(cell.replace("|", "\\|") for cell in cells)
 
 

@@ -329,8 +329,9 @@ class SelfMixer(_Mixer):
         """
         if grid == self.grid:
             return
-        why = complaint(grid, Grid)
-        self.check(why is None, f"grid={shown(grid)} must {why}")
+        if not torch.compiler.is_compiling():  # annotations cannot be traced
+            why = complaint(grid, Grid)
+            self.check(why is None, f"grid={shown(grid)} must {why}")
         new = grid[0], grid[1]
         fits = not self.bound_to_grid or new == self.grid
         self.check(fits, f"variant='released' is bound to grid={self.grid} and cannot take tokens of grid={new}")

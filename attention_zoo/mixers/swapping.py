@@ -266,8 +266,9 @@ def _carry(old: Attention | SelfMixer, new: SelfMixer) -> None:
                 row.copy_(rows.get(name, row))  # what the old reading has not starts fresh
         kept = new.state_dict()
         for name, tensor in old.state_dict().items():
-            if name.partition(".")[0] != "qkv" and name in kept and kept[name].shape == tensor.shape:
-                kept[name].copy_(tensor)
+            same = name in kept and kept[name].squeeze().shape == tensor.squeeze().shape
+            if same and name.partition(".")[0] != "qkv":
+                kept[name].copy_(tensor.view_as(kept[name]))  # a linear layer may be a convolution of one pixel
 
 
 def _grid_size(host: VisionTransformer) -> tuple[int, int] | None:

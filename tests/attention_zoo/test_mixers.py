@@ -5,7 +5,7 @@ import pickle
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
@@ -176,6 +176,7 @@ class TestEveryMixer:
     head_dim=st.integers(1, 9),
 )
 def test_any_shape(name, height, width, batch, num_heads, head_dim):
+    assume(name != "Differential" or head_dim % 2 == 0)  # it has two maps of half a head each
     mixer = az.create_mixer(name, num_heads * head_dim, num_heads, grid=(height, width))
     x = torch.randn(batch, height * width, num_heads * head_dim)
     out = mixer(x)
