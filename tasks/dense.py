@@ -1,5 +1,6 @@
 """What the tasks that label pixels share: a backbone under heads, and what is logged of losses and of labels."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -17,7 +18,7 @@ IGNORE = 255
 """The label of pixels that count nowhere."""
 
 
-class DenseTask(Task):
+class DenseTask(Task, ABC):
     """Base of the tasks that label pixels: a backbone with any mixer, under what a subclass puts on it.
 
     Args:
@@ -77,6 +78,10 @@ class DenseTask(Task):
         self.log("train/loss", loss, on_step=True, on_epoch=True, prog_bar=True, batch_size=images, sync_dist=True)
         named = {f"train/{name}": value for name, value in parts.items()}
         self.log_dict(named, on_step=False, on_epoch=True, batch_size=images, sync_dist=True)
+
+    @abstractmethod
+    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+        """Measure one batch; without it a class is a part of a task, and no choice on the command line."""
 
     def log_iou(self, stage: str, metric: MeanIoU) -> None:
         """Log what a metric has counted over all processes, the means and the IoU of every class by its name; reset it.
