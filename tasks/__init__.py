@@ -1,4 +1,4 @@
-"""LightningModules: loss, metrics, optimisation and logging. They know no mixer by name."""
+"""The tasks: LightningModules with loss, metrics, optimisation and logging. None of them names a mixer."""
 
 from tasks.base import Task
 from tasks.classification import Classification

@@ -1,4 +1,4 @@
-"""`tasks.evaluations.attention` by its name of before, which saved configs have."""
+"""The former name of `tasks.evaluations.attention`, kept because saved configs use it."""
 
 from tasks.evaluations.attention import AttentionSaliency, AttentionSegmentation
 

@@ -1,4 +1,4 @@
-"""What every task shares: the model's mixers, optimisation, and randomness that survives a restart."""
+"""The base of all tasks: optimizer, schedule, logged metrics, and seeds that a resumed run repeats."""
 
 import math
 import re
@@ -28,17 +28,17 @@ from tasks.throughput import Throughput
 from tasks.trial import try_out
 
 STEP_SALT = 1
-"""Sets the seeds of optimisation steps apart from those of samples and epochs."""
+"""Number that keeps the seeds of optimisation steps different from those of samples and epochs."""
 
 TOKENS = ("cls_token", "dist_token", "reg_token", "pos_embed")
-"""Parameters without weight decay in every model, whatever its own ``no_weight_decay`` lists."""
+"""Names of parameters that get no weight decay in any model, whatever its own ``no_weight_decay`` lists."""
 
 
 FINAL_NORM = re.compile(r"\^?norm(?:_pre)?(?:\W|$)")
-"""How matchers of timm's models call the norm after the last layer."""
+"""Pattern of the name that the layer matchers of timm's models give to the norm after the last layer."""
 
 JOINED = (99999,)
-"""How such a matcher says that what it names joins the layer before."""
+"""Group by which such a matcher says that the parameters it names join the layer before them."""
 
 
 class Task(Checked, L.LightningModule):
@@ -58,8 +58,11 @@ class Task(Checked, L.LightningModule):
     """
 
     METRICS: ClassVar[Mapping[str, Scale]] = {"loss": Scale("lower"), "images_per_second": Scale("higher", 0.0)}
-    """Which way is better of what is logged as a plain number: by its name without the stage, or the last part of it,
-    or a pattern of them (see fnmatch). A subclass states its own. A metric of torchmetrics states it itself."""
+    """The `Scale` (which way is better) of each metric that is logged as a plain number.
+
+    Keys are the metric's name without the stage, the last part of that name, or a pattern of either (see fnmatch). A
+    subclass states its own. A metric of torchmetrics states its scale itself.
+    """
 
     model: nn.Module
 
@@ -85,7 +88,7 @@ class Task(Checked, L.LightningModule):
         self.scales: dict[str, Scale] = {}
 
     def log(self, name: str, value: Any, *args: Any, **options: Any) -> None:
-        """Log as Lightning does, and keep in ``scales`` which way of the metric is better."""
+        """Log a metric as Lightning does, and keep its `Scale` in ``scales`` if one is known."""
         scale = scale_of(value) if isinstance(value, Metric) else None
         scale = scale or self._stated(name.partition("/")[2])
         if scale is not None:
@@ -98,12 +101,20 @@ class Task(Checked, L.LightningModule):
         return next((scale for each in names for pattern, scale in stated if fnmatchcase(each, pattern)), None)
 
     def show_example(self, image_size: tuple[int, int] | None) -> None:
-        """Let Lightning's summary, and what a run costs, count sizes and FLOPs for an image of this size."""
+        """Set the example input from which Lightning's summary and a run's costs count sizes and FLOPs.
+
+        Args:
+            image_size: height and width of the image; None sets no example.
+        """
         if image_size is not None:
             self.example_input_array = torch.zeros(1, 3, *image_size)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """AdamW with warm-up and cosine unless the config says otherwise; no decay on norms, biases, tokens."""
+        """Return the optimizer and its schedule: AdamW, warm-up and cosine unless the config says otherwise.
+
+        Raises:
+            InputError: the optimizer refuses its arguments, or a schedule cannot count the steps of the run.
+        """
         groups = self.parameter_groups()
         try:
             optimizer = (self.optimizer or _default_optimizer)(groups)
@@ -127,7 +138,7 @@ class Task(Checked, L.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def _total_steps(self) -> int:
-        """Steps of the optimizer in the whole run.
+        """Return the number of optimizer steps in the whole run.
 
         Raises:
             InputError: the run has no end.
@@ -135,7 +146,7 @@ class Task(Checked, L.LightningModule):
         total = self.trainer.estimated_stepping_batches
         if not 0 <= total < math.inf:  # of data without a length it is max_steps, which is -1 where there are none
             raise InputError("the default schedule needs an end: give trainer.max_epochs or trainer.max_steps")
-        # Lightning takes it that as many batches are accumulated in every epoch as in the first
+        # Lightning assumes that every epoch accumulates as many batches as the first
         if self._accumulation is None:
             return int(total)
         epochs, most = self.trainer.max_epochs, self.trainer.max_steps
@@ -145,12 +156,18 @@ class Task(Checked, L.LightningModule):
 
     @property
     def _accumulation(self) -> GradientAccumulationScheduler | None:
-        """What changes how many batches are accumulated, from epoch to epoch."""
+        """The trainer's callback that changes the number of accumulated batches from epoch to epoch, or None."""
         callbacks = getattr(self.trainer, "callbacks", ())
         return next((one for one in callbacks if isinstance(one, GradientAccumulationScheduler)), None)
 
     def _steps(self, epochs: float) -> int:
-        """Steps of the optimizer in so many epochs; the last batch of each makes one, however few were accumulated."""
+        """Return the number of optimizer steps in ``epochs`` epochs.
+
+        The last batch of an epoch makes a step, however few batches were accumulated by then.
+
+        Raises:
+            InputError: the data have no length.
+        """
         if not epochs:
             return 0
         self.trainer.fit_loop.setup_data()  # the estimate does so too, but not where max_steps is all it needs
@@ -164,16 +181,19 @@ class Task(Checked, L.LightningModule):
         return round(sum(each) - (len(each) - epochs) * each[-1])  # of the last perhaps a part
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """What the optimizer is built from; ``lr_scale`` is the factor of a group's learning rate."""
+        """Return the groups the optimizer is built from; ``lr_scale`` multiplies the learning rate of a group."""
         return decay_groups(self.model, self.no_decay, self.layer_decay)
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        """Seed dropout and stochastic depth from run, step and process, so that a resumed run repeats them."""
+        """Seed dropout and stochastic depth from run, epoch, batch and process, so that a resumed run repeats them.
+
+        Also log the learning rate of the first parameter group.
+        """
         torch.manual_seed(derive_seed(run_seed(), STEP_SALT, self.current_epoch, batch_idx, self.global_rank))
         self.log("train/learning_rate", self.trainer.optimizers[0].param_groups[0]["lr"])
 
     def on_train_epoch_end(self) -> None:
-        """Stop a training that is lost.
+        """Stop a training whose loss is no longer finite.
 
         Raises:
             InputError: the mean training loss of the epoch is not finite.
@@ -181,22 +201,27 @@ class Task(Checked, L.LightningModule):
         check_training_loss(self.trainer)
 
     def configure_callbacks(self) -> list[Callback]:
-        """Every task logs its throughput, and stops where its numbers would mean nothing."""
+        """Return the callbacks of every task: they log its throughput and stop it where its numbers mean nothing."""
         return [Throughput(), FiniteWeights(), BatchNormGuard()]
 
 
 def decay_groups(
     model: nn.Module, no_decay: list[str] | None = None, layer_decay: float | None = None
 ) -> list[dict[str, Any]]:
-    """Parameter groups: what the optimizer's weight decay is for, and what it is not (see `Task`).
+    """Return the parameter groups of a model: those with the optimizer's weight decay and those without.
 
-    With ``layer_decay`` there are some for each layer, whose ``lr_scale`` is the factor of its learning rate. It is 1
-    for the head and for the norm between the last layer and the head, as in the code of BEiT (H. Bao et al., ICLR 2022)
-    and in mmsegmentation; timm counts that norm to the last layer. Where a model does not say what its layers are, they
-    are the blocks of the vision transformer inside of it.
+    With ``layer_decay`` each layer has groups of its own, whose ``lr_scale`` is the factor of its learning rate. It is
+    1 for the head and for the norm between the last layer and the head, as in the code of BEiT (H. Bao et al., ICLR
+    2022) and in mmsegmentation; timm counts that norm to the last layer. Where a model does not say what its layers
+    are, they are the blocks of the vision transformer inside it.
+
+    Args:
+        model: whose parameters are grouped.
+        no_decay: see `Task`.
+        layer_decay: see `Task`.
 
     Raises:
-        InputError: ``layer_decay`` of a model without layers.
+        InputError: ``layer_decay`` is given for a model whose layers cannot be told.
     """
     spared = set(getattr(model, "no_weight_decay", set)())
     rule: dict[str, Any] = {"no_weight_decay_list": spared | set(TOKENS)}
@@ -215,7 +240,10 @@ def decay_groups(
 
 @contextmanager
 def _final_norm_in_head(model: nn.Module) -> Iterator[None]:
-    """Inside, the model's matcher of layers leaves a final norm, which it joins to the layer before, to the head."""
+    """Count the norm after the last layer to the head while the context lasts.
+
+    The model's ``group_matcher`` is replaced by one that does not join that norm to the layer before it.
+    """
     matched: Any = model
     matcher = getattr(matched, "group_matcher", None) or partial(_blocks_of_the_host, model)
     matcher(coarse=False)  # before anything is changed
@@ -234,10 +262,13 @@ def _final_norm_in_head(model: nn.Module) -> Iterator[None]:
 
 
 def _blocks_of_the_host(model: nn.Module, coarse: bool = False) -> dict[str, Any]:
-    """Layers of a model around one vision transformer: its blocks, what is before them, and all else as the last.
+    """Return the patterns that sort the parameters of a model around one vision transformer into layers.
+
+    The layers are what comes before the blocks, then each block; timm takes everything else as the last layer.
 
     Raises:
-        InputError: there is none; timm would make layers of as many parameters each, which need be no layers.
+        InputError: the model does not hold exactly one vision transformer. timm would otherwise cut the parameters into
+            groups of equal number, which need not be layers.
     """
     hosts = [name for name, part in model.named_modules() if isinstance(part, VisionTransformer)]
     if len(hosts) != 1:

@@ -1,4 +1,4 @@
-"""Image classification: any timm model, any mixer."""
+"""Image classification by any timm model with any mixer."""
 
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -20,7 +20,7 @@ from attention_zoo.seeding import run_seed, seeded
 from tasks.base import Task
 
 MIXING_SALT = 2
-"""Sets the seeds of mixing apart from those of steps and samples."""
+"""Number that keeps the seeds of mixing different from those of steps and samples."""
 
 
 MixingMode = Literal["batch", "pair", "elem"]
@@ -100,11 +100,11 @@ class Classification(Task):
         self.test_metrics = classification_metrics(num_classes)
 
     def forward(self, image: Tensor) -> Tensor | Outputs:
-        """Logits (B, num_classes) of images (B, 3, H, W); in training perhaps `Outputs`."""
+        """Return the logits (B, num_classes) of images (B, 3, H, W); some models return `Outputs` in training."""
         return self.model(image)
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
-        """The training loss of one batch."""
+        """Return the training loss of one batch, a scalar."""
         image, target = self.mix(batch["image"], batch["label"], batch_idx)
         outputs = self(image)
         outputs = outputs if isinstance(outputs, Outputs) else Outputs(outputs)
@@ -118,7 +118,13 @@ class Classification(Task):
         return loss
 
     def mix(self, image: Tensor, label: Tensor, batch_idx: int) -> tuple[Tensor, Tensor]:
-        """Images and targets after mixup or cutmix, drawn from run, epoch, batch and process."""
+        """Return images and targets after mixup or cutmix, seeded by run, epoch, batch and process.
+
+        Without mixing both come back as they are: targets are the labels (B,). Mixed targets are (B, num_classes).
+
+        Raises:
+            InputError: mixing is on and the batch has an odd number of images.
+        """
         if self.mixing is None:
             return image, label
         if len(image) % 2:
@@ -135,7 +141,7 @@ class Classification(Task):
         self._evaluate(batch, self.test_metrics)
 
     def predict_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
-        """Class probabilities (B, num_classes)."""
+        """Return the class probabilities (B, num_classes) float32 of one batch."""
         return check_finite("logits", self(batch["image"]).float(), batch.get("index")).softmax(-1)
 
     def on_validation_epoch_end(self) -> None:
@@ -165,7 +171,7 @@ class Classification(Task):
 
 
 def classification_metrics(num_classes: int) -> nn.ModuleDict:
-    """Mean loss, top-1 and (from five classes on) top-5 accuracy, all over samples."""
+    """Return the metrics of a classifier: mean loss, top-1 and, from five classes on, top-5 accuracy over samples."""
     metrics = {
         "loss": MeanMetric(nan_strategy="disable").set_dtype(torch.float64),
         "accuracy": MulticlassAccuracy(num_classes, average="micro"),

@@ -1,4 +1,4 @@
-"""What the tasks that label pixels share: a backbone under heads, and what is logged of losses and of labels."""
+"""The base of the tasks that label pixels: a backbone under heads, and the logs of losses and IoU."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
@@ -15,14 +15,14 @@ from tasks.base import Task
 from tasks.metrics.mean_iou import MeanIoU
 
 IGNORE = 255
-"""The label of pixels that count nowhere."""
+"""The label of pixels that do not count in any loss or metric."""
 
 
 class DenseTask(Task, ABC):
     """Base of the tasks that label pixels: a backbone with any mixer, under what a subclass puts on it.
 
     Args:
-        put_on: from the backbone to the model of the task.
+        put_on: builds the model of the task from the backbone.
         model: a name of ``timm.list_models()``, the backbone.
         image_size: height and width in training.
         mixer: token mixer of all attention layers of the backbone; None keeps its own.
@@ -81,14 +81,17 @@ class DenseTask(Task, ABC):
 
     @abstractmethod
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
-        """Measure one batch; without it a class is a part of a task, and no choice on the command line."""
+        """Measure one validation batch.
+
+        A class that does not implement it is abstract, and no choice on the command line.
+        """
 
     def log_iou(self, stage: str, metric: MeanIoU) -> None:
         """Log what a metric has counted over all processes, the means and the IoU of every class by its name; reset it.
 
         Args:
             stage: what the names begin with: ``val`` or ``test``.
-            metric: of the stage.
+            metric: metric of the stage.
         """
         trainer: Any = self.trainer
         if trainer.sanity_checking and not metric.confmat.any():
@@ -107,10 +110,10 @@ def check_labels(mask: Tensor, num_classes: int) -> None:
 
     Args:
         mask: int64, of any shape.
-        num_classes: classes.
+        num_classes: number of classes.
 
     Raises:
-        InputError: names the first of them.
+        InputError: there is such a label; the message names the first ones.
     """
     wrong = (mask < 0) | ((mask >= num_classes) & (mask != IGNORE))
     if wrong.any():

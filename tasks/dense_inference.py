@@ -1,4 +1,4 @@
-"""How a model that labels every pixel of an image is asked in evaluation."""
+"""Inference with models that label every pixel: whole images or windows, and averages over views."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -46,7 +46,15 @@ class Inference:
             raise InputError(f"stride={self.stride} must be from 1 to window={self.window}, or pixels are left out")
 
     def __call__(self, model: Callable[[Tensor], Tensor], image: Tensor) -> Tensor:
-        """Scores of the classes (B, C, H, W) for images (B, 3, H, W): logits, or the log of averaged probabilities."""
+        """Return the scores (B, C, H, W) of the classes: logits, or the log of averaged probabilities.
+
+        Args:
+            model: from images (B, 3, H, W) to logits (B, C, H, W).
+            image: (B, 3, H, W), normalised.
+
+        Raises:
+            InputError: a logit is not finite.
+        """
         if self.scales == [1.0] and not self.flip:
             return self._logits(model, image)
         total: Any = 0.0
@@ -62,7 +70,7 @@ class Inference:
         return mean.clamp(min=torch.finfo(mean.dtype).tiny).log()  # -inf would become NaN where it is resized
 
     def _logits(self, model: Callable[[Tensor], Tensor], image: Tensor) -> Tensor:
-        """Logits of the image at this size; where windows overlap, their mean."""
+        """Return the logits (B, C, H, W) of images at this size; where windows overlap, their mean."""
         if self.window is None or self.stride is None:
             return check_finite("logits", model(image))
         starts = [
@@ -81,5 +89,5 @@ class Inference:
 
 
 def _starts(side: int, window: int, stride: int) -> list[int]:
-    """Where windows begin; the last ends where the image does."""
+    """Return the first pixel of each window along a side; the last window ends where the image does."""
     return [*range(0, max(side - window, 0), stride), max(side - window, 0)]

@@ -1,4 +1,4 @@
-"""Pictures of what the queries of a mask decoder take at every layer, beside the evaluation that they belong to."""
+"""Pictures of the pixels that each query of a mask decoder takes at every layer, drawn in an evaluation."""
 
 import math
 from pathlib import Path
@@ -24,8 +24,8 @@ class DrawAssignments(Callback):
     """Writes ``assignments_<stage>.png`` after each validation or test: a row for each of some images, evenly spread.
 
     Args:
-        folder: where; None is ``assignments`` in the run folder.
-        images: how many.
+        folder: folder of the pictures; None is ``assignments`` in the run folder.
+        images: number of images.
     """
 
     @checked
@@ -34,10 +34,10 @@ class DrawAssignments(Callback):
         self._scenes: list[Scene] = []
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Check the task.
+        """Check that the task has a mask decoder.
 
         Raises:
-            InputError: it has no mask decoder.
+            InputError: it has none.
         """
         if not isinstance(pl_module, MaskSegmentation):
             raise InputError(f"DrawAssignments draws what MaskSegmentation predicts, not {type(pl_module).__name__}")
@@ -45,25 +45,25 @@ class DrawAssignments(Callback):
     def on_validation_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int, *_: Any
     ) -> None:
-        """Keep some images."""
+        """Keep the batch's share of the images to draw."""
         self._keep(trainer, pl_module, batch, batch_idx, sum(trainer.num_val_batches))
 
     def on_test_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int, *_: Any
     ) -> None:
-        """Keep some images."""
+        """Keep the batch's share of the images to draw."""
         self._keep(trainer, pl_module, batch, batch_idx, sum(trainer.num_test_batches))
 
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Write the sheet."""
+        """Write ``assignments_val.png``, unless no image was kept."""
         self._write(trainer, "val")
 
     def on_test_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Write the sheet."""
+        """Write ``assignments_test.png``, unless no image was kept."""
         self._write(trainer, "test")
 
     def _keep(self, trainer: Any, task: Any, batch: dict[str, Any], number: int, batches: float) -> None:
-        """Keep the first images of a batch, as many as are its share."""
+        """Keep the first images of a batch, as many as its share of those to draw; the first process alone does."""
         missing = math.ceil(self.images * (number + 1) / batches) - len(self._scenes)
         if not trainer.is_global_zero or missing < 1:
             return
@@ -95,11 +95,11 @@ class DrawAssignments(Callback):
 
 
 def _enlarged(labels: Tensor, size: tuple[int, int]) -> Tensor:
-    """Labels (B, h, w) at the nearest pixels of another size."""
+    """Return labels (B, h, w) resized to ``size``, int64, each from the nearest pixel."""
     return F.interpolate(labels[:, None].double(), size, mode="nearest-exact")[:, 0].long()
 
 
 def _pixels(image: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
-    """Normalised images (B, 3, H, W) as uint8."""
+    """Return the pixels (B, 3, H, W) uint8 of normalised images (B, 3, H, W)."""
     shift, scale = (image.new_tensor(values)[:, None, None] for values in (mean, std))
     return ((image * scale + shift).clamp(0, 1) * 255).round().byte()

@@ -1,4 +1,4 @@
-"""`tasks.evaluations.robustness` by its name of before, which saved configs have."""
+"""The former name of `tasks.evaluations.robustness`, kept because saved configs use it."""
 
 from tasks.evaluations.robustness import AS_TRAINED, Robustness
 

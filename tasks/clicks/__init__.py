@@ -1,4 +1,4 @@
-"""The room for clicks: who clicks where, how a model is asked, what it learns from, and how good it gets by it."""
+"""Clicks in training and evaluation: simulated annotators, evaluation protocols, curriculum, losses and results."""
 
 from attention_zoo.clicks import number_of_clicks
 from tasks.clicks.annotator import next_click

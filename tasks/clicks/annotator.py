@@ -16,7 +16,7 @@ STRATEGIES = get_args(Strategy)
 Generator = torch.Generator | np.random.Generator
 
 Mask = np.ndarray | Tensor
-"""(H, W) bool."""
+"""A mask (H, W) bool, of NumPy or torch."""
 
 
 def next_click(
@@ -28,7 +28,7 @@ def next_click(
     strategy: Strategy = "center",
     generator: Generator | None = None,
 ) -> Click | None:
-    """Where an annotator clicks next.
+    """Return the next click of a simulated annotator.
 
     ``center``: the pixel of the errors that is farthest from their border, which the border of the image is too; of
     several the first in row-major order. It is positive if that distance is larger in missed than in false object (K.
@@ -42,7 +42,7 @@ def next_click(
         ignore: (H, W) bool, pixels that are neither right nor wrong.
         clicks: those made so far, (y, x, positive).
         strategy: ``center`` or ``random``.
-        generator: of ``random``; default is torch's.
+        generator: draws the pixel of ``random``; default is torch's.
 
     Returns:
         Row, column and whether the click is positive; None if nothing is wrong, or only pixels that were clicked.
@@ -71,12 +71,12 @@ class Annotators:
     Args:
         target: (B, H, W) bool, the objects.
         ignore: (B, H, W) bool, pixels that are neither right nor wrong.
-        strategy: of `next_click`.
-        seeds: of each annotator's clicks.
+        strategy: how the clicks are placed, see `next_click`.
+        seeds: the seed of each annotator's clicks.
 
     Attributes:
-        clicks: of all, in the order they were made.
-        history: the clicks of each.
+        clicks: the clicks of all annotators, in the order they were made.
+        history: the clicks of each annotator.
     """
 
     def __init__(self, target: Tensor, ignore: Tensor, strategy: Strategy, seeds: Sequence[int]) -> None:
@@ -86,10 +86,13 @@ class Annotators:
         self.history: list[list[Click]] = [[] for _ in seeds]
 
     def click(self, prediction: Tensor) -> Tensor:
-        """Each clicks once on the predicted mask (B, H, W) bool, or not, if nothing is wrong with it.
+        """Let each annotator click once on its predicted mask, unless nothing is wrong with it.
+
+        Args:
+            prediction: (B, H, W) bool, the predicted masks.
 
         Returns:
-            (B,) bool, who clicked.
+            Which annotators clicked, (B,) bool.
         """
         masks = zip(prediction.cpu().numpy(), self.target, self.ignore, strict=True)
         new = [
@@ -106,7 +109,11 @@ class Annotators:
 
 
 def _as_arrays(prediction: Mask, target: Mask, ignore: Mask | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Predicted object, object, and pixels that count, (H, W) bool."""
+    """Return the predicted object, the object, and the pixels that count, each an array (H, W) bool.
+
+    Raises:
+        InputError: the masks are not (H, W) of one size.
+    """
     masks = [
         mask.detach().cpu().numpy() if isinstance(mask, Tensor) else np.asarray(mask) for mask in (prediction, target)
     ]
@@ -140,7 +147,7 @@ def _centre(missed: np.ndarray, false: np.ndarray, free: np.ndarray) -> Click | 
 
 
 def squared_depth(region: np.ndarray) -> np.ndarray:
-    """Squared distance of every pixel of a region to the nearest pixel outside of it, (H, W) int64.
+    """Return the squared distance (H, W) int64 of every pixel of a region to the nearest pixel outside of it.
 
     Squares are whole numbers, so that pixels of equal depth are equal: OpenCV's roots differ in their last digit from
     call to call, which would leave it to chance which of several deepest pixels is clicked.
@@ -170,7 +177,10 @@ def _anywhere(missed: np.ndarray, false: np.ndarray, free: np.ndarray, generator
 
 
 def _largest_region(region: np.ndarray, free: np.ndarray) -> np.ndarray:
-    """Flat indices of the free pixels in the connected part (also across corners) that has most of them."""
+    """Return the flat indices, int64, of the free pixels in one connected part of a region.
+
+    It is the part with the most free pixels; pixels that touch at a corner are connected.
+    """
     labels = cv2.connectedComponents(region.astype(np.uint8))[1] * free
     sizes = np.bincount(labels.ravel())
     sizes[0] = 0

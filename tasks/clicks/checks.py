@@ -1,4 +1,4 @@
-"""Numbers of the clicks' settings, checked where they are given."""
+"""Checks of the numbers in the settings of clicks, made where the numbers are given."""
 
 import math
 from typing import Any
@@ -10,20 +10,20 @@ MANY = 10_000
 
 
 def check_count(name: str, value: Any, least: int, most: int = MANY) -> None:
-    """Refuse what is no whole number from ``least`` to ``most``.
+    """Refuse a value that is not a whole number from ``least`` to ``most``.
 
     Raises:
-        InputError: naming ``name`` and the range.
+        InputError: the value does not fit; the message gives ``name`` and the range.
     """
     if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
         raise InputError(f"{name} must be a whole number from {least} to {most:,}, got {value!r:.40}")
 
 
 def check_number(name: str, value: Any, above: float | None = None) -> None:
-    """Refuse what is no finite number of at least 0, or of more than ``above``.
+    """Refuse a value that is not a finite number of at least 0 or, where ``above`` is given, of more than that.
 
     Raises:
-        InputError: naming ``name`` and the range.
+        InputError: the value does not fit; the message gives ``name`` and the range.
     """
     fits = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
     if not fits or not (value >= 0 if above is None else value > above):

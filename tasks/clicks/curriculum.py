@@ -1,4 +1,4 @@
-"""What a training sample of interactive segmentation is given, epoch by epoch."""
+"""The curriculum of interactive segmentation: the box and clicks that training samples get, epoch by epoch."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,13 +17,13 @@ First = Literal["box", "random"]
 MANY_EPOCHS = 10**9
 
 Predict = Callable[[Clicks, Tensor | None], Tensor]
-"""Clicks and the mask before to probabilities (B, 1, H, W), without gradients and as in evaluation."""
+"""Function from clicks and the mask before to probabilities (B, 1, H, W), without gradients, as in evaluation."""
 
 
 @checked
 @dataclass
 class Curriculum:
-    """What a training sample is given: the box, then random clicks too, then clicks on what the model got wrong.
+    """Stages of training: the box alone, then random clicks too, then clicks on what the model got wrong.
 
     P. Gabbur et al., NeurIPS 2021, appendix C.2, with ``rounds=0``. With more, clicks correct as K. Sofiiuk et al. have
     it (RITM, ICIP 2022: ``rounds=3, first="random"``). For the corrections, the model predicts within the step, without
@@ -62,7 +62,7 @@ class Curriculum:
         check_count("rounds", self.rounds, 0)
 
     def stage(self, epoch: int) -> Literal["box", "random", "corrections"]:
-        """What the samples of an epoch are given."""
+        """Return the stage of an epoch, which says the clicks that its samples get."""
         if epoch < self.box_epochs:
             return "box"
         return "random" if epoch < self.box_epochs + self.random_epochs else "corrections"
@@ -70,12 +70,12 @@ class Curriculum:
     def clicks(
         self, epoch: int, mask: Tensor, predict: Predict, threshold: float = 0.5
     ) -> tuple[Clicks, Tensor | None]:
-        """Clicks on the samples of a batch, and the mask before (B, 1, H, W) if there is one.
+        """Return the clicks on the samples of a batch, and the mask before (B, 1, H, W) or None.
 
         Args:
-            epoch: which says the stage.
+            epoch: the epoch, which decides the stage.
             mask: (B, H, W) uint8: 1 object, 0 background, 255 ignored.
-            predict: asks the model.
+            predict: asks the model for probabilities, see `Predict`.
             threshold: probability above which a pixel is of the object.
         """
         target, background = mask == 1, mask == 0
@@ -96,7 +96,7 @@ class Curriculum:
     def _deep(
         self, clicks: Clicks, target: Tensor, background: Tensor, predict: Predict, threshold: float
     ) -> tuple[Clicks, Tensor | None]:
-        """One click after each of up to ``rounds`` predictions."""
+        """Return clicks with one more after each of a random number of predictions, and the last prediction or None."""
         previous = None
         for _ in range(int(torch.randint(self.rounds + 1, ()))):
             previous = predict(clicks, previous)

@@ -1,4 +1,4 @@
-"""Losses of one mask a sample, with pixels that count nowhere."""
+"""Losses of one predicted mask for each sample, with pixels that do not count."""
 
 from collections.abc import Callable
 
@@ -10,11 +10,11 @@ from attention_zoo.errors import InputError, unknown
 from tasks.clicks.checks import check_number
 
 EPSILON = 1e-8
-"""Keeps quotients finite."""
+"""Small number added to a divisor, so that a quotient stays finite."""
 
 
 def binary_cross_entropy(logits: Tensor, target: Tensor, counts: Tensor) -> Tensor:
-    """The mean over the pixels that count, of each sample.
+    """Return the binary cross-entropy of each sample, the mean over its pixels that count.
 
     Args:
         logits: (B, H, W).
@@ -22,7 +22,7 @@ def binary_cross_entropy(logits: Tensor, target: Tensor, counts: Tensor) -> Tens
         counts: (B, H, W), 1 where the pixel counts, 0 elsewhere.
 
     Returns:
-        (B,).
+        The loss of each sample, (B,).
     """
     losses = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
     return (losses * counts).sum((1, 2)) / counts.sum((1, 2)).clamp(min=1)
@@ -31,14 +31,15 @@ def binary_cross_entropy(logits: Tensor, target: Tensor, counts: Tensor) -> Tens
 def normalised_focal(
     logits: Tensor, target: Tensor, counts: Tensor, *, alpha: float = 0.5, gamma: float = 2.0
 ) -> Tensor:
-    """Focal loss whose weights are brought to a mean of 1 in each sample, so that its scale stays that of the loss.
+    """Return the focal loss (B,) of each sample, with focal weights scaled to a mean of 1 over its pixels that count.
 
-    K. Sofiiuk et al., AdaptIS, ICCV 2019, with the constants of RITM. No gradient goes through the normalisation.
+    The loss so keeps the scale of the cross-entropy. K. Sofiiuk et al., AdaptIS, ICCV 2019, with the constants of RITM.
+    No gradient goes through the normalisation.
 
     Args:
-        logits: as of `binary_cross_entropy`, as are target and counts.
-        target: see there.
-        counts: see there.
+        logits: (B, H, W).
+        target: (B, H, W), 1 on the object, 0 elsewhere.
+        counts: (B, H, W), 1 where the pixel counts, 0 elsewhere.
         alpha: weight of the object's pixels; that of the others is 1 - alpha.
         gamma: power of the focal weight.
     """
@@ -52,12 +53,12 @@ def normalised_focal(
 
 
 def soft_iou(logits: Tensor, target: Tensor, counts: Tensor) -> Tensor:
-    """One minus the intersection over union of probabilities, whose union is their maximum.
+    """Return one minus the soft IoU (B,) of each sample; the union is the maximum of probability and target.
 
     Args:
-        logits: as of `binary_cross_entropy`, as are target and counts.
-        target: see there.
-        counts: see there.
+        logits: (B, H, W).
+        target: (B, H, W), 1 on the object, 0 elsewhere.
+        counts: (B, H, W), 1 where the pixel counts, 0 elsewhere.
     """
     probability = logits.sigmoid()
     shared = (probability * target * counts).sum((1, 2))
@@ -70,14 +71,14 @@ LOSSES: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
     "normalised_focal": normalised_focal,
     "soft_iou": soft_iou,
 }
-"""By the names that configs have."""
+"""The losses, by the names they have in configs."""
 
 
 def checked_losses(losses: dict[str, float]) -> dict[str, float]:
-    """Weights of losses.
+    """Return the weights of losses, by name, once they are checked.
 
     Raises:
-        InputError: there is no such loss, no weight, or one that is not positive.
+        InputError: there is no loss of a name, no weight at all, or a weight that is not positive.
     """
     for name, weight in losses.items():
         if name not in LOSSES:

@@ -1,4 +1,4 @@
-"""How a model is asked, click after click: the two evaluation protocols of the literature, and their extras."""
+"""The two evaluation protocols of the literature: how a model is asked for a mask, click after click."""
 
 from dataclasses import dataclass, replace
 from typing import Any
@@ -13,17 +13,17 @@ from tasks.clicks.checks import check_count
 from tasks.clicks.views import Ask, ClickModel, WholeImages, ZoomIn
 
 LONGEST_SIDE = 2**14
-"""Pixels that an image may be enlarged to."""
+"""The largest longer side, in pixels, to which an image may be enlarged."""
 
 
 @dataclass(frozen=True)
 class ClickProtocol:
-    """What an evaluation consists of.
+    """An evaluation protocol: number and placing of the clicks, and how the model is asked.
 
     Attributes:
-        clicks: how many, for each object.
+        clicks: number of clicks for each object.
         threshold: probability above which a pixel is of the object.
-        strategy: of `next_click`.
+        strategy: how the clicks are placed, see `next_click`.
         box: whether the box is given, and with it a mask before the first click.
         flip: average the logits with those of the mirror image.
         zoom_in: longer side of what is looked at from the second click on, in pixels; None: always the whole.
@@ -59,13 +59,15 @@ PROTOCOLS = {
 def asking(
     model: ClickModel, image: Tensor, box: Tensor | None, protocol: ClickProtocol, adaptation: dict[str, Any]
 ) -> Ask:
-    """How ``protocol`` asks a model about a batch of images; what can be kept from click to click is.
+    """Return the function by which ``protocol`` asks a model about a batch of images.
+
+    It keeps from click to click what does not change, such as features.
 
     Args:
         model: in evaluation mode.
         image: (B, 3, H, W), normalised.
         box: (B, 4), or None.
-        protocol: which.
+        protocol: the protocol that is followed.
         adaptation: options of the model's ``decode``.
     """
     if protocol.zoom_in is None:
@@ -83,13 +85,13 @@ def asking(
 
 
 def protocol_of(name: str, clicks: int | None = None, zoom_size: int | None = None) -> ClickProtocol:
-    """A protocol of `PROTOCOLS`, perhaps with other numbers.
+    """Return a protocol of `PROTOCOLS`, with other numbers where they are given.
 
     Args:
-        name: which.
+        name: name of the protocol.
         clicks: another number of clicks; None keeps the protocol's.
-        zoom_size: another size of what is zoomed into, 0 for no zoom; None keeps the protocol's. Of no concern to one
-            that does not zoom.
+        zoom_size: another size of what is zoomed into, 0 for no zoom; None keeps the protocol's. A protocol that does
+            not zoom ignores it.
 
     Raises:
         InputError: there is no such protocol, or a number is out of range.

@@ -1,4 +1,4 @@
-"""Where clicks go in training: at random, where the model may be, or is, wrong."""
+"""Random clicks for training, placed where the model may be wrong or is wrong."""
 
 import torch
 from torch import Tensor
@@ -10,11 +10,11 @@ from tasks.clicks.annotator import squared_depth
 def sample_clicks(
     region: Tensor, label: int, counts: tuple[int, int], generator: torch.Generator | None = None
 ) -> Clicks:
-    """Clicks of one kind at random pixels of a region, different ones, a random number for each image.
+    """Return clicks of one kind at distinct random pixels of a region, a random number of them for each image.
 
     Args:
         region: (B, H, W) bool, where they may be; an image without such a pixel gets none.
-        label: of the clicks, positive or negative.
+        label: the label of the clicks, ``POSITIVE`` or ``NEGATIVE``.
         counts: least and largest number of clicks, both included.
         generator: on the CPU; default is torch's.
 
@@ -39,7 +39,7 @@ def sample_corrections(
     negative: tuple[int, int],
     generator: torch.Generator | None = None,
 ) -> Clicks:
-    """Positive clicks in what was missed and negative ones in what is false; see `sample_clicks`.
+    """Return random positive clicks in what was missed and negative ones in what is false; see `sample_clicks`.
 
     Without a prediction, ``missed`` is the object and ``false`` the background: random clicks.
 
@@ -55,10 +55,10 @@ def sample_corrections(
 
 
 def sample_deep(missed: Tensor, false: Tensor, generator: torch.Generator | None = None) -> Clicks:
-    """One click an image, at random where the errors are more than half as deep as at their deepest.
+    """Return one click an image, at random where the errors are more than half as deep as at their deepest.
 
-    The errors are what was missed or what is false, whichever is deeper. An image without gets no click. So does RITM
-    (K. Sofiiuk et al., ICIP 2022) train.
+    The errors are what was missed or what is false, whichever is deeper. An image without errors gets no click. This is
+    how RITM trains (K. Sofiiuk et al., ICIP 2022).
 
     Args:
         missed: (B, H, W) bool.

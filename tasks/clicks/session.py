@@ -13,18 +13,18 @@ from tasks.clicks.protocols import ClickProtocol
 from tasks.clicks.views import Ask
 
 CLICK_SALT = 0xC11C
-"""Sets the seeds of clicks apart from those of views, steps and samples."""
+"""Number that keeps the seeds of clicks different from those of views, steps and samples."""
 
 
 @dataclass(frozen=True)
 class Session:
-    """What came of asking about a batch of objects.
+    """The outcome of simulated clicks on a batch of objects.
 
     Attributes:
-        ious: (B, clicks + 1) float64, before the first click and after each; before the first and without a box, 0.
-        made: (B,) int64, clicks until nothing was wrong any more, or all.
+        ious: (B, clicks + 1) float64, IoU before the first click and after each; the first is 0 without a box.
+        made: (B,) int64, number of clicks made: until nothing was wrong any more, or all.
         prediction: (B, H, W) bool, the last masks.
-        history: the clicks on each.
+        history: the clicks on each object, in order.
     """
 
     ious: Tensor
@@ -34,15 +34,15 @@ class Session:
 
 
 def simulate(ask: Ask, mask: Tensor, protocol: ClickProtocol, seeds: Sequence[int]) -> Session:
-    """An annotator clicks at what is wrong until there is no click left.
+    """Return the `Session` in which annotators click at what is wrong until the clicks of the protocol are used up.
 
-    An object whose mask is right keeps it, and gets no further click.
+    An object whose mask is right keeps the mask, and gets no further click.
 
     Args:
-        ask: the model.
+        ask: asks the model for probabilities, see `asking`.
         mask: (B, H, W) uint8: 1 object, 0 background, 255 ignored.
-        protocol: which.
-        seeds: of each object's clicks.
+        protocol: the protocol that is followed.
+        seeds: the seed of each object's clicks.
     """
     target, ignore = mask == 1, mask == 255
     annotators = Annotators(target, ignore, protocol.strategy, seeds)
@@ -65,12 +65,15 @@ def simulate(ask: Ask, mask: Tensor, protocol: ClickProtocol, seeds: Sequence[in
 
 
 def iou(prediction: Tensor, target: Tensor, ignore: Tensor) -> Tensor:
-    """Intersection over union (B,) float64 of masks (B, H, W) bool where pixels are not ignored; 1 without any."""
+    """Return the IoU (B,) float64 of masks (B, H, W) bool over pixels that are not ignored; 1 where both are empty."""
     union = ((prediction | target) & ~ignore).sum((1, 2)).double()
     shared = (prediction & target & ~ignore).sum((1, 2)).double()
     return torch.where(union > 0, shared / union.clamp(min=1), 1.0)
 
 
 def click_seeds(run: int, index: Sequence[int]) -> list[int]:
-    """Seeds of the clicks on the samples ``index`` of a split; the same whatever is evaluated, and with whom."""
+    """Return the seeds of the clicks on the samples ``index`` of a split.
+
+    They depend on run and sample alone, not on the model, the setting or the other samples of a batch.
+    """
     return [derive_seed(run, CLICK_SALT, max(place, 0)) for place in index]

@@ -1,4 +1,4 @@
-"""How probabilistic layers adapt while a model is asked."""
+"""The settings that say how probabilistic layers adapt while a model is asked."""
 
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
@@ -13,7 +13,7 @@ AdaptIn = Literal["backbone", "head", "both"]
 @checked
 @dataclass
 class Setting:
-    """How probabilistic layers adapt when a model is asked; None leaves what they were built with.
+    """Adaptation of probabilistic layers when a model is asked; None leaves what they were built with.
 
     Args:
         key_adaptation: iterations of Eq. 18; 0 is none.
@@ -44,22 +44,22 @@ class Setting:
 
     @property
     def keys(self) -> dict[str, Any]:
-        """What is given of the keys' options."""
+        """The options of key adaptation that are given, by name."""
         given = {"key_adaptation": self.key_adaptation, "key_prior_precision": self.key_prior_precision}
         return {name: value for name, value in given.items() if value is not None}
 
     @property
     def values(self) -> dict[str, Any]:
-        """What is given of the values' options."""
+        """The options of value propagation that are given, by name."""
         given = {"value_propagation": self.value_propagation, "value_prior_precision": self.value_prior_precision}
         return {name: value for name, value in given.items() if value is not None}
 
     def plain(self) -> dict[str, int | float | str]:
-        """All that is given, as plain values."""
+        """Return all options that are given, by name, as plain values."""
         return {**self.keys, **self.values, **({"adapt_in": self.adapt_in} if self.keys else {})}
 
     def filled(self, default: "Setting") -> "Setting":
-        """With what it leaves open taken from another."""
+        """Return a copy in which numbers that are None are taken from ``default``; ``adapt_in`` stays."""
         names = ("key_adaptation", "key_prior_precision", "value_propagation", "value_prior_precision")
         missing = {name: getattr(default, name) for name in names if getattr(self, name) is None}
         return replace(self, **missing)

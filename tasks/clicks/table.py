@@ -1,4 +1,4 @@
-"""IoU of every object after every click, exact over processes."""
+"""A metric that keeps the IoU of every object after every click, exact over processes."""
 
 from typing import Any
 
@@ -11,15 +11,15 @@ class ClickTable(Metric):
     """IoU of every sample of a split before the first click and after each, under several settings.
 
     Args:
-        settings: how many.
-        samples: of the split.
-        clicks: for each sample.
+        settings: number of settings.
+        samples: number of samples of the split.
+        clicks: number of clicks for each sample.
 
     Attributes:
         ious: (settings, samples, clicks + 1) float64.
         counted: (settings, samples) int64, 1 where a sample was counted.
-        seconds: (settings,) float64, that the model and the simulated annotator took, all processes together.
-        made: (settings,) int64, clicks that were made.
+        seconds: (settings,) float64, time that the model and the simulated annotator took, all processes together.
+        made: (settings,) int64, number of clicks that were made.
     """
 
     full_state_update = False
@@ -38,14 +38,14 @@ class ClickTable(Metric):
         self.add_state("made", torch.zeros(settings, dtype=torch.int64), **exact)
 
     def update(self, setting: int, index: Tensor, ious: Tensor, made: Tensor, seconds: float) -> None:
-        """Count a batch.
+        """Count a batch of samples under one setting.
 
         Args:
-            setting: which.
+            setting: position of the setting.
             index: (B,) int64, the samples; -1 counts nowhere.
-            ious: (B, clicks + 1).
-            made: (B,) int64, clicks on each.
-            seconds: that the batch took.
+            ious: (B, clicks + 1), IoU before the first click and after each.
+            made: (B,) int64, number of clicks on each.
+            seconds: time that the batch took.
         """
         counts = (index >= 0).to(self.counted.device)
         places = index.to(self.counted.device)[counts]
@@ -55,9 +55,9 @@ class ClickTable(Metric):
         self.made[setting] += int(made.to(counts.device)[counts].sum())
 
     def compute(self) -> dict[str, Tensor]:
-        """All of the states; torchmetrics makes scalars of those with one entry, see `states`."""
+        """Return all states by name; torchmetrics makes scalars of those with one entry, which `states` undoes."""
         return {name: getattr(self, name) for name in ("ious", "counted", "seconds", "made")}
 
     def states(self) -> dict[str, Tensor]:
-        """What all processes counted, on the CPU, in the shapes of the attributes."""
+        """Return what all processes counted, by name, on the CPU and in the shapes of the attributes."""
         return {name: value.cpu().view(getattr(self, name).shape) for name, value in self.compute().items()}

@@ -1,4 +1,4 @@
-"""The model of a click-guided segmenter, and the protocols by which it is asked."""
+"""The base of interactive segmentation: the click-guided model, and the protocol by which it is asked."""
 
 from dataclasses import replace
 from typing import Any, Literal
@@ -28,9 +28,9 @@ class ClickTask(DenseTask):
         start: checkpoint of a run with the same model and image size, on other data, to start all of it from.
         protocol: how it is tested: ``paper`` (the box, then clicks at random places of the largest error) or ``ritm``
             (no box, clicks in the middle of the deepest error, threshold 0.49, mirror image, zoom).
-        max_clicks: of a test, for each object; None is the protocol's 20.
+        max_clicks: clicks of a test, for each object; None is the protocol's 20.
         zoom_size: longer side of what ``ritm`` zooms into, in pixels; None is its 400, 0 is no zoom.
-        val_clicks: of a validation.
+        val_clicks: clicks of a validation, for each object.
         **dense: see `DenseTask`.
 
     Raises:
@@ -71,12 +71,12 @@ class ClickTask(DenseTask):
     def forward(
         self, image: Tensor, clicks: Clicks, box: Tensor | None = None, previous: Tensor | None = None
     ) -> Tensor:
-        """Logits (B, 1, H, W); see `InteractiveModel`."""
+        """Return the logits (B, 1, H, W) of images (B, 3, H, W) with clicks; see `InteractiveModel`."""
         return self.model(image, clicks, box, previous)
 
     @torch.no_grad()
     def predicted(self, batch: dict[str, Tensor], clicks: Clicks, previous: Tensor | None = None) -> Tensor:
-        """Probabilities (B, 1, H, W), as in evaluation."""
+        """Return the probabilities (B, 1, H, W) of a batch as in evaluation; the mode of the model is restored."""
         training = self.model.training
         self.model.eval()
         probability = self(batch["image"], clicks, batch["box"], previous).float().sigmoid()

@@ -48,7 +48,7 @@ class ClickTraining(ClickTask):
         self.losses, self.extra_weight = weights, extra_weight
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
-        """The training loss of one batch, with clicks as the epoch's stage has them."""
+        """Return the training loss of one batch, a scalar, with the clicks of the epoch's stage."""
         clicks, previous = self.training_clicks(batch)
         features = self.model.encode(batch["image"], clicks, batch["box"], previous)
         loss = self.loss(self.model.decode(features, clicks), batch["mask"])
@@ -58,13 +58,18 @@ class ClickTraining(ClickTask):
         return loss
 
     def loss(self, logits: Tensor, mask: Tensor) -> Tensor:
-        """The weighted sum of the losses of logits (B, 1, H, W), a mean over the samples."""
+        """Return the weighted sum of the losses, a mean over the samples.
+
+        Args:
+            logits: (B, 1, H, W).
+            mask: (B, H, W) uint8: 1 object, 0 background, 255 ignored.
+        """
         logits = logits[:, 0].float()
         target, counts = (mask == 1).to(logits), (mask != 255).to(logits)
         parts = [weight * LOSSES[name](logits, target, counts).mean() for name, weight in self.losses.items()]
         return torch.stack(parts).sum()
 
     def training_clicks(self, batch: dict[str, Tensor]) -> tuple[Clicks, Tensor | None]:
-        """Clicks on the images of a batch, and the mask before (B, 1, H, W), as the curriculum has them this epoch."""
+        """Return the curriculum's clicks on a batch in this epoch, and the mask before (B, 1, H, W) or None."""
         predict = partial(self.predicted, batch)
         return self.curriculum.clicks(self.current_epoch, batch["mask"], predict, self.protocol.threshold)

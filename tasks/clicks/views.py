@@ -1,4 +1,4 @@
-"""What a model is shown of an image that is clicked at: all of it, its mirror image, or the object's surroundings."""
+"""Views of a clicked image that a model is shown: the whole, its mirror image, or the object's surroundings."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
@@ -11,20 +11,20 @@ from attention_zoo.clicks import PADDING, POSITIVE, Clicks
 from attention_zoo.functional.checks import check_finite
 
 Ask = Callable[[Clicks, Tensor], Tensor]
-"""Clicks so far and the probabilities before (B, 1, H, W) to the probabilities (B, 1, H, W)."""
+"""Function from the clicks so far and the probabilities before (B, 1, H, W) to the new ones (B, 1, H, W)."""
 
 
 class ClickModel(Protocol):
-    """What a protocol needs of a model; see `attention_zoo.models.interactive.InteractiveModel`."""
+    """The interface that a protocol needs of a model, such as `attention_zoo.models.interactive.InteractiveModel`."""
 
     encoder_sees_clicks: bool
 
     def encode(self, image: Tensor, clicks: Clicks, box: Tensor | None = None, previous: Tensor | None = None) -> Any:
-        """Features of images (B, 3, H, W)."""
+        """Return the features of images (B, 3, H, W), in the form that ``decode`` takes."""
 
     @property
     def decode(self) -> Callable[..., Tensor]:
-        """From features, clicks and options of adaptation to logits (B, 1, H, W)."""
+        """The function from features, clicks and options of adaptation to logits (B, 1, H, W)."""
 
 
 class WholeImages:
@@ -52,7 +52,11 @@ class WholeImages:
         self.features: Any = None
 
     def __call__(self, clicks: Clicks, previous: Tensor) -> Tensor:
-        """See `Ask`."""
+        """Return the probabilities (B, 1, H, W) of the whole images; see `Ask`.
+
+        Raises:
+            InputError: a logit is not finite.
+        """
         if self.flip:
             clicks, previous = clicks.cat(clicks.flip(self.width)), torch.cat([previous, previous.flip(-1)])
         if self.features is None or self.model.encoder_sees_clicks:
@@ -65,11 +69,17 @@ class WholeImages:
 
 
 class Window(tuple[int, int, int, int]):
-    """First row, last row, first column and last column of a part of an image."""
+    """A part of an image: its first row, last row, first column and last column."""
 
     @classmethod
     def around(cls, mask: Tensor, expansion: float, least: int) -> "Window":
-        """The window of a mask (H, W) bool that is not empty, made larger and then cut to the image."""
+        """Return the window around a mask, enlarged and then cut to the image.
+
+        Args:
+            mask: (H, W) bool, not empty.
+            expansion: factor by which the sides of the mask's bounding box grow.
+            least: least side in pixels, before the window is cut.
+        """
         sides = []
         for axis, length in ((1, mask.shape[0]), (0, mask.shape[1])):
             places = mask.any(axis).nonzero()
@@ -81,21 +91,21 @@ class Window(tuple[int, int, int, int]):
 
     @property
     def height(self) -> int:
-        """Rows."""
+        """The number of rows."""
         return self[1] - self[0] + 1
 
     @property
     def width(self) -> int:
-        """Columns."""
+        """The number of columns."""
         return self[3] - self[2] + 1
 
     def holds(self, points: Tensor) -> bool:
-        """Whether all points (n, 2) are inside; the last row and column are not."""
+        """Return whether all points (n, 2) are inside; the last row and column count as outside."""
         inside = (points >= points.new_tensor([self[0], self[2]])) & (points < points.new_tensor([self[1], self[3]]))
         return bool(inside.all())
 
     def overlap(self, other: "Window") -> float:
-        """Intersection over union, taken apart for rows and columns and multiplied (as RITM does)."""
+        """Return the intersection over union of rows times that of columns (as RITM does)."""
         shares = []
         for low, high in ((0, 1), (2, 3)):
             shared = max(min(self[high], other[high]) - max(self[low], other[low]) + 1, 0)
@@ -104,11 +114,16 @@ class Window(tuple[int, int, int, int]):
         return shares[0] * shares[1]
 
     def cut(self, image: Tensor) -> Tensor:
-        """The part of images (B, C, H, W)."""
+        """Return the window of images (B, C, H, W), as a view of them."""
         return image[..., self[0] : self[1] + 1, self[2] : self[3] + 1]
 
     def placing(self, size: Sequence[int], like: Tensor) -> tuple[Tensor, Tensor]:
-        """Origin and scale (2,) for `Clicks.moved` where the part is resized to ``size``; of the kind of ``like``."""
+        """Return origin and scale (2,) for `Clicks.moved` where the window is resized to ``size``.
+
+        Args:
+            size: height and width of the resized window.
+            like: tensor whose dtype and device both have.
+        """
         scale = [size[0] / self.height, size[1] / self.width]
         return like.new_tensor([self[0], self[2]]), like.new_tensor(scale)
 
@@ -125,12 +140,12 @@ class ZoomIn:
         image: (1, 3, H, W), normalised.
         box: (1, 4), or None.
         size: longer side of what the model is given, in pixels.
-        flip: as of `WholeImages`.
-        adaptation: as of `WholeImages`.
+        flip: see `WholeImages`.
+        adaptation: see `WholeImages`.
     """
 
     SKIP, EXPANSION, LEAST, SAME = 1, 1.4, 200, 0.5
-    """Clicks before the first zoom, growth of the window, its least side in pixels, overlap of windows that stay."""
+    """Clicks without zoom, growth of the window, its least side in pixels, overlap from which a window stays."""
 
     def __init__(self, model: ClickModel, image: Tensor, box: Tensor | None, *, size: int, **options: Any) -> None:
         self.model, self.image, self.box, self.size, self.options = model, image, box, size, options
@@ -139,7 +154,7 @@ class ZoomIn:
         self.near: WholeImages | None = None
 
     def __call__(self, clicks: Clicks, previous: Tensor) -> Tensor:
-        """See `Ask`; of one image."""
+        """Return the probabilities (1, 1, H, W) of the image, 0 outside of the window; see `Ask`."""
         made = clicks.labels[0] != PADDING
         if int(made.sum()) > self.SKIP:
             self._move(clicks.points[0][clicks.labels[0] == POSITIVE], previous)
@@ -154,7 +169,10 @@ class ZoomIn:
         return found
 
     def _move(self, positive: Tensor, previous: Tensor) -> None:
-        """Look elsewhere if the mask has moved on."""
+        """Take a new window if there is none, a positive click is outside of it, or the mask has moved away.
+
+        An empty mask changes nothing.
+        """
         mask = previous[0, 0] > 0.5
         if not mask.any():
             return
