@@ -1,4 +1,4 @@
-"""What stops a run whose numbers would mean nothing: weights and losses that are not finite, batches of one value."""
+"""Checks that stop a run whose numbers would mean nothing: weights or losses not finite, a norm of one value."""
 
 from typing import Any
 
@@ -22,15 +22,27 @@ class FiniteWeights(Callback):
     """
 
     def on_test_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """See the class."""
+        """Check the weights before a test.
+
+        Raises:
+            InputError: a weight is not finite.
+        """
         check_weights(pl_module)
 
     def on_predict_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """See the class."""
+        """Check the weights before a prediction.
+
+        Raises:
+            InputError: a weight is not finite.
+        """
         check_weights(pl_module)
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """See the class; within a fit it is the training loss that tells."""
+        """Check the weights before a validation; within a fit check the training loss instead.
+
+        Raises:
+            InputError: a weight, or within a fit the training loss, is not finite.
+        """
         if trainer.state.fn == "fit":
             check_training_loss(trainer)
         else:
@@ -38,41 +50,45 @@ class FiniteWeights(Callback):
 
 
 class BatchNormGuard(Callback):
-    """Says in one line which normalisation has a single value a channel, of which it can take no variance."""
+    """Stops a run in one line that names a normalisation which has a single value a channel, and so no variance."""
 
     def __init__(self) -> None:
         self._hooks: list[RemovableHandle] = []
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Watch the layers."""
+        """Put a hook before every batch and instance normalisation of the task."""
         self.teardown(trainer, pl_module, stage)
         for name, layer in pl_module.named_modules():
             if isinstance(layer, _BatchNorm | _InstanceNorm):
                 self._hooks.append(layer.register_forward_pre_hook(_NeedsTwo(name)))
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Leave the layers alone."""
+        """Remove the hooks from the layers."""
         for hook in self._hooks:
             hook.remove()
         self._hooks = []
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
-        """Leave the layers alone."""
+        """Remove the hooks when the run ends in an exception."""
         self.teardown(trainer, pl_module, "")
 
 
 class _NeedsTwo:
-    """A hook before a normalisation.
+    """A hook before a normalisation, which refuses an input of one value a channel.
 
     Args:
-        name: of the layer.
+        name: name of the layer, for the message.
     """
 
     def __init__(self, name: str) -> None:
         self.name = name
 
     def __call__(self, layer: nn.Module, inputs: tuple[Any, ...]) -> None:
-        """Raise an InputError where there is one value."""
+        """Check the input of the layer.
+
+        Raises:
+            InputError: the layer would take the variance of one value a channel.
+        """
         (x,) = inputs
         of_batch = layer.training or layer.running_mean is None
         together = isinstance(layer, nn.SyncBatchNorm | ProcessBatchNorm) and torch.distributed.is_initialized()
@@ -84,7 +100,7 @@ class _NeedsTwo:
 
 
 def one_value(name: str, x: Tensor) -> str:
-    """What is to be said of a normalisation of ``x`` (B, C, ...) with one value a channel."""
+    """Return the message for a normalisation ``name`` of ``x`` (B, C, ...) with one value a channel."""
     return (
         f"{name} normalises each channel over the batch and has one value there, of {tuple(x.shape)}: in training give "
         "it two images or more a batch (in the last batch of an epoch too), larger images, or a model with another norm"
@@ -92,7 +108,11 @@ def one_value(name: str, x: Tensor) -> str:
 
 
 def check_weights(module: nn.Module) -> None:
-    """Raise an InputError that names the first of a module's weights that is not finite; buffers may be infinite."""
+    """Refuse a module with a weight that is not finite; buffers may be infinite, but not NaN.
+
+    Raises:
+        InputError: there is such a weight or buffer; the message names the first.
+    """
     for name, weight in module.named_parameters():
         _refuse(name, weight, ~weight.isfinite())
     for name, buffer in module.named_buffers():
@@ -106,7 +126,11 @@ def _refuse(name: str, weight: Tensor, bad: Tensor) -> None:
 
 
 def check_training_loss(trainer: L.Trainer) -> None:
-    """Raise an InputError if the training loss, the mean of an epoch or the last within one, is not finite."""
+    """Refuse a training loss that is not finite: the mean of an epoch, or the last one within an epoch.
+
+    Raises:
+        InputError: the loss is NaN or infinite.
+    """
     loss = trainer.callback_metrics.get("train/loss")
     if loss is not None and not torch.isfinite(loss):
         raise InputError(

@@ -1,4 +1,4 @@
-"""Interactive segmentation: clicks in, a mask out; trained by a curriculum of clicks, evaluated click by click."""
+"""Interactive segmentation from clicks to a mask, trained by a curriculum and evaluated click by click."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -26,7 +26,7 @@ from tasks.clicks.table import ClickTable
 from tasks.clicks.training import ClickTraining
 
 GOAL = 0.9
-"""The IoU whose number of clicks chooses among options (Gabbur et al., appendix C.4)."""
+"""The IoU that a choice of options should reach with the fewest clicks (Gabbur et al., appendix C.4)."""
 
 
 class InteractiveSegmentation(ClickTraining):
@@ -86,15 +86,15 @@ class InteractiveSegmentation(ClickTraining):
         self.result: ClickResult | None = None
 
     def on_validation_epoch_start(self) -> None:
-        """Count afresh."""
+        """Start an empty table for the validation."""
         self.val_table = self._table(self.trainer.val_dataloaders, 1, self.val_protocol)
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
-        """Count one validation batch."""
+        """Count one validation batch, under the first setting alone."""
         self.count(self.val_table, batch, list(self.settings.values())[:1], self.val_protocol)
 
     def on_validation_epoch_end(self) -> None:
-        """Log what was counted, over all processes."""
+        """Log the mean IoU after each click over all processes; in ``validate`` log the searched precision too."""
         found = self.val_table.states()
         curve = found["ious"][0, found["counted"][0] > 0].mean(0)
         self.log_dict({f"val/miou_{clicks}": value for clicks, value in enumerate(curve)})
@@ -103,7 +103,11 @@ class InteractiveSegmentation(ClickTraining):
             self.log("val/value_prior_precision", self.searched(self.trainer.val_dataloaders))
 
     def on_test_start(self) -> None:
-        """Search where a setting leaves the precision open, and count afresh."""
+        """Search the precision of settings that leave it open, and start an empty table for the test.
+
+        Raises:
+            InputError: a search is needed, and the data have no validation images.
+        """
         settings = self.settings.items()
         open_ones = {name: one for name, one in settings if one.value_propagation and one.value_prior_precision is None}
         if self.search and open_ones:
@@ -117,7 +121,7 @@ class InteractiveSegmentation(ClickTraining):
         self.count(self.test_table, batch, list(self.settings.values()), self.protocol)
 
     def on_test_epoch_end(self) -> None:
-        """Make the curves of all processes' counts, and log them."""
+        """Log the curves from the counts of all processes, and keep them as the result."""
         found = self.test_table.states()
         loader: Any = self.trainer.test_dataloaders
         dataset = loader.dataset
@@ -133,7 +137,7 @@ class InteractiveSegmentation(ClickTraining):
         self.result = self._result(curves, len(self.names))
 
     def predict_step(self, batch: dict[str, Any], batch_idx: int) -> list[Tensor]:
-        """Masks (H, W) uint8, 1 on the object, of the whole images, from the clicks that a batch has."""
+        """Return the mask (H, W) uint8, 1 on the object, of each whole image, from the clicks that a batch has."""
         clicks = Clicks(batch["points"], batch["labels"])
         image, setting = batch["image"], next(iter(self.settings.values()))
         probability = torch.zeros_like(image[:, :1])
@@ -147,7 +151,7 @@ class InteractiveSegmentation(ClickTraining):
     def count(
         self, table: ClickTable, batch: dict[str, Any], settings: Sequence[Setting], protocol: ClickProtocol
     ) -> None:
-        """Click at the objects of a batch under every setting, and count."""
+        """Simulate the clicks on the objects of a batch under every setting, and count them in the table."""
         box = batch["box"] if protocol.box else None
         seeds = click_seeds(run_seed(), batch["index"].tolist())
         for place, setting in enumerate(settings):
@@ -159,13 +163,16 @@ class InteractiveSegmentation(ClickTraining):
 
     @contextmanager
     def adaptation(self, setting: Setting) -> Iterator[None]:
-        """The model adapts its keys as a setting says; its values follow in the call of the head."""
+        """Let the model adapt its keys as a setting says while the context lasts.
+
+        Values are not adapted here: `Setting.values` are passed to the head when it is called.
+        """
         module = {"backbone": self.model.backbone, "head": self.model.head, "both": self.model}[setting.adapt_in]
         with adapted(module, **setting.keys):
             yield
 
     def searched(self, loader: Any) -> float:
-        """The precision of ``value_prior_precision_search`` with the least clicks to an IoU of 90 % on ``loader``."""
+        """Return the precision of ``value_prior_precision_search`` with the fewest clicks to 90 % IoU on ``loader``."""
         base = next((one for one in self.settings.values() if one.value_propagation), Setting(value_propagation=1))
         settings = [replace(base, value_prior_precision=value) for value in self.search]
         table = self._table(loader, len(settings), self.protocol)
@@ -213,7 +220,16 @@ class InteractiveSegmentation(ClickTraining):
 
 
 def complete(found: dict[str, Tensor], trials: int, names: Sequence[str]) -> tuple[Any, list[str]]:
-    """IoUs (settings, objects, trials, clicks + 1) of objects that were evaluated in all trials, and their names."""
+    """Return the IoUs of the objects that were evaluated in all trials, and the names of these objects.
+
+    Args:
+        found: what was counted, see `ClickTable.states`.
+        trials: number of trials of each object.
+        names: names of all objects.
+
+    Returns:
+        IoUs, a NumPy array (settings, objects, trials, clicks + 1), and names of the objects.
+    """
     counted = found["counted"][0].view(-1, trials).all(1)
     left_out = int((~counted).sum())
     if left_out:
@@ -223,7 +239,7 @@ def complete(found: dict[str, Tensor], trials: int, names: Sequence[str]) -> tup
 
 
 def summary(curve: ClickCurve) -> dict[str, float]:
-    """Numbers of a curve for a log."""
+    """Return the numbers of a curve that are logged, by name."""
     marks = {mark: curve.mean[mark] for mark in (0, 1, 3, 5, 10, 20) if mark < len(curve.mean)}
     found = {f"noc_{100 * float(iou):.0f}": clicks for iou, clicks in curve.noc.items()}
     return (
@@ -234,10 +250,10 @@ def summary(curve: ClickCurve) -> dict[str, float]:
 
 
 def whole(probability: Tensor, region: Sequence[int], size: Sequence[int]) -> Tensor:
-    """Probabilities (1, h, w) of a view put back into the image: (H, W), 0 outside of the view.
+    """Return the probabilities (H, W) of the image, 0 outside of the view.
 
     Args:
-        probability: of the view.
+        probability: (1, h, w), the probabilities of the view.
         region: its first row, first column, height and width in the image; may reach out of it.
         size: height and width of the image.
     """

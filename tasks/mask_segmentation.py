@@ -30,17 +30,17 @@ from tasks.metrics.panoptic import ExactPanopticQuality, panoptic_target
 
 
 class MaskTask(DenseTask):
-    """Base of `MaskSegmentation`: a mask transformer, and what it says of images at their own sizes.
+    """Base of `MaskSegmentation`: a mask transformer, and its predictions at the sizes of the images.
 
     Args:
         model: a name of ``timm.list_models()``, the backbone.
-        num_classes: C; the command line takes it from the data.
+        num_classes: number of classes, C; the command line takes it from the data.
         image_size: height and width in training; the command line takes it from the data.
-        interaction: how queries and pixels meet: a cross-mixer.
+        interaction: the cross-mixer of queries and pixels; None is ``KMeansCross``.
         dual_path: whether pixels read the queries back.
         coordinates: whether pixels know where they are when they are clustered (CMT-DeepLab).
-        decoder: numbers of the decoder.
-        strides: of the maps the decoder works on, see `MaskTransformer`.
+        decoder: sizes of the decoder.
+        strides: strides of the maps the decoder works on, see `MaskTransformer`.
         auxiliary: head that labels each pixel of the backbone's maps in training.
         **dense: see `DenseTask`.
     """
@@ -78,14 +78,14 @@ class MaskTask(DenseTask):
         self.num_classes = num_classes
 
     def forward(self, image: Tensor) -> MaskOutputs:
-        """Predictions of all layers for images (B, 3, H, W)."""
+        """Return the predictions of all layers for images (B, 3, H, W)."""
         return self.model(image)
 
     def scored(self, batch: dict[str, Any]) -> MaskOutputs:
-        """Predictions on a batch, whose last layer is finite.
+        """Return the predictions on a batch, once those of the last layer are checked.
 
         Raises:
-            InputError: it is not.
+            InputError: a logit of the last layer is not finite.
         """
         outputs = self(batch["image"])
         check_finite("class logits", outputs.final.class_logits, batch.get("index"))
@@ -93,22 +93,22 @@ class MaskTask(DenseTask):
         return outputs
 
     def seen_masks(self, outputs: MaskOutputs, image: Tensor) -> Tensor:
-        """Final mask logits (B, L, H, W) at the size at which the model saw the image."""
+        """Return the final mask logits (B, L, H, W) at the size of the images (B, 3, H, W) that the model saw."""
         height, width = image.shape[2:]
         masks = resize(outputs.final.mask_logits.float(), self.model.covered((height, width)))
         return masks[..., :height, :width]
 
     def masks_at(self, outputs: MaskOutputs, image: Tensor, size: tuple[int, int]) -> Tensor:
-        """Final mask logits (B, L, *size), resized by way of the size at which the model saw the image."""
+        """Return the final mask logits (B, L, *size), resized by way of the size of the images that the model saw."""
         return resize(self.seen_masks(outputs, image), size)
 
     def classes_at(self, outputs: MaskOutputs, image: Tensor, size: tuple[int, int]) -> Tensor:
-        """The most probable class (B, *size) int64 of every pixel."""
+        """Return the most probable class (B, *size) int64 of every pixel."""
         masks = self.masks_at(outputs, image, size)
         return semantic_probabilities(outputs.final.class_logits, masks).argmax(1)
 
     def padded(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """The batch with targets as large as what the maps cover; what is added is void."""
+        """Return the batch with targets padded below and on the right to what the maps cover; added pixels are void."""
         height, width = batch["image"].shape[2:]
         covered = self.model.covered((height, width))
         below, right = covered[0] - height, covered[1] - width
@@ -131,13 +131,13 @@ class MaskSegmentation(MaskTask):
 
     Args:
         model: a name of ``timm.list_models()``, the backbone.
-        num_classes: C; the command line takes it from the data.
+        num_classes: number of classes, C; the command line takes it from the data.
         image_size: height and width in training; the command line takes it from the data.
         things: classes whose segments are told apart; the command line takes them from the data. Where there are any,
             panoptic quality is measured beside mIoU.
-        loss_weights: of the losses.
-        sampling: of pixels in the losses.
-        thresholds: of the panoptic output.
+        loss_weights: weights of the losses.
+        sampling: sampling of pixels in the losses.
+        thresholds: thresholds of the panoptic output.
         backbone_lr: learning rate of the backbone, as a fraction of that of the rest.
         **mask: see `MaskTask`.
     """
@@ -168,7 +168,7 @@ class MaskSegmentation(MaskTask):
         self.test_metrics = mask_metrics(num_classes, self.things)
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """Those of every task, each in two: of the backbone, at its own learning rate, and of the rest."""
+        """Return the groups of every task, each split into the backbone, at its own learning rate, and the rest."""
         backbone = {id(parameter) for parameter in self.model.backbone.parameters()}
         found = []
         for group in super().parameter_groups():
@@ -178,7 +178,7 @@ class MaskSegmentation(MaskTask):
         return [group for group in found if group["params"]]
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
-        """The training loss of one batch: the sum of the losses of all layers."""
+        """Return the training loss of one batch, a scalar: the sum of the losses of all layers."""
         check_labels(batch["mask"], self.num_classes)
         outputs = self(batch["image"])
         batch = self.padded(batch)
@@ -205,7 +205,7 @@ class MaskSegmentation(MaskTask):
         self._log_metrics("test", self.test_metrics)
 
     def predict_step(self, batch: dict[str, Any], batch_idx: int) -> list[Tensor]:
-        """The most probable class (h, w) int64 of every pixel of each image, at the size of its file."""
+        """Return the most probable class (h, w) int64 of every pixel of each image, at the size of its file."""
         outputs = self.scored(batch)
         found = zip(outputs.final.class_logits, self.seen_masks(outputs, batch["image"]), strict=True)
         sizes = [tuple(size) for size in batch["size"].tolist()]
@@ -237,7 +237,7 @@ class MaskSegmentation(MaskTask):
 
 
 def mask_metrics(num_classes: int, things: Collection[int]) -> nn.ModuleDict:
-    """Mean IoU over the whole set, and where there are things panoptic quality."""
+    """Return the metrics of a stage: ``iou``, over the whole set, and with things ``panoptic`` quality."""
     metrics: dict[str, nn.Module] = {"iou": MeanIoU(num_classes, IGNORE)}
     if things:
         metrics["panoptic"] = ExactPanopticQuality(num_classes, things)

@@ -1,4 +1,4 @@
-"""Learning-rate schedules, step by step."""
+"""Learning-rate schedules that change the rate at every step of the optimizer."""
 
 import math
 from dataclasses import dataclass
@@ -11,10 +11,10 @@ from attention_zoo.errors import InputError
 
 
 def warmup_cosine(optimizer: Optimizer, *, warmup_steps: int, total_steps: int, floor: float) -> LambdaLR:
-    """Linear warm-up to the optimizer's learning rate, then half a cosine down to a fraction ``floor`` of it.
+    """Return a linear warm-up to the optimizer's learning rate, then half a cosine down to ``floor`` times it.
 
     Args:
-        optimizer: whose groups are scheduled.
+        optimizer: the optimizer whose groups are scheduled.
         warmup_steps: steps of the warm-up; the first step runs at 1 / warmup_steps of the rate.
         total_steps: steps of the whole run; beyond it the rate stays at the floor.
         floor: the last rate as a fraction of the highest.
@@ -35,10 +35,10 @@ class Poly:
     """Polynomial decay under a linear warm-up, ``(1 - step / total)^power``, as segmentation models are trained.
 
     Args:
-        power: of the decay; 1 is a straight line.
-        epochs: of the decay, after which the rate stays where it is; None is the whole run.
-        warmup_steps: steps of the warm-up, during which the rate of the decay is multiplied by what grows to 1.
-        warmup_ratio: where that starts.
+        power: power of the decay; 1 is a straight line.
+        epochs: epochs of the decay, after which the rate stays where it is; None is the whole run.
+        warmup_steps: steps of the warm-up, in which the rate of the decay is multiplied by a factor that grows to 1.
+        warmup_ratio: the factor at the first step.
 
     Raises:
         InputError: a value that does not fit.
@@ -58,10 +58,10 @@ class Poly:
             raise InputError(f"poly: {error}; it takes {takes}") from error
 
     def schedule(self, optimizer: Optimizer, *, total_steps: int, floor: float) -> LambdaLR:
-        """The schedule.
+        """Return the schedule of the learning rate, which steps with the optimizer.
 
         Args:
-            optimizer: whose groups are scheduled.
+            optimizer: the optimizer whose groups are scheduled.
             total_steps: steps of the decay; beyond it the rate stays at the floor.
             floor: the last rate as a fraction of the highest.
         """

@@ -21,7 +21,7 @@ FCNHEAD = {
     "dropout_ratio": 0.1,
     "loss_decode": {"type": "CrossEntropyLoss", "loss_weight": 0.4},
 }
-"""The heads AbSViT was evaluated under, as in mmsegmentation's configs."""
+"""The main head above and this auxiliary head are those AbSViT was evaluated under, from mmsegmentation's configs."""
 
 
 class SemanticSegmentation(DenseTask):
@@ -72,11 +72,11 @@ class SemanticSegmentation(DenseTask):
         self.val_iou, self.test_iou = MeanIoU(num_classes, IGNORE), MeanIoU(num_classes, IGNORE)
 
     def forward(self, image: Tensor) -> Tensor:
-        """Logits (B, num_classes, H, W) of images (B, 3, H, W)."""
+        """Return the logits (B, num_classes, H, W) of images (B, 3, H, W)."""
         return self.model(image)
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
-        """The training loss of one batch: the sum of the losses of the heads."""
+        """Return the training loss of one batch, a scalar: the sum of the losses of the heads."""
         image = batch["image"]
         check_labels(batch["mask"], self.num_classes)
         losses = self.model.losses(image, batch["mask"])
@@ -93,7 +93,7 @@ class SemanticSegmentation(DenseTask):
         self._evaluate(batch, self.test_iou)
 
     def predict_step(self, batch: dict[str, Any], batch_idx: int) -> list[Tensor]:
-        """The class (h, w) int64 of every pixel of each image, at the size of its file."""
+        """Return the class (h, w) int64 of every pixel of each image, at the size of its file."""
         scores = self.inference(self, batch["image"])
         return [classes_at(one[None], size)[0] for one, size in zip(scores, batch["size"].tolist(), strict=True)]
 
@@ -114,7 +114,7 @@ class SemanticSegmentation(DenseTask):
 
 
 def classes_at(scores: Tensor, size: tuple[int, int]) -> Tensor:
-    """The most probable class (B, *size) int64 of each pixel, from scores (B, C, H, W) resized to a size."""
+    """Return the most probable class (B, *size) int64 of each pixel, from scores (B, C, H, W) resized to ``size``."""
     scores = scores.float()
     if tuple(size) != tuple(scores.shape[2:]):
         scores = torch.nn.functional.interpolate(scores, tuple(size), mode="bilinear", align_corners=False)
@@ -122,6 +122,6 @@ def classes_at(scores: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def _head(default: dict[str, Any], given: dict[str, Any] | None) -> dict[str, Any]:
-    """The default head with what is given changed, or another."""
+    """Return the default head changed by the given arguments, or the given head if it is of another type."""
     given = given or {}
     return {**default, **given} if given.get("type", default["type"]) == default["type"] else given

@@ -1,4 +1,4 @@
-"""Batch normalisation over all processes, with and without GPUs."""
+"""Batch normalisation over the batches of all processes, with or without GPUs."""
 
 from collections.abc import Callable
 from typing import Any
@@ -23,7 +23,13 @@ class ProcessBatchNorm(_BatchNorm):
             raise ValueError(f"expected (B, C, ...), got {tuple(input.shape)}")
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (B, C, ...) normalised over the batches of all processes."""
+        """Return maps (B, C, ...) normalised over the batches of all processes, and update the running statistics.
+
+        In evaluation, or in a single process, it is the plain batch normalisation.
+
+        Raises:
+            InputError: there is one value a channel in all, or the layer keeps no running statistics.
+        """
         if not self.training or not dist.is_initialized():
             return super().forward(x)
         dims, shape = [0, *range(2, x.dim())], (1, -1) + (1,) * (x.dim() - 2)
@@ -53,18 +59,26 @@ class SyncBatchNorm(LayerSync):
     """
 
     def apply(self, model: nn.Module) -> nn.Module:
-        """Replace the layers in place; they keep their parameters."""
+        """Replace the model's layers in place and return the model; the layers keep their parameters."""
         on_gpus = dist.is_initialized() and "nccl" in dist.get_backend()
         synced = nn.SyncBatchNorm if on_gpus else ProcessBatchNorm
         return _replaced(model, lambda layer: synced if type(layer) in PLAIN else None)
 
     def revert(self, model: nn.Module) -> nn.Module:
-        """Put plain layers back; they keep their parameters."""
+        """Put the plain layers back in place and return the model; the layers keep their parameters."""
         return _replaced(model, lambda layer: getattr(layer, "plain", None))
 
 
 def _replaced(model: nn.Module, choose: Callable[[nn.Module], type[_BatchNorm] | None]) -> nn.Module:
-    """The model with the layers for which there is a choice as layers of that class, which know what they were."""
+    """Replace layers in place and return the model.
+
+    Args:
+        model: the model whose layers are replaced.
+        choose: from a layer to the class that replaces it, or None to keep the layer.
+
+    Returns:
+        The model; a new layer that is not plain has the class it replaced as ``plain``.
+    """
     for name, old in list(model.named_modules()):
         kind = choose(old)
         if kind is None or not (old.affine and old.track_running_stats):

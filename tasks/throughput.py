@@ -1,4 +1,4 @@
-"""Images per second of each stage, in the logs beside the quality."""
+"""A callback that logs the images per second of each stage."""
 
 import time
 from typing import Any
@@ -21,7 +21,7 @@ class Throughput(Callback):
         self._images: dict[str, int | Tensor] = {}
 
     def start(self, stage: str) -> None:
-        """Begin to count ``stage`` afresh."""
+        """Start the clock of ``stage`` and count its images from zero."""
         self._started[stage] = self._ended[stage] = time.perf_counter()
         self._images[stage] = 0
 
@@ -31,49 +31,49 @@ class Throughput(Callback):
         self._ended[stage] = time.perf_counter()
 
     def finish(self, stage: str, module: L.LightningModule) -> None:
-        """Log the rate of the epoch that ends."""
+        """Log the images per second of the epoch that ends, summed over processes."""
         seconds = max(self._ended[stage] - self._started[stage], 1e-9)
         rate = int(self._images[stage]) / seconds
         module.log(f"{stage}/images_per_second", rate, sync_dist=True, reduce_fx="sum")
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Start the clock."""
+        """Start the clock of the training epoch."""
         self.start("train")
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, *_: Any
     ) -> None:
-        """Count the batch."""
+        """Count the images of a training batch."""
         self.count("train", batch)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Log the rate."""
+        """Log the rate of the training epoch."""
         self.finish("train", pl_module)
 
     def on_validation_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Start the clock."""
+        """Start the clock of the validation epoch."""
         self.start("val")
 
     def on_validation_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, *_: Any
     ) -> None:
-        """Count the batch."""
+        """Count the images of a validation batch."""
         self.count("val", batch)
 
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Log the rate."""
+        """Log the rate of the validation epoch."""
         self.finish("val", pl_module)
 
     def on_test_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Start the clock."""
+        """Start the clock of the test epoch."""
         self.start("test")
 
     def on_test_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, *_: Any
     ) -> None:
-        """Count the batch."""
+        """Count the images of a test batch."""
         self.count("test", batch)
 
     def on_test_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Log the rate."""
+        """Log the rate of the test epoch."""
         self.finish("test", pl_module)

@@ -1,4 +1,4 @@
-"""Optimizer and schedule of a config, tried out before anything is read or written."""
+"""A trial of a config's optimizer and schedule before anything is read or written."""
 
 import math
 import warnings
@@ -12,15 +12,15 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from attention_zoo.errors import InputError
 
 REFUSED = (ValueError, TypeError, ArithmeticError, AssertionError)
-"""What optimizers and schedules raise at arguments that they do not take, at once or in their first step."""
+"""The errors that optimizers and schedules raise at arguments they do not take, at once or in their first step."""
 
 
 def try_out(optimizer: Callable[..., Any], scheduler: Callable[..., Any] | None) -> None:
-    """Build both on a single weight and let the schedule make a step.
+    """Build optimizer and schedule on a single weight, and let the schedule make a step.
 
     Args:
-        optimizer: parameter groups -> optimizer.
-        scheduler: optimizer -> schedule; None is none of the config's.
+        optimizer: from parameter groups to an optimizer.
+        scheduler: from an optimizer to a schedule; None where the config has none.
 
     Raises:
         InputError: one of them takes no such arguments, or the learning rate becomes negative or no number.

@@ -1,7 +1,8 @@
 """Evaluations of trained models: one file each, and importing this package imports all of them.
 
-A file holds a task whose ``test`` leaves an `attention_zoo.evaluation.Result` in ``result``, and that result, unless
-the library has it. Nothing else has to know of it: the command line writes, prints and resumes it, ``report`` joins it.
+A file holds a task whose ``test`` leaves an `attention_zoo.evaluation.Result` in ``result``, and the class of that
+result, unless the library has it. No other code names the evaluation: the command line writes, prints and resumes it,
+and ``report`` puts its results side by side.
 """
 
 import importlib

@@ -23,13 +23,13 @@ from tasks.classification import Classification
 from tasks.metrics import CalibrationError, MeanCorruptionError, SubsetAccuracy
 
 AS_TRAINED = "as trained"
-"""The row of the model itself."""
+"""The name of the row of the model itself."""
 
 VARIANT_SALT = 0xBA
-"""Sets the seed of what variants start fresh with apart from others."""
+"""Number that keeps the seed of the fresh parts of variants different from other seeds."""
 
 PACKAGES = ("attention_zoo", "torch", "torchvision", "timm", "lightning", "torchmetrics", "numpy")
-"""Whose versions a result records."""
+"""The packages whose versions a result records."""
 
 
 class Robustness(Classification):
@@ -48,9 +48,9 @@ class Robustness(Classification):
         **classification: see `Classification`.
 
     Attributes:
-        result: what was found, after a test.
-        seen: samples that this process has behind it in a test.
-        report: is told in a few words what an attack does, before each of its passes through a model.
+        result: the result of the last test; None before.
+        seen: number of samples that this process is done with in a test.
+        report: function that is told in a few words what an attack does, before each of its passes through a model.
     """
 
     result: RobustnessResult | None = None
@@ -78,7 +78,12 @@ class Robustness(Classification):
         self.report: Callable[[str], None] = unheard
 
     def setup(self, stage: str) -> None:
-        """Know what is counted, once the data are there."""
+        """Choose the columns and rows of a test from the data, and set all counts to zero.
+
+        Raises:
+            InputError: the precision is not one that attacks can differentiate in, or the data have no benchmarks, or
+                none that the attacks need.
+        """
         if stage != "test":
             return
         precision = self.trainer.precision
@@ -96,7 +101,10 @@ class Robustness(Classification):
         self.tallies = nn.ModuleList(nn.ModuleList(Tally(part) for part in self.parts) for _ in rows)
 
     def on_test_start(self) -> None:
-        """Build the rows from the weights, which are loaded by now; attacks need them outside of inference mode."""
+        """Build the model of each row from the weights, which are loaded by now.
+
+        They are built outside of inference mode, since attacks need gradients.
+        """
         data = self._data
         facts = {"mean": data.mean, "std": data.std, **self.released}
         with torch.inference_mode(False), seeded(run_seed(), VARIANT_SALT):  # some mixers start fresh with random parts
@@ -147,7 +155,7 @@ class Robustness(Classification):
         self.networks = {}
 
     def progress(self) -> dict[str, Tensor]:
-        """What this process has counted so far; `go_on` in another process takes it up."""
+        """Return what this process has counted so far, by name, for `go_on` in another process to take up."""
         for metric in self._metrics():
             metric.persistent(True)
         counts = {name: value.clone() for name, value in self.tallies.state_dict().items()}
@@ -163,7 +171,7 @@ class Robustness(Classification):
         self.tallies.load_state_dict({**new, **counts})  # counts of before know nothing of gradients
 
     def place(self, batch: dict[str, Tensor]) -> str:
-        """Title of the benchmark that the first image of a batch is of, and its corruption and severity."""
+        """Return in words where the test is: benchmark, corruption and severity of the first image of a batch."""
         cell = self._data.cells[int(batch["cell"][0])]
         words = [cell.benchmark.title, cell.corruption and cell.corruption.replace("_", " "), cell.severity]
         return " ".join(str(word) for word in words if word)
@@ -174,7 +182,7 @@ class Robustness(Classification):
         return trainer.datamodule
 
     def _of_rows(self) -> Iterator[tuple[str, list["Tally"]]]:
-        """Name and tallies of each row, those of a row in the order of ``parts``."""
+        """Yield the name and the tallies of each row; its tallies are in the order of ``parts``."""
         for name, tallies in zip([AS_TRAINED, *self.variants], self.tallies, strict=True):
             yield name, [tally for tally in cast(nn.ModuleList, tallies) if isinstance(tally, Tally)]
 
@@ -182,13 +190,17 @@ class Robustness(Classification):
         return [module for module in self.tallies.modules() if isinstance(module, Metric)]
 
     def _pixels(self, image: Tensor) -> Tensor:
-        """Pixels in 0..1 of images that the data module normalised."""
+        """Return the pixels (B, 3, H, W) in 0..1 of images that the data module normalised."""
         data = self._data
         mean, std = (image.new_tensor(values).view(-1, 1, 1) for values in (data.mean, data.std))
         return (image * std + mean).clamp(0, 1)
 
     def _parts(self, cells: Sequence[Cell], num_classes: int) -> Iterator["Part"]:
-        """Benchmarks in the order of the cells, and the attacks after the clean one."""
+        """Yield a part for each benchmark in the order of the cells, and one for each attack after the clean one.
+
+        Raises:
+            InputError: an attack has the name of a benchmark, or there are attacks and no clean images.
+        """
         benchmarks = dict.fromkeys(cell.benchmark for cell in cells)
         taken = {benchmark.name for benchmark in benchmarks} & self.attacks.keys()
         if taken:
@@ -224,14 +236,14 @@ class Robustness(Classification):
 
 @dataclass(frozen=True)
 class Part:
-    """What one column counts.
+    """The images that one column of the result counts.
 
     Attributes:
-        column: how the result describes it.
-        benchmark: whose images.
-        first: its first cell among all.
-        attack: on them, or None.
-        spread: how many of how many images; None is all.
+        column: the description of the column in the result.
+        benchmark: the benchmark that the images are from.
+        first: position of its first cell among all cells.
+        attack: the attack on the images, or None.
+        spread: how many of how many images count, evenly spread; None is all.
     """
 
     column: Column
@@ -242,11 +254,16 @@ class Part:
 
     @property
     def cells(self) -> int:
-        """How many."""
+        """The number of cells of the part."""
         return max(1, len(self.column.corruptions) * len(self.column.severities))
 
     def choose(self, cell: Tensor, number: Tensor) -> Tensor:
-        """Which images of a batch it counts, (B,) bool."""
+        """Return which images of a batch the part counts, (B,) bool.
+
+        Args:
+            cell: (B,) int64, position of each image's cell among all.
+            number: (B,) int64, position of each image in its cell.
+        """
         chosen = (cell >= self.first) & (cell < self.first + self.cells)
         if self.spread is None:
             return chosen
@@ -255,10 +272,10 @@ class Part:
 
 
 class Tally(nn.Module):
-    """Accuracy and calibration in the cells of a part.
+    """Accuracy and calibration of one model in the cells of a part.
 
     Args:
-        part: what is counted.
+        part: the part that is counted.
     """
 
     def __init__(self, part: Part) -> None:
@@ -274,12 +291,18 @@ class Tally(nn.Module):
         self.no_gradient = SumMetric().set_dtype(torch.float64)
 
     def update(self, logits: Tensor, label: Tensor, cell: Tensor) -> None:
-        """Count images; ``cell`` is among the part's own."""
+        """Count images.
+
+        Args:
+            logits: (N, C).
+            label: (N,) int64.
+            cell: (N,) int64, position among the cells of the part.
+        """
         self.top1.update(logits, label, cell)
         self.calibration.update(logits, label, cell)
 
     def counts(self) -> tuple[CellCount, ...]:
-        """What all processes counted."""
+        """Return what all processes counted in each cell of the part, in order."""
         with self.top1.sync_context():
             top1: Any = self.top1
             total, correct = top1.total.tolist(), top1.correct.tolist()
@@ -297,10 +320,10 @@ class Tally(nn.Module):
 
 
 def _normalisation(model: nn.Module) -> dict[str, tuple[float, ...]]:
-    """Mean and standard deviation of the pixels that timm's released weights of ``model`` were trained on.
+    """Return ``mean`` and ``std`` of the pixels that timm's released weights of ``model`` were trained on.
 
     Raises:
-        InputError: they are of other classes, so that timm has put a random classifier on them.
+        InputError: the weights are of another number of classes, so that timm has put a random classifier on them.
     """
     facts: Any = model.pretrained_cfg
     if facts["num_classes"] != model.num_classes:

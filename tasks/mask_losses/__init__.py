@@ -1,7 +1,7 @@
-"""Losses of mask transformers: matching of queries with segments, and what is trained once they are matched.
+"""Losses of mask transformers: matching of queries with segments, and the losses of what is matched.
 
-Of MaX-DeepLab (H. Wang et al., CVPR 2021), CMT-DeepLab and kMaX-DeepLab (Q. Yu et al., CVPR and ECCV 2022); the numbers
-are those of the released kMaX-DeepLab.
+They are those of MaX-DeepLab (H. Wang et al., CVPR 2021), CMT-DeepLab and kMaX-DeepLab (Q. Yu et al., CVPR and ECCV
+2022); the numbers are those of the released kMaX-DeepLab.
 """
 
 from tasks.mask_losses.criterion import LossWeights, MaskCriterion, Sampling

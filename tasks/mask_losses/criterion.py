@@ -1,4 +1,4 @@
-"""The training loss of a mask transformer: every layer's prediction against one matching."""
+"""The training loss of a mask transformer, which compares every layer's prediction with one matching."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -38,13 +38,13 @@ class LossWeights:
 @partial(checked, under="sampling")
 @dataclass(frozen=True)
 class Sampling:
-    """Which pixels the contrastive and the semantic loss look at. The defaults are kMaX-DeepLab's on COCO.
+    """Sampling of pixels in the contrastive and the semantic loss. The defaults are kMaX-DeepLab's on COCO.
 
     Args:
-        contrastive_samples: pixels an image.
+        contrastive_samples: pixels drawn in each image.
         contrastive_exponent: odds of a pixel are the inverse of its segment's area to this power.
-        contrastive_temperature: of the softmax over similarities.
-        semantic_samples: pixels an image; 0 takes all.
+        contrastive_temperature: temperature of the softmax over similarities.
+        semantic_samples: pixels drawn in each image; 0 takes all.
         semantic_exponent: as ``contrastive_exponent``.
     """
 
@@ -59,8 +59,8 @@ class MaskCriterion(nn.Module):
     """Losses of the predictions of all layers; queries are matched once, on the final prediction, for all of them.
 
     Args:
-        weights: of the losses.
-        sampling: of pixels.
+        weights: weights of the losses.
+        sampling: sampling of pixels.
         ignore_index: label of void pixels.
     """
 
@@ -72,11 +72,11 @@ class MaskCriterion(nn.Module):
         self.ignore_index = ignore_index
 
     def forward(self, outputs: MaskOutputs, batch: dict[str, Any]) -> dict[str, Tensor]:
-        """The weighted losses by name, each a sum over the predictions; their sum is the training loss.
+        """Return the weighted losses by name, scalars summed over the predictions; their sum is the training loss.
 
         Args:
-            outputs: of the model.
-            batch: with ``mask`` or ``segments``, see `segments_of_batch`.
+            outputs: the outputs of the model.
+            batch: a batch with ``mask`` or ``segments``, see `segments_of_batch`.
         """
         final = outputs.final
         height, width = final.mask_logits.shape[2:]
@@ -89,7 +89,7 @@ class MaskCriterion(nn.Module):
         return losses
 
     def of_prediction(self, prediction: MaskPrediction, targets: MatchedTargets) -> dict[str, Tensor]:
-        """The weighted losses of one prediction, at the size of the targets."""
+        """Return the weighted losses of one prediction by name, scalars, at the size of the targets."""
         weights, size = self.weights, (targets.void.shape[1], targets.void.shape[2])
         masks = resize(prediction.mask_logits.float(), size)
         losses = {

@@ -1,4 +1,4 @@
-"""The losses of one prediction, given what each query should predict. All are means over the images of a batch."""
+"""The losses of one prediction, given what each query should predict: scalars, means over the images of a batch."""
 
 import torch
 import torch.nn.functional as F
@@ -8,16 +8,16 @@ MATCHED = 0.75
 """Weight of matched queries; that of unmatched ones, which should be void, is the rest."""
 
 SMOOTH = 1.0
-"""Pixels added to intersection and size in the dice loss."""
+"""Number of pixels added to intersection and size in the dice loss."""
 
 
 def class_loss(class_logits: Tensor, labels: Tensor, weight: Tensor) -> Tensor:
-    """Cross-entropy of the queries' classes, each times its mask's similarity: PQ's recognition given segmentation.
+    """Return the cross-entropy of the queries' classes, each times its weight: PQ's recognition given segmentation.
 
     Args:
         class_logits: (B, L, C + 1), void last.
-        labels: (B, L).
-        weight: (B, L).
+        labels: (B, L) int64, the class of each query; C, void, where unmatched.
+        weight: (B, L), the similarity of a query's mask, see `MatchedTargets.class_weight`.
     """
     loss = F.cross_entropy(class_logits.float().mT, labels, reduction="none")
     balance = torch.where(labels == class_logits.shape[-1] - 1, 1 - MATCHED, MATCHED)
@@ -25,13 +25,13 @@ def class_loss(class_logits: Tensor, labels: Tensor, weight: Tensor) -> Tensor:
 
 
 def dice_loss(mask_logits: Tensor, masks: Tensor, weight: Tensor, void: Tensor) -> Tensor:
-    """1 - dice of matched masks, each times its class's probability: PQ's segmentation given recognition.
+    """Return 1 - dice of matched masks, each times its weight: PQ's segmentation given recognition.
 
     Args:
         mask_logits: (B, L, h, w).
-        masks: (B, L, h, w).
-        weight: (B, L), 0 where unmatched.
-        void: (B, h, w) bool, pixels that count for nobody.
+        masks: (B, L, h, w), the true mask of each query.
+        weight: (B, L), the probability of the true class; 0 where unmatched.
+        void: (B, h, w) bool, pixels that do not count.
     """
     predicted = mask_logits.float().softmax(1) * ~void[:, None]
     shared = 2 * (predicted * masks).flatten(2).sum(-1) + SMOOTH
@@ -40,7 +40,7 @@ def dice_loss(mask_logits: Tensor, masks: Tensor, weight: Tensor, void: Tensor) 
 
 
 def mask_id_loss(mask_logits: Tensor, masks: Tensor, void: Tensor) -> Tensor:
-    """Cross-entropy of each pixel's query: mean over an image's pixels that are not void.
+    """Return the cross-entropy of each pixel's query, the mean over an image's pixels that are not void.
 
     Args:
         mask_logits: (B, L, h, w).
@@ -54,9 +54,10 @@ def mask_id_loss(mask_logits: Tensor, masks: Tensor, void: Tensor) -> Tensor:
 def contrastive_loss(
     features: Tensor, masks: Tensor, void: Tensor, area: Tensor, *, samples: int, exponent: float, temperature: float
 ) -> Tensor:
-    """Pixels of a segment should be alike and unlike all others (CMT-DeepLab's instance discrimination).
+    """Return the contrastive loss of pixels: alike in a segment, unlike all others (CMT-DeepLab's discrimination).
 
-    Among sampled pixels, cross-entropy of softmax(features · features / temperature) and membership of one segment.
+    It is, among sampled pixels, the cross-entropy of softmax(features · features / temperature) and membership of one
+    segment.
 
     Args:
         features: (B, E, h, w), of unit length.
@@ -64,8 +65,8 @@ def contrastive_loss(
         void: (B, h, w) bool, pixels that are sampled only when there are no others, and do not count.
         area: (B, h, w), size of each pixel's segment.
         samples: pixels an image, drawn without replacement.
-        exponent: of the inverse area, to which a pixel's probability of being drawn is proportional.
-        temperature: of the softmax.
+        exponent: power of the inverse area, to which a pixel's probability of being drawn is proportional.
+        temperature: temperature of the softmax.
     """
     places = sample_pixels(area, void, samples, exponent)
     vectors = _at(features.float(), places)  # (B, E, K)
@@ -79,7 +80,7 @@ def contrastive_loss(
 def semantic_loss(
     logits: Tensor, mask: Tensor, area: Tensor, *, ignore_index: int, samples: int, exponent: float
 ) -> Tensor:
-    """Cross-entropy of an auxiliary head's pixels, all of them or a sample that favours small segments.
+    """Return the cross-entropy of an auxiliary head's pixels, all of them or a sample that favours small segments.
 
     Args:
         logits: (B, C, h, w).
@@ -98,15 +99,15 @@ def semantic_loss(
 
 
 def sample_pixels(area: Tensor, void: Tensor, samples: int, exponent: float) -> Tensor:
-    """Indices (B, K) of pixels drawn without replacement with odds (1 / area)^exponent, void ones last.
+    """Return the indices (B, K) of pixels drawn without replacement with odds (1 / area)^exponent, void ones last.
 
-    The Gumbel-top-k trick; K is the number of pixels where ``samples`` are more.
+    They are drawn by the Gumbel-top-k trick; K is ``samples``, or the number of pixels if that is smaller.
 
     Args:
-        area: (B, h, w).
+        area: (B, h, w), size of each pixel's segment.
         void: (B, h, w) bool.
-        samples: how many.
-        exponent: of the odds.
+        samples: pixels drawn in each image.
+        exponent: power of the odds.
     """
     logits = -exponent * area.float().log().masked_fill(void, 1e6).flatten(1)
     uniform = torch.rand_like(logits).clamp(min=torch.finfo(logits.dtype).tiny)
@@ -115,10 +116,10 @@ def sample_pixels(area: Tensor, void: Tensor, samples: int, exponent: float) -> 
 
 
 def _at(maps: Tensor, places: Tensor) -> Tensor:
-    """Pixels ``places`` (B, K) of maps (B, C, h, w): (B, C, K)."""
+    """Return the pixels (B, C, K) at the flat indices ``places`` (B, K) of maps (B, C, h, w)."""
     return maps.flatten(2).gather(2, places[:, None].expand(-1, maps.shape[1], -1))
 
 
 def _mean(loss: Tensor, counted: Tensor) -> Tensor:
-    """Mean over the counted entries of each row (B, n), then over the rows; 0 for a row without any."""
+    """Return the mean over the counted entries of each row (B, n), then over the rows; a row without any gives 0."""
     return ((loss * counted).sum(1) / counted.sum(1).clamp(min=1)).mean()

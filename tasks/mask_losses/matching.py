@@ -1,4 +1,4 @@
-"""Which query is which segment: the pairs whose panoptic-quality-style similarity is highest in sum."""
+"""Matching of queries with segments: the pairs whose panoptic-quality-style similarity is highest in sum."""
 
 from typing import NamedTuple
 
@@ -9,15 +9,15 @@ from torch import Tensor
 from tasks.mask_losses.targets import Segments
 
 EPSILON = 1e-5
-"""Of both: keeps ratios of empty masks finite, and is the least weight of a query's class or mask."""
+"""Small number that keeps ratios of empty masks finite; also the least weight of a query's class or mask."""
 
 
 class Match(NamedTuple):
-    """Pairs of queries and segments of an image, min(L, n) of them.
+    """The min(L, n) pairs of queries and segments of an image; all attributes are (min(L, n),).
 
     Attributes:
-        queries: their indices, int64.
-        segments: their indices, int64.
+        queries: indices of the queries, int64.
+        segments: indices of the segments, int64.
         dice: similarity of each pair's masks.
         class_probability: predicted probability of the segment's class.
     """
@@ -30,7 +30,7 @@ class Match(NamedTuple):
 
 @torch.no_grad()
 def match(class_logits: Tensor, mask_logits: Tensor, target: Segments) -> Match:
-    """The Hungarian matching of an image whose cost is - class probability * dice.
+    """Return the Hungarian matching of an image whose cost is - class probability * dice.
 
     Args:
         class_logits: (L, C + 1), void last.
@@ -45,9 +45,13 @@ def match(class_logits: Tensor, mask_logits: Tensor, target: Segments) -> Match:
 
 
 def mask_similarity(mask_logits: Tensor, masks: Tensor) -> Tensor:
-    """Dice of predicted masks, a softmax over the L queries, and n true ones: (L, h, w), (n, h, w) -> (L, n).
+    """Return the dice (L, n) of predicted and true masks; the predicted ones are a softmax over the L queries.
 
-    Pixels of no true mask count for nobody.
+    Pixels of no true mask do not count.
+
+    Args:
+        mask_logits: (L, h, w).
+        masks: (n, h, w), 1 inside.
     """
     masks = masks.flatten(1).float()
     predicted = mask_logits.float().flatten(1).softmax(0) * (masks.sum(0) > 0)
@@ -56,7 +60,7 @@ def mask_similarity(mask_logits: Tensor, masks: Tensor) -> Tensor:
 
 
 class MatchedTargets(NamedTuple):
-    """What each query should predict, shared by the predictions of all layers.
+    """The targets of each query, shared by the predictions of all layers.
 
     Attributes:
         masks: (B, L, h, w), the segment of each matched query; zero elsewhere. At most one in sum over the queries.
@@ -78,7 +82,7 @@ class MatchedTargets(NamedTuple):
 
 @torch.no_grad()
 def matched_targets(class_logits: Tensor, mask_logits: Tensor, targets: list[Segments]) -> MatchedTargets:
-    """Match queries and segments of each image, and weigh each pair as panoptic quality does.
+    """Match queries and segments of each image, and return the targets, weighted as panoptic quality does.
 
     Args:
         class_logits: (B, L, C + 1) of the final prediction.

@@ -1,4 +1,4 @@
-"""Segments of images, from semantic masks or as panoptic data have them."""
+"""Segments of images, taken from semantic masks or from panoptic data."""
 
 from typing import Any, NamedTuple
 
@@ -11,7 +11,7 @@ class Segments(NamedTuple):
 
     Attributes:
         masks: (n, h, w) float, 1 inside.
-        labels: (n,) int64.
+        labels: (n,) int64, the class of each.
     """
 
     masks: Tensor
@@ -19,14 +19,14 @@ class Segments(NamedTuple):
 
 
 def segments_of_mask(mask: Tensor, ignore_index: int = 255) -> Segments:
-    """One segment for each class that a semantic mask (h, w) has."""
+    """Return one segment for each class that a semantic mask (h, w) has, void left out."""
     labels = mask.unique()
     labels = labels[labels != ignore_index]
     return Segments((mask == labels[:, None, None]).float(), labels.long())
 
 
 def segments_of_batch(batch: dict[str, Any], size: tuple[int, int], ignore_index: int = 255) -> list[Segments]:
-    """The segments of each image at the size of the predicted masks.
+    """Return the segments of each image at the size of the predicted masks.
 
     Args:
         batch: with ``segments``, a dictionary for each image of ``masks`` (n, H, W) bool, ``labels`` (n,) int64 and

@@ -1,4 +1,4 @@
-"""Metrics that torchmetrics has not: exact over processes, and of a size that does not grow with the images."""
+"""Metrics that torchmetrics lacks: exact over processes, in memory that does not grow with the images."""
 
 from tasks.metrics.attention import NSS, ForegroundErrors
 from tasks.metrics.calibration import CalibrationError

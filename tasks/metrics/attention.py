@@ -1,4 +1,4 @@
-"""Attention against what it should find: objects (IoU, FP, FN), and where people look (NSS)."""
+"""Metrics of attention maps against objects (IoU, FP, FN) and human gaze (NSS)."""
 
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
@@ -24,7 +24,7 @@ class ForegroundErrors(Metric):
         "iou": Scale("higher", 0.0, 100.0),
         "false_*": Scale("lower", 0.0, 100.0),
     }
-    """Of its numbers, for the task that logs them one by one."""
+    """The `Scale` of each of its numbers, for the task that logs them one by one."""
 
     iou: Tensor
     false_positives: Tensor
@@ -48,9 +48,9 @@ class ForegroundErrors(Metric):
         predicted = foreground & counts
         total = counts.sum((1, 2)).double()
         union = (predicted | objects).sum((1, 2)).double()
-        # without an object nothing is to be found, and finding nothing is right
+        # where there is no object, finding none is right
         iou = torch.where(union > 0, (predicted & objects).sum((1, 2)) / union, 1.0)
-        seen = total > 0  # of an image in which nothing counts nothing is known
+        seen = total > 0  # an image without a pixel that counts is left out
         self.iou += iou[seen].sum()
         self.false_positives += ((predicted & ~objects).sum((1, 2)) / total.clamp(min=1)).sum()
         self.false_negatives += ((objects & ~predicted).sum((1, 2)) / total.clamp(min=1)).sum()
@@ -99,7 +99,7 @@ class NSS(Metric):
         for single, seen in zip(saliency, fixations, strict=True):
             large = F.interpolate(single[None, None].double(), seen.shape, mode="bicubic", antialias=True)[0, 0]
             spread = large.std()
-            # a map that is the same everywhere says nothing
+            # a map that is the same everywhere counts as chance, 0
             self.total += (large[seen].mean() - large.mean()) / torch.where(spread > 0, spread, torch.inf)
             self.images += 1
 

@@ -1,4 +1,4 @@
-"""Expected calibration error in bounded memory."""
+"""The expected calibration error, counted in bounded memory."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -22,7 +22,7 @@ class CalibrationError(Metric):
     Args:
         classes: the outputs that compete, ascending; None is all.
         cells: parts that are measured on their own.
-        bins: of equal width.
+        bins: number of bins, of equal width.
         **metric: arguments of torchmetrics' Metric.
     """
 
@@ -41,7 +41,7 @@ class CalibrationError(Metric):
         self.add_state("surplus", torch.zeros(cells, bins, dtype=torch.float64), dist_reduce_fx="sum")
 
     def update(self, logits: Tensor, label: Tensor, cell: Tensor | None = None) -> None:
-        """Count images; as `SubsetAccuracy.update`."""
+        """Count the images of a batch in their cells; arguments and errors are those of `SubsetAccuracy.update`."""
         logits, label = self.subset(logits, label)
         confidence, best = logits.float().softmax(1).max(1)
         place = torch.bucketize(confidence, self.edges, right=True)

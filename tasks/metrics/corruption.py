@@ -14,8 +14,8 @@ class MeanCorruptionError(SubsetAccuracy):
     """Mean corruption error in percent, over corruptions and severities.
 
     Args:
-        corruptions: names.
-        severities: how many each has.
+        corruptions: names of the corruptions.
+        severities: number of severities of each.
         normalised: divide by AlexNet's errors, which are of ImageNet-C at its five severities; else the plain mean.
         **subset: as for SubsetAccuracy; ``cells`` are corruptions x severities, severity last.
     """

@@ -12,13 +12,13 @@ from attention_zoo.scales import PROPORTION, Scale
 
 
 class MeanIoU(MulticlassConfusionMatrix):
-    """Mean IoU over the classes that occur, and what it is the mean of; pixels are counted over the whole set.
+    """Mean IoU over the classes that occur, IoU of each class and accuracies; pixels are counted over the whole set.
 
-    As in mmsegmentation: intersections and unions are summed over all images before they are divided, a class that is
-    neither labelled nor predicted is left out of the mean. Counts of several processes add up exactly.
+    As in mmsegmentation, intersections and unions are summed over all images before they are divided, and a class that
+    is neither labelled nor predicted is left out of the mean. Counts of several processes add up exactly.
 
     Args:
-        num_classes: C.
+        num_classes: number of classes, C.
         ignore_index: label of pixels that count nowhere.
         **metric: further arguments of the torchmetrics class.
     """
@@ -26,7 +26,7 @@ class MeanIoU(MulticlassConfusionMatrix):
     SCALES: ClassVar[Mapping[str, Scale]] = dict.fromkeys(
         ("mean_iou", "pixel_accuracy", "mean_accuracy", "iou/*"), PROPORTION
     )
-    """Of its numbers, for the task that logs them one by one."""
+    """The `Scale` of each of its numbers, for the task that logs them one by one."""
 
     def __init__(self, num_classes: int, ignore_index: int = 255, **metric: Any) -> None:
         super().__init__(num_classes, ignore_index=ignore_index, validate_args=False, **metric)

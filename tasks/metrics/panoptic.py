@@ -1,4 +1,4 @@
-"""Panoptic quality as panopticapi counts it, crowds included."""
+"""Panoptic quality as panopticapi counts it, with crowds."""
 
 from collections.abc import Collection
 from typing import Any
@@ -10,10 +10,10 @@ from torchmetrics import Metric
 from attention_zoo.errors import InputError
 
 VOID = -1
-"""Category of pixels that count nowhere in a target."""
+"""Category of target pixels that do not count."""
 
 CROWD = -1
-"""Segment of the pixels of a target that are a crowd of their category."""
+"""Segment number of target pixels that belong to a crowd of their category."""
 
 STATES = ("iou_sum", "true_positives", "false_positives", "false_negatives")
 
@@ -34,9 +34,9 @@ class ExactPanopticQuality(Metric):
     counts nowhere, segment `CROWD` in crowds. Of classes that are no things all pixels of a class are one segment.
 
     Args:
-        num_classes: C.
+        num_classes: number of classes, C.
         things: classes whose segments are told apart.
-        **metric: of torchmetrics' ``Metric``.
+        **metric: arguments of torchmetrics' ``Metric``.
     """
 
     things: Tensor
@@ -57,7 +57,7 @@ class ExactPanopticQuality(Metric):
         """Count the segments of a batch of images; see the class.
 
         Raises:
-            InputError: a class is none of the C.
+            InputError: a class is none of the C, nor C in a prediction or `VOID` in a target.
         """
         for name, maps, more in (("predicted", predicted, self.num_classes), ("target", target, VOID)):
             classes = maps[..., 0]
@@ -77,7 +77,7 @@ class ExactPanopticQuality(Metric):
         return (each.sum(1) / max(each.shape[1], 1)).float()
 
     def _count(self, predicted: Tensor, target: Tensor) -> None:
-        """Count an image, whose maps are (pixels, 2)."""
+        """Count one image, whose maps of class and segment are (pixels, 2)."""
         segments, inside = self._segments(predicted)
         labelled, truth = self._segments(target)
         shared = (inside * len(labelled) + truth).bincount(minlength=len(segments) * len(labelled))
@@ -96,7 +96,7 @@ class ExactPanopticQuality(Metric):
         self._add("false_negatives", labelled[~void & ~crowd & ~match.any(0), 0])
 
     def _segments(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """The segments (n, 2) of a map, and which of them each pixel is of."""
+        """Return the segments (n, 2) of a map (pixels, 2), and the index (pixels,) int64 of each pixel's segment."""
         classes, numbers = pixels.unbind(1)
         crowd = (numbers == CROWD) | (classes == VOID)
         numbers = torch.where(crowd, CROWD, torch.where(torch.isin(classes, self.things), numbers, 0))
@@ -110,7 +110,7 @@ class ExactPanopticQuality(Metric):
 
 
 def panoptic_target(segments: dict[str, Tensor]) -> Tensor:
-    """The segments of an image as one map (H, W, 2) int64 of class and segment; class `VOID` where none is.
+    """Return the segments of an image as one map (H, W, 2) int64 of class and segment; class `VOID` where none is.
 
     Pixels of a crowd have its class and the segment `CROWD`; where another segment lies on it, they are of that.
 

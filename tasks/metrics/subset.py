@@ -12,16 +12,16 @@ from attention_zoo.functional.checks import check_finite
 
 
 class ClassSubset(nn.Module):
-    """The outputs of a model that compete.
+    """The choice of the outputs of a model that compete for an image.
 
     ImageNet-A and -R have 200 of ImageNet's classes; the other 800 logits are left out before the argmax (D.
     Hendrycks et al., Natural Adversarial Examples, CVPR 2021; The Many Faces of Robustness, ICCV 2021).
 
     Args:
-        classes: their indices, ascending; None is all.
+        classes: indices of these outputs, ascending; None is all.
 
     Raises:
-        InputError: none, or not ascending.
+        InputError: the indices are none, negative or not ascending.
     """
 
     kept: Tensor | None
@@ -33,7 +33,11 @@ class ClassSubset(nn.Module):
         self.register_buffer("kept", None if classes is None else torch.tensor(classes), persistent=False)
 
     def forward(self, logits: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits (N, C) and labels (N,), outputs of the model, -> those of the kept outputs, labels counted in them.
+        """Return the logits (N, K) of the K kept outputs, and the labels (N,) as positions among them.
+
+        Args:
+            logits: (N, C), of all outputs of the model.
+            label: (N,) int64, outputs of the model.
 
         Raises:
             InputError: there are fewer logits, one is not finite, or a label is none of the outputs that compete.
@@ -59,8 +63,8 @@ class SubsetAccuracy(Metric):
         **metric: arguments of torchmetrics' Metric.
 
     Attributes:
-        correct: (cells,) int64.
-        total: (cells,) int64.
+        correct: (cells,) int64, number of images whose answer is right.
+        total: (cells,) int64, number of images.
     """
 
     correct: Tensor
@@ -86,7 +90,7 @@ class SubsetAccuracy(Metric):
             cell: (N,) int64, the cell of each; default the first.
 
         Raises:
-            InputError: a label is none of the classes.
+            InputError: a logit is not finite, there are too few of them, or a label is none of the classes.
         """
         logits, label = self.subset(logits, label)
         cell = torch.zeros_like(label) if cell is None else cell
