@@ -145,11 +145,11 @@ class Classification(Task):
         return check_finite("logits", self(batch["image"]).float(), batch.get("index")).softmax(-1)
 
     def on_validation_epoch_end(self) -> None:
-        """Log what was counted, over all processes."""
+        """Log the validation metrics over all processes."""
         self._log_metrics("val", self.val_metrics)
 
     def on_test_epoch_end(self) -> None:
-        """Log what was counted, over all processes."""
+        """Log the test metrics over all processes."""
         self._log_metrics("test", self.test_metrics)
 
     def _evaluate(self, batch: dict[str, Tensor], metrics: Any) -> None:

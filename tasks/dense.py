@@ -35,7 +35,7 @@ class DenseTask(Task, ABC):
         **task: see `Task`.
 
     Raises:
-        InputError: an argument that does not fit.
+        InputError: an argument does not fit.
     """
 
     def __init__(

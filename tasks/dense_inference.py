@@ -16,7 +16,7 @@ from attention_zoo.functional.checks import check_finite
 @checked
 @dataclass
 class Inference:
-    """Whole image or sliding window, and averages over sizes and reflections.
+    """Inference over whole images or sliding windows, averaged over sizes and reflections.
 
     Args:
         window: height and width of the windows; None is the whole image at once.
@@ -25,7 +25,7 @@ class Inference:
         flip: also look at the image reflected from left to right.
 
     Raises:
-        InputError: a value that does not fit.
+        InputError: a value does not fit.
     """
 
     window: tuple[PositiveInt, PositiveInt] | None = None

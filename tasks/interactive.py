@@ -51,7 +51,7 @@ class InteractiveSegmentation(ClickTraining):
         **training: see `ClickTraining`.
 
     Raises:
-        InputError: an argument that does not fit.
+        InputError: an argument does not fit.
     """
 
     METRICS = {

@@ -197,11 +197,11 @@ class MaskSegmentation(MaskTask):
         self._evaluate(batch, self.test_metrics)
 
     def on_validation_epoch_end(self) -> None:
-        """Log what was counted, over all processes."""
+        """Log the validation metrics over all processes."""
         self._log_metrics("val", self.val_metrics)
 
     def on_test_epoch_end(self) -> None:
-        """Log what was counted, over all processes."""
+        """Log the test metrics over all processes."""
         self._log_metrics("test", self.test_metrics)
 
     def predict_step(self, batch: dict[str, Any], batch_idx: int) -> list[Tensor]:

@@ -41,7 +41,7 @@ class Poly:
         warmup_ratio: the factor at the first step.
 
     Raises:
-        InputError: a value that does not fit.
+        InputError: a value does not fit.
     """
 
     power: float = 1.0

@@ -21,7 +21,7 @@ FCNHEAD = {
     "dropout_ratio": 0.1,
     "loss_decode": {"type": "CrossEntropyLoss", "loss_weight": 0.4},
 }
-"""The main head above and this auxiliary head are those AbSViT was evaluated under, from mmsegmentation's configs."""
+"""``UPERHEAD`` and ``FCNHEAD`` are the heads AbSViT was evaluated under, as in mmsegmentation's configs."""
 
 
 class SemanticSegmentation(DenseTask):
@@ -98,11 +98,11 @@ class SemanticSegmentation(DenseTask):
         return [classes_at(one[None], size)[0] for one, size in zip(scores, batch["size"].tolist(), strict=True)]
 
     def on_validation_epoch_end(self) -> None:
-        """Log what was counted, over all processes."""
+        """Log the validation IoU over all processes, and reset it."""
         self.log_iou("val", self.val_iou)
 
     def on_test_epoch_end(self) -> None:
-        """Log what was counted, over all processes."""
+        """Log the test IoU over all processes, and reset it."""
         self.log_iou("test", self.test_iou)
 
     def _evaluate(self, batch: dict[str, Any], metric: MeanIoU) -> None:

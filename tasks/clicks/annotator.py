@@ -1,4 +1,4 @@
-"""Simulated annotators: where the next click goes."""
+"""Simulated annotators, who choose where the next click goes."""
 
 from collections.abc import Sequence
 from typing import Literal, get_args

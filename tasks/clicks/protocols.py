@@ -53,7 +53,8 @@ PROTOCOLS = {
     "paper": ClickProtocol(20, 0.5, "random", box=True, flip=False, zoom_in=None),
     "ritm": ClickProtocol(20, 0.49, "center", box=False, flip=True, zoom_in=400),
 }
-"""``paper``: P. Gabbur et al., NeurIPS 2021, appendix C.3. ``ritm``: K. Sofiiuk et al., ICIP 2022, and f-BRS before."""
+"""``paper`` is that of P. Gabbur et al., NeurIPS 2021, appendix C.3; ``ritm`` that of K. Sofiiuk et al., ICIP 2022, and
+of f-BRS before."""
 
 
 def asking(

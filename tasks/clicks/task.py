@@ -34,7 +34,7 @@ class ClickTask(DenseTask):
         **dense: see `DenseTask`.
 
     Raises:
-        InputError: an argument that does not fit.
+        InputError: an argument does not fit.
     """
 
     model: InteractiveModel

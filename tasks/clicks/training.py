@@ -15,7 +15,7 @@ from tasks.clicks.task import ClickTask
 
 
 class ClickTraining(ClickTask):
-    """Base of `InteractiveSegmentation`: how it is trained.
+    """Base of `InteractiveSegmentation`: its training by a curriculum of clicks.
 
     Args:
         model: a name of ``timm.list_models()``, the backbone.
@@ -26,7 +26,7 @@ class ClickTraining(ClickTask):
         **clicks: see `ClickTask`.
 
     Raises:
-        InputError: an argument that does not fit.
+        InputError: an argument does not fit.
     """
 
     def __init__(

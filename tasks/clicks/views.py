@@ -154,7 +154,7 @@ class ZoomIn:
         self.near: WholeImages | None = None
 
     def __call__(self, clicks: Clicks, previous: Tensor) -> Tensor:
-        """Return the probabilities (1, 1, H, W) of the image, 0 outside of the window; see `Ask`."""
+        """Return the probabilities (1, 1, H, W) of the image, 0 outside of the window once there is one; see `Ask`."""
         made = clicks.labels[0] != PADDING
         if int(made.sum()) > self.SKIP:
             self._move(clicks.points[0][clicks.labels[0] == POSITIVE], previous)

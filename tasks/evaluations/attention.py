@@ -55,7 +55,7 @@ class AttentionEvaluation(Classification):
 
     @abstractmethod
     def count(self, attention: Tensor, batch: dict[str, Any], counted: Tensor) -> None:
-        """Count a batch.
+        """Count a batch of images.
 
         Args:
             attention: (B, h, w), the maps of its images.

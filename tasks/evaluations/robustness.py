@@ -291,7 +291,7 @@ class Tally(nn.Module):
         self.no_gradient = SumMetric().set_dtype(torch.float64)
 
     def update(self, logits: Tensor, label: Tensor, cell: Tensor) -> None:
-        """Count images.
+        """Count the images of a batch in their cells.
 
         Args:
             logits: (N, C).

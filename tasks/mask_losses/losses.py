@@ -54,7 +54,7 @@ def mask_id_loss(mask_logits: Tensor, masks: Tensor, void: Tensor) -> Tensor:
 def contrastive_loss(
     features: Tensor, masks: Tensor, void: Tensor, area: Tensor, *, samples: int, exponent: float, temperature: float
 ) -> Tensor:
-    """Return the contrastive loss of pixels: alike in a segment, unlike all others (CMT-DeepLab's discrimination).
+    """Return the loss of CMT-DeepLab's instance discrimination: pixels of a segment are to be alike and unlike others.
 
     It is, among sampled pixels, the cross-entropy of softmax(features · features / temperature) and membership of one
     segment.
