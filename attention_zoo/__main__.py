@@ -1,4 +1,4 @@
-"""``python -m attention_zoo``."""
+"""Runs the command line for ``python -m attention_zoo``."""
 
 from attention_zoo.cli.main import main
 

@@ -1,4 +1,4 @@
-"""What the library takes of timm, mmengine and mmcv beyond their public interface; the rest is in `cli.compat`.
+"""The places where the library uses private parts of timm, mmengine and mmcv; `cli.compat` has those of the commands.
 
 Each part says why it is needed. ``tests/cli/test_compat.py`` fails where it no longer holds in a new release, and
 pyproject.toml has a ceiling for the version of each library.
@@ -25,14 +25,14 @@ COMPILED = "mmcv._ext"
 """mmcv's module of compiled operations, which mmcv-lite does not have."""
 
 SHAPES = re.compile(r"size mismatch for (\S+): .*?torch\.Size\((.*?)\).*?torch\.Size\((.*?)\)")
-"""How torch says that a weight has another shape."""
+"""The pattern of the lines in which torch says that a weight has another shape than the model's."""
 
 UNSAFE = re.compile("Weights only load failed")
-"""How torch says that it would not load a file without running code."""
+"""The pattern of torch's message that it cannot load a file without running code from it."""
 
 
 def host_in_construction() -> VisionTransformer | NaFlexVit | None:
-    """The innermost vision transformer of timm whose constructor is running; None outside of one.
+    """Return the innermost timm vision transformer whose constructor is running; None outside of one.
 
     timm tells an attention layer neither the model that it is built for nor its grid. Reading the frames of the
     constructor changes nothing in timm, as replacing its functions would.
@@ -45,9 +45,9 @@ def host_in_construction() -> VisionTransformer | NaFlexVit | None:
 
 
 def requested_checkpoint() -> str | None:
-    """The ``checkpoint_path`` that the innermost running ``timm.create_model`` was given; None outside of one.
+    """Return the ``checkpoint_path`` that the innermost running ``timm.create_model`` got; None without one.
 
-    timm tells entry points of models no ``checkpoint_path``.
+    timm does not pass the ``checkpoint_path`` on to the entry points of models.
     """
     for frame in _frames():
         if frame.f_code is create_model.__code__:
@@ -56,15 +56,15 @@ def requested_checkpoint() -> str | None:
 
 
 def loaded_by(model: nn.Module, load: Callable[[nn.Module, str | Path], None]) -> nn.Module:
-    """``model``, into which the running ``timm.create_model`` will load its ``checkpoint_path`` by ``load``.
+    """Return ``model``, and have the running ``timm.create_model`` load its ``checkpoint_path`` into it by ``load``.
 
     timm's own loader takes the averaged weights where a file has both, and copies what fits before it complains. It
     asks no model how to load a file, so its function is replaced for this one call: it is put back when it is called,
     with this model, as the next thing that ``timm.create_model`` does. Without a ``checkpoint_path`` nothing happens.
 
     Args:
-        model: what the entry point is about to return.
-        load: gets the model and the path.
+        model: the model that the entry point is about to return.
+        load: the function that loads the file; it gets the model and the path.
     """
     if requested_checkpoint() is None:
         return model
@@ -80,7 +80,7 @@ def loaded_by(model: nn.Module, load: Callable[[nn.Module, str | Path], None]) -
 
 
 def shape_mismatches(message: str) -> list[tuple[str, str, str]]:
-    """Weights that torch says have another shape: name, shape in the file and shape in the model, as it writes them."""
+    """Return name, shape in the file and shape in the model of each weight whose shape torch says differs."""
     return SHAPES.findall(message)
 
 
@@ -91,7 +91,7 @@ class PositionedVisionTransformer(VisionTransformer):
     """
 
     def with_positions(self, x: Tensor) -> Tensor:
-        """Tokens (B, N, dim) of patches (B, h, w, dim), or of (B, N, dim) where the size is fixed, with positions."""
+        """Return tokens (B, N, dim) with positions, of patches (B, h, w, dim), or (B, N, dim) if the size is fixed."""
         return super()._pos_embed(x)
 
     def _pos_embed(self, x: Tensor) -> Tensor:
@@ -99,7 +99,7 @@ class PositionedVisionTransformer(VisionTransformer):
 
 
 def with_positions(model: VisionTransformer, patches: Tensor) -> Tensor:
-    """Tokens (B, N, dim) of patches as ``model`` embeds them, prefix tokens before them; timm has no public step."""
+    """Return the tokens (B, N, dim) that ``model`` makes of patches, prefix tokens first; timm has no public step."""
     return model._pos_embed(patches)
 
 
@@ -129,7 +129,7 @@ def registered_names_only() -> Iterator[None]:
 
 
 def _no_code(*args: Any, **kwargs: Any) -> NoReturn:
-    """Stands in for mmengine's readers of files that may hold code."""
+    """Refuses to read a file; stands in for mmengine's readers of files that may hold code."""
     raise InputError("names a file to read that could hold code; give the values themselves, or a .json file")
 
 
@@ -153,12 +153,12 @@ class _MissingOperations(ModuleType):
 
 
 def _no_object(name: str) -> NoReturn:
-    """Stands in for mmengine's import by path."""
+    """Refuses a name that no registry knows; stands in for mmengine's import by path."""
     raise InputError(f"{name!r} is no name in mmsegmentation's registries")
 
 
 def _frames() -> Iterator[FrameType]:
-    """The calls in progress, innermost first."""
+    """Yield the frames of the calls in progress, innermost first."""
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         yield frame

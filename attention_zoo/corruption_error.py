@@ -35,19 +35,20 @@ EXTRA_ALEXNET_ERRORS = {
     "spatter": 0.717512,
     "saturate": 0.658248,
 }
-"""Likewise under the four corruptions that are for validation, which the mCE leaves out."""
+"""AlexNet's top-1 error, likewise, under the four validation corruptions, which the mCE leaves out."""
 
 
 def mean_corruption_error(errors: Mapping[str, float], *, normalised: bool) -> float:
-    """The mean corruption error in percent.
+    """Return the mean corruption error in percent.
 
     Args:
-        errors: by corruption, the mean over the severities of the error, 0..1; those of the four validation
-            corruptions count only where there are no others.
-        normalised: divide by AlexNet's errors, which are of ImageNet-C and all five severities; else the plain mean.
+        errors: the mean error over the severities, 0..1, by the name of the corruption; those of the four
+            validation corruptions count only where there are no others.
+        normalised: whether to divide by AlexNet's errors, which are of ImageNet-C and all five severities; if not,
+            the plain mean is taken.
 
     Raises:
-        InputError: no errors, or none of AlexNet's for one of them.
+        InputError: ``errors`` is empty, or AlexNet's error under one of the corruptions is not known.
     """
     if not errors:
         raise InputError("a mean corruption error needs at least one corruption")
@@ -62,6 +63,6 @@ def mean_corruption_error(errors: Mapping[str, float], *, normalised: bool) -> f
 
 
 def of_alexnets_kind(benchmark: str, corruptions: Sequence[str], severities: Sequence[int]) -> bool:
-    """Whether AlexNet's errors are of the same kind: ImageNet-C's, at all five severities."""
+    """Return whether AlexNet's errors apply: ImageNet-C, all five severities, and corruptions that they cover."""
     known = ALEXNET_ERRORS.keys() | EXTRA_ALEXNET_ERRORS.keys()
     return benchmark == "imagenet_c" and set(severities) == {1, 2, 3, 4, 5} and known >= set(corruptions)

@@ -1,4 +1,4 @@
-"""Which values an argument may have, said by its annotation and checked in one place.
+"""Checks the values of arguments against their annotations, in one place.
 
 An option is declared once, by its annotation: ``int``, ``float | None``, ``tuple[int, int]``, ``Literal["v", "qkv"]``,
 and where the type alone says too little, `PositiveInt`, `PositiveFloat`, `Fraction`, `Seed`, `SignedInt`, `SignedFloat`
@@ -31,14 +31,14 @@ OWN = ("attention_zoo", "tasks", "datamodules")
 """Packages whose bare numbers must not be negative."""
 
 LARGEST_INTEGER = 2**63 - 1
-"""What a tensor's int64, and so any count, size or index, can hold."""
+"""The largest number that a tensor's int64, and so any count, size or index, can hold."""
 
 LONGEST_SHOWN = 60
-"""Characters of a wrong value that a message repeats."""
+"""The most characters of a wrong value that a message repeats."""
 
 
 PLAIN = (NoneType, bool, int, float, str, bytes, list, tuple, dict, set)
-"""Values that no other class's place can take."""
+"""Classes of plain values, which are refused where an argument asks for an object of another class."""
 
 
 @dataclass(frozen=True)
@@ -77,20 +77,20 @@ SignedInt = Annotated[int, ANY_FINITE]
 SignedFloat = Annotated[float, ANY_FINITE]
 """A finite number that may be negative."""
 PositiveInt = Annotated[int, Domain(least=1)]
-"""A number of things of which there must be one."""
+"""An integer of 1 or more, such as a number of things of which there must be one."""
 PositiveFloat = Annotated[float, Domain(above=0)]
 """A finite number above 0."""
 Fraction = Annotated[float, Domain(least=0, most=1)]
 """A probability, or a part of a whole: 0 to 1."""
 Seed = Annotated[int, Domain(least=0, most=2**32 - 1)]
-"""What seeds numpy's, torch's and Python's generators alike."""
+"""An integer from 0 to 2^32 - 1, which the generators of numpy, torch and Python all accept as a seed."""
 
 _MORE, _REST = inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL
 _Target = TypeVar("_Target", bound=Callable[..., Any])
 
 
 def without_empty_lists(tool: _Target) -> _Target:
-    """Have a function refuse, at every call, lists of nothing where they may be left out, for they would say nothing.
+    """Return ``tool`` with a check at every call that refuses empty lists for arguments that may be left out.
 
     Raises:
         InputError: at a call, naming the first argument that is an empty list and None by default.
@@ -115,7 +115,7 @@ def checked(target: _Target, *, under: str | None = None) -> _Target:
         under: the key that configs give the arguments under, such as ``mixing``; None names them after the class.
 
     Returns:
-        the function that checks before it calls; of a class, the class.
+        the function that checks before it calls ``target``; if ``target`` is a class, the class itself.
 
     Raises:
         InputError: at a call, naming the first argument that does not fit.
@@ -141,7 +141,7 @@ def checked(target: _Target, *, under: str | None = None) -> _Target:
         try:
             given = signature.bind(*args, **kwargs).arguments
         except TypeError:
-            return target(*args, **kwargs)  # which says what is missing or too much
+            return target(*args, **kwargs)  # Python's own error says which argument is missing or too much
         owner = f"{under}." if under else f"{type(args[0]).__name__}: " if constructs else ""
         kinds = bare_kinds()
         more = next((name for name, parameter in signature.parameters.items() if parameter.kind is _MORE), None)
@@ -187,14 +187,14 @@ def require(name: str, value: Any, kind: Any) -> None:
 
 
 def _inherited(cls: type, constructor: Callable[..., Any]) -> dict[str, tuple[Any, Domain]]:
-    """Annotation and bare domain of the arguments that the constructors behind one of ``cls`` take."""
+    """Return annotation and bare domain of each argument of the constructors behind ``constructor`` in ``cls``."""
     constructors = [vars(base).get("__init__") for base in cls.__mro__]
     behind = constructors[constructors.index(constructor) + 1 :] if constructor in constructors else []
     return {name: kind for function in reversed(behind) for name, kind in getattr(function, "kinds", dict)().items()}
 
 
 def _error(owner: str, name: str, value: Any, kind: Any, why: str) -> InputError:
-    """The line about an argument; of a word that is not among the words it could be, with the nearest."""
+    """Return the error about an argument; for a word that is not among the possible ones, it names the nearest."""
     kinds = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
     words = [word for part in kinds if get_origin(part) is Literal for word in get_args(part)]
     if isinstance(value, str) and words and all(isinstance(word, str) for word in words):
@@ -206,10 +206,10 @@ def _error(owner: str, name: str, value: Any, kind: Any, why: str) -> InputError
 
 
 def complaint(value: Any, kind: Any, bare: Domain = ANY_FINITE) -> str | None:
-    """What ``value`` must do to fit the annotation ``kind``, such as ``be at least 1``; None if it fits.
+    """Return what ``value`` must do to fit the annotation ``kind``, such as ``be at least 1``; None if it fits.
 
     Args:
-        value: of an argument.
+        value: the value of an argument.
         kind: the annotation; where it asks for an object, any that is no plain value fits, but for data classes.
         bare: the domain of numbers whose annotation names none.
     """
@@ -232,7 +232,7 @@ def complaint(value: Any, kind: Any, bare: Domain = ANY_FINITE) -> str | None:
 
 
 def _quoted(value: Any) -> str:
-    """As `shown`; text that reads like a number in quotation marks."""
+    """Return ``value`` as `shown` does, but put text that reads like a number in quotation marks."""
     text = shown(value)
     try:
         float(text)
@@ -242,7 +242,7 @@ def _quoted(value: Any) -> str:
 
 
 def shown(value: Any) -> str:
-    """``value`` as an error repeats it: in one line, not longer than `LONGEST_SHOWN` characters."""
+    """Return ``value`` as an error repeats it: in one line of at most `LONGEST_SHOWN` characters."""
     if isinstance(value, Integral) and abs(int(value)) > LARGEST_INTEGER:
         return f"a number of about {int(abs(int(value)).bit_length() * math.log10(2)) + 1} digits"
     try:
@@ -267,7 +267,7 @@ def _of_number(value: Any, kind: type, domain: Domain) -> str | None:
 
 
 def _of_union(value: Any, parts: tuple[Any, ...], bare: Domain) -> str | None:
-    """Of a number, what its own kind says; of anything else, all that it could have been."""
+    """Return the complaint about a union: for a number only that of its own kind, for other values all of them."""
     found: list[str] = []
     for part in parts:
         why = complaint(value, part, bare)

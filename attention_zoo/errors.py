@@ -1,28 +1,29 @@
-"""The one kind of error that is the user's to mend."""
+"""Defines `InputError`, the one kind of error that the user can fix."""
 
 import difflib
 from collections.abc import Iterable
 
 
 class InputError(ValueError):
-    """Bad input: one line that names the thing and, where there are any, the choices.
+    """An error about bad input: one line that names what is wrong and, where there are any, the choices.
 
     The command line prints it without a traceback and ends with exit code 2.
     """
 
 
 MANY = 30
-"""Up to so many choices are all named; of more, the nearest."""
+"""Messages list all choices up to this number; of more they name only the nearest."""
 
 
 def unknown(kind: str, name: str, choices: Iterable[str], listing: str = "") -> InputError:
-    """The error for a name that is not among the choices, with the nearest first; of many choices only those.
+    """Return the error for a name that is not among ``choices``; it names the nearest, and all if they are few.
 
     Args:
-        kind: what the name should have been, e.g. ``"mixer"``.
-        name: what was given.
+        kind: the kind of thing that the name should have been of, e.g. ``"mixer"``.
+        name: the name that was given.
         choices: the names that exist.
-        listing: where to find them all, said where there are many and none is near; default is a few examples.
+        listing: words on where all names are listed, used where there are many and none is near; by default a few
+            examples are given.
     """
     choices = sorted(set(choices))
     by_lower = {choice.lower(): choice for choice in choices}

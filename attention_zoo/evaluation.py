@@ -1,4 +1,4 @@
-"""What an evaluation is to the rest of the project: the parts of its data, and what it found.
+"""Defines what an evaluation is to the rest of the project: the parts of its data, and its result.
 
 An evaluation is a task whose ``test`` leaves a `Result` in ``result``. The command line writes and prints it, goes on
 with it after an interruption and puts several side by side, whatever evaluation it is of.
@@ -16,7 +16,7 @@ from attention_zoo.errors import InputError
 from attention_zoo.reports.table import Table
 
 RECORD = "generated.json"
-"""In a folder of corrupted images that were not released but made: how."""
+"""File that says how corrupted images were made, in a folder of images that were generated and not released."""
 
 
 @dataclass(frozen=True)
@@ -24,11 +24,11 @@ class Benchmark:
     """Images that give one column of a robustness table.
 
     Attributes:
-        name: such as ``clean``, ``imagenet_c``, ``imagenet_a``.
-        title: as tables print it; of generated images it says so.
+        name: the short name, such as ``clean``, ``imagenet_c``, ``imagenet_a``.
+        title: the name that tables print; it says so if the images are generated.
         classes: the outputs of the model that compete, in ascending order; None is all of them. Labels are outputs
             of the model in either case.
-        protocol: what two numbers must share to be compared, as plain values: source, preprocessing, and so on.
+        protocol: the plain values that two numbers must share to be compared: source, preprocessing, and so on.
     """
 
     name: str
@@ -42,10 +42,10 @@ class Cell:
     """A part of a benchmark that is counted on its own, such as one corruption at one severity.
 
     Attributes:
-        benchmark: what it is a part of.
-        images: how many there are.
-        corruption: its name, or None.
-        severity: 1 to 5, or None.
+        benchmark: the benchmark that it is a part of.
+        images: the number of its images.
+        corruption: the name of the corruption; None without one.
+        severity: the severity of the corruption, 1 to 5; None without one.
     """
 
     benchmark: Benchmark
@@ -56,14 +56,14 @@ class Cell:
 
 @dataclass(frozen=True)
 class Evaluated:
-    """What only the command line knows of the model that was evaluated.
+    """The facts about an evaluated model that only the command line knows.
 
     Attributes:
         model: its name in the config; None where that names none.
         mixer: its mixer, with the options that are not as by default; None where it keeps its own attention.
         weights: the checkpoint or file they are from, ``random``, or words on what was released.
-        epoch: of the checkpoint, from 0; None without one.
-        config: of model and data, as plain values.
+        epoch: the epoch of the checkpoint, from 0; None without one.
+        config: the config of model and data, as plain values.
     """
 
     model: str | None
@@ -74,18 +74,18 @@ class Evaluated:
 
     @property
     def title(self) -> str:
-        """Model and mixer, as far as they are known."""
+        """Return the names of model and mixer with a space between, as far as they are known."""
         return " ".join(filter(None, (self.model, self.mixer)))
 
 
 class Result(ABC):
-    """What an evaluation found, as a dataclass of plain values that can be written, read and compared.
+    """The result of an evaluation, as a dataclass of plain values that can be written, read and compared.
 
     A subclass that names its ``file`` is known to the command ``report`` as soon as its module is imported.
     `attention_zoo.results.scores.Scores` is one for an evaluation that ends in a few numbers.
 
     Attributes:
-        file: name of the JSON file that holds a result; the folder with it in it, or below it, can be reported on.
+        file: name of the JSON file that holds a result; a folder that has it inside, at any depth, can be reported on.
         shows_metrics: whether its tables hold all metrics, so that Lightning's own list of them would be a repetition.
     """
 
@@ -96,14 +96,14 @@ class Result(ABC):
 
         @property
         def title(self) -> str:
-            """What tables call the model."""
+            """Return the name that tables give the model."""
 
         @property
         def protocol(self) -> Mapping[str, Any]:
-            """What two results must share to be compared, as plain values."""
+            """Return the plain values that two results must share to be compared."""
 
     def __init_subclass__(cls, **options: Any) -> None:
-        """Refuse a file that is another result's."""
+        """Refuse a subclass whose ``file`` another kind of result writes already."""
         super().__init_subclass__(**options)
         if "file" not in cls.__dict__:
             return
@@ -114,45 +114,45 @@ class Result(ABC):
 
     @abstractmethod
     def of(self, evaluated: Evaluated) -> Self:
-        """This result with what is known of the model."""
+        """Return this result with the facts about the model added."""
 
     @abstractmethod
     def write(self, folder: Path) -> None:
-        """Write ``file`` and all else there is to say, whole or not at all.
+        """Write ``file`` and the other files of the result, each whole or not at all.
 
         Args:
-            folder: made if it is not there.
+            folder: the folder to write to; it is made if it does not exist.
 
         Raises:
-            InputError: it cannot be written.
+            InputError: a file cannot be written.
         """
 
     @abstractmethod
     def tables(self) -> list[tuple[str, Table]]:
-        """Heading and table of all that is printed, the most important last."""
+        """Return heading and table of everything that is printed, the most important last."""
 
     @classmethod
     @abstractmethod
     def read(cls, path: Path) -> Self:
-        """What `write` wrote.
+        """Return the result that `write` wrote to the file ``path``.
 
         Raises:
-            InputError: the file is something else, or what it says cannot be.
+            InputError: the file is something else, or holds impossible values.
         """
 
     @classmethod
     @abstractmethod
     def differences(cls, results: Mapping[str, Self]) -> Sequence[str]:
-        """What keeps results, by what to call each, from being compared; a line or a word for each thing."""
+        """Return a line or a word for each thing that keeps ``results``, by name, from being compared."""
 
     @classmethod
     @abstractmethod
     def compare(cls, results: Mapping[str, Self], *, mixed: bool = False) -> Table:
-        """Results side by side, by what to call each.
+        """Return a table of several results side by side.
 
         Args:
-            results: what to put side by side.
-            mixed: put different protocols into one table, with notes that say so.
+            results: the results, by the names that the table gives them.
+            mixed: whether to put different protocols into one table, with notes that say so.
 
         Raises:
             InputError: protocols differ and ``mixed`` does not allow it.
@@ -161,24 +161,24 @@ class Result(ABC):
     @classmethod
     @abstractmethod
     def write_comparison(cls, folder: Path, results: Mapping[str, Self], table: Table) -> None:
-        """Write the table of `compare`, and what else there is to say of several results.
+        """Write the table of `compare`, and the other files about several results, to ``folder``.
 
         Raises:
-            InputError: it cannot be written.
+            InputError: a file cannot be written.
         """
 
     def comparable_with(self, other: Self) -> bool:
-        """Whether both were found under the same protocol."""
+        """Return whether this and ``other`` were measured under the same protocol."""
         return not self.differences({"one": self, "other": other})
 
     @classmethod
     def holds(cls, path: Path) -> bool:
-        """Whether a path is a result of this kind, or a folder with one in it or below it, whole or broken."""
+        """Return whether ``path`` is a result file of this kind, or a folder with one at any depth, whole or broken."""
         return path.name == cls.file if path.is_file() else any(path.rglob(cls.file))
 
     @classmethod
     def names_of(cls, read: Mapping[Path, Self]) -> list[list[str]]:
-        """Ways to call results, by their files, the first that tells all apart is taken: title, run, both, or path."""
+        """Return four lists of names for the results in ``read``: by title, run, both, or path of the folder."""
         titles, runs = [result.title for result in read.values()], [_run(file) for file in read]
         both = [f"{run}: {title}" for run, title in zip(runs, titles, strict=True)]
         return [titles, runs, both, [str(file.parent) for file in read]]
@@ -189,7 +189,7 @@ class Evaluation(Protocol):
     """A task whose test leaves a `Result`.
 
     Attributes:
-        result: what the last test found; None before.
+        result: the result of the last test; None before one.
     """
 
     result: Result | None
@@ -200,28 +200,28 @@ class Resumable(Protocol):
     """A task whose test goes on after an interruption, on data whose ``tested`` says how many samples to leave out."""
 
     def progress(self) -> dict[str, Tensor]:
-        """What this process has counted so far; under ``seen`` the number of samples that it has behind it."""
+        """Return the counts of this process so far; ``seen`` is the number of samples that it has processed."""
 
     def go_on(self, progress: dict[str, Tensor]) -> None:
-        """Take up what `progress` gave, in another process; the data begin after the samples ``seen``."""
+        """Take up the counts of `progress` from an earlier process; the data begin after the ``seen`` samples."""
 
 
 @runtime_checkable
 class Narrating(Protocol):
-    """A task that says what it is at, in a few words for the progress bar.
+    """A task that says what it is doing, in a few words for the progress bar.
 
     Attributes:
-        report: is told what takes long, within a batch.
+        report: the function that the task calls with words on steps that take long within a batch.
     """
 
     report: Callable[[str], None]
 
     def place(self, batch: Any) -> str:
-        """Where in the evaluation a batch is."""
+        """Return words on where in the evaluation ``batch`` is."""
 
 
 def result_kinds() -> list[type[Result]]:
-    """All results that can be reported on, in the order of their files' names."""
+    """Return all kinds of results that can be reported on, sorted by the names of their files."""
     found = {kind.file: kind for kind in _kinds()}
     return [found[file] for file in sorted(found)]
 
@@ -240,13 +240,13 @@ def _place(kind: type[Result]) -> str:
 
 
 def read_results(kind: type[Result], paths: Sequence[Path], left_out: list[str] | None = None) -> dict[str, Result]:
-    """The results of one kind at or below ``paths``, by names that tell them apart.
+    """Return the results of one kind at or below ``paths``, by names that tell them apart.
 
     Args:
-        kind: of the results.
+        kind: the kind of the results.
         paths: folders or files.
-        left_out: gets a line for each file that is no result, and the others are read; without it such a file is an
-            error.
+        left_out: a list that gets a line for each file that is no result, while the others are read; without it such
+            a file is an error.
 
     Raises:
         InputError: a path does not exist or holds none, or a file is no result.
@@ -279,6 +279,6 @@ def _files(kind: type[Result], path: Path) -> list[Path]:
 
 
 def _run(file: Path) -> str:
-    """The run that a result is of: the folder above that of the evaluation, if it is one."""
+    """Return the name of a result's run: the folder above that of the evaluation if it is a run, else the latter."""
     above = file.parent.parent
     return above.name if (above / "config.yaml").is_file() else file.parent.name

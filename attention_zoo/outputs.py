@@ -1,4 +1,4 @@
-"""What a model may return in training beside plain logits."""
+"""Defines the outputs that a model may return in training in place of plain logits."""
 
 from typing import NamedTuple
 
@@ -6,7 +6,7 @@ from torch import Tensor
 
 
 class Outputs(NamedTuple):
-    """Outputs of a model in training mode that has more than one to train on.
+    """The outputs of a model in training mode that has more than one output to train on.
 
     The task averages the cross-entropies of ``logits`` and ``extra_logits`` and adds ``aux_loss``.
     """

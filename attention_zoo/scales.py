@@ -1,7 +1,7 @@
-"""Which way of a metric is better and what its values cannot leave, as whoever measured it said.
+"""The scale of a metric: which direction is better and which bounds its values have.
 
 A task states it for all that it logs (`tasks.Task.METRICS`; a metric of torchmetrics states it itself), and each line
-of ``metrics.jsonl`` repeats it under ``scales``. Lines of before have no such key: `OLD` says what their metrics are.
+of ``metrics.jsonl`` repeats it under ``scales``. Older lines lack that key: `OLD` gives the scales of their metrics.
 """
 
 import math
@@ -21,12 +21,12 @@ WAYS: Mapping[Better, int] = {"higher": 1, "lower": -1, "neither": 0}
 
 @dataclass(frozen=True)
 class Scale:
-    """Of a metric.
+    """The direction and the bounds of a metric's values.
 
     Attributes:
-        better: which of its values are.
-        least: no value is below it; None where there is no such bound.
-        most: no value is above it, likewise.
+        better: whether higher values are better, lower ones, or neither.
+        least: the lower bound of the values; None where there is none.
+        most: the upper bound of the values; None where there is none.
     """
 
     better: Better
@@ -35,21 +35,21 @@ class Scale:
 
     @property
     def way(self) -> int:
-        """1 where more is better, -1 where less is, 0 where neither."""
+        """Return 1 if higher values are better, -1 if lower ones are, 0 if neither."""
         return WAYS[self.better]
 
     @property
     def arrow(self) -> str:
-        """To where it is better; empty where neither way is."""
+        """Return an arrow in the direction that is better; empty if neither is."""
         return ("", "↑", "↓")[self.way]
 
     @property
     def limits(self) -> tuple[float, float]:
-        """What no value leaves; infinite where there is no bound."""
+        """Return the lower and the upper bound of the values; infinite where there is none."""
         return -math.inf if self.least is None else self.least, math.inf if self.most is None else self.most
 
     def plain(self) -> dict[str, Any]:
-        """Plain values, without bounds that there are not."""
+        """Return the scale as a mapping of plain values, without the bounds that are None."""
         return {key: value for key, value in vars(self).items() if value is not None}
 
 
@@ -70,16 +70,17 @@ OLD: Sequence[tuple[str, Better, Literal["any", "from 0", "proportion"]]] = (
     ("*false_*", "lower", "from 0"),
     ("*", "higher", "proportion"),
 )
-"""Metrics of runs whose log does not state it: pattern of the last part of the name, which way is better, and its
-values (those of a proportion may be in percent). The first row that fits counts; nothing new is added here."""
+"""The scales of metrics in logs that state none: a pattern of the last part of the name, which direction is better,
+and the range of the values (a proportion may be in percent). The first row that fits counts; add no rows here."""
 
 
 def old_scale(metric: str, values: Sequence[float] = ()) -> Scale:
-    """The scale of a metric of a run of before, by `OLD`.
+    """Return the scale of a metric, by `OLD`, for a log that states none.
 
     Args:
-        metric: its name.
-        values: that were found; negative ones have no bounds, and those above 1 are no proportions.
+        metric: name of the metric.
+        values: the measured values; with a negative one among them the scale has no bounds, and with one above 1 it
+            is no proportion.
     """
     name = metric.rpartition("/")[2].lower()
     better, kind = next((better, kind) for pattern, better, kind in OLD if fnmatchcase(name, pattern))
@@ -89,17 +90,17 @@ def old_scale(metric: str, values: Sequence[float] = ()) -> Scale:
 
 
 def scale_of(metric: Metric) -> Scale | None:
-    """What a metric of torchmetrics states of itself; None where it does not say which way is better."""
+    """Return the scale that a metric of torchmetrics states; None if it does not say which direction is better."""
     if metric.higher_is_better is None:
         return None
     return Scale("higher" if metric.higher_is_better else "lower", metric.plot_lower_bound, metric.plot_upper_bound)
 
 
 def read_scales(content: Any, here: str) -> dict[str, Scale]:
-    """Scales by the names of metrics, from plain values.
+    """Return scales by the names of metrics, read from plain values.
 
     Raises:
-        InputError: they are something else; ``here`` says where.
+        InputError: ``content`` is something else; the message calls it ``here``.
     """
     if not isinstance(content, dict):
         raise InputError(f"{here} must be scales by name, got {content!r:.60}")
@@ -117,10 +118,10 @@ def _read(entry: Any, here: str) -> Scale:
 
 
 class Scales:
-    """What lines of logs say of their metrics.
+    """Collects the scales that the lines of logs state for their metrics.
 
     Args:
-        lines: of each, its metrics and their scales; None for a line of before, which states none.
+        lines: the names of the metrics of each line, and their scales; None for an older line, which states none.
     """
 
     def __init__(self, lines: Iterable[tuple[Iterable[str], Mapping[str, Scale] | None]]) -> None:
@@ -129,9 +130,9 @@ class Scales:
             for name in names if scales is not None else ():
                 scale = scales.get(name, NEITHER) if scales else NEITHER
                 same = self._stated.setdefault(name, scale) == scale
-                self._stated[name] = scale if same else NEITHER  # nothing can be said of both
+                self._stated[name] = scale if same else NEITHER  # lines that contradict one another leave no direction
 
     def of(self, *names: str, values: Sequence[float] = ()) -> Scale:
-        """The scale of a metric by the first of its names that a line states, else by `OLD` and its first name."""
+        """Return the scale of the first of a metric's ``names`` that a line states, else that by `OLD` of the first."""
         stated = next((self._stated[name] for name in names if name in self._stated), None)
         return old_scale(names[0], values) if stated is None else stated

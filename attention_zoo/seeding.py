@@ -1,4 +1,4 @@
-"""Randomness that depends on what it is for, not on what ran before.
+"""Seeds every random draw by its purpose and position, not by what ran before.
 
 Every random draw of a run (order of the samples, augmentation, mixing, dropout) comes from a seed derived from
 the run's seed and a position: epoch, sample index or optimisation step. So a run that was killed and resumed, or
@@ -15,18 +15,18 @@ import torch
 
 
 def run_seed() -> int:
-    """The seed of this run, as Lightning's ``seed_everything`` left it for all its processes (0 without one)."""
+    """Return the seed of this run, which Lightning's ``seed_everything`` sets for all its processes; 0 if unset."""
     return int(os.environ.get("PL_GLOBAL_SEED", 0))
 
 
 def derive_seed(*parts: int) -> int:
-    """A 32-bit seed from any number of non-negative integers; different tuples give unrelated seeds."""
+    """Return a 32-bit seed made from any number of non-negative integers; different tuples give unrelated seeds."""
     return int(np.random.SeedSequence(parts).generate_state(1)[0])
 
 
 @contextmanager
 def seeded(*parts: int) -> Iterator[None]:
-    """Inside, Python's, numpy's and torch's CPU generators start from ``derive_seed(*parts)``; restored after."""
+    """Seed Python's, numpy's and torch's CPU generators by ``derive_seed(*parts)`` in the block; restore them after."""
     seed = derive_seed(*parts)
     states = random.getstate(), np.random.get_state(), torch.get_rng_state()
     random.seed(seed)

@@ -1,4 +1,4 @@
-"""What is printed, as it is: names of runs, files and classes are no markup, whatever brackets and colons they hold."""
+"""Consoles and tables that print text as it is: brackets and colons in names are not read as rich's markup."""
 
 from collections.abc import Iterable, Sequence
 
@@ -8,11 +8,11 @@ from rich.text import Text
 
 
 def terminal(*, stderr: bool = False, width: int | None = None) -> Console:
-    """A console that prints ``[red]x[/b]`` and ``:smile:`` as such.
+    """Return a console that prints ``[red]x[/b]`` and ``:smile:`` literally.
 
     Args:
         stderr: whether it prints to stderr.
-        width: columns; None is those of the terminal.
+        width: width in columns; None takes that of the terminal.
     """
     return Console(stderr=stderr, width=width, markup=False, emoji=False, highlight=False)
 
@@ -20,13 +20,13 @@ def terminal(*, stderr: bool = False, width: int | None = None) -> Console:
 def text_table(
     header: Sequence[str], rows: Iterable[Sequence[str | Text]], *, title: str | None = None, numbers: bool = False
 ) -> Table:
-    """A table of plain words; a cell that is a ``Text`` keeps its style.
+    """Return a table of plain words; a cell that is a ``Text`` keeps its style.
 
     Args:
         header: names of the columns.
-        rows: cells, as many in each as there are columns.
-        title: above the table.
-        numbers: whether all columns but the first stand to the right.
+        rows: the cells of each row, one for each column.
+        title: the title above the table; None leaves it out.
+        numbers: whether all columns but the first are aligned to the right.
     """
     table = Table(title=None if title is None else Text(title, style="italic"))
     for place, name in enumerate(header):

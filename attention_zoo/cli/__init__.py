@@ -1,1 +1,1 @@
-"""The command line; the only part of the library that knows tasks and datamodules."""
+"""The command line, which is the only part of the library that imports tasks and datamodules."""

@@ -1,7 +1,8 @@
-"""The command line before it is parsed.
+"""Prepares the command line before it is parsed.
 
-Of a training command: which checkpoint it names, whose config it then builds on. Of a tool: the forms that shells like,
-``--mixers A B``, ``--ckpt_path A --ckpt_path B``, ``--overwrite``, as the parser takes them.
+For a training command it finds the checkpoint that is named, on whose config the command then builds. For a tool it
+turns forms that shells like, ``--mixers A B``, ``--ckpt_path A --ckpt_path B``, ``--overwrite``, into those that the
+parser takes.
 """
 
 import inspect
@@ -17,25 +18,26 @@ from attention_zoo.runs.files import parse_yaml, read_text
 from attention_zoo.runs.folders import KEYWORDS, find_checkpoint
 
 FROM_DATA = ("num_classes", "image_size", "things")
-"""Arguments of the task that the data know."""
+"""Arguments of the task that are taken from the data and cannot be given."""
 
 YES, NO = ("True", "true", "yes"), ("False", "false", "no")
-"""How YAML and the command line write a switch."""
+"""Words by which YAML and the command line turn a switch on, and off."""
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """Arguments whose checkpoint is a file, so that every process of a run reads the same; and that checkpoint."""
+    """A command line that names its checkpoint as a file, so that all processes read the same; and that checkpoint."""
 
     argv: list[str]
     checkpoint: Checkpoint | None
 
 
 def prepare(argv: Sequence[str]) -> Prepared:
-    """Read the configs and the checkpoint that ``argv`` names.
+    """Read the configs and the checkpoint that ``argv`` names, and return the prepared arguments.
 
     Raises:
-        InputError: one of them cannot be read, or nothing says what model the checkpoint is of.
+        InputError: one of them cannot be read, an argument of the task is given that comes from the data, or nothing
+            says what model the checkpoint is of.
     """
     configs = [read_config(value) for value in values_of(argv, "--config", "-c")]
     for name in FROM_DATA:  # a link would overwrite them without a word
@@ -55,7 +57,7 @@ def prepare(argv: Sequence[str]) -> Prepared:
 
 
 def values_of(argv: Sequence[str], *names: str) -> list[str]:
-    """All values of an option, as ``--option value`` or ``--option=value``."""
+    """Return all values of an option, given as ``--option value`` or ``--option=value`` under any of ``names``."""
     found = []
     for position, argument in enumerate(argv):
         name, equals, value = argument.partition("=")
@@ -67,10 +69,10 @@ def values_of(argv: Sequence[str], *names: str) -> list[str]:
 
 
 def read_config(value: str) -> dict[str, Any]:
-    """The content of a ``--config``: a YAML file, or YAML itself.
+    """Return the content of a ``--config``: a YAML file, or YAML itself.
 
     Raises:
-        InputError: no such file, no YAML, or YAML that holds no keys.
+        InputError: the file does not exist, is no YAML, or holds no keys.
     """
     is_text = "\n" in value or ": " in value
     if not is_text and not Path(value).is_file():
@@ -83,7 +85,7 @@ def read_config(value: str) -> dict[str, Any]:
 
 
 def _last(argv: Sequence[str], configs: list[dict[str, Any]], *key: str) -> str | None:
-    """The value of a key that counts: the last on the command line, or of the last config that has it."""
+    """Return the value of a key that counts: the last on the command line, else that of the last config with it."""
     values: list[Any] = []
     for config in configs:
         content: Any = config
@@ -95,7 +97,7 @@ def _last(argv: Sequence[str], configs: list[dict[str, Any]], *key: str) -> str 
 
 
 def as_config(tool: Callable[..., Any], argv: Sequence[str]) -> list[str]:
-    """``argv`` in the form that the parser takes: lists in brackets, switches with a value.
+    """Return ``argv`` in the form that the parser takes: lists in brackets, switches with a value.
 
     An option that is a list takes all words up to the next option, and may be given again. Where the tool's first
     argument is a list, it takes the words that no option takes. A switch without a value is ``true``. A ``--config``
@@ -110,7 +112,7 @@ def as_config(tool: Callable[..., Any], argv: Sequence[str]) -> list[str]:
     configs: list[str] = []
     rest: list[str] = []
     others = rest
-    target = first  # of the words that come now; None: the parser knows
+    target = first  # the option that takes the next words; None: the parser decides
     for argument, after in zip(argv, [*argv, ""][1:], strict=True):
         name, equals, value = argument.partition("=")
         if name in lists:
@@ -136,5 +138,5 @@ def _is_list(annotation: Any) -> bool:
 
 
 def _in_brackets(words: list[str]) -> str:
-    """A list in the parser's form; what is in brackets already stays."""
+    """Return a list in the parser's form; a single word that is in brackets already stays as it is."""
     return words[0] if len(words) == 1 and words[0].startswith("[") else json.dumps(words)

@@ -33,13 +33,13 @@ def bench(
         mixers: names or dotted paths, before the options; none is all of them.
         tokens: numbers of tokens, square numbers (default 196, 784 and 3136).
         dim: width of the tokens.
-        num_heads: heads.
-        batch: sequences a call.
-        queries: of cross-mixers; their tokens are the pixels.
+        num_heads: number of heads.
+        batch: sequences in a call.
+        queries: number of queries of cross-mixers; their tokens are the pixels.
         repeats: interleaved repetitions; times are medians.
         modes: eager (default), compiled by torch.compile, or both; ratios are to the baseline in the first.
-        device: where, e.g. cuda.
-        dtype: of parameters and tokens.
+        device: where to measure, e.g. cuda.
+        dtype: type of parameters and tokens.
         out: folder to write to.
         overwrite: whether ``out`` may hold something already.
     """

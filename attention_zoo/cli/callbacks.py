@@ -1,4 +1,4 @@
-"""What the command line adds to every run: its config, a log of its metrics, one message where it fails."""
+"""Callbacks that the command line adds to every run: they keep its config, log its metrics and report its failure."""
 
 import math
 import sys
@@ -30,8 +30,8 @@ class SaveConfig(SaveConfigCallback):
     run of the same kind. Names of the classes are filled in, so that prediction needs no training data.
 
     Args:
-        parser: of the command.
-        config: as parsed.
+        parser: the parser of the command.
+        config: the parsed config.
     """
 
     def __init__(self, parser: LightningArgumentParser, config: Namespace) -> None:
@@ -39,10 +39,10 @@ class SaveConfig(SaveConfigCallback):
         self.text = self.text_with_weights = ""
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Resolve the config, once the data are there."""
+        """Turn the config into text, with the class names that the data give."""
         config = self.config.clone()
         config["ckpt_path"] = config["trainer"]["default_root_dir"] = None
-        config["weights_only"], config["trust_checkpoint"] = True, False  # trust is for each command to give
+        config["weights_only"], config["trust_checkpoint"] = True, False  # each command states its own trust
         options = (config.get("data") or {}).get("init_args") or {}
         if "class_names" in options and options["class_names"] is None:
             with_data: Any = trainer
@@ -75,25 +75,25 @@ class MetricsLog(Callback):
     """Appends one line of JSON to ``metrics.jsonl`` for each validation and each test.
 
     Args:
-        folder: of the run.
-        checkpoint: what is evaluated; None during a fit.
+        folder: the run folder.
+        checkpoint: the checkpoint that is evaluated; None during a fit.
     """
 
     def __init__(self, folder: Path, checkpoint: Checkpoint | None) -> None:
         self.path, self.checkpoint = folder / "metrics.jsonl", checkpoint
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Log, but not what a sanity check measured."""
+        """Log the metrics of a validation, unless it was a sanity check."""
         if not trainer.sanity_checking:
             self.append(trainer, pl_module, "validate")
 
     def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Log."""
+        """Log the metrics of a test."""
         self.append(trainer, pl_module, "test")
 
     @rank_zero_only
     def append(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Add a line; metrics that are no numbers are null, as JSON has it."""
+        """Add a line to the log; metrics that are not finite become null, for JSON has no such numbers."""
         # a fit's training metrics here would be those of the epoch before
         metrics = {
             name: value.item() for name, value in trainer.callback_metrics.items() if not name.startswith("train/")
@@ -125,7 +125,7 @@ class FailTogether(Callback):
     """On bad input, ends all processes that Lightning launched on this machine, with one message.
 
     Args:
-        checkpoint: what the run starts from.
+        checkpoint: the checkpoint that the run starts from; None without one.
     """
 
     def __init__(self, checkpoint: Checkpoint | None) -> None:
@@ -140,7 +140,7 @@ class FailTogether(Callback):
                 check_remembered(callback, self.path)
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
-        """The launching process ends the others; those would wait for it in vain."""
+        """End all processes of the run if bad input stopped it, here or in a process that this one launched."""
         processes = further_processes(trainer)
         message = other_model(exception, self.path) or bad_input(exception)
         if not processes or debugging():

@@ -1,7 +1,7 @@
-"""What the command line takes of jsonargparse and Lightning beyond their public interface.
+"""The places where the command line uses private parts of jsonargparse and Lightning.
 
 Each part says why it is needed. ``tests/cli/test_compat.py`` fails where it no longer holds in a new release, and
-pyproject.toml has a ceiling for the version of each library. `attention_zoo.compat` has what the library itself needs.
+pyproject.toml has a ceiling for the version of each library. `attention_zoo.compat` has those of the library itself.
 Nothing here loads Lightning, which tools do without.
 """
 
@@ -30,14 +30,14 @@ else:
 
 
 def keys_of(parser: ArgumentParser) -> list[str]:
-    """The keys that ``parser`` takes, but for its help; jsonargparse and argparse list them nowhere in public."""
+    """Return the keys that ``parser`` takes, except those of its help; jsonargparse lists them nowhere in public."""
     keys = [action.dest for action in parser._actions]
     return [key for key in keys if not key.endswith("help") and not key.startswith("print_")]
 
 
 @contextmanager
 def importing_only(packages: Sequence[str]) -> Iterator[None]:
-    """While the block runs, values may only name import paths of ``packages``, also as what they re-export.
+    """While the block runs, values may only name import paths of ``packages``, including names that these re-export.
 
     jsonargparse has a function that sets this for the whole process, and none that takes it back.
     """
@@ -80,13 +80,13 @@ def starting_afresh(keeping: tuple[type, ...]) -> Iterator[None]:
 
 
 class Hooks(Base):
-    """Mix-in of LightningCLI: what it lets subclasses do in private methods alone, under public names."""
+    """A mix-in of LightningCLI that gives public names to hooks which it only has as private methods."""
 
     def add_arguments_of(self, subcommand: str, parser: "LightningArgumentParser") -> None:
-        """Add options of one command; `add_arguments_to_parser` is not told for which it is called."""
+        """Add the options of one command; `add_arguments_to_parser` is not told which command it is called for."""
 
     def parser_of(self, subcommand: str) -> "LightningArgumentParser":
-        """The parser of one command."""
+        """Return the parser of one command."""
         return self._parser(subcommand)
 
     def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> "LightningArgumentParser":
@@ -95,46 +95,46 @@ class Hooks(Base):
         return parser
 
     def run_command(self, subcommand: str) -> None:
-        """Run a command, once all is built for it."""
+        """Run a command, once its task, data and trainer are built."""
         super()._run_subcommand(subcommand)
 
     def _run_subcommand(self, subcommand: str) -> None:
         self.run_command(subcommand)
 
     def _parse_ckpt_path(self) -> None:
-        """Nothing: Lightning would let hyper-parameters in a checkpoint win over the command line."""
+        """Do nothing: Lightning would let hyper-parameters in a checkpoint win over the command line."""
 
 
 def further_processes(trainer: "L.Trainer") -> list[subprocess.Popen]:
-    """Processes of the run that this one launched; Lightning keeps them in an attribute that it documents nowhere."""
+    """Return the processes of the run that this one launched; Lightning keeps them in an undocumented attribute."""
     return getattr(trainer.strategy.launcher, "procs", [])
 
 
 def end_further_processes(trainer: "L.Trainer") -> None:
-    """Kill the `further_processes`; Lightning's launcher does that at its own errors alone."""
+    """Kill the `further_processes`; Lightning's launcher does that only at its own errors."""
     launcher: Any = trainer.strategy.launcher
     launcher.kill(signal.SIGKILL)
 
 
 def launch_further_processes_with(argv: Sequence[str]) -> None:
-    """Have Lightning start further processes of a run with ``argv``: it takes what stands in ``sys.argv`` then."""
+    """Have Lightning start further processes of a run with ``argv``, by putting it into ``sys.argv``."""
     sys.argv = [sys.argv[0], *argv]
 
 
 class ToStdout(logging.StreamHandler):
-    """Writes to what stdout is at the time."""
+    """A log handler that writes to whatever ``sys.stdout`` is at the time of a record."""
 
     def __init__(self) -> None:
         logging.Handler.__init__(self)
 
     @property
     def stream(self) -> TextIO:
-        """Where to write."""
+        """Return the stream to write to."""
         return sys.stdout
 
 
 def quieten() -> None:
-    """Have Lightning tell what goes on to stdout: stderr is left to errors.
+    """Have Lightning log its progress to stdout: stderr is left to errors.
 
     The seed is in every config; a line about it would stand before the one line of an error. Tips about its maker's
     services are left out. Lightning has no settings for these; names of its loggers are not documented.
@@ -150,5 +150,5 @@ def quieten() -> None:
 
 
 def no_tip(record: logging.LogRecord) -> bool:
-    """Whether a line is no recommendation."""
+    """Return whether a log record is something other than a tip about the services of Lightning's maker."""
     return TIP.search(record.getMessage()) is None

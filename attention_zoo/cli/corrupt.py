@@ -36,8 +36,9 @@ def corrupt(
     Args:
         src: folder with one folder of images per class, such as ImageNet's val/<wnid>/*.JPEG.
         dst: folder to write; new, or of an earlier start with the same settings.
-        corruptions: default: the 15 of the benchmark. Beside them: speckle_noise, gaussian_blur, spatter, saturate.
-        severities: default: 1 to 5.
+        corruptions: names; default: the 15 of the benchmark. There are also speckle_noise, gaussian_blur, spatter,
+            saturate.
+        severities: numbers from 1 to 5; default: all.
         scale: parameters, and how images are prepared: imagenet (default; the shorter side to 8/7 of the size, the
             middle cut out), tiny or cifar (squeezed into the square).
         format: folder: <corruption>/<severity>/<class>/*.JPEG of quality 85, as ImageNet-C and Tiny-ImageNet-C.
@@ -47,8 +48,8 @@ def corrupt(
         keep_size: leave images at their own size.
         per_class: only so many images of each class, the first by name.
         limit: only so many images in all, evenly spread over the classes.
-        seed: of all that is random.
-        workers: processes beside this one; default one for each core.
+        seed: seed of everything that is random.
+        workers: number of processes beside this one; default one for each core.
     """
     from datamodules.corruptions import CORRUPTIONS, SIZES
     from datamodules.corruptions.generate import SEVERITIES, ArrayParts, FolderWriter, Recipe, read_source

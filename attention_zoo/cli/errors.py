@@ -1,7 +1,7 @@
-"""How a command ends on bad input: one line on stderr, exit code 2; and what other libraries' messages become there.
+"""Ends a command on bad input with one line on stderr and exit code 2, and rewords the messages of other libraries.
 
-Every pattern over the wording of another library stands in one of the tables below, beside the line that a person gets
-instead. ``tests/cli/test_errors.py`` has the libraries say each of them.
+Every pattern of another library's wording stands in one of the tables below, beside the line that the user gets
+instead. ``tests/cli/test_errors.py`` makes the libraries raise each of them.
 """
 
 import inspect
@@ -24,28 +24,28 @@ from attention_zoo.errors import MANY, InputError, unknown
 PROGRAM = "python -m attention_zoo"
 
 DEBUG = "JSONARGPARSE_DEBUG"
-"""Environment variable; with the value ``true`` errors keep their traceback. jsonargparse reads it too."""
+"""Environment variable whose value ``true`` makes errors keep their traceback. jsonargparse reads it too."""
 
 BAD_INPUT = 2
-"""Exit code of every command that was given something wrong."""
+"""The exit code of every command that was given bad input."""
 
 RESTORING = "lightning.pytorch.trainer.connectors.checkpoint_connector"
-"""Module of Lightning that takes up the states in a checkpoint (and, in ``dump_...``, writes them)."""
+"""Module of Lightning that restores the states in a checkpoint (and, in ``dump_...``, writes them)."""
 
 PATIENCE = 5.0
-"""Seconds that a process waits for another one of the same run to speak first."""
+"""Seconds that a process waits for another one of the same run to report the error first."""
 
 MEMORY = "out of memory: a smaller data.batch_size, fewer data.num_workers or a smaller model may help"
 
 
 @dataclass(frozen=True)
 class Saying:
-    """An error of another library that is no bug.
+    """An error of another library that is no bug, with the line that the user gets.
 
     Attributes:
         kinds: classes of the error.
-        pattern: somewhere in its message.
-        line: what to say; ``{0}`` is the first group of the pattern.
+        pattern: a pattern that is found somewhere in its message.
+        line: the line for the user; ``{0}`` stands for the first group of the pattern.
     """
 
     kinds: tuple[type[BaseException], ...]
@@ -114,16 +114,16 @@ SAYINGS = (
     ),
     Saying((RuntimeError,), re.compile(r"^(Early stopping conditioned on metric .*)$", re.DOTALL), "{0}"),
 )
-"""Of a running command; the first that fits counts."""
+"""Errors of a running command; the first that fits counts."""
 
 
 @dataclass(frozen=True)
 class Asked:
-    """What a parser was asked for when it refused.
+    """The key that a parser was given when it refused.
 
     Attributes:
-        key: last part of the key.
-        beside: the keys beside one.
+        key: the last part of the key.
+        beside: a function from a key to the keys that exist beside it.
     """
 
     key: str
@@ -132,11 +132,11 @@ class Asked:
 
 @dataclass(frozen=True)
 class Refused:
-    """A message of jsonargparse, fifty lines at times.
+    """A message of jsonargparse, of up to fifty lines, with the line that the user gets.
 
     Attributes:
-        pattern: somewhere in it.
-        line: what to say, by what the pattern found and what was asked for.
+        pattern: a pattern that is found somewhere in the message.
+        line: a function that makes the line for the user from the match of the pattern and the key.
     """
 
     pattern: re.Pattern[str]
@@ -157,7 +157,7 @@ VALUES = (
         lambda found, asked: f"{found[1]}; {choices(asked.key)}",
     ),
 )
-"""About the value of a key; the first that fits counts."""
+"""Messages about the value of a key; the first that fits counts."""
 
 KEYS = (
     Refused(
@@ -174,49 +174,49 @@ KEYS = (
     ),
     Refused(re.compile(r"^the following arguments are required: (.*)"), lambda found, asked: missing(found[1])),
 )
-"""About a key as such: it does not exist, or it is missing; the first that fits counts."""
+"""Messages about a key itself, which does not exist or is missing; the first that fits counts."""
 
 KEY = re.compile(r'^Parser key "([^"]+)": *')
-"""Of jsonargparse: which key a message is about."""
+"""Pattern of jsonargparse: the key that a message is about."""
 
 VALUE = re.compile(r"(?:Got value|Given value): (.*)")
-"""Of jsonargparse: what was given."""
+"""Pattern of jsonargparse: the value that was given."""
 
 NESTED = re.compile(r"^NestedArg\(key='.*?', val='(.*)'\)$")
-"""Of jsonargparse: what was given to an option of an option."""
+"""Pattern of jsonargparse: the value that was given to an option of an option."""
 
 ITEM = re.compile(r"^\s*- (.+)$", re.MULTILINE)
-"""Of jsonargparse: why one member of a union refused the value."""
+"""Pattern of jsonargparse: the reason why one member of a union refused the value."""
 
 EXPECTED = re.compile(r"Expected an? (?!path but)(.+?)(?:\. Got value.*)?$", re.MULTILINE)
-"""Of jsonargparse: the type that was wanted."""
+"""Pattern of jsonargparse: the type that was wanted."""
 
 DENIED = re.compile(r"Importing '([^']+)' is not allowed")
-"""Of jsonargparse: an import path is refused."""
+"""Pattern of jsonargparse: an import path is refused."""
 
 STATE = re.compile(r"Error\(s\) in loading state_dict for (\w+):")
-"""Of torch: weights do not fit a model."""
+"""Pattern of torch: weights do not fit a model."""
 
 WORKER = re.compile(r"Original Traceback")
-"""Of torch: a loader process failed; its traceback follows."""
+"""Pattern of torch: a loader process failed, and its traceback follows."""
 
 UNSAID = (r".*isinstance\(treespec, LeafSpec\)", "Checkpoint directory .* exists and is not empty")
-"""Warnings that are of no use: Lightning asks torch in an old way, and a run folder is only gone on with on purpose."""
+"""Warnings that are hidden: one about an old call that Lightning makes, one about a run folder that is not empty."""
 
 TIP = re.compile("Tip:")
-"""Of Lightning: a recommendation of its maker's services."""
+"""Pattern of Lightning: a tip about the services of its maker."""
 
 
 def debugging() -> bool:
-    """Whether tracebacks are wanted."""
+    """Return whether the user asked for tracebacks, by the variable `DEBUG`."""
     return os.environ.get(DEBUG, "").lower() == "true"
 
 
 def fail(message: str) -> NoReturn:
     """Write one line to stderr and exit with code 2.
 
-    Processes of one run mostly fail alike, and the first speaks for all: it, or what launched them, ends the others.
-    The others wait for that, and speak only if it does not come.
+    Processes of one run mostly fail alike, and the first reports for all: it, or their launcher, ends the others. The
+    others wait for that end, and report only if it does not come.
     """
     if rank() > 0:
         time.sleep(PATIENCE)
@@ -227,7 +227,7 @@ def fail(message: str) -> NoReturn:
 def leave() -> NoReturn:
     """End with the exit code of bad input.
 
-    Where processes are connected, without torch's clean-up: its threads still wait for the other processes, which may
+    If processes are connected, torch's clean-up is skipped: its threads still wait for the other processes, which may
     be gone, and the interpreter's end would abort them, and with them this process.
     """
     sys.stdout.flush()
@@ -239,7 +239,7 @@ def leave() -> NoReturn:
 
 
 def failed_elsewhere(processes: list[subprocess.Popen]) -> bool:
-    """Whether one of the processes that this one launched ended with bad input (waits a moment for its end)."""
+    """Return whether one of the processes that this one launched ended with bad input; it waits a moment for that."""
     deadline = time.monotonic() + PATIENCE / 2
     while processes and time.monotonic() < deadline:
         if any(process.poll() == BAD_INPUT for process in processes):
@@ -249,7 +249,7 @@ def failed_elsewhere(processes: list[subprocess.Popen]) -> bool:
 
 
 def one_line(message: str) -> str:
-    """``message`` without line breaks, and without the traceback that a data worker wraps around it."""
+    """Return ``message`` without line breaks, and without the traceback that a data worker wraps around it."""
     message = message.encode("utf-8", "backslashreplace").decode()
     lines = [line.strip() for line in message.strip().splitlines() if line.strip()]
     if WORKER.search(message):
@@ -258,7 +258,7 @@ def one_line(message: str) -> str:
 
 
 def bad_input(error: BaseException) -> str | None:
-    """The line that tells the user what was wrong, or None where the error is a bug."""
+    """Return the line that tells the user what was wrong, or None if the error is a bug."""
     if isinstance(error, InputError) or type(error).__name__ == "MisconfigurationException":
         return str(error)
     if isinstance(error, OSError) and error.filename:
@@ -267,7 +267,7 @@ def bad_input(error: BaseException) -> str | None:
 
 
 def in_our_words(error: BaseException) -> str | None:
-    """The line for an error of another library that is the machine's or the input's fault; None for all others."""
+    """Return the line for another library's error that machine or input caused, by `SAYINGS`; None for all others."""
     for saying in SAYINGS:
         found = saying.pattern.search(str(error)) if isinstance(error, saying.kinds) else None
         if found is not None:
@@ -276,26 +276,26 @@ def in_our_words(error: BaseException) -> str | None:
 
 
 STRAY = re.compile(r"(\w+)(?:\.__init__)?\(\) got an unexpected keyword argument '([^']+)'")
-"""How Python says that a constructor takes no such argument."""
+"""The pattern of Python's message that a constructor takes no such argument."""
 
 
 def bad_argument(error: BaseException) -> str | None:
-    """As `bad_input`, of an error while the objects of a config are built: there any ValueError is the user's."""
+    """Return the line of `bad_input` for an error in building a config's objects, where ValueErrors are the user's."""
     stray = STRAY.search(str(error)) if isinstance(error, TypeError) else None
-    if stray is not None:  # a mapping of a config was handed on as it is
+    if stray is not None:  # a mapping in the config was passed to the constructor as it is
         return f"{stray[1]} has no option {stray[2]!r}"
     return str(error) if isinstance(error, ValueError) else bad_input(error)
 
 
 def root_cause(error: BaseException) -> BaseException:
-    """What a constructor raised; jsonargparse wraps it in ValueErrors about type unions."""
+    """Return the error that a constructor raised, which jsonargparse wraps in ValueErrors about type unions."""
     while error.__cause__ is not None and not isinstance(error, InputError):
         error = error.__cause__
     return error
 
 
 def not_restored(error: BaseException, checkpoint: Path | None) -> str | None:
-    """The line about a checkpoint whose states Lightning could not take up; None for an error of any other origin."""
+    """Return the line about a checkpoint whose states Lightning cannot restore; None for an error of other origin."""
     if checkpoint is None:
         return None
     restoring = any(
@@ -307,7 +307,7 @@ def not_restored(error: BaseException, checkpoint: Path | None) -> str | None:
 
 
 def other_model(error: BaseException, checkpoint: Path | None) -> str | None:
-    """The line about weights that do not fit the model, with the first few keys only; None for any other error."""
+    """Return the line about weights that do not fit the model, with a few of their keys; None for any other error."""
     head, *problems = [line.strip().rstrip(". ") for line in str(error).splitlines() if line.strip()] or [""]
     model = STATE.fullmatch(head)
     if model is None or not isinstance(error, RuntimeError):
@@ -325,12 +325,12 @@ def _first_keys(problem: str, most: int = 3) -> str:
 
 
 def rank() -> int:
-    """Which process of the run this is; launchers say so in the environment."""
+    """Return the number of this process in the run, from 0, which launchers set in the environment."""
     return int(os.environ.get("RANK") or os.environ.get("LOCAL_RANK") or os.environ.get("SLURM_PROCID") or 0)
 
 
 def reason(message: str, key: str) -> str:
-    """Why ``key`` was refused, from the message of the parser that saw it last."""
+    """Return why ``key`` was refused, from the message of the parser that saw it last."""
     line = _first(VALUES, message, Asked(key))
     if line is not None:
         return line
@@ -344,11 +344,11 @@ def reason(message: str, key: str) -> str:
 
 
 def about_keys(message: str, beside: Callable[[str], list[str]]) -> str:
-    """What a message says of keys as such.
+    """Return the line for a message about keys that do not exist or are missing, else the message itself.
 
     Args:
-        message: of jsonargparse.
-        beside: the keys beside one.
+        message: the message of jsonargparse.
+        beside: a function from a key to the keys that exist beside it.
     """
     return _first(KEYS, message, Asked("", beside)) or message
 
@@ -362,7 +362,7 @@ def _first(table: Iterable[Refused], message: str, asked: Asked) -> str | None:
 
 
 def missing(names: str) -> str:
-    """The line for keys that are required, ``names`` with commas between."""
+    """Return the line for required keys that are missing; ``names`` has commas between them."""
     keys = [key.partition(".")[2] or key for key in names.split(", ")]
     return f"missing: give {' and '.join('--' + key for key in sorted(keys))}, or a --config that has them"
 
@@ -378,14 +378,14 @@ def _subclasses(base: type) -> Iterator[type]:
 
 
 def class_names(base: type) -> list[str]:
-    """Short names of the classes in memory that can be built and are a ``base``."""
+    """Return the sorted names of the subclasses of ``base`` that are in memory, public and not abstract."""
     found = [cls for cls in _subclasses(base) if not inspect.isabstract(cls) and not cls.__name__.startswith("_")]
     return sorted({cls.__name__ for cls in found})
 
 
 @cache
 def kinds() -> dict[str, tuple[str, NamesOf]]:
-    """For the last part of a key that holds a class: what to call it, and the names to choose from."""
+    """Return what to call the class at a key, and a function that lists its choices, by the last part of the key."""
     import lightning as L
     import torch
     from lightning.pytorch.callbacks import Callback
@@ -414,7 +414,7 @@ def kinds() -> dict[str, tuple[str, NamesOf]]:
 
 
 def unknown_key(key: str, choices: Iterable[str]) -> str:
-    """The line for a key that does not exist."""
+    """Return the line for a key that does not exist; ``choices`` are the keys that do."""
     choices = set(choices)
     if not choices:
         return f"unknown option {key!r}; it has none"
@@ -422,7 +422,7 @@ def unknown_key(key: str, choices: Iterable[str]) -> str:
 
 
 def unknown_class(name: str, key: str) -> str:
-    """The line for a class that does not exist, with those that could stand at ``key``."""
+    """Return the line for a class that does not exist, with those that could stand at ``key``."""
     kind, names = kinds().get(key, ("class", None))
     if names is None:
         return f"unknown class {name!r}"
@@ -432,7 +432,7 @@ def unknown_class(name: str, key: str) -> str:
 
 
 def choices(key: str) -> str:
-    """What could stand at ``key``."""
+    """Return words on the classes that could stand at ``key``."""
     kind, names = kinds().get(key, ("class", None))
     return f"choose from: {', '.join(sorted(names())[:MANY])}" if names else f"give the {kind} by its path"
 

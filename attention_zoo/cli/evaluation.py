@@ -1,4 +1,4 @@
-"""What an evaluation on the command line leaves behind: files, printed tables, and words on where it is."""
+"""Callbacks of an evaluation on the command line: they write and print its result, and show where it is."""
 
 import time
 from pathlib import Path
@@ -16,16 +16,16 @@ from attention_zoo.runs.checkpoint import Checkpoint
 from attention_zoo.runs.folders import new_folder
 
 REPORT_SECONDS = 1.0
-"""Between two words in the progress bar on what takes long within a batch."""
+"""Seconds between two messages in the progress bar on steps that take long within a batch."""
 
 
 class ResultWriter(Callback):
-    """Writes the result of an evaluation, whatever it is of, to a folder of its own, and prints its tables.
+    """Writes the result of an evaluation of any kind to a folder of its own, and prints its tables.
 
     Args:
-        folder: new, or of a run, in which the evaluation then gets a folder named after data and time.
-        config: of model and data, as plain values.
-        checkpoint: what is evaluated.
+        folder: a new folder, or that of a run, in which the evaluation then gets one named after data and time.
+        config: the config of model and data, as plain values.
+        checkpoint: the checkpoint that is evaluated; None without one.
     """
 
     def __init__(self, folder: Path, config: dict[str, Any], checkpoint: Checkpoint | None) -> None:
@@ -33,20 +33,20 @@ class ResultWriter(Callback):
 
     @rank_zero_only
     def on_test_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Make the folder: what cannot be written is to be known before the hours of an evaluation."""
+        """Make the folder, so that one that cannot be written is known before the hours of an evaluation."""
         if isinstance(pl_module, Evaluation):
             data: Any = trainer
             self.folder = fresh(self.folder, type(data.datamodule).__name__)
 
     @rank_zero_only
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
-        """Leave no empty folder."""
+        """Remove the folder if the test failed before anything was written to it."""
         if trainer.testing and self.folder.is_dir() and not any(self.folder.iterdir()):
             self.folder.rmdir()
 
     @rank_zero_only
     def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Write and print."""
+        """Write the result to the folder, and print its tables."""
         if not isinstance(pl_module, Evaluation) or pl_module.result is None:
             return
         result = pl_module.result.of(self._evaluated(pl_module))
@@ -78,12 +78,12 @@ class ResultWriter(Callback):
 
 
 class Narrator(Callback):
-    """Says in the progress bar, where there is one, what an evaluation is at."""
+    """Shows in the progress bar, if there is one, what an evaluation is doing."""
 
     def on_test_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
-        """Let a task whose batches may take minutes say what it does, about once a second."""
+        """Let a task whose batches may take minutes report what it does, about once a second."""
         if not isinstance(pl_module, Narrating):
             return
         last = time.monotonic()
@@ -105,20 +105,20 @@ class Narrator(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Say where the batch was; the bar is there from the first one on."""
+        """Show where the batch was; the bar exists from the first batch on."""
         if isinstance(pl_module, Narrating):
             describe(trainer, pl_module.place(batch))
 
 
 def describe(trainer: L.Trainer, words: str) -> None:
-    """Put words into the progress bar, where there is one."""
+    """Show ``words`` in the progress bar of the test, if there is one."""
     bar = trainer.progress_bar_callback
     if isinstance(bar, RichProgressBar) and bar.progress is not None and bar.test_progress_bar_id is not None:
         bar.progress.update(bar.test_progress_bar_id, description=escape(words))
 
 
 def described(mixer: dict[str, Any] | None) -> str | None:
-    """Name of a mixer of a config, and those of its options that are not as by default."""
+    """Return the name of a mixer in a config and its options that differ from their defaults; None without one."""
     if not mixer:
         return None
     name = mixer["class_path"].rpartition(".")[2]
@@ -129,7 +129,7 @@ def described(mixer: dict[str, Any] | None) -> str | None:
 
 
 def fresh(folder: Path, data: str) -> Path:
-    """Make ``folder``, or in one that holds something already a new one that is named after data and time."""
+    """Make and return ``folder``, or if it holds something, a new one inside that is named after data and time."""
     if folder.is_dir() and any(folder.iterdir()):
         return new_folder(folder / f"{data}-{time.strftime('%Y%m%d-%H%M%S')}")
     folder.mkdir(parents=True, exist_ok=True)

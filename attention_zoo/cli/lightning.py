@@ -1,4 +1,4 @@
-"""``fit``, ``validate``, ``test`` and ``predict``: LightningCLI with our folders, checkpoints and errors."""
+"""``fit``, ``validate``, ``test`` and ``predict``: LightningCLI with this project's folders, checkpoints and errors."""
 
 import os
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.plugins.io import CheckpointIO
 from lightning.pytorch.utilities import rank_zero_info
 
-import datamodules  # noqa: F401  its classes can be named
+import datamodules  # noqa: F401  so that its classes can be named
 import tasks
 from attention_zoo.cli.arguments import FROM_DATA
 from attention_zoo.cli.callbacks import FailTogether, MetricsLog, SaveConfig
@@ -42,7 +42,7 @@ class TrainingParser(ZooParser, LightningArgumentParser):
 
 
 class Trainer(L.Trainer):
-    """Lightning's, for which a count of batches stays a count: 1 is one batch, 1.0 is all of them.
+    """Lightning's trainer, with counts of batches that stay counts: 1 is one batch, 1.0 is all of them.
 
     Lightning's own annotations leave the order of the two types to whatever was imported before, since typing takes
     ``Union[int, float]`` and ``Union[float, int]`` for the same.
@@ -80,14 +80,14 @@ class Trainer(L.Trainer):
 
 
 class ZooCLI(Hooks, LightningCLI):
-    """Any task of `tasks` on any data of `datamodules`, by class name.
+    """Runs any task of `tasks` on any data of `datamodules`, both named by their classes.
 
     Args:
         argv: the command and its arguments.
-        checkpoint: what ``--ckpt_path`` names; its config comes before all others, so that these win.
+        checkpoint: the checkpoint that ``--ckpt_path`` names; its config comes before all others, so that these win.
 
     Raises:
-        InputError: the arguments do not fit, or name what cannot be run.
+        InputError: the arguments do not fit, or name something that cannot be run.
     """
 
     def __init__(self, argv: Sequence[str], checkpoint: Checkpoint | None) -> None:
@@ -109,12 +109,12 @@ class ZooCLI(Hooks, LightningCLI):
             )
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """What the data know, the task is told; it alone, for links further down break saved configs."""
+        """Link the arguments `FROM_DATA` of the task to the data; links further down would break saved configs."""
         for name in FROM_DATA:
             parser.link_arguments(f"data.{name}", f"model.init_args.{name}", apply_on="instantiate")
 
     def add_arguments_of(self, subcommand: str, parser: LightningArgumentParser) -> None:
-        """Add trust in the checkpoint, and to a prediction what it writes."""
+        """Add the option that trusts the checkpoint, and to ``predict`` the options of its writer."""
         parser.set_defaults(weights_only=True)  # loading a checkpoint runs no code from it
         text = "whether the config in the checkpoint may name any class, and run its code"
         parser.add_argument("--trust_checkpoint", type=bool, default=False, help=text)
@@ -123,7 +123,7 @@ class ZooCLI(Hooks, LightningCLI):
             parser.set_defaults(return_predictions=False)  # the writer keeps what is wanted of them
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
-        """Parse, and settle the run folder, also for further processes of the run."""
+        """Parse the arguments, and choose the run folder, also for further processes of the run."""
         command, *rest = self.argv
         text = self._config_of_the_checkpoint(command)
         with starting_afresh(keeping=(L.LightningModule, L.LightningDataModule)):
@@ -138,7 +138,7 @@ class ZooCLI(Hooks, LightningCLI):
             self.claim(trainer)
 
     def _config_of_the_checkpoint(self, command: str) -> str | None:
-        """What is taken of the checkpoint's config, once it is known to name nothing that it may not."""
+        """Return the config that is taken from the checkpoint, after checking that it names only what it may."""
         if self.checkpoint is None:
             return None
         taken = self.checkpoint.taken(command)
@@ -147,7 +147,7 @@ class ZooCLI(Hooks, LightningCLI):
         return self.checkpoint.config_for(command)
 
     def claim(self, trainer: Namespace) -> None:
-        """Settle the run folder and hold it to the end, but in the first process alone."""
+        """Choose the run folder; the first process also locks it until the end of the command."""
         ours = trainer["default_root_dir"] is None
         if ours:
             trainer["default_root_dir"] = str(fresh_folder(self.config["fit"].as_dict()))
@@ -165,7 +165,11 @@ class ZooCLI(Hooks, LightningCLI):
                 )
 
     def instantiate_classes(self) -> None:
-        """Build data, task and trainer; what their constructors refuse is bad input."""
+        """Build data, task and trainer.
+
+        Raises:
+            InputError: one of their constructors refuses what the user gave.
+        """
         try:
             super().instantiate_classes()
             if self.checkpoint:
@@ -178,7 +182,7 @@ class ZooCLI(Hooks, LightningCLI):
             raise InputError(message) from error
 
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
-        """The trainer of the config, with everything it writes in the run folder."""
+        """Return the trainer of the config, set up to write everything to the run folder."""
         given = self.config_init[self.subcommand]["trainer"]
         folder = Path(given["default_root_dir"]) if given["default_root_dir"] else None
         fitting = self.subcommand == "fit"
@@ -210,14 +214,14 @@ class ZooCLI(Hooks, LightningCLI):
         return trainer
 
     def _result_writers(self, folder: Path | None) -> list[Callback]:
-        """What keeps the result of an evaluation, and the counts until then, and says where it is."""
+        """Return the callbacks that keep an evaluation's result, keep its counts until then and show where it is."""
         config = self._plain_config()
         where = folder or run_name(self.config[self.subcommand].as_dict())
         unfinished = Unfinished((folder or where.parent) / UNFINISHED, identity(config, self.checkpoint))
         return [ResultWriter(where, config, self.checkpoint), unfinished, Narrator()]
 
     def _plain_config(self) -> dict[str, Any]:
-        """Model, data and seed of the config, as plain values."""
+        """Return model, data and seed of the config, as plain values."""
         command = str(self.subcommand)
         text = self.parser_of(command).dump(self.config[command], skip_unset=False)
         return {
@@ -226,7 +230,7 @@ class ZooCLI(Hooks, LightningCLI):
 
 
 def parser_of_parts() -> TrainingParser:
-    """A parser of what is taken of a checkpoint's config, nothing of it required, that raises its errors."""
+    """Return a parser of the config taken from a checkpoint; it requires no key, and raises its errors."""
     parser = TrainingParser(exit_on_error=False)
     parser.add_argument("--seed_everything", type=bool | int, default=0)
     parser.add_lightning_class_args(tasks.Task, "model", subclass_mode=True, required=False)
@@ -238,15 +242,15 @@ def parser_of_parts() -> TrainingParser:
 
 
 def load_classification(path: Path, *, trust: bool = False) -> tuple[Checkpoint, tasks.Classification, ImageDataModule]:
-    """What the checkpoint says of itself, its task with the weights loaded, and its data, of which nothing is read.
+    """Return a checkpoint, its task with the weights loaded, and its data, of which nothing is read yet.
 
     Args:
-        path: of the checkpoint.
+        path: path of the checkpoint.
         trust: whether its config may name any class; see `attention_zoo.runs.trust`.
 
     Raises:
-        InputError: no checkpoint, without its config, of another task, of another model than its config says, or with
-            weights that are not finite.
+        InputError: the file is no checkpoint, has no config, is of another task or of another model than its config
+            says, or has weights that are not finite.
     """
     checkpoint = read_checkpoint(path, trust=trust)
     taken = checkpoint.taken("maps")
@@ -269,7 +273,7 @@ def load_classification(path: Path, *, trust: bool = False) -> tuple[Checkpoint,
 
 
 def _build(checkpoint: Checkpoint, taken: dict[str, Any]) -> tuple[L.LightningModule, L.LightningDataModule]:
-    """The objects of what is taken of a checkpoint's config, as a test of it would build them."""
+    """Return the task and the data of the config taken from a checkpoint, as a test of it would build them."""
     parser = parser_of_parts()
     if checkpoint.trusted:
         try:
@@ -289,14 +293,17 @@ def _build(checkpoint: Checkpoint, taken: dict[str, Any]) -> tuple[L.LightningMo
 
 
 def last_checkpoint() -> ModelCheckpoint:
-    """Writes ``last.ckpt`` after every epoch; ``save_last`` of one with a monitor only follows its best ones."""
+    """Return a callback that writes ``last.ckpt`` after every epoch.
+
+    ``save_last`` of a callback with a monitor would not do: it writes only along with a best checkpoint.
+    """
     return ModelCheckpoint(
         filename="last", every_n_epochs=1, save_on_train_epoch_end=True, enable_version_counter=False
     )
 
 
 def without_repeats(callbacks: list[Namespace] | Namespace | None) -> list[Namespace] | Namespace | None:
-    """Each of ``callbacks`` once: a resumed run has those of its checkpoint and those that its command adds again."""
+    """Return ``callbacks`` without repeats: a resumed run has those of its checkpoint and of its command again."""
     if not isinstance(callbacks, list):
         return callbacks
     return [callback for place, callback in enumerate(callbacks) if callback not in callbacks[:place]]

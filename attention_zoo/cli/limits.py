@@ -1,7 +1,7 @@
-"""What the numbers of a parsed config may be, also those of classes that are not ours.
+"""Checks the numbers of a parsed config, including those of classes of other libraries.
 
-jsonargparse checks types. Lightning and torch take what it lets through, NaN, -5 devices or a seed of 1e20, and end in
-a traceback, in a run that learns nothing or in one that never ends.
+jsonargparse checks types only. Lightning and torch accept what it lets through, such as NaN, -5 devices or a seed of
+1e20, and end in a traceback, in a run that learns nothing or in one that never ends.
 """
 
 import functools
@@ -45,17 +45,17 @@ TRAINER: dict[str, Any] = {
     "overfit_batches": _Batches,
     "val_check_interval": PositiveInt | Annotated[float, Domain(above=0, most=1)] | timedelta | dict[str, int] | None,
 }
-"""Options of Trainer that say more, or less, than that a number must not be negative."""
+"""Options of Trainer with other limits than that a number must not be negative, and the annotations that say them."""
 
 DEVICES = re.compile(r"auto|-1|[1-9]\d{0,3}|(\d{1,4},)+\d{0,4}")
-"""What ``devices`` is as text: a number of them, or a list of indices."""
+"""The pattern of ``devices`` as text: auto, -1, a number of devices, or a list of indices."""
 
 TIME = re.compile(r"\d{1,6}:\d{1,2}:\d{1,2}:\d{1,2}")
-"""A duration, days to seconds."""
+"""The pattern of a duration as text: days, hours, minutes and seconds."""
 
 
 UNITS = ("weeks", "days", "hours", "minutes", "seconds")
-"""Of a duration in parts."""
+"""Keys of a duration that is given as a mapping."""
 
 BARE = ("lightning.Callback", "lightning.pytorch.callbacks.Callback", "lightning.pytorch.callbacks.callback.Callback")
 """The base of all callbacks, by its import paths."""
@@ -65,11 +65,12 @@ def check_config(config: Namespace) -> None:
     """Refuse numbers that no option can have.
 
     Args:
-        config: what was parsed, of a tool or of one command of LightningCLI.
+        config: the parsed config, of a tool or of one command of LightningCLI.
 
     Raises:
         InputError: a number is NaN, infinite or of more than 64 bits, an argument of other people's class is not what
-            its annotation says, or an option of the trainer, or the seed of the run, is out of range; names the key.
+            its annotation says, or an option of the trainer, or the seed of the run, is out of range; the message
+            names the key.
     """
     command = config.get("subcommand")
     content = config[command] if command else config
@@ -95,7 +96,7 @@ def check_numbers(content: Any) -> None:
     """Refuse numbers anywhere in a config that are NaN, infinite or of more than 64 bits.
 
     Raises:
-        InputError: there is one; names the key.
+        InputError: there is such a number; the message names its key.
     """
     for key, value in _numbers(content):
         if value != value or value in (float("inf"), float("-inf")):
@@ -105,7 +106,7 @@ def check_numbers(content: Any) -> None:
 
 
 def trainer_complaint(name: str, value: Any) -> str | None:
-    """What ``value`` must do to be the option ``name`` of Trainer; None if it can be."""
+    """Return what ``value`` must do to be the option ``name`` of Trainer, e.g. ``be at least 1``; None if it fits."""
     if name == "devices":
         return _of_devices(value)
     if name in ("max_time", "val_check_interval") and isinstance(value, str):
@@ -120,9 +121,12 @@ def trainer_complaint(name: str, value: Any) -> str | None:
 
 
 def _check_foreign(key: str, part: Namespace) -> None:
-    """Refuse what the annotations of other people's class do not take: jsonargparse lets some through unseen.
+    """Refuse arguments that do not fit the annotations of another library's class; jsonargparse misses some.
 
-    Constructors of the zoo's own classes check themselves.
+    Constructors of the zoo's own classes check their arguments themselves.
+
+    Raises:
+        InputError: an argument does not fit; the message names its key.
     """
     cls = pydoc.locate(part["class_path"])
     if not isinstance(cls, type) or cls.__module__.partition(".")[0] in OWN:
@@ -130,7 +134,7 @@ def _check_foreign(key: str, part: Namespace) -> None:
     constructor = inspect.getattr_static(cls, "__init__")
     try:
         kinds = get_type_hints(constructor, include_extras=True)
-    except (NameError, TypeError):  # imported for type checkers only
+    except (NameError, TypeError):  # the annotation names a class that is imported for type checkers only
         return
     defaults = {name: parameter.default for name, parameter in inspect.signature(constructor).parameters.items()}
     for name, value in vars(part.get("init_args") or Namespace()).items():
@@ -165,14 +169,14 @@ def _check_texts(content: Any) -> None:
 
 
 def _numbers(content: Any) -> Iterator[tuple[str, float]]:
-    """All numbers in ``content``, with the keys that lead to them as one writes them."""
+    """Yield the key and the value of each number in ``content``; keys are written as on the command line."""
     for key, value in _all(content):
         if isinstance(value, (int, float)) and not isinstance(value, bool):
             yield key, value
 
 
 def _parts(content: Any) -> Iterator[tuple[str, Namespace]]:
-    """All that names a class, with the key that leads to it."""
+    """Yield the key and the part of each part of ``content`` that names a class."""
     for key, value in _all(content):
         if isinstance(value, Namespace) and isinstance(value.get("class_path"), str):
             yield key, value

@@ -1,4 +1,4 @@
-"""Which command, and how it ends."""
+"""The entry point: it runs the command that is named, and turns bad input into one line and an exit code."""
 
 import sys
 from collections.abc import Callable, Sequence
@@ -24,10 +24,10 @@ from attention_zoo.errors import InputError, unknown
 from attention_zoo.runs.configs import with_bases
 
 INTERRUPTED, TERMINATED = 130, 143
-"""Exit codes after Ctrl-C and after SIGTERM, as shells have them."""
+"""Exit codes after Ctrl-C and after SIGTERM, by the convention of shells."""
 
 OUR_PACKAGES = ("tasks", "datamodules")
-"""Packages of this project beside the library; their names are such as a working folder has too."""
+"""Packages of this project beside the library; a working folder may well have some of the same names."""
 
 TRAINING = {
     "fit": "Train a model, or go on with a run.",
@@ -35,7 +35,7 @@ TRAINING = {
     "test": "Measure a checkpoint on the test data.",
     "predict": "Write what a checkpoint sees in a folder of images: classes, or masks.",
 }
-"""Commands of LightningCLI."""
+"""Commands of LightningCLI, with the line that the overview has for each."""
 
 TOOLS: dict[str, Callable[..., int | None]] = {
     "mixers": mixers,
@@ -45,7 +45,7 @@ TOOLS: dict[str, Callable[..., int | None]] = {
     "report": report,
     "bench": bench,
 }
-"""Commands that are a function: its signature gives the options, its docstring the help; some return an exit code."""
+"""Commands that are functions: signatures give the options, docstrings the help; some return an exit code."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -78,7 +78,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def run(argv: list[str]) -> int | None:
-    """Run the command ``argv[0]``; returns its exit code where it has one of its own."""
+    """Run the command ``argv[0]``, and return its exit code, or None if it has none of its own."""
     argv = with_bases(argv)
     command = argv[0]
     put_our_packages_first()
@@ -96,7 +96,11 @@ def run(argv: list[str]) -> int | None:
 
 
 def train(argv: list[str]) -> None:
-    """Run a command of LightningCLI."""
+    """Run a command of LightningCLI.
+
+    Raises:
+        InputError: something that the user gave is wrong.
+    """
     prepared = prepare(argv)
     from lightning.pytorch.utilities.exceptions import SIGTERMException
 
@@ -116,7 +120,7 @@ def train(argv: list[str]) -> None:
 
 
 def put_our_packages_first() -> None:
-    """Import ``tasks`` and ``datamodules`` of this project, whatever the working folder has of these names."""
+    """Have Python import this project's ``tasks`` and ``datamodules``, not those that a working folder may have."""
     root = Path(attention_zoo.__file__).resolve().parents[1]
     for name in OUR_PACKAGES:
         found = None if name in sys.modules else PathFinder.find_spec(name)
@@ -127,7 +131,7 @@ def put_our_packages_first() -> None:
 
 
 def overview() -> str:
-    """The help that lists all commands."""
+    """Return the help that lists all commands."""
     tools = {name: (tool.__doc__ or "").strip().partition("\n")[0] for name, tool in TOOLS.items()}
     lines = [f"  {name:<10} {text}" for name, text in {**TRAINING, **tools}.items()]
     return (

@@ -18,10 +18,10 @@ if TYPE_CHECKING:  # drawing and training libraries take seconds to import, whic
     from attention_zoo.analysis import LayerInput, Pictures, Subject
 
 SUFFIXES = (".png", ".pdf", ".svg")
-"""Of the files that can be written."""
+"""Suffixes of the files that can be written."""
 
 MODEL = "vit_tiny_patch16_224"
-"""The model for mixers that were given none."""
+"""The timm model that mixers are put into if no model is named."""
 
 
 def maps(
@@ -96,7 +96,11 @@ def maps(
 def _reading(
     query: str, heads: Literal["mean", "each"], steps: bool, atoms: int | None, assignments: bool
 ) -> "Callable[[LayerInput], Pictures]":
-    """What to draw of a layer."""
+    """Return the function that makes the pictures of a layer.
+
+    Raises:
+        InputError: more than one kind of picture is asked for.
+    """
     from attention_zoo.analysis import atom_pictures, attention_pictures, cluster_pictures, step_pictures
 
     if steps + assignments + (atoms is not None) > 1:
@@ -109,7 +113,7 @@ def _reading(
 
 
 def _corruptions(names: Sequence[str], severity: int) -> "dict[str, Callable[[Tensor], Tensor]]":
-    """What happens to an image, by what to call it; the same every time."""
+    """Return functions that corrupt an image (with a fixed seed), by the name of corruption and severity."""
     from datamodules.corruptions import Corruption, require_corruption, require_severity, scale_for
 
     def corrupted(image: "Tensor", name: str) -> "Tensor":
@@ -122,7 +126,7 @@ def _corruptions(names: Sequence[str], severity: int) -> "dict[str, Callable[[Te
 
 
 def _images(paths: list[str]) -> "dict[str, Tensor]":
-    """The images by the name of their file, or by their path where files share a name."""
+    """Return the images by the names of their files, or by their paths where files share a name."""
     from datamodules.images import decode
 
     if not paths:
@@ -140,7 +144,11 @@ def _subjects(
     device: "torch.device",
     trust: bool,
 ) -> "list[Subject]":
-    """The models to look at."""
+    """Return the models to look at: those of the checkpoints, or one for each mixer.
+
+    Raises:
+        InputError: checkpoints and mixers or a model are given together, or nothing is.
+    """
     if ckpt_path and (mixers or model is not None or pretrained):
         raise InputError("give --ckpt_path, or --mixers and --model; a checkpoint has a model and a mixer")
     if not (ckpt_path or mixers or model is not None):
@@ -154,7 +162,7 @@ def _subjects(
 
 
 def _trained(path: Path, device: "torch.device", trust: bool) -> "Subject":
-    """The model of a checkpoint, which sees images as in its evaluation."""
+    """Return the model of a checkpoint, which sees images as in its evaluation."""
     from attention_zoo.analysis import Subject
     from attention_zoo.cli.lightning import load_classification
 

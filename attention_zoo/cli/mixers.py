@@ -1,4 +1,4 @@
-"""``python -m attention_zoo mixers``: what is in the zoo."""
+"""``python -m attention_zoo mixers``: lists the mixers of the zoo."""
 
 from typing import Literal
 
@@ -24,7 +24,7 @@ def mixers(kind: Literal["self", "cross"] | None = None, markdown: bool = False)
 
 
 def markdown_table(kind: Literal["self", "cross"] | None = None) -> str:
-    """The mixers as a markdown table, those of a reading after one another."""
+    """Return the mixers as a markdown table, sorted by reading."""
     infos = sorted(map(mixer_info, list_mixers(kind)), key=lambda info: (info.reading.casefold(), info.name))
     rows = [MARKDOWN, ("---",) * len(MARKDOWN), *map(_markdown_row, infos)]
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)

@@ -1,4 +1,4 @@
-"""Parsers whose errors are one line; what a config may name: classes alone, of an untrusted checkpoint only some."""
+"""Parsers whose errors are one line, and checks that a config names only classes that it may."""
 
 import argparse
 import enum
@@ -21,7 +21,7 @@ from attention_zoo.runs.trust import PACKAGES, foreign, is_allowed
 
 
 class Refusal(argparse.ArgumentError):
-    """What an inner parser, that of one class, has to say: a key relative to the class, and why it was refused."""
+    """The error of an inner parser, that of one class: a key relative to the class, and why it was refused."""
 
     def __init__(self, key: str, why: str) -> None:
         super().__init__(None, f"{key}: {why}" if key else why)
@@ -29,14 +29,14 @@ class Refusal(argparse.ArgumentError):
 
 
 class ZooParser(ArgumentParser):
-    """jsonargparse's, whose errors are one line that names the key and the choices.
+    """jsonargparse's parser, with errors of one line that name the key and the choices.
 
     Each class in a config is parsed by a parser of its own. The innermost one knows best what was wrong and which
-    options there are; those around it add where.
+    options there are; those around it add the key that leads there.
     """
 
     def parse_args(self, args: Sequence[str] | None = None, *more: Any, **kwargs: Any) -> Namespace:  # type: ignore[override]
-        """As jsonargparse's; what no option takes is refused whatever the option, and so is a function as a class.
+        """Parse as jsonargparse does, but refuse values that no option can have, and functions in place of classes.
 
         Args:
             args: the words of the command line.
@@ -65,11 +65,11 @@ class ZooParser(ArgumentParser):
         return config
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Raise what was wrong.
+        """Raise the error in one line.
 
         Raises:
-            Refusal: by inner parsers, since another type of a union may still fit.
-            InputError: by the outermost one.
+            Refusal: in inner parsers, since another type of a union may still fit.
+            InputError: in the outermost parser.
         """
         if debugging():
             super().error(message, ex)
@@ -92,9 +92,9 @@ def parse_strangers(parser: ZooParser, config: dict[str, Any], path: Path) -> Na
     """Parse the config of an untrusted checkpoint, where nothing outside `PACKAGES` is imported, and check its classes.
 
     Args:
-        parser: one that raises its errors.
-        config: what is taken of the checkpoint's config.
-        path: of the checkpoint.
+        parser: a parser that raises its errors.
+        config: the config that is taken from the checkpoint.
+        path: path of the checkpoint.
 
     Raises:
         InputError: the config names anything but allowed classes, or does not fit the parser.
@@ -117,7 +117,7 @@ def refuse_functions(parsed: Any) -> None:
     """Refuse functions where a config should name a class: they would be called in place of a constructor.
 
     Raises:
-        InputError: there is one.
+        InputError: the config names a function.
     """
     for name, named in _paths(parsed):
         if not isinstance(named, type):
@@ -125,7 +125,7 @@ def refuse_functions(parsed: Any) -> None:
 
 
 def configure_parsing() -> None:
-    """Have jsonargparse take less on trust.
+    """Make jsonargparse refuse unsafe values.
 
     Import paths that run code as such are refused, no object is built where any value is taken, and YAML, of configs
     and of values on the command line, is refused where `attention_zoo.runs.files.parse_yaml` would: alias bombs,
@@ -136,7 +136,7 @@ def configure_parsing() -> None:
 
 
 class _Load:
-    """jsonargparse's reader of YAML, for what `check_yaml` has nothing against."""
+    """jsonargparse's reader of YAML, with `check_yaml` before it."""
 
     def __init__(self, stock: Callable[[str], Any]) -> None:
         self.stock: Callable[[str], Any] = stock.stock if isinstance(stock, _Load) else stock
@@ -147,7 +147,7 @@ class _Load:
 
 
 def _named(error: Exception, words: Sequence[str]) -> Exception:
-    """``error``, or where it is of a number that no parser takes the one that names its key."""
+    """Return ``error``, or if it comes from a number in a config that is out of range, one that names its key."""
     try:
         for value in values_of(words, "--config", "-c") if isinstance(error, OverflowError) else ():
             check_numbers(read_config(value))
@@ -157,14 +157,14 @@ def _named(error: Exception, words: Sequence[str]) -> Exception:
 
 
 def _inner(ex: BaseException | None) -> Refusal | None:
-    """The refusal of an inner parser that led to ``ex``."""
+    """Return the refusal of an inner parser that led to ``ex``; None without one."""
     while ex is not None and not isinstance(ex, Refusal):
         ex = ex.__cause__
     return ex
 
 
 def _beside(keys: list[str], key: str) -> list[str]:
-    """Those of ``keys`` beside ``key``, as far as its group exists."""
+    """Return those of ``keys`` in the group of ``key``, or if there is no such group, the first part of each key."""
     group = key.rpartition(".")[0]
     beside = [name for name in keys if name.rpartition(".")[0] == group]
     return beside if beside and group else [name.partition(".")[0] for name in keys]
@@ -177,7 +177,7 @@ def _causes(error: BaseException | None) -> Iterator[str]:
 
 
 def _paths(value: Any) -> Iterator[tuple[str, Any]]:
-    """What a parsed config names by import path, with that path: the object, None where there is none."""
+    """Yield each import path that a parsed config names, and its object (None if there is none)."""
     waiting = [value]
     while waiting:
         value = waiting.pop()

@@ -1,4 +1,4 @@
-"""What ``predict`` writes: a table of classes, or a folder of masks."""
+"""Writes the output of ``predict``: a table of classes, or a folder of masks."""
 
 import csv
 import io
@@ -24,16 +24,16 @@ Row = tuple[int, str, list[int], list[float]]
 
 
 class Predictions(ABC):
-    """How the predictions on one kind of data are written.
+    """Base of the writers of predictions, one for each kind of data.
 
     Attributes:
-        FORMAT: what data say under ``prediction_format`` of whose predictions it is.
-        DEFAULT: path where the user gives none.
+        FORMAT: the value of ``prediction_format`` of the data whose predictions it writes.
+        DEFAULT: the path to write to if the user gives none.
 
     Args:
-        path: the file or folder; must not exist.
-        data: what is predicted on.
-        options: of the writer, by name.
+        path: the file or folder to write; it must not exist.
+        data: the data module whose images are predicted on.
+        options: options of `PredictionWriter`, by name.
     """
 
     FORMAT: ClassVar[str]
@@ -44,21 +44,21 @@ class Predictions(ABC):
 
     @abstractmethod
     def add(self, index: int, image: str, prediction: Any) -> None:
-        """Take one image's prediction, in the process that made it.
+        """Take the prediction for one image, in the process that made it.
 
         Args:
-            index: place of the image among all.
-            image: its path.
-            prediction: its item of what the task's ``predict_step`` returned.
+            index: place of the image among all, from 0.
+            image: path of the image.
+            prediction: the item for the image in the output of the task's ``predict_step``.
         """
 
     @abstractmethod
     def finish(self, trainer: L.Trainer) -> None:
-        """Called once in every process, after the last image."""
+        """Finish the output; this is called once in every process, after the last image."""
 
 
 class ClassTable(Predictions):
-    """A CSV file of the most probable classes of each image, as many as the option ``top_k`` says."""
+    """Writes a CSV file of the most probable classes of each image, as many as the option ``top_k`` says."""
 
     FORMAT, DEFAULT = "classes", "predictions.csv"
 
@@ -68,7 +68,11 @@ class ClassTable(Predictions):
         self.rows: list[Row] = []
 
     def add(self, index: int, image: str, prediction: torch.Tensor) -> None:
-        """Keep the best of the probabilities (C,)."""
+        """Keep the ``top_k`` largest of the probabilities (C,).
+
+        Raises:
+            InputError: a probability is not finite.
+        """
         if not prediction.isfinite().all():
             raise InputError(f"{image}: the predicted probabilities are not finite, the model's weights are broken")
         best = prediction.topk(min(self.top_k, len(prediction)))
@@ -93,10 +97,10 @@ class ClassTable(Predictions):
 
 
 class MaskFolder(Predictions):
-    """A folder of ``masks/``, ``overlays/`` and the legend, ``legend.png`` and ``legend.csv``.
+    """Writes a folder of ``masks/``, ``overlays/`` and the legend, ``legend.png`` and ``legend.csv``.
 
-    A mask is a palette PNG of its image's size and at its place below the folder of images: its numbers are the
-    classes, its colours theirs. An overlay is the image with the colours laid over it.
+    A mask is a palette PNG of its image's size, at the same place below the folder as the image below its own; its
+    numbers are the classes, in their colours. An overlay is the image with the colours laid over it.
     """
 
     FORMAT, DEFAULT = "masks", "predictions"
@@ -109,7 +113,7 @@ class MaskFolder(Predictions):
         self.names = png_names(self.data.splits["predict"].columns["path"], Path(self.data.predict_dir))
 
     def add(self, index: int, image: str, prediction: torch.Tensor) -> None:
-        """Write the label map (H, W), integers, of an image of that size."""
+        """Write mask and overlay of a label map (H, W) of integers, for an image of that size."""
         photograph = decode(image).permute(1, 2, 0).numpy()
         labels = prediction.cpu().numpy().astype(np.uint8)
         if labels.shape != photograph.shape[:2]:
@@ -122,7 +126,7 @@ class MaskFolder(Predictions):
         save_picture(overlay, self.path / "overlays" / self.names[image])
 
     def finish(self, trainer: L.Trainer) -> None:
-        """Write the legend."""
+        """Write the legend as picture and table, in the first process only."""
         if not trainer.is_global_zero:
             return
         classes = zip(self.data.class_names, self.data.palette, strict=True)
@@ -132,7 +136,7 @@ class MaskFolder(Predictions):
 
 
 class ObjectMasks(Predictions):
-    """A folder of ``masks/`` and ``overlays/``, of the objects that somebody clicked at.
+    """Writes a folder of ``masks/`` and ``overlays/`` of the objects that somebody clicked at.
 
     A mask is a PNG of its image's size, 255 on the object and 0 elsewhere. An overlay is the image with the object
     coloured, its clicks as dots (green on the object, red on the background) and its box. The files are named after
@@ -152,7 +156,7 @@ class ObjectMasks(Predictions):
         self.names = object_names(paths, png_names(sorted(set(paths)), folder))
 
     def add(self, index: int, image: str, prediction: torch.Tensor) -> None:
-        """Write the mask (H, W), 1 on the object."""
+        """Write mask and overlay of a prediction (H, W) that is nonzero on the object."""
         mask = prediction.cpu().numpy().astype(bool)
         save_picture(Image.fromarray(255 * mask.astype(np.uint8)), self.path / "masks" / self.names[index])
         photograph = decode(image).permute(1, 2, 0).numpy()
@@ -171,17 +175,17 @@ class ObjectMasks(Predictions):
             draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=colour, outline="white")
 
     def finish(self, trainer: L.Trainer) -> None:
-        """Nothing is left to be done."""
+        """Do nothing, since all files are written by now."""
 
 
 class PredictionWriter(Callback):
     """Writes predictions in the format of their data.
 
     Args:
-        path: where to; must not exist. None is ``predictions.csv`` for the classes of images and ``predictions`` for
-            a folder of masks, overlays and the legend.
-        top_k: classes of an image in the table, most probable first (all, if there are fewer).
-        opacity: of the classes' colours in overlays, 0..1.
+        path: file or folder to write; it must not exist. None is ``predictions.csv`` for the classes of images and
+            ``predictions`` for a folder of masks, overlays and the legend.
+        top_k: number of classes of an image in the table, most probable first (all, if there are fewer).
+        opacity: opacity of the colours in overlays, 0..1.
     """
 
     predictions: Predictions
@@ -194,7 +198,11 @@ class PredictionWriter(Callback):
         self.path, self.options = path, {"top_k": top_k, "opacity": opacity}
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Choose the format; refuse to overwrite."""
+        """Choose the format that the data ask for.
+
+        Raises:
+            InputError: there is no such format, or the path exists already.
+        """
         with_data: Any = trainer
         data = with_data.datamodule
         wanted = getattr(data, "prediction_format", ClassTable.FORMAT)
@@ -216,20 +224,20 @@ class PredictionWriter(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Hand on each image's prediction; duplicates that pad a process count not."""
+        """Pass each image's prediction to the writer, except those of duplicates that pad a process."""
         for index, image, prediction in zip(batch["index"].tolist(), batch["path"], outputs, strict=True):
             if index >= 0:
                 self.predictions.add(index, image, prediction)
 
     def on_predict_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Finish what was written."""
+        """Finish the output in every process."""
         self.predictions.finish(trainer)
 
 
 def png_names(images: list[str], folder: Path) -> dict[str, Path]:
-    """For each image below ``folder`` a PNG's path relative to it, never out of it, and no two the same.
+    """Return for each image below ``folder`` the path of a PNG relative to it, never out of it, and no two the same.
 
-    The suffix stays where names differ in it only, and of all images where that alone would not keep them apart.
+    The image's suffix is kept in names that differ in nothing else, and in all names if that is not enough.
 
     Raises:
         InputError: an image is not below ``folder``.
@@ -245,10 +253,10 @@ def png_names(images: list[str], folder: Path) -> dict[str, Path]:
 
 
 def object_names(paths: list[str], png: dict[str, Path]) -> list[Path]:
-    """For each object a PNG's path: that of its image, from the image's second object on with ``#2``, ``#3`` and so on.
+    """Return the path of a PNG for each object: that of its image, with ``#2``, ``#3`` ... from its second object on.
 
     Raises:
-        InputError: another image is called as an object would be.
+        InputError: two objects would get the same path, as another image has such a name.
     """
     seen: Counter[str] = Counter()
     names: dict[Path, str] = {}
@@ -262,7 +270,7 @@ def object_names(paths: list[str], png: dict[str, Path]) -> list[Path]:
 
 
 def write_csv(path: Path, rows: list[list[Any]]) -> None:
-    """Write a table whole or not at all; names of files keep their bytes, UTF-8 or not."""
+    """Write a table as CSV, whole or not at all; names of files keep their bytes, UTF-8 or not."""
     table = io.StringIO()
     csv.writer(table).writerows(rows)
     write_text(path, table.getvalue())
@@ -275,7 +283,7 @@ def save_picture(picture: Image.Image, path: Path) -> None:
 
 
 def draw_legend(path: Path, names: list[str], palette: list[tuple[int, int, int]], rows: int = 25) -> None:
-    """Write a picture of the classes' colours and names, in columns of ``rows``."""
+    """Write a PNG of the classes' colours and names, in columns of ``rows`` classes."""
     from matplotlib.figure import Figure
     from matplotlib.patches import Patch
 

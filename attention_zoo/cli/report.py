@@ -60,7 +60,7 @@ def report_on(sweep: Path, folder: Path | None = None) -> None:
 
 
 def _join(folders: list[Path], out: Path, mixed: bool, overwrite: bool) -> None:
-    import tasks  # noqa: F401  whose evaluations have results
+    import tasks  # noqa: F401  so that the results of its evaluations are known
     from attention_zoo.evaluation import read_results, result_kinds
 
     for folder in folders:
@@ -87,7 +87,11 @@ def _join_runs(
     left_out: list[str],
     kinds: "Sequence[type[Result]]",
 ) -> "Table":
-    """Report on what every training leaves, where there is no result of one kind in all."""
+    """Write the report on runs by the files that every training leaves, and return its table.
+
+    Raises:
+        InputError: a folder holds no run, or the runs cannot be compared.
+    """
     from attention_zoo.reports import runs  # drawing takes seconds to import
 
     for folder in folders:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tasks import Task
 
 MOST_WORKERS = 1024
-"""Runs at a time, and threads of each, of the largest machines."""
+"""The most runs at a time, and the most threads of each, that can be asked for."""
 
 
 def sweep(
@@ -64,16 +64,16 @@ def sweep(
         baseline: values of axes that a report compares with.
         collect: metrics that tables show, <evaluation>/<metric>; default all.
         workers: runs at a time.
-        threads: of each process (default: cores / workers).
-        hours: no run starts later than this.
+        threads: threads of each process (default: cores / workers).
+        hours: no run starts later than this many hours after the start.
         retry_failed: try those again that failed.
         dry_run: only list the runs, and what is known of their cost.
-        engine: what runs them: processes of this machine, or submitit.
-        cluster: of submitit: slurm, or local to try it.
-        engine_args: of submitit, such as slurm_partition, timeout_min, gpus_per_node.
+        engine: how to start runs: as processes of this machine (local), or by submitit.
+        cluster: cluster of submitit: slurm, or local to try it.
+        engine_args: arguments of submitit, such as slurm_partition, timeout_min, gpus_per_node.
 
     Returns:
-        the exit code: 1 where a run has failed.
+        the exit code: 1 if a run has failed, else 0.
     """
     from attention_zoo.sweeps import driver
     from attention_zoo.sweeps.engines import Local, Submitit
@@ -88,7 +88,7 @@ def sweep(
         return 0
     runner = Local(workers) if engine == "local" else Submitit(folder / ENGINE, cluster, engine_args or {})
     threads = threads or max(1, (os.cpu_count() or 1) // workers)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # asked to end, end as after Ctrl-C
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # SIGTERM ends the sweep as Ctrl-C does
     try:
         found = driver.carry_out(
             plan, folder, runner, workers=workers, threads=threads, hours=hours, retry=retry_failed, console=screen
@@ -121,7 +121,7 @@ def _check_limits(workers: int, threads: int | None, hours: float | None) -> Non
 
 
 def show_plan(plan: "Plan", out: Path, workers: int) -> None:
-    """List the runs, the models of the settings, and how long it should take by the runs that are done."""
+    """Print the runs, the costs of the models, and an estimate of the time left from the runs that are done."""
     from attention_zoo.reports.table import Table
     from attention_zoo.sweeps import driver
 
@@ -139,7 +139,7 @@ def show_plan(plan: "Plan", out: Path, workers: int) -> None:
 
 
 def _costs(plan: "Plan") -> Iterator[tuple[str, ...]]:
-    """Parameters and operations of the model of each setting, or what is wrong with it."""
+    """Yield the values of each setting, and parameters and operations of its model, or what is wrong with it."""
     from attention_zoo.runs.cost_log import count_flops, count_parameters
 
     for run in plan.all_runs():
@@ -156,7 +156,7 @@ def _costs(plan: "Plan") -> Iterator[tuple[str, ...]]:
 
 
 def build(arguments: list[str]) -> "Task":
-    """The task that ``fit`` would train.
+    """Return the task that ``fit`` would train.
 
     Raises:
         InputError: fit would refuse the arguments.
@@ -166,7 +166,7 @@ def build(arguments: list[str]) -> "Task":
     from attention_zoo.cli.lightning import ZooCLI
 
     class Built(ZooCLI):
-        """Stops where the training would begin, and makes no folder for it."""
+        """A command line that stops where the training would begin, and makes no folder for it."""
 
         def claim(self, trainer: Namespace) -> None:
             pass

@@ -1,4 +1,4 @@
-"""Evaluations that were interrupted go on where they were."""
+"""Lets an evaluation that was interrupted go on where it stopped."""
 
 import hashlib
 import io
@@ -21,17 +21,17 @@ from attention_zoo.runs.files import write_bytes
 from attention_zoo.runs.folders import refuse_links
 
 UNFINISHED = "unfinished"
-"""Folder of the counts, in that of the run."""
+"""Name of the folder of the counts, inside the run folder."""
 
 OF_THE_LOADING = ("batch_size", "num_workers")
 """Options of the data that no count depends on."""
 
 EVERY = 20
-"""Batches after which what was counted is written down."""
+"""Number of batches after which the counts are written to disk."""
 
 
 def identity(config: Mapping[str, Any], checkpoint: Checkpoint | None) -> str:
-    """All of a command that the counts depend on, as text."""
+    """Return everything about a command that the counts depend on, as JSON text."""
     data = dict(config["data"])
     data["init_args"] = {key: value for key, value in data.get("init_args", {}).items() if key not in OF_THE_LOADING}
     weights = [str(checkpoint.path.absolute()), checkpoint.path.stat().st_mtime_ns] if checkpoint else None
@@ -40,14 +40,14 @@ def identity(config: Mapping[str, Any], checkpoint: Checkpoint | None) -> str:
 
 
 class Unfinished(Callback):
-    """Keeps what a `Resumable` task counted, so that the same evaluation goes on after an interruption.
+    """Keeps the counts of a `Resumable` task, so that the same evaluation goes on after an interruption.
 
     Each process has a file of its own, named after all that the counts depend on. It is gone once the evaluation is
     done. An evaluation of a part of the data (``trainer.limit_test_batches``) is not kept.
 
     Args:
-        folder: where the files are.
-        identity: model, weights, options of the data and versions, as text; the rest is known here.
+        folder: the folder of the files.
+        identity: the text of `identity` about model, weights, data and versions.
     """
 
     def __init__(self, folder: Path, identity: str) -> None:
@@ -56,7 +56,7 @@ class Unfinished(Callback):
         self.found: dict[str, Tensor] | None = None
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Look for counts, and let the data begin after what they are of."""
+        """Look for counts, and let the data begin after the samples that they cover."""
         with_data: Any = trainer
         data = with_data.datamodule
         if stage != "test" or trainer.limit_test_batches != 1.0:
@@ -78,12 +78,12 @@ class Unfinished(Callback):
             )
 
     def on_test_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Take up the counts."""
+        """Hand the counts to the task, if there are any."""
         if self.found and isinstance(pl_module, Resumable):
             pl_module.go_on(self.found)
 
     def on_test_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *batch: object) -> None:
-        """Write the counts down now and then; not after the last batch, for then there is nothing to go on with."""
+        """Write the counts every `EVERY` batches, but not after the last batch, when nothing is left to go on with."""
         progress = trainer.test_loop.batch_progress
         if self.path is None or progress.is_last_batch or progress.current.ready % EVERY:
             return
@@ -98,7 +98,7 @@ class Unfinished(Callback):
             self.path = None
 
     def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Forget them; the result is written."""
+        """Remove the counts, since the evaluation is done."""
         if self.path is not None:
             self.path.unlink(missing_ok=True)
             if self.folder.is_dir() and not any(self.folder.iterdir()):
@@ -106,16 +106,16 @@ class Unfinished(Callback):
 
 
 def _counts(path: Path) -> dict[str, Tensor] | None:
-    """What was counted before; None if nothing was.
+    """Return the counts in the file ``path``; None if it does not exist.
 
     Raises:
-        InputError: the file of it holds no counts.
+        InputError: the file holds no counts.
     """
     if not path.is_file():
         return None
     try:
         found = torch.load(path, weights_only=True)
         int(found["seen"])
-    except Exception as error:  # whatever a foreign file makes of the reader
+    except Exception as error:  # a foreign file can make the reader fail in any way
         raise InputError(f"{path} holds no counts of an evaluation; delete it to start anew") from error
     return found

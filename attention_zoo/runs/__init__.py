@@ -1,1 +1,1 @@
-"""What a run leaves on disk, and how it is read and written: below the command line, which is one of its users."""
+"""Reads and writes the files of a run; the command line, one of its users, builds on it."""

@@ -1,4 +1,4 @@
-"""What a checkpoint says about itself, read without running any code from it."""
+"""Reads a checkpoint's config and metadata without running any code from it."""
 
 import inspect
 import pickle
@@ -18,7 +18,7 @@ from attention_zoo.runs.files import parse_yaml
 from attention_zoo.runs.trust import FLAG, check_names, check_places, is_trusted, untrusted
 
 CONFIG = "config"
-"""Key of a checkpoint under which the command line keeps its config, as YAML."""
+"""The key of a checkpoint under which the command line keeps its config, as YAML."""
 
 TAKEN = ("model", "data", "seed_everything")
 """Parts of the config that every command takes from a checkpoint."""
@@ -30,10 +30,10 @@ OF_THE_NUMBERS = ("precision", "deterministic", "benchmark", "enable_progress_ba
 """Trainer arguments of a fit that its evaluation does take over: how numbers are computed and what is shown."""
 
 FROM_ELSEWHERE = {"pretrained": False, "weights": None, "start": None, "download": False}
-"""Arguments of model and data that fetch or read other weights, or write data, and what they are after a checkpoint."""
+"""Arguments of model and data that read or fetch other weights, or write data; with the values that turn them off."""
 
 OF_A_TRAINING = {"optimizer_states": list, "lr_schedulers": list, "loops": dict}
-"""What a checkpoint has beside the weights that a fit can go on from; there is an optimizer and a loop, always."""
+"""Keys, with their types, that a checkpoint needs beside the weights for a fit to go on from it; none may be empty."""
 
 
 @dataclass(frozen=True)
@@ -49,29 +49,33 @@ class Checkpoint:
     trusted: bool = False
     """Whether the config may name classes of any module."""
     lacks: tuple[str, ...] = ()
-    """What of `OF_A_TRAINING` is not there."""
+    """The keys of `OF_A_TRAINING` that the file lacks."""
     kinds: Mapping[str, str] = field(default_factory=dict, repr=False)
-    """What kind of number each weight is: real, complex, integer or boolean."""
+    """The kind of number of each weight, by its name: real, complex, integer or boolean."""
 
     @property
     def run_folder(self) -> Path | None:
-        """The folder of the run that wrote it, wherever that was moved to."""
+        """Return the folder of the run that wrote the file, wherever it was moved to; None outside of a run."""
         return next((folder for folder in self.path.absolute().parents[:2] if (folder / "config.yaml").is_file()), None)
 
     def config_for(self, command: str) -> str | None:
-        """The config as YAML.
+        """Return the config that a command takes from the checkpoint, as YAML; None if there is none.
 
         A fit goes on with the trainer too. Other commands take model, data and seed, and of the trainer only
-        `OF_THE_NUMBERS`; the rest is as Lightning has it. Nothing says where files are written.
+        `OF_THE_NUMBERS`; the rest has Lightning's defaults. The folder of the run is left out.
 
         Raises:
-            InputError: it names what an untrusted checkpoint may not.
+            InputError: the config of an untrusted checkpoint names something that it may not.
         """
         taken = self.taken(command)
         return None if taken is None else yaml.safe_dump(taken, sort_keys=False)
 
     def taken(self, command: str) -> dict[str, Any] | None:
-        """As `config_for`, as plain values."""
+        """Return the config of `config_for` as plain values.
+
+        Raises:
+            InputError: the config of an untrusted checkpoint names something that it may not.
+        """
         if self.config is None:
             return None
         config = {key: self.config[key] for key in TAKEN if key in self.config}
@@ -91,16 +95,16 @@ class Checkpoint:
 
 
 def read_checkpoint(path: Path, *, trust: bool = False, weights_only: bool = True) -> Checkpoint:
-    """What the checkpoint at ``path`` says about itself.
+    """Return the checkpoint at ``path``, without its tensors.
 
     Args:
-        path: of the file.
+        path: path of the file.
         trust: whether the reader trusts it; a folder that `attention_zoo.runs.trust.TRUSTED` lists does as well.
         weights_only: whether it must hold tensors and plain values alone; what else it holds is code that runs.
 
     Raises:
-        InputError: no such file, no checkpoint, one whose parts are not what they should be, or one that would run
-            code when it is loaded.
+        InputError: the file does not exist, is no checkpoint, has parts of the wrong kind, or would run code when it
+            is loaded.
     """
     if not path.is_file():
         reason = "is a folder" if path.is_dir() else "is no regular file" if path.exists() else "does not exist"
@@ -130,7 +134,7 @@ def check_fit(checkpoint: Checkpoint) -> None:
     """Check that a training can go on from a checkpoint.
 
     Raises:
-        InputError: it holds weights alone.
+        InputError: it lacks some of `OF_A_TRAINING`.
     """
     if checkpoint.lacks:
         raise InputError(
@@ -172,7 +176,7 @@ def _load(path: Path, weights_only: bool) -> Any:
             f"checkpoint {path} refused: it holds more than tensors and plain values, so loading it could run code; "
             f"if you trust the file, add {FLAG} --weights_only false"
         ) from error
-    except Exception as error:  # whatever a foreign file makes of the reader
+    except Exception as error:  # a foreign file can make the reader fail in any way
         raise InputError(f"{path} is not a checkpoint") from error
 
 
@@ -212,7 +216,7 @@ def _count(content: dict[str, Any], key: str, path: Path) -> int:
 
 
 def _best(callbacks: Any, path: Path) -> str | None:
-    """Where the best checkpoint was, by the first `ModelCheckpoint` that watched a metric."""
+    """Return the path of the best checkpoint, by the first `ModelCheckpoint` that watched a metric; or None."""
     if callbacks is not None and not isinstance(callbacks, Mapping):
         raise InputError(f"checkpoint {path}: callbacks is a {type(callbacks).__name__}, not states by name")
     for name, state in (callbacks or {}).items():
@@ -224,7 +228,7 @@ def _best(callbacks: Any, path: Path) -> str | None:
 
 
 def _on_its_own(part: Any) -> Any:
-    """Model or data of a config without what reads, fetches or writes files beside the checkpoint."""
+    """Return the model or data of a config with the arguments of `FROM_ELSEWHERE` turned off."""
     if not isinstance(part, dict) or not isinstance(part.get("init_args"), dict):
         return part
     given = part["init_args"]
@@ -232,7 +236,7 @@ def _on_its_own(part: Any) -> Any:
 
 
 def _for_evaluation(trainer: dict[str, Any]) -> dict[str, Any]:
-    """The trainer of a fit as its evaluation takes it over."""
+    """Return the arguments of a fit's trainer that its evaluation takes over."""
     from lightning import Trainer
 
     stock = {name: parameter.default for name, parameter in inspect.signature(Trainer).parameters.items()}

@@ -1,4 +1,4 @@
-"""Checkpoints that are written whole or not at all, and never take the place of anything but checkpoints."""
+"""Writes checkpoints whole or not at all, and keeps Lightning from removing anything outside of their folder."""
 
 import io
 import os
@@ -22,7 +22,7 @@ class WholeCheckpoints(TorchCheckpointIO):
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
-        """See TorchCheckpointIO; what is not on a disk of this machine is written by it.
+        """Save a checkpoint at ``path``; a remote path is left to `TorchCheckpointIO`.
 
         Raises:
             InputError: the file cannot be written; the one before stays.
@@ -38,15 +38,15 @@ class WholeCheckpoints(TorchCheckpointIO):
 def check_remembered(callback: ModelCheckpoint, path: Path) -> None:
     """Check which files a callback remembers from a checkpoint: Lightning removes them, folders too, for better ones.
 
-    Lightning keeps to the callback's folder, but takes for parts of it ``folder/../elsewhere``, what is behind a link,
-    and every address of a remote file.
+    Lightning removes only what is in the callback's folder, but counts ``folder/../elsewhere``, files behind a link
+    and every address of a remote file among that.
 
     Args:
-        callback: after it took up its state.
-        path: of the checkpoint that the state is from.
+        callback: the callback, after it took up its state.
+        path: path of the checkpoint that the state is from.
 
     Raises:
-        InputError: it remembers something that only seems to be in its folder, or what is no name of a file.
+        InputError: it remembers something that only seems to be in its folder, or something that is no file name.
     """
     best = callback.best_k_models
     if not isinstance(best, Mapping):

@@ -1,7 +1,7 @@
-"""Configs that build on others: ``base: other.yaml``, or a list of files, at the top of a config.
+"""Resolves configs that build on others: ``base: other.yaml``, or a list of files, at the top of a config.
 
-A base is as if it had been given with a ``--config`` of its own before the config that names it, so that the config
-wins over it. Paths are relative to the config's folder, and a base may have bases.
+A base acts as if it had been given with a ``--config`` of its own before the config that names it, so that the
+config wins over it. Paths are relative to the config's folder, and a base may have bases.
 """
 
 from collections.abc import Sequence
@@ -14,14 +14,14 @@ from attention_zoo.errors import InputError
 from attention_zoo.runs.files import parse_yaml, read_text
 
 BASE = "base"
-"""The key of a config that names what it builds on."""
+"""The key of a config that names the files that it builds on."""
 
 OPTIONS = ("--config", "-c")
 """Options of the command line that take a config."""
 
 
 def with_bases(argv: Sequence[str]) -> list[str]:
-    """A command line whose configs name no bases: these stand before them, each with an option of its own.
+    """Return a command line whose configs name no bases: each base stands before its config, with its own option.
 
     A config that cannot be read stays as it is, for the parser to refuse.
 
@@ -49,10 +49,10 @@ def _options(option: str, value: str) -> list[str]:
 
 
 def parts(value: str) -> list[str]:
-    """What a config, a file or YAML itself, is made of, later ones winning over earlier ones; none has bases.
+    """Return the configs without bases that a config, a file or YAML itself, is made of; later ones win.
 
     Raises:
-        InputError: see `with_bases`.
+        InputError: a base cannot be read, or leads back to the config that names it.
     """
     is_text = "\n" in value or ": " in value
     try:
@@ -64,13 +64,13 @@ def parts(value: str) -> list[str]:
 
 
 def _parts(value: str, content: Any, folder: Path, above: tuple[Path, ...]) -> list[str]:
-    """The parts of a config with a content, whose bases are relative to ``folder``.
+    """Return the parts of a config whose bases are relative to ``folder``.
 
     Args:
         value: the config, a path or YAML.
-        content: what is in it.
-        folder: of the config.
-        above: this config and those that build on it, so that circles are found.
+        content: the parsed content of the config.
+        folder: the folder of the config.
+        above: paths of this config and of those that build on it, so that circles are found.
     """
     if not isinstance(content, dict) or BASE not in content:
         return [value]
@@ -85,7 +85,7 @@ def _parts(value: str, content: Any, folder: Path, above: tuple[Path, ...]) -> l
 
 
 def _of_base(name: str, path: Path, above: tuple[Path, ...]) -> list[str]:
-    """The parts of a base that the config ``name`` names."""
+    """Return the parts of the base at ``path`` that the config ``name`` names."""
     if not path.is_file():
         raise InputError(f"{name}: its {BASE} {path} does not exist")
     if path.resolve() in above:

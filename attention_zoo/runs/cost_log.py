@@ -1,4 +1,4 @@
-"""What a training costs, beside what it reaches."""
+"""Records what a training costs: parameters, operations, time and memory."""
 
 import platform
 import resource
@@ -21,16 +21,16 @@ VERSIONS = ("attention_zoo", "torch", "timm", "lightning", "torchmetrics", "nump
 
 
 class CostLog(Callback):
-    """Keeps ``cost.json`` in the run folder, from the first epoch on.
+    """Writes ``cost.json`` to the run folder after each epoch.
 
     It holds ``parameters``; ``flops`` of the forward pass of one example (null where the task has none; what torch's
     counter does not know, such as Fourier transforms, is missing); ``train_images_per_second`` of the last epoch;
     ``train_seconds`` of the training with its validations, those before an interruption too; ``peak_memory`` in bytes,
-    of the device, or on a CPU of the whole process; and what it ran on: ``device``, ``processes``, ``threads``,
-    ``versions``.
+    of the device, or on a CPU of the whole process; and the machine that it ran on: ``device``, ``processes``,
+    ``threads``, ``versions``.
 
     Args:
-        folder: of the run.
+        folder: the run folder.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -50,12 +50,12 @@ class CostLog(Callback):
         self.write(trainer, pl_module)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Write the file."""
+        """Write the file once more at the end of the training."""
         self.write(trainer, pl_module)
 
     @rank_zero_only
     def write(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Write the file."""
+        """Write the costs so far to ``cost.json``, in the first process only."""
         rate = trainer.callback_metrics.get("train/images_per_second")
         content = {
             "parameters": count_parameters(pl_module),
@@ -69,7 +69,7 @@ class CostLog(Callback):
 
 
 def seconds_before(folder: Path) -> float:
-    """What the training in a folder has taken so far; 0 where that is not known."""
+    """Return the seconds that the training in a run folder has taken so far; 0 if they are not known."""
     try:
         return read_cost(folder).get("train_seconds") or 0.0
     except InputError:
@@ -77,12 +77,12 @@ def seconds_before(folder: Path) -> float:
 
 
 def count_parameters(task: L.LightningModule) -> int:
-    """Of the task's model, without what the task has beside it."""
+    """Return the number of parameters of the task's model, without those that the task has beside it."""
     return sum(parameter.numel() for parameter in getattr(task, "model", task).parameters())
 
 
 def count_flops(task: L.LightningModule) -> int | None:
-    """Of the forward pass of one example; None where the task has none."""
+    """Return the operations of the forward pass of the task's first example; None if it has no example."""
     example = task.example_input_array
     if not isinstance(example, torch.Tensor):
         return None

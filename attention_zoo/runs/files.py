@@ -1,7 +1,7 @@
-"""The one place that reads and writes small files: whole or not at all, and no file from a stranger can harm.
+"""Reads and writes small files: they are written whole or not at all, and read safely if they are a stranger's.
 
 Readers raise an `InputError` that names the file; writers never leave half a file, never follow a link, and name the
-file that was wanted rather than the temporary one beside it.
+file that the caller asked for rather than the temporary one beside it.
 """
 
 import fcntl
@@ -21,7 +21,7 @@ from attention_zoo.domains import shown
 from attention_zoo.errors import InputError
 
 MOST_BYTES = 1 << 30
-"""A text file above this size is refused unless its reader says otherwise."""
+"""The most bytes that a text file may have, unless its reader says otherwise."""
 
 MOST_NODES = 1_000_000
 """Values that a YAML document may stand for once its aliases are followed; alias bombs stand for billions."""
@@ -30,17 +30,17 @@ DEEPEST = 200
 """Levels of nesting that a JSON or YAML document may have."""
 
 DIGITS = re.compile(r"(?<![\w.])[-+]?\d{301,}")
-"""A whole number that no float holds."""
+"""The pattern of a whole number that is too large for a float."""
 
 
 @contextmanager
 def replacing(path: Path | str) -> Iterator[Path]:
-    """A temporary path beside ``path``, which takes its place when the block ends well and is removed when it does not.
+    """Yield a temporary path beside ``path``; it replaces ``path`` if the block ends well, else it is removed.
 
     A link at ``path`` is replaced, not followed.
 
     Raises:
-        InputError: the file cannot be written, naming ``path``.
+        InputError: the file cannot be written; the message names ``path``.
     """
     path = Path(path)
     temporary: Path | None = None
@@ -79,7 +79,7 @@ def write_json(path: Path | str, content: Any, indent: int | None = 2) -> None:
 
 
 def read_text(path: Path | str, most_bytes: int = MOST_BYTES) -> str:
-    """The content of a UTF-8 file.
+    """Return the text of a UTF-8 file.
 
     Raises:
         InputError: there is no such regular file, it is not text, or it is larger than ``most_bytes``.
@@ -107,7 +107,7 @@ def read_text(path: Path | str, most_bytes: int = MOST_BYTES) -> str:
 
 
 def read_json(path: Path | str, most_bytes: int = MOST_BYTES) -> Any:
-    """The content of a JSON file.
+    """Return the content of a JSON file.
 
     Raises:
         InputError: the file cannot be read, is no JSON, names a key twice, or nests too deep.
@@ -116,7 +116,7 @@ def read_json(path: Path | str, most_bytes: int = MOST_BYTES) -> Any:
 
 
 def parse_json(text: str, name: str) -> Any:
-    """The content of JSON ``text``, which errors call ``name``; see `read_json`."""
+    """Return the content of JSON ``text``, which errors call ``name``; it is refused where `read_json` refuses it."""
     try:
         content = json.loads(text, object_pairs_hook=_unique)
         _check_depth(content, name)
@@ -135,7 +135,7 @@ def parse_json(text: str, name: str) -> Any:
 
 
 def read_json_lines(path: Path | str) -> list[dict[str, Any]]:
-    """The records of a file with one JSON object a line. The last line may be torn, as by a kill, and is left out then.
+    """Return the records of a file with one JSON object a line; a last line that a kill cut short is left out.
 
     Raises:
         InputError: the file cannot be read, or a line before the last is no JSON object.
@@ -172,13 +172,13 @@ def append_json_line(path: Path | str, record: dict[str, Any]) -> None:
         torn = before[len(whole) :]
         with suppress(InputError, UnicodeDecodeError):
             if torn and isinstance(parse_json(torn.decode("utf-8"), str(path)), dict):
-                whole = before + b"\n"  # whole after all, only its line break is missing
+                whole = before + b"\n"  # the line is whole, only its line break is missing
         write_bytes(path, whole + json.dumps(record).encode() + b"\n")
 
 
 @contextmanager
 def _turn(path: Path) -> Iterator[None]:
-    """Wait until no other process is in such a block about a file of the same folder; the folder itself is locked.
+    """Lock the folder of ``path`` during the block, after waiting until no other process holds it locked.
 
     Raises:
         InputError: there is no such folder, and none can be made.
@@ -197,7 +197,7 @@ def _turn(path: Path) -> Iterator[None]:
 
 
 def read_yaml(path: Path | str, most_bytes: int = MOST_BYTES) -> Any:
-    """The content of a YAML file, of plain values only.
+    """Return the content of a YAML file, as plain values.
 
     Raises:
         InputError: the file cannot be read, is no YAML, names a key twice, nests too deep or is an alias bomb.
@@ -206,7 +206,7 @@ def read_yaml(path: Path | str, most_bytes: int = MOST_BYTES) -> Any:
 
 
 def parse_yaml(text: str, name: str) -> Any:
-    """The content of YAML ``text``, which errors call ``name``; see `read_yaml`."""
+    """Return the content of YAML ``text``, which errors call ``name``; it is refused where `read_yaml` refuses it."""
     try:
         loader = yaml.SafeLoader(text)
         node = loader.get_single_node()
@@ -227,7 +227,7 @@ def parse_yaml(text: str, name: str) -> Any:
 
 
 def check_value(text: str, name: str) -> None:
-    """Check what a value on the command line may be: words, or YAML that its parser survives.
+    """Check that a value on the command line is words, or YAML that its parser can handle.
 
     Raises:
         InputError: ``text`` nests too deep, holds a number of more digits than a float has, or `check_yaml` refuses it.
@@ -245,10 +245,10 @@ def check_value(text: str, name: str) -> None:
 
 
 def check_yaml(text: str, name: str) -> None:
-    """Check YAML that another reader will load; what is no YAML at all is left to it, for it may be just words.
+    """Check YAML that another reader will load; text that is no YAML at all passes, for it may be just words.
 
     Raises:
-        InputError: ``text`` would blow up, or a key stands twice.
+        InputError: ``text`` nests too deep, is an alias bomb, or has a key twice.
     """
     if not any(sign in text for sign in "&:[{-"):
         return
@@ -328,5 +328,5 @@ def _umask() -> int:
 
 
 def _is_of(filename: Any, path: Path, temporary: Path | None) -> bool:
-    """Whether an error about ``filename`` is one of writing ``path``."""
+    """Return whether an error about ``filename`` comes from writing ``path``."""
     return Path(os.fsdecode(filename)) in {path, temporary, path.parent}

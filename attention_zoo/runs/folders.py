@@ -1,4 +1,4 @@
-"""Run folders: how a new one is named, and which one ``--ckpt_path last`` means."""
+"""Names, makes and guards run folders, and finds the one that ``--ckpt_path last`` means."""
 
 import itertools
 import os
@@ -13,29 +13,29 @@ from attention_zoo.runs.files import read_yaml
 from attention_zoo.runs.lock import LOCK
 
 RUNS = Path("runs")
-"""Where runs go that were given no folder."""
+"""The folder of all runs that were given no folder of their own."""
 
 KEYWORDS = ("last", "best")
-"""What ``--ckpt_path`` takes beside a file."""
+"""Words that ``--ckpt_path`` takes in place of a file."""
 
 OF_A_START = ("config.yaml", "metrics.jsonl", "cost.json")
-"""What a run has, beside its curves, from before its first checkpoint."""
+"""Files, beside its curves, that a run may have before its first checkpoint."""
 
 FOLLOWED = ("checkpoints", "hparams.yaml")
-"""What others write in a run folder; if it were a link, it would be followed."""
+"""Names that other libraries write to in a run folder; they would follow a link there."""
 
 CURVES = "events.out.tfevents*"
-"""Files of TensorBoard's curves."""
+"""The pattern of the names of TensorBoard's files of curves."""
 
 
 def fresh_folder(config: Mapping[str, Any]) -> Path:
-    """A folder under ``runs/`` that no run has yet, named by `run_name`, and made here unless a job numbers it."""
+    """Return a new folder under ``runs/``, named by `run_name`; it is made here unless a launcher numbers the job."""
     name = run_name(config)
     return name if _job() else new_folder(name)
 
 
 def run_name(config: Mapping[str, Any]) -> Path:
-    """A path under ``runs/``, named after mixer, data and time.
+    """Return a path under ``runs/``, named after mixer, data and time.
 
     All processes of a job must agree on it: where a launcher numbers its jobs, that number takes the place of the
     time. (Processes that Lightning starts are told the folder.)
@@ -48,7 +48,7 @@ def run_name(config: Mapping[str, Any]) -> Path:
 
 
 def new_folder(wanted: Path) -> Path:
-    """Make the folder ``wanted``, or where there is one already ``wanted-2`` and so on: no two callers get the same.
+    """Make and return the folder ``wanted``, or if it exists ``wanted-2`` and so on: no two callers get the same.
 
     Raises:
         InputError: no folder can be made there.
@@ -69,16 +69,16 @@ def new_folder(wanted: Path) -> Path:
 
 
 def find_checkpoint(wanted: str, folder: Path | None, *, trust: bool = False, weights_only: bool = True) -> Checkpoint:
-    """The checkpoint that ``--ckpt_path`` names: a file, or the last or best of a run.
+    """Return the checkpoint that ``--ckpt_path`` names: a file, or the last or best of a run.
 
     Args:
         wanted: a path, ``"last"`` or ``"best"``.
         folder: the run that the keywords mean; without one, the newest under ``runs/``.
-        trust: as of `read_checkpoint`.
-        weights_only: as of `read_checkpoint`.
+        trust: whether the reader trusts the file; see `read_checkpoint`.
+        weights_only: whether it must hold tensors and plain values alone; see `read_checkpoint`.
 
     Raises:
-        InputError: there is none.
+        InputError: there is no such checkpoint, or `read_checkpoint` refuses it.
     """
     if wanted not in KEYWORDS:
         return read_checkpoint(Path(wanted), trust=trust, weights_only=weights_only)
@@ -94,7 +94,7 @@ def find_checkpoint(wanted: str, folder: Path | None, *, trust: bool = False, we
 
 
 def guard_run(folder: Path, checkpoint: Checkpoint | None) -> None:
-    """Refuse to train in the folder of another run, unless that never got as far as a checkpoint.
+    """Refuse to train in the folder of another run, unless that run has no checkpoint yet.
 
     Raises:
         InputError: ``folder`` holds a run with checkpoints and ``checkpoint`` does not continue it, or it holds a link
@@ -117,7 +117,7 @@ def guard_run(folder: Path, checkpoint: Checkpoint | None) -> None:
 
 
 def refuse_links(*paths: Path) -> None:
-    """Refuse to write where a link is in the way, in a folder that may be from somebody else.
+    """Refuse to write through links, in a folder that may come from somebody else.
 
     Raises:
         InputError: one of ``paths`` is a link.
@@ -128,7 +128,7 @@ def refuse_links(*paths: Path) -> None:
 
 
 def is_start(folder: Path) -> bool:
-    """Whether a folder holds a run that never got as far as a checkpoint, rather than somebody's own config."""
+    """Return whether a folder holds a run without a checkpoint, rather than somebody's own config."""
     if not (folder / "config.yaml").is_file() or has_checkpoints(folder):
         return False
     if any((folder / name).exists() for name in (LOCK, *OF_A_START[1:])) or any(folder.glob(CURVES)):
@@ -137,24 +137,25 @@ def is_start(folder: Path) -> bool:
         config = read_yaml(folder / "config.yaml")
     except InputError:
         return False
-    return isinstance(config, dict) and "ckpt_path" in config  # which only a resolved config has
+    return isinstance(config, dict) and "ckpt_path" in config  # a key that only a resolved config has
 
 
 def has_checkpoints(folder: Path) -> bool:
-    """Whether a run has a checkpoint, whole, of any name."""
+    """Return whether a run folder has a finished checkpoint, of any name."""
     return any(path.is_file() and not path.name.startswith(".") for path in folder.rglob("*.ckpt"))
 
 
 def put_away(folder: Path) -> Path | None:
-    """Make room for a new start in the folder of one that never got as far as a checkpoint.
+    """Make room for a new run in the folder of one that has no checkpoint.
 
-    Its config and logs are moved to a folder inside, ``abandoned``; of a write that a kill cut short, nothing is kept.
+    Config and logs of the old run move to the folder ``abandoned`` inside (``abandoned-2`` and so on if it exists);
+    files that a kill left half written are removed.
 
     Returns:
-        That folder; None if there was nothing of such a start.
+        The folder that they moved to; None if there was no such run.
 
     Raises:
-        InputError: they cannot be moved.
+        InputError: a file cannot be moved.
     """
     for partial in (folder / "checkpoints").glob(".*partial*"):  # nobody else writes while the folder is held
         partial.unlink(missing_ok=True)
@@ -191,7 +192,7 @@ def _leaf(name: str) -> str:
 
 
 def _job() -> str | None:
-    """The launcher's number for this job, where it started several processes."""
+    """Return the launcher's number for this job if it started several processes; None otherwise."""
     if int(os.environ.get("SLURM_NTASKS", 1)) > 1 and "SLURM_JOB_ID" in os.environ:
         return f"{os.environ['SLURM_JOB_ID']}.{os.environ.get('SLURM_STEP_ID', 0)}"
     return os.environ.get("TORCHELASTIC_RUN_ID")

@@ -1,4 +1,4 @@
-"""A run folder has one writer at a time: who trains in it holds it, and the system lets go of it when that one ends."""
+"""Gives a run folder one writer at a time: a training locks it, and the lock ends with the process."""
 
 import fcntl
 import os
@@ -9,17 +9,17 @@ from pathlib import Path
 from attention_zoo.errors import InputError
 
 LOCK = ".running"
-"""File in a run folder that whoever writes the run holds locked; it says which process that is."""
+"""File in a run folder that the training process holds locked; it holds the number of that process."""
 
 
 @contextmanager
 def held(folder: Path, *, ours: bool = False) -> Iterator[None]:
-    """Hold a run folder, made if need be, while the block runs; if nothing was written to it, no folder is left.
+    """Lock a run folder while the block runs; it is made if need be, and removed if nothing was written to it.
 
     The lock is the process's own (POSIX): loader workers do not inherit it, and it is gone when the process is killed.
 
     Args:
-        folder: of the run.
+        folder: the run folder.
         ours: whether the folder was made for this run just now, so that it goes too if nothing was written.
 
     Raises:
@@ -39,16 +39,16 @@ def held(folder: Path, *, ours: bool = False) -> Iterator[None]:
     finally:
         path.unlink(missing_ok=True)
         os.close(handle)
-        with suppress(OSError):  # the first that is not empty ends it
+        with suppress(OSError):  # the first folder that is not empty ends the loop
             for empty in made:
                 empty.rmdir()
 
 
 def _locked(path: Path) -> int:
-    """A descriptor of the lock file, locked.
+    """Return a descriptor of the lock file, which it locks.
 
     Raises:
-        InputError: another process has it.
+        InputError: another process has locked it.
     """
     while True:
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
@@ -63,7 +63,7 @@ def _locked(path: Path) -> int:
             ) from error
         if _is_still(path, handle):
             return handle
-        os.close(handle)  # the one before let go of it, and took the file away, in between
+        os.close(handle)  # the process before released and removed the file in between
 
 
 def _is_still(path: Path, handle: int) -> bool:

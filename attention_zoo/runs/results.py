@@ -1,4 +1,4 @@
-"""What the files of a run say: its metrics, its cost and its config. A file that cannot be right is refused by name."""
+"""Reads the metrics, the cost and the config of a run. A file that cannot be right is refused by name."""
 
 import math
 from collections.abc import Iterable
@@ -17,14 +17,14 @@ NUMBERS = ("parameters", "flops", "train_images_per_second", "train_seconds", "p
 
 
 class Measurement(NamedTuple):
-    """A line of ``metrics.jsonl``.
+    """The content of a line of ``metrics.jsonl``.
 
     Attributes:
         stage: ``validate`` or ``test``.
-        epoch: from 0; None where it is not known, as of weights that were not trained here.
-        metrics: by name; None where the value was no number.
-        checkpoint: what was measured; None during a training.
-        scales: by name, which way of a metric is better; None in a line of before, which states none.
+        epoch: the epoch, from 0; None if it is not known, as for weights that were not trained here.
+        metrics: values by the names of the metrics; None where the value was no finite number.
+        checkpoint: path of the checkpoint that was measured; None during a training.
+        scales: scales by the names of the metrics; None in an older line, which states none.
     """
 
     stage: str
@@ -35,15 +35,15 @@ class Measurement(NamedTuple):
 
 
 def exists(path: Path) -> bool:
-    """Whether there is anything at ``path``, a broken link too."""
+    """Return whether there is anything at ``path``, be it a broken link."""
     return path.is_symlink() or path.exists()
 
 
 def read_metrics(folder: Path) -> list[Measurement]:
-    """Every line of a run's ``metrics.jsonl`` but a torn last one; none without the file.
+    """Return every line of a run's ``metrics.jsonl`` but a torn last one; none without the file.
 
     Raises:
-        InputError: the file is something else.
+        InputError: the file cannot be read or holds something else.
     """
     path = folder / METRICS
     if not exists(path):
@@ -63,15 +63,15 @@ def read_metrics(folder: Path) -> list[Measurement]:
 
 
 def scales_of(lines: Iterable[Measurement]) -> Scales:
-    """What measurements say of their metrics."""
+    """Return the scales that measurements state for their metrics."""
     return Scales((line.metrics, line.scales) for line in lines)
 
 
 def read_cost(folder: Path) -> dict[str, Any]:
-    """A run's ``cost.json``; empty without the file.
+    """Return the content of a run's ``cost.json``; empty without the file.
 
     Raises:
-        InputError: the file is something else.
+        InputError: the file cannot be read or holds something else.
     """
     path = folder / COST
     if not exists(path):
@@ -87,10 +87,10 @@ def read_cost(folder: Path) -> dict[str, Any]:
 
 
 def read_run_config(folder: Path) -> dict[str, Any]:
-    """A run's ``config.yaml``; empty without the file.
+    """Return the content of a run's ``config.yaml``; empty without the file.
 
     Raises:
-        InputError: the file is something else.
+        InputError: the file cannot be read or holds something else.
     """
     path = folder / CONFIG
     if not exists(path):
@@ -102,10 +102,10 @@ def read_run_config(folder: Path) -> dict[str, Any]:
 
 
 def numbers_in(content: Any, here: str) -> dict[str, float | None]:
-    """A mapping of names to finite numbers or null; other values are refused, NaN and infinity are null.
+    """Return the numbers in ``content`` by name; values that are null, NaN, infinite or too large become None.
 
     Raises:
-        InputError: it is something else; ``here`` says where.
+        InputError: ``content`` is no mapping to numbers or null; the message calls it ``here``.
     """
     if not isinstance(content, dict):
         raise InputError(f"{here} must be numbers by name, got {content!r:.60}")
@@ -116,7 +116,7 @@ def numbers_in(content: Any, here: str) -> dict[str, float | None]:
 
 
 def is_number(value: Any) -> bool:
-    """Whether a value is a finite number, small enough for floating point."""
+    """Return whether a value is a finite number, small enough for floating point."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return False
     return math.isfinite(value) if isinstance(value, float) else value.bit_length() < 1000

@@ -1,7 +1,7 @@
-"""Whose code a checkpoint may name: the config inside it is the word of whoever wrote the file.
+"""Decides which classes a checkpoint may name: whoever wrote the file chose the config inside it.
 
-Classes of `PACKAGES` that build models, data and trainings may be named; all else, such as a person's own mixer by its
-dotted path, needs the reader's trust in the file.
+It may name classes of `PACKAGES` that build models, data and trainings; anything else, such as a person's own mixer
+by its dotted path, needs the reader's trust in the file.
 """
 
 import os
@@ -13,13 +13,13 @@ from typing import Any
 from attention_zoo.errors import InputError
 
 PACKAGES = ("attention_zoo", "datamodules", "tasks", "torch", "torchvision", "timm", "lightning")
-"""Whose classes a checkpoint may name."""
+"""Packages whose classes a checkpoint may name, within the limits of `is_allowed`."""
 
 OWN = ("attention_zoo", "datamodules", "tasks")
 """Packages of this project."""
 
 APART = ("attention_zoo.cli", "attention_zoo.sweeps", "attention_zoo.runs")
-"""Modules of it that start commands and write files."""
+"""Packages of this project that start commands and write files; a checkpoint may not name their classes."""
 
 OF_TORCH = ("torch.nn", "torch.optim")
 """Modules of torch whose classes compute and do no more: others load files, start processes or run what they read."""
@@ -28,30 +28,30 @@ TRUSTED = "ATTENTION_ZOO_TRUSTED"
 """Environment variable: folders, separated as in PATH, whose checkpoints are trusted."""
 
 FLAG = "--trust_checkpoint true"
-"""What trusts one checkpoint."""
+"""The option of the command line that trusts one checkpoint."""
 
 WRITES = ("dirpath", "save_dir", "root_dir", "log_dir", "dir", "folder", "path", "out", "default_root_dir", "version")
 """Arguments of callbacks, loggers and profilers that say where they write."""
 
 
 def is_trusted(path: Path, flag: bool) -> bool:
-    """Whether the checkpoint at ``path`` may name any class: by ``flag``, or by the folder it lies in."""
+    """Return whether the checkpoint at ``path`` may name any class: by ``flag``, or by the folder it lies in."""
     folders = [Path(folder).resolve() for folder in os.environ.get(TRUSTED, "").split(os.pathsep) if folder]
     return flag or any(folder in path.resolve().parents for folder in folders)
 
 
 def untrusted(path: Path, names: str) -> InputError:
-    """The error about a checkpoint that would need trust.
+    """Return the error about a checkpoint that would need trust.
 
     Args:
-        path: of the checkpoint.
-        names: what it names, with its verb.
+        path: path of the checkpoint.
+        names: words on what it names or asks for, beginning with the verb.
     """
     return InputError(f"checkpoint {path} {names}; if you trust the file, add {FLAG} or list its folder in {TRUSTED}")
 
 
 def foreign(path: Path, name: str) -> InputError:
-    """The error about a class that the checkpoint at ``path`` names and may not."""
+    """Return the error about a class that the checkpoint at ``path`` names and may not."""
     return untrusted(path, f"names {name}, which is no class for models, data or training of {', '.join(PACKAGES)}")
 
 
@@ -84,7 +84,7 @@ def check_places(trainer: Any, path: Path) -> None:
 
 
 def is_allowed(named: Any) -> bool:
-    """Whether a checkpoint may name this object: a class, by where it is defined and what it is."""
+    """Return whether a checkpoint may name an object: it must be a class, of an allowed module and an allowed kind."""
     if not isinstance(named, type):
         return False
     module = f"{named.__module__}."
@@ -96,7 +96,7 @@ def is_allowed(named: Any) -> bool:
 
 
 def _kinds() -> tuple[type, ...]:
-    """What classes of torchvision, timm and lightning may be; constructors of these write nothing and start nothing."""
+    """Return the bases that classes of torchvision, timm and lightning may have; their constructors do no harm."""
     import lightning as L
     from lightning.pytorch.callbacks import Callback
     from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
@@ -113,7 +113,7 @@ def _kinds() -> tuple[type, ...]:
 
 
 def _strings(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
-    """All strings of a config, keys too, each with the key that it stands under."""
+    """Yield each string of a config, its keys too, after the key that it stands under."""
     waiting = [(key, value)]
     while waiting:
         key, value = waiting.pop()
@@ -127,7 +127,7 @@ def _strings(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
 
 
 def _importable(path: str) -> bool:
-    """Whether the import of a dotted path would run code that is there: of a module, or of one in folders without."""
+    """Return whether importing a dotted path would run code: of a module, or of one inside folders without code."""
     parts = path.split(".")
     for depth in range(1, len(parts) + 1):
         try:
