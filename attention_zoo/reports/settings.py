@@ -21,7 +21,7 @@ class Facts:
 
     Attributes:
         setting: the name that tables give to its values of the axes.
-        values: the value of each axis, by the axis's name.
+        values: the label of each axis's value, by the axis's name.
         seed: the seed of the run.
         config: the resolved config, with its keys joined by dots.
         machine: device, processes, threads and versions, with their keys joined by dots.

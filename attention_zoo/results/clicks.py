@@ -36,8 +36,8 @@ class ClickCurve:
         standard_error: (clicks + 1) the standard error of that mean over trials; NaN with a single trial.
         trials: (trials, clicks + 1) the mean over objects of each trial.
         noc: by IoU such as ``"0.90"``, mean number of clicks until it; ``clicks`` for objects that never reach it.
-        unreached: by IoU, the number of objects (mean over trials) that took all clicks, including those that reached it
-            at the last one.
+        unreached: by IoU, the number of objects (mean over trials) that took all clicks, including those that reached
+            it at the last one.
         seconds_per_click: the seconds that the model and the simulated annotator took for a click.
         options: the options that make up the setting.
     """
