@@ -1,10 +1,10 @@
-"""Cost of the k-means step, against its form as products with a one-hot matrix.
+"""Measure the cost of the k-means step against its form as products with a one-hot matrix.
 
     python benchmarks/clustering.py [--pairs 30] [--batch 1] [--repeats 5]
 
-128 centres, 128 x 128 pixels, width 256, as in the mask decoders. Gradients are those of the values, all that the step
-passes on in kMaX-DeepLab. A call repeats what it times, so that neither pays for what the other left in the cache; with
---repeats 1 both do, and the shorter one feels it more.
+There are 128 centres and 128 x 128 pixels of width 256, as in the mask decoders. Gradients are those of the values,
+the only ones that the step passes on in kMaX-DeepLab. A call repeats what it times, so that neither form pays for what
+the other left in the cache; with --repeats 1 both do, and the shorter one is affected more.
 """
 
 from collections.abc import Callable, Iterator
@@ -20,19 +20,19 @@ CENTRES, PIXELS, WIDTH = 128, 128 * 128, 256
 
 
 def main(pairs: int = 30, batch: int = 1, repeats: int = 5, device: str = "cpu") -> None:
-    """Time and print.
+    """Time all cases and print a table.
 
     Args:
-        pairs: interleaved repetitions.
-        batch: images.
-        repeats: updates or steps a call.
-        device: where to run.
+        pairs: the number of interleaved repetitions.
+        batch: the number of images.
+        repeats: the number of updates or steps in a call.
+        device: the device to run on.
     """
     compare([*update_cases(batch, repeats, device), *step_cases(batch, repeats, device)], pairs, device)
 
 
 def update_cases(batch: int, repeats: int, device: str) -> Iterator[Case]:
-    """From values and the index of each pixel's centre to what the centres collect."""
+    """Yield the cases of the update: from values and the index of each pixel's centre to the sums of each centre."""
     values = torch.randn(batch, 1, PIXELS, WIDTH, device=device)
     index = torch.randint(CENTRES, (batch, 1, PIXELS), device=device)
 
@@ -49,7 +49,7 @@ def update_cases(batch: int, repeats: int, device: str) -> Iterator[Case]:
 
 
 def step_cases(batch: int, repeats: int, device: str) -> Iterator[Case]:
-    """The whole step: affinity, assignment, update."""
+    """Yield the cases of the whole step: affinity, assignment, update."""
     centres = torch.randn(batch, 1, CENTRES, WIDTH, device=device)
     pixels, values = torch.randn(2, batch, 1, PIXELS, WIDTH, device=device)
 
@@ -67,13 +67,13 @@ def step_cases(batch: int, repeats: int, device: str) -> Iterator[Case]:
 
 
 def one_hot_product(values: Tensor, index: Tensor) -> Tensor:
-    """The update as the released layer has it: a matrix of zeros and ones times the values."""
+    """Return the update (B, heads, CENTRES, WIDTH) as the released layer does: a one-hot matrix times the values."""
     one_hot = values.new_zeros(*index.shape[:-1], CENTRES, index.shape[-1]).scatter_(-2, index[..., None, :], 1.0)
     return torch.einsum("bhlm,bhmd->bhld", one_hot, values)
 
 
 def forward(update: Callable[[Tensor], Tensor], values: Tensor, repeats: int) -> Callable[[], None]:
-    """Calls without gradients."""
+    """Return a call that updates ``repeats`` times without gradients."""
 
     def call() -> None:
         with torch.inference_mode():
@@ -84,7 +84,7 @@ def forward(update: Callable[[Tensor], Tensor], values: Tensor, repeats: int) ->
 
 
 def backward(update: Callable[[Tensor], Tensor], values: Tensor, repeats: int) -> Callable[[], None]:
-    """Calls and the gradient of the values, for a given gradient of the update."""
+    """Return a call that computes update and gradient of the values ``repeats`` times, for a gradient of ones."""
     values = values.clone().requires_grad_()
     gradient = torch.ones_like(update(values))
 

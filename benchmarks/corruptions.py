@@ -1,9 +1,9 @@
-"""Cost of the corruptions: the package imagecorruptions-imaug over ours, on one image of 224 x 224.
+"""Measure the cost of the corruptions: the package imagecorruptions-imaug over ours, on one image of 224 x 224.
 
     python benchmarks/corruptions.py [--pairs 5]
 
-Every call is all five severities. Both make the same images but of frost, and of elastic_transform, where that package
-has another, simpler algorithm.
+Every call makes all five severities. Both make the same images except for frost, and for elastic_transform, where that
+package has another, simpler algorithm.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -22,11 +22,11 @@ SEVERITIES = range(1, 6)
 
 
 def main(pairs: int = 5, size: int = 224) -> None:
-    """Time and print.
+    """Time all cases and print a table.
 
     Args:
-        pairs: interleaved repetitions.
-        size: of the image, in pixels.
+        pairs: the number of interleaved repetitions.
+        size: the height and width of the image, in pixels.
     """
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
@@ -35,7 +35,7 @@ def main(pairs: int = 5, size: int = 224) -> None:
 
 
 def cases(image: np.ndarray) -> Iterator[Case]:
-    """The benchmark's corruptions together, then each one."""
+    """Yield the case of the benchmark's 15 corruptions together, then one for each corruption."""
     for title, names, goal in (
         ("all 15", CORRUPTIONS, "> 1.5"),
         *((name, [name], "") for name in CORRUPTIONS + EXTRA_CORRUPTIONS),
@@ -44,7 +44,7 @@ def cases(image: np.ndarray) -> Iterator[Case]:
 
 
 def by_package(image: np.ndarray, names: Sequence[str]) -> Callable[[], None]:
-    """A call of the package."""
+    """Return a call that makes the corruptions at all severities with the package."""
 
     def call() -> None:
         for name in names:
@@ -55,7 +55,7 @@ def by_package(image: np.ndarray, names: Sequence[str]) -> Callable[[], None]:
 
 
 def by_us(image: np.ndarray, names: Sequence[str]) -> Callable[[], None]:
-    """A call of ours."""
+    """Return a call that makes the corruptions at all severities with our code."""
 
     def call() -> None:
         for name in names:

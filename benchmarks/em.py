@@ -1,4 +1,4 @@
-"""Speed and memory of the probabilistic reading against its naive form, which holds the N x N responsibilities.
+"""Measure speed and memory of the probabilistic reading against its naive form with N x N responsibilities.
 
     python benchmarks/em.py [--pairs 5] [--large false]
 
@@ -24,11 +24,11 @@ from attention_zoo.functional.em import adapt_keys, infer_values, propagate_valu
 
 
 def main(pairs: int = 5, large: bool = True) -> None:
-    """Time and print.
+    """Time all cases, measure memory, and print the results.
 
     Args:
-        pairs: interleaved repetitions.
-        large: measure memory over many tokens too.
+        pairs: the number of interleaved repetitions.
+        large: whether to measure memory over many tokens too.
     """
     compare([*key_adaptation_cases(), *propagation_cases()], pairs)
     if large:
@@ -38,13 +38,13 @@ def main(pairs: int = 5, large: bool = True) -> None:
 
 
 def heads(batch: int, num_heads: int, tokens: int, width: int, number: int = 3) -> tuple[Tensor, ...]:
-    """Queries, keys, values."""
+    """Return ``number`` random tensors (batch, num_heads, tokens, width), such as queries, keys and values."""
     generator = torch.Generator().manual_seed(0)
     return tuple(torch.randn(batch, num_heads, tokens, width, generator=generator) for _ in range(number))
 
 
 def key_adaptation_cases() -> Iterator[Case]:
-    """3,136 tokens, batch 2, 4 heads x 32."""
+    """Yield the cases of key adaptation: 3,136 tokens, batch 2, 4 heads x 32."""
     q, k, v = heads(2, 4, 3136, 32)
 
     def fast(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -58,7 +58,7 @@ def key_adaptation_cases() -> Iterator[Case]:
 
 
 def propagation_cases() -> Iterator[Case]:
-    """4,096 tokens, 20 fixed, 5 iterations, 1 head x 32, 2 values."""
+    """Yield the cases of value propagation: 4,096 tokens, 20 of them fixed, 5 iterations, 1 head x 32, 2 values."""
     q, k, _ = heads(1, 1, 4096, 32)
     v = heads(1, 1, 4096, 2, 1)[0]
     index = torch.arange(20) * 200
@@ -82,7 +82,10 @@ def propagation_cases() -> Iterator[Case]:
 
 
 def responsibilities(q: Tensor, k: Tensor, alpha: float, v: Tensor | None = None, beta: float = 0.0) -> Tensor:
-    """Eq. 5 with the densities of Eq. 8 and the magnitude prior of Eq. 10, term by term, as the released layer does."""
+    """Return the responsibilities (..., N queries, N keys), computed term by term as the released layer does.
+
+    They are Eq. 5 with the densities of Eq. 8 and the magnitude prior of Eq. 10.
+    """
     log_joint = q.square().sum(-1)[..., None] + k.square().sum(-1)[..., None, :] - 2 * (q @ k.mT)
     log_joint = -alpha / 2 * log_joint + alpha / 2 * k.square().sum(-1)[..., None, :]
     if v is not None:
@@ -94,7 +97,7 @@ def responsibilities(q: Tensor, k: Tensor, alpha: float, v: Tensor | None = None
 def cases(
     name: str, naive: Callable, fast: Callable, inputs: tuple[Tensor, ...], goal: str, passes: str
 ) -> Iterator[Case]:
-    """Naive over fast, and fast over one fused attention, forward and with the gradients of all inputs."""
+    """Yield naive over fast, and fast over one fused attention, forward and with the gradients of all inputs."""
     torch.testing.assert_close(fast(*inputs), naive(*inputs), rtol=1e-4, atol=1e-5)
 
     def fused(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -106,7 +109,7 @@ def cases(
 
 
 def forward(function: Callable, inputs: tuple[Tensor, ...]) -> Callable[[], None]:
-    """A call without gradients."""
+    """Return a call of the function without gradients."""
 
     def call() -> None:
         with torch.inference_mode():
@@ -116,7 +119,7 @@ def forward(function: Callable, inputs: tuple[Tensor, ...]) -> Callable[[], None
 
 
 def backward(function: Callable, inputs: tuple[Tensor, ...]) -> Callable[[], None]:
-    """A call and its gradients."""
+    """Return a call of the function that also computes the gradients of all inputs."""
 
     def call() -> None:
         function(*(x.detach().requires_grad_() for x in inputs)).sum().backward()
@@ -125,13 +128,13 @@ def backward(function: Callable, inputs: tuple[Tensor, ...]) -> Callable[[], Non
 
 
 def adapt_16k() -> tuple[float, float]:
-    """Seconds and megabytes."""
+    """Return seconds and megabytes of one key adaptation with the read-out over 16,384 tokens."""
     q, k, v = heads(1, 4, 16384, 32)
     return measured(lambda: infer_values(q, adapt_keys(q, k, alpha=32**-0.5), v, alpha=32**-0.5))
 
 
 def propagate_65k() -> tuple[float, float]:
-    """Seconds and megabytes."""
+    """Return seconds and megabytes of five value propagations with the read-out over 65,536 tokens."""
     q, k, _ = heads(1, 1, 65536, 32)
     v = heads(1, 1, 65536, 2, 1)[0]
     index, values = torch.arange(20) * 3000, torch.randn(1, 1, 20, 2)
@@ -145,7 +148,7 @@ def propagate_65k() -> tuple[float, float]:
 
 
 def measured(work: Callable[[], Tensor]) -> tuple[float, float]:
-    """Seconds of one call, and by how many megabytes it raised the process's peak."""
+    """Return the seconds of one call, and by how many megabytes it raised the process's peak memory."""
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     start = time.perf_counter()
     with torch.inference_mode():
@@ -154,7 +157,7 @@ def measured(work: Callable[[], Tensor]) -> tuple[float, float]:
 
 
 def in_own_process(work: Callable[[], tuple[float, float]]) -> tuple[float, float]:
-    """What the work gives in a fresh process."""
+    """Return the result of the work, done in a fresh process."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         return pool.apply(work)
 

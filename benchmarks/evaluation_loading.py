@@ -1,4 +1,4 @@
-"""Evaluation overlaps the loading of segmentation data: a pass with workers against one without.
+"""Measure how far evaluation overlaps the loading of segmentation data: a pass with workers against one without.
 
     python benchmarks/evaluation_loading.py [--pairs 5] [--images 64] [--workers 1]
 
@@ -22,12 +22,12 @@ SIZE = (144, 192)
 
 
 def main(pairs: int = 5, images: int = 64, workers: int = 1) -> None:
-    """Time and print.
+    """Time both cases and print a table.
 
     Args:
-        pairs: interleaved repetitions.
-        images: in the test split.
-        workers: processes that load.
+        pairs: the number of interleaved repetitions.
+        images: the number of images in the test split.
+        workers: the number of processes that load.
     """
     torch.set_num_threads(1)
     model = timm.create_model("vit_tiny_patch16_224", img_size=SIZE).eval()
@@ -44,7 +44,7 @@ def main(pairs: int = 5, images: int = 64, workers: int = 1) -> None:
 
 
 def loader(images: int, workers: int) -> Iterable[dict[str, Any]]:
-    """The test split of generated scenes."""
+    """Return a loader of the test split of generated scenes."""
     data = Shapes(scenes=(1, 1, images), image_size=SIZE, batch_size=8, num_workers=workers)
     data.setup("test")
     return data.test_dataloader()
@@ -52,7 +52,7 @@ def loader(images: int, workers: int) -> Iterable[dict[str, Any]]:
 
 @torch.inference_mode()
 def evaluate(model: torch.nn.Module, batches: Iterable[dict[str, Any]]) -> None:
-    """One pass over the data."""
+    """Run the model on every batch of images."""
     for batch in batches:
         model(batch["image"])
 

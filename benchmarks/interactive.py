@@ -1,9 +1,9 @@
-"""What the evaluation of interactive segmentation costs beside the model: 100 objects x 20 clicks.
+"""Measure what the evaluation of interactive segmentation costs beside the model: 100 objects x 20 clicks.
 
     python benchmarks/interactive.py [--objects 100] [--clicks 20] [--size 256]
 
 Clicks, masks and IoUs are computed by OpenCV and on whole batches, without a Python loop over pixels. So the simulated
-annotator should cost little beside even a small model; timed in one run, interleaved.
+annotator should cost little beside even a small model. Both are timed in one run, interleaved.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from tasks.clicks.views import WholeImages
 
 
 class SmallBackbone(nn.Module):
-    """Three strided convolutions."""
+    """A small backbone of three strided convolutions."""
 
     channels, strides = (16, 32, 48), (4, 8, 16)
 
@@ -35,7 +35,7 @@ class SmallBackbone(nn.Module):
         )
 
     def forward(self, image: torch.Tensor) -> list[torch.Tensor]:
-        """Maps, finest first."""
+        """Return the maps of an image (B, 3, H, W), finest first: (B, channels, H / stride, W / stride)."""
         maps = []
         for stage in self.stages:
             image = stage(image).relu()
@@ -44,7 +44,7 @@ class SmallBackbone(nn.Module):
 
 
 def objects(count: int, size: int) -> torch.Tensor:
-    """Masks (count, size, size) uint8 of ellipses."""
+    """Return masks of random ellipses, (count, size, size) uint8."""
     generator = np.random.default_rng(0)
     y, x = np.mgrid[:size, :size] / size
     centre, radii = generator.uniform(0.3, 0.7, (2, count, 1, 1)), generator.uniform(0.1, 0.3, (2, count, 1, 1))

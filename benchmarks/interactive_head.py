@@ -1,12 +1,11 @@
-"""Speed of a click: what the head costs beside the encoder, and value propagation by full attention.
+"""Measure the speed of a click: the cost of the head beside the encoder, and value propagation by full attention.
 
     python benchmarks/interactive_head.py [--pairs 5] [--size 256]
 
 1. One more click where clicks do not enter the encoder: the call of the head over the whole model's, for full and axial
    corrective attention, with and without value propagation.
 2. Full attention over 128 x 128 units, 1 head x 32, 2 values: five propagations of 20 clicks and the read-out, over the
-   read-out alone, one fused attention; and the head's
-   seconds for that click, by the clock and of all cores together.
+   read-out alone, one fused attention; and the head's seconds for that click, by the clock and of all cores together.
 """
 
 import time
@@ -27,11 +26,11 @@ ALPHA, BETA = 32**-0.5, 0.1
 
 
 def main(pairs: int = 5, size: int = 256) -> None:
-    """Time and print.
+    """Time all cases and a click of the head, and print the results.
 
     Args:
-        pairs: interleaved repetitions.
-        size: height and width of the images.
+        pairs: the number of interleaved repetitions.
+        size: the height and width of the images, in pixels.
     """
     compare([*head_cases(size), propagation_case()], pairs)
     mixer = partial(Probabilistic, beta=BETA, value_propagation=5)
@@ -46,14 +45,14 @@ def main(pairs: int = 5, size: int = 256) -> None:
 
 
 def some_clicks(size: int, number: int = 20) -> Clicks:
-    """Clicks at random places of a square image."""
+    """Return clicks at random places of one square image."""
     generator = torch.Generator().manual_seed(0)
     points = torch.rand(1, number, 2, generator=generator) * size
     return Clicks(points, torch.randint(0, 2, (1, number), generator=generator))
 
 
 def head_cases(size: int) -> Iterator[Case]:
-    """BoTNet-50 with heads of two kinds."""
+    """Yield the cases of BoTNet-50 with full and axial heads, with and without value propagation."""
     for attention, stride in (("full", 4), ("axial", 1)):
         for steps in (0, 5):
             mixer = partial(Probabilistic, beta=BETA, value_propagation=steps)
@@ -69,7 +68,7 @@ def head_cases(size: int) -> Iterator[Case]:
 
 
 def propagation_case() -> Case:
-    """16,384 units, 20 clicks."""
+    """Return the case of value propagation over 16,384 units with 20 clicks, over the read-out alone."""
     generator = torch.Generator().manual_seed(0)
     q, k = torch.randn(2, 1, 1, 128 * 128, 32, generator=generator)
     v, values = (torch.randn(1, 1, number, 2, generator=generator) for number in (128 * 128, 20))

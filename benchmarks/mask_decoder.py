@@ -1,9 +1,9 @@
-"""Cost of a layer of the mask decoder with k-means and with clustering, against cross-attention at equal sizes.
+"""Measure the cost of a mask decoder's layer with k-means and with clustering, against cross-attention of equal size.
 
     python benchmarks/mask_decoder.py [--pairs 20] [--batch 1] [--grid 64]
 
-128 queries of width 256 and a map of grid x grid pixels with 512 channels, as on stride 8 of a 512 px image in
-kMaX-DeepLab. The interactions share all but what they make of the affinity; the goal is that k-means costs no more.
+There are 128 queries of width 256 and a map of grid x grid pixels with 512 channels, as on stride 8 of a 512 px image
+in kMaX-DeepLab. The interactions differ only in what they make of the affinity; the goal is that k-means costs no more.
 """
 
 from collections.abc import Callable, Iterator
@@ -22,19 +22,19 @@ GOAL = "<= 1"
 
 
 def main(pairs: int = 20, batch: int = 1, grid: int = 64, device: str = "cpu") -> None:
-    """Time and print.
+    """Time all cases and print a table.
 
     Args:
-        pairs: interleaved repetitions.
-        batch: images.
-        grid: height and width of the map.
-        device: where to run.
+        pairs: the number of interleaved repetitions.
+        batch: the number of images.
+        grid: the height and width of the map, in pixels.
+        device: the device to run on.
     """
     compare([*interaction_cases(batch, grid, device), *layer_cases(batch, grid, device)], pairs, device)
 
 
 def interaction_cases(batch: int, grid: int, device: str) -> Iterator[Case]:
-    """Projections, affinity, what is read by it: the mixer with its normalisations."""
+    """Yield the cases of the interaction alone: the mixer, with projections, affinity and read-out, and its norms."""
     queries = torch.randn(batch, QUERIES, DIM, device=device)
     pixels = torch.randn(batch, grid * grid, DIM, device=device)
     baseline = Interaction(az.create_mixer("CrossAttention", DIM, 1)).to(device)
@@ -44,7 +44,7 @@ def interaction_cases(batch: int, grid: int, device: str) -> Iterator[Case]:
 
 
 def layer_cases(batch: int, grid: int, device: str) -> Iterator[Case]:
-    """The whole layer, with one path and with two."""
+    """Yield the cases of the whole layer, with one path and with two."""
     queries = torch.randn(batch, QUERIES, DIM, device=device)
     pixels = torch.randn(batch, CHANNELS, grid, grid, device=device)
     for dual_path in (False, True):
@@ -72,7 +72,7 @@ def _forward(model: nn.Module, *inputs: Tensor) -> Callable[[], None]:
 
 
 def _backward(model: nn.Module, *inputs: Tensor) -> Callable[[], None]:
-    """A step whose loss sees all that the decoder's losses see: queries, masks, classes."""
+    """Return a training step whose loss sees all that the decoder's losses see: queries, masks, classes."""
 
     def call() -> None:
         model.train().zero_grad()

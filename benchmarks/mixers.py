@@ -1,4 +1,4 @@
-"""Cost of the self-mixers.
+"""Measure the cost of the self-mixers.
 
     python benchmarks/mixers.py [--pairs 30] [--batch 4]
 
@@ -17,18 +17,18 @@ import attention_zoo as az
 
 
 def main(pairs: int = 30, batch: int = 4, device: str = "cpu") -> None:
-    """Time and print.
+    """Time all cases and print a table.
 
     Args:
-        pairs: interleaved repetitions.
-        batch: images, or sequences of tokens, a call.
-        device: where to run.
+        pairs: the number of interleaved repetitions.
+        batch: the number of images, or sequences of tokens, in a call.
+        device: the device to run on.
     """
     compare([*dot_product_cases(batch, device), *growth_cases(batch, device)], pairs, device)
 
 
 def dot_product_cases(batch: int, device: str) -> Iterator[Case]:
-    """ViT-Ti with `DotProduct` over ViT-Ti of timm."""
+    """Yield the cases of ViT-Ti with `DotProduct` over ViT-Ti of timm."""
     torch.manual_seed(0)
     own = timm.create_model("vit_tiny_patch16_224").to(device)
     ours = az.swap_mixers(timm.create_model("vit_tiny_patch16_224").to(device), "DotProduct")
@@ -38,7 +38,7 @@ def dot_product_cases(batch: int, device: str) -> Iterator[Case]:
 
 
 def growth_cases(batch: int, device: str) -> Iterator[Case]:
-    """Each mixer at 3,136 tokens over itself at 196, width and heads of ViT-Ti."""
+    """Yield the cases of each mixer at 3,136 tokens over itself at 196, with the width and heads of ViT-Ti."""
     for name in az.list_mixers("self"):
         goal = "< 19.2" if az.mixer_info(name).complexity == "N" else ""
         small, large = (az.create_mixer(name, 192, 3, grid=(side, side)).to(device) for side in (14, 56))

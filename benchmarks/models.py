@@ -1,4 +1,4 @@
-"""Cost of the papers' models against the plain ones they are made of.
+"""Measure the cost of the papers' models against the plain models that they are made of.
 
     python benchmarks/models.py [--pairs 15] [--batch 4]
 
@@ -22,18 +22,18 @@ from attention_zoo import SelfMixer
 
 
 def main(pairs: int = 15, batch: int = 4, device: str = "cpu") -> None:
-    """Time and print.
+    """Time all cases and print a table.
 
     Args:
-        pairs: interleaved repetitions.
-        batch: images a call.
-        device: where to run.
+        pairs: the number of interleaved repetitions.
+        batch: the number of images in a call.
+        device: the device to run on.
     """
     compare(cases(batch, device), pairs, device)
 
 
 def cases(batch: int, device: str) -> Iterator[Case]:
-    """AbSViT-Ti over ViT-Ti, and RVT-Ti over itself with the authors' formulation of each mixer."""
+    """Yield AbSViT-Ti over ViT-Ti, and RVT-Ti over itself with the authors' formulation of each mixer."""
     torch.manual_seed(0)
     x = torch.randn(batch, 3, 224, 224, device=device)
     first, second = (timm.create_model(f"{name}_tiny_patch16_224").to(device) for name in ("absvit", "vit"))
@@ -47,7 +47,7 @@ def cases(batch: int, device: str) -> Iterator[Case]:
 
 
 def restated(model: nn.Module, formulation: type[released_vars.Released]) -> nn.Module:
-    """The same model and weights with another formulation of its mixers."""
+    """Return a copy of a model with the same weights and another formulation of its mixers."""
     model = copy.deepcopy(model)
     for name, module in list(model.named_modules()):
         if isinstance(module, SelfMixer):

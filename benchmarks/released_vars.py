@@ -1,4 +1,4 @@
-"""What the authors of VARS released, stated again step by step on the parameters of our mixers, for comparison."""
+"""The released mixers of the authors of VARS, restated step by step on the parameters of our mixers, to compare."""
 
 from abc import abstractmethod
 
@@ -10,7 +10,7 @@ from attention_zoo.mixers.base import SelfMixer
 
 
 class Released(nn.Module):
-    """A mixer's own parameters under the released formulation."""
+    """The released formulation of a mixer, on the parameters of ours."""
 
     def __init__(self, mixer: SelfMixer) -> None:
         super().__init__()
@@ -18,10 +18,10 @@ class Released(nn.Module):
 
     @abstractmethod
     def mix(self, q: Tensor, v: Tensor, *k: Tensor) -> Tensor:
-        """Queries, values and, where they are no queries, keys (B, H, N, D) -> (B, H, N, D)."""
+        """Mix queries, values and, where they differ from the queries, keys (B, H, N, D) -> (B, H, N, D)."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Tokens (B, N, dim) -> (B, N, dim)."""
+        """Mix tokens (B, N, dim) -> (B, N, dim)."""
         mixer, (batch, number, dim) = self.mixer, x.shape
         parts = mixer.qkv(x).reshape(batch, number, -1, mixer.num_heads, mixer.head_dim).permute(2, 0, 3, 1, 4)
         mixed = self.mix(parts[0], parts[-1], *parts[1:-1])
@@ -29,18 +29,18 @@ class Released(nn.Module):
 
 
 class ReleasedDotProduct(Released):
-    """The N x N matrix, by softmax."""
+    """Attention that holds its N x N matrix, normalised by softmax."""
 
     def mix(self, q: Tensor, v: Tensor, *k: Tensor) -> Tensor:
-        """Queries, values and keys (B, H, N, D) -> (B, H, N, D)."""
+        """Mix queries, values and keys (B, H, N, D) -> (B, H, N, D)."""
         return (q @ k[0].transpose(-2, -1) * self.mixer.head_dim**-0.5).softmax(-1) @ v
 
 
 class ReleasedPerformer(Released):
-    """The N x N matrix, of random features, its rows divided by their sums."""
+    """Attention that holds its N x N matrix, made of random features, with rows divided by their sums."""
 
     def mix(self, q: Tensor, v: Tensor, *k: Tensor) -> Tensor:
-        """Queries, values and keys (B, H, N, D) -> (B, H, N, D)."""
+        """Mix queries, values and keys (B, H, N, D) -> (B, H, N, D)."""
         directions, scale = self.mixer.rand_matrix, self.mixer.head_dim**-0.25
         units = [F.normalize(x * scale, dim=-1) for x in (q, k[0])]
         phi_q, phi_k = (
@@ -50,17 +50,17 @@ class ReleasedPerformer(Released):
 
 
 class ReleasedVarsD(Released):
-    """Atoms normalised one by one, and copied for their transpose."""
+    """VARS-D with atoms that are normalised one by one and copied for their transpose."""
 
     def atoms(self, q: Tensor) -> Tensor:
-        """Random features of queries (B, H, N, D) made unit length, with every constant factor: (B, H, N, M)."""
+        """Return random features (B, H, N, M) of queries (B, H, N, D) made unit length, with every constant factor."""
         directions = self.mixer.rand_matrix
         unit = F.normalize(q * self.mixer.head_dim**-0.25, dim=-1)
         exponent = unit @ directions - unit.norm(dim=-1, keepdim=True) ** 2 / 2
         return exponent.exp() / directions.shape[-1] ** 0.5
 
     def mix(self, q: Tensor, v: Tensor) -> Tensor:
-        """Queries and values (B, H, N, D) -> (B, H, N, D)."""
+        """Mix queries and values (B, H, N, D) -> (B, H, N, D)."""
         mixer = self.mixer
         atoms = F.normalize(self.atoms(q), dim=-2)
         transposed = atoms.clone().transpose(-2, -1)
@@ -76,18 +76,18 @@ class ReleasedVarsD(Released):
 
 
 class ReleasedVarsSD(ReleasedVarsD):
-    """The table repeated for every sample beside the features."""
+    """VARS-SD with the static table repeated for every sample beside the random features."""
 
     def atoms(self, q: Tensor) -> Tensor:
-        """Features and table (B, H, N, 2 M)."""
+        """Return the random features and the table side by side, (B, H, N, 2 M)."""
         return torch.cat([super().atoms(q), self.mixer.kernel.repeat(len(q), 1, 1, 1)], dim=-1)
 
 
 class ReleasedVarsS(Released):
-    """Every pair of a channel's kernels multiplied at every frequency."""
+    """VARS-S with every pair of a channel's kernels multiplied at every frequency."""
 
     def mix(self, q: Tensor, v: Tensor) -> Tensor:
-        """Values (B, H, N, D) -> (B, H, N, D)."""
+        """Mix values (B, H, N, D) -> (B, H, N, D); queries are not used."""
         mixer, (batch, heads, number, width) = self.mixer, v.shape
         kernel, kernel2 = torch.view_as_complex(mixer.kernel), torch.view_as_complex(mixer.kernel2)
         x = v.transpose(1, 2).reshape(batch, number, -1).transpose(-2, -1)  # (B, dim, N)
@@ -102,7 +102,7 @@ class ReleasedVarsS(Released):
         return self.convolve(decoded, kernel2).reshape(batch, heads, width, number).transpose(-2, -1)
 
     def convolve(self, x: Tensor, spectra: Tensor) -> Tensor:
-        """Signals (B, dim in, N) by spectra (dim, out, in, height, width // 2 + 1): (B, dim out, N)."""
+        """Convolve signals (B, dim in, N) by spectra (dim, out, in, height, width // 2 + 1) to (B, dim out, N)."""
         batch, _, number = x.shape
         signals = x.reshape(batch, len(spectra), 1, spectra.shape[2], *self.mixer.grid)
         mixed = (torch.fft.rfftn(signals, dim=(-2, -1), norm="ortho") * spectra[None]).sum(dim=3)

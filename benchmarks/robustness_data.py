@@ -1,11 +1,11 @@
-"""Whether the data of a robustness evaluation keep a model busy, on the processors at hand.
+"""Measure whether the data of a robustness evaluation keep a model busy on the processors at hand.
 
     python benchmarks/robustness_data.py imagenet/val [--c imagenet-c] [--images 256]
 
-A step is: wait for a batch, then the model's forward pass. Reported for images of ImageNet-C on the disk and for those
-that are generated on the way, in the same run and in turns: images a second, and the share of the steps' time that the
-model waited. The first batch, for which the workers start, is not counted. Without ``--c`` the images are first written
-below a temporary folder, by the command ``corrupt``.
+A step waits for a batch and then runs the model's forward pass. The table shows images a second and the share of the
+steps' time that the model waited, for images of ImageNet-C on the disk and for images that are generated on the way;
+both are timed in the same run and in turns. The first batch, for which the workers start, is not counted. Without
+``--c`` the images are first written below a temporary folder, by the command ``corrupt``.
 """
 
 import time
@@ -28,7 +28,7 @@ from datamodules import ImageNetRobustness
 
 
 class Timed(NamedTuple):
-    """Seconds spent in steps, of which waiting, and how many images they had."""
+    """The seconds that the steps took, the seconds of these spent waiting, and the number of images."""
 
     steps: float
     waiting: float
@@ -48,19 +48,19 @@ def main(
     rounds: int = 3,
     generated: bool = True,
 ) -> None:
-    """Time and print.
+    """Time both kinds of data and print a table.
 
     Args:
         val: ImageNet's validation images, or some of them.
-        c: ImageNet-C on the disk; None writes it from ``val``.
-        images: how many a pass.
-        model: of timm, with random weights.
-        corruption: which.
-        severity: which.
-        batch_size: images a step.
-        num_workers: processes that load.
-        threads: of the model.
-        rounds: passes over each.
+        c: the folder of ImageNet-C on the disk; None writes one from ``val``.
+        images: the number of images in a pass.
+        model: the name of a model of timm, which gets random weights.
+        corruption: the corruption of the images.
+        severity: the severity of the corruption, 1 to 5.
+        batch_size: the number of images in a step.
+        num_workers: the number of processes that load.
+        threads: the number of threads of the model.
+        rounds: the number of passes over each kind of data.
         generated: whether to time generated images too.
     """
     torch.set_num_threads(threads)
@@ -87,7 +87,7 @@ def main(
 
 @contextmanager
 def on_disk(c: str | None, val: str, corruption: str, severity: int, images: int) -> Iterator[Path]:
-    """A folder with the layout of ImageNet-C."""
+    """Yield a folder with the layout of ImageNet-C: ``c``, or a temporary one that is written from ``val``."""
     if c is not None:
         yield Path(c)
         return
@@ -97,7 +97,7 @@ def on_disk(c: str | None, val: str, corruption: str, severity: int, images: int
 
 
 def timed(data: ImageNetRobustness, network: nn.Module) -> Timed:
-    """One pass over the corrupted images."""
+    """Return the times of one pass over the corrupted images, without the first batch."""
     data.setup("test")
     place = next(number for number, cell in enumerate(data.cells) if cell.corruption)
     batches = iter(data.test_dataloader())

@@ -1,4 +1,4 @@
-"""UPerNet with our ViT against the same network built by mmsegmentation alone: forward pass and training step.
+"""Time UPerNet with our ViT against the same network built by mmsegmentation alone: forward pass and training step.
 
 python -m benchmarks.semantic [--pairs 5] [--size 512] [--embed-dim 192] [--batch 2] [--device cpu]
 """
@@ -17,7 +17,7 @@ CLASSES = 21
 
 
 def ours(dim: int, side: int, mixer: str) -> Segmentor:
-    """A ViT of 12 blocks with a mixer under UPerNet and the auxiliary head."""
+    """Return a segmentor of our ViT of 12 blocks with a mixer, UPerNet and the auxiliary head."""
     size = {"embed_dim": dim, "depth": 12, "num_heads": dim // 64}
     backbone = build_backbone("vit_base_patch16_224", mixer=mixer, image_size=(side, side), model_args=size)
     upper = {"type": "UPerHead", "channels": 512, "pool_scales": (1, 2, 3, 6)}
@@ -25,7 +25,7 @@ def ours(dim: int, side: int, mixer: str) -> Segmentor:
 
 
 def theirs(dim: int, side: int) -> nn.Module:
-    """The same by mmsegmentation: its VisionTransformer in its EncoderDecoder."""
+    """Return the same network by mmsegmentation: its VisionTransformer in its EncoderDecoder."""
     import_mmseg()
     norm, everything = {"type": "BN"}, [0, 1, 2, 3]
     backbone = {
@@ -57,13 +57,13 @@ def theirs(dim: int, side: int) -> nn.Module:
 
 
 def step(losses: dict[str, torch.Tensor], model: nn.Module) -> None:
-    """Gradients of the sum of the losses."""
+    """Compute the gradients of the sum of the losses, then clear them."""
     sum(value.sum() for name, value in losses.items() if "loss" in name).backward()
     model.zero_grad()
 
 
 def main() -> None:
-    """Command line."""
+    """Read the command line, time both networks and print tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--embed-dim", type=int, default=192)

@@ -1,9 +1,9 @@
-"""The static dictionary of VARS-S and -SD on a small grid: convolutions over one matrix for all samples.
+"""Time the static dictionary of VARS-S and -SD on a small grid: convolutions over one matrix for all samples.
 
     python benchmarks/static_kernels.py [--pairs 15]
 
-A ViT's layer of width 128 with 4 heads and a class token; the number of tokens in a batch stays alike. Outputs are
-compared first. `SparseReconstruction.most_tabulated` is where the ratio has come down to about one.
+The layer is that of a ViT of width 128 with 4 heads and a class token; the number of tokens in a batch stays alike.
+Outputs are compared first. `SparseReconstruction.most_tabulated` is where the ratio has come down to about one.
 """
 
 import copy
@@ -18,17 +18,17 @@ import attention_zoo as az
 
 
 def main(pairs: int = 15, device: str = "cpu") -> None:
-    """Time and print.
+    """Time all cases and print a table.
 
     Args:
-        pairs: interleaved repetitions.
-        device: where to run.
+        pairs: the number of interleaved repetitions.
+        device: the device to run on.
     """
     compare(cases(device), pairs, device)
 
 
 def cases(device: str) -> Iterator[Case]:
-    """Forward + backward of each mixer on grids of growing size."""
+    """Yield the cases of each mixer, forward + backward, on grids of growing size."""
     for name in ("VarsS", "VarsSD"):
         for side in (4, 8, 10, 12, 14, 16):
             number = side**2 + 1

@@ -1,4 +1,4 @@
-"""Ratios of two things timed in one run, interleaved, so that a noisy machine hits both alike."""
+"""Measure the ratios of two calls, timed in one run and interleaved, so that a noisy machine affects both alike."""
 
 import statistics
 from collections.abc import Callable, Iterable

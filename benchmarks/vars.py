@@ -1,8 +1,9 @@
-"""Cost of the VARS mixers as released: the authors' formulation over ours, on the same weights.
+"""Measure the cost of the VARS mixers as released: the authors' formulation over ours, on the same weights.
 
     python benchmarks/vars.py [--pairs 30] [--batch 4]
 
-Released settings, width and heads of RVT-Ti's first stage, 196 and 3,136 tokens. Outputs are compared first.
+Settings are the released ones, with width and heads of RVT-Ti's first stage, at 196 and 3,136 tokens. Outputs are
+compared first.
 """
 
 from collections.abc import Iterator
@@ -20,19 +21,19 @@ RESTATED = {"VarsD": (ReleasedVarsD, 1.2), "VarsSD": (ReleasedVarsSD, 1.2), "Var
 
 
 def main(pairs: int = 30, batch: int = 4, num_heads: int = 6, device: str = "cpu") -> None:
-    """Time and print.
+    """Time all cases and print a table.
 
     Args:
-        pairs: interleaved repetitions.
-        batch: sequences of tokens a call.
-        num_heads: heads; the released RVT-Ti has 6 of width 32.
-        device: where to run.
+        pairs: the number of interleaved repetitions.
+        batch: the number of sequences of tokens in a call.
+        num_heads: the number of heads; the released RVT-Ti has 6 of width 32.
+        device: the device to run on.
     """
     compare(cases(batch, num_heads, device), pairs, device)
 
 
 def cases(batch: int, num_heads: int, device: str) -> Iterator[Case]:
-    """Each mixer, forward and forward + backward, at both sizes."""
+    """Yield the cases of each mixer, forward and forward + backward, at both numbers of tokens."""
     for name, (restated, goal) in RESTATED.items():
         for side in (14, 56):
             torch.manual_seed(0)
@@ -50,7 +51,11 @@ def cases(batch: int, num_heads: int, device: str) -> Iterator[Case]:
 
 
 def check_same(ours: nn.Module, released: nn.Module, x: Tensor) -> None:
-    """Raise unless both give the same tokens."""
+    """Check that both mixers give the same tokens, up to rounding.
+
+    Raises:
+        AssertionError: they do not.
+    """
     with torch.inference_mode():
         assert_close(ours.eval()(x), released.eval()(x), rtol=1e-4, atol=1e-4)
 

@@ -1,1 +1,1 @@
-"""Results, runs and sweeps as tables, figures and files; what is about one evaluation is in a package of its own."""
+"""Tables, figures and files of results, runs and sweeps; each kind of evaluation has a package of its own."""

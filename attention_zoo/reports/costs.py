@@ -1,4 +1,4 @@
-"""What mixers cost, as a table and a figure."""
+"""The table and the figure of what mixers cost in time, memory and operations."""
 
 from collections.abc import Sequence
 
@@ -8,7 +8,7 @@ from attention_zoo.analysis.costs import Cost, growth
 from attention_zoo.reports.table import Table
 
 UNCOUNTED = "FLOPs as torch counts them, a multiplication and an addition as two: Fourier transforms are missing"
-"""Said below tables with operations."""
+"""Note below tables that show numbers of operations."""
 
 COLUMNS = (
     "mixer",
@@ -25,7 +25,7 @@ COLUMNS = (
 
 
 def cost_table(costs: Sequence[Cost], notes: Sequence[str] = ()) -> Table:
-    """One row for each mixer and number of tokens, then how time grows."""
+    """Return a table with one row for each mixer and number of tokens, and notes on how time grows with the tokens."""
     rows = [
         (
             cost.label,
@@ -49,7 +49,10 @@ def cost_table(costs: Sequence[Cost], notes: Sequence[str] = ()) -> Table:
 
 
 def growths(costs: Sequence[Cost]) -> dict[str, tuple[float, float]]:
-    """The exponents of forward and training time of each mixer; none for one number of tokens."""
+    """Return the exponents e of time ~ N^e, forward and in training, by the mixer's label.
+
+    A mixer that was measured at a single number of tokens is left out.
+    """
     found = {}
     for name in dict.fromkeys(cost.label for cost in costs):
         own = [cost for cost in costs if cost.label == name]
@@ -61,7 +64,10 @@ def growths(costs: Sequence[Cost]) -> dict[str, tuple[float, float]]:
 
 
 def cost_figure(costs: Sequence[Cost]) -> Figure:
-    """Training time and memory over the number of tokens, both axes logarithmic, a line for each mixer."""
+    """Draw training time (ms) and memory (MB) over the number of tokens, with a line for each mixer.
+
+    All axes are logarithmic.
+    """
     figure = Figure(figsize=(10, 4.6), layout="constrained")
     panels = figure.subplots(1, 2)
     exponents = growths(costs)

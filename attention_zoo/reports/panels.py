@@ -1,4 +1,4 @@
-"""Panels of points and lines with intervals and one legend, as figures of sweeps and of runs share them."""
+"""Panels of points and lines with intervals and one legend, which figures of sweeps and of runs share."""
 
 import math
 from collections.abc import Sequence
@@ -12,25 +12,25 @@ from matplotlib.ticker import MaxNLocator, ScalarFormatter
 from attention_zoo.reports.statistics import Estimate
 
 DPI, PANEL = 150, 3.4
-"""Dots per inch; inches of a panel's side."""
+"""The resolution in dots per inch, and the side of a panel in inches."""
 
 MARKERS = "os^D*vPXdh<>p"
 
 LEGEND = 3
-"""Columns of a legend."""
+"""The number of columns of a legend."""
 
 LEAST_RANGE = 0.02
-"""An axis shows at least so much of its largest value, so that values that hardly differ look alike, and its numbers
-need no offset."""
+"""An axis spans at least this fraction of its largest value, so that values that hardly differ look alike, and its
+numbers need no offset."""
 
 Limits = tuple[float, float]
-"""Values that a metric cannot leave."""
+"""The least and the largest value that a metric can have."""
 
 ANY: Limits = (-math.inf, math.inf)
 
 
 def panels(count: int, entries: int) -> tuple[Figure, list[Axes]]:
-    """A figure with so many panels, and room for a legend of so many entries below."""
+    """Return a figure with ``count`` panels and room below for a legend of ``entries``, and the axes of the panels."""
     across = min(count, 2 if count == 4 else 3)
     down = math.ceil(count / across)
     size = (max(6.4, across * PANEL), down * PANEL * 0.85 + 0.22 * math.ceil(entries / LEGEND))
@@ -47,7 +47,16 @@ def panels(count: int, entries: int) -> tuple[Figure, list[Axes]]:
 
 
 def point(axes: Axes, x: float | Estimate, y: Estimate, place: int, label: str, limits: Sequence[Limits]) -> None:
-    """A point with its intervals, which end at the limits of x and of y."""
+    """Draw a point with its confidence intervals, cut at the limits of x and of y.
+
+    Args:
+        axes: the panel.
+        x: a number, or an estimate with an interval of its own.
+        y: the estimate on the vertical axis.
+        place: the place of the setting in the legend, which gives the colour and the marker.
+        label: the label in the legend.
+        limits: the limits of x, then those of y.
+    """
     across = x if isinstance(x, Estimate) else Estimate(x, math.nan, 1)
     bars = zip(("xerr", "yerr"), (across, y), limits, strict=True)
     errors: dict[str, Any] = {key: _error(value, ends) for key, value, ends in bars}
@@ -58,7 +67,7 @@ def point(axes: Axes, x: float | Estimate, y: Estimate, place: int, label: str, 
 def line(
     axes: Axes, points: Sequence[tuple[float, Estimate | None]], place: int, label: str, limits: Limits = ANY
 ) -> None:
-    """A line with a band of the intervals, which ends at the limits."""
+    """Draw a line through the means, with a band of their confidence intervals cut at the limits."""
     known = sorted(((x, estimate) for x, estimate in points if estimate is not None), key=lambda entry: entry[0])
     if known:
         x, mean, width = np.array([(x, estimate.mean, estimate.half_width) for x, estimate in known]).T
@@ -69,14 +78,14 @@ def line(
 def band(
     axes: Axes, x: np.ndarray, y: np.ndarray, bounds: tuple[np.ndarray, np.ndarray], place: int, label: str
 ) -> None:
-    """A line with a band; without one where a bound is not known."""
+    """Draw a line with a band between ``bounds`` (lower, upper); no band where a bound is NaN."""
     axes.plot(x, y, label=visible(label), **_style(place))
     if not np.isnan(bounds).any():
         axes.fill_between(x, *bounds, alpha=0.12, color=f"C{place % 10}", linewidth=0)
 
 
 def finish(figure: Figure, every: Sequence[Axes]) -> Figure:
-    """Give the axes plain numbers and a sensible range, and the figure its legend."""
+    """Give the axes plain numbers and a sensible range, add the legend, and return the figure."""
     handles: dict[str, Any] = {}
     for axes in every:
         _plain_numbers(axes)
@@ -89,17 +98,17 @@ def finish(figure: Figure, every: Sequence[Axes]) -> Figure:
 
 
 def visible(label: str) -> str:
-    """A label that matplotlib shows: one that starts with an underscore it would leave out of the legend."""
+    """Return a label that matplotlib shows; it would leave one that starts with an underscore out of the legend."""
     return f" {label}" if label.startswith("_") else label
 
 
 def _style(place: int) -> dict[str, Any]:
-    """Colours come again after ten settings, with other markers."""
+    """Return the colour and marker of the setting at a place; colours repeat after ten, with other markers."""
     return {"marker": MARKERS[place % len(MARKERS)], "color": f"C{place % 10}", "markersize": 5}
 
 
 def _error(value: Estimate, limits: Limits) -> list[list[float]] | None:
-    """Lengths of an interval below and above its mean, cut where no value can be."""
+    """Return the lengths of an interval below and above its mean, cut at the limits; None where there is none."""
     if math.isnan(value.half_width):
         return None
     low, high = min(limits[0], value.mean), max(limits[1], value.mean)
@@ -108,7 +117,7 @@ def _error(value: Estimate, limits: Limits) -> list[list[float]] | None:
 
 
 def _plain_numbers(axes: Axes) -> None:
-    """Numbers without an offset, which would stand on the label."""
+    """Write the numbers of both axes without an offset, which would cover the label."""
     for axis in (axes.xaxis, axes.yaxis):
         low, high = sorted(axis.get_view_interval())
         least = LEAST_RANGE * max(abs(low), abs(high))

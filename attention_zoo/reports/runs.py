@@ -1,4 +1,4 @@
-"""Trainings side by side: what each reached, what it cost, how it got there; from the files that every run leaves."""
+"""Compare trainings from the files that every run leaves: their metrics, their costs and their curves."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -20,23 +20,23 @@ from attention_zoo.runs.results import METRICS, Measurement, read_cost, read_met
 from attention_zoo.sweeps.axes import flat
 
 SPEED = "images_per_second"
-"""How names of metrics end that are costs."""
+"""The end of the names of metrics that are costs, not quality."""
 
 MOST_CURVES = 6
-"""Validation metrics that get a panel: what tasks are judged by first."""
+"""The largest number of validation metrics that get a panel; those that tasks are judged by come first."""
 
 COST_COLUMNS = {"train_seconds": ("training, s", 1.0), **COSTS}
 
 
 @dataclass(frozen=True)
 class TrainedRun:
-    """A run as its folder has it.
+    """A run, read from the files in its folder.
 
     Attributes:
-        name: for tables and legends.
+        name: the name of the run in tables and legends.
         measured: the lines of ``metrics.jsonl``.
-        cost: of ``cost.json``; empty without it.
-        config: of ``config.yaml``; empty without it.
+        cost: the content of ``cost.json``; empty without it.
+        config: the content of ``config.yaml``; empty without it.
     """
 
     name: str
@@ -46,14 +46,14 @@ class TrainedRun:
 
     @property
     def data(self) -> str | None:
-        """Class of the data; None where the config does not say."""
+        """The class name of the data; None where the config does not name it."""
         data = self.config.get("data")
         name = data.get("class_path") if isinstance(data, dict) else None
         return name.rpartition(".")[2] if isinstance(name, str) else None
 
     @property
     def test(self) -> Measurement | None:
-        """The last test, and what other tests of the same weights found before it."""
+        """The last test, joined by metrics of earlier tests of the same epoch and checkpoint; None without a test."""
         tests = [line for line in self.measured if line.stage == "test" and _known(line)]
         if not tests:
             return None
@@ -62,7 +62,10 @@ class TrainedRun:
 
     @property
     def best(self) -> tuple[Measurement | None, str]:
-        """The best validation, and the metric that says so: the task's own, else the loss, else the last one."""
+        """The best validation, and the metric it is the best by: the task's own, else the loss, else the first one.
+
+        It is None, with an empty name, for a run without a validation.
+        """
         lines = [line for line in self.measured if line.stage == "validate" and _known(line)]
         if not lines:
             return None, ""
@@ -73,26 +76,26 @@ class TrainedRun:
 
     @property
     def facts(self) -> Facts:
-        """How it was made."""
+        """The facts about how the run was made: its seed, config and machine."""
         seed = self.config.get("seed_everything")
         machine = flat({key: value for key, value in self.cost.items() if key in MACHINE})
         return Facts(self.name, {}, seed, flat(self.config) if self.config else {}, machine)
 
 
 def holds_run(path: Path) -> bool:
-    """Whether a path is a log of measurements, or a folder with one in it or below it."""
+    """Return whether a path is a log of measurements, or a folder with one in it or below it."""
     return path.name == METRICS if path.is_file() else any(path.rglob(METRICS))
 
 
 def read_runs(paths: Sequence[Path], left_out: list[str]) -> list[TrainedRun]:
-    """The runs at or below ``paths``, by names that tell them apart.
+    """Read the runs at or below ``paths``, and give them names that tell them apart.
 
     Args:
         paths: folders, or files ``metrics.jsonl``.
-        left_out: gets a line for each file that cannot be read.
+        left_out: a list to which a line is added for each file that cannot be read.
 
     Raises:
-        InputError: a path holds no run with a measurement.
+        InputError: a path holds no log of a run, or no run has a measurement.
     """
     folders: list[Path] = []
     for path in paths:
@@ -119,10 +122,10 @@ def read_runs(paths: Sequence[Path], left_out: list[str]) -> list[TrainedRun]:
 
 
 def check_comparable(runs: Sequence[TrainedRun], *, mixed: bool) -> None:
-    """Refuse runs on different data.
+    """Refuse to compare runs on different data.
 
     Raises:
-        InputError: there are such, and ``mixed`` does not allow it.
+        InputError: two runs have different data, and ``mixed`` does not allow it.
     """
     first = next((run for run in runs if run.data), None)
     for run in runs:
@@ -136,13 +139,15 @@ def check_comparable(runs: Sequence[TrainedRun], *, mixed: bool) -> None:
 def runs_table(
     runs: Sequence[TrainedRun], left_out: Sequence[str] = (), notes: Sequence[str] = (), *, exact: bool = False
 ) -> Table:
-    """One row for each run: its last test, or its best validation where some run has no test, and its cost.
+    """Return a table with a row for each run: its last test, its best validation where needed, and its cost.
+
+    The best validations are shown only where some run has no test.
 
     Args:
-        runs: what to put side by side.
-        left_out: what could not be read.
-        notes: what else to say below.
-        exact: all digits, and names alone, for a program.
+        runs: the runs to put side by side.
+        left_out: lines on files that could not be read, for the notes.
+        notes: further notes below the table.
+        exact: whether to write all digits, and plain names as headings, for a program.
     """
     tested = [run.test for run in runs]
     bests = [run.best if None in tested else (None, "") for run in runs]
@@ -166,7 +171,7 @@ def runs_table(
 
 
 def training_figure(runs: Sequence[TrainedRun]) -> Figure | None:
-    """A panel for each validation metric over epochs, a line for each run; None where none validated."""
+    """Draw a panel for each validation metric over epochs, with a line for each run; None where no run validated."""
     curves = {run.name: curves_of(run.measured) for run in runs}
     names = list(dict.fromkeys(name for found in curves.values() for name in found))
     names = sorted(names, key=lambda name: (_leaf(name) not in QUALITY, "loss" not in name))[:MOST_CURVES]
@@ -197,7 +202,7 @@ def training_figure(runs: Sequence[TrainedRun]) -> Figure | None:
 
 
 def write_runs(folder: Path, runs: Sequence[TrainedRun], table: Table) -> None:
-    """Write ``runs.md`` to read, ``runs.csv`` to compute with, and the curves as ``training.png``."""
+    """Write ``runs.md`` for readers, ``runs.csv`` for programs, and the training curves as ``training.png``."""
     figure = training_figure(runs)
     with whole(folder) as stage:
         (stage / "runs.md").write_text(table.markdown(), encoding="utf-8")
@@ -228,7 +233,7 @@ def _names(lines: Sequence[Measurement | None]) -> list[str]:
 
 
 def _said(test: Measurement | None, best: Measurement | None, judge: str) -> str:
-    """Which measurements a row shows."""
+    """Return the words that say which measurements a row shows."""
     said = [f"test of epoch {test.epoch + 1}" if test.epoch is not None else "test"] if test else []
     if best:
         epoch = "" if best.epoch is None else f", epoch {best.epoch + 1}"

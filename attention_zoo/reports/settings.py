@@ -1,4 +1,4 @@
-"""In what the runs of a sweep differ beside their seed: what its axes say, and what they do not."""
+"""Find in what runs differ beside their seed: by the axes of their sweep, and by anything else."""
 
 import json
 from collections import Counter
@@ -12,19 +12,19 @@ from attention_zoo.sweeps.axes import plain, settings
 from attention_zoo.sweeps.plan import Plan
 
 NOT_A_SETTING = ("seed_everything", "trainer.default_root_dir", "ckpt_path")
-"""Keys of a config in which runs of one setting may differ."""
+"""Keys of a config that may differ between runs of the same setting."""
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What is known of how a finished run was made.
+    """The facts that are known about how a finished run was made.
 
     Attributes:
-        setting: its values of the axes, as tables call them.
-        values: of the axes.
-        seed: of the run.
-        config: resolved, its keys joined by dots.
-        machine: device, processes, threads and versions, likewise.
+        setting: the name that tables give to its values of the axes.
+        values: the label of each axis's value, by the axis's name.
+        seed: the seed of the run.
+        config: the resolved config, with its keys joined by dots.
+        machine: device, processes, threads and versions, with their keys joined by dots.
     """
 
     setting: str
@@ -35,7 +35,7 @@ class Facts:
 
 
 def differences(plan: Plan, runs: Sequence[Facts]) -> Iterator[str]:
-    """What the axes set, in a line each; then every other key and fact in which finished runs differ."""
+    """Yield a line for each axis with the keys that it sets, then one for every other difference between the runs."""
     axes = {name: _keys(plan.choices(name), name) for name in plan.names}
     followed: dict[str, dict[str, list[str]]] = {}
     rest = []
@@ -56,7 +56,7 @@ def differences(plan: Plan, runs: Sequence[Facts]) -> Iterator[str]:
 
 
 def changes(runs: Sequence[Facts]) -> Iterator[str]:
-    """Every key of the config, and every fact of the machine, in which runs differ that no sweep made."""
+    """Yield a line for each key of the config and each fact of the machine in which runs outside a sweep differ."""
     known = [run for run in runs if run.config]
     for key in dict.fromkeys(key for run in known for key in run.config):
         values = [run.config.get(key) for run in known]
@@ -74,7 +74,7 @@ def _machines(runs: Sequence[Facts]) -> Iterator[str]:
 
 
 def shared(runs: Sequence[Facts]) -> Iterator[str]:
-    """The machine and versions that all finished runs have in common, in one line; nothing where there are none."""
+    """Yield one line with the machine and versions that all finished runs share; nothing where they share none."""
     runs = [run for run in runs if run.machine]
     keys = list(dict.fromkeys(key for run in runs for key in run.machine))
     values = {key: {_text(run.machine.get(key)) for run in runs} for key in keys}
@@ -84,7 +84,7 @@ def shared(runs: Sequence[Facts]) -> Iterator[str]:
 
 
 def _keys(values: Sequence[Any], axis: str) -> set[str]:
-    """Those that an axis sets; of a config that cannot be read any more nothing is taken to follow."""
+    """Return the keys that the values of an axis set; a config file that cannot be read any more adds none."""
     found: set[str] = set()
     for value in values:
         with suppress(InputError):
@@ -93,12 +93,12 @@ def _keys(values: Sequence[Any], axis: str) -> set[str]:
 
 
 def _cover(keys: set[str], key: str) -> str | None:
-    """The shortest of ``keys`` that ``key`` is or is below of."""
+    """Return the shortest of ``keys`` that is ``key`` itself or a parent of it; None where there is none."""
     return min((each for each in keys if key == each or key.startswith(f"{each}.")), key=len, default=None)
 
 
 def _is_function_of(axes: Mapping[str, Any], key: str, runs: Sequence[Facts]) -> bool:
-    """Whether runs that agree in the values of the axes agree in a key."""
+    """Return whether all runs that agree in the values of the axes also agree in the value of a key."""
     found: dict[str, str] = {}
     for run in runs:
         value = _text(run.config.get(key))
@@ -108,7 +108,7 @@ def _is_function_of(axes: Mapping[str, Any], key: str, runs: Sequence[Facts]) ->
 
 
 def _told(what: str, runs: Sequence[Facts], values: Sequence[Any]) -> str:
-    """Who has which value; most of the runs are "all others"."""
+    """Return a line that says which runs have which value; those with the most common value are "all others"."""
     texts = list(map(_text, values))
     ((common, _), *others) = Counter(texts).most_common()
     told = []

@@ -1,4 +1,4 @@
-"""What can be said of a few seeds: intervals, paired comparisons, and marks of the best and the worst."""
+"""Statistics over a few seeds: confidence intervals, paired comparisons, and marks of the best and the worst."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -10,31 +10,34 @@ from scipy import stats
 from attention_zoo.scales import Scale, old_scale
 
 LEVEL = 0.05
-"""Differences less probable than this by chance are more than noise."""
+"""Significance level: a difference with a smaller p-value counts as more than noise."""
 
 LEAST_SEEDS = 3
-"""Seeds in common from which on a difference is marked: of two, the test has a single degree of freedom."""
+"""The fewest common seeds for which a difference is marked; with two, the test has a single degree of freedom."""
 
 TEST = f"paired t-tests over {LEAST_SEEDS} or more seeds"
-"""What marks follow from."""
+"""The name, in words, of the test that decides about the marks."""
 
 ROUNDING = 1e-9
-"""Spread below this fraction of the values is none."""
+"""A spread of differences up to this fraction of the largest value counts as rounding, that is, as no spread."""
 
 
 def arrow(metric: str, scale: Scale | None = None) -> str:
-    """The metric's name with an arrow to where it is better; without a scale as runs of before have it."""
+    """Return the metric's name with an arrow to where it is better.
+
+    Without a scale the direction is guessed from the name, as for older runs that logged no scales.
+    """
     return f"{metric} {(scale or old_scale(metric)).arrow}".rstrip()
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """The mean of a metric over seeds.
+    """The mean of a metric over seeds, with its confidence interval.
 
     Attributes:
-        mean: over the seeds.
-        half_width: of its 95 % confidence interval by Student's t; NaN for one seed.
-        count: of seeds.
+        mean: the mean over the seeds.
+        half_width: half the width of its 95 % confidence interval by Student's t; NaN for one seed.
+        count: the number of seeds.
     """
 
     mean: float
@@ -43,7 +46,7 @@ class Estimate:
 
     @classmethod
     def of(cls, values: Sequence[float]) -> "Estimate":
-        """From the values of all seeds, at least one."""
+        """Return the estimate from the values of all seeds; there must be at least one."""
         count = len(values)
         error = np.std(values, ddof=1) / math.sqrt(count) if count > 1 else math.nan
         return cls(float(np.mean(values)), float(error * stats.t.ppf(0.975, max(count - 1, 1))), count)
@@ -57,13 +60,13 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Difference:
-    """Between two settings, seed by seed.
+    """The difference of a metric between two settings, taken seed by seed.
 
     Attributes:
-        mean: of the differences; NaN without a seed in common.
-        chance: how probable one this large is without any (paired t-test, two-sided); NaN where that cannot be told:
-            fewer than two seeds in common, or differences that do not vary at all.
-        count: of seeds in common.
+        mean: the mean of the differences; NaN without a common seed.
+        chance: the p-value of a two-sided paired t-test; NaN where there is none: fewer than two common seeds, or
+            differences that are not zero and do not vary at all.
+        count: the number of common seeds.
     """
 
     mean: float
@@ -72,12 +75,12 @@ class Difference:
 
     @property
     def is_told(self) -> bool:
-        """Whether it is more than noise: enough seeds, and improbable without any difference."""
+        """Whether the difference is more than noise: it has enough seeds and a p-value below `LEVEL`."""
         return self.count >= LEAST_SEEDS and self.chance < LEVEL
 
     @classmethod
     def of(cls, one: Mapping[int, float], other: Mapping[int, float]) -> "Difference":
-        """From the values by seed."""
+        """Return the difference ``one`` minus ``other`` of two settings, each given as its values by seed."""
         differences = np.array([one[seed] - other[seed] for seed in sorted(one.keys() & other.keys())])
         if not len(differences):
             return cls(math.nan, math.nan)
@@ -90,7 +93,10 @@ class Difference:
 
 
 def holm(chances: Sequence[float]) -> list[float]:
-    """Probabilities corrected for their number, step by step (S. Holm, Scandinavian Journal of Statistics 1979)."""
+    """Return p-values corrected for their number by Holm's step-down method; NaN stays NaN and is not counted.
+
+    The method is that of S. Holm, Scandinavian Journal of Statistics 1979.
+    """
     known = [place for place, chance in enumerate(chances) if not math.isnan(chance)]
     corrected = list(chances)
     least = 0.0
@@ -101,14 +107,15 @@ def holm(chances: Sequence[float]) -> list[float]:
 
 
 def extremes(values: Mapping[str, Mapping[int, float]], metric: str, scale: Scale | None = None) -> dict[str, str]:
-    """``best`` and ``worst`` of settings by name; only one that a paired t-test of three seeds or more tells from all.
+    """Return the marks ``best`` and ``worst`` by the name of the setting that gets them.
 
-    Each of the tests must reject, so that none of them needs a correction (R. Berger, Technometrics 1982).
+    A setting gets its mark only if a paired t-test over three or more seeds tells it from every other setting. Each of
+    the tests must reject, so that none of them needs a correction (R. Berger, Technometrics 1982).
 
     Args:
-        values: of each setting, by seed.
-        metric: its name.
-        scale: which way is better; None is as runs of before have it.
+        values: the values of each setting, by seed.
+        metric: the name of the metric.
+        scale: which way is better; None guesses it from the metric's name, as for older runs.
     """
     known = [name for name, by_seed in values.items() if by_seed]
     way = (scale or old_scale(metric)).way

@@ -1,4 +1,4 @@
-"""A table of words, as tables are printed and written to files."""
+"""A table of text, which can be printed or written to files as CSV and markdown."""
 
 import csv
 import io
@@ -6,22 +6,22 @@ import re
 from dataclasses import dataclass
 
 BREAKS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
-"""Line breaks and other characters that steer a terminal."""
+"""Pattern of line breaks and other characters that control a terminal."""
 
 MARKUP = re.compile(r"[\\`|]|[*~](?=\S)|(?<!\w)_(?=\S)|<(?=[A-Za-z/!?])|&(?=#|\w+;)|(?<=\])[(\[:]|!(?=\[)")
-"""What markdown would not show as it is."""
+"""Pattern of characters that markdown would read as markup instead of showing them."""
 
 ENTITIES = {"<": "&lt;", "&": "&amp;"}
 
 
 @dataclass(frozen=True)
 class Table:
-    """Text in cells, the first column naming the rows.
+    """A table of text whose first column names the rows.
 
     Attributes:
-        header: of the columns.
-        rows: as many cells each.
-        notes: below the table.
+        header: the headings of the columns.
+        rows: the rows, each with as many cells as the header.
+        notes: lines to show below the table.
     """
 
     header: tuple[str, ...]
@@ -29,13 +29,13 @@ class Table:
     notes: tuple[str, ...] = ()
 
     def csv(self) -> str:
-        """Comma-separated; the notes are left out, so that a program reads it."""
+        """Return the table as comma-separated values, without the notes, so that a program can read it."""
         text = io.StringIO(newline="")
         csv.writer(text, lineterminator="\n").writerows([self.header, *self.rows])
         return text.getvalue()
 
     def markdown(self) -> str:
-        """A markdown table, its notes as a list below."""
+        """Return the table in markdown, with its notes as a list below."""
         rule = ("---", *["---:"] * (len(self.header) - 1))
         lines = [f"| {' | '.join(_escaped(cell) for cell in row)} |" for row in (self.header, rule, *self.rows)]
         notes = [f"* {_escaped(note)}" for note in self.notes]
@@ -43,10 +43,10 @@ class Table:
 
 
 def on_one_line(text: str) -> str:
-    """A text without line breaks and control characters."""
+    """Return a text in which each run of line breaks and control characters is a single space."""
     return BREAKS.sub(" ", text)
 
 
 def _escaped(text: str) -> str:
-    """A text on one line that markdown shows as it is: no cell ends early, nothing is a tag, a link or emphasis."""
+    """Return a text on one line, escaped so that markdown shows it as it is and reads no tag, link or end of a cell."""
     return MARKUP.sub(lambda found: ENTITIES.get(found[0], f"\\{found[0]}"), on_one_line(text))

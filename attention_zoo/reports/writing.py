@@ -1,4 +1,4 @@
-"""Reports are written whole or not at all, and into their own folder alone."""
+"""Write reports whole or not at all, and only into their own folder."""
 
 import os
 import shutil
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 
 @contextmanager
 def whole(folder: Path) -> Iterator[Path]:
-    """A temporary folder; when the block ends well, its files take the places of those of their names in ``folder``.
+    """Yield a temporary folder whose files move into ``folder`` when the block ends without an error.
 
-    When it does not, ``folder`` stays as it was. A link to a file is replaced, not followed; files that the report
-    does not have stay.
+    They replace files of the same names. If the block raises, ``folder`` stays as it was. A link to a file is replaced,
+    not followed; files in ``folder`` that the report does not have stay.
 
     Raises:
-        InputError: something cannot be written, or a folder below ``folder`` is a link or a file; the error names what
+        InputError: a file cannot be written, or a folder below ``folder`` is a link or a file; the error names what
             was to be written.
     """
     new = not folder.exists()
@@ -43,11 +43,11 @@ def whole(folder: Path) -> Iterator[Path]:
             shutil.rmtree(stage, ignore_errors=True)
         if new:
             with suppress(OSError):
-                folder.rmdir()  # only if nothing came to be in it
+                folder.rmdir()  # fails, and is meant to, if anything is in it
 
 
 def save(figure: "Figure", target: Path | IO[bytes]) -> None:
-    """Save a figure as PNG; no name in it is a formula, whatever dollars it has."""
+    """Save a figure as PNG; dollar signs in its text are printed as they are, not read as formulas."""
     from matplotlib.text import Text
 
     for text in figure.findobj(Text):
@@ -56,7 +56,11 @@ def save(figure: "Figure", target: Path | IO[bytes]) -> None:
 
 
 def _install(stage: Path, folder: Path) -> None:
-    """Move every file below ``stage`` to its place in ``folder``; nothing moves unless everything can."""
+    """Move every file below ``stage`` to its place in ``folder``, after checking that no folder or link is in the way.
+
+    Raises:
+        InputError: the place of a file is a folder, or a folder above it is a link or a file.
+    """
     files = [path.relative_to(stage) for path in sorted(stage.rglob("*")) if path.is_file()]
     for name in files:
         if (folder / name).is_dir() and not (folder / name).is_symlink():
@@ -71,7 +75,7 @@ def _install(stage: Path, folder: Path) -> None:
 
 
 def remove_events(folder: Path) -> None:
-    """Remove TensorBoard's event files from the run folders in ``folder``, and folders that held nothing else."""
+    """Remove TensorBoard's event files from the run folders in ``folder``, and the run folders that are empty then."""
     if not folder.is_dir() or folder.is_symlink():
         return
     for run in folder.iterdir():

@@ -1,1 +1,1 @@
-"""What evaluations find: results that are written, read and compared, one module for each kind."""
+"""The results of evaluations, which can be written, read and compared; each kind has a module of its own."""

@@ -1,4 +1,4 @@
-"""Quality against number of clicks: what an evaluation of interactive segmentation finds."""
+"""The result of an evaluation of interactive segmentation: mean IoU against the number of clicks."""
 
 import csv
 import json
@@ -20,25 +20,26 @@ from attention_zoo.runs.files import read_json
 from attention_zoo.runs.results import is_number
 
 THRESHOLDS = (0.80, 0.85, 0.90)
-"""IoUs that number of clicks is reported for."""
+"""The IoUs for which the number of clicks until they are reached is reported."""
 
 ROUNDING = 1e-6
-"""Means of proportions may leave 0..1 by so much."""
+"""The amount by which rounding may take a mean of proportions out of 0..1."""
 
 
 @dataclass(frozen=True)
 class ClickCurve:
-    """One model under one setting on one data set.
+    """The curve of one model under one setting on one data set.
 
     Attributes:
-        name: of the setting.
-        mean: (clicks + 1) mean over objects, and over trials of that, of the IoU before the first click and after each.
-        standard_error: (clicks + 1) of that mean over trials; NaN with a single trial.
-        trials: of each trial, its own mean.
-        noc: by IoU such as ``"0.90"``: mean number of clicks until it, ``clicks`` for objects that never reach it.
-        unreached: by IoU: objects (mean over trials) that took all clicks, those that reached it at the last too.
-        seconds_per_click: that the model and the simulated annotator took.
-        options: what the setting is.
+        name: the name of the setting.
+        mean: (clicks + 1) the IoU before the first click and after each, as the mean over objects, then over trials.
+        standard_error: (clicks + 1) the standard error of that mean over trials; NaN with a single trial.
+        trials: (trials, clicks + 1) the mean over objects of each trial.
+        noc: by IoU such as ``"0.90"``, mean number of clicks until it; ``clicks`` for objects that never reach it.
+        unreached: by IoU, the number of objects (mean over trials) that took all clicks, including those that reached
+            it at the last one.
+        seconds_per_click: the seconds that the model and the simulated annotator took for a click.
+        options: the options that make up the setting.
     """
 
     name: str
@@ -52,7 +53,7 @@ class ClickCurve:
 
     @classmethod
     def of(cls, name: str, ious: np.ndarray, seconds_per_click: float, options: Mapping[str, Any]) -> "ClickCurve":
-        """The curve of IoUs (objects, trials, clicks + 1)."""
+        """Return the curve of IoUs (objects, trials, clicks + 1), of which the first is before any click."""
         trials = ious.mean(0)
         error = trials.std(0, ddof=1) / math.sqrt(len(trials)) if len(trials) > 1 else np.full(ious.shape[2], np.nan)
         noc, unreached = {}, {}
@@ -67,17 +68,17 @@ class ClickCurve:
 
 @dataclass(frozen=True)
 class ClickResult(Result):
-    """An evaluation: curves of several settings on the same objects, with the same clicks to begin with.
+    """The result of an evaluation: curves of several settings on the same objects, starting from the same clicks.
 
     Attributes:
-        title: the model.
-        data: the data set.
-        protocol: what two curves must share to be compared.
-        objects: how many.
-        curves: one a setting.
-        ious: of every object, (settings, objects, trials, clicks + 1), for a table of its own; None where they are not
-            known, as of a result that was read.
-        names: of the objects, as many as ``ious`` has.
+        title: the name of the model.
+        data: the name of the data set.
+        protocol: what two results must share to be compared.
+        objects: the number of objects.
+        curves: one curve for each setting.
+        ious: (settings, objects, trials, clicks + 1) the IoUs of every object, for a table of its own; None where they
+            are not known, as in a result that was read.
+        names: the names of the objects, as many as ``ious`` has.
     """
 
     file: ClassVar[str] = "clicks.json"
@@ -91,11 +92,15 @@ class ClickResult(Result):
     names: Sequence[str] = field(default=(), repr=False, compare=False)
 
     def of(self, evaluated: Evaluated) -> Self:
-        """See Result."""
+        """Return this result with the title of the evaluated model."""
         return replace(self, title=evaluated.title)
 
     def write(self, folder: Path) -> None:
-        """Write all there is to say: the result, its tables, the IoUs of every object, and a figure."""
+        """Write the result, its tables, the IoUs of every object and a figure into a folder.
+
+        Raises:
+            InputError: a file cannot be written.
+        """
         from attention_zoo.reports.clicks.figures import overlay
         from attention_zoo.reports.clicks.tables import write_tables
 
@@ -110,21 +115,25 @@ class ClickResult(Result):
             save(figure, stage / "clicks.png")
 
     def tables(self) -> list[tuple[str, Table]]:
-        """See Result: the number of clicks, a row for each curve."""
+        """Return the one table to print: numbers of clicks and mean IoU, with a row for each curve."""
         from attention_zoo.reports.clicks.tables import noc_table
 
         return [(self.title, noc_table({self.title: self}))]
 
     @classmethod
     def differences(cls, results: Mapping[str, Self]) -> list[str]:
-        """See Result: keys of the protocol, or the number of objects."""
+        """Return the keys of the protocol, or ``objects``, in which results on the same data differ."""
         from attention_zoo.reports.clicks.tables import differences
 
         return differences(results)
 
     @classmethod
     def compare(cls, results: Mapping[str, Self], *, mixed: bool = False) -> Table:
-        """See Result."""
+        """Return a table of results side by side, with a row for each curve.
+
+        Raises:
+            InputError: protocols differ and ``mixed`` does not allow it.
+        """
         from attention_zoo.reports.clicks.tables import noc_table
 
         differing = cls.differences(results)
@@ -134,7 +143,7 @@ class ClickResult(Result):
 
     @classmethod
     def write_comparison(cls, folder: Path, results: Mapping[str, Self], table: Table) -> None:
-        """See Result: curves, tables and a figure."""
+        """Write the curves and tables of several results, and a figure, into a folder."""
         from attention_zoo.reports.clicks.figures import overlay
         from attention_zoo.reports.clicks.tables import write_tables
 
@@ -145,7 +154,7 @@ class ClickResult(Result):
 
     @classmethod
     def names_of(cls, read: Mapping[Path, Self]) -> list[list[str]]:
-        """See Result: title, or path."""
+        """Return two ways to name results, their titles and their folders; the first that tells all apart is used."""
         return [[result.title for result in read.values()], [str(file.parent) for file in read]]
 
     def _write_objects(self, path: Path, ious: np.ndarray, names: Sequence[str]) -> None:
@@ -160,10 +169,10 @@ class ClickResult(Result):
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """The result in a file.
+        """Read a result that `write` wrote, without the IoUs of every object.
 
         Raises:
-            InputError: it is none.
+            InputError: the file is no such result, or it holds impossible values.
         """
         kind = "no result of an evaluation of clicks"
         try:
@@ -180,7 +189,7 @@ class ClickResult(Result):
 
 
 def _wrong(result: ClickResult) -> Iterator[str]:
-    """What cannot be in a result, by its key."""
+    """Yield a message for each value that cannot be in a result."""
     for key, kind in (("title", str), ("data", str), ("protocol", dict)):
         if not isinstance(getattr(result, key), kind):
             yield f"{key} cannot be {getattr(result, key)!r:.60}"
@@ -223,7 +232,7 @@ def _is_proportion(value: Any) -> bool:
 
 
 def _finite(value: Any) -> Any:
-    """With None in the place of NaN, as JSON has it."""
+    """Return a copy of nested values with None in place of numbers that are not finite, which JSON does not have."""
     if isinstance(value, Mapping):
         return {key: _finite(part) for key, part in value.items()}
     if isinstance(value, list):

@@ -1,4 +1,4 @@
-"""The outcome of a robustness evaluation: what was counted, under which protocol, and the numbers that follow."""
+"""The result of a robustness evaluation: what was counted, under which protocol, and the scores that follow."""
 
 import errno
 import json
@@ -20,24 +20,24 @@ from attention_zoo.runs.files import read_json, write_text
 from attention_zoo.runs.results import exists, is_number
 
 FORMAT = "attention_zoo robustness 1"
-"""What the file says it is."""
+"""The value of ``format`` in a result's file, by which the file is recognised."""
 
 MOST_IMAGES = 2**53
-"""Counts from here on are not exact any more."""
+"""Counts of images must be below this number, from which on a float does not hold every integer."""
 
 
 @dataclass(frozen=True)
 class CellCount:
-    """What was counted in a cell.
+    """The counts of a cell: a benchmark, or one corruption at one severity of it.
 
     Attributes:
-        total: images.
-        correct: those whose most probable class, among the benchmark's, is right.
+        total: the number of images.
+        correct: the number of images whose most probable class, among the benchmark's, is right.
         calibration: expected calibration error, 0..1; None where nothing was counted.
-        corruption: its name, or None.
-        severity: 1 to 5, or None.
-        no_gradient: under an attack, images that the model gets right and of whose loss there was never a gradient, so
-            that they were not put to the test; None where nobody looked.
+        corruption: the name of the corruption; None without one.
+        severity: the severity of the corruption, 1 to 5; None without one.
+        no_gradient: under an attack, the number of images that the model gets right and whose loss never had a
+            gradient, so that they were not put to the test; None where this was not counted.
     """
 
     total: int
@@ -49,26 +49,26 @@ class CellCount:
 
     @property
     def error(self) -> float:
-        """Of images, 0..1; NaN where there are none."""
+        """The share of images that the model gets wrong, 0..1; NaN where there are no images."""
         return 1 - self.correct / self.total if self.total else math.nan
 
 
 def grid_of(corruptions: Sequence[str], severities: Sequence[int]) -> list[tuple[str | None, int | None]]:
-    """Corruption and severity of each cell of a benchmark, in order; one cell of neither where nothing is corrupted."""
+    """Return corruption and severity of each cell of a benchmark, in order; one (None, None) without corruptions."""
     return [(corruption, severity) for corruption in corruptions for severity in severities] or [(None, None)]
 
 
 @dataclass(frozen=True)
 class Column:
-    """A benchmark or an attack: what its numbers are and what two of them must share to be compared.
+    """A benchmark or an attack: what its numbers mean, and what two of them must share to be compared.
 
     Attributes:
-        name: such as ``imagenet_c``, ``pgd``.
-        title: as tables print it.
-        classes: how many outputs compete.
-        protocol: source, preprocessing, settings of an attack, images.
-        corruptions: names in their order; empty where there are none.
-        severities: of the corruptions.
+        name: its name, such as ``imagenet_c`` or ``pgd``.
+        title: its name in tables.
+        classes: the number of classes that compete.
+        protocol: source, preprocessing, settings of an attack, number of images.
+        corruptions: the names of the corruptions, in order; empty where there are none.
+        severities: the severities of the corruptions.
     """
 
     name: str
@@ -80,10 +80,10 @@ class Column:
 
     @classmethod
     def of(cls, benchmark: Benchmark, cells: Sequence[Cell], num_classes: int) -> Self:
-        """The column of a benchmark.
+        """Return the column of a benchmark.
 
         Raises:
-            InputError: its cells are not all its corruptions at all its severities.
+            InputError: its cells are not each corruption at each severity, in this order.
         """
         corruptions = tuple(dict.fromkeys(cell.corruption for cell in cells if cell.corruption))
         severities = tuple(dict.fromkeys(cell.severity for cell in cells if cell.severity))
@@ -101,19 +101,19 @@ class Column:
 
     @property
     def normalised(self) -> bool:
-        """Whether errors are divided by AlexNet's."""
+        """Whether the errors are divided by those of AlexNet."""
         return of_alexnets_kind(self.name, self.corruptions, self.severities)
 
     @property
     def heading(self) -> str:
-        """Title, metric, and the arrow to where it is better."""
+        """The heading of the column: title, metric, and an arrow to where it is better."""
         if not self.corruptions:
             return f"{self.title} ↑"
         return f"{self.title} {'mCE' if self.normalised else 'error'} ↓"
 
     @property
     def meaning(self) -> str:
-        """What the number is, in words."""
+        """The meaning of the column's number, in words."""
         if not self.corruptions:
             return f"top-1 accuracy in %, {self.classes} classes"
         missing = [name for name in ALEXNET_ERRORS if name not in self.corruptions]
@@ -125,24 +125,24 @@ class Column:
         return f"plain mean of the top-1 error in % (mCE unnormalised), {what}"
 
     def score(self, counts: Sequence[CellCount]) -> float:
-        """The number of a table, in percent; NaN while a cell is empty."""
+        """Return the number that tables show, in percent; NaN while a cell is empty."""
         if not self.corruptions:
             return 100 * (1 - counts[0].error)
         return mean_corruption_error(self.errors(counts), normalised=self.normalised)
 
     def errors(self, counts: Sequence[CellCount]) -> dict[str, float]:
-        """By corruption, the mean over the severities of the error, 0..1."""
+        """Return the mean over the severities of the error, 0..1, by corruption."""
         of_each = {name: [cell.error for cell in counts if cell.corruption == name] for name in self.corruptions}
         return {name: fmean(errors) for name, errors in of_each.items()}
 
 
 @dataclass(frozen=True)
 class Row:
-    """A model, or a model with other mixers.
+    """The counts of one model, or of a model with other mixers.
 
     Attributes:
-        name: such as ``as trained``.
-        counts: by the name of the column, those of its cells.
+        name: the name of the row, such as ``as trained``.
+        counts: the counts of each column's cells, by the column's name.
     """
 
     name: str
@@ -151,12 +151,12 @@ class Row:
 
 @dataclass(frozen=True)
 class RobustnessResult(Result):
-    """All that a robustness evaluation found.
+    """The result of a robustness evaluation.
 
     Attributes:
-        columns: benchmarks and attacks.
-        rows: models.
-        facts: what else a reader must know: model, weights, data, versions, date, precision.
+        columns: the benchmarks and attacks.
+        rows: the models.
+        facts: further facts that a reader needs: model, weights, data, versions, date, precision.
     """
 
     file: ClassVar[str] = "robustness.json"
@@ -168,82 +168,89 @@ class RobustnessResult(Result):
 
     @property
     def title(self) -> str:
-        """What to call its model: the mixer, with its options, or the model where it keeps its own attention."""
+        """The name in tables: the mixer with its options, or the model where that keeps its own attention."""
         return self.facts.get("mixer") or self.facts.get("model") or "model"
 
     @property
     def protocol(self) -> dict[str, Mapping[str, Any]]:
-        """Of each column what its numbers must share with others to be compared."""
+        """The protocol of each column, which other results must share to be compared, by the column's name."""
         return {column.name: column.protocol for column in self.columns}
 
     @cached_property
     def scores(self) -> dict[str, dict[str, float]]:
-        """By row and column, in percent."""
+        """The scores in percent, by the names of row and column."""
         return {
             row.name: {column.name: column.score(row.counts[column.name]) for column in self.columns}
             for row in self.rows
         }
 
     def row(self, name: str) -> Row:
-        """The row of this name."""
+        """Return the row of a name."""
         return next(row for row in self.rows if row.name == name)
 
     def of(self, evaluated: Evaluated) -> Self:
-        """See Result."""
+        """Return this result with the facts about the evaluated model added."""
         known = {entry.name: getattr(evaluated, entry.name) for entry in fields(evaluated)}
         return replace(self, facts={**self.facts, **known})
 
     def write(self, folder: Path) -> None:
-        """Write the result, its tables and a figure.
+        """Write the result, its tables and a figure into a folder.
 
         Raises:
-            FileExistsError: there is a result already.
-            InputError: it cannot be written.
+            FileExistsError: the folder holds a result already.
+            InputError: a file cannot be written.
         """
         from attention_zoo.reports.robustness.files import write_result
 
         write_result(folder, self)
 
     def tables(self) -> list[tuple[str, Table]]:
-        """See Result: the errors under each corruption at each severity, then all columns."""
+        """Return the tables to print: the errors under each corruption at each severity, then all columns."""
         from attention_zoo.reports.robustness.comparison import compare, grids_of
 
         return [*grids_of(self), (f"weights: {self.facts.get('weights')}", compare({self.title: self}))]
 
     @classmethod
     def differences(cls, results: Mapping[str, Self]) -> list[str]:
-        """See Result."""
+        """Return a line for each fact that keeps the results from being compared."""
         from attention_zoo.reports.robustness.comparison import differences
 
         return list(differences(results))
 
     @classmethod
     def compare(cls, results: Mapping[str, Self], *, mixed: bool = False) -> Table:
-        """See Result."""
+        """Return a table of results side by side.
+
+        Raises:
+            InputError: protocols differ and ``mixed`` does not allow it.
+        """
         from attention_zoo.reports.robustness.comparison import compare
 
         return compare(results, mixed=mixed)
 
     @classmethod
     def write_comparison(cls, folder: Path, results: Mapping[str, Self], table: Table) -> None:
-        """See Result."""
+        """Write the table of several results, their counts and a figure into a folder."""
         from attention_zoo.reports.robustness.files import write_comparison
 
         write_comparison(folder, results, table)
 
     @classmethod
     def holds(cls, path: Path) -> bool:
-        """See Result; a JSON file that is of no other kind by its name is taken for one."""
+        """Return whether a path is a result of this kind, or a folder with one in it or below it.
+
+        Any JSON file counts as one, unless its name is that of another kind of result.
+        """
         if not path.is_file():
             return super().holds(path)
         return path.suffix == ".json" and all(path.name != kind.file for kind in result_kinds() if kind is not cls)
 
     def write_json(self, path: Path) -> None:
-        """Write the result alone.
+        """Write the result alone, as JSON.
 
         Raises:
-            FileExistsError: there is something of that name.
-            InputError: it cannot be written.
+            FileExistsError: there is a file of that name already.
+            InputError: the file cannot be written.
         """
         if exists(path):
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
@@ -259,10 +266,10 @@ class RobustnessResult(Result):
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """What `write` wrote.
+        """Read a result that `write` or `write_json` wrote.
 
         Raises:
-            InputError: the file is something else, or its counts cannot be.
+            InputError: the file is no such result, or it holds impossible values.
         """
         kind = "no result of a robustness evaluation"
         try:
@@ -288,12 +295,12 @@ class RobustnessResult(Result):
 
 
 def blind_spots(column: Column, counts: Sequence[CellCount], label: str) -> Iterator[str]:
-    """A line where an attack had no gradient to follow, so that its column says too much of a row.
+    """Yield a line where an attack had no gradient to follow, so that its column overstates a model's robustness.
 
     Args:
         column: the attack.
-        counts: what was counted of the row.
-        label: what to call the row.
+        counts: the counts of the model's row.
+        label: the name of the row.
     """
     number = sum(count.no_gradient or 0 for count in counts)
     if number:
@@ -301,7 +308,7 @@ def blind_spots(column: Column, counts: Sequence[CellCount], label: str) -> Iter
 
 
 def _wrong(result: RobustnessResult) -> Iterator[str]:
-    """What cannot be in a result, by its key."""
+    """Yield a message for each value that cannot be in a result."""
     if not result.columns or not result.rows:
         yield "columns or rows are empty"
     for kind, names in (("columns", [one.name for one in result.columns]), ("rows", [one.name for one in result.rows])):

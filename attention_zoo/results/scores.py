@@ -1,4 +1,4 @@
-"""Numbers by name: what an evaluation finds that ends in a few of them."""
+"""The result of an evaluation that ends in a few numbers, each with a name."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -15,22 +15,24 @@ from attention_zoo.runs.results import exists, is_number
 from attention_zoo.scales import NEITHER, Scale, read_scales
 
 FORMAT = "attention_zoo scores 1"
-"""What the file says it is."""
+"""The value of ``format`` in a result's file, by which the file is recognised."""
 
 
 @dataclass(frozen=True)
 class Scores(Result):
-    """What one model reached under one protocol. A subclass names its ``file``; its tables are called likewise.
+    """The scores of one model under one protocol.
+
+    A subclass names its ``file``; the files of its tables have the same name with other endings.
 
     Attributes:
-        scores: by name.
-        protocol: what two of them must share to be compared, as plain values: data, images, settings.
-        scales: which way of a score is better, by its name.
-        title: what tables call the model.
-        facts: what else a reader must know, as plain values.
+        scores: the finite numbers, by name.
+        protocol: what two results must share to be compared, as plain values: data, images, settings.
+        scales: which way a score is better, by the score's name.
+        title: the name of the model in tables.
+        facts: further facts that a reader needs, as plain values.
 
     Raises:
-        InputError: a score is no finite number.
+        InputError: a score is not a finite number.
     """
 
     scores: Mapping[str, float]
@@ -40,21 +42,21 @@ class Scores(Result):
     facts: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Refuse what is no score."""
+        """Check that every score is a finite number."""
         for name, value in self.scores.items():
             if not is_number(value):
                 raise InputError(f"the score {name} must be a finite number, got {value!r:.60}")
 
     def of(self, evaluated: Evaluated) -> Self:
-        """See Result."""
+        """Return this result with the title and the facts of the evaluated model."""
         known = {entry.name: getattr(evaluated, entry.name) for entry in fields(evaluated)}
         return replace(self, title=evaluated.mixer or evaluated.model or self.title, facts={**self.facts, **known})
 
     def write(self, folder: Path) -> None:
-        """Write the result, and its table as CSV and markdown.
+        """Write the result, and its table as CSV and markdown, into a folder.
 
         Raises:
-            InputError: there is a result already, or it cannot be written.
+            InputError: the folder holds a result already, or a file cannot be written.
         """
         if exists(folder / self.file):
             raise InputError(f"{folder / self.file} exists")
@@ -66,13 +68,17 @@ class Scores(Result):
             self._write_table(stage, self.compare({self.title: self}))
 
     def tables(self) -> list[tuple[str, Table]]:
-        """See Result: one row."""
+        """Return the one table to print, which has a single row."""
         heading = f"weights: {self.facts['weights']}" if "weights" in self.facts else self.title
         return [(heading, self.compare({self.title: self}))]
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """See Result."""
+        """Read a result that `write` wrote.
+
+        Raises:
+            InputError: the file is no such result, or it holds impossible values.
+        """
         kind = f"no {cls.file} of this program"
         try:
             content = read_json(path)
@@ -90,12 +96,16 @@ class Scores(Result):
 
     @classmethod
     def differences(cls, results: Mapping[str, Self]) -> list[str]:
-        """See Result: a line for each key of the protocol that is not the same in all."""
+        """Return a line for each result and key of the protocol in which it differs from the first result."""
         return list(_differing({label: result.protocol for label, result in results.items()}))
 
     @classmethod
     def compare(cls, results: Mapping[str, Self], *, mixed: bool = False) -> Table:
-        """See Result: one row for each, and a column for each score that any of them has."""
+        """Return a table with a row for each result and a column for each score that any of them has.
+
+        Raises:
+            InputError: protocols differ and ``mixed`` does not allow it.
+        """
         differing = cls.differences(results)
         if differing and not mixed:
             more = f" (and {len(differing) - 1} more)" if len(differing) > 1 else ""
@@ -114,7 +124,7 @@ class Scores(Result):
 
     @classmethod
     def write_comparison(cls, folder: Path, results: Mapping[str, Self], table: Table) -> None:
-        """See Result: the table as CSV and markdown."""
+        """Write the table of several results into a folder, as CSV and markdown."""
         with whole(folder) as stage:
             cls._write_table(stage, table)
 

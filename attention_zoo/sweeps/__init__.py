@@ -1,4 +1,4 @@
-"""One recipe over mixers, seeds and any other axis: which runs that makes, and how they are carried out."""
+"""Sweeps: one recipe over mixers, seeds and any other axis, planned as a list of runs and carried out."""
 
 from attention_zoo.sweeps.driver import carry_out
 from attention_zoo.sweeps.job import Job

@@ -15,25 +15,29 @@ from attention_zoo.errors import InputError, unknown
 from attention_zoo.runs.files import read_yaml
 
 RANGES = ("uniform", "log_uniform", "integers")
-"""Axes to draw from, each with its least and its largest value."""
+"""The kinds of ranges to draw values from; each takes its least and its largest value."""
 
 LARGEST = 2**63
-"""Integers of a sweep stay below this size."""
+"""Integers of a sweep must have an absolute value below this."""
 
 STRUCTURE = ("init_args", "class_path")
-"""Parts of a config's keys that the command line leaves out."""
+"""Parts of the keys in a config that the command line leaves out."""
 
 KEEP_ARGUMENTS = ("model", "data")
-"""Keys of classes that keep the arguments set before them; another class at any other key starts afresh."""
+"""Keys at which another class keeps the arguments that were set before; at any other key it starts afresh."""
 
 UNSEEN = ("Cc", "Cs", "Zl", "Zp")
-"""Kinds of characters that no label has: control characters, halves of characters, line breaks."""
+"""Unicode categories that no label may contain: control characters, surrogates, line and paragraph separators."""
 
 Axis = Mapping[str, Any] | Sequence[Any]
 
 
 def labelled(axis: Axis) -> dict[Any, Any]:
-    """Values by label; those of a list are their own. Files of one name, and options of one, are called in full."""
+    """Return the values of an axis by their labels.
+
+    A value in a list is its own label; of a config file the label is the name without folder and ending, of options
+    their keys' last parts with the values. Where that does not tell values apart, labels are written in full.
+    """
     if isinstance(axis, Mapping):
         return dict(axis)
     short = [_label(value) for value in axis]
@@ -53,17 +57,17 @@ def _label(value: Any, *, in_full: bool = False) -> Any:
 
 
 def label_of(value: Any) -> Any:
-    """Return what a baseline's value is called: lists are written out, as labels are."""
+    """Return the label of a baseline's value: lists and options are written out as text."""
     return _label(value) if isinstance(value, (list, dict)) else value
 
 
 def is_range(axis: Axis) -> TypeGuard[Mapping[str, Any]]:
-    """Whether an axis is drawn from."""
+    """Return whether an axis is a range to draw values from."""
     return isinstance(axis, Mapping) and len(axis) == 1 and next(iter(axis)) in RANGES
 
 
 def is_config(value: Any) -> bool:
-    """Whether the value of an axis names a config file."""
+    """Return whether the value of an axis names a config file."""
     return isinstance(value, str) and value.endswith((".yaml", ".yml"))
 
 
@@ -78,28 +82,33 @@ def drawn(axis: Axis, generator: random.Random) -> tuple[Any, Any]:
         value = float(f"{generator.uniform(least, largest):.4g}")
     else:
         value = float(f"{math.exp(generator.uniform(math.log(least), math.log(largest))):.4g}")
-    value = min(max(value, least), largest)  # four digits may lie outside
+    value = min(max(value, least), largest)  # rounding to four digits may leave the range
     return value, value
 
 
 def options(name: str, value: Any) -> list[str]:
-    """Return what the value of an axis adds to a command line: a config file, several options, or the axis's own."""
+    """Return the words that a value of an axis adds to a command line.
+
+    They name a config file, several options, or the one option that the axis is named after.
+    """
     if isinstance(value, Mapping):
         return [word for key, each in value.items() for word in option(key, each)]
     return ["--config", value] if is_config(value) else option(name, value)
 
 
 def option(key: str, value: Any) -> list[str]:
-    """An option as words; the YAML of a number, a list or a mapping is one."""
+    """Return the two words of an option, its key and its value; a value that is no text is written as YAML."""
     text = value if isinstance(value, str) else yaml.safe_dump(value, default_flow_style=True, width=math.inf)
     return [f"--{key}", text.removesuffix("\n").removesuffix("\n...")]
 
 
 def settings(name: str, value: Any) -> dict[str, Any]:
-    """Return what a value of an axis sets, by key as on the command line; of a file that is gone nothing is known.
+    """Return the settings that a value of an axis makes, by key as on the command line.
+
+    A config file that does not exist any more adds none.
 
     Raises:
-        InputError: a file cannot be read.
+        InputError: a config file cannot be read, or holds no keys.
     """
     parts = dict(value) if isinstance(value, Mapping) else {"config": value} if is_config(value) else {name: value}
     file = parts.pop("config", None)
@@ -113,7 +122,7 @@ def settings(name: str, value: Any) -> dict[str, Any]:
 
 
 def flat(content: Any, prefix: str = "") -> dict[str, Any]:
-    """A nested mapping with its keys joined by dots."""
+    """Return a nested mapping as a flat one, with its keys joined by dots after ``prefix``."""
     if not isinstance(content, dict) or not content:
         return {prefix: content}
     return {
@@ -124,12 +133,12 @@ def flat(content: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def plain(key: str) -> str:
-    """A key of a config as the command line has it."""
+    """Return a key of a config in the form of the command line, without `STRUCTURE` and signs of appending (``+``)."""
     return ".".join(part.removesuffix("+") for part in key.split(".") if part not in STRUCTURE)
 
 
 def overrules(later: Mapping[str, Any], earlier: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """The keys of ``later`` settings, each with a key of ``earlier`` ones that it sets anew or starts afresh."""
+    """Yield each key of the ``later`` settings with each key of the ``earlier`` ones that it changes or resets."""
     for key, value in later.items():
         for before, old in earlier.items():
             resets = before.startswith(f"{key}.") and key not in KEEP_ARGUMENTS
@@ -138,12 +147,12 @@ def overrules(later: Mapping[str, Any], earlier: Mapping[str, Any]) -> Iterator[
 
 
 def check_axis(name: str, axis: Any, *, drawing: bool) -> None:
-    """Check that an axis is one, and that its labels differ.
+    """Check that the value given for an axis is one, and that its labels differ.
 
     Args:
-        name: of the axis.
-        axis: as given.
-        drawing: whether ranges are drawn from.
+        name: the name of the axis.
+        axis: the axis as the user wrote it.
+        drawing: whether the sweep draws at random, so that ranges are allowed.
 
     Raises:
         InputError: it is no axis, or two of its labels cannot be told apart.
@@ -167,10 +176,10 @@ def check_axis(name: str, axis: Any, *, drawing: bool) -> None:
 
 
 def check_labels(here: str, labels: Sequence[Any], axis: Axis) -> None:
-    """Check that labels are there, fit on a line, and can be told apart.
+    """Check that labels are words or numbers, not empty, without hidden characters, and can be told apart.
 
     Raises:
-        InputError: they are not.
+        InputError: a label breaks one of these rules.
     """
     hint = "give each a label of its own: {LABEL: VALUE, ...}"
     names = list(labelled(axis)) if isinstance(axis, list) and len(labelled(axis)) == len(axis) else labels
@@ -195,10 +204,10 @@ def check_labels(here: str, labels: Sequence[Any], axis: Axis) -> None:
 
 
 def check_plain(here: str, value: Any) -> None:
-    """Check that a value, and all inside it, can be written down and means the same when it is read again.
+    """Check that a value, and all values inside it, can be written to a file and read again unchanged.
 
     Raises:
-        InputError: it cannot.
+        InputError: a value cannot.
     """
     if isinstance(value, dict):
         for key, part in value.items():
@@ -225,7 +234,7 @@ def check_options(here: str, chosen: Mapping[Any, Any]) -> None:
     """Check the keys of options.
 
     Raises:
-        InputError: one is none, or not the user's to set.
+        InputError: a key is no option or is only for the command line, or ``config`` does not name one file.
     """
     for key, value in chosen.items():
         check_option(here, key)
@@ -234,7 +243,11 @@ def check_options(here: str, chosen: Mapping[Any, Any]) -> None:
 
 
 def check_option(here: str, key: Any) -> None:
-    """Check one key; see `check_options`."""
+    """Check the key of one option.
+
+    Raises:
+        InputError: the key is no option, or is only for the command line.
+    """
     if not isinstance(key, str) or not all(part.removesuffix("+").isidentifier() for part in key.split(".")):
         raise InputError(f"{here}: {key!r} is no option; write model.mixer, without dashes")
     if key in ("help", "print_config"):
@@ -242,7 +255,7 @@ def check_option(here: str, key: Any) -> None:
 
 
 def _like_a_range(kind: Any, ends: Any) -> bool:
-    """Whether an entry of an axis is meant as a range: nothing but one has such a name and a list."""
+    """Return whether an entry of an axis is meant as a range: it has a list, and a name like one of `RANGES`."""
     near = isinstance(kind, str) and kind.lower().replace("-", "_").startswith(("unif", "log", "int"))
     return isinstance(ends, list) and (kind in RANGES or (near and len(ends) > 1))
 

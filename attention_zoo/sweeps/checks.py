@@ -1,4 +1,4 @@
-"""What makes a sweep, checked before anything runs: its types, seeds and number of runs, and the keys that it sets."""
+"""Check a sweep before anything runs: the types of its parts, its seeds, number of runs, and the keys that it sets."""
 
 import math
 from collections.abc import Iterable
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from attention_zoo.sweeps.plan import Plan
 
 MOST_RUNS = 10_000
-"""A sweep of more is a slip of the hand."""
+"""The most runs in a sweep; more are taken for a mistake."""
 
 MOST_SEED = 2**32 - 1
 """The largest seed that numpy and Lightning take."""
@@ -22,17 +22,17 @@ OWNED = {
     "trainer.default_root_dir": "every run has a folder of its own",
     "ckpt_path": "every run goes on from its own checkpoint",
 }
-"""Keys that no axis and no option of a sweep sets, and why."""
+"""Keys that no axis and no option of a sweep may set, each with the reason."""
 
 FIT = "fit"
-"""What a run's training is called beside its evaluations."""
+"""The name of a run's training among its parts; the other parts are evaluations."""
 
 
 def check_plan(plan: "Plan") -> None:
-    """Check everything of a sweep that needs no file.
+    """Check every part of a sweep that can be checked without reading a file.
 
     Raises:
-        InputError: what is given does not make a sweep.
+        InputError: the parts make no sweep.
     """
     if plan.runs is not None and (plan.axes or plan.draws is not None):
         raise InputError("sweep: give axes or a list of runs, not both")
@@ -113,7 +113,14 @@ def _check_baseline(plan: "Plan") -> None:
 
 
 def check_keys(plan: "Plan") -> None:
-    """Refuse keys that the sweep sets, and keys that are set twice: of these one would be lost without a word."""
+    """Check that no axis or option sets a key that belongs to the sweep, or one that another sets too.
+
+    Of two that set the same key, one would be lost silently.
+
+    Raises:
+        InputError: a key belongs to the sweep or is set twice, an evaluation's ``ckpt_path`` is neither ``last`` nor
+            ``best``, or a config cannot be read.
+    """
     shared = settings("", plan.options)
     _refuse_owned("options", shared, OWNED)
     for name, chosen in plan.evaluations.items():
@@ -146,6 +153,6 @@ def _refuse_owned(here: str, chosen: dict[str, Any], owned: Iterable[str]) -> No
 
 
 def _short(number: Any) -> str:
-    """A number for a message, whose digits may be more than Python writes."""
+    """Return a number as text for a message; of a huge integer, which Python may not write, the number of bits."""
     big = isinstance(number, int) and abs(number) >= axes.LARGEST
     return f"a number of {number.bit_length()} bits" if big else f"{number!r:.60}"

@@ -1,4 +1,4 @@
-"""Carry out a sweep: hand its jobs to what runs them, a few at a time, and show how they are."""
+"""Carry out a sweep: hand its jobs to an engine, a few at a time, and show their states."""
 
 import statistics
 import sys
@@ -23,17 +23,17 @@ from attention_zoo.sweeps.record import Record, known_record
 from attention_zoo.terminal import terminal, text_table
 
 PAUSE = 0.5
-"""Seconds between two looks at the jobs."""
+"""The seconds between two checks of the jobs."""
 
 
 class Row(NamedTuple):
-    """A run as the table shows it.
+    """A run of a sweep with what is known of it, as a row of a table shows it.
 
     Attributes:
-        run: of the plan.
-        record: what is known of it.
-        epoch: the last one that was measured.
-        problem: what is wrong with its files; of those nothing is known.
+        run: the run of the plan.
+        record: its state, measurements and times.
+        epoch: the last epoch that was measured, from 0; None before any.
+        problem: what is wrong with files of the run that cannot be read; None where all can.
     """
 
     run: Run
@@ -43,12 +43,12 @@ class Row(NamedTuple):
 
 
 def folder_of(out: Path, run: Run) -> Path:
-    """Where a run of a sweep is."""
+    """Return the folder of a run, below the sweep's folder ``out``."""
     return out / "runs" / run.name
 
 
 def rows(plan: Plan, out: Path) -> list[Row]:
-    """Return what the folders say of every run."""
+    """Return a row for every run of the plan, read from the run's folder."""
     return [_row(run, folder_of(out, run)) for run in plan.all_runs()]
 
 
@@ -62,9 +62,10 @@ def _row(run: Run, folder: Path) -> Row:
 
 
 def seconds_left(states: Sequence[Row]) -> dict[str, float]:
-    """By name of a run that is not done: seconds that it still needs, by those that are; empty when none is.
+    """Return an estimate of the seconds that each unfinished run still needs, by its name; empty if no run is done.
 
-    The mean of the same setting with other seeds, or of all where there are none, less what it has spent.
+    The estimate is the mean time of the same setting with other seeds, or of all finished runs where there are none,
+    less the time that the run has spent already.
     """
     done = [row for row in states if row.record.status == "done"]
     if not done:
@@ -88,25 +89,26 @@ def carry_out(
     retry: bool = False,
     console: Console | None = None,
 ) -> list[Row]:
-    """Do what is not done yet of a sweep.
+    """Carry out the runs of a sweep that are not done yet.
 
-    Seed by seed; within a seed the run that is known to need longest comes first, so that none is left to run alone.
+    They start seed by seed. Within a seed the run that is known to need longest comes first, so that it does not run
+    alone at the end.
 
     Args:
         plan: the sweep.
-        out: its folder.
-        engine: what runs jobs.
-        workers: how many of them at a time.
-        threads: of each process.
-        hours: no run starts later than this.
+        out: the folder of the sweep.
+        engine: the engine that runs the jobs.
+        workers: how many jobs run at a time.
+        threads: the number of threads of each process.
+        hours: the hours after which no further run starts; None is no limit.
         retry: whether runs that failed are tried again.
-        console: where the table is shown; it lives on a terminal.
+        console: where the table is shown; on a terminal it is kept up to date in place.
 
     Returns:
-        Every run as it is at the end.
+        A row for every run, as it is at the end.
 
     Raises:
-        InputError: the folder is another sweep's or in use, or it cannot be written.
+        InputError: the folder belongs to another sweep, is in use, or cannot be written.
     """
     plan.check(out)
     refuse_links(out / "runs", *(folder_of(out, run) for run in plan.all_runs()))
@@ -132,13 +134,13 @@ def _in_order(plan: Plan, out: Path) -> list[Run]:
 def _loop(jobs: Sequence[Job], engine: Engine, workers: int, hours: float | None, show: Callable[[], None]) -> None:
     waiting, running = list(jobs), dict[str, tuple[Job, Handle]]()
     deadline = time.monotonic() + 3600 * hours if hours is not None else float("inf")
-    show()  # what is broken is told of before a run puts it aside
+    show()  # warns of broken files before a run renames them
     try:
         while running or (waiting and time.monotonic() < deadline):
             for name, (job, handle) in list(running.items()):
                 if handle.done():
                     del running[name]
-                    if handle.result().status == "running":  # in the hands of an earlier sweep's process
+                    if handle.result().status == "running":  # a process of an earlier sweep still has it
                         waiting.append(job)
             while waiting and len(running) < workers and time.monotonic() < deadline:
                 job = waiting.pop(0)
@@ -151,7 +153,7 @@ def _loop(jobs: Sequence[Job], engine: Engine, workers: int, hours: float | None
 
 
 class _shown:
-    """Shows the table of a sweep: alive on a terminal, else a line whenever a run changes its state."""
+    """A context that shows a sweep: a live table on a terminal, else a line whenever a run changes its state."""
 
     def __init__(self, plan: Plan, out: Path, console: Console) -> None:
         self.plan, self.out, self.console = plan, out, console
@@ -167,7 +169,7 @@ class _shown:
         (self.live or nullcontext()).__exit__(*error)
 
     def show(self) -> None:
-        """Bring what is shown up to date."""
+        """Read the state of every run and bring the display up to date."""
         states = rows(self.plan, self.out)
         for problem in dict.fromkeys(row.problem for row in states if row.problem):
             if problem not in self.told:
@@ -188,7 +190,7 @@ COLOURS = {"done": "green", "running": "yellow", "failed": "red", "waiting": "di
 
 
 def table(plan: Plan, states: Sequence[Row]) -> Table:
-    """The runs with their state and what was measured."""
+    """Return a table with a row for each run: its axes, seed, state, last epoch (from 1) and metrics."""
     metrics = collected(plan, states)
     done = sum(row.record.status == "done" for row in states)
     header = (*plan.titles.values(), "seed", "state", "epoch", *metrics)
@@ -203,7 +205,10 @@ def table(plan: Plan, states: Sequence[Row]) -> Table:
 
 
 def flat_metrics(record: Record) -> dict[str, float | None]:
-    """Metrics by ``<evaluation>/<metric>``; the one evaluation ``test`` has metrics of that name already."""
+    """Return the metrics of a run by ``<evaluation>/<metric>``.
+
+    A metric whose name begins with that of its evaluation keeps it; else a leading ``test/`` is dropped first.
+    """
     return {
         metric if metric.startswith(f"{name}/") else f"{name}/{metric.removeprefix('test/')}": value
         for name, measured in record.metrics.items()
@@ -212,7 +217,7 @@ def flat_metrics(record: Record) -> dict[str, float | None]:
 
 
 def collected(plan: Plan, states: Sequence[Row]) -> list[str]:
-    """The metrics to show: those of the plan, or all that were measured."""
+    """Return the names of the metrics to show: those of the plan, or all that were measured."""
     if plan.collect is not None:
         return plan.collect
     return list(dict.fromkeys(name for row in states for name in flat_metrics(row.record)))

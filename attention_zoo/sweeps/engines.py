@@ -1,4 +1,4 @@
-"""What runs the jobs of a sweep: processes of this machine, or a cluster through submitit."""
+"""Engines that run the jobs of a sweep: in processes of this machine, or on a cluster through submitit."""
 
 from abc import ABC, abstractmethod
 from concurrent.futures import ThreadPoolExecutor
@@ -12,59 +12,59 @@ from attention_zoo.sweeps.record import Record
 
 
 class Handle(Protocol):
-    """A job that was submitted."""
+    """A job that was submitted to an engine."""
 
     def done(self) -> bool:
-        """Whether it has come to its end."""
+        """Return whether the job has ended."""
 
     def result(self) -> Record:
-        """How it went, once it is done; raises what broke it."""
+        """Return the record of the job once it has ended, or raise the error that ended it."""
 
 
 class Engine(ABC):
-    """Runs jobs, each as soon as it is submitted."""
+    """An engine runs jobs, each as soon as it is submitted."""
 
     stop: Event | None = None
-    """Set, it ends the jobs of this machine."""
+    """An event that ends the jobs of this machine once it is set; None for jobs elsewhere."""
 
     @abstractmethod
     def submit(self, job: Job) -> Handle:
-        """Start a job and return what tells when it has ended."""
+        """Start a job, and return a handle that tells when it has ended."""
 
     @abstractmethod
     def close(self) -> None:
-        """End what still runs here; jobs on a cluster go on."""
+        """End the jobs that still run on this machine; jobs on a cluster go on."""
 
 
 class Local(Engine):
-    """Processes of this machine.
+    """An engine that runs jobs in processes of this machine.
 
     Args:
-        workers: how many jobs at a time.
+        workers: how many jobs run at a time.
     """
 
     def __init__(self, workers: int) -> None:
         self.stop: Event = Event()
-        # a thread for each job only waits for the processes that do the work
+        # the thread of a job only waits for the processes that do the work
         self.threads = ThreadPoolExecutor(workers)
 
     def submit(self, job: Job) -> Handle:
-        """Start a job, as `Engine` says."""
+        """Start a job in a thread, and return its handle."""
         return self.threads.submit(job)
 
     def close(self) -> None:
-        """End what still runs here, as `Engine` says."""
+        """Ask the jobs that still run to stop, and wait until they have."""
         self.stop.set()
         self.threads.shutdown(cancel_futures=True)
 
 
 class Submitit(Engine):
-    """A cluster, by submitit: SLURM, or with ``cluster="local"`` its local mode.
+    """An engine that runs jobs on a cluster by submitit: SLURM, or with ``cluster="local"`` its local mode.
 
     Args:
-        folder: for its logs.
-        cluster: ``slurm``, ``local`` or what submitit finds (None).
-        parameters: as ``submitit.AutoExecutor.update_parameters`` takes them, such as ``slurm_partition``,
+        folder: the folder for submitit's logs.
+        cluster: ``slurm`` or ``local``; None takes what submitit finds.
+        parameters: the parameters of ``submitit.AutoExecutor.update_parameters``, such as ``slurm_partition``,
             ``timeout_min``, ``gpus_per_node``.
 
     Raises:
@@ -83,8 +83,8 @@ class Submitit(Engine):
             raise InputError(f"submitit: {next(iter(str(error).splitlines()), type(error).__name__)}") from error
 
     def submit(self, job: Job) -> Handle:
-        """Start a job, as `Engine` says."""
+        """Submit a job to the cluster, and return its handle."""
         return self.executor.submit(job)
 
     def close(self) -> None:
-        """End what still runs here, as `Engine` says."""
+        """Leave the jobs to the cluster, where they go on."""

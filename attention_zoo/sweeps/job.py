@@ -1,7 +1,7 @@
-"""One run of a sweep: a training and its evaluations, each an ordinary command in a process of its own.
+"""Carry out one run of a sweep: a training and its evaluations, each an ordinary command in a process of its own.
 
-A job knows nothing of what carries it out. It skips what is done, goes on from the last checkpoint with what is not,
-and keeps what came out in ``run.json``.
+A job knows nothing of the engine that runs it. It skips the parts that are done, resumes the training from its last
+checkpoint, and keeps the results in ``run.json``.
 """
 
 import errno
@@ -32,30 +32,30 @@ from attention_zoo.sweeps.record import RECORD, Record, known_record, read_recor
 __all__ = ["DiskFull", "Job", "Record", "Stopped", "held", "is_whole", "known_record", "read_record"]
 
 LOG = "run.log"
-"""What the commands of a run wrote, one after the other."""
+"""The name of the file with the output of a run's commands, one after the other."""
 
 ASIDE = ".unreadable"
-"""Added to the name of a file that cannot be read, when it makes room for a new one."""
+"""The ending added to the name of a file that cannot be read, when it is renamed to make room for a new one."""
 
 INTERRUPTED = (130, 143)
-"""Exit codes of a command that was asked to stop."""
+"""The exit codes of a command that was asked to stop."""
 
 PAUSE = 0.1
-"""Seconds between two looks at a process."""
+"""The seconds between two checks of a process."""
 
 LEAST_SPACE = 2**16
-"""Bytes on a disk below which it is full."""
+"""The free bytes on a disk below which it counts as full."""
 
 ATTEMPTS = 3
-"""How often a part of a run that was killed is started in all before the run counts as failed."""
+"""The number of kills after which a run counts as failed; until then a part that is killed is started again."""
 
 
 class Stopped(Exception):
-    """The run was asked to stop; it can go on later."""
+    """The run was asked to stop; a later start can go on with it."""
 
 
 class DiskFull(InputError):
-    """The run cannot go on, through no fault of its own, and nor can any other."""
+    """The disk is full, so that neither this run nor any other can go on."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(
@@ -66,15 +66,15 @@ class DiskFull(InputError):
 
 @dataclass(frozen=True)
 class Job:
-    """Carry out one run; call it as often as needed.
+    """A job that carries out one run when it is called; it can be called again to go on.
 
     Args:
-        plan: of the sweep.
-        run: which of its runs.
-        folder: of the run.
-        threads: of each process.
+        plan: the plan of the sweep.
+        run: the run to carry out.
+        folder: the folder of the run.
+        threads: the number of threads of each process.
         retry: whether a run that failed is tried again.
-        stop: once set, the command at hand is ended, and with it the job.
+        stop: an event that, once set, ends the current command and the job.
     """
 
     plan: Plan
@@ -85,10 +85,12 @@ class Job:
     stop: Event | None = field(default=None, compare=False)
 
     def __call__(self) -> Record:
-        """Do what is not done yet, and say how that went; nothing, if another process has the run in hand.
+        """Carry out the parts that are not done yet, and return the record of the run.
+
+        If another process has the run in hand, nothing is done.
 
         Raises:
-            DiskFull: the disk is.
+            DiskFull: the disk has no space left.
         """
         record, _ = known_record(self.folder)
         if record.status == "done" or (record.status == "failed" and not self.retry):
@@ -124,11 +126,12 @@ class Job:
                 self._part(name, record, lock)
 
     def _part(self, name: str, record: Record, lock: TextIO) -> None:
-        """Run one command to its end, again if it is killed.
+        """Run the command of one part to its end, and start it again if it is killed.
 
         Raises:
-            InputError: it failed.
-            Stopped: it was interrupted.
+            InputError: the command failed, or was killed too often.
+            DiskFull: the disk has no space left.
+            Stopped: the command was interrupted.
         """
         started = time.monotonic() - record.begun
         while True:
@@ -163,14 +166,14 @@ class Job:
         return [FIT, *self.plan.recipe(), *self.run.arguments, *here]
 
     def _clear(self) -> None:
-        """Put away what an attempt left that did not get as far as a checkpoint."""
+        """Delete the files of an attempt that ended before its first checkpoint."""
         left = [self.folder / CONFIG, self.folder / METRICS, *self.folder.glob("events.*")]
         left += list((self.folder / "checkpoints").glob("*"))
         for path in left:
             path.unlink(missing_ok=True)
 
     def _start(self, arguments: list[str], lock: TextIO) -> int:
-        """Run a command; its exit code, negative for a signal."""
+        """Run a command and return its exit code, which is negative if a signal ended it."""
         threads = str(self.threads)
         environment = {**os.environ, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, "PYTHONUNBUFFERED": "1"}
         trusted = [os.environ.get(TRUSTED), str(self.folder.absolute())]  # the recipe itself may name any class
@@ -179,7 +182,7 @@ class Job:
         with (self.folder / LOG).open("a", encoding="utf-8") as log:
             log.write(f"$ {' '.join(command)}\n")
             log.flush()
-            # what has the lock's descriptor holds the lock: if this process is killed, the run is still in hand
+            # the command inherits the lock's descriptor: if this process is killed, the command still holds the lock
             process = subprocess.Popen(
                 command,
                 stdout=log,
@@ -192,12 +195,12 @@ class Job:
                 while process.poll() is None and not (self.stop and self.stop.is_set()):
                     time.sleep(PAUSE)
             finally:
-                process.terminate()  # a process that has ended does not mind
+                process.terminate()  # does nothing to a process that has ended
                 code = process.wait()
             return INTERRUPTED[0] if self.stop and self.stop.is_set() and code else code
 
     def _measured_so_far(self) -> int:
-        """How many measurements are logged; a log that cannot be read makes room for a new one."""
+        """Return how many measurements are logged; a log that cannot be read is renamed to make room for a new one."""
         try:
             return len(read_metrics(self.folder))
         except InputError as error:
@@ -215,7 +218,16 @@ class Job:
             log.write(f"# {problem}; it is now {aside.name}\n")
 
     def _measured(self, name: str, before: int) -> dict[str, float | None]:
-        """The metrics that an evaluation logged: the last of the lines that are new."""
+        """Return the metrics that an evaluation logged.
+
+        Args:
+            name: the name of the evaluation.
+            before: the number of lines in the log before the evaluation; the last later line of a test counts.
+
+        Raises:
+            DiskFull: there is no such line, and the disk is full.
+            InputError: there is no such line.
+        """
         lines = [line for line in read_metrics(self.folder)[before:] if line.stage == "test"]
         if not lines and self._disk_is_full():
             raise DiskFull(self.folder)
@@ -224,15 +236,15 @@ class Job:
         return lines[-1].metrics
 
     def _disk_is_full(self) -> bool:
-        """Whether the last command said so, or could not even do that."""
+        """Return whether the last command reported a full disk, or less than `LEAST_SPACE` is free on the disk."""
         return os.strerror(errno.ENOSPC) in self._output() or shutil.disk_usage(self.folder).free < LEAST_SPACE
 
     def _output(self) -> str:
-        """Read what the last command wrote."""
+        """Return the output of the last command."""
         return (self.folder / LOG).read_text(encoding="utf-8", errors="replace").rpartition("\n$ ")[2]
 
     def _last_words(self) -> str:
-        """The error that the last command ended with, as it said it."""
+        """Return the last error that the last command wrote, or else its last line; empty if it wrote nothing."""
         lines = [line.strip() for line in self._output().splitlines() if line.strip()]
         errors = [line for line in lines if line.startswith("error: ")]
         return (errors or lines or [""])[-1].removeprefix("error: ")
@@ -241,14 +253,14 @@ class Job:
         write(self.folder / RECORD, json.dumps(asdict(record), indent=1))
 
     def checkpoint(self) -> Any:
-        """Return what a cluster starts when the time of this job there is over: the same job, which goes on."""
+        """Return the job that a cluster starts when this job's time there is over: the same job, which goes on."""
         from submitit.helpers import DelayedSubmission
 
         return DelayedSubmission(self)
 
 
 def is_whole(checkpoint: Path) -> bool:
-    """Whether there is a checkpoint that can be gone on from."""
+    """Return whether a checkpoint exists from which a training can go on."""
     from attention_zoo.runs.checkpoint import read_checkpoint
 
     try:
@@ -259,14 +271,16 @@ def is_whole(checkpoint: Path) -> bool:
 
 @contextmanager
 def held(path: Path) -> Iterator[TextIO | None]:
-    """A lock on a file as long as this process, or one that inherits it, lives; None if another one has it.
+    """Yield a locked file, or None if another process holds the lock.
+
+    Processes that inherit the file's descriptor hold the lock too, until the last of them ends.
 
     Raises:
-        InputError: there can be no lock, as where something else has its name.
+        InputError: the file cannot be locked, for example because it is a link or a folder.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        # no link is followed, and a pipe of this name is not waited for
+        # the flags keep it from following a link and from waiting for a pipe of this name
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
     except OSError as error:
         raise InputError(f"cannot lock {path}: {error.strerror}") from error

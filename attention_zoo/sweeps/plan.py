@@ -1,4 +1,4 @@
-"""The runs of a sweep: every one is a name and the options that it adds to the recipe."""
+"""The plan of a sweep: its runs, each of which has a name and options that it adds to the common recipe."""
 
 import hashlib
 import itertools
@@ -20,33 +20,33 @@ from attention_zoo.sweeps.axes import drawn, is_config, is_range, labelled, opti
 from attention_zoo.sweeps.checks import check_keys, check_plan
 
 PLAN = "sweep.yaml"
-"""What a sweep's folder keeps of it."""
+"""The name of the file in a sweep's folder that keeps the plan."""
 
 LOCK = "lock"
-"""What the process that works on a folder holds."""
+"""The name of the file that the process that works on a folder holds a lock on."""
 
 ENGINE = "engine"
-"""Folder in a sweep's for what an engine keeps."""
+"""The name of the folder inside a sweep's folder for files of the engine."""
 
 COMMON = ("configs", "options", "evaluations")
-"""What all sweeps share that go into one folder."""
+"""The parts of a plan that must be the same for all sweeps that go into one folder."""
 
 DRAWS_SEED = 20_240_607
-"""Of random sweeps: the same sweep draws the same runs, and more of them begin with the same."""
+"""The seed of random draws: the same sweep draws the same runs, and a larger number of draws begins with them."""
 
 LONGEST = 250
-"""Bytes of a run's name; file systems take 255, and copies of its config end in .yaml."""
+"""The most bytes in a run's name; file systems take 255, and the copy of its config adds the ending .yaml."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """One training with its evaluations.
+    """One training with its evaluations, as a plan lists it.
 
     Attributes:
-        name: of its folder, such as ``mixer=VarsD,seed=0``.
-        values: of every axis, for tables.
-        seed: of the run.
-        arguments: what it adds to the command line of the recipe.
+        name: the name of its folder, such as ``mixer=VarsD,seed=0``.
+        values: the label of every axis's value, for tables.
+        seed: the seed of the run.
+        arguments: the words that it adds to the command line of the recipe.
     """
 
     name: str
@@ -60,21 +60,23 @@ class Plan:
     """The runs and evaluations of a sweep.
 
     Args:
-        configs: of every run, in order.
-        axes: by name. A mapping of labels to values, a list of values, or a range (``{log_uniform: [0.01, 1]}``, only
-            with ``draws``). A value is a config file, a mapping of options (``{model.mixer: VarsD,
-            model.mixer.steps: 5}``), or else what the option of the axis's name gets.
-        seeds: every combination runs with each.
+        configs: the config files of every run, in order.
+        axes: the axes by name. An axis is a mapping of labels to values, a list of values, or a range
+            (``{log_uniform: [0.01, 1]}``, only with ``draws``). A value is a config file, a mapping of options
+            (``{model.mixer: VarsD, model.mixer.steps: 5}``), or else the value of the option that the axis is named
+            after.
+        seeds: the seeds; every combination runs with each.
         options: further options of every run, by key (``data.root: data/cifar10``).
         draws: how many combinations to draw at random; None runs all.
-        runs: instead of axes, a list of runs, each a mapping of labels and options, as an axis has.
-        evaluations: what follows a training, by name; a mapping of options of ``test``, where ``config`` is a file.
-        baseline: values of axes that a report compares with, ``{mixer: DotProduct}``.
-        collect: metrics that tables show, ``<evaluation>/<metric>``; None is all.
-        with_files: whether the configs must be there, as they must to run it, not to report on it.
+        runs: the runs instead of axes: a mapping of labels to mappings of options.
+        evaluations: the evaluations after a training, by name; each is a mapping of options of ``test``, where
+            ``config`` is a file.
+        baseline: the values of axes that a report compares with, such as ``{mixer: DotProduct}``.
+        collect: the metrics that tables show, as ``<evaluation>/<metric>``; None shows all.
+        with_files: whether the configs must exist; running a sweep needs them, reporting on it does not.
 
     Raises:
-        InputError: what does not make a sweep.
+        InputError: the arguments make no sweep, or a config does not exist.
     """
 
     configs: list[str]
@@ -97,7 +99,7 @@ class Plan:
             check_keys(self)
 
     def labels_and_values(self, name: str) -> Iterable[tuple[Any, Any]]:
-        """Pair each value of an axis with its label; a range has its ends."""
+        """Return pairs of label and value for each value of an axis; a range counts as its two ends."""
         if self.runs is not None:
             return self.runs.items()
         axis = self.axes[name]
@@ -110,16 +112,16 @@ class Plan:
 
     @property
     def titles(self) -> dict[str, str]:
-        """What tables call the axes: the last part of a name, if no other axis ends alike."""
+        """The title of each axis in tables: the last part of its name, or all of it if another axis ends alike."""
         last = {name: name.rpartition(".")[2] for name in self.names}
         return {name: title if list(last.values()).count(title) == 1 else name for name, title in last.items()}
 
     def labels(self, name: str) -> list[Any]:
-        """Return what tables call the values of an axis."""
+        """Return the labels of an axis's values, which tables show."""
         return list(self.runs if self.runs is not None else labelled(self.axes[name]))
 
     def choices(self, name: str) -> list[Any]:
-        """Return the values of an axis; of a range its ends."""
+        """Return the values of an axis; a range counts as its two ends."""
         return [value for _, value in self.labels_and_values(name)]
 
     def files(self) -> list[str]:
@@ -130,7 +132,7 @@ class Plan:
         return [*self.configs, *filter(is_config, values), *filter(None, options)]
 
     def all_runs(self) -> list[Run]:
-        """Return every run, all combinations with the first seed first: one that is stopped early compares them all."""
+        """Return every run, ordered by seed, so that a sweep that is stopped early still compares all combinations."""
         return list(self._every_run)
 
     @cached_property
@@ -139,7 +141,7 @@ class Plan:
         return list(_told_apart(runs))
 
     def _combinations(self) -> list[dict[str, tuple[Any, Any]]]:
-        """Label and value of every axis."""
+        """Return the combinations to run; each is a label and a value by the name of the axis."""
         if self.runs is not None:
             return [{"run": (label, value)} for label, value in self.runs.items()]
         if self.draws is not None:
@@ -168,19 +170,19 @@ class Plan:
         return Run(",".join(parts).replace("/", "-").replace(" ", ""), labels, seed, arguments)
 
     def recipe(self) -> list[str]:
-        """Return the command line that all runs share."""
+        """Return the words of the command line that all runs share."""
         configs = [word for path in self.configs for word in ("--config", path)]
         return configs + options("", self.options)
 
     def evaluation(self, name: str) -> list[str]:
-        """Return what an evaluation adds to the command line of ``test``."""
+        """Return the words that an evaluation adds to the command line of ``test``."""
         return options("", self.evaluations[name])
 
     def check(self, folder: Path) -> None:
         """Check that a folder is new, or holds this sweep, perhaps with other runs.
 
         Raises:
-            InputError: it holds another sweep, or something else.
+            InputError: the folder holds another sweep, or other files.
         """
         if not (folder / PLAN).exists():
             if folder.exists() and any(entry.name not in (LOCK, ENGINE) for entry in folder.iterdir()):
@@ -199,17 +201,17 @@ class Plan:
         """Write the plan into the sweep's folder.
 
         Raises:
-            InputError: it cannot be written, or see `check`.
+            InputError: the plan cannot be written, or the folder holds another sweep or other files.
         """
         self.check(folder)
         write(folder / PLAN, yaml.safe_dump(asdict(self), sort_keys=False))
 
 
 def read_plan(folder: Path) -> Plan:
-    """Read the plan of a sweep's folder; its configs may be gone.
+    """Read the plan in a sweep's folder; the configs that it names need not exist any more.
 
     Raises:
-        InputError: there is none, or what is there is no plan.
+        InputError: the folder holds no plan, or the file is no plan.
     """
     path = folder / PLAN
     if not path.exists():
@@ -233,7 +235,7 @@ def write(path: Path, text: str) -> None:
     """Write a file of a sweep whole or not at all.
 
     Raises:
-        InputError: it cannot be written; what was there before still is.
+        InputError: the file cannot be written; the one that was there before is unchanged.
     """
     try:
         write_text(path, text)
@@ -242,10 +244,10 @@ def write(path: Path, text: str) -> None:
 
 
 def _told_apart(runs: Sequence[Run]) -> Iterator[Run]:
-    """The runs, each with a name that is a folder of its own on every file system.
+    """Yield the runs, each with a name that can be a folder of its own on every file system.
 
-    A name that another run has before it, but for case and the form of its letters, gets a digest of what it stands
-    for, and so does one that is too long.
+    A name gets a digest of its run's values and seed at its end if an earlier run has the same name, up to case and
+    Unicode form, or if it is too long.
     """
     taken: set[str] = set()
     for run in runs:

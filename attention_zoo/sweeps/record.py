@@ -1,4 +1,4 @@
-"""What is known of a run of a sweep, as its folder keeps it."""
+"""The record of a run of a sweep: its state, measurements and times, kept in the run's folder."""
 
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -8,10 +8,10 @@ from attention_zoo.runs.files import read_json
 from attention_zoo.runs.results import exists, is_number, numbers_in
 
 RECORD = "run.json"
-"""Name of the file in a run's folder."""
+"""The name of the record's file in a run's folder."""
 
 STATES = ("waiting", "running", "done", "failed")
-"""What a run can be."""
+"""The states that a run can be in."""
 
 
 @dataclass
@@ -20,10 +20,10 @@ class Record:
 
     Attributes:
         status: ``waiting``, ``running``, ``done`` or ``failed``.
-        reason: why it failed.
-        parts: seconds of each finished part: ``fit``, and the evaluations by name.
-        begun: seconds spent on a part that was interrupted.
-        metrics: of each evaluation.
+        reason: why the run failed; None where it did not.
+        parts: the seconds that each finished part took: ``fit``, and the evaluations by name.
+        begun: the seconds spent on a part that was interrupted.
+        metrics: the metrics of each evaluation, by the evaluation's name.
         kills: how often a process of the run was killed.
     """
 
@@ -41,10 +41,10 @@ class Record:
 
 
 def read_record(folder: Path) -> Record:
-    """Read the record in a run's folder; a run without one waits.
+    """Read the record in a run's folder; a run without one is waiting.
 
     Raises:
-        InputError: its ``run.json`` is something else.
+        InputError: its ``run.json`` is no record, or holds impossible values.
     """
     path = folder / RECORD
     if not exists(path):
@@ -71,7 +71,10 @@ def read_record(folder: Path) -> Record:
 
 
 def known_record(folder: Path) -> tuple[Record, str | None]:
-    """Read the record of a run, and say what is wrong with it: nothing is known of a run whose record is broken."""
+    """Return the record of a run, and a message on what is wrong with it, or None.
+
+    A record that cannot be read counts as an empty one.
+    """
     try:
         return read_record(folder), None
     except InputError as error:

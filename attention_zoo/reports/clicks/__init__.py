@@ -1,1 +1,1 @@
-"""Results of interactive segmentation side by side: tables, figures and files."""
+"""Tables, figures and files that put results of interactive segmentation side by side."""

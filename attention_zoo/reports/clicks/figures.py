@@ -1,4 +1,4 @@
-"""Figures of clicks; nothing of matplotlib's global state is used."""
+"""Draw figures of interactive segmentation without matplotlib's global state."""
 
 from collections.abc import Mapping, Sequence
 
@@ -15,7 +15,10 @@ MARKERS = "osD^vP*X"
 
 
 def overlay(results: Mapping[str, ClickResult]) -> Figure:
-    """Mean IoU against clicks, one line a curve with a band of one standard error over trials; a panel a data set."""
+    """Draw mean IoU in percent over clicks, with a panel for each data set and a line for each curve.
+
+    A band around a line is one standard error over trials.
+    """
     curves = labelled(results)
     panels = list(dict.fromkeys(result.data for _, result, _ in curves))
     figure = Figure((5.6 * len(panels), 4.4), dpi=DPI, layout="constrained")

@@ -1,4 +1,4 @@
-"""Results of clicks side by side: number of clicks, curves, and what keeps them from being compared."""
+"""Tables of interactive segmentation: numbers of clicks, curves, and what keeps results from being compared."""
 
 import json
 import math
@@ -10,7 +10,7 @@ from attention_zoo.results.clicks import THRESHOLDS, ClickCurve, ClickResult
 
 
 def labelled(results: Mapping[str, ClickResult]) -> list[tuple[str, ClickResult, ClickCurve]]:
-    """All curves, by names that tell them apart: the setting's, the result's, or both."""
+    """Return all curves, each with a name that tells it apart (of the setting, the result, or both) and its result."""
     every = [(name, result, curve) for name, result in results.items() for curve in result.curves]
     one_result = len(results) == 1
     one_setting = all(len(result.curves) == 1 for result in results.values())
@@ -21,7 +21,7 @@ def labelled(results: Mapping[str, ClickResult]) -> list[tuple[str, ClickResult,
 
 
 def differences(results: Mapping[str, ClickResult]) -> list[str]:
-    """What keeps results on the same data from being compared: keys of the protocol, or the number of objects."""
+    """Return the keys of the protocol, or ``objects``, in which results on the same data differ."""
     found: dict[str, None] = {}
     for data in {result.data for result in results.values()}:
         every = [{**one.protocol, "objects": one.objects} for one in results.values() if one.data == data]
@@ -31,7 +31,7 @@ def differences(results: Mapping[str, ClickResult]) -> list[str]:
 
 
 def write_tables(folder: Path, results: Mapping[str, ClickResult]) -> Table:
-    """Write the curves as ``clicks.csv``, and a row for each as ``noc.csv`` and ``noc.md``; gives the latter."""
+    """Write the curves as ``clicks.csv`` and the `noc_table` as ``noc.csv`` and ``noc.md``; return the latter table."""
     rows = tuple(
         (name, result.data, str(clicks), f"{mean:.6f}", _blank(error), str(len(curve.trials)))
         for name, result, curve in labelled(results)
@@ -46,7 +46,11 @@ def write_tables(folder: Path, results: Mapping[str, ClickResult]) -> Table:
 
 
 def noc_table(results: Mapping[str, ClickResult]) -> Table:
-    """Number of clicks, objects that took all, mean IoU at some clicks, seconds a click; a row for each curve."""
+    """Return a table with a row for each curve.
+
+    It holds the mean number of clicks until each IoU of `THRESHOLDS`, the objects that took all clicks, the mean IoU in
+    percent after some numbers of clicks, the numbers of objects and trials, and the seconds per click.
+    """
     curves = labelled(results)
     percents = [f"{100 * threshold:.0f}" for threshold in THRESHOLDS]
     last = max(len(curve.mean) - 1 for _, _, curve in curves)

@@ -1,1 +1,1 @@
-"""Results of robustness side by side: tables, figures and files."""
+"""Tables, figures and files that put results of robustness side by side."""

@@ -1,4 +1,4 @@
-"""Results of robustness side by side in one table, and what keeps them from being compared."""
+"""Put results of robustness side by side in one table, and say what keeps them from being compared."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -11,15 +11,15 @@ from attention_zoo.reports.table import Table
 from attention_zoo.results.robustness import Column, RobustnessResult, blind_spots
 
 Results = Mapping[str, RobustnessResult]
-"""By what to call each, such as its run."""
+"""Results by the name that tables give to each, such as the name of its run."""
 
 
 def compare(results: Results, *, mixed: bool = False) -> Table:
-    """One row for each model of each result, one column for each benchmark or attack that any of them has.
+    """Return a table with a row for each model of each result, and a column for each benchmark or attack.
 
     Args:
-        results: what to put side by side.
-        mixed: put numbers of different protocols into one column, with notes that say so.
+        results: the results to put side by side.
+        mixed: whether numbers of different protocols may share a column; notes then say so.
 
     Raises:
         InputError: protocols differ and ``mixed`` does not allow it.
@@ -50,7 +50,16 @@ def compare(results: Results, *, mixed: bool = False) -> Table:
 
 
 def grid(column: Column, result: RobustnessResult, row: str) -> Table:
-    """Errors in percent of one row under each corruption (rows) at each severity, their mean, and what counts of it."""
+    """Return a table of one model's errors in percent, with a row for each corruption and a column for each severity.
+
+    Further columns hold the mean over the severities and, where errors are divided by AlexNet's, the corruption error
+    CE.
+
+    Args:
+        column: the benchmark.
+        result: the result that holds the counts.
+        row: the name of the model's row in the result.
+    """
     counts = result.row(row).counts[column.name]
     cells = {(cell.corruption, cell.severity): cell.error for cell in counts}
     means = column.errors(counts)
@@ -64,7 +73,7 @@ def grid(column: Column, result: RobustnessResult, row: str) -> Table:
 
 
 def cell_table(results: Results) -> Table:
-    """Every count: a row for each cell."""
+    """Return a table of every count, with a row for each cell of each benchmark and attack."""
     header = ("model", "benchmark", "corruption", "severity", "correct", "total", "accuracy", "calibration_error")
     everything = [
         (label, column, cell)
@@ -91,7 +100,7 @@ def cell_table(results: Results) -> Table:
 
 
 def differences(results: Results) -> Iterator[str]:
-    """A line for each thing that keeps the numbers of one column from being compared."""
+    """Yield a line for each fact that keeps the numbers of one column from being compared."""
     for name in columns_of(results):
         found = {label: _by_name(result)[name] for label, result in results.items() if name in _by_name(result)}
         first, *others = found
@@ -101,14 +110,17 @@ def differences(results: Results) -> Iterator[str]:
 
 
 def grids_of(result: RobustnessResult) -> Iterator[tuple[str, Table]]:
-    """Heading and table of the errors under each corruption at each severity, of each row."""
+    """Yield a heading and a `grid` of errors for each row of each benchmark that has corruptions."""
     for column in result.columns:
         for row in result.rows if column.corruptions else ():
             yield f"{column.title}, {row.name}: top-1 error in % by severity", grid(column, result, row.name)
 
 
 def row_labels(results: Results) -> list[tuple[str, RobustnessResult, str]]:
-    """Each row: what to call it (its result, itself, or both where it takes both), its result, its own name."""
+    """Return, for each row of each result, the label to show, the result, and the row's own name.
+
+    The label is the name of the result, that of the row, or both where one alone does not tell the rows apart.
+    """
     found = []
     for label, result in results.items():
         for row in result.rows:
@@ -119,17 +131,17 @@ def row_labels(results: Results) -> list[tuple[str, RobustnessResult, str]]:
 
 
 def columns_of(results: Results) -> list[str]:
-    """Names of all columns, each once, in the order of the first result that has it."""
+    """Return the names of all columns, each once, in the order in which the results first have them."""
     return list(dict.fromkeys(column.name for result in results.values() for column in result.columns))
 
 
 def number(value: float) -> str:
-    """Two decimals; a dash where nothing was counted."""
+    """Return a number as text with two decimals; a dash for NaN, where nothing was counted."""
     return "-" if math.isnan(value) else f"{value:.2f}"
 
 
 def _facts(column: Column) -> dict[str, Any]:
-    """What must be the same."""
+    """Return the facts that must be the same for the numbers of two columns to be compared."""
     own = {
         entry.name: getattr(column, entry.name) for entry in fields(column) if entry.name not in ("name", "protocol")
     }

@@ -1,4 +1,4 @@
-"""Figures of robustness results; nothing of matplotlib's global state is used."""
+"""Draw figures of robustness results without matplotlib's global state."""
 
 import math
 import textwrap
@@ -14,19 +14,19 @@ from attention_zoo.results.robustness import Column, RobustnessResult, Row
 
 DPI, FONT, SMALL = 150, 9, 7
 MAP, LINE = 2.6, 0.2
-"""Inches: width of a map of errors, height of one of its lines."""
+"""The width of a map of errors, and the height of one of its lines, in inches."""
 
 PANEL, BARS = 3.2, 2.6
-"""Inches: side of a panel of points, height of the bars."""
+"""The side of a panel of points, and the height of the chart of bars, in inches."""
 
 MOST_MAPS = 4
-"""Maps of errors beside each other; more go below."""
+"""The largest number of maps of errors beside each other; further ones go below."""
 
 MARKERS = "osD^vP*X"
 
 
 def overview(result: RobustnessResult) -> Figure:
-    """Bars of all accuracies, and a map of the error under each corruption at each severity for each row."""
+    """Draw bars of all accuracies, and for each row a map of its errors under each corruption at each severity."""
     plain = [column for column in result.columns if not column.corruptions]
     maps = [(row, column) for column in result.columns if column.corruptions for row in result.rows]
     across = min(len(maps), MOST_MAPS)
@@ -44,7 +44,7 @@ def overview(result: RobustnessResult) -> Figure:
 
 
 def against_clean(results: Results) -> Figure:
-    """A panel for each benchmark and attack: its number over the clean accuracy, one point for each row."""
+    """Draw a panel for each benchmark and attack: its number over the clean accuracy, with a point for each row."""
     names = [name for name in columns_of(results) if name != "clean"] or ["clean"]
     across = 2 if len(names) == 4 else min(3, len(names))
     down = math.ceil(len(names) / across)

@@ -1,4 +1,4 @@
-"""Results of robustness, and comparisons of them, as files in a folder."""
+"""Write results of robustness, and comparisons of them, as files in a folder."""
 
 import errno
 import os
@@ -12,15 +12,20 @@ from attention_zoo.runs.results import exists
 
 
 def write_result(folder: Path, result: RobustnessResult) -> Table:
-    """Write all there is to say of one result, and give its table.
+    """Write one result with its tables and its figure into a folder, and return its table.
 
-    ``robustness.json`` holds everything, ``.csv`` and ``.md`` the table, ``_cells.csv`` the counts, ``.png`` a figure.
+    ``robustness.json`` holds everything, ``robustness.csv`` and ``robustness.md`` the table, ``robustness_cells.csv``
+    the counts, and ``robustness.png`` a figure.
+
+    Raises:
+        FileExistsError: the folder holds a result already.
+        InputError: a file cannot be written.
     """
     results = {result.title: result}
     table = compare(results)
     grids = [f"\n{heading}\n\n{part.markdown()}" for heading, part in grids_of(result)]
     from attention_zoo.reports.robustness.figures import (
-        overview,  # what only counts and compares loads nothing to draw with
+        overview,  # imported here, so that counting and comparing do not load matplotlib
     )
 
     figure = overview(result)

@@ -1,1 +1,1 @@
-"""The report on a sweep: what came out of it, tables, figures and files."""
+"""The report on a sweep: its results, and their tables, figures and files."""

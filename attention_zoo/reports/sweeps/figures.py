@@ -1,4 +1,4 @@
-"""Figures of a sweep: quality over cost, robust over clean numbers, curves over an axis, training."""
+"""Draw figures of a sweep: quality over cost, robust over clean numbers, metrics over an axis or clicks, training."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,13 +14,13 @@ from attention_zoo.reports.sweeps.report import COSTS, QUALITY, Group, SweepRepo
 from attention_zoo.runs.results import Measurement
 
 MOST_MARKS = 8
-"""Up to so many values of an axis are all marked."""
+"""The largest number of values of an axis that are all marked."""
 
 INTERVAL = "95 % confidence interval over seeds (cut where no value can be)"
 
 
 def figures(report: SweepReport) -> Iterator[tuple[str, str, Figure]]:
-    """Name, caption and figure of all that the sweep has data for."""
+    """Yield the name, caption and figure of each figure that the sweep has data for."""
     metric = report.quality
     if metric is None:
         return
@@ -41,7 +41,10 @@ def figures(report: SweepReport) -> Iterator[tuple[str, str, Figure]]:
 
 
 def robust_metrics(metrics: Sequence[str]) -> dict[str, tuple[str, list[str]]]:
-    """Of each evaluation that has clean images: their metric, and those of the same model on other images."""
+    """Return, for each evaluation on clean images, the metric on these and the metrics on its other images.
+
+    An evaluation without other images is left out.
+    """
     evaluations = [name.removesuffix("/clean") for name in metrics if name.endswith("/clean")]
     others = {
         each: [name for name in metrics if _beside(name, each) and name != f"{each}/clean"] for each in evaluations
@@ -50,7 +53,10 @@ def robust_metrics(metrics: Sequence[str]) -> dict[str, tuple[str, list[str]]]:
 
 
 def click_metrics(metrics: Sequence[str]) -> dict[str, dict[int, str]]:
-    """Of each evaluation the mean IoU after how many clicks, if it is there after three numbers of clicks or more."""
+    """Return, for each evaluation, the names of its mean IoU metrics by the number of clicks.
+
+    An evaluation with fewer than three numbers of clicks is left out.
+    """
     found: dict[str, dict[int, str]] = {}
     for name in metrics:
         match = re.fullmatch(r"(.+)/miou_(\d+)", name)
@@ -60,7 +66,7 @@ def click_metrics(metrics: Sequence[str]) -> dict[str, dict[int, str]]:
 
 
 def over_cost(report: SweepReport, metric: str) -> Figure:
-    """A panel for each cost: the metric over it, one point for each setting."""
+    """Draw a panel for each cost: the metric over the cost, with one point for each setting."""
     figure, every = panels(len(report.costs), len(report.groups))
     for axes, cost in zip(every, report.costs, strict=True):
         label, unit = COSTS[cost]
@@ -73,7 +79,7 @@ def over_cost(report: SweepReport, metric: str) -> Figure:
 
 
 def against(report: SweepReport, metric: str, others: Sequence[str]) -> Figure:
-    """A panel for each of ``others``, over ``metric``."""
+    """Draw a panel for each of ``others``: that metric over ``metric``, with one point for each setting."""
     figure, every = panels(len(others), len(report.groups))
     for axes, other in zip(every, others, strict=True):
         for place, group in enumerate(report.groups):
@@ -85,7 +91,7 @@ def against(report: SweepReport, metric: str, others: Sequence[str]) -> Figure:
 
 
 def numeric_axes(report: SweepReport) -> list[str]:
-    """The axes with three numbers or more."""
+    """Return the names of the axes that have three or more different numbers as values."""
     numbers = {
         axis: {group.values[axis] for group in report.groups if _is_number(group.values[axis])}
         for axis in report.plan.names
@@ -94,7 +100,7 @@ def numeric_axes(report: SweepReport) -> list[str]:
 
 
 def over_axis(report: SweepReport, axis: str) -> Figure:
-    """A panel for each metric over an axis, a line for each combination of the others."""
+    """Draw a panel for each metric over an axis, with a line for each combination of the other axes' values."""
     lines: dict[str, list[Group]] = {}
     for group in report.groups:
         if _is_number(group.values[axis]):
@@ -118,7 +124,12 @@ def over_axis(report: SweepReport, axis: str) -> Figure:
 
 
 def over_clicks(report: SweepReport, marks: Mapping[int, str]) -> Figure:
-    """Mean IoU over clicks, a line for each setting."""
+    """Draw mean IoU (0..1) over the number of clicks, with a line for each setting.
+
+    Args:
+        report: the sweep.
+        marks: the names of the metrics, by number of clicks.
+    """
     figure, (axes,) = panels(1, len(report.groups))
     for place, group in enumerate(report.groups):
         points = [(clicks, group.estimate(metric)) for clicks, metric in marks.items()]
@@ -128,7 +139,11 @@ def over_clicks(report: SweepReport, marks: Mapping[int, str]) -> Figure:
 
 
 def training_curves(report: SweepReport) -> Figure | None:
-    """Validation quality, or loss, over epochs; None where no run validated."""
+    """Draw one validation metric over epochs, with a line for each setting; None where no run validated.
+
+    The metric is one that tasks are judged by, or else the first that was measured. A line is the mean over seeds, its
+    band the range.
+    """
     curves = {group.name: list(_curves(report, group)) for group in report.groups}
     names = dict.fromkeys(name for runs in curves.values() for run in runs for name in run)
     metric = next((name for name in names if name.rpartition("/")[2] in QUALITY), next(iter(names), None))
@@ -147,14 +162,14 @@ def training_curves(report: SweepReport) -> Figure | None:
 
 
 def _curves(report: SweepReport, group: Group) -> Iterator[dict[str, dict[int, float]]]:
-    """Of every finished run the validation metrics, each by epoch."""
+    """Yield, for every finished run of a setting, its validation metrics by name, each by epoch."""
     for row in report.found:
         if row.run.values == group.values and row.record.status == "done":
             yield curves_of(report.measured(row.run))
 
 
 def curves_of(measured: Sequence[Measurement]) -> dict[str, dict[int, float]]:
-    """The validation metrics of a run, each by epoch; of an epoch that was repeated, the last."""
+    """Return the validation metrics of a run by name, each by epoch; the last values of an epoch that was repeated."""
     metrics: dict[str, dict[int, float]] = {}
     for found in measured:
         if found.stage == "validate" and found.epoch is not None:

@@ -1,4 +1,4 @@
-"""A sweep's report as files: tables, figures, one page with all of it, and TensorBoard's HParams."""
+"""Write a sweep's report as files: tables, figures, one page with all of it, and TensorBoard's HParams."""
 
 import base64
 import html
@@ -21,7 +21,7 @@ from attention_zoo.sweeps.driver import flat_metrics, folder_of
 from attention_zoo.sweeps.plan import PLAN
 
 HPARAMS = "hparams"
-"""Folder for TensorBoard."""
+"""The name of the folder with the files for TensorBoard."""
 
 STYLE = """
 body {font: 15px/1.5 system-ui, sans-serif; margin: 2em auto; max-width: 75em; padding: 0 1em; color: #222}
@@ -38,14 +38,14 @@ pre {background: #f5f5f5; padding: 1em; overflow-x: auto}
 
 
 def write_sweep(folder: Path, report: SweepReport) -> None:
-    """Write the report.
+    """Write the report on a sweep into a folder, all of it or nothing.
 
-    ``table.md`` to read and ``table.csv`` to compute with, ``runs.csv`` (every run with the numbers of its own log),
-    the figures as ``.png``, ``index.html`` with all of it, ``hparams/`` for ``tensorboard --logdir``, and what was run:
-    ``sweep.yaml`` and the resolved config of each finished run in ``configs/``. All of it, or nothing.
+    The files are ``table.md`` for readers and ``table.csv`` for programs, ``runs.csv`` (every run with the numbers of
+    its own log), the figures as ``.png``, ``index.html`` with all of it, ``hparams/`` for ``tensorboard --logdir``, and
+    what was run: ``sweep.yaml`` and the resolved config of each finished run in ``configs/``.
 
     Raises:
-        InputError: it cannot be written; what was there before still is.
+        InputError: the report cannot be written; the files that were there before are unchanged.
     """
     table, runs = settings_table(report), runs_table(report)
     drawn = list(figures(report))
@@ -68,7 +68,7 @@ def _write(
 
 
 def page(report: SweepReport, table: Table, runs: Table, drawn: Sequence[tuple[str, str, Figure]]) -> str:
-    """One page that needs no other file."""
+    """Return the report as one HTML page that needs no other file."""
     plan = read_text(report.out / PLAN)
     title = f"Sweep {report.out.name}"
     done = sum(row.record.status == "done" for row in report.found)
@@ -87,18 +87,18 @@ def page(report: SweepReport, table: Table, runs: Table, drawn: Sequence[tuple[s
 
 
 def write_plan(folder: Path, report: SweepReport) -> None:
-    """What was run: the sweep, and the resolved config of each run that is done, as far as it can be read."""
+    """Write the sweep's plan and, where it can be read, the resolved config of each run that is done."""
     (folder / PLAN).write_text(read_text(report.out / PLAN), encoding="utf-8")
     (folder / "configs").mkdir(exist_ok=True)
     for run, record, *_ in report.found:
         if record.status == "done":
-            with suppress(InputError):  # the report says which could not be read
+            with suppress(InputError):  # the notes of the report say which ones could not be read
                 text = read_text(folder_of(report.out, run) / CONFIG)
                 (folder / "configs" / f"{run.name}.yaml").write_text(text, encoding="utf-8")
 
 
 def write_hparams(folder: Path, report: SweepReport) -> None:
-    """The runs in the form of TensorBoard's HParams, each in a folder of its own."""
+    """Write the finished runs in the form of TensorBoard's HParams, each into a folder of its own."""
     from torch.utils.tensorboard import SummaryWriter
     from torch.utils.tensorboard.summary import hparams
 

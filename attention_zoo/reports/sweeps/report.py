@@ -1,4 +1,4 @@
-"""What came out of a sweep, setting by setting; everything is read from the files that the runs left."""
+"""Read the results of a sweep, setting by setting, from the files that its runs left."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -24,26 +24,26 @@ COSTS = {
     "train_images_per_second": ("training, images/s", 1.0),
     "peak_memory": ("peak memory, MB", 2.0**-20),
 }
-"""Of ``cost.json``: how tables call them, and their unit."""
+"""The costs of ``cost.json`` that tables show: the heading of each, and the factor to its unit."""
 
 MACHINE = ("device", "processes", "threads", "versions")
-"""Of ``cost.json``: what a run ran on."""
+"""The keys of ``cost.json`` that say what a run ran on."""
 
 QUALITY = ("accuracy", "mean_iou", "miou", "panoptic_quality")
-"""Metrics that a sweep is about, if its plan does not say, before any other."""
+"""The ends of the names of metrics that tasks are judged by, the first choice first."""
 
 
 @dataclass(frozen=True)
 class Group:
-    """The runs of one setting: they differ in their seed only.
+    """The runs of one setting, which differ only in their seed.
 
     Attributes:
-        values: of the axes.
-        name: the values, for tables and legends.
-        metrics: of each run that is done, by seed.
-        costs: of each run that is done, as its ``cost.json`` has them, by seed.
+        values: the label of each axis's value, by the axis's name.
+        name: the name of the setting in tables and legends.
+        metrics: the metrics of each run that is done, by seed.
+        costs: the content of ``cost.json`` of each run that is done, by seed.
         configs: the resolved config of each run that is done, its keys joined by dots, by seed.
-        failures: reasons of runs that failed, by seed.
+        failures: the reason of each run that failed, by seed.
     """
 
     values: dict[str, Any]
@@ -54,22 +54,22 @@ class Group:
     failures: dict[int, str] = field(default_factory=dict)
 
     def of(self, metric: str) -> dict[int, float]:
-        """The finite values of a metric, by seed."""
+        """Return the finite values of a metric, by seed."""
         found = {seed: metrics.get(metric) for seed, metrics in self.metrics.items()}
         return {seed: value for seed, value in found.items() if value is not None and math.isfinite(value)}
 
     def estimate(self, metric: str) -> Estimate | None:
-        """Mean and confidence interval; None where no run has the metric."""
+        """Return the mean of a metric and its confidence interval; None where no run has the metric."""
         values = list(self.of(metric).values())
         return Estimate.of(values) if values else None
 
     def cost(self, name: str) -> float | None:
-        """The mean of a cost over the runs that have it."""
+        """Return the mean of a cost over the runs that have it; None where none has."""
         found = [cost[name] for cost in self.costs.values() if cost.get(name) is not None]
         return float(np.mean(found)) if found else None
 
     def facts(self) -> Iterator[Facts]:
-        """How each run that is done was made."""
+        """Yield the facts about how each run that is done was made; runs without a config are left out."""
         for seed, config in self.configs.items():
             if not config:
                 continue
@@ -78,16 +78,16 @@ class Group:
 
 
 class SweepReport:
-    """A sweep's results, from its folder.
+    """The results of a sweep, read from its folder.
 
     Attributes:
-        left_out: files that could not be read, with the reason; the report goes on without them.
+        left_out: a line for each file that could not be read, with the reason; the report goes on without it.
 
     Args:
-        out: folder of the sweep.
+        out: the folder of the sweep.
 
     Raises:
-        InputError: it holds no sweep, or none of its runs is done.
+        InputError: the folder holds no sweep, or none of its runs is done.
     """
 
     def __init__(self, out: Path) -> None:
@@ -114,7 +114,7 @@ class SweepReport:
         yield from settings.values()
 
     def _read(self, read: Callable[[Path], dict[str, Any]], folder: Path) -> dict[str, Any]:
-        """What a file says; nothing where it cannot be read, which is told."""
+        """Return the content of a file; if it cannot be read, return an empty mapping and note why in ``left_out``."""
         try:
             return read(folder)
         except InputError as error:
@@ -122,26 +122,29 @@ class SweepReport:
             return {}
 
     def measured(self, run: Run) -> list[Measurement]:
-        """What a run measured on its way; nothing where its log cannot be read, which is told already."""
+        """Return the lines of a run's log; none where it cannot be read, which ``left_out`` says already."""
         try:
             return read_metrics(folder_of(self.out, run))
         except InputError:
             return []
 
     def called(self, values: dict[str, Any]) -> str:
-        """Values of axes for tables and legends; of numbers with the axis."""
+        """Return the name of a setting in tables and legends: its values, with the axis before each that is no text."""
         titles = self.plan.titles
         parts = [value if isinstance(value, str) else f"{titles[axis]} {value}" for axis, value in values.items()]
         return ", ".join(parts) or "all runs"
 
     @cached_property
     def metrics(self) -> list[str]:
-        """Those of the plan, or all that were measured but speed, which is a cost."""
+        """The names of the metrics to show: those of the plan, or else all that were measured, always without speed."""
         return [name for name in collected(self.plan, self.found) if not name.endswith("images_per_second")]
 
     @cached_property
     def quality(self) -> str | None:
-        """The metric that figures of cost are about: the plan's first, or what tasks are judged by."""
+        """The metric that figures of cost show; None where there is no metric.
+
+        It is the first of the plan; if the plan lists none, one that tasks are judged by, or else the first measured.
+        """
         if self.plan.collect is not None:
             return next(iter(self.metrics), None)
         judged = [name for wanted in QUALITY for name in self.metrics if name.rpartition("/")[2] == wanted]
@@ -149,12 +152,12 @@ class SweepReport:
 
     @cached_property
     def costs(self) -> list[str]:
-        """Those that any run has."""
+        """The names of the costs that any run has."""
         return [name for name in COSTS if any(group.cost(name) is not None for group in self.groups)]
 
     @property
     def baseline(self) -> str | None:
-        """What tables call the baseline, if the plan has one."""
+        """The name of the baseline in tables; None where the plan has none."""
         return None if self.plan.baseline is None else self.called(self._baseline)
 
     @property
@@ -162,13 +165,19 @@ class SweepReport:
         return {axis: label_of(value) for axis, value in (self.plan.baseline or {}).items()}
 
     def baseline_of(self, group: Group) -> Group | None:
-        """The setting with the baseline's values, the other axes as in ``group``; None for one that is a baseline."""
+        """Return the setting with the baseline's values and the other axes as in ``group``.
+
+        It is None where there is no such setting, or where ``group`` is that setting.
+        """
         wanted = {**group.values, **self._baseline}
         found = next((other for other in self.groups if other.values == wanted), None)
         return None if found is group else found
 
     def against_baseline(self, metric: str) -> dict[str, Difference]:
-        """Of every other setting by name, seed by seed, corrected for the number of comparisons (Holm)."""
+        """Return the difference of each other setting to its baseline, by the setting's name.
+
+        Differences are taken seed by seed; p-values are corrected for the number of comparisons (Holm).
+        """
         pairs = [(group, base) for group in self.groups if (base := self.baseline_of(group)) and group.of(metric)]
         found = [Difference.of(group.of(metric), base.of(metric)) for group, base in pairs]
         chances = holm([difference.chance for difference in found])
@@ -183,14 +192,17 @@ class SweepReport:
         return scales_of(line for run in done for line in self.measured(run))
 
     def scale(self, metric: str) -> Scale:
-        """Which way of a metric is better, and its bounds; runs log an evaluation's metric as one of ``test``."""
+        """Return the scale of a metric: which way is better, and its bounds.
+
+        Runs log the metrics of every evaluation under ``test``, so that their scales are looked up there too.
+        """
         values = [value for group in self.groups for value in group.of(metric).values()]
         return self._scales.of(metric, f"test/{metric.partition('/')[2]}", values=values)
 
     def limits(self, metric: str) -> tuple[float, float]:
-        """What no value of a metric leaves."""
+        """Return the least and the largest value that a metric can have."""
         return self.scale(metric).limits
 
     def extremes(self, metric: str) -> dict[str, str]:
-        """``best`` and ``worst`` by the name of the setting, where that is more than noise."""
+        """Return the marks ``best`` and ``worst`` by the name of the setting, where they are more than noise."""
         return extremes({group.name: group.of(metric) for group in self.groups}, metric, self.scale(metric))

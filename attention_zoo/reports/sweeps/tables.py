@@ -1,4 +1,4 @@
-"""A sweep as tables: settings to read, settings to compute with, and runs."""
+"""The tables of a sweep: its settings for readers, its settings for programs, and its runs."""
 
 import math
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from attention_zoo.sweeps.driver import flat_metrics
 
 
 def settings_table(report: SweepReport, *, with_costs: bool = True) -> Table:
-    """One row for each setting: means with confidence intervals, differences to the baseline, costs."""
+    """Return a table with a row for each setting: means with confidence intervals, differences to a baseline, costs."""
     base, costs = report.baseline, report.costs if with_costs else []
     header = [*report.plan.titles.values(), "seeds"]
     for metric in report.metrics:
@@ -33,7 +33,7 @@ def settings_table(report: SweepReport, *, with_costs: bool = True) -> Table:
 
 
 def numbers_table(report: SweepReport) -> Table:
-    """The same for a program: a column for each number, in full."""
+    """Return the numbers of `settings_table` for a program, with a column for each number and all its digits."""
     parts = ["mean", "half width", "seeds"] + (["to baseline", "p"] if report.baseline else [])
     metrics = [f"{metric} {part}" for metric in report.metrics for part in parts]
     lines = []
@@ -51,7 +51,7 @@ def numbers_table(report: SweepReport) -> Table:
 
 
 def runs_table(report: SweepReport) -> Table:
-    """One row for each run, with the numbers of its own log."""
+    """Return a table with a row for each run: its axes, seed, state, own metrics, and the reason if it failed."""
     names = list(dict.fromkeys(name for row in report.found for name in flat_metrics(row.record)))
     lines = []
     for run, record, *_ in report.found:
@@ -63,7 +63,7 @@ def runs_table(report: SweepReport) -> Table:
 
 
 def _notes(report: SweepReport) -> Iterator[str]:
-    """How to read the table, what failed, and in what settings differ."""
+    """Yield the notes on a table: how to read it, what was left out or failed, and in what the runs differ."""
     counts = sorted({len(group.metrics) for group in report.groups if group.metrics})
     if counts[-1] > 1:
         yield "mean over seeds ± half of its 95 % confidence interval (Student's t)"
@@ -94,7 +94,7 @@ def _notes(report: SweepReport) -> Iterator[str]:
 
 
 def _failures(report: SweepReport) -> Iterator[str]:
-    """Each reason once, with what failed for it."""
+    """Yield a line for each reason of failures, with the settings and seeds that failed for it."""
     by_reason: dict[str, list[str]] = {}
     for group in report.groups:
         for reason in dict.fromkeys(group.failures.values()):
