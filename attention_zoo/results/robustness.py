@@ -354,6 +354,9 @@ def _wrong_counts(here: str, column: Column, cells: Sequence[CellCount]) -> Iter
             yield f"{place}: total cannot be {cell.total!r:.60}"
         if type(cell.correct) is not int or not 0 <= cell.correct <= cell.total:
             yield f"{place}: correct cannot be {cell.correct!r:.60} of {cell.total}"
+        blind = cell.no_gradient
+        if blind is not None and (type(blind) is not int or not 0 <= blind <= cell.total):
+            yield f"{place}: no_gradient cannot be {blind!r:.60} of {cell.total}"
         if cell.calibration is not None and not (is_number(cell.calibration) and 0 <= cell.calibration <= 1):
             yield f"{place}: calibration cannot be {cell.calibration!r:.60}"
 

@@ -230,6 +230,7 @@ CANNOT_BE = [
     (("rows", 0, "counts", "clean", 0, "correct"), [-1, 11, 0.5, None, "6", True, float("nan"), [6], 10**400]),
     (("rows", 0, "counts", "clean", 0, "total"), [-1, 5, 1.5, None, "x", float("inf"), {}, 10**400]),
     (("rows", 0, "counts", "clean", 0, "calibration"), [-0.1, 1.1, float("nan"), "x", 10**400]),
+    (("rows", 0, "counts", "clean", 0, "no_gradient"), [-1, 11, 0.5, "6", True, [6], 10**400]),
     (("rows", 0, "counts", "clean"), [[], 3, None, {}, [1]]),
     (("rows", 0, "counts", "x_c", 0, "severity"), [2, 3, None, "1"]),
     (("rows", 0, "counts", "x_c", 0, "corruption"), ["snow", None, ["fog"]]),
