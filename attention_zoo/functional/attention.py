@@ -58,11 +58,11 @@ def softmax_attention(
         v: values (B, H, M, E).
         mask: boolean or additive, broadcasting to (B, H, N, M).
         dropout: rate at which weights are dropped.
-        is_causal: a query reads only the keys up to its own place, also where there is a mask.
+        is_causal: whether a query reads only the keys up to its own place, also where there is a mask.
         scale: factor of q.k; None is 1/sqrt(D).
 
     Returns:
-        The attended values (B, H, N, E); 0 for a query that may read nobody.
+        The attended values (B, H, N, E); 0 for a query that may read no key.
     """
     q = bounded(q, k, q.shape[-1] ** -0.5 if scale is None else scale)
     if mask is None:
@@ -76,7 +76,7 @@ def softmax_attention(
 
 
 def opened(mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Return a mask that every kernel can work with: rows that let nobody be read are opened to all, and named.
+    """Return a mask that every kernel can work with: rows that allow no key are opened to all keys, and reported.
 
     Args:
         mask: (..., N, M), boolean or additive.
@@ -130,7 +130,7 @@ def largest_score(dtype: torch.dtype) -> float:
 def _attend(
     q: Tensor, k: Tensor, v: Tensor, scale: float, key_bias: Tensor | None, mask: Tensor | None
 ) -> tuple[Tensor, Tensor]:
-    """Compute `attend` for a mask of which every row lets somebody be read."""
+    """Compute `attend` for a mask in which every row allows some key to be read."""
     if not _has_kernel(q, mask):
         scores = scale * q @ k.mT  # (B, H, N, M)
         for bias in (None if key_bias is None else key_bias[..., None, :], mask):

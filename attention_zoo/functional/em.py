@@ -7,7 +7,7 @@ Unit j has a key xi_j and a mean value mu_j; a query and its value come from one
 
 With the magnitude prior, one alpha and beta -> 0 the responsibilities are w_ij ~ exp(alpha q_i.xi_j) (Eq. 13), those
 of dot-product attention. Expectation maximisation infers values, adapts keys and precisions to the queries, and
-propagates values that somebody has fixed.
+propagates values that a user has fixed.
 
 Responsibilities' normalisers come from fused attention (`attention_zoo.functional.mixture`), so that no N x N tensor
 is formed. Equations: P. Gabbur, M. Bilkhu, J. Movellan, Probabilistic Attention for Interactive Segmentation, NeurIPS
@@ -140,7 +140,7 @@ def adapt_precisions(q: Tensor, k: Tensor, *, shape: float, rate: float, **terms
     mass = log_mass.exp()
     spread = mean[..., -1] - 2 * (mean[..., :-1] * k).sum(-1) + k.square().sum(-1)  # mean of |q_i - xi_k|^2
     adapted = (shape - 1 + q.shape[-1] / 2 * mass) / (rate + mass * spread.clamp(min=0) / 2)
-    return adapted.to(kind).clamp(min=torch.finfo(kind).tiny)  # a unit that nobody reads, under a prior of shape 1
+    return adapted.to(kind).clamp(min=torch.finfo(kind).tiny)  # else 0 for an unread unit under a prior of shape 1
 
 
 def propagate_values(
@@ -289,7 +289,7 @@ def doubly_normalize(q: Tensor, k: Tensor, v: Tensor, *, alpha: float, mask: Ten
     q, k, v, mask = widened(score_bound(q, k, alpha), q, k, v, mask)
     q = bounded(q, k, alpha)
     _, log_normaliser = attend(k, q, q, alpha, mask=None if mask is None else mask.mT)
-    log_normaliser = log_normaliser.masked_fill(log_normaliser.isneginf(), 0.0)  # of a key that nobody may read
+    log_normaliser = log_normaliser.masked_fill(log_normaliser.isneginf(), 0.0)  # for a key that no query may read
     return attend(q, k, v, alpha, key_bias=-log_normaliser, mask=mask)[0].to(kind)
 
 

@@ -1,4 +1,4 @@
-"""Units whose values somebody has fixed, and their responsibilities (Eq. 24 of Gabbur et al., NeurIPS 2021)."""
+"""Units whose values a user has fixed, and their responsibilities (Eq. 24 of Gabbur et al., NeurIPS 2021)."""
 
 from typing import NamedTuple
 
@@ -11,7 +11,7 @@ from attention_zoo.functional.mixture import Joint, Precision
 
 
 class FixedValues(NamedTuple):
-    """Values that somebody has given for some units, e.g. an annotator's clicks.
+    """Values that a user has given for some units, e.g. an annotator's clicks.
 
     Attributes:
         index: the units, (S,) for all samples or (B, S). If a unit is named twice, the last entry counts.
@@ -19,7 +19,7 @@ class FixedValues(NamedTuple):
         mask: (B, S), false where an entry does not count, whatever its index and values are; None: all count.
     """
 
-    index: Tensor  # type: ignore[assignment]  # a tuple has a method of this name, which nobody calls
+    index: Tensor  # type: ignore[assignment]  # a tuple has a method of this name, which is not called
     values: Tensor
     mask: Tensor | None = None
 
@@ -40,7 +40,7 @@ class FixedUnits:
 
     Args:
         q: queries (B, H, N, D), one for each unit.
-        fixed: the values that somebody has given for some units.
+        fixed: the values that a user has given for some units.
         model: the joint probability of queries and units by their keys.
         magnitude_prior: whether units are as probable as Eq. 10 says by their values.
 
@@ -75,7 +75,7 @@ def resolved(q: Tensor, fixed: FixedValues) -> FixedValues:
 
     Args:
         q: queries (B, H, N, D), one for each unit.
-        fixed: the values that somebody has given for some units.
+        fixed: the values that a user has given for some units.
 
     Raises:
         InputError: shapes do not fit, or a unit does not exist.

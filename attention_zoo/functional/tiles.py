@@ -99,9 +99,9 @@ def window_tiling(
 ) -> Tiling:
     """Return the tiling by windows side by side, moved up and left by ``shift`` and cut at the borders of the grid.
 
-    As in Swin, what the shift pushes over one border is put into the windows of the other, where it reads only
-    itself, so that the number of windows does not grow. Padding of a grid that windows do not divide is read by
-    nobody.
+    As in Swin, tokens that the shift pushes over one border go into the windows at the other, where they read only
+    each other, so that the number of windows does not grow. A grid that windows do not divide is padded, and no token
+    reads the padding.
     """
     axes = [_window_axis(*sizes, device) for sizes in zip(grid, window, shift, strict=True)]
     (rows, row_parts), (columns, column_parts) = axes  # (windows, w) each
@@ -110,7 +110,7 @@ def window_tiling(
     part = row_parts[:, None, :, None] * 3 + column_parts[None, :, None, :]
     position, inside, part = (of.flatten(2).flatten(0, 1) for of in (position, inside, part))  # (T, w w)
     whole = not any(shift) and not any(size % width for size, width in zip(grid, window, strict=True))
-    # a reader of the padding reads something, so that nothing is divided by zero
+    # a slot of padding reads every slot, so that its softmax does not divide by zero
     allowed = (part[:, :, None] == part[:, None]) & inside[:, None] | ~inside[:, :, None]
     slots = torch.arange(position.numel(), device=device).view_as(position)
     where = torch.zeros(grid[0] * grid[1], dtype=torch.long, device=device)
@@ -154,7 +154,7 @@ def neighborhood_tiling(
 def _neighborhood_axis(
     size: int, kernel: int, dilation: int, tile: int, device: torch.device
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return one axis' readers in each tile (T, t; -1 is nobody), the read (T, u), and who is near whom (T, t, u)."""
+    """Return one axis' readers in each tile (T, t; -1 is none), the read (T, u), and which are near which (T, t, u)."""
     readers, read, near = [], [], []
     groups = [torch.arange(start, size, dilation, device=device) for start in range(min(dilation, size))]
     longest = len(groups[0])

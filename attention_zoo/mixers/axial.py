@@ -38,7 +38,7 @@ class Segments:
 class Axial(SelfMixer):
     """Any self-mixer along the height, then another along the width: ``N (height + width)`` where it was ``N²``.
 
-    A wrapper rather than a reading of its own, with two whole mixers, their projections included. Class and register
+    It wraps two whole mixers, their projections included, and is no reading of its own. Class and register
     tokens go in front of every line; each line mixes its copy, and the copies are averaged.
 
     Args:
@@ -119,11 +119,11 @@ class Axial(SelfMixer):
 
         Args:
             axis: the height, mixing every column, or the width, mixing every row.
-            q: queries.
-            k: keys.
-            v: values.
-            fixed: values somebody has given for some tokens, which spread along their own line; for a `mixer` that
-                takes them, without prefix tokens.
+            q: queries (B, H, N, D).
+            k: keys (B, H, N, D).
+            v: values (B, H, N, E).
+            fixed: values that a user has given for some tokens, which spread along their own line; for a `mixer`
+                that takes them, without prefix tokens.
         """
         mixer, place = (self.height, 1) if axis == "height" else (self.width, 2)
         batch, _, number, _ = q.shape
@@ -210,7 +210,7 @@ class Axial(SelfMixer):
         own = torch.zeros(len(segments.index), prefix + segments.index.shape[1], device=x.device, dtype=torch.bool)
         own[segments.segment, prefix + segments.place] = True
         share = own.repeat(len(ids) // len(own), 1).to(x.dtype)
-        share[:, :prefix] = 1 / len(ids)  # what the lines make of the prefix is averaged
+        share[:, :prefix] = 1 / len(ids)  # the lines' copies of a prefix token are averaged
         total = weights.new_zeros(batch, self.num_heads, number, number)
         for line, weight in enumerate(weights.unflatten(0, (batch, -1)).unbind(1)):
             total[:, :, ids[line][:, None], ids[line]] += share[line][:, None] * weight

@@ -27,7 +27,7 @@ class BiLevelRouting(SelfMixer):
     """Softmax attention over the tokens of the regions that a region of the grid is routed to, all heads alike.
 
     The grid is cut into at most ``regions`` x ``regions`` regions of one size, padded where they do not divide it;
-    nobody reads the padding. Routing has no gradient. Prefix tokens read all tokens and are read by all.
+    no token reads the padding. Routing has no gradient. Prefix tokens read all tokens and are read by all.
 
     Args:
         dim: token width.

@@ -27,7 +27,7 @@ class DotProduct(SelfMixer):
         return self.mix_masked(q, k, v, None, False)
 
     def mix_masked(self, q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor | None, is_causal: bool) -> Tensor:
-        """Mix as `mix` does, reading only where the mask allows; a token that may read nobody takes nothing."""
+        """Mix as `mix` does, reading only where the mask allows; a token that may read no token takes nothing."""
         return softmax_attention(q, k, v, attn_mask, self.attn_drop.p if self.training else 0.0, is_causal)
 
     def map_weights(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:

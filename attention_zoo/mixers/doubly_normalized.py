@@ -16,7 +16,7 @@ from attention_zoo.mixers.registry import register
 
 @register
 class DoublyNormalized(SelfMixer):
-    """Softmax over the queries, so that every token is read by somebody, then normalised over the keys.
+    """Softmax over the queries, so that every token is read by some token, then normalised over the keys.
 
     It is the maximum-likelihood key adaptation of `Probabilistic` with queries and keys in each other's place, and
     costs two fused passes.

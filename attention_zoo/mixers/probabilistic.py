@@ -180,7 +180,7 @@ class Probabilistic(SelfMixer):
             q: queries (B, H, N, D).
             k: initial keys (B, H, N, D).
             v: initial mean values (B, H, N, E).
-            fixed: values that somebody has given for some units, spread in ``value_propagation`` steps.
+            fixed: values that a user has given for some units, spread in ``value_propagation`` steps.
         """
         return self._infer(q, k, v, None, fixed)
 
@@ -263,7 +263,7 @@ class Probabilistic(SelfMixer):
         own = infer_fixed(q, k, means, fixed.index, log_pi, alpha=alpha, beta=beta, **positions)
         rows = fixed.index.masked_fill(~cast(Tensor, fixed.mask), q.shape[2])[
             :, None, :, None
-        ]  # one row more, for what counts not
+        ]  # one row more, for entries that do not count
         return F.pad(out, (0, 0, 0, 1)).scatter(2, rows.expand_as(own), own)[:, :, :-1]
 
     def _precise(self, *tensors: Tensor) -> tuple[Tensor, ...]:

@@ -128,7 +128,7 @@ def _class_at(path: str) -> type[Mixer]:
         raise InputError(f"mixer {path!r} is no dotted path, such as my_package.MyMixer")
     try:
         module = importlib.import_module(place)
-    except Exception as error:  # whatever a person's own file raises
+    except Exception as error:  # a person's own file may raise anything
         reason = " ".join(str(error).split()) or type(error).__name__
         raise InputError(f"mixer {path!r}: module {place} cannot be imported: {reason}") from error
     if not hasattr(module, name):

@@ -8,7 +8,7 @@ from attention_zoo.functional.positions import FactoredPositions, relative_posit
 
 
 class RelativePositions(nn.Module):
-    """One embedding for each offset between two tokens of a grid; tokens before the grid have no place and none.
+    """One embedding for each offset between two tokens of a grid; tokens before the grid have none.
 
     Args:
         grid: rows and columns.

@@ -266,7 +266,7 @@ def _carry(old: Attention | SelfMixer, new: SelfMixer) -> None:
             if "q" in rows:
                 rows.setdefault("k", rows["q"])
             for name, row in zip(new.projections, target.chunk(len(new.projections)), strict=True):
-                row.copy_(rows.get(name, row))  # what the old reading has not starts fresh
+                row.copy_(rows.get(name, row))  # rows that the old reading lacks start fresh
         kept = new.state_dict()
         for name, tensor in old.state_dict().items():
             same = name in kept and kept[name].squeeze().shape == tensor.squeeze().shape

@@ -20,8 +20,8 @@ from attention_zoo.mixers.registry import register
 class Window(SelfMixer):
     """Softmax attention inside windows of the grid, with a learned bias for each relative position.
 
-    A grid that windows do not divide is padded, and nobody reads the padding. A window larger than the grid is the
-    grid. Prefix tokens read all tokens and are read by all, without a bias.
+    A grid that windows do not divide is padded, and no token reads the padding. A window larger than the grid is cut
+    to the grid. Prefix tokens read all tokens and are read by all, without a bias.
 
     Args:
         dim: token width.

@@ -84,7 +84,7 @@ class SparseReconstruction(SelfMixer):
     """Tokens up to which a matrix takes less time than convolutions; see benchmarks/static_kernels.py."""
     form: "Form"
 
-    # what a form may give it
+    # parameters and buffers that a form may register
     rand_matrix: Tensor
     kernel: nn.Parameter
     kernel2: nn.Parameter
