@@ -1,1 +1,1 @@
-"""The mathematics of the readings without parameters, one module per reading."""
+"""The mathematics of the mixers as functions without learned parameters, one module per topic."""

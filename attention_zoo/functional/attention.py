@@ -1,7 +1,7 @@
 """Fused softmax attention that also returns its logsumexp, with gradients through both.
 
-torch's fused kernels return the logsumexp but no gradient reaches it. Here it does, by one fused backward pass and
-without the N x N matrix. This module alone decides which kernel runs where.
+torch's fused kernels return the logsumexp but no gradient reaches it. Here a gradient reaches it, by one fused backward
+pass and without the N x N matrix. This module alone decides which kernel runs where.
 """
 
 from typing import Any
@@ -17,12 +17,12 @@ from attention_zoo.functional.precision import precise
 def attend(
     q: Tensor, k: Tensor, v: Tensor, scale: float, *, key_bias: Tensor | None = None, mask: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Softmax attention and the logarithm of its normaliser.
+    """Return softmax attention and the logarithm of its normaliser.
 
     Args:
-        q: (B, H, N, D).
-        k: (B, H, M, D).
-        v: (B, H, M, E); E may differ from D.
+        q: queries (B, H, N, D).
+        k: keys (B, H, M, D).
+        v: values (B, H, M, E); E may differ from D.
         scale: factor of q.k.
         key_bias: (B, H, M), added to the scores of each key; differentiable.
         mask: added to the scores, broadcasting to (B, H, N, M); no gradient reaches it.
@@ -50,19 +50,19 @@ def softmax_attention(
     *,
     scale: float | None = None,
 ) -> Tensor:
-    """Fused ``softmax(scale q k^T + mask) v`` of torch, finite for tokens of any size and under any mask.
+    """Return torch's fused ``softmax(scale q k^T + mask) v``, finite for tokens of any size and under any mask.
 
     Args:
-        q: (B, H, N, D).
-        k: (B, H, M, D).
-        v: (B, H, M, E).
+        q: queries (B, H, N, D).
+        k: keys (B, H, M, D).
+        v: values (B, H, M, E).
         mask: boolean or additive, broadcasting to (B, H, N, M).
         dropout: rate at which weights are dropped.
-        is_causal: a query reads only the keys up to its own place, also where there is a mask.
+        is_causal: whether a query reads only the keys up to its own place, also where there is a mask.
         scale: factor of q.k; None is 1/sqrt(D).
 
     Returns:
-        (B, H, N, E); 0 for a query that may read nobody.
+        The attended values (B, H, N, E); 0 for a query that may read no key.
     """
     q = bounded(q, k, q.shape[-1] ** -0.5 if scale is None else scale)
     if mask is None:
@@ -76,20 +76,21 @@ def softmax_attention(
 
 
 def opened(mask: Tensor) -> tuple[Tensor, Tensor]:
-    """A mask that no kernel stumbles over: rows that let nobody be read are opened to all, and named.
+    """Return a mask that every kernel can work with: rows that allow no key are opened to all keys, and reported.
 
     Args:
         mask: (..., N, M), boolean or additive.
 
     Returns:
-        The mask (..., N, M), and which queries may read nothing (..., N, 1): what those take is to be set to zero.
+        The opened mask (..., N, M), and a boolean tensor (..., N, 1) that is true for queries that may read nothing;
+        the caller sets what those queries take to zero.
     """
     nothing = ~(mask if mask.dtype == torch.bool else mask != -torch.inf).any(-1, keepdim=True)
     return mask.masked_fill(nothing, True if mask.dtype == torch.bool else 0.0), nothing
 
 
 def normalized(scores: Tensor) -> tuple[Tensor, Tensor]:
-    """Softmax over the last dimension (..., N, M) and logsumexp (..., N).
+    """Return the softmax of scores (..., N, M) over the last dimension, and their logsumexp (..., N).
 
     A row of -inf has weights of zero and a logsumexp of -inf, and no gradient passes through it.
     """
@@ -100,17 +101,18 @@ def normalized(scores: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def log_normalized(scores: Tensor) -> Tensor:
-    """Logarithm of the weights of `normalized`, (..., N, M)."""
+    """Return the logarithm (..., N, M) of the weights that `normalized` returns."""
     nothing = scores.isneginf().all(-1, keepdim=True)
     return scores.masked_fill(nothing, 0.0).log_softmax(-1).masked_fill(nothing, -torch.inf)
 
 
 def bounded(q: Tensor, k: Tensor, scale: float) -> Tensor:
-    """Queries (..., N, D), those scaled down whose scores with keys k (..., M, D) nobody could tell apart.
+    """Return queries (..., N, D), scaled down where their scores with keys k (..., M, D) are too large to tell apart.
 
-    Of scores beyond `largest_score` the rounding errors exceed an eighth. A fused backward pass, which takes the
-    exponential of scores minus their logsumexp, both computed again, then overflows to NaN. Scaled to it they are
-    still one-hot but where they agree to all their digits. Queries within the bound are returned as they are.
+    Scores beyond `largest_score` have rounding errors above an eighth. A fused backward pass, which takes the
+    exponential of scores minus their logsumexp, both computed again, then overflows to NaN. Scaled to
+    that bound, their weights are still one-hot, except where scores agree to all their digits. Queries within the bound
+    are returned as they are.
     """
     if q.numel() == 0 or k.numel() == 0:
         return q
@@ -121,14 +123,14 @@ def bounded(q: Tensor, k: Tensor, scale: float) -> Tensor:
 
 
 def largest_score(dtype: torch.dtype) -> float:
-    """Up to which scores are told apart to an eighth."""
+    """Return the size of score up to which ``dtype`` tells scores apart to an eighth."""
     return 2.0**49 if dtype == torch.float64 else 2.0**20
 
 
 def _attend(
     q: Tensor, k: Tensor, v: Tensor, scale: float, key_bias: Tensor | None, mask: Tensor | None
 ) -> tuple[Tensor, Tensor]:
-    """`attend`, where every row of the mask lets somebody be read."""
+    """Compute `attend` for a mask in which every row allows some key to be read."""
     if not _has_kernel(q, mask):
         scores = scale * q @ k.mT  # (B, H, N, M)
         for bias in (None if key_bias is None else key_bias[..., None, :], mask):
@@ -147,7 +149,7 @@ def _attend(
 
 
 class _FusedAttention(torch.autograd.Function):
-    """``(softmax(s) v, logsumexp(s))`` with s = scale q k^T + bias, for q, k, v of one width; CUDA without biases."""
+    """Computes ``(softmax(s) v, logsumexp(s))``, s = scale q k^T + bias, for q, k, v of one width; no bias on CUDA."""
 
     @staticmethod
     def forward(
@@ -195,7 +197,7 @@ class _FusedAttention(torch.autograd.Function):
 
 
 def _bias(q: Tensor, k: Tensor, key_bias: Tensor | None, mask: Tensor | None) -> Tensor | None:
-    """What is added to the scores, (B, H, N, M) without a copy."""
+    """Return what is added to the scores, expanded to (B, H, N, M) without a copy; None if nothing is."""
     bias = mask if key_bias is None else key_bias[..., None, :]
     if bias is None:
         return None
@@ -211,7 +213,7 @@ def _has_kernel(q: Tensor, mask: Tensor | None) -> bool:
 
 
 def _alignment(q: Tensor) -> int:
-    """Width multiple the kernel wants."""
+    """Return the number of channels that the kernel wants the width to be a multiple of."""
     return 1 if q.device.type == "cpu" else 8
 
 
@@ -220,5 +222,5 @@ def _widen(x: Tensor, width: int) -> Tensor:
 
 
 def _rows(x: Tensor) -> Tensor:
-    """``x`` with the channels of a token side by side: the kernels take that for granted and read elsewhere."""
+    """Return ``x`` with a token's channels side by side in memory: kernels assume that, and would read elsewhere."""
     return x if x.stride(-1) == 1 else x.contiguous()

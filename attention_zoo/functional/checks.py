@@ -1,4 +1,4 @@
-"""Whether tensors fit, said by their names, and the numbers beside them that `functional.em` is given."""
+"""Checks that refuse tensors and numbers that do not fit, in errors that name the argument."""
 
 import sys
 from numbers import Integral, Real
@@ -17,13 +17,13 @@ POSITIVE, AT_LEAST_ONE, COUNTS = Domain(above=0), Domain(least=1), Domain(least=
 
 
 def check_number(name: str, value: Any, domain: Domain, kind: Any = Real) -> None:
-    """Raise an InputError unless ``value`` is a finite number of ``domain``; quick, for what a forward pass asks.
+    """Raise an InputError unless ``value`` is a finite number of ``domain``; quick enough for forward passes.
 
     Args:
-        name: of the argument.
-        value: what was given; a bool is no number.
-        domain: where it must be.
-        kind: of number, `Real` or `Integral`.
+        name: the argument's name, for the error.
+        value: the value to check; a bool is no number.
+        domain: the numbers that are allowed.
+        kind: the kind of number that is needed, `Real` or `Integral`.
     """
     is_number = isinstance(value, kind) and not isinstance(value, bool)
     if not is_number:
@@ -46,7 +46,7 @@ def check_mixture(
     k_pos: Positions | None = None,
     v_pos: Positions | None = None,
 ) -> None:
-    """Raise an InputError that names the argument that does not fit."""
+    """Raise an InputError that names the first argument of a mixture whose shape or value does not fit."""
     units, pair = k.shape[:3], (q.shape[2], k.shape[2])
     if q.shape[:2] != k.shape[:2] or q.shape[3] != k.shape[3]:
         raise InputError(f"q {tuple(q.shape)} and k {tuple(k.shape)} must agree in all but the number of tokens")
@@ -76,14 +76,15 @@ def check_mixture(
 
 
 def check_finite(name: str, values: Tensor, index: Tensor | None = None) -> Tensor:
-    """The tensor itself, if all of its numbers are finite.
+    """Return the tensor ``values`` itself if all of its numbers are finite.
 
-    NaN has an argmax, a bin and a class like any number, so that what is not finite must stop before it is scored.
+    NaN has an argmax, a bin and a class like any number, so a tensor that is not finite must be stopped before it is
+    scored.
 
     Args:
-        name: of the values, in the plural.
+        name: what the values are, in the plural, for the error.
         values: (B, ...), one entry for each image.
-        index: (B,) int64, which samples they are; default their places.
+        index: (B,) int64, the numbers of the samples, which the error names; None names their places in the batch.
 
     Raises:
         InputError: an entry is NaN or infinite; the line names the first image.
@@ -110,7 +111,7 @@ def check_steps(prior_precision: float, iterations: int, anchor: str) -> None:
 
 
 def check_exist(missing: Tensor, num_units: int) -> None:
-    """Raise an InputError that names the first of the fixed units that there are not, if any."""
+    """Raise an InputError that names the first unit of ``missing``, the fixed units that do not exist, if any."""
     if missing.numel():
         raise InputError(f"fixed_index {missing[0].item()} is none of the {num_units} units, 0 to {num_units - 1}")
 
@@ -122,7 +123,7 @@ def check_gamma(shape: float, rate: float) -> None:
 
 
 def check_fixed(q: Tensor, index: Tensor, values: Tensor, mask: Tensor | None) -> None:
-    """Raise an InputError that names what of the fixed units does not fit; what the index says is not looked at."""
+    """Raise an InputError if shapes or types of the fixed units do not fit; the index's numbers are not looked at."""
     batch, heads = q.shape[:2]
     fits = index.dtype in (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
     if index.dim() not in (1, 2) or (index.dim() == 2 and index.shape[0] != batch) or not fits:

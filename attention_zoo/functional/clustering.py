@@ -3,7 +3,8 @@
     A = argmax_N (C P^T),     C <- A P       k-means, as kMaX-DeepLab writes it
     A = softmax_N (C P^T),    C <- A P       CMT-DeepLab
 
-With -|c - p|^2 / 2 in place of c.p and means in place of sums the first line is Lloyd's algorithm. L centres, M pixels.
+With -|c - p|^2 / 2 in place of c.p and means in place of sums the first line is Lloyd's algorithm. There are L
+centres and M pixels.
 
 Q. Yu et al., CMT-DeepLab, CVPR 2022; Q. Yu et al., k-means Mask Transformer (kMaX-DeepLab), ECCV 2022; S. Lloyd, Least
 Squares Quantization in PCM, 1982.
@@ -20,16 +21,16 @@ Reduce = Literal["sum", "mean"]
 
 
 def affinity(centres: Tensor, pixels: Tensor, *, metric: Metric = "dot", scale: float = 1.0) -> Tensor:
-    """How near centres (..., L, D) and pixels (..., M, D) are: (..., L, M), in float32 or wider also under autocast.
+    """Return how near centres (..., L, D) and pixels (..., M, D) are, in float32 or wider also under autocast.
 
     Args:
-        centres: c.
-        pixels: p.
+        centres: the centres c (..., L, D).
+        pixels: the pixels p (..., M, D).
         metric: "dot" is c.p; "euclidean" is c.p - |c|^2 / 2, which orders centres as -|c - p|^2 / 2 does.
         scale: factor of either.
 
     Returns:
-        A tensor that stores the centres of one pixel side by side, since that is how pixels choose.
+        A tensor (..., L, M) whose memory holds the centres of one pixel side by side, since that is how pixels choose.
     """
     precise = torch.promote_types(centres.dtype, torch.float32)  # rounded to bfloat16, near affinities would tie
     with torch.autocast(pixels.device.type, enabled=False):
@@ -41,32 +42,32 @@ def affinity(centres: Tensor, pixels: Tensor, *, metric: Metric = "dot", scale: 
 
 
 def hard_assignment(affinity: Tensor) -> Tensor:
-    """Index of the nearest centre of every pixel: (..., L, M) -> (..., M), the first of equals; carries no gradient."""
+    """Return the index (..., M) of each pixel's nearest centre, the first of equals, without a gradient."""
     return affinity.detach().argmax(-2)
 
 
 def soft_assignment(affinity: Tensor) -> Tensor:
-    """Probability of every centre for each pixel: (..., L, M) -> (..., L, M), summing to one over the centres."""
+    """Return the probabilities (..., L, M) of the centres for each pixel; they sum to one over the centres."""
     return affinity.mT.softmax(-1).mT
 
 
 def log_soft_assignment(affinity: Tensor) -> Tensor:
-    """Logarithm of `soft_assignment`, which keeps apart what would round to a probability of zero."""
+    """Return the logarithm of `soft_assignment`, which tells apart probabilities that would round to zero."""
     return affinity.mT.log_softmax(-1).mT
 
 
 def one_hot(index: Tensor, num_centres: int, dtype: torch.dtype | None = None) -> Tensor:
-    """A hard assignment (..., M) written as a soft one (..., L, M)."""
+    """Return a hard assignment (..., M) written as a soft one (..., L, M), with ones and zeros."""
     return F.one_hot(index, num_centres).mT.to(dtype or torch.get_default_dtype())
 
 
 def weights(assignment: Tensor, reduce: Reduce = "sum") -> Tensor:
-    """How much centres take from pixels, from an assignment (..., L, M): the update is ``weights(A) @ values``.
+    """Return how much centres take from pixels (..., L, M): the update is ``weights(A) @ values``.
 
     Args:
-        assignment: soft, or hard written by `one_hot`.
+        assignment: (..., L, M), soft, or hard written by `one_hot`.
         reduce: "sum" takes each pixel as far as it is assigned; "mean" divides that by the size of the cluster. A
-            cluster whose pixels are all but none takes next to nothing; of a soft one `log_weights` has the mean.
+            cluster with almost no pixels takes next to nothing; for soft assignments `log_weights` gives the true mean.
     """
     if reduce == "sum":
         return assignment
@@ -75,26 +76,26 @@ def weights(assignment: Tensor, reduce: Reduce = "sum") -> Tensor:
 
 
 def log_weights(log_assignment: Tensor, reduce: Reduce = "sum") -> Tensor:
-    """As `weights`, from the logarithm of a soft assignment: no cluster is too small for its mean."""
+    """Return `weights` from the logarithm of a soft assignment; here no cluster is too small for its mean."""
     return log_assignment.exp() if reduce == "sum" else log_assignment.softmax(-1)
 
 
 def collect(
     values: Tensor, index: Tensor, num_centres: int, *, reduce: Reduce = "sum", empty: Tensor | float = 0.0
 ) -> Tensor:
-    """What each centre takes from the pixels assigned to it: the sum or the mean of their values.
+    """Return what each centre takes from the pixels assigned to it: the sum or the mean of their values.
 
-    Equals ``weights(one_hot(index), reduce) @ values`` without that matrix.
+    The result equals ``weights(one_hot(index), reduce) @ values``, computed without that matrix.
 
     Args:
-        values: (B, H, M, D).
+        values: values of the pixels (B, H, M, D).
         index: centre of each pixel, broadcasting to (B, H, M).
-        num_centres: L.
+        num_centres: number of centres L.
         reduce: "sum" (kMaX) or "mean" (Lloyd).
         empty: the mean over no pixels, broadcasting to (B, H, L, D). In Lloyd's step that is the centre, which stays.
 
     Returns:
-        (B, H, L, D), differentiable in the values; sums run in float32 or wider.
+        The sums or means (B, H, L, D), differentiable in the values; sums run in float32 or wider.
     """
     index = index.expand(values.shape[:-1])
     sums = segment_sum(values, index, num_centres)
@@ -105,7 +106,7 @@ def collect(
 
 
 def segment_sum(values: Tensor, index: Tensor, num_segments: int) -> Tensor:
-    """Sums of the rows that share an index: values (B, H, M, D), index (B, H, M) -> (B, H, ``num_segments``, D)."""
+    """Return sums (B, H, ``num_segments``, D) of the rows of values (B, H, M, D) that share an index (B, H, M)."""
     batch, heads, _, width = values.shape
     first = torch.arange(0, batch * heads * num_segments, num_segments, device=index.device).view(batch, heads, 1)
     # rows in the order (B, M, H), in which a projection leaves them in memory, so that they need not be copied

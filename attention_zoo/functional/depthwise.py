@@ -1,4 +1,4 @@
-"""Depthwise convolutions of values on the grid, beside attention: as layers and as maps."""
+"""Depthwise convolutions that some mixers add to attention: applied to values on the grid, and as matrices."""
 
 import torch
 import torch.nn.functional as F
@@ -6,15 +6,15 @@ from torch import Tensor, nn
 
 
 def convolve_grid(conv: nn.Conv2d, v: Tensor, grid: tuple[int, int]) -> Tensor:
-    """A depthwise convolution of the tokens of the grid; prefix tokens have no neighbours and get zero.
+    """Return a depthwise convolution of the tokens of the grid; prefix tokens have no neighbours and get zero.
 
     Args:
-        conv: of H * D channels.
-        v: (B, H, N, D).
+        conv: the convolution, of H * D channels.
+        v: values of the tokens (B, H, N, D).
         grid: height and width; the tokens before it are the prefix.
 
     Returns:
-        (B, H, N, D).
+        The convolved values (B, H, N, D).
     """
     prefix = v.shape[2] - grid[0] * grid[1]
     image = v[:, :, prefix:].transpose(2, 3).flatten(1, 2).unflatten(-1, grid)  # (B, H D, height, width)
@@ -23,7 +23,7 @@ def convolve_grid(conv: nn.Conv2d, v: Tensor, grid: tuple[int, int]) -> Tensor:
 
 
 def convolution_map(conv: nn.Conv2d, heads: int, grid: tuple[int, int], prefix: int) -> Tensor:
-    """`convolve_grid` as a matrix (H, N, N): the mean kernel of a head's channels, at every token."""
+    """Return `convolve_grid` as a matrix (H, N, N): the mean kernel of a head's channels, at every token."""
     number = grid[0] * grid[1]
     kernel = conv.weight.unflatten(0, (heads, -1)).mean(1)  # (H, 1, kh, kw)
     impulses = torch.eye(number, dtype=kernel.dtype, device=kernel.device).view(number, 1, *grid)

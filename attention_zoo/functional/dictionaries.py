@@ -1,6 +1,7 @@
 """Dictionaries of sparse reconstruction as operators P and P^T (tech report, 'VARS Instantiations').
 
-Shapes: values (B, G, N, E), codes (B, G, A, E): G dictionaries of A atoms each over N tokens, E channels coded alone.
+Values are (B, G, N, E) and codes (B, G, A, E): there are G dictionaries of A atoms each over N tokens, and each of the
+E channels is coded alone.
 """
 
 import math
@@ -15,20 +16,20 @@ from attention_zoo.functional.sparse import largest_eigenvalue
 
 
 class Dictionary(ABC):
-    """P by what it does: `encode` is P^T and `decode` P, exact transposes of each other."""
+    """The operator P: `encode` applies P^T and `decode` applies P, exact transposes of each other."""
 
     num_atoms: int
 
     @abstractmethod
     def encode(self, values: Tensor) -> Tensor:
-        """P^T v: values (B, G, N, E) -> codes (B, G, A, E)."""
+        """Return the codes P^T v (B, G, A, E) of values v (B, G, N, E)."""
 
     @abstractmethod
     def decode(self, codes: Tensor) -> Tensor:
-        """P u: codes (B, G, A, E) -> values (B, G, N, E)."""
+        """Return the values P u (B, G, N, E) of codes u (B, G, A, E)."""
 
     def reconstruct(self, codes: Tensor) -> Tensor:
-        """What the mixer reads from the codes: P u, unless a dictionary has more to say."""
+        """Return what the mixer outputs for codes (B, G, A, E): P u (B, G, N, E), unless a dictionary overrides it."""
         return self.decode(codes)
 
 
@@ -37,30 +38,30 @@ class Bounded(Dictionary):
 
     @abstractmethod
     def bound(self) -> Tensor | float:
-        """Of the largest eigenvalue of P^T P, broadcasting to codes."""
+        """Return an upper bound on the largest eigenvalue of P^T P, which broadcasts to codes."""
 
 
 class Atoms(Dictionary):
-    """P as a matrix: ``weights`` (B, G, N, A) times ``scale`` (B, G, A, 1) of each column."""
+    """P given as a matrix: ``weights`` (B, G, N, A) with each column multiplied by ``scale`` (B, G, A, 1)."""
 
     def __init__(self, weights: Tensor, scale: Tensor | float = 1.0) -> None:
         self.weights, self.scale, self.num_atoms = weights, scale, weights.shape[-1]
 
     def encode(self, values: Tensor) -> Tensor:
-        """P^T v."""
+        """Return the codes P^T v."""
         return (self.weights.mT @ values) * self.scale
 
     def decode(self, codes: Tensor) -> Tensor:
-        """P u."""
+        """Return the values P u."""
         return self.weights @ (self.scale * codes)
 
 
 class GramAtoms(Atoms):
-    """P as a matrix with columns of unit length; the length is folded into the Gram matrix.
+    """P given as a matrix whose columns have unit length; the division by their length is folded into the Gram matrix.
 
     Args:
         weights: (B, G, N, A), columns of any length.
-        gram: their products (B, G, A, A); ``gram_matrix`` is that of the columns of unit length.
+        gram: products (B, G, A, A) of these columns; ``gram_matrix`` holds those of the columns of unit length.
     """
 
     def __init__(self, weights: Tensor, gram: Tensor) -> None:
@@ -70,22 +71,22 @@ class GramAtoms(Atoms):
 
 
 class UnitAtoms(GramAtoms, Bounded):
-    """`GramAtoms` of ``weights`` (B, G, N, A), all of them of one sample."""
+    """Atoms of unit length made from ``weights`` (B, G, N, A), where every sample has its own."""
 
     def __init__(self, weights: Tensor) -> None:
         super().__init__(weights, weights.mT @ weights)
 
     def mixed(self, gamma: Tensor) -> Atoms:
-        """P Γ for Γ (A, A)."""
+        """Return the dictionary P Γ for a matrix Γ (A, A)."""
         return Atoms(self.weights @ (self.scale * gamma))
 
     def bound(self) -> Tensor:
-        """Of the largest eigenvalue of P^T P, for atoms without negative entries; (B, G, 1, 1)."""
+        """Return a bound (B, G, 1, 1) on the largest eigenvalue of P^T P, for atoms without negative entries."""
         return largest_eigenvalue(self.gram_matrix)
 
 
 class SharedUnitAtoms(GramAtoms):
-    """[Φ; T], columns of unit length: ``features`` (B, G, N, A) of each sample and a ``table`` (1, G, N, A) of all."""
+    """Unit atoms [Φ; T]: ``features`` (B, G, N, A) of each sample, and a ``table`` (1, G, N, A) that all share."""
 
     def __init__(self, features: Tensor, table: Tensor) -> None:
         weights = torch.cat([features, table.expand_as(features)], dim=-1)
@@ -96,13 +97,13 @@ class SharedUnitAtoms(GramAtoms):
 
 
 class Kernels(Bounded):
-    """P^T is a convolution and P the transposed one: every kernel at every position of the grid.
+    """A dictionary of every kernel at every position of the grid: P^T is a convolution and P the transposed one.
 
-    Outside the grid are zeros, so that an atom near the border is its kernel, cut. Atoms go by kernel, then position;
-    prefix tokens are left alone (see `PrefixMeans`).
+    Outside the grid are zeros, so an atom near the border is a kernel that is cut off there. Atoms are ordered by
+    kernel, then by position. They leave prefix tokens alone (see `PrefixMeans`).
 
     Args:
-        kernels: (G, K, s, s), s odd.
+        kernels: K kernels of each dictionary (G, K, s, s), with s odd.
         grid: height and width.
         num_prefix_tokens: tokens before the grid.
     """
@@ -114,14 +115,14 @@ class Kernels(Bounded):
         self.padding, self.groups = kernels.shape[-1] // 2, len(kernels)
 
     def encode(self, values: Tensor) -> Tensor:
-        """P^T v: values (B, G, N, E), prefix included -> codes (B, G, K height width, E)."""
+        """Return the codes P^T v (B, G, K height width, E) of values (B, G, N, E), prefix included."""
         images = values[:, :, self.num_prefix_tokens :].permute(0, 3, 1, 2).unflatten(-1, self.grid).flatten(0, 1)
         maps = F.conv2d(images, self.weight, padding=self.padding, groups=self.groups)  # (B E, G K, height, width)
         maps = maps.unflatten(0, values.shape[::3]).unflatten(2, self.kernels.shape[:2])
         return maps.flatten(3).permute(0, 2, 3, 1)
 
     def decode(self, codes: Tensor) -> Tensor:
-        """P u, 0 at the prefix tokens."""
+        """Return the values P u (B, G, N, E), which are 0 at the prefix tokens."""
         maps = codes.permute(0, 3, 1, 2).unflatten(-1, (-1, *self.grid)).flatten(2, 3).flatten(0, 1)
         images = F.conv_transpose2d(
             maps, self.weight, padding=self.padding, groups=self.groups
@@ -130,11 +131,11 @@ class Kernels(Bounded):
         return F.pad(values, (0, 0, self.num_prefix_tokens, 0))
 
     def mixed(self, gamma: Tensor) -> "Kernels":
-        """P Γ for a Γ (K, K) that mixes the kernels alike at every position."""
+        """Return the dictionary P Γ for a Γ (K, K) that mixes the kernels alike at every position."""
         return Kernels(torch.einsum("gjyx,jk->gkyx", self.kernels, gamma), self.grid, self.num_prefix_tokens)
 
     def bound(self) -> Tensor:
-        """Of the largest eigenvalue of P^T P, max over frequencies of the sum of all kernels' power; (G, 1, 1).
+        """Return a bound (G, 1, 1) on the largest eigenvalue of P^T P: the most power of all kernels at one frequency.
 
         On a torus large enough that no kernel meets the grid from behind, the grid's operator is a part of the torus's,
         which the Fourier transform makes diagonal.
@@ -146,14 +147,14 @@ class Kernels(Bounded):
 
 
 class Tabulated(Bounded):
-    """Another dictionary as one matrix for all samples: P's entries (G, N, A), each multiplied, the zeros too.
+    """Another dictionary written out as one dense matrix (G, N, A), zeros included, that serves all samples.
 
     On a small grid that is faster than convolutions of one channel. Codes lie in memory by dictionary, atom, sample
     and channel, so that one product with the matrix takes all samples.
 
     Args:
-        dictionary: the same for all samples.
-        identity: every token's value 1 in a channel of its own, (1, G, N, N).
+        dictionary: the dictionary to write out, the same for all samples.
+        identity: values (1, G, N, N) in which every token has a 1 in a channel of its own.
     """
 
     def __init__(self, dictionary: Bounded, identity: Tensor) -> None:
@@ -161,15 +162,15 @@ class Tabulated(Bounded):
         self.transposed = dictionary.encode(identity)[0]  # (G, A, N)
 
     def encode(self, values: Tensor) -> Tensor:
-        """P^T v."""
+        """Return the codes P^T v."""
         return self._product(self.transposed, values)
 
     def decode(self, codes: Tensor) -> Tensor:
-        """P u."""
+        """Return the values P u."""
         return self._product(self.transposed.mT, codes)
 
     def bound(self) -> Tensor | float:
-        """As the dictionary's."""
+        """Return the bound of the dictionary that was written out."""
         return self.dictionary.bound()
 
     @staticmethod
@@ -186,22 +187,22 @@ class PrefixMeans(Bounded):
         self.num_spatial = num_spatial
 
     def encode(self, values: Tensor) -> Tensor:
-        """P^T v, one code for each prefix token."""
+        """Return the codes P^T v, one for each prefix token and channel."""
         prefix, spatial = values.split([self.num_prefix_tokens, self.num_spatial], dim=2)
         return (prefix + spatial.sum(2, keepdim=True) * self.num_spatial**-0.5) * math.sqrt(0.5)
 
     def decode(self, codes: Tensor) -> Tensor:
-        """P u."""
+        """Return the values P u."""
         constant = codes.sum(2, keepdim=True) * self.num_spatial**-0.5
         return torch.cat([codes, constant.expand(-1, -1, self.num_spatial, -1)], dim=2) * math.sqrt(0.5)
 
     def bound(self) -> float:
-        """The largest eigenvalue of P^T P = (I + 1 1^T) / 2."""
+        """Return the largest eigenvalue of P^T P = (I + 1 1^T) / 2."""
         return (1 + self.num_prefix_tokens) / 2
 
 
 class Joined(Dictionary):
-    """The atoms of several dictionaries, one after another."""
+    """A dictionary that lists the atoms of several dictionaries, one after another."""
 
     parts: tuple[Dictionary, ...]
 
@@ -210,17 +211,17 @@ class Joined(Dictionary):
         self.num_atoms = sum(self.sizes)
 
     def encode(self, values: Tensor) -> Tensor:
-        """P^T v, part after part."""
+        """Return the codes P^T v, part after part."""
         return torch.cat([part.encode(values) for part in self.parts], dim=2)
 
     def decode(self, codes: Tensor) -> Tensor:
-        """P u, the sum of the parts'."""
+        """Return P u, the sum of the values that the parts decode."""
         decoded = [part.decode(own) for part, own in zip(self.parts, codes.split(self.sizes, dim=2), strict=True)]
         return sum(decoded[1:], decoded[0])
 
 
 class Union(Joined, Bounded):
-    """`Joined` where every part bounds its eigenvalues: [P; Φ]."""
+    """A `Joined` dictionary [P; Φ] of which every part bounds its eigenvalues."""
 
     parts: tuple[Bounded, ...]
 
@@ -228,19 +229,19 @@ class Union(Joined, Bounded):
         super().__init__(*parts)
 
     def bound(self) -> Tensor | float:
-        """Of the largest eigenvalue of P^T P, and so of P P^T, to which every part adds its own."""
+        """Return a bound on the largest eigenvalue of P^T P, which is that of P P^T, the sum of the parts' own."""
         return sum(part.bound() for part in self.parts)
 
 
 class Spectra(Dictionary):
     """Kernels as large as the grid, given by their spectra, one set for each channel (released VARS-S).
 
-    Everything wraps around. A spectrum is half a plane, whose columns of frequency 0 and of the highest one are taken
+    The grid wraps around. A spectrum is half a plane, whose columns of frequency 0 and of the highest one are taken
     as symmetric, as the inverse transform of a real signal does.
 
     Args:
-        spectra: (G, K, height, width // 2 + 1), complex.
-        after: spectrum (G, height, width // 2 + 1) of what filters the reconstruction.
+        spectra: K spectra of each channel (G, K, height, width // 2 + 1), complex.
+        after: spectrum (G, height, width // 2 + 1) of the filter of the reconstruction.
         grid: height and width.
     """
 
@@ -249,19 +250,19 @@ class Spectra(Dictionary):
         self.num_atoms = spectra.shape[1] * math.prod(grid)
 
     def encode(self, values: Tensor) -> Tensor:
-        """P^T v, codes (B, G, K N, E)."""
+        """Return the codes P^T v (B, G, K N, E)."""
         return self.codes(self.spectrum(values.mT))
 
     def decode(self, codes: Tensor) -> Tensor:
-        """P u."""
+        """Return the values P u."""
         return self.signal(self.decoded(codes)).flatten(3).mT
 
     def reconstruct(self, codes: Tensor) -> Tensor:
-        """P u, filtered once more."""
+        """Return P u, filtered once more by the spectrum ``after``."""
         return self.signal(self.spectrum(self.decode(codes).mT) * self.after).flatten(3).mT
 
     def contraction(self, step_size: Tensor) -> Callable[[Tensor], Tensor]:
-        """What takes u to u - step P^T P u, for steps (G, 1, 1).
+        """Return the function that takes codes u to u - step P^T P u, for steps (G, 1, 1).
 
         P^T P has rank one at every frequency. As released, the spectrum of P u is not made symmetric before P^T.
         """
@@ -269,23 +270,23 @@ class Spectra(Dictionary):
         return lambda codes: backwards.codes(self.decoded(codes)).add_(codes)
 
     def codes(self, spectrum: Tensor) -> Tensor:
-        """Codes (B, G, K N, E) of a spectrum (B, G, E, height, width // 2 + 1)."""
+        """Return the codes (B, G, K N, E) of a spectrum (B, G, E, height, width // 2 + 1)."""
         return self.signal(spectrum[:, :, :, None] * self.spectra[:, None]).flatten(3).mT
 
     def decoded(self, codes: Tensor) -> Tensor:
-        """Spectrum (B, G, E, height, width // 2 + 1) of P u."""
+        """Return the spectrum (B, G, E, height, width // 2 + 1) of P u."""
         maps = codes.mT.unflatten(-1, (self.spectra.shape[1], -1))
         return self.spectrum(maps).mul_(self.conjugate[:, None]).sum(3)
 
     def spectrum(self, signal: Tensor) -> Tensor:
-        """Transform of a signal (..., N): (..., height, width // 2 + 1)."""
+        """Return the Fourier transform (..., height, width // 2 + 1) of a signal (..., N) on the grid."""
         return torch.fft.rfft2(signal.unflatten(-1, self.grid), norm="ortho")
 
     def signal(self, spectrum: Tensor) -> Tensor:
-        """Its inverse: (..., height, width)."""
+        """Return the signal (..., height, width) of a spectrum, the inverse of `spectrum`."""
         return torch.fft.irfft2(spectrum, s=self.grid, norm="ortho")
 
 
 def _inverse_length(gram: Tensor) -> Tensor:
-    """One over the length of each atom, (..., A, 1), from the Gram matrix (..., A, A)."""
+    """Return one over the length of each atom, (..., A, 1), from the Gram matrix (..., A, A)."""
     return gram.diagonal(dim1=-2, dim2=-1)[..., None].rsqrt()

@@ -7,7 +7,7 @@ Unit j has a key xi_j and a mean value mu_j; a query and its value come from one
 
 With the magnitude prior, one alpha and beta -> 0 the responsibilities are w_ij ~ exp(alpha q_i.xi_j) (Eq. 13), those
 of dot-product attention. Expectation maximisation infers values, adapts keys and precisions to the queries, and
-propagates values that somebody has fixed.
+propagates values that a user has fixed.
 
 Responsibilities' normalisers come from fused attention (`attention_zoo.functional.mixture`), so that no N x N tensor
 is formed. Equations: P. Gabbur, M. Bilkhu, J. Movellan, Probabilistic Attention for Interactive Segmentation, NeurIPS
@@ -56,7 +56,7 @@ def infer_values(
     v_pos: Positions | None = None,
     **terms: Unpack[Terms],
 ) -> Tensor:
-    """Most probable value of each query, sum_j w_ij beta_j mu_j / sum_j w_ij beta_j, by one EM step (Eq. 12, 29-32).
+    """Return each query's likeliest value, sum_j w_ij beta_j mu_j / sum_j w_ij beta_j, by an EM step (Eq. 12, 29-32).
 
     For beta -> 0 the step is exact. Above it the responsibilities depend on the current value ``v_init``; without one
     only the prior's term beta/2 |mu_j|^2 stays of the values.
@@ -90,7 +90,7 @@ def adapt_keys(
     anchor: Anchor = "current",
     **terms: Unpack[Terms],
 ) -> Tensor:
-    """Keys adapted to the queries by EM under a Gaussian prior of precision theta (Eq. 18).
+    """Return keys adapted to the queries by EM under a Gaussian prior of precision theta (Eq. 18).
 
         xi_k <- (theta xi_k + alpha_k S_k m_k) / (theta + alpha_k S_k),    S_k = sum_i w_ik,  m_k = sum_i w_ik q_i / S_k
 
@@ -121,7 +121,7 @@ def adapt_keys(
 
 
 def adapt_precisions(q: Tensor, k: Tensor, *, shape: float, rate: float, **terms: Unpack[Terms]) -> Tensor:
-    """Precisions of the units adapted to the queries by one EM step under a Gamma prior (Eq. 36).
+    """Return precisions of the units adapted to the queries by one EM step under a Gamma prior (Eq. 36).
 
         alpha_k <- (shape + d/2 S_k - 1) / (rate + 1/2 sum_i w_ik |q_i - xi_k|^2)
 
@@ -130,7 +130,7 @@ def adapt_precisions(q: Tensor, k: Tensor, *, shape: float, rate: float, **terms
         rate: theta_{alpha,2} > 0 of the prior.
 
     Returns:
-        alpha (B, H, M).
+        The precisions alpha (B, H, M).
     """
     mixture = Mixture(q=q, k=k, v=None, beta=0.0, **terms).checked()
     check_gamma(shape, rate)
@@ -140,7 +140,7 @@ def adapt_precisions(q: Tensor, k: Tensor, *, shape: float, rate: float, **terms
     mass = log_mass.exp()
     spread = mean[..., -1] - 2 * (mean[..., :-1] * k).sum(-1) + k.square().sum(-1)  # mean of |q_i - xi_k|^2
     adapted = (shape - 1 + q.shape[-1] / 2 * mass) / (rate + mass * spread.clamp(min=0) / 2)
-    return adapted.to(kind).clamp(min=torch.finfo(kind).tiny)  # a unit that nobody reads, under a prior of shape 1
+    return adapted.to(kind).clamp(min=torch.finfo(kind).tiny)  # else 0 for an unread unit under a prior of shape 1
 
 
 def propagate_values(
@@ -158,7 +158,7 @@ def propagate_values(
     fixed_mask: Tensor | None = None,
     **terms: Unpack[Terms],
 ) -> Tensor:
-    """Mean values after the fixed ones of some units have spread, by EM (Eq. 23, 24).
+    """Return the mean values after the fixed ones of some units have spread, by EM (Eq. 23, 24).
 
         mu_k <- (theta mu_k + beta_k sum_i w_ik v_i) / (theta + beta_k sum_i w_ik),    i over the fixed units
 
@@ -201,7 +201,7 @@ def adapt_value_precisions(
     fixed_mask: Tensor | None = None,
     **terms: Unpack[Terms],
 ) -> Tensor:
-    """Precisions of the values by one EM step on the fixed ones, under a Gamma prior (Eq. 37).
+    """Return precisions of the values by one EM step on the fixed ones, under a Gamma prior (Eq. 37).
 
         beta_k <- (shape + m/2 sum_i w_ik - 1) / (rate + 1/2 sum_i w_ik |v_i - mu_k|^2),    i over the fixed units
 
@@ -210,7 +210,7 @@ def adapt_value_precisions(
         rate: theta_{beta,2} > 0 of the prior.
 
     Returns:
-        beta (B, H, M); the prior's mode (shape - 1) / rate where nothing is fixed.
+        The precisions beta (B, H, M); the prior's mode (shape - 1) / rate where nothing is fixed.
     """
     check_gamma(shape, rate)
     mixture = Mixture(q=q, k=k, v=v, beta=beta, **terms).checked()
@@ -234,7 +234,7 @@ def adapt_mixing_weights(
     concentration: float = 1.0,
     **terms: Unpack[Terms],
 ) -> Tensor:
-    """Log pi_ik of the fixed units i by one EM step under a symmetric Dirichlet prior (Eq. 38).
+    """Return log pi_ik of the fixed units i by one EM step under a symmetric Dirichlet prior (Eq. 38).
 
         pi_ik <- (w_ik + concentration - 1) / sum_j (w_ij + concentration - 1)
 
@@ -242,7 +242,7 @@ def adapt_mixing_weights(
         concentration: theta_pi >= 1 of the prior; 1 makes the weights the responsibilities.
 
     Returns:
-        log pi (B, H, S, M), the ``log_prior`` of these units' queries; -inf where the prior was.
+        The logarithm log pi (B, H, S, M), the ``log_prior`` of these units' queries; -inf where the prior was.
     """
     check_number("concentration", concentration, AT_LEAST_ONE)
     mixture = Mixture(q=q, k=k, v=v, beta=beta, **terms).checked()
@@ -266,7 +266,7 @@ def infer_fixed(
     q_pos: Positions | None = None,
     k_pos: Positions | None = None,
 ) -> Tensor:
-    """Values (B, H, S, E) of the fixed units' queries under their own mixing weights log pi_ik (B, H, S, M)."""
+    """Return values (B, H, S, E) of the fixed units' queries under their own mixing weights log pi_ik (B, H, S, M)."""
     terms: Terms = {"alpha": alpha, "q_pos": q_pos, "k_pos": k_pos, "magnitude_prior": False}
     Mixture(q=q, k=k, v=v, beta=beta, **terms).checked()
     scores = Mixture(q=q, k=k, **terms).joint().scores(within(q, fixed_index, None)[0]) + log_mixing
@@ -276,7 +276,7 @@ def infer_fixed(
 
 
 def doubly_normalize(q: Tensor, k: Tensor, v: Tensor, *, alpha: float, mask: Tensor | None = None) -> Tensor:
-    """Attention whose scores are normalised over the queries, then over the keys: (B, H, N, E).
+    """Return attention (B, H, N, E) whose scores are normalised over the queries, then over the keys.
 
         out_i = sum_j w_ij v_j / sum_j w_ij,    w_ij = exp(alpha q_i.k_j) / sum_l exp(alpha q_l.k_j)
 
@@ -289,14 +289,14 @@ def doubly_normalize(q: Tensor, k: Tensor, v: Tensor, *, alpha: float, mask: Ten
     q, k, v, mask = widened(score_bound(q, k, alpha), q, k, v, mask)
     q = bounded(q, k, alpha)
     _, log_normaliser = attend(k, q, q, alpha, mask=None if mask is None else mask.mT)
-    log_normaliser = log_normaliser.masked_fill(log_normaliser.isneginf(), 0.0)  # of a key that nobody may read
+    log_normaliser = log_normaliser.masked_fill(log_normaliser.isneginf(), 0.0)  # for a key that no query may read
     return attend(q, k, v, alpha, key_bias=-log_normaliser, mask=mask)[0].to(kind)
 
 
 def _pulled(
     held: Tensor, current: Tensor, mean: Tensor, log_mass: Tensor, precision: Precision, prior_precision: float
 ) -> Tensor:
-    """(theta held + precision S mean) / (theta + precision S); what nothing pulls stays as it is (B, H, M, ·)."""
+    """Return (theta held + precision S mean) / (theta + precision S) (B, H, M, ·); what nothing pulls stays."""
     if prior_precision == 0:
         return torch.where(log_mass.isneginf(), current, mean)
     odds = log_mass - math.log(prior_precision)

@@ -1,4 +1,4 @@
-"""Units whose values somebody has fixed, and their responsibilities (Eq. 24 of Gabbur et al., NeurIPS 2021)."""
+"""Units whose values a user has fixed, and their responsibilities (Eq. 24 of Gabbur et al., NeurIPS 2021)."""
 
 from typing import NamedTuple
 
@@ -11,21 +11,21 @@ from attention_zoo.functional.mixture import Joint, Precision
 
 
 class FixedValues(NamedTuple):
-    """Values that somebody has given for some units, e.g. an annotator's clicks.
+    """Values that a user has given for some units, e.g. an annotator's clicks.
 
     Attributes:
-        index: the units, (S,) for all samples or (B, S). Of one unit named twice the last counts.
-        values: (B, H, S, E).
+        index: the units, (S,) for all samples or (B, S). If a unit is named twice, the last entry counts.
+        values: the values given for them, (B, H, S, E).
         mask: (B, S), false where an entry does not count, whatever its index and values are; None: all count.
     """
 
-    index: Tensor  # type: ignore[assignment]  # a tuple has a method of this name, which nobody calls
+    index: Tensor  # type: ignore[assignment]  # a tuple has a method of this name, which is not called
     values: Tensor
     mask: Tensor | None = None
 
 
 def last_of_each(index: Tensor, counted: Tensor) -> Tensor:
-    """Which entries count once those are left out that a later one about the same unit replaces: (B, S) bool.
+    """Return which entries count, (B, S) bool, once those that a later entry about the same unit replaces are left out.
 
     Args:
         index: (B, S), the unit that each entry is about.
@@ -40,12 +40,12 @@ class FixedUnits:
 
     Args:
         q: queries (B, H, N, D), one for each unit.
-        fixed: values of some units.
+        fixed: the values that a user has given for some units.
         model: the joint probability of queries and units by their keys.
         magnitude_prior: whether units are as probable as Eq. 10 says by their values.
 
     Raises:
-        InputError: shapes that do not fit, or a unit that there is not.
+        InputError: shapes do not fit, or a unit does not exist.
     """
 
     def __init__(self, q: Tensor, fixed: FixedValues, model: Joint, magnitude_prior: bool) -> None:
@@ -56,7 +56,7 @@ class FixedUnits:
         self.scores = model.scores(index)  # (B, H, S, M), without the values' terms
 
     def log_weights(self, v: Tensor, beta: Precision, condition_on_values: bool) -> Tensor:
-        """Log w_ik of the fixed units i (B, H, S, M) under the mean values v (Eq. 24)."""
+        """Return log w_ik (B, H, S, M) of the fixed units i under the mean values v (B, H, M, E) (Eq. 24)."""
         precision = beta[:, :, None] if isinstance(beta, Tensor) else beta
         scores = self.scores
         if condition_on_values:
@@ -71,10 +71,14 @@ class FixedUnits:
 
 
 def resolved(q: Tensor, fixed: FixedValues) -> FixedValues:
-    """Fixed values of units that have one query each, q (B, H, N, D): as `within` has them, 0 where they do not count.
+    """Return the fixed values with the index and mask of `within`, and 0 where they do not count.
+
+    Args:
+        q: queries (B, H, N, D), one for each unit.
+        fixed: the values that a user has given for some units.
 
     Raises:
-        InputError: shapes that do not fit, or a unit that there is not.
+        InputError: shapes do not fit, or a unit does not exist.
     """
     check_fixed(q, *fixed)
     index, counted = within(q, fixed.index, fixed.mask)
@@ -82,19 +86,19 @@ def resolved(q: Tensor, fixed: FixedValues) -> FixedValues:
 
 
 def within(q: Tensor, index: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Fixed units as each sample's own, and which entries count: of one unit named twice the last.
+    """Return each sample's fixed units, and which entries count: if a unit is named twice, only the last one.
 
     Args:
         q: queries (B, H, N, D), one for each unit.
-        index: (S,) or (B, S).
-        mask: (B, S), or None.
+        index: the fixed units, (S,) for all samples or (B, S).
+        mask: (B, S), false where an entry does not count; None: all count.
 
     Returns:
-        Index (B, S), 0 where an entry does not count, and which entries count (B, S).
+        The index (B, S), 0 where an entry does not count, and a bool (B, S) that is true for entries that count.
 
     Raises:
-        InputError: an entry that counts names a unit that there is not. That is asked on the CPU alone: elsewhere,
-            and in a graph that is being compiled, it would stop the program, and the entry does not count.
+        InputError: an entry that counts names a unit that does not exist. Only the CPU checks this: on other devices,
+            and in a graph that is being compiled, the check would stall the program, so the entry does not count.
     """
     index = index.long().expand(q.shape[0], -1)
     counted = torch.ones_like(index, dtype=torch.bool) if mask is None else mask.to(torch.bool)

@@ -1,6 +1,6 @@
-"""A mixture of memory units and the queries drawn from it, as one value that all steps of EM are given.
+"""A mixture of memory units and the queries drawn from it, as one object that every EM step takes.
 
-The arguments are those of `attention_zoo.functional.em`, whose head explains them.
+The docstring of the module `attention_zoo.functional.em` explains the arguments.
 """
 
 from dataclasses import dataclass, replace
@@ -19,7 +19,7 @@ Prior = Tensor | FactoredPrior
 
 
 class Terms(TypedDict, total=False):
-    """What functions of a mixture are given alike beside its queries, units and values."""
+    """The keyword arguments that all functions of a mixture share, beside its queries, units and values."""
 
     alpha: Required[Precision]
     q_pos: Positions | None
@@ -30,7 +30,7 @@ class Terms(TypedDict, total=False):
 
 @dataclass(frozen=True, kw_only=True)
 class Mixture:
-    """Queries, the units that they are drawn from, and what is known beforehand of who is drawn from whom.
+    """Queries, the units that they are drawn from, and the prior of which query is drawn from which unit.
 
     Attributes: the arguments that the functions share; without ``v`` the units have no values.
     """
@@ -46,14 +46,14 @@ class Mixture:
     magnitude_prior: bool = True
 
     def checked(self, *, v_init: Tensor | None = None, v_pos: Positions | None = None) -> "Mixture":
-        """The mixture itself.
+        """Return the mixture itself if its arguments fit.
 
         Args:
-            v_init: values of the queries that it is to be joined with, see `joint`.
-            v_pos: position embeddings of the values.
+            v_init: current values of the queries (B, H, N, E) that `joint` is to be given.
+            v_pos: position embeddings of the values (N, M, E).
 
         Raises:
-            InputError: names the argument that does not fit.
+            InputError: an argument does not fit; the error names it.
         """
         check_mixture(
             self.q,
@@ -69,14 +69,14 @@ class Mixture:
         return self
 
     def widened(self) -> "Mixture":
-        """The same in float64 where float32 does not resolve its scores, see `attention_zoo.functional.precision`."""
+        """Return the mixture in float64 where float32 does not resolve its scores, see `functional.precision`."""
         names = ("q", "k", "v", "alpha", "beta", "q_pos", "k_pos", "log_prior")
         bound = score_bound(self.q, self.k, self.alpha, self.v, self.beta)
         wide = widened(bound, *(getattr(self, name) for name in names))
         return replace(self, **dict(zip(names, wide, strict=True)))
 
     def joint(self, *, v_init: Tensor | None = None, v_pos: Positions | None = None) -> Joint:
-        """The joint probability of queries and units, of their keys and as far as they have values of these.
+        """Return the joint probability of queries and units, by keys and, where the units have them, by values.
 
         Args:
             v_init: current values of the queries (B, H, N, E).
@@ -97,13 +97,13 @@ class Mixture:
         )
 
     def fixed(self, index: Tensor, values: Tensor, mask: Tensor | None = None) -> FixedUnits:
-        """The units whose values are fixed, and their responsibilities by the keys."""
+        """Return the units whose values are fixed (see `FixedValues`), with their scores by the keys."""
         keys = replace(self, v=None, beta=0.0)
         return FixedUnits(self.q, FixedValues(index, values, mask), keys.joint(), self.magnitude_prior)
 
 
 def score_bound(q: Tensor, k: Tensor, alpha: Precision, v: Tensor | None = None, beta: Precision = 0.0) -> Tensor:
-    """A bound on the scores of a mixture, one number: alpha |q| |k|, with |q| and |k| the larger of the two."""
+    """Return a bound on the scores, one number: alpha max(|q|^2, |k|^2), plus beta |v|^2 where there are values."""
     with torch.no_grad():
         bound = _largest(alpha) * torch.maximum(_longest(q), _longest(k))
         return bound if v is None else bound + _largest(beta) * _longest(v)
@@ -114,5 +114,5 @@ def _largest(precision: Precision) -> Tensor | float:
 
 
 def _longest(x: Tensor) -> Tensor:
-    """Of vectors (..., D), the square of its length."""
+    """Return the squared length of the longest of vectors (..., D)."""
     return x.detach().square().sum(-1).amax() if x.numel() else x.new_zeros(())

@@ -1,4 +1,4 @@
-"""The joint probability of queries and memory units, read both ways without ever forming it where that can be.
+"""The joint probability of queries and memory units, read both ways, if possible without forming the N x M matrix.
 
     log p(q_i, u_j) = scale q_i.k_j + bias_j + mask_ij + pairs_ij    up to terms of i alone
 
@@ -20,26 +20,26 @@ from attention_zoo.functional.attention import attend, bounded, largest_score, n
 from attention_zoo.functional.positions import FactoredPositions, FactoredPrior
 
 Precision = float | Tensor
-"""One for all units, or one for each, (B, H, M)."""
+"""One precision for all units, or one for each unit (B, H, M)."""
 Positions = Tensor | FactoredPositions
 BLOCK = 1 << 22
-"""Entries of a block of rows, over batch and heads."""
+"""Number of entries in a block of rows, over batch and heads."""
 
 
 class Pairs(NamedTuple):
     """Terms with an embedding r_ij for each pair: (query_i.r_ij) weight_j + key_j.r_ij + norm_j |r_ij|^2."""
 
     positions: Tensor
-    """(N, M, D)."""
+    """Embeddings r_ij (N, M, D)."""
     query: Tensor | None = None
-    """(B, H, N, D)."""
+    """Queries (B, H, N, D) whose products with r_ij are added; None adds none."""
     weight: Precision = 1.0
     key: Tensor | None = None
-    """(B, H, M, D)."""
+    """Keys (B, H, M, D) whose products with r_ij are added; None adds none."""
     norm: Precision = 0.0
 
     def block(self, rows: slice | Tensor, columns: slice) -> Tensor:
-        """The terms of some rows, a slice or an index (B, S), and columns."""
+        """Return the terms (B, H, rows, columns) of some rows, a slice or an index (B, S), and some columns."""
         positions = self.positions[rows][..., columns, :]
         total: Tensor | float = 0.0
         if self.query is not None:
@@ -55,7 +55,16 @@ class Pairs(NamedTuple):
 
 @dataclass(frozen=True)
 class Joint:
-    """See the module. Shapes: q (B, H, N, F), k (B, H, M, F), bias (B, H, M); mask broadcasts to (B, H, N, M)."""
+    """The logarithm of the joint probability, in the form that the module's docstring gives.
+
+    Attributes:
+        q: features of the queries (B, H, N, F).
+        k: features of the units (B, H, M, F).
+        scale: factor of q.k.
+        bias: added to the scores of each unit (B, H, M).
+        mask: added to the scores; broadcasts to (B, H, N, M).
+        pairs: terms that are given for every pair of tokens.
+    """
 
     q: Tensor
     k: Tensor
@@ -66,15 +75,15 @@ class Joint:
 
     @property
     def fused(self) -> bool:
-        """Whether no block has to be formed."""
+        """Return whether fused attention computes it all, so that no block of scores has to be formed."""
         return len(self.pairs) == 0 and not (self.mask is not None and self.mask.requires_grad)
 
     def with_bias(self, bias: Tensor) -> "Joint":
-        """The same with more bias of the units (B, H, M)."""
+        """Return the joint probability with ``bias`` (B, H, M) added to that of the units."""
         return replace(self, bias=bias if self.bias is None else self.bias + bias)
 
     def scores(self, rows: slice | Tensor, columns: slice = slice(None)) -> Tensor:
-        """The logarithm itself for some rows, a slice or an index (B, S), and columns."""
+        """Return the logarithm (B, H, rows, columns) for some rows, a slice or an index (B, S), and some columns."""
         total = self.scale * (_rows(self.q, rows) @ self.k[:, :, columns].mT)
         if self.bias is not None:
             total = total + self.bias[:, :, None, columns]
@@ -85,7 +94,7 @@ class Joint:
         return total
 
     def read(self, v: Tensor, v_pos: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Each query's mean of v (B, H, M, E), plus v_pos (N, M, E), over its units, and its logsumexp (B, H, N).
+        """Return each query's mean of v (B, H, M, E), plus v_pos (N, M, E), and logsumexp (B, H, N), over the units.
 
         A query that may read no unit takes nothing: its mean is 0 and its logsumexp -inf, with no gradient.
         """
@@ -103,7 +112,7 @@ class Joint:
         return torch.cat(out, 2), torch.cat(lse, 2)
 
     def read_back(self, x: Tensor, log_normaliser: Tensor) -> tuple[Tensor, Tensor]:
-        """Each unit's mean of x (B, H, N, E) over the queries, and the logarithm of its responsibility for them all.
+        """Return each unit's mean of x (B, H, N, E) over the queries, and the log of its responsibility for them all.
 
         The responsibilities are w_ij = exp(log p(q_i, u_j) - log_normaliser_i), so the means are a softmax over i:
         attention again, queries and keys in each other's place.
@@ -127,7 +136,7 @@ class Joint:
     def _blocks(
         self, function: Callable[[slice], tuple[Tensor, Tensor]], size: int, width: int
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """What the function gives for all of ``size``, slice by slice, remembering no block for the backward pass."""
+        """Yield the function's results for all of ``size``, slice by slice; no block is kept for the backward pass."""
         batch = 1 if torch.compiler.is_exporting() else self.q.shape[0]  # a graph has as many blocks for every batch
         step = max(1, BLOCK // max(1, batch * self.q.shape[1] * width))
         for start in range(0, size, step):
@@ -139,7 +148,7 @@ class Joint:
 
 
 def collect(log_weights: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Means of x (..., N, E) weighted by exp(log_weights) (..., M, N), and the logarithms of the sums of the weights.
+    """Return means of x (..., N, E) weighted by exp(log_weights) (..., M, N), and logarithms of the weights' sums.
 
     Where all weights are zero the mean is zero and the logarithm -inf, with finite gradients.
     """
@@ -161,7 +170,7 @@ def joint(
     log_prior: Tensor | FactoredPrior | None = None,
     magnitude_prior: bool = True,
 ) -> Joint:
-    """The joint probability of queries (B, H, N, D) and units with keys (B, H, M, D) and mean values v (B, H, M, E).
+    """Return the joint probability of queries (B, H, N, D) and units with keys (B, H, M, D) and values v (B, H, M, E).
 
     Arguments are those of `attention_zoo.functional.em.infer_values`. Precisions that are tensors carry their
     normalisers d/2 log alpha_j and m/2 log beta_j. Of a value's likelihood only what ``v_init`` fixes enters.
@@ -194,7 +203,7 @@ def joint(
 
 
 def _factor(bias: Tensor) -> Tensor:
-    """What `bounded` scales scores by, for a bias (B, H, M) that alone is beyond the bound: (B, H, 1)."""
+    """Return the factor (B, H, 1) that `bounded` would scale scores by, for a bias (B, H, M) beyond the bound."""
     bias = bias.detach()
     largest = bias.masked_fill(~bias.isfinite(), 0.0).abs().amax(-1, keepdim=True)
     return (largest_score(bias.dtype) / largest.clamp(min=1e-30)).clamp(max=1.0)
@@ -203,7 +212,7 @@ def _factor(bias: Tensor) -> Tensor:
 def _query_terms(
     q: Tensor, k: Tensor, alpha: Precision, query_positions: bool, key_positions: bool, magnitude_prior: bool
 ) -> tuple[list[tuple[Tensor, Tensor]], Tensor | float, list[Pairs]]:
-    """Log N(q_i | xi_j, 1/alpha_j) and the magnitude prior, as features and bias (Eq. 8, 10).
+    """Return log N(q_i | xi_j, 1/alpha_j) and the magnitude prior, as features and bias (Eq. 8, 10).
 
     With embeddings N(q_i | r_ij, 1/alpha_j) brings another |q_i|^2, N(xi_j | r_ji, 1/alpha_j) another |xi_j|^2
     (Eq. 25, 26; the magnitude prior cancels the second and the squares of the embeddings).
@@ -229,7 +238,7 @@ def _add_positions(
     alpha: Precision,
     magnitude_prior: bool,
 ) -> None:
-    """alpha_j q_i.r_ij or alpha_j xi_j.r_ji; without the magnitude prior also -alpha_j/2 |r|^2 (Eq. 25, 26)."""
+    """Add alpha_j q_i.r_ij or alpha_j xi_j.r_ji, without the magnitude prior also -alpha_j/2 |r|^2 (Eq. 25, 26)."""
     precision = alpha[..., None] if isinstance(alpha, Tensor) else alpha
     if isinstance(positions, FactoredPositions) and magnitude_prior:
         indicators = positions.indicators(q).expand(*q.shape[:2], -1, -1)
@@ -255,7 +264,10 @@ def _value_terms(
     v_pos: Positions | None,
     magnitude_prior: bool,
 ) -> Tensor | float:
-    """Log N(v_i | mu_j + r_ij, 1/beta_j) where v_i is given, and the magnitude prior's beta/2 |mu_j + r_ij|^2."""
+    """Add log N(v_i | mu_j + r_ij, 1/beta_j) where v_i is given, and the magnitude prior's beta/2 |mu_j + r_ij|^2.
+
+    Features and pairs are appended to the lists; the bias of the units is returned.
+    """
     precision = beta[..., None] if isinstance(beta, Tensor) else beta
     squares = beta / 2 * v.square().sum(-1)
     bias: Tensor | float = squares if magnitude_prior else 0.0
@@ -274,7 +286,7 @@ def _value_terms(
 
 
 def _rows(x: Tensor, rows: slice | Tensor) -> Tensor:
-    """Rows of x (..., N, F): a slice of them, or by an index (B, S) of each sample's own."""
+    """Return rows of x (..., N, F): a slice of them, or those that an index (B, S) names for each sample."""
     if isinstance(rows, slice):
         return x[..., rows, :]
     return x.reshape((1,) * (4 - x.dim()) + x.shape).take_along_dim(rows[:, None, :, None], dim=-2)
@@ -285,6 +297,6 @@ def _of_columns(weight: Precision, columns: slice) -> Precision:
 
 
 def _dot(x: Tensor, positions: Tensor) -> Tensor:
-    """x_i.r_ij for x (B, H, N, D) and positions (N, M, D) or (B, N, M, D): (B, H, N, M)."""
+    """Return products x_i.r_ij (B, H, N, M) of x (B, H, N, D) and positions (N, M, D) or (B, N, M, D)."""
     equation = "bhid,ijd->bhij" if positions.dim() == 3 else "bhid,bijd->bhij"
     return torch.einsum(equation, x, positions)

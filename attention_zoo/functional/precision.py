@@ -1,4 +1,4 @@
-"""In which type exponents, normalisers and long sums are computed."""
+"""The floating types in which exponents, normalisers and long sums are computed."""
 
 from typing import Any
 
@@ -7,27 +7,27 @@ from torch import Tensor
 
 
 def precise(x: Tensor) -> Tensor:
-    """``x`` in float32 or wider, whatever type autocast made it."""
+    """Return ``x`` in float32 or wider, whatever type autocast made it."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 RESOLVED = 1024.0
-"""Scores up to which float32 gives responsibilities to about 1e-4."""
+"""The size of score up to which float32 gives responsibilities to about 1e-4."""
 
 HALF = (torch.float16, torch.bfloat16)
 
 
 def widened(scores: Tensor, *arguments: Any) -> tuple[Any, ...]:
-    """The arguments of a function that normalises scores twice, in a type that resolves the scores.
+    """Return the arguments of a function that normalises scores twice, in a type that resolves the scores.
 
-    That is float32 in place of half precision, and float64 where float32 does not do.
+    That is float32 in place of half precision, and float64 where float32 is not enough.
 
     Such a function takes exp(score - logsumexp): two large numbers whose rounding errors are left where they cancel. A
-    softmax, which subtracts one of its own scores, loses nothing there. How large the scores are is asked on the CPU
-    alone, since on other devices, and in a graph that is being compiled, that would stop the program.
+    softmax, which subtracts one of its own scores, loses nothing there. Only on the CPU does it look how
+    large the scores are: on other devices, and in a graph that is being compiled, that would stall the program.
 
     Args:
-        scores: a bound on the scores, one number.
+        scores: a tensor of one number, a bound on the scores.
         *arguments: tensors, named tuples of tensors, or anything else, which stays as it is.
     """
     if scores.dtype in HALF:

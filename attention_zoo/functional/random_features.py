@@ -14,7 +14,7 @@ from torch import Tensor
 def orthogonal_directions(
     num_heads: int, dim: int, num_features: int, *, device: torch.device | str | None = None
 ) -> Tensor:
-    """Directions w (num_heads, dim, num_features): Gaussian in length, orthogonal within each block of ``dim``."""
+    """Draw directions w (num_heads, dim, num_features), Gaussian in length, orthogonal within each block of ``dim``."""
     blocks = math.ceil(num_features / dim)
     gaussian = torch.randn(num_heads, blocks, dim, dim, device=device)
     basis, triangle = torch.linalg.qr(gaussian)
@@ -26,13 +26,13 @@ def orthogonal_directions(
 
 
 def log_features(x: Tensor, directions: Tensor) -> Tensor:
-    """Logarithms of the features: x (B, H, N, D), directions (H, D, M) -> (B, H, N, M)."""
+    """Return logarithms (B, H, N, M) of the features of x (B, H, N, D) for directions (H, D, M)."""
     shift = x.square().sum(-1, keepdim=True) / 2 + math.log(directions.shape[-1]) / 2
     return (x @ directions).sub_(shift)  # in place: these are the largest tensors, and no backward pass needs them
 
 
 def kernel_factors(q: Tensor, k: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
-    """Factors f_q, f_k (B, H, N, M) of the row-normalised kernel: f_q f_k^T over its row sums is the attention.
+    """Return factors f_q, f_k (B, H, N, M) of the kernel: f_q f_k^T divided by its row sums is the attention.
 
     Each feature is scaled by its largest key and each query by its largest feature; both cancel in the quotient, as
     |q|^2 does. Nothing overflows, and every row sum is at least one.
@@ -40,7 +40,7 @@ def kernel_factors(q: Tensor, k: Tensor, directions: Tensor) -> tuple[Tensor, Te
     Args:
         q: queries (B, H, N, D).
         k: keys (B, H, N, D).
-        directions: (H, D, M).
+        directions: directions w of the features (H, D, M).
     """
     log_k = log_features(k, directions)
     peak = log_k.detach().amax(-2, keepdim=True)  # (B, H, 1, M)
@@ -50,17 +50,17 @@ def kernel_factors(q: Tensor, k: Tensor, directions: Tensor) -> tuple[Tensor, Te
 
 
 def column_features(x: Tensor, directions: Tensor) -> Tensor:
-    """Features (B, H, N, M) of x / D^(1/4), each scaled by its largest token so that nothing overflows."""
+    """Return features (B, H, N, M) of x / D^(1/4), each scaled by its largest token so that nothing overflows."""
     log_atoms = log_features(x * x.shape[-1] ** -0.25, directions)
     return log_atoms.sub_(log_atoms.detach().amax(-2, keepdim=True)).exp_()
 
 
 def unit_features(x: Tensor, directions: Tensor) -> Tensor:
-    """Features (B, H, N, M) of x made unit length, as the released code of VARS has them, up to a constant factor."""
+    """Return features (B, H, N, M) of x made unit length, as in VARS' released code, up to a constant factor."""
     length = x.square().sum(-1, keepdim=True).clamp_min(1e-24).sqrt()  # torch's vector norms take several times as long
     return (x / length @ directions).exp_()
 
 
 def unit_kernel_factors(q: Tensor, k: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
-    """`kernel_factors` of queries and keys made unit length, as the released code of VARS has them."""
+    """Return `kernel_factors` of queries and keys made unit length, as the released code of VARS has them."""
     return unit_features(q, directions), unit_features(k, directions)

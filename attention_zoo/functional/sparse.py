@@ -17,9 +17,10 @@ from torch import Tensor
 
 
 class _SoftThreshold(torch.autograd.Function):
-    """`soft_threshold` with a gradient by what it left; a clamp between tensors makes training 1.4 times slower.
+    """Computes `soft_threshold`, with a gradient that needs only its output.
 
-    Codes are the largest tensors of a mixer: no more of their size are made than must be.
+    A clamp between tensors would make training 1.4 times slower. Codes are the largest tensors of a mixer, so no more
+    tensors of their size are made than must be.
     """
 
     generate_vmap_rule = True
@@ -43,29 +44,29 @@ class _SoftThreshold(torch.autograd.Function):
 
 
 def soft_threshold(x: Tensor, threshold: Tensor | float) -> Tensor:
-    """S(x) = sgn(x) (|x| - threshold)_+, elementwise; what is left of x beyond the thresholds on either side."""
+    """Return S(x) = sgn(x) (|x| - threshold)_+ of each entry: by how much x is beyond the threshold on either side."""
     return _SoftThreshold.apply(x, threshold)
 
 
 def soft_slope(x: Tensor, threshold: Tensor | float) -> Tensor:
-    """Derivative of `soft_threshold` by x: whether a code stays active."""
+    """Return the derivative of `soft_threshold` by x: 1 where a code stays active, 0 elsewhere."""
     return (x.abs() > threshold).to(x.dtype)
 
 
 def gelu_threshold(x: Tensor, threshold: Tensor | float) -> Tensor:
-    """sgn(x) GELU(|x| - threshold), the smoother threshold of the released code."""
+    """Return sgn(x) GELU(|x| - threshold), the smoother threshold of the released code."""
     return F.gelu(x.abs().sub_(threshold)).mul_(x.detach().sign())
 
 
 def gelu_slope(x: Tensor, threshold: Tensor | float) -> Tensor:
-    """Derivative of `gelu_threshold` by x."""
+    """Return the derivative of `gelu_threshold` by x."""
     excess = x.abs() - threshold
     density = (-excess.square() / 2).exp() / math.sqrt(2 * math.pi)
     return torch.special.ndtr(excess) + excess * density
 
 
 class Shrinkage(NamedTuple):
-    """A threshold of codes and its derivative."""
+    """A function that thresholds codes, and its derivative."""
 
     value: Callable[[Tensor, Tensor | float], Tensor]
     slope: Callable[[Tensor, Tensor | float], Tensor]
@@ -77,19 +78,19 @@ GELU = Shrinkage(gelu_threshold, gelu_slope)
 
 @dataclass(frozen=True)
 class Lista:
-    """The learned iteration of eq. 1.12.
+    """The learned iteration of eq. 1.12, which computes sparse codes u.
 
         u <- S_{lam step}(u - step (G u - P^T v)),    starting from u = P^T v
 
     Attributes:
         contract: u -> u - step G u for codes (..., A, D) of any number of channels D, where G is P^T P or what was
-            learned in its place. What it returns is new.
-        drive: P^T v (..., A, D).
+            learned in its place. It returns a new tensor.
+        drive: the drive P^T v (..., A, D).
         lam: weight of the sparsity.
-        step_size: 1 / (w_2 L), broadcasting to (..., A, 1).
+        step_size: the step 1 / (w_2 L), broadcasting to (..., A, 1).
         steps: number of updates.
         shrinkage: the threshold S.
-        shrinks_start: start from S_lam(P^T v) instead.
+        shrinks_start: whether to start from S_lam(P^T v) instead.
     """
 
     contract: Callable[[Tensor], Tensor]
@@ -101,7 +102,7 @@ class Lista:
     shrinks_start: bool = False
 
     def path(self) -> Iterator[Tensor]:
-        """The codes (..., A, D) before the first update and after each, ``steps + 1`` times."""
+        """Yield the codes (..., A, D) before the first update and after each, ``steps + 1`` times."""
         codes = self.shrinkage.value(self.drive, self.lam) if self.shrinks_start else self.drive
         yield codes
         pull, threshold = self.step_size * self.drive, self.lam * self.step_size
@@ -110,13 +111,13 @@ class Lista:
             yield codes
 
     def solve(self) -> Tensor:
-        """The codes (..., A, D) after the last update."""
+        """Return the codes (..., A, D) after the last update."""
         for codes in self.path():
             last = codes
         return last
 
     def slopes(self) -> list[Tensor]:
-        """Derivatives (..., A, D) of each threshold on the path: the start's and one for every update."""
+        """Return derivatives (..., A, D) of each threshold on the path: one for the start and one for every update."""
         slope, drive = self.shrinkage.slope, self.drive
         first = slope(drive, self.lam) if self.shrinks_start else torch.ones_like(drive)
         pull, threshold = self.step_size * drive, self.lam * self.step_size
@@ -124,7 +125,7 @@ class Lista:
         return [first] + [slope(self.contract(codes) + pull, threshold) for codes in befores]
 
     def mean_jacobians(self, basis: Tensor) -> list[Tensor]:
-        """Derivatives of the codes by the drive along ``basis``, mean over channels, before and after each update.
+        """Return derivatives of codes by the drive along ``basis``, mean over channels, before and after each update.
 
         Every channel is coded alone, so its codes move linearly with its drive between two slopes.
 
@@ -132,7 +133,7 @@ class Lista:
             basis: directions (..., A, R) of the drive.
 
         Returns:
-            ``steps + 1`` tensors (..., A, R).
+            A list of ``steps + 1`` tensors (..., A, R).
         """
         slopes, pull = self.slopes(), self.step_size * basis
         sums = [torch.zeros_like(basis) for _ in slopes]
@@ -147,18 +148,18 @@ class Lista:
 
 
 def largest_eigenvalue(gram: Tensor, iterations: int = 8) -> Tensor:
-    """An upper bound, tight after a few power iterations, of the largest eigenvalue of each ``gram`` (..., M, M).
+    """Return an upper bound, tight after a few power iterations, on each ``gram``'s largest eigenvalue.
 
     For a matrix without negative entries max_i (G x)_i / x_i bounds the largest eigenvalue for every positive x
     (Collatz-Wielandt), so a step of its inverse never overshoots. The gradient is that of the eigenvalue, x x^T for
     its unit eigenvector x.
 
     Args:
-        gram: symmetric, no negative entries, positive diagonal.
-        iterations: matrix-vector products.
+        gram: symmetric matrices (..., M, M) without negative entries and with a positive diagonal.
+        iterations: number of matrix-vector products.
 
     Returns:
-        (..., 1, 1), ready to broadcast over codes.
+        The bounds (..., 1, 1), ready to broadcast over codes.
     """
     with torch.no_grad():
         x = torch.ones_like(gram[..., :1])

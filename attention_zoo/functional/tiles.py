@@ -15,12 +15,12 @@ from attention_zoo.functional.attention import softmax_attention
 
 @dataclass(frozen=True)
 class Tiling:
-    """Who reads whom, tile by tile, in positions of the grid counted row by row.
+    """Which tokens read which, tile by tile; tokens are positions of the grid counted row by row.
 
     Attributes:
-        readers: (T, t) int64; a position beyond a tile's end may stand for any token, ``where`` leaves it out.
-        read: (T, u) int64.
-        allowed: (T, t, u) bool; None is everybody.
+        readers: the tokens that read, (T, t) int64; a slot beyond a tile's end may hold any token, ``where`` skips it.
+        read: the tokens that are read, (T, u) int64.
+        allowed: (T, t, u) bool, true where a reader may read; None allows every pair of a tile.
         where: (grid positions,) int64, the place of each token in the flattened ``readers``.
     """
 
@@ -33,19 +33,19 @@ class Tiling:
 def attend_in_tiles(
     q: Tensor, k: Tensor, v: Tensor, tiling: Tiling, *, prefix: int = 0, bias: Tensor | None = None, dropout: float = 0
 ) -> Tensor:
-    """Softmax attention in which each token reads only what its tile allows.
+    """Return softmax attention in which each token reads only what its tile allows.
 
     Args:
-        q: (B, H, N, D), the first ``prefix`` tokens stand before the grid.
-        k: (B, H, N, D).
-        v: (B, H, N, E).
-        tiling: of the grid.
+        q: queries (B, H, N, D); the first ``prefix`` tokens stand before the grid.
+        k: keys (B, H, N, D).
+        v: values (B, H, N, E).
+        tiling: the tiles of the grid.
         prefix: number of tokens before the grid.
         bias: (H, t, u), added to the scores of every tile.
         dropout: rate at which weights are dropped.
 
     Returns:
-        (B, H, N, E).
+        The attended values (B, H, N, E).
     """
     batch, heads = q.shape[:2]
     tiles, size = tiling.readers.shape
@@ -66,7 +66,7 @@ def attend_in_tiles(
 
 
 def weights_in_tiles(q: Tensor, k: Tensor, tiling: Tiling, *, prefix: int = 0, bias: Tensor | None = None) -> Tensor:
-    """The weights of `attend_in_tiles` as a matrix (B, H, N, N)."""
+    """Return the weights of `attend_in_tiles` as a matrix (B, H, N, N)."""
     scores = q @ k.mT * q.shape[-1] ** -0.5
     number = scores.shape[-1] - prefix
     pairs = _scores_of_pairs(tiling, q.shape[1], 0, bias, q.dtype)
@@ -82,7 +82,7 @@ def weights_in_tiles(q: Tensor, k: Tensor, tiling: Tiling, *, prefix: int = 0, b
 
 
 def _scores_of_pairs(tiling: Tiling, heads: int, prefix: int, bias: Tensor | None, dtype: torch.dtype) -> Tensor | None:
-    """What is added to the scores, (1, H T, t, prefix + u): the bias, and -inf where a pair is not allowed."""
+    """Return what is added to the scores, (1, H T, t, prefix + u): the bias, and -inf where a pair is not allowed."""
     if bias is None and tiling.allowed is None:
         return None
     tiles, readers, read = *tiling.readers.shape, tiling.read.shape[1]
@@ -97,11 +97,11 @@ def _scores_of_pairs(tiling: Tiling, heads: int, prefix: int, bias: Tensor | Non
 def window_tiling(
     grid: tuple[int, int], window: tuple[int, int], shift: tuple[int, int], device: torch.device
 ) -> Tiling:
-    """Windows side by side, moved up and left by ``shift``; at the borders of the grid they are cut.
+    """Return the tiling by windows side by side, moved up and left by ``shift`` and cut at the borders of the grid.
 
-    As in Swin, what the shift pushes over one border is put into the windows of the other, where it reads only
-    itself, so that the number of windows does not grow. Padding of a grid that windows do not divide is read by
-    nobody.
+    As in Swin, tokens that the shift pushes over one border go into the windows at the other, where they read only
+    each other, so that the number of windows does not grow. A grid that windows do not divide is padded, and no token
+    reads the padding.
     """
     axes = [_window_axis(*sizes, device) for sizes in zip(grid, window, shift, strict=True)]
     (rows, row_parts), (columns, column_parts) = axes  # (windows, w) each
@@ -110,7 +110,7 @@ def window_tiling(
     part = row_parts[:, None, :, None] * 3 + column_parts[None, :, None, :]
     position, inside, part = (of.flatten(2).flatten(0, 1) for of in (position, inside, part))  # (T, w w)
     whole = not any(shift) and not any(size % width for size, width in zip(grid, window, strict=True))
-    # a reader of the padding reads something, so that nothing is divided by zero
+    # a slot of padding reads every slot, so that its softmax does not divide by zero
     allowed = (part[:, :, None] == part[:, None]) & inside[:, None] | ~inside[:, :, None]
     slots = torch.arange(position.numel(), device=device).view_as(position)
     where = torch.zeros(grid[0] * grid[1], dtype=torch.long, device=device)
@@ -119,7 +119,7 @@ def window_tiling(
 
 
 def _window_axis(size: int, window: int, shift: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Of one axis, (windows, w): the position in each slot, and which part of its window it is in; -1 is padding."""
+    """Return each slot's position on one axis, and the part of its window it is in, (windows, w); -1 is padding."""
     padded = size + -size % window
     slot = torch.arange(padded, device=device)
     position = (slot + shift) % padded
@@ -132,10 +132,10 @@ def _window_axis(size: int, window: int, shift: int, device: torch.device) -> tu
 def neighborhood_tiling(
     grid: tuple[int, int], kernel: tuple[int, int], dilation: tuple[int, int], device: torch.device, tile: int = 8
 ) -> Tiling:
-    """Of every token the ``kernel`` nearest in each axis, moved inward at the borders so that they stay as many.
+    """Return the tiling in which every token reads the ``kernel`` tokens nearest to it in each axis.
 
-    Under a dilation d a token's neighbours are those whose distance is a multiple of d. A grid smaller than the kernel
-    is read whole.
+    At the borders they are moved inward, so that they stay as many. Under a dilation d a token's neighbours are those
+    whose distance is a multiple of d. A grid smaller than the kernel is read whole.
     """
     axes = [_neighborhood_axis(*sizes, tile, device) for sizes in zip(grid, kernel, dilation, strict=True)]
     (rows, read_rows, row_near), (columns, read_columns, column_near) = axes
@@ -154,7 +154,7 @@ def neighborhood_tiling(
 def _neighborhood_axis(
     size: int, kernel: int, dilation: int, tile: int, device: torch.device
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Of one axis: who reads in each tile (T, t; -1 is nobody), who is read (T, u), and who is near whom (T, t, u)."""
+    """Return one axis' readers in each tile (T, t; -1 is none), the read (T, u), and which are near which (T, t, u)."""
     readers, read, near = [], [], []
     groups = [torch.arange(start, size, dilation, device=device) for start in range(min(dilation, size))]
     longest = len(groups[0])

@@ -1,6 +1,6 @@
-"""The room for mixers: what all have in common (`base`, `registry`, `swapping`, `adaptation`), and one file per mixer.
+"""The mixers, one file each, and the code that all share: `base`, `registry`, `swapping` and `adaptation`.
 
-`attention_zoo` calls `import_all` as soon as it has the names that a mixer's own file may ask it for.
+`attention_zoo` calls `import_all` as soon as it has the names that a mixer's own file may import from it.
 """
 
 import importlib
@@ -10,13 +10,13 @@ from attention_zoo.mixers.registry import MIXERS, Mixer
 
 
 def import_all() -> None:
-    """Import every file of this folder, also of folders in it, which registers its mixer."""
+    """Import every module of this package and its subpackages, so that each registers its mixer."""
     for module in sorted(found.name for found in pkgutil.walk_packages(__path__, f"{__name__}.")):
         importlib.import_module(module)
 
 
 def __getattr__(name: str) -> type[Mixer]:
-    """A registered mixer by its name, so that ``from attention_zoo.mixers import VarsD`` works."""
+    """Return a registered mixer class by its name, so that ``from attention_zoo.mixers import VarsD`` works."""
     if name not in MIXERS:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return MIXERS[name]

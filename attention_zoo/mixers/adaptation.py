@@ -1,4 +1,4 @@
-"""On-line adaptation of probabilistic layers, switched in models that exist."""
+"""Functions that switch the on-line adaptation of probabilistic layers in models that are already built."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,7 +18,7 @@ def set_adaptation(module: nn.Module, **options: Unpack[Adaptation]) -> None:
         **options: see `Adaptation`; None, or not given, leaves a layer as it is.
 
     Raises:
-        InputError: an option that does not exist or does not fit, or no layer that could adapt.
+        InputError: an option does not exist or does not fit, or no layer could adapt.
     """
     for layer, given in _chosen(module, options):
         layer.set_adaptation(**given)
@@ -26,7 +26,7 @@ def set_adaptation(module: nn.Module, **options: Unpack[Adaptation]) -> None:
 
 @contextmanager
 def adapted(module: nn.Module, **options: Unpack[Adaptation]) -> Iterator[None]:
-    """As `set_adaptation` while the context lasts; afterwards every layer is as it was before."""
+    """Set the adaptation as `set_adaptation` does while the context lasts; afterwards every layer is as before."""
     before: list[tuple[Probabilistic, Adaptation]] = []
     try:
         for layer, given in _chosen(module, options):
@@ -38,7 +38,7 @@ def adapted(module: nn.Module, **options: Unpack[Adaptation]) -> Iterator[None]:
 
 
 def _chosen(module: nn.Module, options: Adaptation) -> list[tuple[Probabilistic, Adaptation]]:
-    """The layers, and what is asked of them."""
+    """Return the layers that are to change, each with the options that were given."""
     for name in options:
         if name not in Adaptation.__annotations__:
             raise unknown("option of adaptation", name, Adaptation.__annotations__)

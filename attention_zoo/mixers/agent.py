@@ -34,8 +34,8 @@ class Agent(SelfMixer):
     Args:
         dim: token width.
         num_heads: heads.
-        agents: their number, a square.
-        kernel: of the depthwise convolution of the values; odd.
+        agents: number of agents, a square.
+        kernel: side of the depthwise convolution's kernel, odd.
         bias_grid: height and width of the grid that biases of rows and columns are for, where there is no ``grid``.
         **host: see `SelfMixer`.
     """
@@ -86,7 +86,7 @@ class Agent(SelfMixer):
         self.dwc = nn.Conv2d(dim, dim, kernel, padding=kernel // 2, groups=dim, **self.made)
 
     def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """q, k, v (B, H, N, D) -> (B, H, N, D)."""
+        """Return the mixed values (B, H, N, D) of queries q, keys k and values v, all (B, H, N, D)."""
         grid, dropout = self.spatial_shape(q.shape[2]), self.attn_drop.p if self.training else 0.0
         agents = self.agents(q, grid)
         agents_read, tokens_read = (bias.to(q.dtype) for bias in self.position_biases(grid))
@@ -95,13 +95,13 @@ class Agent(SelfMixer):
         return out + convolve_grid(self.dwc, v, grid)
 
     def agents(self, q: Tensor, grid: tuple[int, int]) -> Tensor:
-        """The mean queries of parts of the grid, (B, H, A, D)."""
+        """Return the agents (B, H, A, D), the mean queries of A parts of the grid."""
         image = q[:, :, self.num_prefix_tokens :].transpose(2, 3).flatten(1, 2).unflatten(-1, grid)
         pooled = F.adaptive_avg_pool2d(image, self.side).flatten(2)
         return pooled.unflatten(1, q.shape[1::2]).transpose(2, 3)
 
     def position_biases(self, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        """B_1 (1, H, A, N) of the agents' reading, and B_2 (1, H, N, A) of the tokens'."""
+        """Return the biases B_1 (1, H, A, N) of the agents' reading and B_2 (1, H, N, A) of the tokens' reading."""
         rows = _along(self.ah_bias[0], (grid[0], 1)), _along(self.ha_bias[0].permute(0, 3, 1, 2), (grid[0], 1))
         columns = _along(self.aw_bias[0], (1, grid[1])), _along(self.wa_bias[0].permute(0, 3, 1, 2), (1, grid[1]))
         coarse = _along(self.an_bias, grid), _along(self.na_bias, grid)
@@ -113,7 +113,7 @@ class Agent(SelfMixer):
         return first, second.mT
 
     def map_weights(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """Through each agent, what it read of each token; and the mean kernel of the convolution."""
+        """Return the map (B, H, N, N): what tokens take through the agents, plus the convolution's mean kernel."""
         grid = self.spatial_shape(q.shape[2])
         agents, scale = self.agents(q, grid), self.head_dim**-0.5
         agents_read, tokens_read = self.position_biases(grid)
@@ -123,5 +123,5 @@ class Agent(SelfMixer):
 
 
 def _along(bias: Tensor, size: tuple[int, int]) -> Tensor:
-    """A bias (H, A, height, width) resampled to ``size``."""
+    """Return a bias (H, A, height, width) resampled to the grid ``size``."""
     return bias if bias.shape[2:] == size else F.interpolate(bias, size, mode="bilinear")

@@ -22,12 +22,12 @@ from attention_zoo.mixers.registry import as_factory
 
 @dataclass(frozen=True)
 class Segments:
-    """A line of tokens in overlapping segments of one length, each of which has some tokens of its own.
+    """A line of tokens cut into overlapping segments of one length, each of which has some tokens of its own.
 
     Attributes:
         index: tokens of each segment (number of segments, length of a segment).
         segment: the segment that each token is of (length of the line).
-        place: its place there (length of the line).
+        place: the place of each token in its segment (length of the line).
     """
 
     index: Tensor
@@ -38,8 +38,8 @@ class Segments:
 class Axial(SelfMixer):
     """Any self-mixer along the height, then another along the width: ``N (height + width)`` where it was ``N²``.
 
-    A wrapper rather than a reading of its own, with two whole mixers, their projections included. Class and register
-    tokens go in front of every line; what the lines make of them is averaged.
+    It wraps two whole mixers, their projections included, and is no reading of its own. Class and register
+    tokens go in front of every line; each line mixes its copy, and the copies are averaged.
 
     Args:
         dim: token width.
@@ -76,7 +76,7 @@ class Axial(SelfMixer):
     def _line_mixer(
         self, factory: MixerFactory, dim: int, num_heads: int, length: int | None, host: HostOptions
     ) -> SelfMixer:
-        """A mixer for lines, or for the segments of lines, of ``length`` tokens."""
+        """Return a mixer for lines of ``length`` tokens, or for segments of them."""
         line: HostOptions = {**host, "grid": (1, length) if length else None}
         mixer = factory(dim, num_heads, **line)
         if length and not mixer.takes_masks() and self._segment_length(length) < length:
@@ -85,7 +85,7 @@ class Axial(SelfMixer):
         return mixer
 
     def set_grid(self, grid: tuple[int, int]) -> None:
-        """As `SelfMixer.set_grid`, for the lines too."""
+        """Expect tokens of another grid from now on, as `SelfMixer.set_grid` does, in the lines too."""
         super().set_grid(grid)
         for mixer, length in zip((self.height, self.width), grid, strict=True):
             mixer.set_grid((1, length if mixer.takes_masks() else self._segment_length(length)))
@@ -99,31 +99,31 @@ class Axial(SelfMixer):
         top_down: Tensor | None = None,
         **how: Unpack[TopDownOptions],
     ) -> Tensor:
-        """As `SelfMixer.forward`; a top-down signal enters the values along both axes.
+        """Mix tokens as `SelfMixer.forward` does; a top-down signal enters the values along both axes.
 
         Raises:
-            InputError: a mask, for which lines have no use, or tokens that are no grid.
+            InputError: there is a mask, which lines cannot use, or the tokens are no grid.
         """
         self.check(attn_mask is None and not is_causal, "lines cannot use attn_mask or is_causal")
         self.check_tokens(x)
         return self._along(self.width, 2, self._along(self.height, 1, x, top_down, how), top_down, how)
 
     def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """The readings alone, along the height and then the width, with the same queries and keys both times."""
+        """Return the values mixed along the height, then the width, with the same queries and keys both times."""
         return self.mix_along("width", q, k, self.mix_along("height", q, k, v))
 
     def mix_along(
         self, axis: Literal["height", "width"], q: Tensor, k: Tensor, v: Tensor, fixed: FixedValues | None = None
     ) -> Tensor:
-        """The reading of one axis alone: q, k (B, H, N, D) and v (B, H, N, E) -> (B, H, N, E).
+        """Return the values mixed along one axis: q, k (B, H, N, D) and v (B, H, N, E) -> (B, H, N, E).
 
         Args:
             axis: the height, mixing every column, or the width, mixing every row.
-            q: queries.
-            k: keys.
-            v: values.
-            fixed: values somebody has given for some tokens, which spread along their own line; for a `mixer` that
-                takes them, without prefix tokens.
+            q: queries (B, H, N, D).
+            k: keys (B, H, N, D).
+            v: values (B, H, N, E).
+            fixed: values that a user has given for some tokens, which spread along their own line; for a `mixer`
+                that takes them, without prefix tokens.
         """
         mixer, place = (self.height, 1) if axis == "height" else (self.width, 2)
         batch, _, number, _ = q.shape
@@ -137,7 +137,7 @@ class Axial(SelfMixer):
         return merged.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
 
     def _fixed_in_lines(self, fixed: FixedValues, axis: int, q: Tensor) -> FixedValues:
-        """The fixed tokens as places in their lines: in all others they do not count."""
+        """Return the fixed tokens as places in every line; they count only in their own."""
         self.check(self.num_prefix_tokens == 0, "fixed values need tokens without a prefix")
         height, width = self.spatial_shape(q.shape[2])
         index, values, given = resolved(q, fixed)
@@ -150,7 +150,7 @@ class Axial(SelfMixer):
     def _along(
         self, mixer: SelfMixer, axis: int, x: Tensor, top_down: Tensor | None = None, how: TopDownOptions | None = None
     ) -> Tensor:
-        """Mix the lines of one axis of tokens x (B, N, dim): 1 is the height, 2 the width."""
+        """Return tokens x (B, N, dim) with the lines of one axis mixed: 1 is the height, 2 the width."""
         mask, segments = self._context(mixer, axis, x.shape[1], x)
         options: dict[str, Any] = {"top_down": top_down, **(how or {})}
         for name in ("top_down", "value_gate"):
@@ -160,7 +160,7 @@ class Axial(SelfMixer):
         return self._merge(mixed, segments, axis, x.shape[0], x.shape[1])
 
     def _context(self, mixer: SelfMixer, axis: int, num_tokens: int, like: Tensor) -> tuple[Tensor | None, Segments]:
-        """The mask, if the mixer takes one, and the segments that make the context local."""
+        """Return what makes the context local: a mask, if the mixer takes one, and the segments of a line."""
         length = self.spatial_shape(num_tokens)[axis - 1]
         everything = torch.arange(length, device=like.device)
         whole = Segments(everything[None], torch.zeros_like(everything), everything)
@@ -178,20 +178,20 @@ class Axial(SelfMixer):
         return length if self.context is None else min(length, self.context + 2 * (self.context // 2))
 
     def _lines(self, x: Tensor, axis: int) -> Tensor:
-        """Columns (axis 1) or rows (axis 2) of tokens (B, N, C), each with the prefix: (B, lines, P + length, C)."""
+        """Return columns (axis 1) or rows (axis 2) of tokens (B, N, C), with prefix: (B, lines, P + length, C)."""
         prefix, spatial = x[:, : self.num_prefix_tokens], x[:, self.num_prefix_tokens :]
         lines = spatial.unflatten(1, self.spatial_shape(x.shape[1])).movedim(axis, 2)
         return torch.cat((prefix[:, None].expand(-1, lines.shape[1], -1, -1), lines), 2)
 
     def _merge(self, mixed: Tensor, segments: Segments, axis: int, batch: int, num_tokens: int) -> Tensor:
-        """Tokens (B, N, C) of the mixed segments of all lines (B * lines * segments, P + S, C)."""
+        """Return tokens (B, N, C) from the mixed segments of all lines (B * lines * segments, P + S, C)."""
         prefix, shape = self.num_prefix_tokens, self.spatial_shape(num_tokens)
         mixed = mixed.unflatten(0, (batch, shape[2 - axis], len(segments.index)))
         lines = mixed[:, :, segments.segment, prefix + segments.place]  # (B, lines, length, C)
         return torch.cat((mixed[..., :prefix, :].mean((1, 2)), lines.movedim(2, axis).flatten(1, 2)), 1)
 
     def attention_map(self, x: Tensor) -> Tensor:
-        """Who reads whom for tokens ``x`` (B, N, dim): (B, H, N, N), the product of the maps along the axes.
+        """Return who reads whom for tokens ``x`` (B, N, dim): (B, H, N, N), the product of the maps along the axes.
 
         Entry (i, j) is what i takes along its row from those who took it along their columns from j; the output
         projection between the two is left out.
@@ -200,7 +200,7 @@ class Axial(SelfMixer):
         return self._stage_map(self.width, 2, between) @ self._stage_map(self.height, 1, x)
 
     def _stage_map(self, mixer: SelfMixer, axis: int, x: Tensor) -> Tensor:
-        """Who reads whom along one axis, as a matrix of all tokens (B, H, N, N)."""
+        """Return who reads whom along one axis, as a matrix of all tokens (B, H, N, N)."""
         (batch, number), prefix = x.shape[:2], self.num_prefix_tokens
         mask, segments = self._context(mixer, axis, number, x)
         q, k, v = mixer.project(_cut(self._lines(x, axis), segments, prefix))
@@ -210,7 +210,7 @@ class Axial(SelfMixer):
         own = torch.zeros(len(segments.index), prefix + segments.index.shape[1], device=x.device, dtype=torch.bool)
         own[segments.segment, prefix + segments.place] = True
         share = own.repeat(len(ids) // len(own), 1).to(x.dtype)
-        share[:, :prefix] = 1 / len(ids)  # what the lines make of the prefix is averaged
+        share[:, :prefix] = 1 / len(ids)  # the lines' copies of a prefix token are averaged
         total = weights.new_zeros(batch, self.num_heads, number, number)
         for line, weight in enumerate(weights.unflatten(0, (batch, -1)).unbind(1)):
             total[:, :, ids[line][:, None], ids[line]] += share[line][:, None] * weight
@@ -218,7 +218,7 @@ class Axial(SelfMixer):
 
 
 def _cut(lines: Tensor, segments: Segments, prefix: int) -> Tensor:
-    """Segments of lines (B, lines, P + length, C), each with the prefix: (B * lines * segments, P + S, C)."""
+    """Return segments (B * lines * segments, P + S, C) of lines (B, lines, P + length, C), each with the prefix."""
     parts = lines[:, :, prefix:][:, :, segments.index]  # (B, lines, segments, S, C)
     first = lines[:, :, None, :prefix].expand(-1, -1, parts.shape[2], -1, -1)
     return torch.cat((first, parts), 3).flatten(0, 2)

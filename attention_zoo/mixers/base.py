@@ -1,4 +1,4 @@
-"""The two interfaces of the zoo: a mixer of tokens among themselves, and of queries with pixels.
+"""The two interfaces of the zoo: `SelfMixer` mixes tokens among themselves, `CrossMixer` mixes pixels into queries.
 
 Projections, heads and their reshapes live here once; a mixer's file holds only its mathematics. Shapes:
 B batch, N tokens, M pixels, L queries, H heads, D width of a head, dim = H * D.
@@ -18,7 +18,7 @@ from attention_zoo.mixers.options import DropRate, Grid, TokenWidth, Width
 
 
 class HostOptions(TypedDict, total=False):
-    """What a host gives every self-mixer beside width and heads; the names are timm's."""
+    """The keyword arguments that a host (a model) gives every self-mixer beside width and heads; names are timm's."""
 
     qkv_bias: bool
     qk_norm: bool
@@ -34,27 +34,27 @@ class HostOptions(TypedDict, total=False):
 
 
 class TopDownOptions(TypedDict, total=False):
-    """How a top-down signal enters a mixer, beside the signal itself."""
+    """The keyword arguments that say how a top-down signal enters a mixer, beside the signal itself."""
 
     top_down_to: Literal["v", "qkv"]
-    """The values (AbSViT, the default), or queries and keys too (the report's AbSViT-QKV)."""
+    """Where the signal is added: to the values (AbSViT, the default), or to queries and keys too (AbSViT-QKV)."""
     top_down_bias: bool
-    """Whether the signal's projection has the bias, as in the released code; default: it has not."""
+    """Whether the signal's projection has the bias, as in the released code; by default it has not."""
     top_down_decoder: Tensor | None
-    """(dim, width of the signal), a linear map of the signal before its projection; the two are applied as one."""
+    """A linear map (dim, width of the signal) of the signal before its projection; the two are applied as one."""
     value_gate: Tensor | None
-    """(B, N, 1), multiplies the values (the report's MaskAtt)."""
+    """A gate (B, N, 1) that multiplies the values (the report's MaskAtt)."""
 
 
 class Made(TypedDict):
-    """Where and of what type a layer makes its parameters: the keyword arguments of torch's layers."""
+    """The device and the type of a layer's parameters, as keyword arguments of torch's layers."""
 
     device: torch.device | None
     dtype: torch.dtype | None
 
 
 class _Mixer(Checked, nn.Module, ABC):
-    """What both kinds of mixer share: width, heads, where parameters are made, and errors that name the mixer.
+    """Base of both kinds of mixer: width, heads, where parameters are made, and errors that name the mixer.
 
     Attributes:
         dim: token width.
@@ -81,12 +81,12 @@ class _Mixer(Checked, nn.Module, ABC):
         self.made: Made = {"device": place, "dtype": dtype}
 
     def check(self, fits: bool, message: str) -> None:
-        """Raise an InputError that names this mixer unless ``fits``; for what annotations cannot say."""
+        """Raise an InputError that names this mixer unless ``fits``; for conditions that annotations cannot state."""
         if not fits:
             raise self.refusal(message)
 
     def refusal(self, message: str) -> InputError:
-        """The error that ``message`` is, with the name of this mixer before it."""
+        """Return an InputError with ``message`` after the name of this mixer."""
         return InputError(f"{type(self).__name__}: {message}")
 
 
@@ -113,7 +113,7 @@ class SelfMixer(_Mixer):
         dtype: type of the parameters.
 
     Raises:
-        InputError: an argument that does not fit, naming the mixer and the argument.
+        InputError: an argument does not fit; the error names the mixer and the argument.
     """
 
     tokens: Literal["set", "grid"] = "set"
@@ -169,15 +169,15 @@ class SelfMixer(_Mixer):
 
     @abstractmethod
     def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """The reading itself: q, k, v (B, H, N, D) -> (B, H, N, D). Where queries are keys, ``k`` is not read."""
+        """Return the mixed values (B, H, N, D) of q, k, v (B, H, N, D). Where queries are keys, ``k`` is not used."""
 
     @classmethod
     def takes_masks(cls) -> bool:
-        """Whether the reading can be told who may read whom: it has a `mix_masked` of its own."""
+        """Return whether the reading can be told who may read whom: whether it has a `mix_masked` of its own."""
         return cls.mix_masked is not SelfMixer.mix_masked
 
     def mix_masked(self, q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor | None, is_causal: bool) -> Tensor:
-        """As `mix`, where ``attn_mask`` (broadcasts to (B, H, N, N)) or ``is_causal`` says who may read whom.
+        """Mix as `mix` does, where ``attn_mask`` (broadcasts to (B, H, N, N)) or ``is_causal`` says who reads whom.
 
         Raises:
             InputError: the reading has no attention weights to mask.
@@ -193,18 +193,18 @@ class SelfMixer(_Mixer):
         top_down: Tensor | None = None,
         **how: Unpack[TopDownOptions],
     ) -> Tensor:
-        """Mix tokens ``x`` (B, N, dim) -> (B, N, dim).
+        """Return the tokens ``x`` (B, N, dim) mixed, (B, N, dim).
 
         Args:
-            x: tokens.
+            x: tokens (B, N, dim).
             attn_mask: who may read whom, boolean or additive, broadcasting to (B, H, N, N).
             is_causal: a token reads only itself and those before it.
-            top_down: (B, N, dim), added to the values through the value projection (AbSViT, tech report section
-                2.5), as the second pass of analysis by synthesis needs.
+            top_down: a signal (B, N, dim), added to the values through the value projection (AbSViT, tech report
+                section 2.5), as the second pass of analysis by synthesis needs.
             **how: see `TopDownOptions`.
 
         Raises:
-            InputError: shapes that do not fit, or a mask where the reading has no use for one.
+            InputError: shapes do not fit, or there is a mask that the reading cannot use.
         """
         q, k, v = self.project(x, top_down, **how)
         masked = attn_mask is not None or is_causal
@@ -217,10 +217,10 @@ class SelfMixer(_Mixer):
     def project(
         self, x: Tensor, top_down: Tensor | None = None, **how: Unpack[TopDownOptions]
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values (B, H, N, D) of tokens ``x`` (B, N, dim).
+        """Return queries, keys and values (B, H, N, D) of tokens ``x`` (B, N, dim).
 
         Raises:
-            InputError: shapes that do not fit, or a keyword that `TopDownOptions` does not have.
+            InputError: shapes do not fit, or a keyword is none of `TopDownOptions`.
         """
         self.check_tokens(x)
         gate = self._check_how(x.shape, how)
@@ -237,10 +237,10 @@ class SelfMixer(_Mixer):
         return q, k, v if gate is None else v * gate[:, None]
 
     def drop_projections(self) -> Self:
-        """Give up ``qkv`` and ``proj``, here and in mixers inside; for heads that project for `mix` in their own way.
+        """Remove ``qkv`` and ``proj``, here and in mixers inside; for heads that project for `mix` in their own way.
 
         Returns:
-            the mixer itself, whose `forward` refuses tokens from then on.
+            The mixer itself, whose `forward` refuses tokens from then on.
         """
         for module in self.modules():
             if isinstance(module, SelfMixer):
@@ -249,14 +249,14 @@ class SelfMixer(_Mixer):
         return self
 
     def check_tokens(self, x: Tensor) -> None:
-        """Raise an InputError unless ``x`` is (B, N, dim), and there is what projects it."""
+        """Raise an InputError unless ``x`` is (B, N, dim) and the projections were not dropped."""
         fits = self.projects or not self.projections
         self.check(fits, "tokens need the projections that were dropped; give q, k and v to mix")
         fits = x.dim() == 3 and x.shape[-1] == self.dim
         self.check(fits, f"tokens of shape {tuple(x.shape)} are not (B, N, {self.dim})")
 
     def _check_how(self, shape: torch.Size, how: TopDownOptions) -> Tensor | None:
-        """Refuse what `TopDownOptions` does not say, or says otherwise; returns the gate of the values."""
+        """Return the gate of the values; refuse keywords that `TopDownOptions` lacks and values that do not fit."""
         for name in how:
             if name not in TopDownOptions.__annotations__:
                 raise unknown(f"argument of mixer {type(self).__name__}", name, TopDownOptions.__annotations__)
@@ -281,7 +281,7 @@ class SelfMixer(_Mixer):
         self.check(fits, f"attn_mask {tuple(mask.shape)} must broadcast to {pair}")
 
     def _project_signal(self, top_down: Tensor, shape: torch.Size, how: TopDownOptions) -> tuple[Tensor, ...]:
-        """What a signal adds to the last of the projections, or to all, (B, N, dim) each."""
+        """Return what a signal adds to the last of the projections, or to all, (B, N, dim) each."""
         top_down_decoder = how.get("top_down_decoder")
         width = self.dim if top_down_decoder is None else top_down_decoder.shape[1]
         fits = top_down.shape == (*shape[:2], width)
@@ -299,7 +299,7 @@ class SelfMixer(_Mixer):
         return nn.functional.linear(top_down, weight, bias).split(self.dim, -1) * everywhere
 
     def attention_map(self, x: Tensor) -> Tensor:
-        """Who reads whom for tokens ``x`` (B, N, dim): (B, H, N, N), entry (i, j) is how much i takes from j.
+        """Return who reads whom for tokens ``x`` (B, N, dim): (B, H, N, N), entry (i, j) is what i takes from j.
 
         For every reading this is the mean over value channels of the derivative of token i's mixed value with
         respect to token j's value, with queries and keys held. Where the reading is a weighted mean of the values
@@ -308,18 +308,19 @@ class SelfMixer(_Mixer):
         return self.map_weights(*self.project(x))
 
     def map_weights(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """`attention_map` from q, k, v (B, H, N, D). This default differentiates `mix`: right for any reading, slow.
+        """Return the `attention_map` (B, H, N, N) of q, k and v (B, H, N, D).
 
-        A mixer overrides it with a closed form.
+        This default differentiates `mix`, which is right for any reading but slow; a mixer overrides it with a closed
+        form.
         """
         return _mean_derivative(lambda values: self.mix(q.detach(), k.detach(), values), v)
 
     def masked_map_weights(self, q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor) -> Tensor:
-        """As `map_weights` under a mask."""
+        """Return `map_weights` under a mask, boolean or additive, that broadcasts to (B, H, N, N)."""
         return _mean_derivative(lambda values: self.mix_masked(q.detach(), k.detach(), values, attn_mask, False), v)
 
     def set_grid(self, grid: tuple[int, int]) -> None:
-        """Expect tokens of another grid from now on, as hosts tell whose images vary in size.
+        """Expect tokens of another grid from now on; models whose images vary in size call this.
 
         Args:
             grid: height and width; what the reading learned about its own grid is resampled to it.
@@ -338,7 +339,7 @@ class SelfMixer(_Mixer):
         self.grid = new
 
     def spatial_shape(self, num_tokens: int) -> tuple[int, int]:
-        """Height and width of the grid that ``num_tokens`` tokens (prefix included) form.
+        """Return height and width of the grid that ``num_tokens`` tokens (prefix included) form.
 
         Raises:
             InputError: there is no ``grid`` and the tokens are not a square, or there is one and it does not fit.
@@ -355,7 +356,7 @@ class SelfMixer(_Mixer):
 
 
 def _mean_derivative(mix: Callable[[Tensor], Tensor], v: Tensor) -> Tensor:
-    """Mean over channels of d mix(v)_i / d v_j, (B, H, N, N), for v (B, H, N, D)."""
+    """Return the mean (B, H, N, N) over channels of d mix(v)_i / d v_j, for v (B, H, N, D)."""
     rows = []
     with torch.enable_grad():
         v = v.detach().requires_grad_()
@@ -370,7 +371,10 @@ def _mean_derivative(mix: Callable[[Tensor], Tensor], v: Tensor) -> Tensor:
 
 
 def log_mask(q: Tensor, k: Tensor, attn_mask: Tensor | None, is_causal: bool) -> Tensor | None:
-    """A boolean or additive mask, and causality, as one additive mask that broadcasts to (B, H, N, M)."""
+    """Return a boolean or additive mask and causality as one additive mask that broadcasts to (B, H, N, M).
+
+    It is None where there is neither.
+    """
     found = []
     if is_causal:
         found.append(torch.ones(q.shape[2], k.shape[2], dtype=torch.bool, device=q.device).tril())
@@ -398,7 +402,7 @@ class CrossMixer(_Mixer):
         dtype: type of the parameters.
 
     Raises:
-        InputError: an argument that does not fit, naming the mixer and the argument.
+        InputError: an argument does not fit; the error names the mixer and the argument.
     """
 
     def __init__(
@@ -420,28 +424,28 @@ class CrossMixer(_Mixer):
 
     @abstractmethod
     def weights(self, affinity: Tensor) -> Tensor:
-        """How much each query takes from each pixel, from their affinity: (B, H, L, M) -> (B, H, L, M)."""
+        """Return how much each query takes from each pixel, (B, H, L, M), from their affinity (B, H, L, M)."""
 
     def affinity(self, q: Tensor, k: Tensor) -> Tensor:
-        """Affinity (B, H, L, M) of queries (B, H, L, D) and keys (B, H, M, D): ``q.k / √D``."""
+        """Return the affinity ``q.k / √D`` (B, H, L, M) of queries (B, H, L, D) and keys (B, H, M, D)."""
         return q * self.scale @ k.mT
 
     def read(self, affinity: Tensor, v: Tensor) -> Tensor:
-        """What the queries take from the values v (B, H, M, D): (B, H, L, D).
+        """Return what the queries take from the values v (B, H, M, D), (B, H, L, D).
 
-        Public, for decoders whose affinity is the mask logits of a predictor: (B, 1, L, M) serves all heads.
+        It is public for decoders whose affinity is the mask logits of a predictor: (B, 1, L, M) serves all heads.
         """
         return self.weights(affinity).to(v.dtype) @ v
 
     def assign(self, affinity: Tensor) -> Tensor:
-        """Which query each pixel belongs to, (B, H, L, M); sums to one over the queries."""
+        """Return which query each pixel belongs to, (B, H, L, M); it sums to one over the queries."""
         return affinity.softmax(-2)
 
     def forward(self, queries: Tensor, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """Updated queries (B, L, dim) and logits (B, L, M): the affinity of each with each pixel, mean over heads.
+        """Return updated queries (B, L, dim) and logits (B, L, M), the affinity with each pixel, mean over heads.
 
         Raises:
-            InputError: shapes that do not fit.
+            InputError: shapes do not fit.
         """
         q, k, v = self.project(queries, pixels)
         affinity = self.affinity(q, k)
@@ -449,7 +453,10 @@ class CrossMixer(_Mixer):
         return queries + self.proj(mixed.transpose(1, 2).flatten(2)), affinity.mean(1)
 
     def project(self, queries: Tensor, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries (B, H, L, D), keys and values (B, H, M, D) of ``queries`` (B, L, dim), ``pixels`` (B, M, dim)."""
+        """Return queries (B, H, L, D), keys and values (B, H, M, D).
+
+        They are projected from ``queries`` (B, L, dim) and ``pixels`` (B, M, dim).
+        """
         fits = queries.dim() == 3 and queries.shape[-1] == self.dim
         self.check(fits, f"queries of shape {tuple(queries.shape)} are not (B, L, {self.dim})")
         fits = pixels.dim() == 3 and pixels.shape[::2] == queries.shape[::2]
@@ -459,12 +466,12 @@ class CrossMixer(_Mixer):
         return q, k, v
 
     def attention_map(self, queries: Tensor, pixels: Tensor) -> Tensor:
-        """Who reads whom: (B, num_heads, L, M), entry (i, j) is how much query i takes from pixel j."""
+        """Return who reads whom: (B, num_heads, L, M), entry (i, j) is how much query i takes from pixel j."""
         q, k, _ = self.project(queries, pixels)
         return self.weights(self.affinity(q, k))
 
     def assignments(self, queries: Tensor, pixels: Tensor) -> Tensor:
-        """Which query each pixel belongs to: (B, num_heads, L, M), soft or one-hot; columns sum to one."""
+        """Return which query each pixel belongs to: (B, num_heads, L, M), soft or one-hot; columns sum to one."""
         q, k, _ = self.project(queries, pixels)
         return self.assign(self.affinity(q, k))
 
@@ -474,7 +481,7 @@ class Steps(Protocol):
     """A self-mixer that refines what it reads step by step: ``isinstance(mixer, Steps)``."""
 
     def attention_path(self, x: Tensor) -> Tensor:
-        """`SelfMixer.attention_map` before the first step and after each, (steps + 1, B, H, N, N)."""
+        """Return `SelfMixer.attention_map` before the first step and after each, (steps + 1, B, H, N, N)."""
 
 
 @runtime_checkable
@@ -482,7 +489,7 @@ class Atoms(Protocol):
     """A self-mixer that codes its values in a dictionary: ``isinstance(mixer, Atoms)``."""
 
     def dictionary(self, x: Tensor) -> Tensor:
-        """The atoms for tokens ``x`` (B, N, dim): (B, H, N, number of atoms)."""
+        """Return the atoms for tokens ``x`` (B, N, dim): (B, H, N, number of atoms)."""
 
 
 @runtime_checkable
@@ -490,7 +497,7 @@ class Assignments(Protocol):
     """A self-mixer whose tokens belong to clusters: ``isinstance(mixer, Assignments)``."""
 
     def assignments(self, x: Tensor) -> Tensor:
-        """Which of K clusters each token of ``x`` (B, N, dim) belongs to: (B, H, K, N), soft or one-hot."""
+        """Return which of K clusters each token of ``x`` (B, N, dim) belongs to: (B, H, K, N), soft or one-hot."""
 
 
 class MixerFactory(Protocol):

@@ -27,14 +27,14 @@ class BiLevelRouting(SelfMixer):
     """Softmax attention over the tokens of the regions that a region of the grid is routed to, all heads alike.
 
     The grid is cut into at most ``regions`` x ``regions`` regions of one size, padded where they do not divide it;
-    nobody reads the padding. Routing has no gradient. Prefix tokens read all tokens and are read by all.
+    no token reads the padding. Routing has no gradient. Prefix tokens read all tokens and are read by all.
 
     Args:
         dim: token width.
         num_heads: heads.
-        regions: in each axis of the grid.
-        topk: regions that a region reads; where the grid has fewer, all.
-        kernel: of the depthwise convolution of the values (LCE); odd.
+        regions: number of regions in each axis of the grid.
+        topk: number of regions that a region reads; where the grid has fewer, it reads all.
+        kernel: side of the depthwise convolution's kernel (LCE), odd.
         variant: scores are divided by the root of a head's width ("paper"), or by that of all heads together
             ("released").
         **host: see `SelfMixer`.
@@ -67,7 +67,7 @@ class BiLevelRouting(SelfMixer):
         self.lepe = nn.Conv2d(dim, dim, kernel, padding=kernel // 2, groups=dim, **self.made)
 
     def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """q, k, v (B, H, N, D) -> (B, H, N, D)."""
+        """Return the mixed values (B, H, N, D) of queries q, keys k and values v, all (B, H, N, D)."""
         grid, prefix = self.spatial_shape(q.shape[2]), self.num_prefix_tokens
         dropout = self.attn_drop.p if self.training else 0.0
         tiling = self.tiling(q, grid)
@@ -87,24 +87,24 @@ class BiLevelRouting(SelfMixer):
         return mixed + convolve_grid(self.lepe, v, grid)
 
     def tiling(self, q: Tensor, grid: tuple[int, int]) -> Tiling:
-        """The regions of a grid."""
+        """Return the regions of a grid as tiles."""
         region = -(-grid[0] // self.regions), -(-grid[1] // self.regions)
         return window_tiling(grid, region, (0, 0), q.device)
 
     def routes(self, q: Tensor, k: Tensor, tiling: Tiling) -> Tensor:
-        """Which regions each region reads, (B, T, topk) int64."""
+        """Return the indices of the regions that each region reads, (B, T, topk) int64."""
         with torch.no_grad():
             queries, keys = (self.region_means(tokens, tiling) for tokens in (q, k))
             return (queries @ keys.mT).topk(min(self.topk, len(tiling.readers)), -1).indices
 
     def region_means(self, tokens: Tensor, tiling: Tiling) -> Tensor:
-        """Means of tokens (B, H, N, D) over regions, (B, T, H D)."""
+        """Return the means (B, T, H D) of tokens (B, H, N, D) over regions."""
         inside = _inside(tiling).to(tokens.dtype)[..., None]  # (T, t, 1)
         sums = (tokens[:, :, self.num_prefix_tokens + tiling.readers] * inside).sum(3)  # (B, H, T, D)
         return (sums / inside.sum(1)).transpose(1, 2).flatten(2)
 
     def map_weights(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """The softmax weights, zero where a region is not routed to, and the mean kernel of the convolution."""
+        """Return softmax weights, zero where a region is not routed to, plus the convolution's mean kernel."""
         grid, prefix = self.spatial_shape(q.shape[2]), self.num_prefix_tokens
         tiling = self.tiling(q, grid)
         routes = self.routes(q, k, tiling)
@@ -117,13 +117,13 @@ class BiLevelRouting(SelfMixer):
 
 
 def _inside(tiling: Tiling) -> Tensor:
-    """Which slots of a region hold a token and no padding, (T, t)."""
+    """Return which slots of each region hold a token and no padding, (T, t) bool."""
     inside = torch.zeros(tiling.readers.numel(), dtype=torch.bool, device=tiling.readers.device)
     return inside.scatter(0, tiling.where, True).view_as(tiling.readers)
 
 
 def _gather(tokens: Tensor, read: Tensor) -> Tensor:
-    """Tokens (B, H, N, D) at positions ``read`` (B, T, u): (B T, H, u, D)."""
+    """Return the tokens (B T, H, u, D) at positions ``read`` (B, T, u) of tokens (B, H, N, D)."""
     heads, width = tokens.shape[1], tokens.shape[3]
     index = read.flatten(1)[:, None, :, None].expand(-1, heads, -1, width)
     return tokens.gather(2, index).unflatten(2, read.shape[1:]).transpose(1, 2).flatten(0, 1)

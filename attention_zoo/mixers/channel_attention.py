@@ -28,6 +28,6 @@ class ChannelAttention(SelfMixer):
     complexity = "N"
 
     def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """q, k, v (B, H, N, D) -> (B, H, N, D)."""
+        """Return the mixed values (B, H, N, D) of queries q, keys k and values v, all (B, H, N, D)."""
         weights = (k.mT @ v * self.head_dim**-0.5).softmax(-1)  # (B, H, D, D)
         return q @ weights.to(q.dtype).mT

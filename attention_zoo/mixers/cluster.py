@@ -25,18 +25,18 @@ class Cluster(LearnedCentres):
     equation = "softmax(Q (C + A K)ᵀ/√d) A V, A = softmax_K C Kᵀ/√d"
 
     def assign(self, centres: Tensor, k: Tensor) -> Tensor:
-        """Logarithm of the probabilities (B, H, K, N) of the centres for each key."""
+        """Return the logarithm of the probabilities (B, H, K, N) of the centres for each key."""
         affinity = clustering.affinity(centres, k, metric=self.metric, scale=self.head_dim**-0.5)
         return clustering.log_soft_assignment(affinity)
 
     def collect(self, values: Tensor, assignment: Tensor, empty: Tensor | float = 0.0) -> Tensor:
-        """Sum or mean weighted by the assignment: (B, H, K, D). No cluster is empty."""
+        """Return sums or means (B, H, K, D) of the values, weighted by the assignment. No cluster is empty."""
         return self.taken(assignment) @ values
 
     def memberships(self, assignment: Tensor) -> Tensor:
-        """The probabilities."""
+        """Return the probabilities (B, H, K, N) of the centres for each key."""
         return assignment.exp()
 
     def taken(self, assignment: Tensor) -> Tensor:
-        """The probabilities, in a mean over the sum of each centre's."""
+        """Return the probabilities (B, H, K, N), divided by each centre's sum if it takes a mean."""
         return clustering.log_weights(assignment, self.reduce)

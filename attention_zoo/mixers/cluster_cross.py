@@ -22,13 +22,13 @@ class ClusterCross(CrossMixer):
     complexity = "L·M"
 
     def affinity(self, q: Tensor, k: Tensor) -> Tensor:
-        """Affinity (B, H, L, M) of queries (B, H, L, D) and keys (B, H, M, D): ``q.k / √D``."""
+        """Return the affinity ``q.k / √D`` (B, H, L, M) of queries (B, H, L, D) and keys (B, H, M, D)."""
         return clustering.affinity(q, k, scale=self.scale)
 
     def weights(self, affinity: Tensor) -> Tensor:
-        """The assignment itself."""
+        """Return the assignment (B, H, L, M) itself: a query takes each pixel as far as it is assigned."""
         return self.assign(affinity)
 
     def assign(self, affinity: Tensor) -> Tensor:
-        """Softmax over the queries: (B, H, L, M) -> (B, H, L, M), columns sum to one."""
+        """Return the softmax (B, H, L, M) of the affinity over the queries; columns sum to one."""
         return clustering.soft_assignment(affinity)

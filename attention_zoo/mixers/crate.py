@@ -17,8 +17,8 @@ from attention_zoo.mixers.registry import register
 class CRATE(SelfMixer):
     """``softmax(W Wᵀ / √d) W``: dot-product attention whose queries, keys and values are one projection.
 
-    A step down the coding rate of the tokens within the subspaces of the heads. The sparse-coding step that follows it
-    in the paper's block is no mixer.
+    It is a step down the coding rate of the tokens within the subspaces of the heads. The sparse-coding step that
+    follows it in the paper's block is no mixer.
     """
 
     reading = "compression towards subspaces"
@@ -28,13 +28,13 @@ class CRATE(SelfMixer):
     projections = ("q",)
 
     def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """Projections of the tokens (B, H, N, D), v with a top-down signal if there is one -> (B, H, N, D)."""
+        """Return the mixed projections v (B, H, N, D), which differ from q where a top-down signal enters them."""
         return softmax_attention(q, q, v)
 
     def mix_masked(self, q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor | None, is_causal: bool) -> Tensor:
-        """As `mix`, reading only where the mask allows."""
+        """Mix as `mix` does, reading only where the mask allows."""
         return softmax_attention(q, q, v, attn_mask, is_causal=is_causal)
 
     def map_weights(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """The softmax weights."""
+        """Return the softmax weights (B, H, N, N)."""
         return (q @ q.mT * self.head_dim**-0.5).softmax(-1)

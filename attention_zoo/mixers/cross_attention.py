@@ -15,7 +15,7 @@ from attention_zoo.mixers.registry import register
 class CrossAttention(CrossMixer):
     """Kernel smoothing of the pixels: ``C + softmax_HW(Q Kᵀ / √d) V``.
 
-    Its masks, the softmax of the same affinity over the queries (`assign`), are not what it reads by.
+    It does not read by its masks, which are the softmax of the same affinity over the queries (`assign`).
     """
 
     reading = "kernel smoothing"
@@ -24,5 +24,5 @@ class CrossAttention(CrossMixer):
     complexity = "L·M"
 
     def weights(self, affinity: Tensor) -> Tensor:
-        """Softmax over the pixels: (B, H, L, M) -> (B, H, L, M), rows sum to one."""
+        """Return the softmax (B, H, L, M) of the affinity over the pixels; rows sum to one."""
         return affinity.softmax(-1)

@@ -39,15 +39,15 @@ class CrossCovariance(SelfMixer):
         self.temperature = nn.Parameter(torch.ones(num_heads, 1, 1, **self.made))
 
     def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """q, k, v (B, H, N, D) -> (B, H, N, D)."""
+        """Return the mixed values (B, H, N, D) of queries q, keys k and values v, all (B, H, N, D)."""
         return v @ self.attn_drop(self.channel_weights(q, k)).to(v.dtype).mT
 
     def channel_weights(self, q: Tensor, k: Tensor) -> Tensor:
-        """softmax(τ Q̂ᵀ K̂), (B, H, D, D): which channel reads which."""
+        """Return softmax(τ Q̂ᵀ K̂), (B, H, D, D): which channel reads which."""
         q, k = F.normalize(q, dim=2), F.normalize(k, dim=2)
         return (q.mT @ k * self.temperature).softmax(-1)
 
     def map_weights(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """The mean weight of a channel on itself, on the diagonal."""
+        """Return a diagonal map (B, H, N, N) that holds the mean weight of a channel on itself."""
         own = self.channel_weights(q, k).diagonal(dim1=-2, dim2=-1).mean(-1)  # (B, H)
         return torch.eye(q.shape[2], dtype=q.dtype, device=q.device) * own[..., None, None]

@@ -56,11 +56,11 @@ class Differential(SelfMixer):
         self.sub_norm = nn.RMSNorm(self.head_dim, eps=1e-5, **made)
 
     def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """q, k, v (B, H, N, D) -> (B, H, N, D)."""
+        """Return the mixed values (B, H, N, D) of queries q, keys k and values v, all (B, H, N, D)."""
         return self.mix_masked(q, k, v, None, False)
 
     def mix_masked(self, q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor | None, is_causal: bool) -> Tensor:
-        """As `mix`, both maps reading only where the mask allows."""
+        """Mix as `mix` does, where both maps read only where the mask allows."""
         dropout = self.attn_drop.p if self.training else 0.0
         half = self.head_dim // 2
         # the fused kernels want keys as wide as the values
@@ -73,13 +73,13 @@ class Differential(SelfMixer):
         return self.sub_norm(mixed) * (1 - self.lambda_init)
 
     def weight_of_second(self, like: Tensor) -> Tensor:
-        """λ, a scalar; the exponentials are in float32 whatever the type of the layer, as in timm."""
+        """Return λ, a scalar; the exponentials are in float32 whatever the type of the layer, as in timm."""
         first = (self.lambda_q1 * self.lambda_k1).sum().float().exp()
         second = (self.lambda_q2 * self.lambda_k2).sum().float().exp()
         return (first - second + self.lambda_init).to(like.dtype)
 
     def map_weights(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """The difference of the maps, times how much the norm of the output lets through; entries may be negative."""
+        """Return the difference of the maps, times the gain of the output's norm; entries may be negative."""
         scale = (self.head_dim // 2) ** -0.5
         first, second = (
             (queries @ keys.mT * scale).softmax(-1)

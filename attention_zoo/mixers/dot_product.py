@@ -23,13 +23,13 @@ class DotProduct(SelfMixer):
     drops_attention = True
 
     def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """q, k, v (B, H, N, D) -> (B, H, N, D)."""
+        """Return the mixed values (B, H, N, D) of queries q, keys k and values v, all (B, H, N, D)."""
         return self.mix_masked(q, k, v, None, False)
 
     def mix_masked(self, q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor | None, is_causal: bool) -> Tensor:
-        """As `mix`, reading only where the mask allows; a token that may read nobody takes nothing."""
+        """Mix as `mix` does, reading only where the mask allows; a token that may read no token takes nothing."""
         return softmax_attention(q, k, v, attn_mask, self.attn_drop.p if self.training else 0.0, is_causal)
 
     def map_weights(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """The softmax weights."""
+        """Return the softmax weights (B, H, N, N)."""
         return (q @ k.mT * self.head_dim**-0.5).softmax(-1)

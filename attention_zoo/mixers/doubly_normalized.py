@@ -16,7 +16,7 @@ from attention_zoo.mixers.registry import register
 
 @register
 class DoublyNormalized(SelfMixer):
-    """Softmax over the queries, so that every token is read by somebody, then normalised over the keys.
+    """Softmax over the queries, so that every token is read by some token, then normalised over the keys.
 
     It is the maximum-likelihood key adaptation of `Probabilistic` with queries and keys in each other's place, and
     costs two fused passes.
@@ -30,16 +30,16 @@ class DoublyNormalized(SelfMixer):
     complexity = "N²"
 
     def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """q, k, v (B, H, N, D) -> (B, H, N, D)."""
+        """Return the mixed values (B, H, N, D) of queries q, keys k and values v, all (B, H, N, D)."""
         return doubly_normalize(q, k, v, alpha=self.head_dim**-0.5)
 
     def mix_masked(self, q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor | None, is_causal: bool) -> Tensor:
-        """As `mix`, both normalisations over those pairs that the mask allows."""
+        """Mix as `mix` does, with both normalisations over those pairs that the mask allows."""
         mask = log_mask(q, k, attn_mask, is_causal)
         return doubly_normalize(q, k, v, alpha=self.head_dim**-0.5, mask=mask)
 
     def map_weights(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """The weights, normalised over the queries, then over the keys."""
+        """Return the weights (B, H, N, N), normalised over the queries, then over the keys."""
         q, k = precise(q), precise(k)
         scores = bounded(q, k, self.head_dim**-0.5) @ k.mT * self.head_dim**-0.5
         return scores.log_softmax(-2).softmax(-1)  # a token may read no other's share that float32 holds

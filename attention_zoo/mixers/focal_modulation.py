@@ -18,7 +18,7 @@ from attention_zoo.mixers.pointwise import Pointwise
 from attention_zoo.mixers.registry import register
 
 SomeLevels = Annotated[int, Domain(least=1, most=64)]
-"""Depthwise convolutions, each wider than the one before."""
+"""The number of depthwise convolutions, each wider than the one before."""
 
 
 @register
@@ -32,7 +32,7 @@ class FocalModulation(SelfMixer):
         dim: token width.
         num_heads: groups of channels that `attention_map` tells apart; the modulation does not.
         focal_window: kernel size k_1 of the first level; odd.
-        focal_level: levels L.
+        focal_level: number of levels L.
         **host: see `SelfMixer`.
     """
 
@@ -65,7 +65,7 @@ class FocalModulation(SelfMixer):
         )
 
     def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """Tokens as queries q and as context v (B, H, N, D) -> (B, H, N, D), before the output projection."""
+        """Return the modulated tokens (B, H, N, D), from tokens as queries q and as context v, all (B, H, N, D)."""
         asking, context = (heads.transpose(1, 2).flatten(2) for heads in (q, v))  # (B, N, dim)
         dim, prefix = self.dim, self.num_prefix_tokens
         weight, bias = self.f.weight.flatten(1), cast(Tensor, self.f.bias)
@@ -79,7 +79,7 @@ class FocalModulation(SelfMixer):
         return (query * self.h(modulator)).to(v.dtype).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
 
     def levels(self, context: Tensor) -> list[Tensor]:
-        """c_1 to c_L of the grid's context c_0, (B, grid, dim) each."""
+        """Return the levels c_1 to c_L of the grid's context c_0, (B, height * width, dim) each."""
         height, width = self.spatial_shape(context.shape[1] + self.num_prefix_tokens)
         image = context.transpose(1, 2).unflatten(-1, (height, width))
         gathered = []

@@ -27,7 +27,7 @@ class GatedConv(SelfMixer):
         dim: token width.
         num_heads: groups of channels that `attention_map` tells apart; the convolution does not.
         expansion: width of g, and of i and c together, over ``dim``.
-        kernel: of the depthwise convolution; odd.
+        kernel: side of the depthwise convolution's kernel, odd.
         conv_ratio: width of c over ``dim``.
         **host: see `SelfMixer`.
     """
@@ -61,7 +61,7 @@ class GatedConv(SelfMixer):
         self.fc2 = nn.Linear(hidden, dim, **made)
 
     def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """Tokens as gates q and as content v (B, H, N, D) -> (B, H, N, D)."""
+        """Return the mixed tokens (B, H, N, D), from tokens as gates q and as content v, both (B, H, N, D)."""
         asking, content = (heads.transpose(1, 2).flatten(2) for heads in (q, v))  # (B, N, dim)
         weight, bias = self.fc1.weight, self.fc1.bias
         gate = F.gelu(F.linear(asking, weight[: self.hidden], bias[: self.hidden]))
@@ -72,7 +72,7 @@ class GatedConv(SelfMixer):
         return mixed.to(v.dtype).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
 
     def convolve(self, c: Tensor) -> Tensor:
-        """The depthwise convolution of c (B, N, channels)."""
+        """Return the depthwise convolution (B, N, channels) of c (B, N, channels)."""
         prefix = self.num_prefix_tokens
         height, width = self.spatial_shape(c.shape[1])
         grid = c[:, prefix:].transpose(1, 2)  # (B, channels, grid)

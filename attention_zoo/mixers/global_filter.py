@@ -58,14 +58,14 @@ class GlobalFilter(SelfMixer):
         self.complex_weight = nn.Parameter(drawn.to(self.made["dtype"]))
 
     def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """Values (B, H, N, D) -> (B, H, N, D)."""
+        """Return the filtered values (B, H, N, D) of values v (B, H, N, D); q and k are not used."""
         with torch.autocast(v.device.type, enabled=False):
             x = v.transpose(1, 2).flatten(2)  # (B, N, dim)
             mixed = self.filter(precise(x))
             return mixed.to(v.dtype).unflatten(-1, v.shape[1::2]).transpose(1, 2)
 
     def filter(self, x: Tensor) -> Tensor:
-        """Tokens (B, N, dim), prefix included -> (B, N, dim)."""
+        """Return the filtered tokens (B, N, dim) of tokens x (B, N, dim), prefix included."""
         grid = self.spatial_shape(x.shape[1])
         spectrum = self.spectrum(grid, x.dtype)
         prefix, spatial = x[:, : self.num_prefix_tokens], x[:, self.num_prefix_tokens :]
@@ -78,7 +78,7 @@ class GlobalFilter(SelfMixer):
         return torch.cat([read, filtered], 1) if self.num_prefix_tokens else filtered
 
     def spectrum(self, grid: tuple[int, int], dtype: torch.dtype) -> Tensor:
-        """W for a grid, (height, width // 2 + 1, dim), complex."""
+        """Return W for a grid, (height, width // 2 + 1, dim), complex."""
         weight, (height, width) = self.complex_weight.to(dtype), grid
         if weight.shape[:2] != (height, width // 2 + 1):
             planes = weight.flatten(2).permute(2, 0, 1)[None]  # (1, 2 dim, height, width // 2 + 1)
@@ -87,7 +87,7 @@ class GlobalFilter(SelfMixer):
         return torch.view_as_complex(weight.contiguous())
 
     def map_weights(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """The convolution as a matrix, mean over the channels of a head; the same for every image."""
+        """Return the convolution as a matrix (B, H, N, N), mean over a head's channels, alike for every image."""
         batch, heads, number, _ = v.shape
         height, width = grid = self.spatial_shape(number)
         spectrum = self.spectrum(grid, torch.promote_types(v.dtype, torch.float32))
@@ -100,7 +100,7 @@ class GlobalFilter(SelfMixer):
         return self.with_prefix(weights, spectrum[:, 0, 0].real).expand(batch, -1, -1, -1)
 
     def with_prefix(self, weights: Tensor, gain: Tensor) -> Tensor:
-        """Map (H, N, N) of all tokens from that of the grid and the gain (H) of a constant image."""
+        """Return the map (H, N, N) of all tokens from that of the grid and the gain (H) of a constant image."""
         prefix, spatial = self.num_prefix_tokens, weights.shape[-1]
         full = F.pad(weights, (prefix, 0, prefix, 0))
         full[:, :prefix, :prefix] = torch.eye(prefix, dtype=gain.dtype, device=gain.device) * gain[:, None, None]

@@ -27,18 +27,18 @@ class KMeans(LearnedCentres):
     equation = "softmax(Q (C + A K)ᵀ/√d) A V, A = argmax_K C Kᵀ"
 
     def assign(self, centres: Tensor, k: Tensor) -> Tensor:
-        """Index (B, H, N) of the centre nearest to each key."""
+        """Return the index (B, H, N) of the centre nearest to each key."""
         with torch.no_grad():
             return clustering.hard_assignment(clustering.affinity(centres, k, metric=self.metric))
 
     def collect(self, values: Tensor, assignment: Tensor, empty: Tensor | float = 0.0) -> Tensor:
-        """Sum or mean over the tokens of each cluster: (B, H, K, D)."""
+        """Return the sums or means (B, H, K, D) of the values over the tokens of each cluster."""
         return clustering.collect(values, assignment, self.num_clusters, reduce=self.reduce, empty=empty)
 
     def memberships(self, assignment: Tensor) -> Tensor:
-        """One-hot over the centres."""
+        """Return the assignment one-hot over the centres, (B, H, K, N)."""
         return clustering.one_hot(assignment, self.num_clusters, self.centres.dtype)
 
     def taken(self, assignment: Tensor) -> Tensor:
-        """The memberships, in a mean over the size of the cluster."""
+        """Return the memberships (B, H, K, N), divided by the size of the cluster if a centre takes a mean."""
         return clustering.weights(self.memberships(assignment), self.reduce)

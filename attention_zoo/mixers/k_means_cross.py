@@ -43,18 +43,18 @@ class KMeansCross(CrossMixer):
         self.metric, self.reduce = metric, reduce
 
     def affinity(self, q: Tensor, k: Tensor) -> Tensor:
-        """Affinity (B, H, L, M) of queries (B, H, L, D) and keys (B, H, M, D), over √D."""
+        """Return the affinity (B, H, L, M) of queries (B, H, L, D) and keys (B, H, M, D), divided by √D."""
         return clustering.affinity(q, k, metric=self.metric, scale=self.scale)
 
     def read(self, affinity: Tensor, v: Tensor) -> Tensor:
-        """Sum or mean of the values v (B, H, M, D) assigned to each query: (B, H, L, D)."""
+        """Return the sum or mean (B, H, L, D) of the values v (B, H, M, D) assigned to each query."""
         index = clustering.hard_assignment(affinity)
         return clustering.collect(v, index, affinity.shape[-2], reduce=self.reduce)
 
     def weights(self, affinity: Tensor) -> Tensor:
-        """The assignment, over the size of the cluster where the reading is a mean."""
+        """Return the assignment (B, H, L, M), divided by the size of the cluster if a query reads a mean."""
         return clustering.weights(self.assign(affinity), self.reduce)
 
     def assign(self, affinity: Tensor) -> Tensor:
-        """One-hot over the queries: (B, H, L, M) -> (B, H, L, M)."""
+        """Return the assignment (B, H, L, M) of each pixel to its nearest query, one-hot over the queries."""
         return clustering.one_hot(clustering.hard_assignment(affinity), affinity.shape[-2], affinity.dtype)

@@ -1,4 +1,4 @@
-"""What the clustering self-mixers share: learned centres read the tokens, and the tokens read their centres back."""
+"""Base of the clustering self-mixers: learned centres read the tokens, and the tokens read their centres back."""
 
 from abc import abstractmethod
 from typing import Annotated, Unpack
@@ -14,7 +14,7 @@ from attention_zoo.mixers.base import HostOptions, SelfMixer
 from attention_zoo.mixers.options import SomeIterations
 
 Clusters = Annotated[int, Domain(least=1, most=1 << 16)]
-"""Centres of a head."""
+"""The number of centres of a head."""
 
 
 class LearnedCentres(SelfMixer):
@@ -22,10 +22,10 @@ class LearnedCentres(SelfMixer):
 
         Ĉ = A K,    out = softmax(Q (C + Ĉ)ᵀ / √d) A V
 
-    A, the assignment, is the subclass's. The centre stays beside its update, as the residual of the mask transformers,
+    The subclass makes the assignment A. The centre stays beside its update, as the residual of the mask transformers,
     so that it learns where A passes no gradient. Under ``reduce="sum"`` both updates are divided by N/K, the size of an
-    average cluster: a sum grows with the tokens, and there is no BatchNorm behind it as in kMaX. All is computed in
-    float32 also under autocast, since rounded affinities tie.
+    average cluster: a sum grows with the tokens, and there is no BatchNorm behind it as in kMaX. Everything is
+    computed in float32 also under autocast, since rounded affinities tie.
 
     Args:
         dim: token width.
@@ -57,27 +57,27 @@ class LearnedCentres(SelfMixer):
 
     @abstractmethod
     def assign(self, centres: Tensor, k: Tensor) -> Tensor:
-        """Assignment of the keys k (B, H, N, D) to the centres (B, H, K, D), in a form that `collect` takes."""
+        """Return the assignment of keys k (B, H, N, D) to centres (B, H, K, D), in a form that `collect` takes."""
 
     @abstractmethod
     def collect(self, values: Tensor, assignment: Tensor, empty: Tensor | float = 0.0) -> Tensor:
-        """What the centres take from values (B, H, N, D): (B, H, K, D); ``empty`` is the mean over no tokens."""
+        """Return what the centres take from values (B, H, N, D): (B, H, K, D); ``empty`` is the mean over no tokens."""
 
     @abstractmethod
     def memberships(self, assignment: Tensor) -> Tensor:
-        """The assignment as a matrix (B, H, K, N); columns sum to one."""
+        """Return the assignment as a matrix (B, H, K, N); columns sum to one."""
 
     @abstractmethod
     def taken(self, assignment: Tensor) -> Tensor:
-        """How much each centre takes from each token, (B, H, K, N), as a matrix that does what `collect` does."""
+        """Return how much each centre takes from each token, (B, H, K, N): the matrix that does what `collect` does."""
 
     def assignments(self, x: Tensor) -> Tensor:
-        """Which centre each token of ``x`` (B, N, dim) belongs to: (B, H, K, N), soft or one-hot over the centres."""
+        """Return which centre each token of ``x`` (B, N, dim) belongs to: (B, H, K, N), soft or one-hot."""
         _, k, _ = self.project(x)
         return self.memberships(self.cluster(precise(k))[0])
 
     def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """q, k, v (B, H, N, D) -> (B, H, N, D)."""
+        """Return the mixed values (B, H, N, D) of queries q, keys k and values v, all (B, H, N, D)."""
         with torch.autocast(q.device.type, enabled=False):
             q, k, values = map(precise, (q, k, v))
             assignment, centres = self.cluster(k)
@@ -86,7 +86,7 @@ class LearnedCentres(SelfMixer):
             return softmax_attention(q, keys, collected).to(v.dtype)
 
     def cluster(self, k: Tensor) -> tuple[Tensor, Tensor]:
-        """The last assignment of the keys k (B, H, N, D) and the centres (B, H, K, D) it moved: Ĉ."""
+        """Return the last assignment of the keys k (B, H, N, D), and the centres Ĉ (B, H, K, D) that it moved."""
         centres = self.centres.to(k.dtype).expand(k.shape[0], -1, -1, -1)
         for _ in range(self.iterations):
             assignment = self.assign(centres, k)
@@ -94,15 +94,15 @@ class LearnedCentres(SelfMixer):
         return assignment, centres
 
     def average_size(self, k: Tensor) -> float:
-        """What sums over the tokens are divided by: N/K; 1 where they are means already."""
+        """Return what sums over the tokens are divided by: N/K, or 1 where they are means already."""
         return k.shape[2] / self.num_clusters if self.reduce == "sum" else 1.0
 
     def read_keys(self, centres: Tensor) -> Tensor:
-        """C + Ĉ, what the tokens look for when they read back."""
+        """Return C + Ĉ (B, H, K, D), the keys by which tokens read the centres back."""
         return self.centres.to(centres.dtype) + centres
 
     def map_weights(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """softmax(Q (C + Ĉ)ᵀ / √d) A: through each centre, what it took from each token."""
+        """Return softmax(Q (C + Ĉ)ᵀ / √d) A (B, H, N, N): what tokens take from each other through the centres."""
         q, k = precise(q), precise(k)
         assignment, centres = self.cluster(k)
         read = (q @ self.read_keys(centres).mT * self.head_dim**-0.5).softmax(-1)  # (B, H, N, K)

@@ -21,16 +21,16 @@ from attention_zoo.mixers.base import HostOptions, SelfMixer
 from attention_zoo.mixers.registry import register
 
 FOCUS = 3
-"""The power p of focused features."""
+"""The power p to which focused features are raised."""
 
 
 def elu_feature(x: Tensor) -> Tensor:
-    """elu(x) + 1."""
+    """Return the feature elu(x) + 1 of each entry, which is positive."""
     return F.elu(x) + 1
 
 
 def focused_feature(x: Tensor) -> Tensor:
-    """relu(x)^p, with the length of relu(x): directions move towards their largest channel."""
+    """Return relu(x)^p, rescaled to the length of relu(x): directions move towards their largest channel."""
     x = x.relu()
     # in units of the largest channel: powers of large or small channels leave the range of float32
     largest = x.amax(-1, keepdim=True)
@@ -41,7 +41,7 @@ def focused_feature(x: Tensor) -> Tensor:
 
 
 def _length(x: Tensor) -> Tensor:
-    """Length of each token, 1 where it is zero, with a gradient there."""
+    """Return the length of each token (..., 1), 1 where it is zero, so that the gradient is finite there."""
     square = x.square().sum(-1, keepdim=True)
     return torch.where(square > 0, square, 1).sqrt()
 
@@ -82,7 +82,7 @@ class Linear(SelfMixer):
         self.feature, self.normaliser = feature, normaliser
 
     def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """q, k, v (B, H, N, D) -> (B, H, N, D)."""
+        """Return the mixed values (B, H, N, D) of queries q, keys k and values v, all (B, H, N, D)."""
         with torch.autocast(q.device.type, enabled=False):
             phi_q, phi_k = self.features(q, k)
             values = v.to(phi_q.dtype)
@@ -97,17 +97,17 @@ class Linear(SelfMixer):
             return (phi_q @ centred + mean).to(v.dtype)
 
     def features(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
-        """φ(Q) and φ(K), (B, H, N, D)."""
+        """Return φ(Q) and φ(K), (B, H, N, D) each, in float32 or wider."""
         phi = _FEATURES[self.feature]
         return phi(precise(q)), phi(precise(k))
 
     def total(self, phi_q: Tensor, phi_k: Tensor) -> Tensor:
-        """The sum of each query's weights (B, H, N, 1); 1 where all are zero, so that the query takes nothing."""
+        """Return the sums of queries' weights (B, H, N, 1); 1 where all are zero, so that a query takes nothing."""
         total = phi_q @ phi_k.sum(-2)[..., None]
         return torch.where(total > 0, total, 1)
 
     def map_weights(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """The weights, which may be negative under "inline"; under "rms" the derivative, by torch."""
+        """Return the weights, which may be negative under "inline"; under "rms" the derivative, computed by torch."""
         if self.normaliser == "rms":
             return super().map_weights(q, k, v)
         phi_q, phi_k = self.features(q, k)

@@ -20,7 +20,7 @@ from attention_zoo.mixers.registry import register
 class Neighborhood(SelfMixer):
     """Softmax attention over each token's neighbourhood, which moves inward at the borders of the grid.
 
-    Every token so reads as many tokens as any other. A grid smaller than the kernel is read whole. Prefix tokens read
+    So every token reads as many tokens as any other. A grid smaller than the kernel is read whole. Prefix tokens read
     all tokens and are read by all.
 
     Args:
@@ -52,15 +52,15 @@ class Neighborhood(SelfMixer):
         self.kernel, self.dilation = kernel, dilation
 
     def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """q, k, v (B, H, N, D) -> (B, H, N, D)."""
+        """Return the mixed values (B, H, N, D) of queries q, keys k and values v, all (B, H, N, D)."""
         dropout = self.attn_drop.p if self.training else 0.0
         return attend_in_tiles(q, k, v, self.tiling(q), prefix=self.num_prefix_tokens, dropout=dropout)
 
     def map_weights(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """The softmax weights, zero outside of a token's neighbourhood."""
+        """Return the softmax weights (B, H, N, N), zero outside of a token's neighbourhood."""
         return weights_in_tiles(q, k, self.tiling(q), prefix=self.num_prefix_tokens)
 
     def tiling(self, q: Tensor) -> Tiling:
-        """The neighbourhoods of the grid that q (B, H, N, D) has."""
+        """Return the neighbourhoods, as tiles, of the grid that the tokens of q (B, H, N, D) form."""
         kernel, dilation = (self.kernel,) * 2, (self.dilation,) * 2
         return neighborhood_tiling(self.spatial_shape(q.shape[2]), kernel, dilation, q.device)

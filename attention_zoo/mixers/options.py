@@ -8,24 +8,24 @@ from typing import Annotated
 from attention_zoo.domains import NOT_NEGATIVE, Domain
 
 Width = Annotated[int, Domain(least=1, most=1 << 16)]
-"""Channels of a token, or heads."""
+"""A number of channels of a token, or of heads."""
 TokenWidth = Annotated[int, Domain(least=0, most=1 << 16)]
-"""Channels of a token; that there are some is checked together with the heads that divide them."""
+"""A number of channels of a token; that it is above 0 is checked together with the heads that divide it."""
 Iterations = Annotated[int, NOT_NEGATIVE, Domain(most=1000)]
-"""Steps of an iteration."""
+"""A number of steps of an iteration."""
 SomeIterations = Annotated[int, Domain(least=1, most=1000)]
-"""Steps of an iteration that has one at least."""
+"""A number of steps of an iteration that has at least one."""
 Side = Annotated[int, Domain(least=1, most=1 << 15)]
-"""Height or width of a grid, in tokens."""
+"""The height or width of a grid, in tokens."""
 Grid = tuple[Side, Side]
-"""Height and width of a grid, in tokens."""
+"""The height and width of a grid, in tokens."""
 KernelSide = Annotated[int, Domain(least=1, most=255)]
-"""Height and width of a kernel, in tokens."""
+"""The height and width of a kernel, in tokens."""
 Number = Annotated[int, Domain(least=1, most=1 << 12)]
-"""Kernels, regions and the like: what a layer holds in matrices of as many rows."""
+"""A number of kernels, regions and the like, which a layer holds in matrices of as many rows."""
 Amount = Annotated[float, NOT_NEGATIVE, Domain(most=1e6)]
 """A precision or a weight."""
 Ratio = Annotated[float, Domain(above=0, most=1e6)]
-"""Things for each of another thing."""
+"""A ratio of two numbers, such as features per channel."""
 DropRate = Annotated[float, Domain(least=0, below=1)]
-"""A part of what is there that training leaves out."""
+"""The fraction that training drops at random."""

@@ -57,7 +57,7 @@ class Performer(SelfMixer):
         self.register_buffer("rand_matrix", drawn)
 
     def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """q, k, v (B, H, N, D) -> (B, H, N, D)."""
+        """Return the mixed values (B, H, N, D) of queries q, keys k and values v, all (B, H, N, D)."""
         with torch.autocast(q.device.type, enabled=False):
             phi_q, phi_k = self.factors(q, k)  # (B, H, N, M)
             context = phi_k.mT @ v.to(phi_k.dtype)  # (B, H, M, D)
@@ -65,14 +65,14 @@ class Performer(SelfMixer):
             return (phi_q @ context / normaliser).to(v.dtype)
 
     def factors(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
-        """Φ(Q) and Φ(K) (B, H, N, M), up to what cancels in the quotient."""
+        """Return Φ(Q) and Φ(K) (B, H, N, M), up to factors that cancel in the quotient."""
         directions = precise(self.rand_matrix)  # features are exponentials
         scale = self.head_dim**-0.25
         q, k = q.to(directions.dtype) * scale, k.to(directions.dtype) * scale
         return _FACTORS[self.variant](q, k, directions)
 
     def map_weights(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """The approximated softmax weights."""
+        """Return the approximated softmax weights (B, H, N, N)."""
         phi_q, phi_k = self.factors(q, k)
         weights = phi_q @ phi_k.mT
         return weights / weights.sum(-1, keepdim=True)

@@ -1,4 +1,4 @@
-"""A 1 x 1 convolution on tokens."""
+"""A 1 x 1 convolution that takes tokens in place of an image."""
 
 import torch
 import torch.nn.functional as F
@@ -8,12 +8,12 @@ from torch import Tensor, nn
 class Pointwise(nn.Conv2d):
     """A linear layer (B, N, in) -> (B, N, out) whose weight (out, in, 1, 1) is that of a 1 x 1 convolution.
 
-    Models that keep their tokens as images have such weights, which so load as they are.
+    Models that keep their tokens as images have such weights, and these load unchanged.
 
     Args:
         inputs: width of the tokens.
         outputs: width of the result.
-        bias: whether there is one.
+        bias: whether the layer has a bias.
         device: where the parameters are made.
         dtype: type of the parameters.
     """
@@ -30,5 +30,5 @@ class Pointwise(nn.Conv2d):
         super().__init__(inputs, outputs, 1, bias=bias, device=device, dtype=dtype)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Tokens (B, N, in) -> (B, N, out)."""
+        """Return the linear map (B, N, out) of tokens x (B, N, in)."""
         return F.linear(x, self.weight.flatten(1), self.bias)

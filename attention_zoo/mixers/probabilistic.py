@@ -36,7 +36,7 @@ from attention_zoo.mixers.relative_positions import RelativePositions
 
 
 class Adaptation(TypedDict, total=False):
-    """What of `Probabilistic` can be switched in a model that exists; the names are its constructor's."""
+    """The options of `Probabilistic` that can be changed in a built model; their names are its constructor's."""
 
     key_adaptation: Iterations
     key_prior_precision: Amount
@@ -45,16 +45,16 @@ class Adaptation(TypedDict, total=False):
 
 
 ADAPTATION = get_type_hints(Adaptation, include_extras=True)
-"""Each option of `Adaptation`, and the kind of value that it takes."""
+"""The options of `Adaptation`, each with the kind of value that it takes."""
 
 Alpha = Annotated[float, Domain(least=1e-6, most=1e6)]
-"""Precision of queries, by which features are divided."""
+"""A precision of queries, by which features are divided."""
 Shape = Annotated[float, Domain(least=1, most=1e6)]
-"""Of a Gamma prior with a mode."""
+"""The shape of a Gamma prior that has a mode."""
 Rate = Annotated[float, Domain(above=0, most=1e12)]
-"""Of a Gamma prior; that of the least alpha is below it."""
+"""The rate of a Gamma prior; the limit is above the default rate of the least alpha."""
 Concentration = Annotated[float, Domain(least=1, most=1e6)]
-"""Of a Dirichlet prior with a mode."""
+"""The concentration of a Dirichlet prior that has a mode."""
 
 
 @register
@@ -81,11 +81,11 @@ class Probabilistic(SelfMixer):
         condition_on_values: whether clicked values are part of the responsibilities (Eq. 24); not so in the
             released layer.
         value_precision_prior: shape and rate of a Gamma prior; adapts each unit's beta to the clicks (Eq. 37).
-        mixing_concentration: of a Dirichlet prior; adapts the clicked units' mixing weights (Eq. 38).
+        mixing_concentration: concentration of a Dirichlet prior; adapts the clicked units' mixing weights (Eq. 38).
         magnitude_prior: units are as probable as Eq. 10 says; otherwise all alike.
         positions: relative embeddings of queries and keys (Eq. 25, 26), factored into rows and columns or full.
-        value_positions: of the values too.
-        distance_precision: of a prior for near units, exp(-precision/2 distance²) in tokens (Eq. 40).
+        value_positions: whether the values have relative embeddings too.
+        distance_precision: precision of a prior for near units, exp(-precision/2 distance²) in tokens (Eq. 40).
         window: local context: a token reads those within so many rows and columns, and the class token.
         **host: see `SelfMixer`; positions, a distance prior and a window need ``grid``.
     """
@@ -156,13 +156,13 @@ class Probabilistic(SelfMixer):
         self.check(self.window is None or self.grid is not None, f"window={self.window} needs grid=(height, width)")
 
     def set_adaptation(self, **options: Unpack[Adaptation]) -> Adaptation:
-        """Adapt in this way from now on; what is not named stays.
+        """Adapt in this way from now on; options that are not named stay as they are.
 
         Returns:
             The named options as they were before.
 
         Raises:
-            InputError: a value that does not fit; then nothing has changed.
+            InputError: a value does not fit; then nothing has changed.
         """
         for name, value in options.items():
             why = complaint(value, ADAPTATION[name])
@@ -174,13 +174,13 @@ class Probabilistic(SelfMixer):
         return before
 
     def mix(self, q: Tensor, k: Tensor, v: Tensor, fixed: FixedValues | None = None) -> Tensor:
-        """q, k, v (B, H, N, D) -> (B, H, N, D); the values may have a width E of their own.
+        """Return the inferred values (B, H, N, D) of q, k, v (B, H, N, D); values may have a width E of their own.
 
         Args:
-            q: queries.
-            k: initial keys.
-            v: initial mean values.
-            fixed: values somebody has given for some units, spread in ``value_propagation`` steps.
+            q: queries (B, H, N, D).
+            k: initial keys (B, H, N, D).
+            v: initial mean values (B, H, N, E).
+            fixed: values that a user has given for some units, spread in ``value_propagation`` steps.
         """
         return self._infer(q, k, v, None, fixed)
 
@@ -193,11 +193,11 @@ class Probabilistic(SelfMixer):
         is_causal: bool,
         fixed: FixedValues | None = None,
     ) -> Tensor:
-        """As `mix`, with a prior of zero where the mask forbids to read; keys adapt to those who may read them."""
+        """Mix as `mix` does, with a prior of zero where the mask forbids reading; keys adapt only to their readers."""
         return self._infer(q, k, v, log_mask(q, k, attn_mask, is_causal), fixed)
 
     def _infer(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, fixed: FixedValues | None) -> Tensor:
-        """Adapt, propagate, read out."""
+        """Return the values (B, H, N, E) that queries read after keys have adapted and clicks have spread."""
         kind = v.dtype
         with torch.autocast(q.device.type, enabled=False):
             q, k, means = self._precise(q, k, v)
@@ -214,7 +214,7 @@ class Probabilistic(SelfMixer):
             return out.to(kind)
 
     def _adapted(self, q: Tensor, k: Tensor, means: Tensor, terms: dict[str, Any]) -> tuple[Tensor, Precision]:
-        """Keys and precisions after their EM steps."""
+        """Return keys (B, H, N, D) and precisions of the queries after their EM steps."""
         theta: dict[str, Any] = {"prior_precision": self.key_prior_precision, "anchor": self.anchor}
         args: dict[str, Any] = {"alpha": self.alpha, "v": means, "beta": self.beta, "iterations": self.key_adaptation}
         k, alpha = adapt_keys(q, k, **args, **theta, **terms), self.alpha
@@ -226,7 +226,7 @@ class Probabilistic(SelfMixer):
     def _propagated(
         self, q: Tensor, k: Tensor, means: Tensor, fixed: FixedValues, alpha: Precision, terms: dict[str, Any]
     ) -> tuple[Tensor, Precision]:
-        """Mean values, and their precisions, after the clicks have spread."""
+        """Return mean values (B, H, N, E) and their precisions after the clicks have spread."""
         args = {"alpha": alpha, "beta": self.beta, "fixed_mask": fixed.mask, **terms}
         means = propagate_values(
             q,
@@ -256,25 +256,25 @@ class Probabilistic(SelfMixer):
         beta: Precision,
         terms: dict[str, Any],
     ) -> Tensor:
-        """The same values, those of the clicked units read under mixing weights adapted to the clicks (Eq. 38)."""
+        """Return ``out``, with clicked units' values read under mixing weights that adapted to the clicks (Eq. 38)."""
         args = {"alpha": alpha, "beta": beta, "concentration": self.mixing_concentration, **terms}
         log_pi = adapt_mixing_weights(q, k, means, fixed.index, fixed.values, **args)
         positions = {name: terms[name] for name in ("q_pos", "k_pos")}
         own = infer_fixed(q, k, means, fixed.index, log_pi, alpha=alpha, beta=beta, **positions)
         rows = fixed.index.masked_fill(~cast(Tensor, fixed.mask), q.shape[2])[
             :, None, :, None
-        ]  # one row more, for what counts not
+        ]  # one row more, for entries that do not count
         return F.pad(out, (0, 0, 0, 1)).scatter(2, rows.expand_as(own), own)[:, :, :-1]
 
     def _precise(self, *tensors: Tensor) -> tuple[Tensor, ...]:
-        """In float32 or wider where something adapts."""
+        """Return the tensors, in float32 or wider unless the options leave plain dot-product attention."""
         adapts = self.key_adaptation or self.precision_adaptation or self.value_propagation or self.tokens == "grid"
         if not adapts and self.magnitude_prior and not self.beta:
             return tensors
         return tuple(map(precise, tensors))
 
     def _prior(self, q: Tensor, mask: Tensor | None) -> Prior | None:
-        """What is known of who reads whom: the distance prior, the window and a mask, added up."""
+        """Return the log prior of who reads whom: the distance prior, the window and a mask, added up."""
         height, width = self.spatial_shape(q.shape[2]) if self.distance_precision or self.window else (0, 0)
         args: dict[str, Any] = {"prefix": self.num_prefix_tokens, "like": q}
         if self.window:
@@ -286,12 +286,12 @@ class Probabilistic(SelfMixer):
         return distance if mask is None else distance.full() + mask
 
     def _position(self, name: str, x: Tensor) -> FactoredPositions | Tensor:
-        """Relative embeddings of queries, keys or values for tokens like x (B, H, N, D)."""
+        """Return the relative embeddings of queries ("q"), keys ("k") or values ("v") for tokens x (B, H, N, D)."""
         tables = cast(torch.nn.ModuleDict, self.positions)
         return tables[name](x.dtype, self.spatial_shape(x.shape[2]))
 
     def _terms(self, q: Tensor, mask: Tensor | None) -> dict[str, Any]:
-        """What all EM functions are given alike."""
+        """Return the keyword arguments that all EM functions share."""
         return {
             "q_pos": self._position("q", q) if self.positions else None,
             "k_pos": self._position("k", q) if self.positions else None,
@@ -300,12 +300,12 @@ class Probabilistic(SelfMixer):
         }
 
     def adapted_keys(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """Keys (B, H, N, D) after ``key_adaptation`` steps, for queries, initial keys and mean values."""
+        """Return keys (B, H, N, D) after ``key_adaptation`` steps, for queries, initial keys and mean values."""
         q, k, v = self._precise(q, k, v)
         return self._adapted(q, k, v, self._terms(q, None))[0]
 
     def map_weights(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """The responsibilities p(u_j | q_i) under the adapted keys; with beta > 0 their own change is left out."""
+        """Return p(u_j | q_i) (B, H, N, N) under the adapted keys; with beta > 0 their own change is left out."""
         q, k, v = self._precise(q, k, v)
         terms = self._terms(q, None)
         k, alpha = self._adapted(q, k, v, terms)

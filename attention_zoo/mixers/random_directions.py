@@ -8,13 +8,14 @@ from attention_zoo.mixers.base import SelfMixer
 
 
 def draw_directions(mixer: SelfMixer, feature_ratio: float, *, orthogonal: bool, most: int = 1 << 16) -> Tensor:
-    """Directions (H, D, M) for a mixer's queries and keys, ``feature_ratio`` per channel of a head.
+    """Draw directions (H, D, M) for a mixer's queries and keys, ``feature_ratio`` per channel of a head.
 
     Args:
-        mixer: whose buffer they are to be.
-        feature_ratio: directions per channel.
-        orthogonal: within each block of a head's width; else all are independent, as the released VARS has them.
-        most: directions of a head that memory will hold.
+        mixer: the mixer that will keep them as a buffer.
+        feature_ratio: directions per channel of a head.
+        orthogonal: whether directions are orthogonal within each block of a head's width; if not, all are independent,
+            as in the released VARS.
+        most: the most directions that a head may have, so that memory holds them.
 
     Raises:
         InputError: the ratio leaves none, or too many.

@@ -1,4 +1,4 @@
-"""One registry of token mixers, keyed by class name, what is known about each, and the way from a name to a mixer."""
+"""The registry of token mixers by class name, the facts about each, and the way from a name to a mixer."""
 
 import importlib
 import inspect
@@ -34,7 +34,7 @@ class Option:
 
 @dataclass(frozen=True)
 class MixerInfo:
-    """What a person wants to know before choosing a mixer."""
+    """The facts that help a person choose a mixer."""
 
     name: str
     kind: Literal["self", "cross"]
@@ -46,7 +46,7 @@ class MixerInfo:
 
 
 def register(cls: MixerClass) -> MixerClass:
-    """Class decorator: makes a `SelfMixer` or `CrossMixer` known under its class name.
+    """Register a `SelfMixer` or `CrossMixer` under its class name; a class decorator, which returns the class.
 
     Raises:
         InputError: the name is taken, or the class does not state its reading, paper, equation and complexity.
@@ -64,7 +64,7 @@ def register(cls: MixerClass) -> MixerClass:
 
 @contextmanager
 def registering() -> Iterator[None]:
-    """What is registered inside of the block is forgotten after it, as a notebook or a test may want."""
+    """Forget after the block what was registered inside it, as a notebook or a test may want."""
     before = dict(_MIXERS)
     try:
         yield
@@ -74,20 +74,24 @@ def registering() -> Iterator[None]:
 
 
 def list_mixers(kind: Literal["self", "cross"] | None = None) -> list[str]:
-    """Sorted names of the registered mixers, of one kind or of both."""
+    """Return the sorted names of the registered mixers, of one kind or of both.
+
+    Raises:
+        InputError: there is no such kind.
+    """
     if kind not in (None, "self", "cross"):
         raise unknown("kind of mixer", str(kind), ("self", "cross"))
     return sorted(name for name, cls in MIXERS.items() if kind in (None, _kind(cls)))
 
 
 def mixer_class(name: str) -> type[Mixer]:
-    """The mixer class that ``name`` names: a registered one, another that was imported, or one at a dotted path.
+    """Return the mixer class that ``name`` names: one that is registered or imported, or one at a dotted path.
 
     Args:
         name: a name of `list_mixers`, the name of an imported class such as ``Axial``, or ``my_package.MyMixer``.
 
     Raises:
-        InputError: no such mixer, or something else at that path; nothing of it is called.
+        InputError: there is no such mixer, or something else is at that path; nothing of it is called.
     """
     if not isinstance(name, str):
         raise InputError(f"mixer {name!r} is no name; choose from: {', '.join(list_mixers())}")
@@ -105,7 +109,7 @@ def mixer_class(name: str) -> type[Mixer]:
 
 
 def _subclasses(base: type[Mixer]) -> Iterator[type[Mixer]]:
-    """Imported classes below ``base`` of which mixers can be made, each once."""
+    """Yield the imported subclasses of ``base`` that are not abstract, each once."""
     seen = set()
     stack = [base]
     while stack:
@@ -118,13 +122,13 @@ def _subclasses(base: type[Mixer]) -> Iterator[type[Mixer]]:
 
 
 def _class_at(path: str) -> type[Mixer]:
-    """The mixer class at a dotted path, such as ``my_package.MyMixer``."""
+    """Return the mixer class at a dotted path, such as ``my_package.MyMixer``."""
     place, _, name = path.rpartition(".")
     if not all(part.isidentifier() for part in path.split(".")):
         raise InputError(f"mixer {path!r} is no dotted path, such as my_package.MyMixer")
     try:
         module = importlib.import_module(place)
-    except Exception as error:  # whatever a person's own file raises
+    except Exception as error:  # a person's own file may raise anything
         reason = " ".join(str(error).split()) or type(error).__name__
         raise InputError(f"mixer {path!r}: module {place} cannot be imported: {reason}") from error
     if not hasattr(module, name):
@@ -137,7 +141,7 @@ _BOTH = (SelfMixer, CrossMixer)
 
 
 def _require_class(found: object, name: str) -> type[Mixer]:
-    """``found``, if mixers can be made of it."""
+    """Return ``found`` if it is a mixer class that can be built; raise an InputError otherwise."""
     if not (inspect.isclass(found) and issubclass(found, _BOTH)):
         raise InputError(f"{name} is no mixer: a mixer is a subclass of SelfMixer or CrossMixer")
     if inspect.isabstract(found):
@@ -148,7 +152,7 @@ def _require_class(found: object, name: str) -> type[Mixer]:
 
 @dataclass(frozen=True)
 class Factory(Generic[Made]):
-    """What builds a mixer, with the arguments that were chosen for it; see `as_factory`.
+    """A callable that builds a mixer, with the arguments that were chosen for it; see `as_factory`.
 
     Attributes:
         make: a mixer class, or anything that builds a mixer.
@@ -162,26 +166,26 @@ class Factory(Generic[Made]):
 
     @property
     def name(self) -> str:
-        """What to call it: the mixer class, also where a parser put it among the arguments of a partial."""
+        """The name of the mixer class, also where a parser put the class among the arguments of a partial."""
         parts = [self.make, *getattr(self.make, "args", ())]
         known = [part for part in parts if inspect.isclass(part) and issubclass(part, _BOTH)]
         return getattr((known or parts)[0], "__name__", type(self.make).__name__)
 
     def takes(self, option: str) -> bool:
-        """Whether it is a mixer class whose reading has this argument."""
+        """Return whether ``make`` is a mixer class whose reading has this argument."""
         cls = self.make
         known = inspect.isclass(cls) and issubclass(cls, _BOTH)
         return known and any(own.name == option for own in mixer_options(cast(type[Mixer], cls)))
 
     def with_default(self, option: str, value: Any) -> "Factory[Made]":
-        """The same with a value for an argument that was not chosen."""
+        """Return the factory with a default value for an argument, which a chosen value overrides."""
         return replace(self, options={option: value, **self.options})
 
     def __call__(self, *args: Any, **host: Any) -> Made:
         """Build the mixer for what a host gives.
 
         Raises:
-            InputError: the mixer refuses an argument, or what was built is no mixer of the kind.
+            InputError: the mixer refuses an argument, or the result is no mixer of the kind that is needed.
         """
         try:
             made = self.make(*args, **{**host, **self.options})
@@ -220,7 +224,7 @@ def as_factory(
     *,
     kind: Literal["self", "cross"] | None = "self",
 ) -> Factory[Any]:
-    """What builds a mixer, from any of the ways to name one. All hosts, models and commands come here.
+    """Return the factory of a mixer, from any of the ways to name one. All hosts, models and commands use it.
 
     Args:
         mixer: a name, a dotted path (see `mixer_class`), a mixer class, a ``functools.partial`` of one, or another
@@ -229,8 +233,8 @@ def as_factory(
         kind: the kind of mixer that is needed; None is either.
 
     Raises:
-        InputError: no such mixer, one of the other kind, or an argument that it does not take. Nothing but a callable
-            that was given as such is ever called.
+        InputError: there is no such mixer, it is of the other kind, or it does not take an argument. Nothing but a
+            callable that was given as such is ever called.
     """
     make: Any = mixer
     options = dict(options or {})
@@ -252,16 +256,16 @@ def as_factory(
 
 
 def create_mixer(name: str, dim: int, num_heads: int = 8, **options: Any) -> Mixer:
-    """Build the mixer ``name`` for tokens of width ``dim``.
+    """Build and return the mixer ``name`` for tokens of width ``dim``.
 
     Args:
         name: a name of `list_mixers`, or a dotted path such as ``my_package.MyMixer``.
         dim: token width.
-        num_heads: heads that share the width.
+        num_heads: number of heads, which share the width.
         **options: the mixer's own arguments and those of every mixer (``grid``, ``qkv_bias``, ...).
 
     Raises:
-        InputError: unknown mixer, unknown argument, or a value the mixer refuses.
+        InputError: the mixer or an argument is unknown, or the mixer refuses a value.
     """
     factory = as_factory(name, options, kind=None)
     for argument, value in (("dim", dim), ("num_heads", num_heads)):
@@ -280,7 +284,7 @@ def check_options(cls: type[Mixer], options: Mapping[str, Any]) -> None:
 
 
 def mixer_options(cls: type[Mixer]) -> tuple[Option, ...]:
-    """The arguments that belong to the reading, without those that every host gives every mixer."""
+    """Return the arguments that belong to the reading, without those that every host gives every mixer."""
     shared = {"self", "dim", "num_heads", *_host_parameters(cls)}
     found = {}
     for base in reversed(cls.__mro__):
@@ -293,9 +297,9 @@ def mixer_options(cls: type[Mixer]) -> tuple[Option, ...]:
 
 
 def mixer_info(name: str) -> MixerInfo:
-    """Name, kind, reading, paper, equation, complexity in tokens, and options of a mixer.
+    """Return name, kind, reading, paper, equation, complexity in tokens, and options of a mixer.
 
-    Facts that a mixer which is not registered does not state are empty.
+    Facts are empty strings where a mixer that is not registered does not state them.
     """
     cls = mixer_class(name)
     facts = {fact: getattr(cls, fact, "") for fact in _FACTS}
@@ -303,7 +307,7 @@ def mixer_info(name: str) -> MixerInfo:
 
 
 def mixer_kind(name: str) -> Literal["self", "cross"]:
-    """Whether the mixer mixes tokens among themselves, or pixels into queries."""
+    """Return the kind of the mixer: "self" mixes tokens among themselves, "cross" mixes pixels into queries."""
     return _kind(mixer_class(name))
 
 
@@ -318,7 +322,7 @@ def _host_parameters(cls: type[Mixer]) -> list[str]:
 
 
 def _type_name(annotation: Any) -> str:
-    """An annotation as a person writes it, without the domain of its numbers."""
+    """Return an annotation as a person writes it, without the domain of its numbers."""
     origin, parts = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
         return _type_name(parts[0])

@@ -8,12 +8,12 @@ from attention_zoo.functional.positions import FactoredPositions, relative_posit
 
 
 class RelativePositions(nn.Module):
-    """One embedding for each offset between two tokens of a grid; tokens before the grid have no place and none.
+    """One embedding for each offset between two tokens of a grid; tokens before the grid have none.
 
     Args:
         grid: rows and columns.
         dim: width of the embeddings.
-        prefix: tokens without a place before the grid.
+        prefix: number of tokens without a place before the grid.
         factored: rows and columns each have a table, whose embeddings add up (2 (rows + columns) - 2 of them);
             otherwise every offset has its own ((2 rows - 1) (2 columns - 1)).
         device: where the parameters are made.
@@ -43,7 +43,7 @@ class RelativePositions(nn.Module):
             self.register_parameter(name, nn.Parameter(nn.init.trunc_normal_(table, std=0.02)))
 
     def forward(self, dtype: torch.dtype, grid: tuple[int, int]) -> FactoredPositions | Tensor:
-        """The embeddings in ``dtype``: factored, or (N, N, dim), entry (i, j) that of token j as token i sees it.
+        """Return the embeddings in ``dtype``: factored, or (N, N, dim), where entry (i, j) is that of j as i sees it.
 
         For a ``grid`` of another size than their own they are resampled linearly, farthest offset on farthest.
         """
@@ -55,7 +55,7 @@ class RelativePositions(nn.Module):
 
 
 def _resampled(table: Tensor, grid: tuple[int, int]) -> Tensor:
-    """A table of offsets (2 rows - 1, 2 columns - 1, dim) for another grid."""
+    """Return a table of offsets (2 rows - 1, 2 columns - 1, dim), resampled to that of ``grid``."""
     size = tuple(2 * side - 1 for side in grid)
     if table.shape[:2] == size:
         return table

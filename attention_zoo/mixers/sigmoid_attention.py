@@ -15,7 +15,7 @@ from attention_zoo.mixers.base import HostOptions, SelfMixer, log_mask
 from attention_zoo.mixers.registry import register
 
 Bias = Annotated[float, Domain(least=-1e6, most=1e6)]
-"""A score that every pair of tokens has."""
+"""A number that is added to the score of every pair of tokens."""
 
 
 @register
@@ -40,16 +40,16 @@ class SigmoidAttention(SelfMixer):
         self.bias = bias
 
     def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """q, k, v (B, H, N, D) -> (B, H, N, D)."""
+        """Return the mixed values (B, H, N, D) of queries q, keys k and values v, all (B, H, N, D)."""
         return self.mix_masked(q, k, v, None, False)
 
     def mix_masked(self, q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor | None, is_causal: bool) -> Tensor:
-        """As `mix`, where a pair that the mask does not allow has the weight 0; b stays that of all N tokens."""
+        """Mix as `mix` does, with weight 0 for pairs that the mask forbids; b stays that of all N tokens."""
         weights = self.weights(q, k, log_mask(q, k, attn_mask, is_causal))
         return self.attn_drop(weights).to(v.dtype) @ v
 
     def weights(self, q: Tensor, k: Tensor, mask: Tensor | None = None) -> Tensor:
-        """σ(Q Kᵀ/√d + b + mask), (B, H, N, N)."""
+        """Return the weights σ(Q Kᵀ/√d + b + mask), (B, H, N, N)."""
         scores = q @ k.mT * self.head_dim**-0.5
         if self.bias is None:
             scores = scores - torch.full((), k.shape[2], dtype=scores.dtype, device=k.device).log()
@@ -58,5 +58,5 @@ class SigmoidAttention(SelfMixer):
         return (scores if mask is None else scores + mask).sigmoid()
 
     def map_weights(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """The weights; rows need not sum to one."""
+        """Return the weights (B, H, N, N); rows need not sum to one."""
         return self.weights(q, k)

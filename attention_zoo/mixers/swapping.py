@@ -1,4 +1,4 @@
-"""Mixers in models: as timm's ``attn_layer``, and swapped into a model that exists."""
+"""Functions that put mixers into models: as timm's ``attn_layer``, or swapped into a model that is already built."""
 
 import copyreg
 import inspect
@@ -29,21 +29,21 @@ def attn_layer(
     num_prefix_tokens: int | None = None,
     **options: Any,
 ) -> type:
-    """A class that timm's ``VisionTransformer`` takes as ``attn_layer`` and that builds the mixer.
+    """Return a class that timm's ``VisionTransformer`` takes as ``attn_layer`` and that builds the mixer.
 
     A ``VisionTransformer`` tells the mixers that are built for it the grid of every forward pass, also where images
     vary in size (``dynamic_img_size``, ``set_input_size``).
 
     Args:
         mixer: a name of ``list_mixers("self")``, a dotted path or a factory of self-mixers.
-        grid: height and width of the token grid that the mixer is built for; None is that of the
-            ``VisionTransformer``, and none elsewhere.
-        num_prefix_tokens: class and register tokens before the grid; None is those of the ``VisionTransformer``, and 0
-            elsewhere.
+        grid: height and width of the token grid that the mixer is built for; None takes that of the
+            ``VisionTransformer``, and none in other models.
+        num_prefix_tokens: number of class and register tokens before the grid; None takes that of the
+            ``VisionTransformer``, and 0 in other models.
         **options: the mixer's own arguments; they go before those of timm.
 
     Raises:
-        InputError: unknown mixer or argument.
+        InputError: the mixer or an argument is unknown.
     """
     mixer, options = _chosen(mixer, options)
     if mixer is None:
@@ -54,7 +54,7 @@ def attn_layer(
 
 
 def _chosen(mixer: str | MixerFactory | None, options: dict[str, Any]) -> tuple[str | MixerFactory | None, dict]:
-    """The mixer and its arguments; ``mixer=`` is an argument of a mixer such as `Axial` if there is one before it."""
+    """Return the mixer and its arguments; ``mixer=`` is one of them where a mixer such as `Axial` comes before it."""
     if mixer is None:
         mixer = options.pop("mixer", None)
     if mixer is None and options:
@@ -71,7 +71,7 @@ def _check_host(grid: object, num_prefix_tokens: object) -> None:
 
 
 class _Layer(type):
-    """Type of the classes that `attn_layer` makes: calling such a class builds the mixer itself, not an instance."""
+    """The type of the classes that `attn_layer` makes: calling one builds the mixer itself, not an instance."""
 
     factory: Factory[SelfMixer]
     host: dict[str, Any]
@@ -129,9 +129,9 @@ def swap_mixers(
         The same model.
 
     Raises:
-        InputError: unknown mixer, argument or layer, a model without layers to swap or whose blocks are built around
-            another mixer, or a reading that looks at the grid in a model that does not tell it. The model is left as
-            it was.
+        InputError: the mixer, an argument or a layer is unknown; the model has no layers to swap, or blocks that are
+            built around another mixer; or the reading looks at the grid and the model does not tell it. The model is
+            left as it was.
     """
     mixer, options = _chosen(mixer, options)
     if not isinstance(model, nn.Module):
@@ -158,10 +158,10 @@ def swap_mixers(
 
 
 def layer_indices(key: str, depth: int) -> range:
-    """The layers that ``"3"``, ``"0-3"``, ``"last"`` or ``"last-4"`` names among ``depth`` of them.
+    """Return the indices of the layers that ``"3"``, ``"0-3"``, ``"last"`` or ``"last-4"`` names, of ``depth`` layers.
 
     Raises:
-        InputError: another form, or layers that do not exist.
+        InputError: the key has another form, or the layers do not exist.
     """
     match = re.fullmatch(r"(?:last(?:-([1-9]\d{0,5}))?|(\d{1,6})(?:-(\d{1,6}))?)", str(key), re.ASCII)
     if not match:
@@ -175,7 +175,7 @@ def layer_indices(key: str, depth: int) -> range:
 
 
 def _rebuild(model: nn.Module, name: str, old: Attention | SelfMixer, factory: Factory[SelfMixer]) -> SelfMixer:
-    """A mixer in place of ``old``, the layer ``name``, with its weights, on its device and in its training mode."""
+    """Return a mixer to replace ``old``, the layer ``name``, with its weights, device, type and training mode."""
     dim = old.dim if isinstance(old, SelfMixer) else old.qkv.in_features
     if getattr(old, "gate", None) is not None or dim != old.num_heads * old.head_dim:
         raise InputError("gated attention and heads of their own width have no place for their weights in a mixer")
@@ -209,14 +209,14 @@ def _rebuild(model: nn.Module, name: str, old: Attention | SelfMixer, factory: F
 
 @runtime_checkable
 class _BuiltAround(Protocol):
-    """A block that is built around its mixer, and so takes not every other one."""
+    """A block that is built around its mixer, and so does not take every other mixer."""
 
     def check_mixer(self, mixer: nn.Module) -> None:
         """Raise an InputError for a mixer that the block would have been built around in another way."""
 
 
 def _host_of(model: nn.Module, layer: str) -> VisionTransformer | None:
-    """The innermost ``VisionTransformer`` that the layer of this name is in."""
+    """Return the innermost ``VisionTransformer`` that the layer of this name is in, or None."""
     found = None
     for name, module in model.named_modules():
         if isinstance(module, VisionTransformer) and (not name or layer.startswith(f"{name}.")):
@@ -228,7 +228,7 @@ def _require_grid(mixer: SelfMixer, model: nn.Module) -> None:
     """Refuse a reading that looks at the grid in a model that does not tell it.
 
     Raises:
-        InputError: names both, and the readings that fit.
+        InputError: the reading needs the grid; the error names the model, the mixer and the readings that fit.
     """
     if mixer.tokens == "grid":
         sets = [name for name in list_mixers("self") if cast(type[SelfMixer], MIXERS[name]).tokens == "set"]
@@ -239,7 +239,7 @@ def _require_grid(mixer: SelfMixer, model: nn.Module) -> None:
 
 
 def mixer_layers(model: nn.Module) -> list[tuple[str, Attention | SelfMixer]]:
-    """The layers to swap with their names; a mixer inside a mixer belongs to it."""
+    """Return the layers to swap, with their names; a mixer inside another mixer is not listed by itself."""
     found: list[tuple[str, Attention | SelfMixer]] = []
     for name, module in model.named_modules():
         inside = found and name.startswith(found[-1][0] + ".")
@@ -249,7 +249,10 @@ def mixer_layers(model: nn.Module) -> list[tuple[str, Attention | SelfMixer]]:
 
 
 def _carry(old: Attention | SelfMixer, new: SelfMixer) -> None:
-    """Copy what both have: projections by row blocks, the rest by name and shape. A wrapper's parts each take it."""
+    """Copy the weights that both have: projections by row blocks, the rest by name and shape.
+
+    Each mixer inside a wrapper such as `Axial` takes them as well.
+    """
     for part in new.children():
         if isinstance(part, SelfMixer):
             _carry(old, part)
@@ -263,7 +266,7 @@ def _carry(old: Attention | SelfMixer, new: SelfMixer) -> None:
             if "q" in rows:
                 rows.setdefault("k", rows["q"])
             for name, row in zip(new.projections, target.chunk(len(new.projections)), strict=True):
-                row.copy_(rows.get(name, row))  # what the old reading has not starts fresh
+                row.copy_(rows.get(name, row))  # rows that the old reading lacks start fresh
         kept = new.state_dict()
         for name, tensor in old.state_dict().items():
             same = name in kept and kept[name].squeeze().shape == tensor.squeeze().shape
@@ -272,13 +275,13 @@ def _carry(old: Attention | SelfMixer, new: SelfMixer) -> None:
 
 
 def _grid_size(host: VisionTransformer) -> tuple[int, int] | None:
-    """The token grid that a vision transformer is built for."""
+    """Return height and width of the token grid that a vision transformer is built for, or None."""
     grid = getattr(host.patch_embed, "grid_size", None)
     return None if grid is None else tuple(grid)
 
 
 def _like(norm: nn.Module, dim: int, **made: Any) -> nn.Module:
-    """A norm of ``norm``'s class and epsilon for width ``dim``."""
+    """Return a new norm of ``norm``'s class and epsilon for width ``dim``."""
     takes = inspect.signature(type(norm)).parameters
     given = {"eps": norm.eps} if "eps" in takes and hasattr(norm, "eps") else {}
     return type(norm)(dim, **given, **made)

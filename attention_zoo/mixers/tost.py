@@ -16,7 +16,7 @@ from attention_zoo.mixers.base import HostOptions, SelfMixer
 from attention_zoo.mixers.registry import register
 
 EPSILON = 1e-8
-"""Keeps the weights of a head's second moment finite where no token belongs to it, as in the released code."""
+"""A constant that keeps a head's weights finite where no token belongs to it, as in the released code."""
 
 
 @register
@@ -42,16 +42,16 @@ class ToST(SelfMixer):
         self.temp = nn.Parameter(torch.ones(num_heads, 1, **self.made))
 
     def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """Projections w as statistics q and as values v (B, H, N, D) -> (B, H, N, D)."""
+        """Return the values v (B, H, N, D) times their gain, where projections q (B, H, N, D) give the statistics."""
         return v * self.gain(q).to(v.dtype)
 
     def gain(self, w: Tensor) -> Tensor:
-        """-Π / (1 + m) of projections w (B, H, N, D): what each channel of each token is multiplied with."""
+        """Return -Π / (1 + m) of projections w (B, H, N, D): the factor of each channel of each token."""
         belongs = (F.normalize(w, dim=2).square().sum(-1) * self.temp).softmax(1)  # (B, H, N)
         share = belongs / (belongs.sum(-1, keepdim=True) + EPSILON)
         moment = share[..., None, :] @ w.square()  # (B, H, 1, D)
         return -belongs[..., None] / (1 + moment)
 
     def map_weights(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """The mean gain of a token's channels, on the diagonal; negative, as the step goes down the coding rate."""
+        """Return a diagonal map (B, H, N, N) of the mean gain of each token's channels, which is negative."""
         return torch.diag_embed(self.gain(q).mean(-1))

@@ -1,4 +1,4 @@
-"""Twicing attention: what smoothing took away is smoothed and put back.
+"""Twicing attention: the residual that smoothing took away is smoothed and added back.
 
     out = A v + A (v - A v) = (2 A - A^2) v,    A = softmax(q k^T / sqrt(d))
 
@@ -25,16 +25,16 @@ class Twicing(SelfMixer):
     complexity = "N²"
 
     def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """q, k, v (B, H, N, D) -> (B, H, N, D)."""
+        """Return the mixed values (B, H, N, D) of queries q, keys k and values v, all (B, H, N, D)."""
         return self.mix_masked(q, k, v, None, False)
 
     def mix_masked(self, q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor | None, is_causal: bool) -> Tensor:
-        """As `mix`, with A under the mask."""
+        """Mix as `mix` does, with A under the mask."""
         smoothed = softmax_attention(q, k, v, attn_mask, is_causal=is_causal)
         residual = softmax_attention(q, k, v - smoothed, attn_mask, is_causal=is_causal)
         return smoothed + residual
 
     def map_weights(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """2A − A²; rows sum to one, entries may be negative."""
+        """Return 2A − A² (B, H, N, N); rows sum to one, entries may be negative."""
         weights = (q @ k.mT * self.head_dim**-0.5).softmax(-1)
         return 2 * weights - weights @ weights

@@ -20,8 +20,8 @@ from attention_zoo.mixers.registry import register
 class Window(SelfMixer):
     """Softmax attention inside windows of the grid, with a learned bias for each relative position.
 
-    A grid that windows do not divide is padded, and nobody reads the padding. A window larger than the grid is the
-    grid. Prefix tokens read all tokens and are read by all, without a bias.
+    A grid that windows do not divide is padded, and no token reads the padding. A window larger than the grid is cut
+    to the grid. Prefix tokens read all tokens and are read by all, without a bias.
 
     Args:
         dim: token width.
@@ -58,18 +58,18 @@ class Window(SelfMixer):
             self.relative_bias = nn.Parameter(torch.zeros(num_heads, span, span, **self.made))
 
     def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """q, k, v (B, H, N, D) -> (B, H, N, D)."""
+        """Return the mixed values (B, H, N, D) of queries q, keys k and values v, all (B, H, N, D)."""
         tiling, bias = self.tiling(q)
         dropout = self.attn_drop.p if self.training else 0.0
         return attend_in_tiles(q, k, v, tiling, prefix=self.num_prefix_tokens, bias=bias, dropout=dropout)
 
     def map_weights(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """The softmax weights, zero outside of a token's window."""
+        """Return the softmax weights (B, H, N, N), zero outside of a token's window."""
         tiling, bias = self.tiling(q)
         return weights_in_tiles(q, k, tiling, prefix=self.num_prefix_tokens, bias=bias)
 
     def tiling(self, q: Tensor) -> tuple[Tiling, Tensor | None]:
-        """The windows of the grid that q (B, H, N, D) has, and the bias (H, t, t) inside one."""
+        """Return the windows, as tiles, of the grid of q (B, H, N, D), and the bias (H, t, t) inside a window."""
         grid = self.spatial_shape(q.shape[2])
         window = min(self.window, grid[0]), min(self.window, grid[1])
         down, right = (0 if size <= self.window else self.shift for size in grid)
@@ -77,7 +77,7 @@ class Window(SelfMixer):
         return window_tiling(grid, window, (down, right), q.device), bias
 
     def bias_within(self, bias: Tensor, window: tuple[int, int]) -> Tensor:
-        """B for the pairs of a window's tokens (H, t, t), of the ``bias`` of each relative position."""
+        """Return B (H, t, t) for the pairs of a window's tokens, from the ``bias`` of each relative position."""
         rows, columns = (torch.arange(size, device=bias.device) for size in window)
         down, right = (axis[:, None] - axis + self.window - 1 for axis in (rows, columns))
         return bias[:, down[:, None, :, None], right[None, :, None, :]].flatten(3).flatten(1, 2)

@@ -1,4 +1,4 @@
-"""VARS: attention as recurrent sparse reconstruction. `s`, `d` and `sd` are its mixers, the rest is what they share."""
+"""VARS: attention as recurrent sparse reconstruction. The mixers are in `s`, `d` and `sd`; they share the rest."""
 
 from attention_zoo.mixers.vars.d import VarsD
 from attention_zoo.mixers.vars.s import VarsS

@@ -1,6 +1,6 @@
 """The forms of VARS that the paper has: kernels at every position of the grid, features of the queries, and both.
 
-Their parameters are those of the mixer that is given: ``kernel`` (H, K, s, s), shared by the channels of a head,
+They register their parameters in the mixer: ``kernel`` (H, K, s, s), shared by the channels of a head,
 ``rand_matrix`` (H, D, M), the directions of the features, and Γ, w₁, w₂ of eq. 1.12.
 """
 
@@ -15,7 +15,7 @@ from attention_zoo.mixers.vars.lista import MOST_ATOMS, Form, SparseReconstructi
 
 
 class Features(Form):
-    """Φ(X), the random features of the queries, after the rules of the mixer's variant: VARS-D in both of its forms."""
+    """The form of VARS-D: Φ(X), the random features of the queries, by the rules of the mixer's variant."""
 
     def __init__(self, mixer: SparseReconstruction, feature_ratio: float) -> None:
         mixer.add_learned(add_features(mixer, feature_ratio))
@@ -23,33 +23,33 @@ class Features(Form):
             add_unread_bound(mixer)
 
     def problem(self, mixer: SparseReconstruction, q: Tensor, v: Tensor) -> tuple[Dictionary, Lista]:
-        """Φ(X) from q (B, H, N, D), and the iteration on its Gram matrix."""
+        """Return Φ(X) from q (B, H, N, D), and the iteration on its Gram matrix."""
         atoms = UnitAtoms(features(mixer, q))
         return atoms, mixer.matrix_iteration(atoms, v)
 
 
 class Everywhere(Form):
-    """P, the kernels at every position of the grid, and an atom for each prefix token: VARS-S."""
+    """The form of VARS-S: P, the kernels at every position of the grid, and an atom for each prefix token."""
 
     def __init__(self, mixer: SparseReconstruction, num_kernels: int, kernel_size: int) -> None:
         add_kernels(mixer, num_kernels, kernel_size)
         mixer.add_learned(num_kernels)
 
     def problem(self, mixer: SparseReconstruction, q: Tensor, v: Tensor) -> tuple[Dictionary, Lista]:
-        """P for values v (B, H, N, D), and the iteration by the kernels that Γ mixed."""
+        """Return P for values v (B, H, N, D), and the iteration with the kernels mixed by Γ."""
         gamma, w1, w2 = mixer.learned(v)
         unit = kernels(mixer, v)
         dictionary, mixed = (mixer.quick(self.with_prefix(mixer, k, v), v) for k in (unit, unit.mixed(gamma)))
         return dictionary, mixer.operator_iteration(dictionary, mixed, v, w1, w2)
 
     def with_prefix(self, mixer: SparseReconstruction, found: Kernels, v: Tensor) -> Bounded:
-        """The kernels, and the atoms of the prefix tokens where there are any."""
+        """Return the kernels joined with the atoms of the prefix tokens, if there are any."""
         prefix = mixer.num_prefix_tokens
         return Union(found, PrefixMeans(prefix, v.shape[2] - prefix)) if prefix else found
 
 
 class EverywhereAndFeatures(Form):
-    """[P; Φ(X)]: VARS-SD. Γ mixes the kernels by ``gamma_static`` (K, K) and the features by ``gamma`` (M, M)."""
+    """The form of VARS-SD: [P; Φ(X)]. Γ mixes kernels by ``gamma_static`` (K, K) and features by ``gamma`` (M, M)."""
 
     def __init__(self, mixer: SparseReconstruction, feature_ratio: float, num_kernels: int, kernel_size: int) -> None:
         number = add_features(mixer, feature_ratio)
@@ -58,7 +58,7 @@ class EverywhereAndFeatures(Form):
         mixer.gamma_static = nn.Parameter(torch.eye(num_kernels, **mixer.made))
 
     def problem(self, mixer: SparseReconstruction, q: Tensor, v: Tensor) -> tuple[Dictionary, Lista]:
-        """[P; Φ(X)] from q (B, H, N, D), and the iteration by the atoms that Γ mixed."""
+        """Return [P; Φ(X)] from q (B, H, N, D), and the iteration with the atoms mixed by Γ."""
         gamma, w1, w2 = mixer.learned(v)
         unit, atoms = kernels(mixer, v), UnitAtoms(features(mixer, q))
         dictionary = Union(mixer.quick(unit, v), atoms)
@@ -68,14 +68,14 @@ class EverywhereAndFeatures(Form):
 
 
 def add_features(mixer: SparseReconstruction, feature_ratio: float) -> int:
-    """Register the directions of the features; returns the number of atoms M."""
+    """Register the directions of the features, and return the number of atoms M."""
     drawn = draw_directions(mixer, feature_ratio, orthogonal=mixer.variant == "paper", most=MOST_ATOMS)
     mixer.register_buffer("rand_matrix", drawn)
     return drawn.shape[-1]
 
 
 def features(mixer: SparseReconstruction, q: Tensor) -> Tensor:
-    """Φ(X) (B, H, N, M) of q (B, H, N, D), in float32 or wider, since features are exponentials."""
+    """Return Φ(X) (B, H, N, M) of q (B, H, N, D), in float32 or wider, since features are exponentials."""
     return mixer.rules.features(q, precise(mixer.rand_matrix))
 
 
@@ -86,12 +86,12 @@ def add_kernels(mixer: SparseReconstruction, num_kernels: int, kernel_size: int)
 
 
 def kernels(mixer: SparseReconstruction, like: Tensor) -> Kernels:
-    """P for tokens (B, H, N, D) in their type; every kernel is scaled to unit length."""
+    """Return P for tokens ``like`` (B, H, N, D), in their type; every kernel is scaled to unit length."""
     kernel = mixer.kernel.to(like.dtype)
     unit = kernel / kernel.square().sum((-2, -1), keepdim=True).sqrt()
     return Kernels(unit, mixer.spatial_shape(like.shape[2]), mixer.num_prefix_tokens)
 
 
 def add_unread_bound(mixer: SparseReconstruction) -> None:
-    """Register L (H), which the released weights have and nothing reads."""
+    """Register the buffer L (H), which the released weights have but nothing reads."""
     mixer.register_buffer("L", torch.full((mixer.num_heads,), 25.0, **mixer.made))

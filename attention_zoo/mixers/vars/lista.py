@@ -1,8 +1,8 @@
-"""What the VARS mixers share: values are coded in a dictionary by LISTA, and the codes decoded again.
+"""Base of the VARS mixers: values are coded in a dictionary by LISTA, and the codes are decoded again.
 
 Every form of a mixer (`Form`) is a class of its own: the paper's in `dictionaries`, the authors' in `released`. Their
-parameters are the mixer's all the same, under the released names: files of weights know them by name there, and
-optimizers that go on with a run by their order.
+parameters belong to the mixer all the same, under the released names: files of weights find them there by name, and
+optimizers that resume a run by their order.
 
 B. Shi, T. Darrell, X. Wang, ICML 2022; technical report EECS-2024-49, ch. 1. What the authors released differs from
 what they printed; `Rules` holds how.
@@ -24,20 +24,20 @@ from attention_zoo.mixers.base import SelfMixer
 
 Variant = Literal["paper", "released"]
 MOST_ATOMS = 1 << 12
-"""Of a head: Γ and the Gram matrix have as many rows."""
+"""The most atoms of a head: Γ and the Gram matrix have as many rows."""
 
 
 @dataclass(frozen=True)
 class Rules:
-    """How the learned iteration goes.
+    """The rules of the learned iteration of a variant.
 
     Attributes:
-        names: of the parameters Γ, w₁ and w₂ of eq. 1.12.
-        shrinkage: threshold of the codes.
+        names: names of the parameters Γ, w₁ and w₂ of eq. 1.12.
+        shrinkage: the threshold of the codes.
         shrinks_start: whether the codes start from the thresholded drive.
-        features: Φ(X) from queries and directions, columns of any length.
-        learned_gram: what Γ makes of the Gram matrix.
-        step_size: from the dictionary and w₂.
+        features: computes Φ(X), with columns of any length, from queries and directions.
+        learned_gram: computes the learned Gram matrix from Γ and the Gram matrix.
+        step_size: computes the step from the dictionary and w₂.
     """
 
     names: tuple[str, str, str]
@@ -79,12 +79,12 @@ class SparseReconstruction(SelfMixer):
 
     complexity = "N"
     defaults: ClassVar[dict[str, tuple[int, float]]] = {"paper": (3, 0.3), "released": (5, 0.3)}
-    """Steps and lambda of each variant."""
+    """The number of steps and the lambda of each variant."""
     most_tabulated = 150
     """Tokens up to which a matrix takes less time than convolutions; see benchmarks/static_kernels.py."""
     form: "Form"
 
-    # what a form may give it
+    # parameters and buffers that a form may register
     rand_matrix: Tensor
     kernel: nn.Parameter
     kernel2: nn.Parameter
@@ -92,7 +92,7 @@ class SparseReconstruction(SelfMixer):
     L: Tensor
 
     def choose(self, variant: Variant, steps: int | None, lam: float | None) -> None:
-        """Set ``variant``, and ``steps`` and ``lam`` to what is given or the variant's own."""
+        """Set ``variant``, ``steps`` and ``lam``; None for the last two takes the variant's own."""
         default_steps, default_lam = self.defaults[variant]
         self.variant = variant
         self.steps = default_steps if steps is None else steps
@@ -101,34 +101,34 @@ class SparseReconstruction(SelfMixer):
 
     @property
     def rules(self) -> Rules:
-        """Those of the variant."""
+        """The rules of the mixer's variant."""
         return RULES[self.variant]
 
     def add_learned(self, gamma_size: int) -> None:
-        """Register Γ (gamma_size, gamma_size), w₁ and w₂ under the variant's names; they start where ISTA is."""
+        """Register Γ (gamma_size, gamma_size), w₁ and w₂ under the variant's names; they start as in ISTA."""
         for name, start in zip(self.rules.names, (torch.eye(gamma_size), torch.ones(1), torch.ones(1)), strict=True):
             self.register_parameter(name, nn.Parameter(start.to(**self.made)))
 
     def learned(self, like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Γ, w₁ and w₂ in the type of ``like``."""
+        """Return Γ, w₁ and w₂ in the type of ``like``."""
         gamma, w1, w2 = (self.get_parameter(name).to(like.dtype) for name in self.rules.names)
         return gamma, w1, w2
 
     def problem(self, q: Tensor, v: Tensor) -> tuple[Dictionary, Lista]:
-        """The dictionary of queries q (B, H, N, D) and the iteration that codes values v (B, G, N, E) in it."""
+        """Return the dictionary of queries q (B, H, N, D), and the iteration that codes values v (B, G, N, E) in it."""
         return self.form.problem(self, q, v)
 
     def quick(self, dictionary: Bounded, v: Tensor) -> Bounded:
-        """The same dictionary of kernels for values v (B, G, N, E): a matrix where the tokens are few."""
+        """Return the same dictionary for values v (B, G, N, E), written out as a matrix where the tokens are few."""
         return Tabulated(dictionary, self.identity(v)) if v.shape[2] <= self.most_tabulated else dictionary
 
     def iteration(self, contract: Callable[[Tensor], Tensor], drive: Tensor, step_size: Tensor, w1: Tensor) -> Lista:
-        """The iteration by the variant's rules."""
+        """Return the iteration by the variant's rules, with lambda scaled by w₁."""
         shrinkage, shrinks_start = self.rules.shrinkage, self.rules.shrinks_start
         return Lista(contract, drive, w1 * self.lam, step_size, self.steps, shrinkage, shrinks_start)
 
     def matrix_iteration(self, dictionary: GramAtoms, v: Tensor) -> Lista:
-        """As `iteration`, for a dictionary with a Gram matrix, which Γ and the step are multiplied into once."""
+        """Return the `iteration` on a dictionary's Gram matrix, which Γ and the step are multiplied into once."""
         gamma, w1, w2 = self.learned(v)
         step_size = self.rules.step_size(dictionary, w2)
         gram = self.rules.learned_gram(gamma, dictionary.gram_matrix)
@@ -137,7 +137,7 @@ class SparseReconstruction(SelfMixer):
         return self.iteration(contraction.matmul, dictionary.encode(v), step_size, w1)
 
     def operator_iteration(self, dictionary: Bounded, mixed: Dictionary, v: Tensor, w1: Tensor, w2: Tensor) -> Lista:
-        """As `iteration`, for a dictionary of operators: ``mixed`` is P Γ, and no Gram matrix is formed."""
+        """Return the `iteration` on a dictionary of operators: ``mixed`` is P Γ, and no Gram matrix is formed."""
         step_size = self.rules.step_size(dictionary, w2)
 
         def contract(codes: Tensor) -> Tensor:
@@ -147,31 +147,31 @@ class SparseReconstruction(SelfMixer):
         return self.iteration(contract, dictionary.encode(v), step_size, w1)
 
     def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """q, v (B, H, N, D) -> (B, H, N, D)."""
+        """Return the reconstructed values (B, H, N, D) of queries q and values v (B, H, N, D); k is not used."""
         with torch.autocast(q.device.type, enabled=False):
             dictionary, lista = self.problem(precise(q), self.split(precise(v)))
             mixed = dictionary.reconstruct(lista.solve())
             return mixed.mT.reshape(v.mT.shape).mT.to(v.dtype)
 
     def split(self, v: Tensor) -> Tensor:
-        """Values (B, H, N, D) by dictionary: (B, G, N, E); the same tensor where every head has one."""
+        """Return values (B, H, N, D) by dictionary, (B, G, N, E); equal to v where every head has one."""
         each = self.dim // self.num_dictionaries
         return v.mT.reshape(v.shape[0], self.num_dictionaries, each, v.shape[2]).mT
 
     def attention_path(self, x: Tensor) -> Tensor:
-        """How attention is refined (tech report, Fig. 1.5): (steps + 1, B, H, N, N) for tokens ``x`` (B, N, dim).
+        """Return how attention is refined (tech report, Fig. 1.5), (steps + 1, B, H, N, N), for tokens (B, N, dim).
 
-        The `attention_map` if the codes before the first step, and after each, were decoded; the last is the map.
+        Entry s is the `attention_map` if the codes after s steps were decoded; the last is the map itself.
         """
         q, _, v = self.project(x)
         return self.weights_path(q, v)
 
     def map_weights(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """Mean over channels of P (∂u/∂Pᵀv) Pᵀ: what each value contributes through the atoms that stay active."""
+        """Return P (∂u/∂Pᵀv) Pᵀ, mean over channels: what each value contributes through atoms that stay active."""
         return self.weights_path(q, v)[-1]
 
     def weights_path(self, q: Tensor, v: Tensor) -> Tensor:
-        """`attention_path` from q, v (B, H, N, D)."""
+        """Return the `attention_path` (steps + 1, B, H, N, N) from q and v (B, H, N, D)."""
         with torch.autocast(q.device.type, enabled=False):
             dictionary, lista = self.problem(precise(q), self.split(precise(v)))
             jacobians = lista.mean_jacobians(self.dense(dictionary, v).mT)
@@ -179,7 +179,7 @@ class SparseReconstruction(SelfMixer):
         return weights.unflatten(2, (self.num_heads, -1)).mean(3)
 
     def dictionary(self, x: Tensor) -> Tensor:
-        """The atoms that tokens ``x`` (B, N, dim) are coded in: (B, H, N, number of atoms).
+        """Return the atoms that tokens ``x`` (B, N, dim) are coded in, (B, H, N, number of atoms).
 
         Atoms made from the input have unit length; kernels stand at every position. Where every channel has atoms of
         its own, those of a head's channels follow one another.
@@ -190,21 +190,21 @@ class SparseReconstruction(SelfMixer):
         return atoms.unflatten(1, (self.num_heads, -1)).transpose(2, 3).flatten(3)
 
     def dense(self, dictionary: Dictionary, v: Tensor) -> Tensor:
-        """The dictionary as a matrix (B, G, N, A): every token's values 1 in a channel of its own, encoded."""
+        """Return the dictionary as a matrix (B, G, N, A), by encoding the `identity`."""
         return dictionary.encode(self.identity(precise(v)).expand(v.shape[0], -1, -1, -1)).mT
 
     def identity(self, v: Tensor) -> Tensor:
-        """Every token's value 1 in a channel of its own, for values v (B, H, N, D): (1, G, N, N)."""
+        """Return values (1, G, N, N) in which each token of v (B, H, N, D) has a 1 in a channel of its own."""
         number = v.shape[2]
         return torch.eye(number, dtype=v.dtype, device=v.device).expand(1, self.num_dictionaries, -1, -1)
 
 
 class Form(ABC):
-    """One form of a VARS mixer: its constructor gives the mixer its parameters, `problem` what they are for.
+    """A form of a VARS mixer: its constructor registers the mixer's parameters, `problem` uses them.
 
     It has no state of its own, so that a mixer and its copies can share it.
     """
 
     @abstractmethod
     def problem(self, mixer: SparseReconstruction, q: Tensor, v: Tensor) -> tuple[Dictionary, Lista]:
-        """As `SparseReconstruction.problem`, with the parameters of ``mixer``."""
+        """Return what `SparseReconstruction.problem` does, with the parameters of ``mixer``."""

@@ -13,11 +13,13 @@ from attention_zoo.mixers.vars.dictionaries import add_features, add_unread_boun
 from attention_zoo.mixers.vars.lista import Form, SparseReconstruction
 
 MOMENTUM = 1 - 0.9**0.01
-"""How far L follows the kernels with a batch; the authors move it by 0.1 every hundred batches."""
+"""The fraction by which L follows the kernels in a batch; the authors move it by 0.1 every hundred batches."""
 
 
 class Table(Form):
-    """[Φ; table]: the static atoms of VARS-SD are a learned table ``kernel`` (1, H, N, M), one row for each token.
+    """The released form of VARS-SD, [Φ; table]: static atoms are a learned table ``kernel`` (1, H, N, M).
+
+    The table has one row for each token.
 
     Raises:
         InputError: there is no grid.
@@ -33,7 +35,7 @@ class Table(Form):
         add_unread_bound(mixer)
 
     def problem(self, mixer: SparseReconstruction, q: Tensor, v: Tensor) -> tuple[Dictionary, Lista]:
-        """[Φ; table] and the iteration on its Gram matrix, for queries and values (B, H, N, D)."""
+        """Return [Φ; table] and the iteration on its Gram matrix, for queries and values (B, H, N, D)."""
         found = features(mixer, q)
         mixer.spatial_shape(v.shape[2])
         atoms = SharedUnitAtoms(found, mixer.kernel.to(v.dtype))
@@ -41,13 +43,14 @@ class Table(Form):
 
 
 class Spectral(Form):
-    """VARS-S: every channel has kernels as large as the grid, as spectra ``kernel`` (dim, K, 1, h, w // 2 + 1, 2).
+    """The released form of VARS-S: every channel has kernels as large as the grid.
 
-    ``kernel2`` filters what they reconstruct, and ``norm`` is a BatchNorm. ``L`` (dim), by which the step is divided,
-    follows the kernels in training as a running average.
+    They are spectra ``kernel`` (dim, K, 1, height, width // 2 + 1, 2). ``kernel2`` filters what they reconstruct, and
+    ``norm`` is a BatchNorm. ``L`` (dim), by which the step is divided, follows the kernels in training as a running
+    average.
 
     Raises:
-        InputError: there is no grid, or there are prefix tokens, which the released layer has no place for.
+        InputError: there is no grid, or there are prefix tokens, which the released layer cannot take.
     """
 
     def __init__(self, mixer: SparseReconstruction, num_kernels: int) -> None:
@@ -66,7 +69,7 @@ class Spectral(Form):
         mixer.norm = ChannelBatchNorm(mixer.dim, **made)
 
     def problem(self, mixer: SparseReconstruction, q: Tensor, v: Tensor) -> tuple[Dictionary, Lista]:
-        """The spectra of values v (B, dim, N, 1), and the iteration that learned nothing but them."""
+        """Return the spectra for values v (B, dim, N, 1), and the iteration, which learned nothing but them."""
         grid = mixer.spatial_shape(v.shape[2])
         kernel, after = (torch.view_as_complex(p.to(v.dtype))[:, :, 0] for p in (mixer.kernel, mixer.kernel2))
         dictionary = Spectra(kernel, after[:, 0], grid)
@@ -78,7 +81,7 @@ class Spectral(Form):
 
 
 def largest_singular_value(kernel: Tensor) -> Tensor:
-    """Of the real part of PᵀP for each channel (dim), the largest over the frequencies, as the authors compute it.
+    """Return each channel's largest singular value (dim) of PᵀP's real part, over frequencies, as the authors do.
 
     At a frequency where the kernels are a + ib, a and b in ℝᴷ, PᵀP has rank one and the singular value |a|² + |b|².
     Its real part a aᵀ + b bᵀ has the eigenvalues of a's and b's Gram matrix; the larger is between half of that and the
@@ -93,7 +96,7 @@ def largest_singular_value(kernel: Tensor) -> Tensor:
 
 
 def _required_grid(mixer: SparseReconstruction, what: str) -> tuple[int, int]:
-    """The grid that the form has ``what`` for; the mixer is bound to it from now on."""
+    """Return the mixer's grid, to which the form binds the mixer; the error says that it has ``what`` for it."""
     if mixer.grid is None:
         raise mixer.refusal(f"variant='released' has {what}; give grid=(height, width)")
     mixer.bound_to_grid = True
@@ -101,12 +104,12 @@ def _required_grid(mixer: SparseReconstruction, what: str) -> tuple[int, int]:
 
 
 class ChannelBatchNorm(nn.Module):
-    """BatchNorm of the channels of tokens (B, N, dim)."""
+    """A BatchNorm of the channels of tokens (B, N, dim)."""
 
     def __init__(self, dim: int, device: torch.device | None = None, dtype: torch.dtype | None = None) -> None:
         super().__init__()
         self.bn = nn.BatchNorm1d(dim, device=device, dtype=dtype)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, N, dim) -> (B, N, dim)."""
+        """Return the normalised tokens (B, N, dim) of tokens x (B, N, dim)."""
         return self.bn(x.mT).mT
