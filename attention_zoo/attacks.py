@@ -225,7 +225,7 @@ class PGD(Attack):
             raise InputError(f"restarts={restarts} need random_start: without it all are the same")
 
     def perturb(self, model: Watched, pixels: Tensor, label: Tensor, index: Sequence[int]) -> Attacked:
-        """See `Attack`."""
+        """Attack one batch for `Attack.run`."""
         worst, blind = self._attempt(model, pixels, label, index, 0)
         for restart in range(1, self.restarts):
             attempt, also_blind = self._attempt(model, pixels, label, index, restart)
@@ -317,7 +317,7 @@ class AutoAttack(Attack):
         _autoattack()  # before the first batch, not hours into an evaluation
 
     def perturb(self, model: Watched, pixels: Tensor, label: Tensor, index: Sequence[int]) -> Tensor:
-        """See `Attack`."""
+        """Attack one batch for `Attack.run`."""
         attack = _autoattack()(
             model, norm=self.norm, eps=self.eps, version=self.version, seed=self.seed, device=pixels.device
         )
