@@ -67,7 +67,7 @@ class OnPixels(nn.Module):
         self.register_buffer("std", torch.tensor(std).view(-1, 1, 1), persistent=False)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Logits of pixels (B, C, H, W)."""
+        """Return the logits (B, classes) of pixels (B, C, H, W) in 0..1."""
         return self.model((pixels - self.mean) / self.std)
 
 
@@ -107,7 +107,7 @@ class Watched:
         self.part, self.passes = part, 0
 
     def __call__(self, pixels: Tensor) -> Tensor:
-        """Logits (B, classes) of pixels (B, C, H, W).
+        """Return the logits (B, classes) of pixels (B, C, H, W).
 
         Raises:
             InputError: a logit is not finite.
