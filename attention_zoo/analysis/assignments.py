@@ -1,4 +1,4 @@
-"""Which query takes which pixel at every layer of a mask decoder, drawn over the image as kMaX-DeepLab shows it."""
+"""Pictures of the query that takes each pixel at every layer of a mask decoder, drawn as kMaX-DeepLab shows them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

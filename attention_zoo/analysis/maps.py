@@ -121,7 +121,7 @@ def attention_pictures(seen: LayerInput, query: str = "mean", heads: Heads = "me
         heads: ``"mean"``, one picture of their mean, or ``"each"``, a picture for each.
 
     Raises:
-        InputError: no such query.
+        InputError: there is no such query.
     """
     return _by_head(seen, _read_by(seen, seen.mixer.attention_map(seen.tokens), query), heads)
 

@@ -1,4 +1,4 @@
-"""Models that take a mixer: timm's, and the papers' own, which are registered with timm when it is imported."""
+"""Models that take a mixer: timm's, and the papers' own, which importing this package registers with timm."""
 
 from attention_zoo.models import absvit, botnet, deit_conv, gfnet, rvt  # noqa: F401  registers their models
 from attention_zoo.models.backbone import build_backbone

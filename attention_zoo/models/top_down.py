@@ -244,11 +244,11 @@ class TopDown(nn.Module, TokenModel):
         return self.model.get_classifier()
 
     def reset_classifier(self, num_classes: int, *args: str, **kwargs: str) -> None:
-        """As the model's own."""
+        """Put a fresh classifier of ``num_classes`` outputs into the plain model."""
         self.model.reset_classifier(num_classes, *args, **kwargs)
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """As the model's own."""
+        """Switch gradient checkpointing of the plain model on or off."""
         self.model.set_grad_checkpointing(enable)
 
     def no_weight_decay(self) -> set[str]:
