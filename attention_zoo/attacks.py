@@ -24,10 +24,10 @@ from attention_zoo.functional.checks import check_finite
 from attention_zoo.seeding import derive_seed
 
 START_SALT = 0xA77
-"""Sets the seeds of random starts apart from other seeds of a sample."""
+"""A number that keeps the seeds of random starts apart from other seeds of a sample."""
 
 FEWEST_CLASSES = 4
-"""That AutoAttack's targeted loss is defined for."""
+"""The fewest classes that AutoAttack's targeted loss is defined for."""
 
 Norm = Literal["Linf", "L2"]
 Loss = Literal["cross_entropy", "margin", "dlr"]
@@ -35,14 +35,14 @@ Version = Literal["standard", "plus", "rand"]
 Classifier = Callable[[Tensor], Tensor]
 
 LEAST_CLASSES = {"cross_entropy": 1, "margin": 2, "dlr": 3}
-"""Outputs that a loss needs: the margin has a second largest logit, the DLR loss divides by the third."""
+"""The fewest classes that a loss needs: the margin needs a second logit, the DLR loss divides by the third largest."""
 
 TINY = 1e-12
-"""Added to what the DLR loss divides by, as its authors do."""
+"""A number added to the divisor of the DLR loss, as its authors do."""
 
 
 class OnPixels(nn.Module):
-    """A classifier of pixels in 0..1, from one of normalised images.
+    """A classifier of pixels in 0..1, made from a classifier of normalised images.
 
     Args:
         model: images (B, C, H, W), normalised -> logits.
@@ -50,7 +50,7 @@ class OnPixels(nn.Module):
         std: of each channel, for images in 0..1.
 
     Raises:
-        InputError: a mean is no finite number, or a standard deviation not above 0.
+        InputError: a mean is not finite, or a standard deviation is not above 0.
     """
 
     mean: Tensor
@@ -67,13 +67,13 @@ class OnPixels(nn.Module):
         self.register_buffer("std", torch.tensor(std).view(-1, 1, 1), persistent=False)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Logits of pixels (B, C, H, W)."""
+        """Return the logits (B, classes) of pixels (B, C, H, W) in 0..1."""
         return self.model((pixels - self.mean) / self.std)
 
 
 @dataclass(frozen=True)
 class Attacked:
-    """What came of an attack.
+    """The outcome of an attack.
 
     Attributes:
         pixels: (B, C, H, W) float32, the attacked images.
@@ -86,16 +86,16 @@ class Attacked:
 
 
 def unheard(said: str) -> None:
-    """What an attack reports to where nobody listens."""
+    """Ignore the report of an attack, where nobody listens."""
 
 
 class Watched:
-    """A classifier that tells how often it was asked, and stops where it has no finite answer.
+    """A classifier that reports each of its passes, and raises an error where a logit is not finite.
 
     Args:
-        model: pixels -> logits.
-        name: of the attack that asks.
-        report: is told before each pass through the model.
+        model: the classifier, pixels (B, C, H, W) -> logits (B, classes).
+        name: name of the attack that calls the classifier.
+        report: receives a line of text before each pass through the model.
     """
 
     def __init__(self, model: Classifier, name: str, report: Callable[[str], None]) -> None:
@@ -103,11 +103,11 @@ class Watched:
         self.part, self.passes = "", 0
 
     def enter(self, part: str) -> None:
-        """Count afresh for a part of the attack."""
+        """Begin a part of the attack, and count its passes from zero."""
         self.part, self.passes = part, 0
 
     def __call__(self, pixels: Tensor) -> Tensor:
-        """Logits (B, classes) of pixels (B, C, H, W).
+        """Return the logits (B, classes) of pixels (B, C, H, W).
 
         Raises:
             InputError: a logit is not finite.
@@ -119,17 +119,17 @@ class Watched:
 
 
 class Attack(Checked, ABC):
-    """Changes images within a small ball so that a classifier errs.
+    """An attack: it changes images within a small ball so that a classifier errs.
 
     Attributes:
-        settings: everything that the outcome depends on, as plain values.
-        looks_at_gradients: whether it says of which images the loss has no gradient.
+        settings: everything that the outcome depends on, as plain values by name.
+        looks_at_gradients: whether the attack finds out for which images the loss has no gradient.
     """
 
     looks_at_gradients = False
 
     def __call__(self, model: Classifier, pixels: Tensor, label: Tensor, index: Tensor | None = None) -> Tensor:
-        """Attacked images, the pixels of `run`, whose arguments these are; warns of images without a gradient."""
+        """Return the attacked images (B, C, H, W) of `run`, given its arguments; warn of images without a gradient."""
         found = self.run(model, pixels, label, index)
         blind = 0 if found.no_gradient is None else int(found.no_gradient.sum())
         if blind:
@@ -144,7 +144,7 @@ class Attack(Checked, ABC):
         index: Tensor | None = None,
         report: Callable[[str], None] = unheard,
     ) -> Attacked:
-        """Attacked images, and of which of them the loss has no gradient.
+        """Return the attacked images, and for which of them the loss has no gradient.
 
         Gradients are those of the whole model, in evaluation mode and float32 whatever autocast surrounds the call,
         and flow inside ``torch.inference_mode`` too. Each image is attacked by itself.
@@ -152,16 +152,16 @@ class Attack(Checked, ABC):
         Args:
             model: pixels (B, C, H, W) in 0..1 -> logits (B, classes), see `OnPixels`.
             pixels: (B, C, H, W) in 0..1.
-            label: (B,) int64, the right outputs.
-            index: (B,) int64, which samples they are: random starts follow from it, not from the batch; default
+            label: (B,) int64, the right classes.
+            index: (B,) int64, the number of each sample: random starts follow from it, not from the batch; default
                 0, 1, ...
-            report: is told in a few words what the attack does, before each pass through the model.
+            report: receives a few words on what the attack does, before each pass through the model.
 
         Returns:
-            pixels (B, C, H, W), float32, in the ball and in 0..1, and more.
+            The pixels (B, C, H, W), float32, in the ball and in 0..1, and the images without a gradient.
 
         Raises:
-            InputError: the model's logits or gradients are not finite, or fewer than the loss needs.
+            InputError: the model's logits or gradients are not finite, or it has fewer classes than the loss needs.
         """
         places = range(len(pixels)) if index is None else index.tolist()
         with _differentiating(model, pixels.device.type):
@@ -174,11 +174,11 @@ class Attack(Checked, ABC):
 
     @abstractmethod
     def perturb(self, model: Watched, pixels: Tensor, label: Tensor, index: Sequence[int]) -> Tensor | Attacked:
-        """As `run`, with everything set up; pixels alone, where the attack looks at no gradients."""
+        """Attack a batch for `run`, which sets everything up; return pixels alone if no gradients are looked at."""
 
     @property
     def settings(self) -> dict[str, Any]:
-        """See the class; of the norm Linf, lengths are in the field's form, such as ``1/255``."""
+        """All that the outcome depends on, by name; with the norm Linf, lengths are written as in ``1/255``."""
         values = {"attack": type(self).__name__, **vars(self)}
         lengths = ("eps", "step") if values.get("norm") == "Linf" else ()
         return {key: f"{255 * value:g}/255" if key in lengths else value for key, value in values.items()}
@@ -189,16 +189,16 @@ class PGD(Attack):
 
     Args:
         eps: radius of the ball, of pixels in 0..1; a number or a quotient such as ``4/255``.
-        step: length of a step, likewise.
-        steps: how many.
-        random_start: start anywhere in the ball, else at the image.
-        restarts: attacks from different random starts, of which the worst for the model counts.
-        loss: what is increased: ``cross_entropy``; ``margin``, the largest other logit minus the right one; or
+        step: length of a step, written in the same way.
+        steps: number of steps.
+        random_start: whether to start anywhere in the ball, or else at the image.
+        restarts: number of attacks from different random starts; the one that is worst for the model counts.
+        loss: the loss to increase: ``cross_entropy``; ``margin``, the largest other logit minus the right one; or
             ``dlr``, the margin over the difference of the largest and the third largest logit (Croce and Hein 2020,
             eq. 6), which does not change with the logits' scale and needs three classes. The first saturates where
             logits are large: its gradient is 0, and such images withstand without having been attacked.
-        norm: of the ball: ``Linf``, or ``L2`` over an image.
-        seed: of the random starts; each follows from the seed and the sample.
+        norm: norm of the ball: ``Linf``, or ``L2`` over an image.
+        seed: seed of the random starts; each start follows from it and the number of the sample.
 
     Raises:
         InputError: an argument is out of range.
@@ -225,7 +225,7 @@ class PGD(Attack):
             raise InputError(f"restarts={restarts} need random_start: without it all are the same")
 
     def perturb(self, model: Watched, pixels: Tensor, label: Tensor, index: Sequence[int]) -> Attacked:
-        """See `Attack`."""
+        """Attack one batch for `Attack.run`."""
         worst, blind = self._attempt(model, pixels, label, index, 0)
         for restart in range(1, self.restarts):
             attempt, also_blind = self._attempt(model, pixels, label, index, restart)
@@ -238,7 +238,7 @@ class PGD(Attack):
     def _attempt(
         self, model: Watched, pixels: Tensor, label: Tensor, index: Sequence[int], restart: int
     ) -> tuple[Tensor, Tensor]:
-        """Attacked images, and those that never had a gradient while the model was right."""
+        """Return the attacked images, and which of them (B,) never had a gradient while the model was right."""
         attacked, blind = pixels, torch.ones_like(label, dtype=torch.bool)
         if self.random_start:
             seeds = [derive_seed(self.seed, START_SALT, place, restart) for place in index]
@@ -254,7 +254,7 @@ class PGD(Attack):
         return attacked, blind
 
     def _starts(self, pixels: Tensor, seeds: list[int]) -> Tensor:
-        """Points of the ball, uniformly, each from its own seed; drawn on the CPU: the same for every device."""
+        """Return uniform offsets in the ball, each from its own seed; the CPU draws them, the same for every device."""
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
         shape = pixels.shape[1:]
         if self.norm == "Linf":
@@ -266,7 +266,7 @@ class PGD(Attack):
         return (self.eps * radii * F.normalize(directions)).view_as(pixels).to(pixels.device)
 
     def _project(self, attacked: Tensor, pixels: Tensor) -> Tensor:
-        """The nearest point of the ball, cut to 0..1, which only brings it nearer to the image."""
+        """Return the nearest point of the ball, cut to 0..1, which only brings it nearer to the image."""
         change = attacked - pixels
         if self.norm == "Linf":
             change = change.clamp(-self.eps, self.eps)
@@ -280,7 +280,7 @@ class FGSM(PGD):
 
     Args:
         eps: radius of the ball, of pixels in 0..1; a number or a quotient such as ``4/255``.
-        loss: what is increased, see `PGD`.
+        loss: the loss to increase, see `PGD`.
     """
 
     def __init__(self, eps: float | str = 1 / 255, *, loss: Loss = "cross_entropy") -> None:
@@ -288,12 +288,12 @@ class FGSM(PGD):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """See `Attack`; only what can differ."""
+        """The values that the outcome depends on, without those that FGSM fixes."""
         return {key: value for key, value in super().settings.items() if key in ("attack", "eps", "loss", "norm")}
 
 
 class AutoAttack(Attack):
-    """The ensemble of attacks without parameters, by its authors' own package (extra ``robustness``).
+    """The ensemble of attacks without parameters, run by its authors' own package (extra ``robustness``).
 
     The standard version is APGD on the cross-entropy, targeted APGD and FAB (9 classes each) and Square (5,000
     queries). Its random draws follow from the seed and the batch: other batches or another number of processes draw
@@ -302,9 +302,9 @@ class AutoAttack(Attack):
     Args:
         eps: radius of the ball, of pixels in 0..1; RobustBench: ``4/255`` on ImageNet, ``8/255`` on CIFAR-10 (``0.5``
             with the norm L2).
-        norm: of the ball.
+        norm: norm of the ball, ``Linf`` or ``L2``.
         version: ``standard``, ``plus`` (more attacks and restarts) or ``rand`` (of randomised models).
-        seed: of the random draws.
+        seed: seed of the random draws.
 
     Raises:
         InputError: an argument is out of range, or the package is not installed.
@@ -317,7 +317,7 @@ class AutoAttack(Attack):
         _autoattack()  # before the first batch, not hours into an evaluation
 
     def perturb(self, model: Watched, pixels: Tensor, label: Tensor, index: Sequence[int]) -> Tensor:
-        """See `Attack`."""
+        """Attack one batch for `Attack.run`."""
         attack = _autoattack()(
             model, norm=self.norm, eps=self.eps, version=self.version, seed=self.seed, device=pixels.device
         )
@@ -335,7 +335,7 @@ class AutoAttack(Attack):
 
 
 def without_gradient(number: int, images: int) -> str:
-    """What is to be said of images of which the loss has no gradient."""
+    """Return a warning about ``number`` of so many ``images``, at which the loss has no gradient."""
     return (
         f"the loss has no gradient at {number} of {images} images that the model gets right; that they withstand says "
         "nothing, take the loss dlr"
@@ -343,10 +343,10 @@ def without_gradient(number: int, images: int) -> str:
 
 
 def quotient(name: str, value: float | str) -> float:
-    """A positive number, or a quotient of two as text, such as ``4/255``.
+    """Return the value of a positive number, or of a quotient of two numbers as text, such as ``4/255``.
 
     Raises:
-        InputError: it is neither; ``name`` says what was given.
+        InputError: the value is neither; the message calls it ``name``.
     """
     above, sign, below = str(value).partition("/")
     try:
@@ -359,7 +359,7 @@ def quotient(name: str, value: float | str) -> float:
 
 
 def _losses(logits: Tensor, label: Tensor, loss: Loss) -> Tensor:
-    """The loss (B,) of each image.
+    """Return the loss (B,) of each image.
 
     Raises:
         InputError: the loss is not defined for so few classes.
@@ -378,7 +378,7 @@ def _losses(logits: Tensor, label: Tensor, loss: Loss) -> Tensor:
 
 
 def _gradient(losses: Tensor, images: Tensor) -> Tensor:
-    """Of each loss with respect to its image; 0 where no differentiable operations lead from one to the other."""
+    """Return the gradient of each loss (B,) by its image (B, C, H, W); 0 if no differentiable path joins the two."""
     if not losses.requires_grad:
         return torch.zeros_like(images)
     (gradient,) = torch.autograd.grad(losses.sum(), images, allow_unused=True)
@@ -386,14 +386,14 @@ def _gradient(losses: Tensor, images: Tensor) -> Tensor:
 
 
 def _unit(gradient: Tensor) -> Tensor:
-    """Of length 1 over each image, however small the gradient; 0 where that is 0."""
+    """Return the gradient scaled to L2 length 1 over each image, however small it is; 0 stays 0."""
     flat = gradient.flatten(1)
     largest = flat.abs().amax(1, keepdim=True)
     return F.normalize(flat / torch.where(largest > 0, largest, 1)).view_as(gradient)
 
 
 def _announced(part: Any, model: Watched) -> Callable[..., Tensor]:
-    """The ``perturb`` of a part of AutoAttack, which says its name first."""
+    """Return the ``perturb`` of a part of AutoAttack, made to tell ``model`` the part's name first."""
     perturb = part.perturb
 
     def announced(*args: Any, **options: Any) -> Tensor:
@@ -404,14 +404,14 @@ def _announced(part: Any, model: Watched) -> Callable[..., Tensor]:
 
 
 def _harm(logits: Tensor, label: Tensor, loss: Loss) -> Tensor:
-    """What makes one attack worse than another, (B,): an error before any loss."""
+    """Return how bad an attack is for the model, (B,): infinite where the model errs, else the loss."""
     wrong = logits.argmax(1) != label
     return torch.where(wrong, torch.inf, _losses(logits.float(), label, loss))
 
 
 @contextmanager
 def _differentiating(model: Classifier, device: str) -> Iterator[None]:
-    """Inside, gradients are on, in full precision, and the model is in evaluation mode."""
+    """Turn gradients on and autocast off inside the context, and put the model in evaluation mode."""
     modules = list(model.modules()) if isinstance(model, nn.Module) else []
     training = [module for module in modules if module.training]
     try:

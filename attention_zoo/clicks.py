@@ -1,7 +1,7 @@
-"""Clicks of an annotator, as tasks, models and data modules hand them to each other, and how many a mask takes.
+"""The clicks of an annotator, as tasks, models and data modules exchange them, and the number of clicks a mask takes.
 
-A click has two forms. `Click` is one click of one person, in a file or in an annotator's memory; `Clicks` are those on
-a batch of images, as tensors for a model. `ClickedImage` is all that a person said about one object.
+A click has two forms. `Click` is one click of one person, in a file or in an annotator's memory; `Clicks` are all on
+a batch of images, as tensors for a model. `ClickedImage` is everything that a person said about one object.
 """
 
 import math
@@ -17,10 +17,10 @@ from torch import Tensor
 from attention_zoo.errors import InputError, unknown
 
 POSITIVE, NEGATIVE, PADDING = 1, 0, -1
-"""Labels of clicks: on the object, on the background, and no click at all."""
+"""The labels of clicks: on the object, on the background, and no click at all."""
 
 FARTHEST = 2**24
-"""Pixels; no image has a side of so many, and up to it float32 holds every row and column exactly."""
+"""A number of pixels that no side of an image reaches; up to it float32 holds every row and column exactly."""
 
 
 class _Click(NamedTuple):
@@ -44,7 +44,7 @@ class Click(_Click):
     __slots__ = ()
 
     def __new__(cls, y: float, x: float, positive: bool) -> Self:
-        """Check, then make the tuple."""
+        """Check the values, then make the tuple."""
         if not (_is_number(y) and _is_number(x) and isinstance(positive, bool)):
             raise InputError('a click is {"y": row, "x": column, "positive": true or false}')
         if not (_is_place(y) and _is_place(x)):
@@ -53,10 +53,10 @@ class Click(_Click):
 
     @classmethod
     def parse(cls, content: Any) -> Self:
-        """A click from plain values ``{"y": row, "x": column, "positive": true or false}``.
+        """Return a click made from plain values ``{"y": row, "x": column, "positive": true or false}``.
 
         Raises:
-            InputError: it is none.
+            InputError: the content does not have this form.
         """
         if not isinstance(content, Mapping) or content.keys() != set(cls._fields):
             raise InputError('a click is {"y": row, "x": column, "positive": true or false}')
@@ -75,9 +75,9 @@ class Box(_Box):
 
     Args:
         y: row of a corner.
-        x: its column.
+        x: column of that corner.
         opposite_y: row of the corner opposite to it.
-        opposite_x: its column.
+        opposite_x: column of the opposite corner.
 
     Raises:
         InputError: a coordinate is no finite number of at least 0.
@@ -86,7 +86,7 @@ class Box(_Box):
     __slots__ = ()
 
     def __new__(cls, y: float, x: float, opposite_y: float, opposite_x: float) -> Self:
-        """Check, then make the tuple."""
+        """Check the values, then make the tuple."""
         corners = y, x, opposite_y, opposite_x
         if not all(map(_is_number, corners)):
             raise InputError(f"a box is [row, column, row, column] of two opposite corners, got {_short(corners)}")
@@ -96,10 +96,10 @@ class Box(_Box):
 
     @classmethod
     def parse(cls, content: Any) -> Self:
-        """A box from a list of its four coordinates.
+        """Return a box made from a list of its four coordinates.
 
         Raises:
-            InputError: it is none.
+            InputError: the content does not have this form.
         """
         if not isinstance(content, (list, tuple)) or len(content) != len(cls._fields):
             raise InputError(f"a box is [row, column, row, column] of two opposite corners, got {_short(content)}")
@@ -112,8 +112,8 @@ class ClickedImage:
 
     Attributes:
         image: name of the image.
-        clicks: in the order they were made.
-        box: roughly around the object, if there is one.
+        clicks: the clicks in the order they were made.
+        box: a box roughly around the object; None if there is none.
 
     Raises:
         InputError: there are neither clicks nor a box.
@@ -129,10 +129,12 @@ class ClickedImage:
 
     @classmethod
     def parse(cls, content: Any) -> Self:
-        """An entry from plain values ``{"image": name, "clicks": [...], "box": [...]}``; one of the two may be absent.
+        """Return an entry made from plain values ``{"image": name, "clicks": [...], "box": [...]}``.
+
+        Either the clicks or the box may be absent.
 
         Raises:
-            InputError: it is none; says which key, and what was expected.
+            InputError: the content does not have this form; the message says what was expected.
         """
         if not isinstance(content, Mapping) or not isinstance(content.get("image"), str):
             raise InputError('no image: expected {"image": path, "clicks": [...]}')
@@ -147,27 +149,27 @@ class ClickedImage:
 
     @property
     def points(self) -> Tensor:
-        """Row and column of the clicks (n, 2) float32."""
+        """The rows and columns (n, 2) of the clicks, float32, in pixels."""
         return torch.tensor([[click.y, click.x] for click in self.clicks], dtype=torch.float32).view(-1, 2)
 
     @property
     def labels(self) -> Tensor:
-        """Labels of the clicks (n,) int64: positive or negative."""
+        """The labels (n,) of the clicks, int64: 1 for positive, 0 for negative."""
         return torch.tensor([POSITIVE if click.positive else NEGATIVE for click in self.clicks], dtype=torch.int64)
 
     @property
     def corners(self) -> Tensor:
-        """The box (4,) float32; NaN without one."""
+        """The coordinates (4,) of the box, float32, in pixels; NaN if there is no box."""
         return torch.tensor([math.nan] * 4 if self.box is None else self.box, dtype=torch.float32)
 
     def check_inside(self, size: tuple[int, int]) -> None:
-        """Refuse clicks and a box that are outside of the image; corners may be on its far edges.
+        """Refuse clicks and a box that are outside the image; corners may be on its far edges.
 
         Args:
             size: height and width of the image in pixels.
 
         Raises:
-            InputError: there is such a one.
+            InputError: a click or the box is outside.
         """
         height, width = size
         what = f"is outside the image of {width} x {height} pixels"
@@ -188,7 +190,7 @@ def _is_place(value: float) -> bool:
 
 
 def _short(value: Any) -> str:
-    """A value for a message, cut where it is long."""
+    """Return a value as text for a message, cut if it is long."""
     return reprlib.repr(value)
 
 
@@ -204,13 +206,13 @@ def _no_labels() -> Tensor:
 class Clicks:
     """Clicks on a batch of images, in the order they were made; images with fewer clicks than others are padded.
 
-    Clicks may be outside of the image, as they are where a part of it was cut out: whoever knows the whole image
+    Clicks may be outside the image, as happens when a part of it was cut out: whoever knows the whole image
     checks them with `check_inside`.
 
     Attributes:
         points: (B, n, 2) float32, row and column (y, x) in pixels of the image; the first pixel's centre is (0, 0).
         labels: (B, n) int64: 1 on the object, 0 on the background, -1 padding.
-        checked: the values are known to be right, as those of clicks that were moved, so that they are not looked at.
+        checked: whether the values are known to be right, as those of moved clicks are, and need no check.
 
     Raises:
         InputError: the shapes do not fit, a coordinate is NaN or infinite, or a label is none of the three.
@@ -241,25 +243,25 @@ class Clicks:
 
     @classmethod
     def empty(cls, batch_size: int, device: torch.device | str | None = None) -> Self:
-        """No clicks yet on ``batch_size`` images."""
+        """Return clicks on ``batch_size`` images that have no click yet."""
         points = torch.zeros(batch_size, 0, 2, device=device)
         return cls(points, torch.zeros(batch_size, 0, dtype=torch.int64, device=device), checked=True)
 
     @property
     def batch_size(self) -> int:
-        """Number of images."""
+        """The number of images, B."""
         return len(self.labels)
 
     @property
     def count(self) -> int:
-        """Clicks an image, padding included."""
+        """The number of clicks on each image, n, padding included."""
         return self.labels.shape[1]
 
     def check_inside(self, size: tuple[int, int]) -> None:
-        """Refuse clicks outside of images whose height and width in pixels are ``size``; padding is nowhere.
+        """Refuse clicks outside images whose height and width in pixels are ``size``; padding is ignored.
 
         Raises:
-            InputError: there is one.
+            InputError: a click is outside.
         """
         rounded = self.points.round()
         inside = ((rounded >= 0) & (rounded < rounded.new_tensor(size))).all(-1) | (self.labels == PADDING)
@@ -268,27 +270,27 @@ class Clicks:
             raise InputError(f"the click at y={y:g}, x={x:g} is outside the image of {size[1]} x {size[0]} pixels")
 
     def append(self, points: Tensor, labels: Tensor) -> Self:
-        """With further clicks after these: points (B, 2) or (B, n, 2), labels (B,) or (B, n)."""
+        """Return these clicks and further ones after them: points (B, 2) or (B, n, 2), labels (B,) or (B, n)."""
         points = points.unsqueeze(1) if points.dim() == 2 else points
         labels = labels.unsqueeze(1) if labels.dim() == 1 else labels
         return self.then(Clicks(points.to(self.points), labels.to(self.labels)))
 
     def then(self, later: "Clicks") -> Self:
-        """With later clicks on the same images after these."""
+        """Return these clicks and, after them, later clicks on the same images."""
         points, labels = torch.cat([self.points, later.points], 1), torch.cat([self.labels, later.labels], 1)
         return type(self)(points, labels, checked=True)
 
     def until(self, count: int) -> Self:
-        """The first ``count`` clicks of each image."""
+        """Return the first ``count`` clicks of each image."""
         return type(self)(self.points[:, :count], self.labels[:, :count], checked=True)
 
     def flip(self, width: int) -> Self:
-        """On the mirror images of images ``width`` pixels wide."""
+        """Return the clicks on the mirrored images (left and right swapped) of images ``width`` pixels wide."""
         mirrored = torch.stack([self.points[..., 0], width - 1 - self.points[..., 1]], -1)
         return type(self)(mirrored, self.labels, checked=True)
 
     def moved(self, origin: Tensor, scale: Tensor) -> Self:
-        """On a part of the image that was cut out and then resized: ``(point - origin) * scale``.
+        """Return the clicks on a part of the image that was cut out and then resized: ``(point - origin) * scale``.
 
         Args:
             origin: (2,) or (B, 1, 2), row and column of the part's first pixel.
@@ -297,29 +299,29 @@ class Clicks:
         return type(self)((self.points - origin) * scale, self.labels, checked=True)
 
     def cat(self, other: Self) -> Self:
-        """The images of both, one batch after the other; as many clicks each, padded."""
+        """Return the clicks of two batches as one batch, padded to the same number of clicks on each image."""
         longest = max(self.count, other.count)
         first, second = self.padded(longest), other.padded(longest)
         points, labels = torch.cat([first.points, second.points]), torch.cat([first.labels, second.labels])
         return type(self)(points, labels, checked=True)
 
     def padded(self, count: int) -> Self:
-        """With padding up to ``count`` clicks an image."""
+        """Return the clicks with padding up to ``count`` clicks on each image; no click is left out."""
         missing = max(count - self.count, 0)
         points = self.points.new_zeros(self.batch_size, missing, 2)
         return self.then(Clicks(points, self.labels.new_full((self.batch_size, missing), PADDING), checked=True))
 
     def __getitem__(self, images: slice | Tensor) -> Self:
-        """The clicks of some of the images."""
+        """Return the clicks on some of the images."""
         return type(self)(self.points[images], self.labels[images], checked=True)
 
     def to(self, device: torch.device | str) -> Self:
-        """On another device."""
+        """Return the clicks on another device."""
         return type(self)(self.points.to(device), self.labels.to(device), checked=True)
 
 
 def number_of_clicks(ious: Any, threshold: float, max_clicks: int = 20) -> Tensor:
-    """How many clicks each image takes (NoC): the first click after which the IoU is high enough.
+    """Return the number of clicks that each image takes (NoC): the first after which the IoU is at least ``threshold``.
 
     Args:
         ious: (images, clicks), IoU after the first click, the second, and so on; an array or a tensor.

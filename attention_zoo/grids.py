@@ -1,4 +1,4 @@
-"""The token grid of each forward pass, as a vision transformer tells it to its mixers.
+"""Tells the mixers of a vision transformer the token grid of each forward pass.
 
 timm's attention layers see tokens in a row and are not told the grid. Its patch embedding sees the images, so a hook
 there calls `SelfMixer.set_grid` of every mixer before the first block runs. Blocks that run again in the backward pass
@@ -16,22 +16,22 @@ from attention_zoo.mixers.base import SelfMixer
 
 
 class GridTeller:
-    """Forward hook of a patch embedding that tells mixers the grid of the images.
+    """A forward hook of a patch embedding that tells mixers the grid of the images.
 
     It is an object rather than a function with a closure, so that a copied or pickled model tells its own mixers.
 
     Attributes:
-        mixers: those that are told, without the mixers inside of them.
+        mixers: the mixers that are told; those inside another mixer are not among them.
     """
 
     def __init__(self) -> None:
         self.mixers: list[SelfMixer] = []
 
     def __call__(self, embedding: nn.Module, images: tuple[Tensor, ...], tokens: Tensor) -> None:
-        """Tell the grid of ``images[0]`` (B, C, H, W), of which the embedding made ``tokens``.
+        """Tell the mixers the grid of ``images[0]`` (B, C, H, W), from which the embedding made ``tokens``.
 
         Raises:
-            InputError: the embedding does not say its grid, and a mixer looks at it.
+            InputError: the embedding does not say its grid, and a mixer needs it.
         """
         grid = token_grid(embedding, images[0], tokens)
         for mixer in self.mixers:
@@ -45,13 +45,13 @@ class GridTeller:
 
 
 def tell_grids(host: VisionTransformer) -> None:
-    """Have ``host`` tell the mixers that it has now the grid of every forward pass."""
+    """Make ``host`` tell its present mixers the grid of every forward pass."""
     teller = grid_teller(host.patch_embed)
     teller.mixers = outer_mixers(host)
 
 
 def grid_teller(embedding: nn.Module) -> GridTeller:
-    """The hook of a patch embedding, which has one at most."""
+    """Return the hook of a patch embedding, after registering one if it has none yet; it has at most one."""
     teller = getattr(embedding, "grid_teller", None)
     if not isinstance(teller, GridTeller):
         teller = GridTeller()
@@ -61,17 +61,17 @@ def grid_teller(embedding: nn.Module) -> GridTeller:
 
 
 def outer_mixers(model: nn.Module) -> list[SelfMixer]:
-    """The mixers of ``model`` in its order, without those inside of another."""
+    """Return the mixers of ``model`` in the model's order, without those inside another mixer."""
     inside = {id(part) for found in model.modules() if isinstance(found, SelfMixer) for part in found.children()}
     return [found for found in model.modules() if isinstance(found, SelfMixer) and id(found) not in inside]
 
 
 def token_grid(embedding: nn.Module, image: Tensor, tokens: Tensor) -> tuple[int, int] | None:
-    """Rows and columns of the tokens that a patch embedding made of images (B, C, H, W); None where it does not say.
+    """Return the rows and columns of the tokens that a patch embedding made; None if it does not say them.
 
     Args:
-        embedding: timm's ``PatchEmbed``, or one that knows its ``grid_size`` or ``dynamic_feat_size``.
-        image: (B, C, H, W).
+        embedding: timm's ``PatchEmbed``, or another that has a ``grid_size`` or ``dynamic_feat_size``.
+        image: (B, C, H, W), the images.
         tokens: (B, N, dim), or (B, h, w, dim) or (B, dim, h, w) as the embedding's ``output_fmt`` says.
     """
     if tokens.dim() == 4:

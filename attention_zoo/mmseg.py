@@ -1,4 +1,4 @@
-"""The way to mmsegmentation: imported only when a config names a part of it, with or without compiled operations."""
+"""Access to mmsegmentation, imported only when a config names a part of it, with or without compiled operations."""
 
 import importlib
 from collections.abc import Mapping
@@ -14,21 +14,21 @@ from attention_zoo.compat import registered_names_only, stand_in_for_operations
 from attention_zoo.errors import InputError, unknown
 
 REGISTRIES = ("MODELS", "TRANSFORMS", "DATASETS", "TASK_UTILS", "WEIGHT_INITIALIZERS")
-"""Those of mmsegmentation whose names a config may use, at any depth."""
+"""The registries of mmsegmentation whose names a config may use, at any depth."""
 
 OUR_BACKBONE = "ZooBackbone"
-"""Name of a backbone of ours in mmsegmentation's registry of models, see `zoo_backbone`."""
+"""The name of this package's backbones in mmsegmentation's registry of models, see `zoo_backbone`."""
 
 OF_OUR_BACKBONE = ("mixer", "layer_mixers")
-"""Arguments of it whose ``type`` is looked up among the mixers."""
+"""The arguments of `OUR_BACKBONE` whose ``type`` is looked up among the mixers."""
 
 REFUSALS = (TypeError, AssertionError, ValueError, LookupError, AttributeError, RuntimeError, ImportError)
-"""What constructors of mmsegmentation raise at arguments that are not theirs."""
+"""The errors that constructors of mmsegmentation raise when they are given wrong arguments."""
 
 
 @cache
 def import_mmseg() -> ModuleType:
-    """Import mmsegmentation with its data sets, transforms, models and metrics in its registries."""
+    """Import mmsegmentation and fill its registries with its data sets, transforms, models and metrics."""
     stand_in_for_operations()
     for name in ("datasets", "models", "evaluation"):
         importlib.import_module(f"mmseg.{name}")
@@ -40,11 +40,11 @@ def import_mmseg() -> ModuleType:
 
 
 def registered(registry: str, kind: str, config: Mapping[str, Any]) -> type:
-    """The class of a part by its name in one of mmsegmentation's registries.
+    """Return the class of a part by its name in one of mmsegmentation's registries.
 
     Args:
         registry: name of the registry, such as ``DATASETS`` or ``TRANSFORMS``.
-        kind: what to call it in an error.
+        kind: what to call the part in an error.
         config: ``type`` and the arguments; in Python, ``type`` may be the class itself.
 
     Raises:
@@ -61,11 +61,11 @@ def registered(registry: str, kind: str, config: Mapping[str, Any]) -> type:
 
 
 def build_part(registry: str, kind: str, config: Mapping[str, Any]) -> Any:
-    """Build a part by its name in one of mmsegmentation's registries.
+    """Build and return a part by its name in one of mmsegmentation's registries.
 
     Args:
-        registry: as of `registered`.
-        kind: as of `registered`.
+        registry: name of the registry, as for `registered`.
+        kind: what to call the part in an error.
         config: ``type`` and the arguments.
 
     Raises:
@@ -83,15 +83,15 @@ def build_part(registry: str, kind: str, config: Mapping[str, Any]) -> Any:
 
 
 def check_part(kind: str, config: Any) -> None:
-    """Check that a config can do no more than build parts of mmsegmentation.
+    """Refuse a config that could do more than build parts of mmsegmentation.
 
     mmengine takes a ``type`` that no registry knows for the path of any function, imports it and calls it, switches
     registries at a prefix or a ``_scope_``, and unpickles the files that ``init_cfg`` and ``pretrained`` name. Files
     that a part reads under other names, such as the ``class_weight`` of a loss, `registered_names_only` refuses.
 
     Args:
-        kind: what to call it in an error.
-        config: of the part, of any depth; a ``type`` may be a class.
+        kind: what to call the part in an error.
+        config: the config of the part, nested to any depth; a ``type`` may be a class.
 
     Raises:
         InputError: some ``type`` is no name of `REGISTRIES`, or weights are to be read from a file.
@@ -110,7 +110,7 @@ def check_part(kind: str, config: Any) -> None:
 
 
 def _check_keys(part: str, place: str, config: Mapping[str, Any], names: set[str]) -> None:
-    """Check one mapping in the config of ``part``."""
+    """Refuse one mapping in the config of ``part`` if it could do more than build one of the parts in ``names``."""
     at = f"{part}, {place}" if place else part
     if "type" in config and not isinstance(config["type"], type):
         named = config["type"]
@@ -130,7 +130,7 @@ def _check_keys(part: str, place: str, config: Mapping[str, Any], names: set[str
 
 
 def _names(registry: str) -> dict[str, type]:
-    """What a registry knows by name, with what those above it know."""
+    """Return the classes that a registry, or one above it, knows by name."""
     level = getattr(importlib.import_module("mmseg.registry"), registry)
     found: dict[str, type] = {}
     while level is not None:
@@ -141,14 +141,14 @@ def _names(registry: str) -> dict[str, type]:
 
 
 def stock_config(folder: str, name: str) -> Any:
-    """One of the configs that mmsegmentation ships, as a ``mmengine.Config``.
+    """Return one of the configs that mmsegmentation ships, as a ``mmengine.Config``.
 
     Args:
-        folder: below its ``configs``, such as ``_base_/datasets``.
-        name: of the file, without its suffix.
+        folder: a folder below its ``configs``, such as ``_base_/datasets``.
+        name: name of the file, without its suffix.
 
     Raises:
-        InputError: there is none of this name.
+        InputError: there is no config of this name.
     """
     from mmengine import Config
 
@@ -163,11 +163,11 @@ def stock_config(folder: str, name: str) -> Any:
 
 
 def zoo_backbone(model: str, mixer: str | dict[str, Any] | None = None, **options: Any) -> nn.Module:
-    """A backbone of ours under the name ``ZooBackbone`` in mmsegmentation's registry of models.
+    """Return a backbone of this package; mmsegmentation's registry of models knows it as ``ZooBackbone``.
 
     Args:
-        model: see `attention_zoo.models.build_backbone`, as all others.
-        mixer: a name, or ``type`` and the mixer's own arguments.
+        model: name of the timm model, see `attention_zoo.models.build_backbone`.
+        mixer: name of the mixer, or ``type`` and the mixer's own arguments.
         options: further arguments of `attention_zoo.models.build_backbone`.
     """
     from attention_zoo.models import build_backbone

@@ -1,4 +1,4 @@
-"""Looking at models: who reads whom, drawn over the image; see `maps` for what there is to draw."""
+"""Pictures of who reads whom in a model, drawn over the image; `maps` lists the pictures that can be drawn."""
 
 from attention_zoo.analysis.figures import Cell, overlay, sheet
 from attention_zoo.analysis.maps import (

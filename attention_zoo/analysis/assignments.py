@@ -1,4 +1,4 @@
-"""Which query takes which pixel at every layer of a mask decoder, drawn over the image as kMaX-DeepLab shows it."""
+"""Pictures of the query that takes each pixel at every layer of a mask decoder, drawn as kMaX-DeepLab shows them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,15 +13,15 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 NO_LABEL = -1
-"""Of a pixel that a picture leaves grey."""
+"""The label of a pixel that has no class; the picture leaves it grey."""
 
 
 @dataclass(frozen=True)
 class Scene:
-    """What one row of the sheet shows.
+    """The contents of one row of the sheet.
 
     Attributes:
-        image: uint8 (3, H, W).
+        image: (3, H, W) uint8, the image.
         layers: for each prediction of the decoder, the query (h, w) int64 that every pixel belongs to.
         predicted: (H, W) int64, the predicted class of every pixel.
         label: (H, W) int64, the true class; `NO_LABEL` where there is none.
@@ -34,14 +34,14 @@ class Scene:
 
 
 def assignments(outputs: MaskOutputs) -> list[Tensor]:
-    """The query that each pixel belongs to at every layer, the final prediction last: (B, h, w) int64 each."""
+    """Return the query of each pixel, (B, h, w) int64, for every layer of the decoder; the final prediction is last."""
     return [prediction.mask_logits.argmax(1) for prediction in outputs.predictions]
 
 
 def assignment_sheet(scenes: Sequence[Scene]) -> "Figure":
-    """A row for each scene: image, assignment at every layer, predicted and true classes.
+    """Return a sheet with a row for each scene: image, assignment at every layer, predicted and true classes.
 
-    A colour is one query in all assignments of an image, and one class in the last two columns.
+    A colour stands for one query in all assignments of an image, and for one class in the last two columns.
     """
     depth = len(scenes[0].layers) - 1
     titles = ["image", *(f"layer {number}" for number in range(1, depth + 1)), "final", "classes", "label"]

@@ -1,4 +1,4 @@
-"""What mixers cost at several numbers of tokens: time, memory, operations, parameters, and how they grow."""
+"""The costs of mixers at several numbers of tokens: time, memory, operations and parameters, and how they grow."""
 
 import itertools
 import math
@@ -22,30 +22,30 @@ from attention_zoo.mixers.registry import create_mixer, mixer_kind
 Mode = Literal["eager", "compiled"]
 
 TIMM = "timm Attention"
-"""What all self-mixers are compared with, in the same run."""
+"""The name of the baseline that all self-mixers are compared with, in the same run."""
 
 
 NUMBERS = ("dim", "num_heads", "batch", "queries", "repeats")
-"""Whole numbers of a setting, each at least 1."""
+"""The whole numbers of a setting; each must be at least 1."""
 
 TENSORS, WEIGHTS = 6, 8
-"""Copies of the tokens that training holds at least (q, k, v, their mix, the output, a gradient); and the numbers that
+"""The least copies of the tokens that training holds (q, k, v, their mix, the output, a gradient); and the numbers that
 a layer holds, in squares of its width (four projections and their gradients)."""
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What is measured.
+    """The sizes, modes and device that costs are measured for.
 
     Attributes:
         dim: width of the tokens.
-        num_heads: heads.
-        batch: sequences a call.
-        queries: of cross-mixers; their tokens are the pixels.
-        repeats: interleaved repetitions; times are their medians.
-        modes: ``eager``, ``compiled`` (by ``torch.compile``) or both; ratios are to the baseline in the first.
-        device: where.
-        dtype: of parameters and tokens.
+        num_heads: number of heads.
+        batch: number of sequences in a call.
+        queries: number of queries of cross-mixers; the tokens are their pixels.
+        repeats: number of interleaved repetitions; times are their medians.
+        modes: ``eager``, ``compiled`` (by ``torch.compile``) or both; ratios are to the baseline in the first mode.
+        device: name of the device, such as ``cpu``.
+        dtype: type of parameters and tokens.
     """
 
     dim: int = 192
@@ -60,20 +60,20 @@ class Setting:
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one layer at one number of tokens.
+    """The costs of one layer at one number of tokens.
 
     Attributes:
-        mixer: its name, or `TIMM`.
-        mode: how it ran.
-        tokens: how many.
-        forward: seconds of a call without gradients.
-        training: seconds of a call and all gradients.
+        mixer: name of the mixer, or `TIMM`.
+        mode: how the layer ran.
+        tokens: number of tokens.
+        forward: seconds of a call without gradients, the median.
+        training: seconds of a call and all gradients, the median.
         forward_ratio: the median ratio of ``forward`` to the baseline's, call by call.
-        training_ratio: the same of ``training``.
-        forward_memory: bytes held at most above the inputs.
-        training_memory: the same of a call and all gradients.
-        flops: of a call of one sequence; what torch's counter does not know, such as Fourier transforms, is missing.
-        parameters: of the layer.
+        training_ratio: the same ratio for ``training``.
+        forward_memory: the most bytes that a call without gradients allocates and holds at once.
+        training_memory: the same for a call and all gradients.
+        flops: operations for one sequence, without those that torch's counter misses, such as Fourier transforms.
+        parameters: number of parameters of the layer.
     """
 
     mixer: str
@@ -90,20 +90,20 @@ class Cost:
 
     @property
     def label(self) -> str:
-        """What tables and figures call the layer."""
+        """The name of the layer in tables and figures."""
         return self.mixer if self.mode == "eager" else f"{self.mixer}, {self.mode}"
 
 
 def check_setting(names: Sequence[str], tokens: int, setting: Setting) -> None:
-    """Refuse what cannot be measured, before anything is.
+    """Refuse a setting that cannot be measured, before anything is measured.
 
     Args:
-        names: of the mixers.
-        tokens: how many.
-        setting: what is to be measured.
+        names: names of the mixers.
+        tokens: number of tokens.
+        setting: the sizes, modes and device to measure.
 
     Raises:
-        InputError: a number that is too small, heads that do not divide the width, tokens that are no square grid, or
+        InputError: a number is too small, the heads do not divide the width, the tokens are no square grid, or need
             more memory than the machine has.
     """
     given = {"tokens": tokens, **{name: getattr(setting, name) for name in NUMBERS}}
@@ -125,19 +125,20 @@ def check_setting(names: Sequence[str], tokens: int, setting: Setting) -> None:
 
 
 def _memory(device: str) -> int:
-    """Bytes of memory that a device has."""
+    """Return the memory in bytes: free memory of a GPU, all memory of the machine for the CPU."""
     if torch.device(device).type == "cuda":
         return torch.cuda.mem_get_info(device)[1]
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def measure(names: Sequence[str], tokens: int, setting: Setting) -> Iterator[Cost]:
-    """Measure mixers and their baseline at a number of tokens, all in turns.
+    """Measure mixers and their baseline at a number of tokens, taking turns, and yield the cost of each.
 
     Self-mixers are compared with timm's attention, cross-mixers with `CrossAttention`.
 
     Raises:
-        InputError: a mixer does not exist, see also `check_setting`, or memory was too small after all.
+        InputError: a mixer does not exist, `check_setting` refuses the setting, or the layers failed to run, for
+            instance for lack of memory.
     """
     check_setting(names, tokens, setting)
     for kind in ("self", "cross"):
@@ -153,7 +154,7 @@ def measure(names: Sequence[str], tokens: int, setting: Setting) -> Iterator[Cos
 
 
 def _measure(names: Sequence[str], kind: str, tokens: int, setting: Setting) -> Iterator[Cost]:
-    """Costs of layers of one kind; the first is the baseline."""
+    """Yield the costs of layers of one kind ("self" or "cross"); the first is the baseline."""
     torch.manual_seed(0)
     made = partial(torch.randn, device=setting.device, dtype=setting.dtype)
     inputs: tuple[torch.Tensor, ...] = (made(setting.batch, tokens, setting.dim),)
@@ -201,10 +202,10 @@ def _flops(layer: nn.Module, inputs: tuple[Tensor, ...]) -> int:
 
 
 def growth(tokens: Sequence[int], seconds: Sequence[float]) -> float:
-    """The exponent e of time ~ N^e: the slope of a straight line through the logarithms.
+    """Return the exponent e of time ~ N^e: the slope of a straight line through the logarithms.
 
     Raises:
-        InputError: fewer than two numbers of tokens.
+        InputError: there are fewer than two different numbers of tokens.
     """
     if len(set(tokens)) < 2:
         raise InputError("how cost grows needs two numbers of tokens at least")

@@ -18,19 +18,19 @@ if TYPE_CHECKING:  # tasks ask who reads whom too, and draw nothing
     from matplotlib.figure import Figure
 
 TILE, GAP, LINE, LEGEND = 1.7, 0.06, 0.17, 0.36
-"""Inches: a square tile, what is between two, a line of text, the bar of colours with its labels."""
+"""Lengths in inches: a square tile, the gap between two, a line of text, the bar of colours with its labels."""
 
 FONT, LETTERS = 9, 14
-"""Size of the text in points, and how many letters of it an inch holds for certain."""
+"""The size of the text in points, and how many letters of it always fit into an inch."""
 
 FINE = 256
-"""Pixels of the shorter side that a tile has at least, about."""
+"""The approximate least number of pixels on the shorter side of a tile."""
 
 FLAT = 1e-5
-"""Entries that differ by no more, relative to the largest, are equal: rounding must not look like attention."""
+"""Entries that differ by no more than this part of the largest are equal: rounding must not look like attention."""
 
 BLUE = (0.3, 0.75, 1.0)
-"""Of the most negative entries."""
+"""The colour (red, green, blue in 0..1) of the most negative entries."""
 
 
 @dataclass(frozen=True)
@@ -38,9 +38,9 @@ class Cell:
     """A tile of a sheet.
 
     Attributes:
-        image: uint8 (3, H, W).
-        picture: what to draw over it, (height, width) on the token grid; None is the image alone.
-        caption: below it.
+        image: (3, H, W) uint8, the image.
+        picture: the picture to draw over it, (height, width) on the token grid; None shows the image alone.
+        caption: the text below the tile.
     """
 
     image: Tensor
@@ -49,7 +49,7 @@ class Cell:
 
 
 def overlay(image: Tensor, picture: Tensor) -> Tensor:
-    """A picture on the token grid (height, width) over its image (3, H, W) in 0..1: (H, W, 3) in 0..1.
+    """Return a picture (height, width) on the token grid drawn over its image (3, H, W) in 0..1, as (H, W, 3).
 
     The image is in grey and the colour is in the picture, scaled as `scaled` says: from dark to bright yellow for what
     is read, blue for negative entries, stronger the further from zero. Integers are labels, a colour each; where
@@ -69,7 +69,7 @@ def overlay(image: Tensor, picture: Tensor) -> Tensor:
 
 
 def scaled(picture: Tensor) -> Tensor:
-    """A picture in -1..1 by its own extremes: from its least entry, or from zero where entries are negative."""
+    """Return a picture scaled to -1..1: its least entry becomes 0 (or 0 stays 0 if there are negative entries)."""
     picture = picture.float()
     least, largest = picture.min().clamp(min=0), picture.abs().max()
     if largest - least <= FLAT * largest:
@@ -78,15 +78,15 @@ def scaled(picture: Tensor) -> Tensor:
 
 
 def sheet(rows: Sequence[Sequence[Cell]], titles: Sequence[str], names: Sequence[str] = ()) -> "Figure":
-    """Tiles side by side, with a title above each column, a name before each row and the meaning of the colours below.
+    """Return a figure of tiles, with a title above each column, a name before each row and the bar of colours below.
 
-    Every picture has a scale of its own, so that the bar of colours bears no numbers. Nothing of matplotlib's global
+    Every picture has a scale of its own, so the bar of colours bears no numbers. Nothing of matplotlib's global
     state is used.
 
     Args:
         rows: the tiles, as many in each row as there are titles.
-        titles: of the columns.
-        names: of the rows.
+        titles: one for each column.
+        names: one for each row, or none at all.
     """
     from matplotlib.figure import Figure
 
@@ -117,18 +117,18 @@ def sheet(rows: Sequence[Sequence[Cell]], titles: Sequence[str], names: Sequence
 
 
 def _wrapped(text: str, inches: float) -> str:
-    """``text`` in lines that a length holds."""
+    """Return ``text`` broken into lines that fit into a length in inches."""
     return "\n".join(part for line in text.split("\n") for part in textwrap.wrap(line, max(8, int(inches * LETTERS))))
 
 
 def _axes(figure: "Figure", left: float, bottom: float, width: float, height: float) -> "Axes":
-    """Axes at a place in inches."""
+    """Add axes at a place given in inches and return them."""
     across, up = figure.get_size_inches()
     return figure.add_axes((left / across, bottom / up, width / across, height / up))
 
 
 def _write(figure: "Figure", left: float, bottom: float, text: str, **style: Any) -> None:
-    """Text at a place in inches."""
+    """Write text at a place given in inches."""
     across, up = figure.get_size_inches()
     figure.text(left / across, bottom / up, text, fontsize=FONT, linespacing=1.1, parse_math=False, **style)
 
@@ -144,7 +144,7 @@ def _tile(axes: "Axes", cell: Cell) -> None:
 
 
 def _legend(figure: "Figure", negative: bool) -> None:
-    """A bar of the colours at the bottom."""
+    """Draw the bar of colours at the bottom of the figure."""
     across = figure.get_size_inches()[0]
     axes = _axes(figure, 0.3 * across, LEGEND - 2 * GAP, 0.4 * across, GAP)
     places = torch.linspace(-1 if negative else 0, 1, 256)
@@ -157,7 +157,7 @@ def _legend(figure: "Figure", negative: bool) -> None:
 
 
 def _shades(values: Tensor) -> Tensor:
-    """Colours (..., 3) of values in -1..1: black at zero, from there to bright yellow, or to blue below."""
+    """Return the colours (..., 3) of values in -1..1: black at zero, bright yellow at 1, blue at -1."""
     import matplotlib
 
     read = torch.from_numpy(matplotlib.colormaps["inferno"](values.clamp(0, 1).numpy())[..., :3]).float()

@@ -1,8 +1,8 @@
-"""Who reads whom in the layers of a model, and what becomes of it as pictures on the token grid.
+"""Who reads whom in the layers of a model, as attention maps and as pictures on the token grid.
 
     maps = attention_maps(model, images, layers="0-3")             # {layer: (B, H, N, N)}
 
-    logits, (last,) = observe(model, images)                       # what came into the last layer
+    logits, (last,) = observe(model, images)                       # the input of the last layer
     pictures = attention_pictures(last, query="3,5", heads="each")  # {"head 0": (B, height, width), ...}
 
 `side_by_side` draws them for several models; ``python -m attention_zoo maps IMAGE --mixers VarsD Performer`` does so
@@ -27,19 +27,19 @@ from attention_zoo.mixers.swapping import layer_indices, mixer_layers, swap_mixe
 
 Heads = Literal["mean", "each"]
 Pictures = dict[str, Tensor]
-"""By title, (B, height, width) on the token grid; integers are labels."""
+"""Pictures by title, each (B, height, width) on the token grid; integers are labels."""
 
 
 @dataclass(frozen=True)
 class LayerInput:
-    """What a layer mixes, and where on the image its tokens are.
+    """The tokens that come into a layer, and where on the image they are.
 
     Attributes:
-        layer: its place among the layers of the model.
-        mixer: the layer; timm's attention as a `DotProduct` of the same weights.
-        tokens: what came in, (B, N, dim).
+        layer: the layer's place among the layers of the model, from 0.
+        mixer: the layer; timm's attention becomes a `DotProduct` of the same weights.
+        tokens: (B, N, dim), the input of the layer.
         grid: height and width of the token grid.
-        num_prefix_tokens: class and register tokens before the grid.
+        num_prefix_tokens: number of class and register tokens before the grid.
         has_class_token: whether the first token is a class token.
     """
 
@@ -51,12 +51,12 @@ class LayerInput:
     has_class_token: bool
 
     def on_grid(self, values: Tensor) -> Tensor:
-        """Values of all tokens (..., N) without those of the prefix: (..., height, width)."""
+        """Return values (..., N) of all tokens on the grid (..., height, width), without those of the prefix."""
         return values[..., self.num_prefix_tokens :].unflatten(-1, self.grid)
 
 
 class Observation(NamedTuple):
-    """What a model made of images: its output, and what came into the layers looked at."""
+    """The output of a model for some images, and the inputs of the layers that were asked for."""
 
     output: Any
     layers: list[LayerInput]
@@ -64,27 +64,28 @@ class Observation(NamedTuple):
 
 @torch.no_grad()
 def attention_maps(model: nn.Module, images: Tensor, layers: str = "last") -> dict[int, Tensor]:
-    """Who reads whom in layers of ``model``, by the layer's place: (B, H, N, N), see `SelfMixer.attention_map`.
+    """Return who reads whom in layers of ``model``: `SelfMixer.attention_map` (B, H, N, N) by the layer's place.
 
     Args:
-        model: of self-mixers or of timm's attention.
-        images: (B, 3, H, W) as the model takes them.
+        model: a model of self-mixers or of timm's attention.
+        images: (B, 3, H, W), normalised as the model wants them.
         layers: ``"3"``, ``"0-3"`` (both ends included), ``"last"`` or ``"last-4"``, counted in the model's order.
 
     Raises:
-        InputError: layers that do not exist, or a model without attention.
+        InputError: the layers do not exist, or the model has no attention.
     """
     return {seen.layer: seen.mixer.attention_map(seen.tokens) for seen in observe(model, images, layers).layers}
 
 
 @torch.no_grad()
 def observe(model: nn.Module, images: Tensor, layers: str = "last") -> Observation:
-    """Run ``model`` in evaluation mode on ``images`` and keep what came into ``layers``; see `attention_maps`.
+    """Run ``model`` in evaluation mode on ``images`` and return its output and the inputs of ``layers``.
 
-    A layer that runs twice, as under `TopDown`, is seen in its last pass, without the top-down signal.
+    ``layers`` is written as for `attention_maps`. A layer that runs twice, as under `TopDown`, is seen in its last
+    pass, without the top-down signal.
 
     Raises:
-        InputError: layers that do not exist, a model without attention, or tokens that are no grid.
+        InputError: the layers do not exist, the model has no attention, or its tokens are no grid.
     """
     model = _with_mixers(model)
     found = mixer_layers(model)
@@ -111,26 +112,26 @@ def observe(model: nn.Module, images: Tensor, layers: str = "last") -> Observati
 
 @torch.no_grad()
 def attention_pictures(seen: LayerInput, query: str = "mean", heads: Heads = "mean") -> Pictures:
-    """What a query takes from each token of the grid; entries can be negative in some readings.
+    """Return pictures of what a query reads from each token of the grid; some readings have negative entries.
 
     Args:
-        seen: a layer.
+        seen: a layer and its input.
         query: ``"mean"``, over all tokens (the report's average token); ``"cls"``, the class token; or a token of the
             grid as ``"row,column"``, from 0.
-        heads: their mean, or each.
+        heads: ``"mean"``, one picture of their mean, or ``"each"``, a picture for each.
 
     Raises:
-        InputError: no such query.
+        InputError: there is no such query.
     """
     return _by_head(seen, _read_by(seen, seen.mixer.attention_map(seen.tokens), query), heads)
 
 
 @torch.no_grad()
 def step_pictures(seen: LayerInput, query: str = "mean", heads: Heads = "mean") -> Pictures:
-    """As `attention_pictures`, before the first step of a recurrent reading and after each (Fig. 1.5).
+    """Return `attention_pictures` before the first step of a recurrent reading and after each step (Fig. 1.5).
 
     Raises:
-        InputError: no such query, or a reading without steps.
+        InputError: there is no such query, or the reading has no steps.
     """
     mixer = seen.mixer
     if not isinstance(mixer, Steps):
@@ -145,13 +146,14 @@ def step_pictures(seen: LayerInput, query: str = "mean", heads: Heads = "mean") 
 
 @torch.no_grad()
 def atom_pictures(seen: LayerInput, count: int) -> Pictures:
-    """The ``count`` atoms of the dictionary, of all heads, that the values have most energy along (Fig. A.2-A.4).
+    """Return pictures of the ``count`` atoms of the dictionary that the values have most energy along (Fig. A.2-A.4).
 
-    That energy is ``|aᵀV|²`` for an atom a and the values V of its head. Each image has atoms of its own, strongest
+    The atoms are chosen among all heads. The energy is ``|aᵀV|²`` for an atom a and the values V of its head. Each
+    image has atoms of its own, strongest
     first.
 
     Raises:
-        InputError: ``count`` is below 1, or a reading without a dictionary.
+        InputError: ``count`` is below 1, or the reading has no dictionary.
     """
     mixer = seen.mixer
     if not isinstance(mixer, Atoms):
@@ -167,10 +169,10 @@ def atom_pictures(seen: LayerInput, count: int) -> Pictures:
 
 @torch.no_grad()
 def cluster_pictures(seen: LayerInput) -> Pictures:
-    """Which cluster each token belongs to most, as labels, for each head, since heads have clusters of their own.
+    """Return pictures of the cluster that each token belongs to most, as int64 labels, one picture for each head.
 
     Raises:
-        InputError: a reading without clusters.
+        InputError: the reading has no clusters.
     """
     mixer = seen.mixer
     if not isinstance(mixer, Assignments):
@@ -180,7 +182,7 @@ def cluster_pictures(seen: LayerInput) -> Pictures:
 
 
 def _read_by(seen: LayerInput, weights: Tensor, query: str) -> Tensor:
-    """Rows of maps (..., N, N): what a query takes from each token, (..., N)."""
+    """Return the row (..., N) of maps (..., N, N) that belongs to a query: what it reads from each token."""
     if query == "mean":
         return weights.mean(-2)
     if query == "cls":
@@ -197,21 +199,21 @@ def _read_by(seen: LayerInput, weights: Tensor, query: str) -> Tensor:
 
 
 def _by_head(seen: LayerInput, read: Tensor, heads: Heads) -> Pictures:
-    """What is read in each head (B, H, N) as pictures."""
+    """Return what is read in each head (B, H, N) as pictures: of the mean over heads, or of each head."""
     if heads == "mean":
         return {"": seen.on_grid(read.mean(1))}
     return {f"head {head}": seen.on_grid(each) for head, each in enumerate(read.unbind(1))}
 
 
 def _with_mixers(model: nn.Module) -> nn.Module:
-    """``model``, or where it has timm's attention, a copy that has `DotProduct` there."""
+    """Return ``model`` itself, or a copy with `DotProduct` in place of timm's attention if it has any."""
     foreign = [str(index) for index, (_, layer) in enumerate(mixer_layers(model)) if isinstance(layer, Attention)]
     return swap_mixers(copy.deepcopy(model), layers=dict.fromkeys(foreign, "DotProduct")) if foreign else model
 
 
 @contextmanager
 def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode inside, every module's own mode after."""
+    """Put the model in evaluation mode inside the context, and give every module its own mode back afterwards."""
     modes = {module: module.training for module in model.modules()}
     model.eval()
     try:
@@ -222,7 +224,7 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
 
 
 def _placed(model: nn.Module, index: int, mixer: Any, tokens: Tensor, images: Tensor) -> LayerInput:
-    """Where the tokens of a layer are: as the patch embedding lays them, or as the mixer itself has it."""
+    """Return a layer with its input and its grid: that of the patch embedding, or else that of the mixer itself."""
     host: Any = next((part for part in model.modules() if hasattr(part, "patch_embed")), model)
     prefix, grid = getattr(host, "num_prefix_tokens", 0), None
     if hasattr(getattr(host, "patch_embed", None), "dynamic_feat_size"):  # knows images of a size of their own

@@ -1,4 +1,4 @@
-"""Several models look at the same images.
+"""Figures that show, side by side, what several models read in the same images.
 
 subjects = [Subject(lambda size: model, prepare=resize), Subject(lambda size: other, prepare=resize)]
 figure = side_by_side(subjects, {"photo": decode("photo.jpg")}, partial(attention_pictures, query="cls"))
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 ImageFunction = Callable[[Tensor], Tensor]
-"""A uint8 image (3, H, W) to another."""
+"""A function from one uint8 image (3, H, W) to another."""
 
 
 @dataclass(frozen=True)
@@ -29,12 +29,12 @@ class Subject:
     """A model to look at, and how it is shown images.
 
     Attributes:
-        model: the model for images of a height and width.
-        prepare: brings an image to the size that the model sees.
+        model: returns the model for images of a height and width.
+        prepare: resizes an image to the size that the model sees.
         mean: of each channel, for images in 0..1.
         std: of each channel, for images in 0..1.
-        class_names: of the model's outputs, where its predictions mean something.
-        name: what to call it beside another model with the same mixer.
+        class_names: names of the model's outputs; None if its predictions mean nothing.
+        name: the model's name in titles, used where another model has the same mixer.
     """
 
     model: Callable[[tuple[int, int]], nn.Module]
@@ -53,17 +53,18 @@ def side_by_side(
     layers: str = "last",
     corruptions: Mapping[str, ImageFunction] | None = None,
 ) -> "Figure":
-    """A sheet with a row for each image and corruption; first the image, as the first model sees it, then the models.
+    """Return a sheet with a row for each image and corruption: the image as the first model sees it, then the models.
 
     Args:
         subjects: the models.
         images: uint8 (3, H, W) by name.
-        read: what to draw of a layer, e.g. `step_pictures`.
-        layers: which layers, see `observe`.
-        corruptions: by name, what happens to an image at the size that a model sees; rows after the one without.
+        read: makes the pictures of a layer, e.g. `step_pictures`.
+        layers: which layers to draw, see `observe`.
+        corruptions: functions that corrupt an image at the size that a model sees, by name; their rows come after the
+            row of the clean image.
 
     Raises:
-        InputError: what ``read`` or ``layers`` asks for is not there, or a model gives what is no finite number.
+        InputError: a model lacks what ``read`` or ``layers`` asks for, or gives a number that is not finite.
     """
     rows, names = [], []
     for name, image in images.items():
@@ -75,7 +76,7 @@ def side_by_side(
 
 
 class _Look(NamedTuple):
-    """What one model makes of one image: tiles, the mixers they are of, and what else to say above them."""
+    """The tiles of one model for one image, the mixer that each shows, and further words for the title of each."""
 
     cells: list[Cell]
     mixers: list[str]
@@ -83,7 +84,7 @@ class _Look(NamedTuple):
 
 
 def _look(subject: Subject, image: Tensor, read: Callable[[LayerInput], Pictures], layers: str) -> _Look:
-    """What is to be drawn of ``subject`` for an image as it sees it, uint8 (3, H, W)."""
+    """Return the tiles of ``subject`` for an image (3, H, W) uint8 that has the size the model sees."""
     height, width = image.shape[-2:]
     model = subject.model((height, width))
     device = next(model.parameters()).device
@@ -101,7 +102,7 @@ def _look(subject: Subject, image: Tensor, read: Callable[[LayerInput], Pictures
 
 
 def _prediction(logits: Tensor, class_names: Sequence[str] | None) -> str:
-    """The most probable class, shortened to what a tile holds, and its probability."""
+    """Return the most probable class, shortened to fit a tile, and its probability; empty without class names."""
     if class_names is None:
         return ""
     probability, label = check_finite("logits", logits)[0].float().softmax(-1).max(-1)
@@ -110,7 +111,7 @@ def _prediction(logits: Tensor, class_names: Sequence[str] | None) -> str:
 
 
 def _titles(subjects: Sequence[Subject], looks: Sequence[_Look]) -> list[str]:
-    """Mixer and details of every column; models that share a mixer have their name, or a number, between."""
+    """Return the title of every column: mixer, the model's name or number if mixers are shared, and details."""
     shared = Counter(look.mixers[0] for look in looks)
     titles = []
     for number, (subject, look) in enumerate(zip(subjects, looks, strict=True), 1):

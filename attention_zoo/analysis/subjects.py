@@ -1,4 +1,4 @@
-"""Models to look at that are built here, not trained: timm's, with any mixer, for the aspect of each image."""
+"""Models of timm with any mixer, built here and not trained, to be looked at on images of any aspect."""
 
 from functools import lru_cache
 
@@ -14,17 +14,17 @@ from attention_zoo.models import build_model
 from attention_zoo.seeding import seeded
 
 SHORTER, COARSEST = 224, 32
-"""Pixels of the shorter side, and what both sides are multiples of, where a model does not say."""
+"""The shorter side of images in pixels, and the step both sides are multiples of, for models that do not say."""
 
 CLASSES = 1000
-"""Of ImageNet, which released weights know."""
+"""The number of classes of ImageNet, which released weights tell apart."""
 
 
 def find_device(name: str) -> torch.device:
-    """The device of a name.
+    """Return the device of a name.
 
     Raises:
-        InputError: there is none of it here.
+        InputError: this machine has no such device, or the device computes nothing (``meta``).
     """
     try:
         device = torch.empty(0, device=name).device
@@ -36,13 +36,13 @@ def find_device(name: str) -> torch.device:
 
 
 def subject_of(name: str, mixer: MixerFactory | None, pretrained: bool, device: torch.device) -> Subject:
-    """A model built for the aspect of each image; the shorter side is the model's own.
+    """Return a subject whose model is built for the aspect of each image; the shorter side is the model's own.
 
     Args:
-        name: of a timm model.
-        mixer: in place of its attention; None leaves that.
-        pretrained: whether it starts from timm's released weights; what a mixer has beside those is random.
-        device: where it runs.
+        name: name of a timm model.
+        mixer: the mixer that replaces its attention; None keeps the attention.
+        pretrained: whether it starts from timm's released weights; a mixer's further weights are random.
+        device: the device it runs on.
     """
 
     @lru_cache(maxsize=4)
@@ -71,6 +71,6 @@ def subject_of(name: str, mixer: MixerFactory | None, pretrained: bool, device: 
 
 
 def _imagenet() -> list[str]:
-    """Short names of ImageNet's classes."""
+    """Return the short names of ImageNet's 1000 classes, in the order of the model's outputs."""
     info = ImageNetInfo("imagenet-1k")
     return [info.index_to_description(label).partition(",")[0] for label in range(CLASSES)]

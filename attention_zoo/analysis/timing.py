@@ -13,7 +13,7 @@ Call = Callable[[], object]
 
 
 def interleaved(calls: Sequence[Call], repeats: int, device: str = "cpu") -> list[list[float]]:
-    """Seconds of each call, taken in turns after two rounds of warm-up."""
+    """Return the seconds that each call takes, ``repeats`` of them per call, in turns after two rounds of warm-up."""
     times: list[list[float]] = [[] for _ in calls]
     for repeat in range(-2, repeats):
         for call, measured in zip(calls, times, strict=True):
@@ -27,7 +27,7 @@ def interleaved(calls: Sequence[Call], repeats: int, device: str = "cpu") -> lis
 
 
 def forward(model: nn.Module, *inputs: Tensor) -> Call:
-    """A call of the model in evaluation mode without gradients."""
+    """Return a function that calls the model in evaluation mode without gradients."""
 
     def call() -> None:
         with torch.inference_mode():
@@ -37,7 +37,7 @@ def forward(model: nn.Module, *inputs: Tensor) -> Call:
 
 
 def backward(model: nn.Module, *inputs: Tensor) -> Call:
-    """A call of the model and the gradients of all its parameters."""
+    """Return a function that calls the model in training mode and computes the gradients of all its parameters."""
 
     def call() -> None:
         model.train().zero_grad()
@@ -49,7 +49,7 @@ def backward(model: nn.Module, *inputs: Tensor) -> Call:
 
 
 def peak_memory(call: Call, device: str = "cpu") -> int:
-    """Bytes that a call holds at most of what it allocates itself; run it once before, so that nothing is set up."""
+    """Return the most bytes that a call allocates and holds at once; run the call once before, to leave out set-up."""
     if device.startswith("cuda"):
         torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats()
@@ -70,7 +70,7 @@ def peak_memory(call: Call, device: str = "cpu") -> int:
 
 @contextmanager
 def _silent() -> Iterator[None]:
-    """Without what torch's profiler writes to stderr from outside Python."""
+    """Silence stderr inside the context, where torch's profiler writes to it from outside Python."""
     kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 2)
     try:

@@ -36,7 +36,7 @@ def _absvit(
     top_down: Mapping[str, Any] | None = None,
     **vit: Any,
 ) -> TopDown:
-    """A ViT of self-mixers under `TopDown`.
+    """Build a ViT of self-mixers under `TopDown`.
 
     Args:
         mixer: a name of ``list_mixers("self")`` or a factory.
@@ -48,7 +48,7 @@ def _absvit(
         **vit: arguments of timm's ``VisionTransformer``.
 
     Raises:
-        InputError: unknown mixer, or patches that do not divide the images.
+        InputError: the mixer is unknown, or the patches do not divide the images.
     """
     refuse_attn_layer("AbSViT", vit)
     model = SizedVisionTransformer(**{"norm_layer": partial(nn.LayerNorm, eps=1e-6), **vit})
@@ -60,24 +60,24 @@ def _absvit(
 
 @register_host
 def absvit_tiny_patch16_224(pretrained: bool = False, **kwargs: Any) -> TopDown:
-    """AbSViT-Ti, 6.6 M parameters. See `_absvit` for the arguments."""
+    """Build AbSViT-Ti, 6.6 M parameters. See `_absvit` for the arguments."""
     return build(_absvit, "absvit_tiny_patch16_224", pretrained, kwargs, embed_dim=192, num_heads=3)
 
 
 @register_host
 def absvit_small_patch16_224(pretrained: bool = False, **kwargs: Any) -> TopDown:
-    """AbSViT-S, 25.6 M parameters. See `_absvit` for the arguments."""
+    """Build AbSViT-S, 25.6 M parameters. See `_absvit` for the arguments."""
     return build(_absvit, "absvit_small_patch16_224", pretrained, kwargs, embed_dim=384, num_heads=6)
 
 
 @register_host
 def absvit_base_patch16_224(pretrained: bool = False, **kwargs: Any) -> TopDown:
-    """AbSViT-B, 100.7 M parameters. See `_absvit` for the arguments."""
+    """Build AbSViT-B, 100.7 M parameters. See `_absvit` for the arguments."""
     return build(_absvit, "absvit_base_patch16_224", pretrained, kwargs, embed_dim=768, num_heads=12)
 
 
 @register_host
 def absvit_tiny_patch8_224_gap(pretrained: bool = False, **kwargs: Any) -> TopDown:
-    """AbSViT-Ti on patches of 8 pixels with averaged tokens, whose space the class prototypes share (report 2.6)."""
+    """Build AbSViT-Ti on patches of 8 pixels; class prototypes share the space of its averaged tokens (report 2.6)."""
     size = {"embed_dim": 192, "num_heads": 3, "patch_size": 8, "global_pool": "avg"}
     return build(_absvit, "absvit_tiny_patch8_224_gap", pretrained, kwargs, **size)

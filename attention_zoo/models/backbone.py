@@ -1,4 +1,4 @@
-"""Any timm model with any mixer as a backbone: maps of several layers, for images of any size."""
+"""Backbones made of any timm model with any mixer: they give maps of several layers, for images of any size."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -18,18 +18,18 @@ from attention_zoo.models.token_hosts import TokenModel, token_model
 from attention_zoo.models.top_down import TopDown
 
 NUM_MAPS = 4
-"""How many layers of a model of tokens give a map by default; 2, 5, 8 and 11 of twelve."""
+"""The number of layers of a model of tokens that give a map by default; of twelve these are 2, 5, 8 and 11."""
 
 
 class Backbone(nn.Module, ABC):
-    """Images (B, in_chans, H, W) to maps (B, channels[i], H / strides[i], W / strides[i]), finest first.
+    """Turns images (B, in_chans, H, W) into maps (B, channels[i], H / strides[i], W / strides[i]), finest first.
 
     Images whose sides are no multiples of the strides are padded with zeros below and to the right.
 
     Args:
-        model: what gives the maps.
-        channels: of the maps.
-        strides: pixels between neighbouring places of the maps.
+        model: the model that gives the maps.
+        channels: number of channels of each map.
+        strides: pixels between neighbouring places of each map.
     """
 
     def __init__(self, model: nn.Module, channels: Sequence[int], strides: Sequence[int]) -> None:
@@ -39,35 +39,36 @@ class Backbone(nn.Module, ABC):
 
     @abstractmethod
     def maps(self, image: Tensor) -> list[Tensor]:
-        """Maps of an image whose sides are multiples of the strides."""
+        """Return the maps of images whose sides are multiples of the strides."""
 
     def forward(self, image: Tensor) -> list[Tensor]:
-        """Images (B, in_chans, H, W) to maps, finest first."""
+        """Return the maps of images (B, in_chans, H, W), finest first."""
         height, width = (-side % max(self.strides) for side in image.shape[2:])
         maps = self.maps(F.pad(image, (0, width, 0, height)) if height or width else image)
         return [x.contiguous() for x in maps]  # of tokens they are channels-last, which slows the heads' training
 
     def no_weight_decay(self) -> set[str]:
-        """Parameters that decay does not suit."""
+        """Return the names of the parameters that should have no weight decay."""
         return {f"model.{name}" for name in getattr(self.model, "no_weight_decay", set)()}
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Keep only the inputs of blocks in training, and compute the rest again."""
+        """Make training keep only the inputs of blocks and compute the rest again in the backward pass."""
         model: Any = self.model
         model.set_grad_checkpointing(enable)
 
 
 class TokenBackbone(Backbone):
-    """Outputs of layers of a `TokenModel`, or of timm's ``VisionTransformer``, without prefix tokens.
+    """A backbone of a `TokenModel` or timm's ``VisionTransformer``: its maps are layers' outputs without prefix tokens.
 
-    Those of the last layer are what the head reads; of `TopDown` they are outputs of its second pass.
+    The map of the last layer is what the model's head would read; the maps of `TopDown` come from its second pass.
 
     Args:
-        model: changed in place, to take images of any size; what the maps do not need is left out, or not trained.
-        indices: of the layers, ascending.
+        model: the model, changed in place to take images of any size; parts that the maps do not need are left
+            out, or not trained.
+        indices: places of the layers, ascending.
 
     Raises:
-        InputError: a model that gives no map of these layers.
+        InputError: the model gives no map of these layers.
     """
 
     def __init__(self, model: nn.Module, indices: Sequence[int]) -> None:
@@ -78,15 +79,15 @@ class TokenBackbone(Backbone):
         token_model(model).keep_for_maps(self.indices)
 
     def maps(self, image: Tensor) -> list[Tensor]:
-        """Maps (B, dim, h, w) of an image whose sides are multiples of the strides."""
+        """Return the maps (B, dim, h, w) of images whose sides are multiples of the strides."""
         return token_model(self.model).forward_maps(image, self.indices)
 
 
 class FeatureBackbone(Backbone):
-    """What timm gives with ``features_only``: stages of convolutional and hierarchical models.
+    """A backbone whose maps are stages of convolutional and hierarchical models, by timm's ``features_only``.
 
     Args:
-        model: of timm, built with ``features_only=True``.
+        model: a model of timm, built with ``features_only=True``.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -125,22 +126,23 @@ def build_backbone(
 
     Args:
         model: a name of ``timm.list_models()``: a ``VisionTransformer`` or one of our models gives maps of its
-            layers, any other those of timm's ``features_only``.
-        mixer: for all layers; None keeps the model's own.
-        layer_mixers: for some layers, see `swap_mixers`.
-        out_indices: layers (or stages, of ``features_only``) that give a map, ascending; None is four, evenly spread
-            and ending with the last, of layers and the four last of stages.
-        image_size: height and width that position embeddings are kept for, and mixers built; None is the model's own.
+            layers, any other model gives the maps of timm's ``features_only``.
+        mixer: the mixer of all layers; None keeps the model's own.
+        layer_mixers: mixers of some layers, see `swap_mixers`.
+        out_indices: layers (or stages, of ``features_only``) that give a map, ascending; None takes four layers, evenly
+            spread and ending with the last, or the last four stages.
+        image_size: height and width that position embeddings and mixers are built for; None is the model's own.
             Images may be of any size.
         in_chans: channels of the images.
-        pretrained: start from timm's released weights.
+        pretrained: whether to start from timm's released weights.
         weights: file to start from, e.g. a checkpoint of the model trained to classify.
-        top_down: look twice, by `TopDown`: a mode, or its arguments. Attention of timm becomes `DotProduct`.
+        top_down: a mode of `TopDown`, or its arguments, to look twice; attention of timm is made `DotProduct`. None
+            looks once.
         model_args: further arguments of the timm model.
 
     Raises:
-        InputError: unknown model, mixer or argument, layers that do not exist, weights that cannot be had, or a model
-            that cannot look twice.
+        InputError: the model, the mixer or an argument is unknown, layers do not exist, weights cannot be had, or the
+            model cannot look twice.
     """
     args = {**(model_args or {}), **({"in_chans": in_chans} if in_chans != 3 else {})}
     kind = _kind(model, args)
@@ -170,17 +172,17 @@ def build_backbone(
 
 
 def _with_weights(net: nn.Module, weights: str | None) -> nn.Module:
-    """The model, started from a file if there is one."""
+    """Return the model, with the weights of a file if one is given."""
     if weights is not None:
         load_checkpoint(net, weights, fresh_classifier=True)
     return net
 
 
 def _kind(name: str, args: Mapping[str, Any]) -> type[nn.Module]:
-    """The class of what timm builds under that name, seen on one without weights; random numbers stay as they were.
+    """Return the class of the model that timm builds under a name, without a change to the state of random numbers.
 
     Raises:
-        InputError: unknown model or argument.
+        InputError: the model or an argument is unknown.
     """
 
     def build(device: str) -> type[nn.Module]:
@@ -194,7 +196,11 @@ def _kind(name: str, args: Mapping[str, Any]) -> type[nn.Module]:
 
 
 def _indices(out_indices: Sequence[int] | None, net: nn.Module, name: str) -> list[int]:
-    """Those given, counted from the front, or some evenly spread."""
+    """Return the places of the layers that give a map, ascending and from the front; by default evenly spread.
+
+    Raises:
+        InputError: the layers do not exist or are not ascending.
+    """
     depth = len(token_model(net).token_host().layers)
     if out_indices is None:
         number = min(NUM_MAPS, depth)

@@ -21,7 +21,7 @@ from attention_zoo.models.registration import Variant, build, build_apart, confi
 class MapMixer(nn.Module):
     """A self-mixer in place of a convolution: maps (B, C, H, W) -> (B, C, H / stride, W / stride).
 
-    A stride is that of an average after mixing.
+    With a stride, an average pooling of that stride follows the mixing.
     """
 
     def __init__(self, mixer: SelfMixer, stride: int) -> None:
@@ -30,7 +30,7 @@ class MapMixer(nn.Module):
         self.pool = nn.AvgPool2d(stride, ceil_mode=True) if stride > 1 else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        """Mix the places of the maps as tokens."""
+        """Return the maps with their places mixed as tokens, (B, C, H / stride, W / stride), rounded up."""
         height, width = x.shape[2:]
         self.mixer.set_grid((height, width))
         return self.pool(self.mixer(x.flatten(2).mT).mT.unflatten(2, x.shape[2:]))
@@ -39,8 +39,8 @@ class MapMixer(nn.Module):
 class BoTNet(ResNet):
     """timm's ``ResNet`` with any self-mixer in its last stage.
 
-    The mixer keeps its output projection, which BoTNet's attention has not. Images of other sizes than ``img_size``
-    are taken where the mixer is not bound to its grid. ``output_stride=16`` is BoTNet-S1, which keeps c5 at the size
+    The mixer keeps its output projection, which BoTNet's attention lacks. Images of other sizes than ``img_size``
+    are accepted if the mixer is not bound to its grid. ``output_stride=16`` is BoTNet-S1, which keeps c5 at the size
     of c4.
 
     Args:
@@ -50,12 +50,12 @@ class BoTNet(ResNet):
         variant: handed to mixers that know it.
         positions: handed to the mixer, one that has such an argument (`Probabilistic`): relative embeddings, factored
             into rows and columns or full.
-        axial: mix along the height and then along the width.
+        axial: whether to mix along the height and then along the width.
         num_heads: heads of every mixer.
         **resnet: arguments of timm's ``ResNet``.
 
     Raises:
-        InputError: an argument that does not fit.
+        InputError: an argument does not fit.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class BoTNet(ResNet):
             grid = (-(-grid[0] // stride), -(-grid[1] // stride))
 
     def _grid(self, img_size: int | tuple[int, int]) -> tuple[int, int]:
-        """Height and width of the maps that the last stage takes; every stride rounds up."""
+        """Return the height and width of the maps that the last stage takes; every stride rounds up."""
         size = (img_size, img_size) if isinstance(img_size, int) else tuple(img_size)
         if len(size) != 2 or min(size) < 1:
             raise InputError(f"BoTNet: img_size={img_size} must be (height, width)")
@@ -99,5 +99,5 @@ default_cfgs = configs(
 
 @register_host
 def botnet50(pretrained: bool = False, **kwargs: Any) -> BoTNet:
-    """BoTNet-50; arguments are those of `BoTNet`."""
+    """Build BoTNet-50; arguments are those of `BoTNet`."""
     return build(BoTNet, "botnet50", pretrained, kwargs)

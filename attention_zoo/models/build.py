@@ -1,4 +1,4 @@
-"""Any timm model with any mixer."""
+"""Builds any timm model with any mixer."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -15,7 +15,7 @@ from attention_zoo.models.registration import takes_mixer
 from attention_zoo.models.sizes import check_patches, check_runs
 
 CHANNELS = 3
-"""Of the images that tasks see."""
+"""The number of channels of the images that tasks see."""
 
 
 def build_model(
@@ -29,7 +29,7 @@ def build_model(
     weights: str | None = None,
     model_args: Mapping[str, Any] | None = None,
 ) -> nn.Module:
-    """A timm model whose attention layers are mixers of the zoo, for images (B, 3, height, width).
+    """Build a timm model whose attention layers are mixers of the zoo, for images (B, 3, height, width).
 
     A model that builds its blocks around a mixer, as ours do, is given it. Any other is built by timm, and its layers
     are swapped then. Either way all else starts, for one seed, with the same weights whatever the mixer.
@@ -38,16 +38,16 @@ def build_model(
         name: a name of ``timm.list_models()``.
         num_classes: outputs of the classifier.
         image_size: height and width; models of a fixed input size are built for it.
-        mixer: for all layers; None keeps the model's own.
-        layer_mixers: for some layers, see `swap_mixers`.
-        pretrained: start from timm's released weights.
+        mixer: the mixer of all layers; None keeps the model's own.
+        layer_mixers: mixers of some layers, see `swap_mixers`.
+        pretrained: whether to start from timm's released weights.
         weights: file to start from, of this model with these mixers: a checkpoint of a training run, or weights as
             timm or the authors keep them. A classifier of another size starts afresh.
         model_args: further arguments of the timm model.
 
     Raises:
-        InputError: unknown model or argument, images that the model would not see whole, weights that cannot be had,
-            or a model that hosts no mixers.
+        InputError: the model or an argument is unknown, it would not see the images whole, weights cannot be had,
+            or the model hosts no mixers.
     """
     given = dict(model_args or {})
     for key, value in (("in_chans", CHANNELS), ("num_classes", num_classes)):
@@ -83,10 +83,10 @@ def timm_model(
     pretrained: bool = False,
     model_args: Mapping[str, Any] | None = None,
 ) -> nn.Module:
-    """As `build_model`, for whoever brings images to a size that the model sees whole.
+    """Build a model as `build_model` does, but load no file and do not check that the model sees images whole.
 
     Raises:
-        InputError: unknown model or argument, released weights that cannot be had, or a model that hosts no mixers.
+        InputError: the model or an argument is unknown, released weights cannot be had, or the model hosts no mixers.
     """
     architecture = name.partition(".")[0]
     if not timm.is_model(architecture):

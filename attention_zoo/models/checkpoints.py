@@ -1,4 +1,4 @@
-"""Weights from a file into one of our models: all of them or none, and never by running code from the file.
+"""Loads weights from a file into a model: all of them or none, and never by running code from the file.
 
 ``timm.create_model(..., checkpoint_path=)`` comes here for our models, see `loads_requested`.
 """
@@ -21,28 +21,28 @@ from attention_zoo.errors import InputError
 from attention_zoo.models.top_down import TopDown
 
 KEYS = ("model", "state_dict", "model_ema", "state_dict_ema")
-"""Under which of a file's keys the weights are, by preference: those that were trained go before their average."""
+"""The keys of a file that may hold the weights, by preference: trained weights go before their average."""
 
 
 LIGHTNING = "pytorch-lightning_version"
-"""What a checkpoint of a training run has beside the weights."""
+"""The key that tells a checkpoint of a training run, which Lightning wrote, from a file of weights."""
 
 TASK = "model."
-"""What the names of the model's weights begin with there."""
+"""The prefix of the names of the model's weights in a checkpoint of a training run."""
 
 
 def load_checkpoint(model: nn.Module, path: str | Path, *, fresh_classifier: bool = False) -> None:
     """Load a file of weights, bare or under a key of `KEYS`, of the authors' layout or our own.
 
     Args:
-        model: to load into.
-        path: file, of weights or of a training run.
-        fresh_classifier: to start another task from the weights: a classifier of another size, or none, keeps the
+        model: the model to load the weights into.
+        path: a file of weights, or a checkpoint of a training run.
+        fresh_classifier: whether another task starts from the weights: a classifier of another size, or none, keeps the
             model's own weights, and position embeddings of a `VisionTransformer`, also under `TopDown`, are resized to
             its grid.
 
     Raises:
-        InputError: no such file, none of weights, one that could run code, or weights of another model. The model is
+        InputError: the file does not exist, holds no weights, could run code, or is for another model. The model is
             left as it was.
     """
     name = (getattr(model, "default_cfg", None) or {}).get("architecture") or type(model).__name__
@@ -64,10 +64,10 @@ def load_checkpoint(model: nn.Module, path: str | Path, *, fresh_classifier: boo
 
 
 def read_weights(path: Path, name: str) -> dict[str, Tensor]:
-    """The tensors of a file by name; ``name`` is that of the model they are for.
+    """Return the tensors of a file by name; ``name`` is the name of the model they are for.
 
     Raises:
-        InputError: no such file, none of weights, or one that could run code.
+        InputError: the file does not exist, holds no weights, or could run code.
     """
     if not path.is_file():
         reason = "is a folder" if path.exists() else "does not exist"
@@ -84,7 +84,7 @@ def read_weights(path: Path, name: str) -> dict[str, Tensor]:
 
 
 def _without_other_classifier(model: nn.Module, weights: dict[str, Tensor]) -> tuple[dict[str, Tensor], set[str]]:
-    """The weights as ``model`` takes them, and the names of those of its classifier that they have no say in."""
+    """Return the weights as ``model`` takes them, and the names of its classifier's own weights, which it keeps."""
     facts = getattr(model, "default_cfg", None) or {}
     if facts and "classifier" not in facts:  # timm leaves it out where a model was built for its features
         registered = get_pretrained_cfg(facts["architecture"])
@@ -102,7 +102,7 @@ def _without_other_classifier(model: nn.Module, weights: dict[str, Tensor]) -> t
 def _other_classifier(
     model: nn.Module, weights: dict[str, Tensor], classifiers: tuple[str, ...]
 ) -> tuple[dict[str, Tensor], set[str]]:
-    """As `_without_other_classifier`, of a model whose classifiers have these names."""
+    """Return the same as `_without_other_classifier`, for a model whose classifiers have these names."""
     if isinstance(model, VisionTransformer):
         antialias = not getattr(model, "plain_resampling", False)
         weights = checkpoint_filter_fn(weights, model, interpolation="bicubic", antialias=antialias)
@@ -116,7 +116,7 @@ def _other_classifier(
 
 
 def _read(path: Path, name: str) -> Any:
-    """What is in the file; training scripts put their arguments beside the weights, in a plain Namespace."""
+    """Return the content of a file; a Namespace, in which training scripts keep their arguments, is allowed."""
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
@@ -135,7 +135,7 @@ def _read(path: Path, name: str) -> Any:
 
 
 def _difference(missing: list[str], unexpected: list[str]) -> str:
-    """What is not there and what does not belong, in words; empty if there is neither."""
+    """Return in words which weights are missing and which are unexpected; empty if there are neither."""
     words = []
     if missing:
         words.append(f"{len(missing)} are missing, such as {missing[0]}")
@@ -145,7 +145,7 @@ def _difference(missing: list[str], unexpected: list[str]) -> str:
 
 
 def _mismatch(message: str) -> str:
-    """The first of torch's complaints about shapes, in one line."""
+    """Return the first of torch's complaints about shapes in one line, and the number of others."""
     shapes = shape_mismatches(message)
     if not shapes:
         return " ".join(message.split())
@@ -154,5 +154,5 @@ def _mismatch(message: str) -> str:
 
 
 def loads_requested(model: nn.Module) -> nn.Module:
-    """``model``, into which the running ``timm.create_model`` loads its ``checkpoint_path`` by `load_checkpoint`."""
+    """Return ``model`` and make the running ``timm.create_model`` load ``checkpoint_path`` by `load_checkpoint`."""
     return loaded_by(model, load_checkpoint)

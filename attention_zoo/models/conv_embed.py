@@ -1,4 +1,4 @@
-"""Patch embedding by a stack of small convolutions, for hosts that have timm's.
+"""A patch embedding by a stack of small convolutions, for models that have timm's ``PatchEmbed``.
 
 T. Xiao et al., Early Convolutions Help Transformers See Better, NeurIPS 2021.
 """
@@ -15,10 +15,10 @@ class ConvPatchEmbed(PatchEmbed):
     """3 x 3 convolutions of stride 2, each normalised by batch, then one of 1 x 1: (B, C, H, W) -> (B, N, dim).
 
     The convolutions double in width up to ``embed_dim``; there are as many as halvings in ``patch_size``.
-    Arguments: those of timm's ``PatchEmbed``.
+    The arguments are those of timm's ``PatchEmbed``.
 
     Raises:
-        InputError: a patch size that is no power of two, or a width that cannot be halved so often.
+        InputError: the patch size is no power of two, or the width cannot be halved so often.
     """
 
     def __init__(

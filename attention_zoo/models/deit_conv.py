@@ -20,7 +20,7 @@ from attention_zoo.models.sizes import check_patches
 class ConvDeiT(VisionTransformer):
     """timm's ``VisionTransformer`` with a convolutional stem and any self-mixer.
 
-    All blocks are kept, where Xiao et al. drop one for the stem's cost; the report does not say.
+    All blocks are kept, while Xiao et al. drop one for the stem's cost; the report does not say what it did.
 
     Args:
         mixer: a name of ``list_mixers("self")`` or a factory.
@@ -29,7 +29,7 @@ class ConvDeiT(VisionTransformer):
         **vit: arguments of timm's ``VisionTransformer``.
 
     Raises:
-        InputError: unknown mixer, or patches that do not divide the images.
+        InputError: the mixer is unknown, or the patches do not divide the images.
     """
 
     def __init__(
@@ -51,13 +51,13 @@ default_cfgs = configs(("deit_conv_tiny_patch16_224", "deit_conv_small_patch16_2
 
 @register_host
 def deit_conv_tiny_patch16_224(pretrained: bool = False, **kwargs: Any) -> ConvDeiT:
-    """DeiT-Ti with a convolutional stem; arguments are those of `ConvDeiT`."""
+    """Build DeiT-Ti with a convolutional stem; arguments are those of `ConvDeiT`."""
     size = {"embed_dim": 192, "num_heads": 3}
     return build(ConvDeiT, "deit_conv_tiny_patch16_224", pretrained, kwargs, **size)
 
 
 @register_host
 def deit_conv_small_patch16_224(pretrained: bool = False, **kwargs: Any) -> ConvDeiT:
-    """DeiT-S with a convolutional stem; arguments are those of `ConvDeiT`."""
+    """Build DeiT-S with a convolutional stem; arguments are those of `ConvDeiT`."""
     size = {"embed_dim": 384, "num_heads": 6}
     return build(ConvDeiT, "deit_conv_small_patch16_224", pretrained, kwargs, **size)

@@ -26,11 +26,11 @@ STEMS = {"patch": PatchEmbed, "conv": ConvPatchEmbed}
 class FilterBlock(nn.Module):
     """Mixer and feed-forward layer in one residual, (B, N, dim) -> (B, N, dim).
 
-    Arguments: those of timm's ``Block``; what is not named here goes to the mixer, which refuses what it does not know.
+    The arguments are those of timm's ``Block``; those not named here go to the mixer, which refuses unknown ones.
     A layer scale and a norm inside the feed-forward layer have no place here.
 
     Raises:
-        InputError: one of these is asked for.
+        InputError: a layer scale or such a norm is asked for.
     """
 
     def __init__(
@@ -65,15 +65,15 @@ class FilterBlock(nn.Module):
 
     @property
     def attn(self) -> nn.Module:
-        """The mixer, by the name it has in timm's blocks."""
+        """The mixer, under the name it has in timm's blocks."""
         return self.filter
 
     def forward(self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False) -> Tensor:
-        """Tokens (B, N, dim) -> (B, N, dim); who may read whom goes to the mixer, which may refuse it."""
+        """Return the tokens (B, N, dim) after the block; the masks go to the mixer, which may refuse them."""
         return self.run(x, attn_mask=attn_mask, is_causal=is_causal)
 
     def run(self, x: Tensor, **signal: Any) -> Tensor:
-        """Tokens, and what else the mixer should hear."""
+        """Return the tokens (B, N, dim) after the block; keyword arguments, such as signals, go to the mixer."""
         return x + self.drop_path(self.mlp(self.norm2(self.filter(self.norm1(x), **signal))))
 
 
@@ -84,11 +84,11 @@ class GFNet(SizedVisionTransformer):
         mixer: a name of ``list_mixers("self")`` or a factory.
         mixer_args: the mixer's own arguments.
         variant: handed to mixers that know it; "released" also resamples position embeddings as the authors do.
-        stem: "patch", as the authors', or "conv", as VARS has it.
+        stem: "patch" for the authors' patch embedding, or "conv" for the convolutions of VARS.
         **vit: arguments of timm's ``VisionTransformer``.
 
     Raises:
-        InputError: unknown stem or mixer, or patches that do not divide the images.
+        InputError: the stem or the mixer is unknown, or the patches do not divide the images.
     """
 
     def __init__(
@@ -122,23 +122,23 @@ default_cfgs = configs(("gfnet_tiny", "gfnet_xs", "gfnet_small", "gfnet_base"), 
 
 @register_host
 def gfnet_tiny(pretrained: bool = False, **kwargs: Any) -> GFNet:
-    """GFNet-Ti, 7.5 M parameters; arguments are those of `GFNet`."""
+    """Build GFNet-Ti, 7.5 M parameters; arguments are those of `GFNet`."""
     return build(GFNet, "gfnet_tiny", pretrained, kwargs, embed_dim=256, depth=12, num_heads=4)
 
 
 @register_host
 def gfnet_xs(pretrained: bool = False, **kwargs: Any) -> GFNet:
-    """GFNet-XS, 16 M parameters; arguments are those of `GFNet`."""
+    """Build GFNet-XS, 16 M parameters; arguments are those of `GFNet`."""
     return build(GFNet, "gfnet_xs", pretrained, kwargs, embed_dim=384, depth=12, num_heads=6)
 
 
 @register_host
 def gfnet_small(pretrained: bool = False, **kwargs: Any) -> GFNet:
-    """GFNet-S, 25 M parameters; arguments are those of `GFNet`."""
+    """Build GFNet-S, 25 M parameters; arguments are those of `GFNet`."""
     return build(GFNet, "gfnet_small", pretrained, kwargs, embed_dim=384, depth=19, num_heads=6)
 
 
 @register_host
 def gfnet_base(pretrained: bool = False, **kwargs: Any) -> GFNet:
-    """GFNet-B, 43 M parameters; arguments are those of `GFNet`."""
+    """Build GFNet-B, 43 M parameters; arguments are those of `GFNet`."""
     return build(GFNet, "gfnet_base", pretrained, kwargs, embed_dim=512, depth=19, num_heads=8)

@@ -1,4 +1,4 @@
-"""What the entry points of our models share: which mixer, which configuration, and how timm builds them."""
+"""Shared code of the entry points of our models: their mixer, their configuration, and how timm builds them."""
 
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
@@ -23,7 +23,7 @@ Entry = TypeVar("Entry", bound=Callable[..., nn.Module])
 def mixer_factory(
     mixer: str | MixerFactory, mixer_args: Mapping[str, Any] | None = None, variant: Variant | None = None
 ) -> Factory:
-    """The factory of a mixer that a model was given.
+    """Return the factory of a mixer that a model was given.
 
     Args:
         mixer: a name, a dotted path or a factory, see `attention_zoo.mixers.registry.as_factory`.
@@ -31,7 +31,7 @@ def mixer_factory(
         variant: handed to a mixer that has such an argument and was not given one.
 
     Raises:
-        InputError: unknown mixer, argument or variant.
+        InputError: the mixer, an argument or the variant is unknown.
     """
     if variant not in (None, "paper", "released"):
         raise InputError(f"variant={variant!r} must be 'paper' or 'released'")
@@ -40,7 +40,7 @@ def mixer_factory(
 
 
 def configs(names: Iterable[str], **facts: Any) -> dict[str, Any]:
-    """Configuration, in timm's form, of models without weights to download: ImageNet at 224 px, and further ``facts``.
+    """Return timm's configurations of models without weights to download: ImageNet at 224 px, and further ``facts``.
 
     A fixed input size makes timm hand ``img_size`` to the model, whose mixers may need their grid.
     """
@@ -61,31 +61,31 @@ def configs(names: Iterable[str], **facts: Any) -> dict[str, Any]:
 
 
 def register_host(entry: Entry) -> Entry:
-    """Decorator of an entry point: makes it known to timm, as a model that is given its ``mixer`` when it is built."""
+    """Register an entry point with timm, as a model that is given its ``mixer`` when it is built (a decorator)."""
     vars(entry)["takes_mixer"] = True
     register_model(entry)
     return entry
 
 
 def takes_mixer(name: str) -> bool:
-    """Whether the entry point of a model known to timm takes ``mixer=``."""
+    """Return whether the entry point of a model known to timm takes ``mixer=``."""
     return getattr(model_entrypoint(name), "takes_mixer", False)
 
 
 def refuse_attn_layer(model: str, given: Mapping[str, Any]) -> None:
-    """Refuse timm's argument for what ``mixer`` says in our models.
+    """Refuse timm's argument ``attn_layer``, which ``mixer`` replaces in our models.
 
     Raises:
-        InputError: it is given.
+        InputError: ``attn_layer`` is given.
     """
     if "attn_layer" in given:
         raise InputError(f"{model}: give mixer= in place of attn_layer=")
 
 
 def build_apart(factory: MixerFactory, *, dim: int, num_heads: int, **host: Any) -> SelfMixer:
-    """A mixer that draws its first weights by a seed of its own.
+    """Build a mixer that draws its first weights from a seed of its own.
 
-    However much a mixer draws, what is built after it starts with the same weights.
+    However many numbers a mixer draws, the modules built after it start with the same weights.
     """
     with seeded(int(torch.randint(2**31, (), device="cpu"))):
         return factory(dim=dim, num_heads=num_heads, **host)
@@ -94,10 +94,10 @@ def build_apart(factory: MixerFactory, *, dim: int, num_heads: int, **host: Any)
 def build(
     model_class: Callable[..., Model], name: str, pretrained: bool, given: Mapping[str, Any], **size: Any
 ) -> Model:
-    """A model of ``size``, by its class or a function, built as timm builds its own; what was ``given`` goes before.
+    """Build a model of ``size``, by its class or a function, as timm builds its own; what is ``given`` goes first.
 
     Raises:
-        InputError: weights were asked for.
+        InputError: released weights are asked for.
     """
     if pretrained:
         raise InputError(f"{name} has no weights to download; give checkpoint_path=")

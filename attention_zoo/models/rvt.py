@@ -31,7 +31,7 @@ RELEASED_NAMES = {
     "L": "attn.L",
     "norm1": "attn.norm",
 }
-"""What the released VARS-S keeps in the block itself, and where it is here."""
+"""The names of parts that the released VARS-S keeps in the block itself, and their names here."""
 
 layer_norm = partial(nn.LayerNorm, eps=1e-6)
 
@@ -51,17 +51,17 @@ class ConvStem(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """Images to feature maps."""
+        """Return the maps (B, dim, h, w) of images (B, in_chans, H, W)."""
         return self.proj(x)
 
     @staticmethod
     def length(pixels: int) -> int:
-        """How many tokens a side of so many pixels becomes."""
+        """Return the number of tokens along a side of so many pixels."""
         return ((pixels - 3) // 2 // 2 + 1) // 4
 
 
 class ConvMlp(nn.Module):
-    """Feed-forward layer with a depthwise 3 x 3 convolution, everything normalised by batch: (B, N, dim) of a grid."""
+    """A feed-forward layer on tokens (B, N, dim) of a grid, with a 3 x 3 depthwise convolution and batch norms."""
 
     def __init__(self, dim: int, hidden: int, drop: float) -> None:
         super().__init__()
@@ -75,7 +75,7 @@ class ConvMlp(nn.Module):
         self.drop = nn.Dropout(drop)
 
     def forward(self, x: Tensor, grid: tuple[int, int]) -> Tensor:
-        """Tokens (B, N, dim) -> (B, N, dim)."""
+        """Return the tokens (B, N, dim) of a ``grid`` (rows, columns) after the layer."""
         x = x.unflatten(1, grid).permute(0, 3, 1, 2)
         x = self.drop(self.act(self.bn1(self.fc1(x))))
         x = self.act(self.bn2(self.dwconv(x)))
@@ -86,7 +86,7 @@ class ConvMlp(nn.Module):
 class Block(nn.Module):
     """Mixer and feed-forward layer, each with its residual: (B, N, dim) -> (B, N, dim).
 
-    The released VARS-S is normalised by batch, inside the mixer and before the feed-forward layer.
+    With the released VARS-S, the normalisation is by batch, inside the mixer and before the feed-forward layer.
     """
 
     attn: SelfMixer
@@ -109,7 +109,7 @@ class Block(nn.Module):
         """Refuse a mixer around which the block would have been built in another way.
 
         Raises:
-            InputError: it is the released VARS-S and the block's own is not, or the other way round.
+            InputError: the mixer is the released VARS-S and the block's own is not, or the other way round.
         """
         if _by_batch(mixer) != self.by_batch:
             own, new = (
@@ -121,7 +121,7 @@ class Block(nn.Module):
             )
 
     def forward(self, x: Tensor, grid: tuple[int, int], **signal: Any) -> Tensor:
-        """Tokens of a ``grid``; keyword arguments go to the mixer."""
+        """Return the tokens (B, N, dim) of a ``grid`` after the block; keyword arguments go to the mixer."""
         self.attn.set_grid(grid)
         x = self.drop_path(self.attn(self.norm1(x), **signal)) + x  # contiguous, which x is not where it was a map
         normed = self.norm2(x)
@@ -129,12 +129,12 @@ class Block(nn.Module):
 
 
 def _by_batch(mixer: nn.Module) -> bool:
-    """Whether the mixer is normalised by batch, and its block with it."""
+    """Return whether the mixer is normalised by batch, and its block with it."""
     return isinstance(mixer, VarsS) and mixer.variant == "released"
 
 
 def _released_block(block: nn.Module, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:
-    """Rename what the released VARS-S keeps in the block itself."""
+    """Rename, in a state dict, the parts that the released VARS-S keeps in the block itself."""
     for key in [key for key in state_dict if key.startswith(prefix)]:
         first, dot, rest = key.removeprefix(prefix).partition(".")
         if first in RELEASED_NAMES:
@@ -150,7 +150,7 @@ class Stage(nn.Module):
         self.grad_checkpointing = False
 
     def forward(self, x: Tensor) -> Tensor:
-        """Mix the places of the maps as tokens."""
+        """Return the maps with their places mixed as tokens by all blocks."""
         height, width = x.shape[2:]
         grid = (height, width)
         x = x.flatten(2).mT
@@ -162,16 +162,16 @@ class Stage(nn.Module):
 
 @dataclass(frozen=True)
 class Common:
-    """What timm's models have in common, as `RVT` takes it.
+    """The arguments that timm's models have in common, as `RVT` takes them.
 
     Attributes:
         qkv_bias: whether the query, key and value projections have a bias.
-        global_pool: only the average.
+        global_pool: only "avg", the average.
         drop_rate: dropout before the classifier.
         pos_drop_rate: dropout after the patch embedding.
         proj_drop_rate: dropout after the mixers' projections and in the feed-forward layers.
         attn_drop_rate: dropout on attention weights.
-        drop_path_rate: the first block is never dropped, and a block after the last would be at this rate.
+        drop_path_rate: stochastic depth; the first block is never dropped, one after the last would be at this rate.
     """
 
     qkv_bias: bool = True
@@ -186,28 +186,28 @@ class Common:
 class RVT(nn.Module, TokenModel):
     """Robust vision transformer with any self-mixer: no class token, no position embedding, a global average.
 
-    Images of other sizes than ``img_size`` are taken where the mixer is not bound to its grid.
+    Images of other sizes than ``img_size`` are accepted if the mixer is not bound to its grid.
 
     Args:
         img_size: height and width of the images that mixers are built for.
         in_chans: channels of the images.
         num_classes: outputs of the classifier; 0 for none.
         embed_dims: width of each stage; the resolution is halved between stages.
-        depths: blocks of each stage.
-        num_heads: heads of each stage.
+        depths: number of blocks of each stage.
+        num_heads: number of heads of each stage.
         mlp_ratio: hidden width of the feed-forward layers, in widths of the stage.
-        conv_ffn: whether these have a depthwise convolution; the base model's have not.
+        conv_ffn: whether the feed-forward layers have a depthwise convolution; those of the base model have none.
         mixer: a name of ``list_mixers("self")`` or a factory.
         mixer_args: the mixer's own arguments.
         variant: handed to mixers that know it. With "released", `VarsS` makes the blocks those of the authors' code.
-        **common: see `Common`.
+        **common: arguments of `Common`.
 
     Raises:
-        InputError: an argument that does not fit.
+        InputError: an argument does not fit.
     """
 
     transformers: Any
-    """A ``ModuleList`` of `Stage`."""
+    """The stages of blocks, a ``ModuleList`` of `Stage`."""
 
     def __init__(
         self,
@@ -259,7 +259,7 @@ class RVT(nn.Module, TokenModel):
         self.head = self._classifier(num_classes)
 
     def _grid(self, img_size: int | tuple[int, int]) -> tuple[int, int]:
-        """Height and width of the first stage."""
+        """Return the height and width of the token grid of the first stage."""
         size = (img_size, img_size) if isinstance(img_size, int) else tuple(img_size)
         if len(size) != 2 or min(map(ConvStem.length, size)) < 1:
             raise InputError(f"RVT: img_size={img_size} must be (height, width) of 15 pixels or more")
@@ -269,22 +269,22 @@ class RVT(nn.Module, TokenModel):
         return nn.Linear(self.embed_dim, num_classes) if num_classes > 0 else nn.Identity()
 
     def get_classifier(self) -> nn.Module:
-        """The last layer."""
+        """Return the last layer, the classifier."""
         return self.head
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """Put a fresh classifier of ``num_classes`` outputs; 0 for none."""
+        """Put in a fresh classifier of ``num_classes`` outputs; 0 leaves it out."""
         self.num_classes = num_classes
         self.global_pool = _average(global_pool or self.global_pool)
         self.head = self._classifier(num_classes).to(next(self.norm.parameters()))
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Keep only the inputs of blocks in training, and compute the rest again."""
+        """Make training keep only the inputs of blocks and compute the rest again in the backward pass."""
         for stage in self.transformers:
             stage.grad_checkpointing = enable
 
     def keep_layers(self, number: int, *, norm: bool) -> None:
-        """Keep the first blocks, counted through, without a head; the norm is a part of it, as it reads averages."""
+        """Keep the first blocks, counted over all stages, and drop the head with its norm, which reads averages."""
         self.norm, self.head = nn.Identity(), nn.Identity()
         for stage in self.transformers:
             stage.blocks = stage.blocks[:number]
@@ -293,11 +293,11 @@ class RVT(nn.Module, TokenModel):
         self.transformers, self.pools = self.transformers[:stages], self.pools[: stages - 1]
 
     def no_weight_decay(self) -> set[str]:
-        """None beside those that timm always leaves out."""
+        """Return no names: weight decay leaves out only the parameters that timm always leaves out."""
         return set()
 
     def token_host(self) -> StagedHost:
-        """The model taken apart, for one call."""
+        """Return the model taken apart into stem, layers and head, for one call."""
         return StagedHost(
             stem=lambda images: self.pos_drop(self.patch_embed(images)),
             stages=[list(stage.blocks) for stage in self.transformers],
@@ -308,24 +308,24 @@ class RVT(nn.Module, TokenModel):
         )
 
     def forward_features(self, x: Tensor) -> Tensor:
-        """Images (B, in_chans, H, W) to the maps (B, embed_dim, h, w) of the last stage."""
+        """Return the maps (B, embed_dim, h, w) of the last stage for images (B, in_chans, H, W)."""
         x = self.transformers[0](self.pos_drop(self.patch_embed(x)))
         for pool, stage in zip(self.pools, self.transformers[1:], strict=True):
             x = stage(pool(x))
         return x
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        """Maps (B, embed_dim, h, w) to logits (B, num_classes), or to what the classifier reads (B, embed_dim)."""
+        """Return the logits (B, num_classes) of maps (B, embed_dim, h, w), or the classifier's input (B, embed_dim)."""
         x = self.head_drop(self.norm(x.mean((2, 3))))
         return x if pre_logits else self.head(x)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Images (B, in_chans, H, W) to logits (B, num_classes)."""
+        """Return the logits (B, num_classes) of images (B, in_chans, H, W)."""
         return self.forward_head(self.forward_features(x))
 
 
 def _pool(dim: int, next_dim: int) -> nn.Module:
-    """Between stages: every channel becomes some of half the resolution."""
+    """Return the convolution between stages: it makes several channels of half the resolution out of each channel."""
     conv = nn.Conv2d(dim, next_dim, 3, stride=2, padding=1, groups=dim)
     return nn.Sequential(OrderedDict(conv=conv))
 
@@ -341,19 +341,19 @@ default_cfgs = configs(("rvt_tiny", "rvt_small", "rvt_base"), first_conv="patch_
 
 @register_host
 def rvt_tiny(pretrained: bool = False, **kwargs: Any) -> RVT:
-    """RVT-Ti, 8.6 M parameters with `DotProduct`; arguments are those of `RVT`."""
+    """Build RVT-Ti, 8.6 M parameters with `DotProduct`; arguments are those of `RVT`."""
     return build(RVT, "rvt_tiny", pretrained, kwargs)
 
 
 @register_host
 def rvt_small(pretrained: bool = False, **kwargs: Any) -> RVT:
-    """RVT-S; arguments are those of `RVT`."""
+    """Build RVT-S; arguments are those of `RVT`."""
     size = {"embed_dims": (384,), "depths": (12,), "num_heads": (6,)}
     return build(RVT, "rvt_small", pretrained, kwargs, **size)
 
 
 @register_host
 def rvt_base(pretrained: bool = False, **kwargs: Any) -> RVT:
-    """RVT-B, whose feed-forward layers have no convolution; arguments are those of `RVT`."""
+    """Build RVT-B, whose feed-forward layers have no convolution; arguments are those of `RVT`."""
     size = {"embed_dims": (768,), "depths": (12,), "num_heads": (12,), "conv_ffn": False}
     return build(RVT, "rvt_base", pretrained, kwargs, **size)

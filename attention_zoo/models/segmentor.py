@@ -1,4 +1,4 @@
-"""A backbone under heads of mmsegmentation."""
+"""A model that segments images: a backbone under heads of mmsegmentation."""
 
 import warnings
 from collections.abc import Mapping, Sequence
@@ -14,23 +14,23 @@ from attention_zoo.mmseg import build_part
 from attention_zoo.models.backbone import Backbone
 
 NORM = {"type": "BN", "requires_grad": True}
-"""Normalisation of heads and necks; plugins of the trainer make it one over all processes."""
+"""The normalisation of heads and necks; plugins of the trainer make it one over all processes."""
 
 
 class Segmentor(nn.Module):
-    """Backbone, perhaps a neck, decode head and auxiliary head: images (B, C, H, W) to logits (B, classes, H, W).
+    """A backbone, an optional neck and heads that turn images (B, C, H, W) into logits (B, classes, H, W).
 
-    Heads are configs of mmsegmentation, ``type`` and arguments. Filled in where they are left out: ``num_classes``,
+    Heads are configs of mmsegmentation, ``type`` and arguments. Filled in if they are left out are ``num_classes``,
     ``in_channels`` of the maps in ``in_index`` (all of them for the decode head, the last for the auxiliary head) and
     ``norm_cfg``. Images whose sides are no multiples of the strides are padded, and the logits cropped.
 
     Args:
-        backbone: gives the maps.
-        num_classes: classes.
-        decode_head: makes the logits.
-        auxiliary_head: a further head in training; None is none.
-        neck: what the maps go through first; None is nothing.
-        ignore_index: label of pixels that count nowhere.
+        backbone: the backbone that gives the maps.
+        num_classes: number of classes.
+        decode_head: config of the head that makes the logits.
+        auxiliary_head: config of a further head for training; None leaves it out.
+        neck: config of a part that the maps go through before the heads; None leaves it out.
+        ignore_index: label of pixels that no loss counts.
 
     Raises:
         InputError: mmsegmentation has no such head or neck, or it refuses its arguments.
@@ -67,22 +67,22 @@ class Segmentor(nn.Module):
             self.auxiliary_head = _built("head", last)
 
     def maps(self, image: Tensor) -> list[Tensor]:
-        """What the heads read of images (B, C, H, W)."""
+        """Return the maps of images (B, C, H, W) that the heads read, after the neck if there is one."""
         maps = self.backbone(image)
         return list(self.neck(maps)) if self.neck is not None else maps
 
     def forward(self, image: Tensor) -> Tensor:
-        """Logits (B, classes, H, W) of images (B, C, H, W)."""
+        """Return the logits (B, classes, H, W) of images (B, C, H, W)."""
         height, width = image.shape[2:]
         covered = {"img_shape": (height + -height % self.stride, width + -width % self.stride)}
         logits = self.decode_head.predict(self.maps(image), [covered] * len(image), {})
         return logits[..., :height, :width]
 
     def losses(self, image: Tensor, mask: Tensor) -> dict[str, Tensor]:
-        """Losses of the heads, weighted, and what else they report, by ``<head>.<name>``.
+        """Return the weighted losses of the heads, and the other values they report, by ``<head>.<name>``.
 
         Args:
-            image: (B, C, H, W).
+            image: (B, C, H, W), the images.
             mask: (B, H, W) int64, the class of each pixel.
         """
         from mmengine.structures import PixelData
@@ -101,16 +101,17 @@ class Segmentor(nn.Module):
         }
 
     def no_weight_decay(self) -> set[str]:
-        """What the backbone names."""
+        """Return the names of the parameters that should have no weight decay: those that the backbone names."""
         return {f"backbone.{name}" for name in self.backbone.no_weight_decay()}
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
-        """Layers of a vision transformer, for timm's layer-wise decay of the learning rate; all else is the last.
+        """Return the layers of a vision transformer, for timm's layer-wise decay of the learning rate.
 
-        So is the norm after the blocks, as in mmsegmentation's ``LearningRateDecayOptimizerConstructor``.
+        All else is the last layer, also the norm after the blocks, as in mmsegmentation's
+        ``LearningRateDecayOptimizerConstructor``.
 
         Raises:
-            InputError: another backbone.
+            InputError: the backbone is no vision transformer.
         """
         if not any(".blocks." in name for name, _ in self.backbone.named_parameters()):
             raise InputError("layer_decay counts the blocks of a vision transformer; this backbone has none")
@@ -122,7 +123,7 @@ class Segmentor(nn.Module):
 
 
 def _with_inputs(config: dict[str, Any], channels: Sequence[int]) -> dict[str, Any]:
-    """The config of a head with the widths of the maps it reads."""
+    """Return the config of a head with ``in_channels``, the widths of the maps it reads, filled in."""
     index = config["in_index"]
     try:
         found = channels[index] if isinstance(index, int) else [channels[one] for one in index]
@@ -132,7 +133,7 @@ def _with_inputs(config: dict[str, Any], channels: Sequence[int]) -> dict[str, A
 
 
 def _built(kind: str, config: dict[str, Any]) -> nn.Module:
-    """A part of mmsegmentation with its weights initialised."""
+    """Build a part of mmsegmentation and initialise its weights."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="``build_loss`` would be deprecated|Default ``avg_non_ignore``|For b")
         part = build_part("MODELS", kind, config)

@@ -23,7 +23,7 @@ class SizedVisionTransformer(PositionedVisionTransformer):
     """Whether position embeddings are resampled without antialiasing."""
 
     def resampled(self, positions: Tensor, grid: tuple[int, int], old: tuple[int, int]) -> Tensor:
-        """Position embeddings (1, prefix + h * w, dim) of a grid ``old`` for another."""
+        """Return position embeddings (1, prefix + h * w, dim) of a grid ``old``, resampled for another ``grid``."""
         prefix = 0 if self.no_embed_class else self.num_prefix_tokens
         antialias = not self.plain_resampling
         return resample_abs_pos_embed(positions, grid, old, num_prefix_tokens=prefix, antialias=antialias)
@@ -31,7 +31,7 @@ class SizedVisionTransformer(PositionedVisionTransformer):
     def set_input_size(
         self, img_size: tuple[int, int] | None = None, patch_size: tuple[int, int] | None = None
     ) -> None:
-        """As timm's; position embeddings are resampled from those that the model has now."""
+        """Set the size of images and patches as timm does; position embeddings are resampled from the present ones."""
         positions, old = self.pos_embed, self.patch_embed.grid_size
         super().set_input_size(img_size, patch_size)
         if positions is not None and self.pos_embed is not None and self.pos_embed is not positions:
@@ -39,7 +39,7 @@ class SizedVisionTransformer(PositionedVisionTransformer):
                 self.pos_embed.copy_(self.resampled(positions, self.patch_embed.grid_size, old))
 
     def with_positions(self, x: Tensor) -> Tensor:
-        """Tokens (B, N, dim) of patches (B, h, w, dim), or of (B, N, dim) where the size is fixed, with positions."""
+        """Return tokens (B, N, dim) with positions, of patches (B, h, w, dim), or (B, N, dim) if the size is fixed."""
         if not self.plain_resampling or not self.dynamic_img_size or self.pos_embed is None:
             return super().with_positions(x)
         height, width = x.shape[1:3]
@@ -55,11 +55,11 @@ def check_patches(model: nn.Module, image_size: tuple[int, int] | None = None) -
     """Refuse images of which ``model`` would not see some pixels.
 
     Args:
-        model: one whose ``patch_embed`` or ``stem`` sees the images, or any other, of which nothing is known.
+        model: a model whose ``patch_embed`` or ``stem`` sees the images; of any other nothing is known, and it passes.
         image_size: height and width; None is the size that the model is built for.
 
     Raises:
-        InputError: patches do not divide the images, the model is built for images of another size, or some rows or
+        InputError: the patches do not divide the images, the model is built for images of another size, or some rows or
             columns of pixels reach no token.
     """
     for embedding, outermost in _embeddings(model):
@@ -79,10 +79,10 @@ def check_patches(model: nn.Module, image_size: tuple[int, int] | None = None) -
 
 
 def check_runs(model: nn.Module, image_size: tuple[int, int]) -> None:
-    """Run ``model`` once, for models of which nothing says what images they take.
+    """Refuse images that ``model`` cannot take, by running it once on an image of zeros.
 
     Args:
-        model: takes images (B, 3, H, W).
+        model: a model of images (B, 3, H, W).
         image_size: height and width.
 
     Raises:
@@ -105,7 +105,7 @@ def check_runs(model: nn.Module, image_size: tuple[int, int]) -> None:
 
 
 def _embeddings(model: nn.Module) -> Iterator[tuple[Any, bool]]:
-    """Modules that make tokens of images, and whether images come to them as they are."""
+    """Yield the modules that make tokens of images, and whether they get the images in their own size."""
     for part in model.modules():
         found = getattr(part, "patch_embed", None)
         if isinstance(found, nn.ModuleList):  # branches, which resize images for themselves
@@ -118,7 +118,7 @@ def _embeddings(model: nn.Module) -> Iterator[tuple[Any, bool]]:
 
 
 def _cuts(embedding: nn.Module) -> bool:
-    """Whether the embedding cuts images into patches beside each other."""
+    """Return whether the embedding cuts images into patches that do not overlap."""
     proj = getattr(embedding, "proj", None)
     cuts = isinstance(proj, nn.Conv2d) and proj.kernel_size == proj.stride and not any(proj.padding)
     return hasattr(embedding, "patch_size") and (cuts or isinstance(embedding, PatchEmbed))
@@ -133,7 +133,7 @@ def _check_division(size: tuple[int, int], patch: tuple[int, int]) -> None:
 
 
 def _check_seen(embedding: nn.Module, size: tuple[int, int]) -> None:
-    """Whether every row and column of pixels reaches a token, by the gradient of the tokens."""
+    """Refuse a size of images at which some row or column of pixels has no gradient from any token."""
     weight = next(embedding.parameters(), None)
     convolution = next((part for part in embedding.modules() if isinstance(part, nn.Conv2d)), None)
     if weight is None or weight.is_meta or convolution is None:
@@ -161,13 +161,13 @@ def _check_seen(embedding: nn.Module, size: tuple[int, int]) -> None:
 
 
 def _step(embedding: nn.Module, first: nn.Conv2d) -> int:
-    """Pixels between neighbouring tokens."""
+    """Return the number of pixels between neighbouring tokens."""
     stride = getattr(embedding, "stride", None)
     return stride if isinstance(stride, int) else first.stride[0]
 
 
 def _nearest(size: tuple[int, int], step: tuple[int, int]) -> str:
-    """The sizes below and above that are multiples of a step, in words; the step itself is the smallest."""
+    """Return in words the nearest sizes below and above that are multiples of a step, and at least the step itself."""
     (height, width), (rows, columns) = size, step
     below = (max(height // rows, 1) * rows, max(width // columns, 1) * columns)
     above = (-(-height // rows) * rows, -(-width // columns) * columns)

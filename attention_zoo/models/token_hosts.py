@@ -1,4 +1,4 @@
-"""Models of tokens: which layers they have, maps of these, and a second pass in which the layers hear signals."""
+"""Models of tokens: their layers, the maps of these, and a second pass in which the layers hear signals."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -22,10 +22,10 @@ class Layer:
     """A block of tokens (B, N, dim) -> (B, N, dim) around a self-mixer.
 
     Attributes:
-        run: the block; keyword arguments go to the mixer.
+        run: calls the block; keyword arguments go to the mixer.
         dim: width of its tokens.
-        transition: what makes its output the next layer's input, where that is of another size or width.
-        stage: layers of one stage have tokens of one grid and width.
+        transition: turns its output into the next layer's input; None if that is the output itself.
+        stage: number of its stage; the layers of one stage have tokens of one grid and width.
     """
 
     run: Callable[..., Tensor]
@@ -34,44 +34,44 @@ class Layer:
     stage: int = 0
 
     def __call__(self, x: Tensor, **signal: Any) -> Tensor:
-        """Tokens (B, N, dim) -> (B, N, dim)."""
+        """Return the tokens (B, N, dim) after the layer; keyword arguments go to the mixer."""
         return self.run(x, **signal)
 
 
 class TokenHost(ABC):
-    """A model taken apart into stem, layers and head; made anew for every call, whose grids of tokens it remembers."""
+    """A model taken apart into stem, layers and head. It is made anew for every call, and remembers its token grids."""
 
     layers: list[Layer]
-    """From the first to the last."""
+    """The layers, from the first to the last."""
     stride: int
     """Pixels between neighbouring tokens of the first stage."""
 
     def check_signals(self) -> None:
-        """Refuse a model whose layers cannot hear signals; those that all can have nothing to say.
+        """Refuse a model whose layers cannot hear signals; by default every model passes.
 
         Raises:
-            InputError: names what stands in the way.
+            InputError: a layer cannot hear signals; the message says which.
         """
         return None
 
     @abstractmethod
     def embed(self, images: Tensor) -> Tensor:
-        """Tokens (B, N, dim) before the first layer."""
+        """Return the tokens (B, N, dim) of images (B, C, H, W) before the first layer."""
 
     @abstractmethod
     def finish(self, x: Tensor) -> Tensor:
-        """Output tokens after the last layer."""
+        """Return the output tokens (B, N, dim), made from those after the last layer."""
 
     @abstractmethod
     def classify(self, tokens: Tensor) -> Tensor:
-        """Logits of output tokens."""
+        """Return the logits (B, classes) of output tokens (B, N, dim)."""
 
     @abstractmethod
     def maps(self, tokens: Tensor, layer: Layer) -> Tensor:
-        """Tokens of a layer (B, N, C) as maps (B, C, h, w), those of the prefix left out."""
+        """Return the tokens (B, N, C) of a layer as maps (B, C, h, w), without those of the prefix."""
 
     def maps_of(self, outputs: Sequence[Tensor], indices: Sequence[int]) -> list[Tensor]:
-        """Outputs of the layers ``indices`` as maps."""
+        """Return the outputs of the layers ``indices`` as maps (B, C, h, w)."""
         return [self.maps(tokens, self.layers[index]) for index, tokens in zip(indices, outputs, strict=True)]
 
     def run(
@@ -84,8 +84,8 @@ class TokenHost(ABC):
         """Run the layers on tokens x (B, N, dim), each with its signal if there are any.
 
         Args:
-            x: tokens.
-            signals: of each layer.
+            x: (B, N, dim), the tokens before the first layer.
+            signals: keyword arguments for the mixer of each layer; None is no signals.
             keep: layers whose input and output are returned.
             last: the layer to end with; None is the model's last.
 
@@ -102,7 +102,7 @@ class TokenHost(ABC):
         return x, states
 
     def spread(self, x: Tensor, layer: Layer) -> Tensor:
-        """Tokens (B, M, C) of a later stage, as many as the layer has: (B, N, C). One stage: the same."""
+        """Return tokens (B, M, C) of a later stage spread over the layer's (B, N, C); unchanged with one stage."""
         return x
 
 
@@ -111,22 +111,22 @@ class TokenModel(ABC):
 
     @abstractmethod
     def token_host(self) -> TokenHost:
-        """The model taken apart, for one call."""
+        """Return the model taken apart into stem, layers and head, for one call."""
 
     @abstractmethod
     def keep_layers(self, number: int, *, norm: bool) -> None:
         """Keep the first layers, and perhaps the norm after the last, without a head, and take images of any size."""
 
     def keep_for_maps(self, indices: Sequence[int]) -> None:
-        """Leave out, or do not train, what `forward_maps` of the layers ``indices``, ascending, does not need."""
+        """Leave out, or do not train, all that `forward_maps` of the layers ``indices``, ascending, does not need."""
         self.keep_layers(indices[-1] + 1, norm=indices[-1] == len(self.token_host().layers) - 1)
 
     def forward_maps(self, images: Tensor, indices: Sequence[int]) -> list[Tensor]:
-        """Outputs of some layers as maps (B, C, h, w); those of the last layer are what the head reads.
+        """Return the outputs of some layers as maps (B, C, h, w); for the last layer it is what the head reads.
 
         Args:
-            images: (B, C, H, W).
-            indices: of the layers, ascending.
+            images: (B, C, H, W), the images.
+            indices: places of the layers, ascending.
         """
         host = self.token_host()
         _, states = host.run(host.embed(images), keep=indices, last=indices[-1])
@@ -137,24 +137,24 @@ class TokenModel(ABC):
 
 
 class ViTTokens(TokenModel):
-    """timm's ``VisionTransformer`` as a `TokenModel`; holds nothing but the model.
+    """timm's ``VisionTransformer`` as a `TokenModel`; it holds nothing but the model.
 
     Args:
-        model: of any blocks and attention; signals ask for more, see `ViTHost.check_signals`.
+        model: a model of any blocks and attention; signals need more, see `ViTHost.check_signals`.
     """
 
     def __init__(self, model: VisionTransformer) -> None:
         self.model = model
 
     def token_host(self) -> "ViTHost":
-        """The model taken apart, for one call."""
+        """Return the model taken apart into stem, layers and head, for one call."""
         return ViTHost(self.model)
 
     def keep_layers(self, number: int, *, norm: bool) -> None:
         """Keep the first blocks, and perhaps the norm after the last, without a head, and take images of any size.
 
-        The latter is what timm's ``dynamic_img_size`` does, for a model that was built without it, as mixers need a
-        grid to be built. Only the mixers that are still there are told the grid.
+        Any size is what timm's ``dynamic_img_size`` allows, here for a model that is built without, as mixers need a
+        grid to be built. Only the mixers that remain are told the grid.
         """
         vit = self.model
         vit.prune_intermediate_layers(list(range(number)), prune_norm=not norm, prune_head=True)
@@ -165,10 +165,10 @@ class ViTTokens(TokenModel):
 
 
 class ViTHost(TokenHost):
-    """timm's ``VisionTransformer`` taken apart.
+    """timm's ``VisionTransformer`` taken apart into stem, layers and head.
 
     Args:
-        model: of any blocks and attention.
+        model: a model of any blocks and attention.
     """
 
     def __init__(self, model: VisionTransformer) -> None:
@@ -181,7 +181,7 @@ class ViTHost(TokenHost):
         """Refuse blocks that cannot hear signals.
 
         Raises:
-            InputError: blocks that are neither timm's plain ones nor have a ``run``, or attention of timm.
+            InputError: a block is neither timm's plain ``Block`` nor has a ``run``, or its attention is no self-mixer.
         """
         known = [isinstance(block, Block) or hasattr(block, "run") for block in self.model.blocks]
         strange = [type(block).__name__ for block, fits in zip(self.model.blocks, known, strict=True) if not fits]
@@ -192,26 +192,26 @@ class ViTHost(TokenHost):
             raise InputError(f"top-down signals need self-mixers, not timm's {plain[0]}: swap_mixers(model, ...) first")
 
     def embed(self, images: Tensor) -> Tensor:
-        """Tokens (B, N, dim) before the first layer."""
+        """Return the tokens (B, N, dim) of images (B, C, H, W) before the first layer."""
         model = self.model
         self.grid = model.patch_embed.dynamic_feat_size(images.shape[2:])
         return model.norm_pre(model.patch_drop(with_positions(model, model.patch_embed(images))))
 
     def maps(self, tokens: Tensor, layer: Layer) -> Tensor:
-        """Tokens of a layer (B, N, C) as maps (B, C, h, w), those of the prefix left out."""
+        """Return the tokens (B, N, C) of a layer as maps (B, C, h, w), without those of the prefix."""
         return tokens[:, self.model.num_prefix_tokens :].mT.unflatten(2, self.grid)
 
     def finish(self, x: Tensor) -> Tensor:
-        """Output tokens after the last layer."""
+        """Return the output tokens (B, N, dim), made from those after the last layer."""
         return self.model.norm(x)
 
     def classify(self, tokens: Tensor) -> Tensor:
-        """Logits of output tokens."""
+        """Return the logits (B, classes) of output tokens (B, N, dim)."""
         return self.model.forward_head(tokens)
 
 
 def _run_block(block: Any, x: Tensor, **signal: Any) -> Tensor:
-    """Tokens after a block of a ``VisionTransformer``; timm's own hands its mixer no signal but masks."""
+    """Return the tokens after a block of a ``VisionTransformer``; timm's own would pass its mixer only masks."""
     if not signal:
         return block(x)
     if not isinstance(block, Block):
@@ -224,12 +224,12 @@ class StagedHost(TokenHost):
     """Stages of blocks on maps that grow coarser, each block called with tokens and their grid.
 
     Args:
-        stem: images to maps (B, C, h, w).
+        stem: turns images into maps (B, C, h, w).
         stages: the blocks of each stage, called as ``block(tokens, grid, **signal)``.
-        pools: maps of a stage to those of the next.
-        head: maps of the last stage to logits.
+        pools: each turns the maps of a stage into those of the next.
+        head: turns the maps of the last stage into logits.
         saves: whether blocks keep only their inputs for the backward pass.
-        stride: of the stem.
+        stride: stride of the stem in pixels.
     """
 
     def __init__(
@@ -259,44 +259,44 @@ class StagedHost(TokenHost):
         return self._enter(pool(x.mT.unflatten(2, self.grids[stage])), stage + 1)
 
     def _enter(self, maps: Tensor, stage: int) -> Tensor:
-        """Tokens of a stage's maps, whose grid is remembered."""
+        """Return the tokens (B, N, C) of a stage's maps (B, C, h, w), and remember their grid."""
         height, width = maps.shape[2:]
         self.grids[stage:] = [(height, width)]
         return maps.flatten(2).mT
 
     def embed(self, images: Tensor) -> Tensor:
-        """Tokens (B, N, dim) before the first layer."""
+        """Return the tokens (B, N, dim) of images (B, C, H, W) before the first layer."""
         return self._enter(self.stem(images), 0)
 
     def finish(self, x: Tensor) -> Tensor:
-        """The tokens themselves; the head normalises their average."""
+        """Return the tokens as they are; the head normalises their average."""
         return x
 
     def classify(self, tokens: Tensor) -> Tensor:
-        """Logits of output tokens."""
+        """Return the logits (B, classes) of output tokens (B, N, dim)."""
         return self.head(tokens.mT.unflatten(2, self.grids[-1]))
 
     def maps(self, tokens: Tensor, layer: Layer) -> Tensor:
-        """Tokens of a layer (B, N, C) as maps (B, C, h, w)."""
+        """Return the tokens (B, N, C) of a layer as maps (B, C, h, w)."""
         return tokens.mT.unflatten(2, self.grids[layer.stage])
 
     def spread(self, x: Tensor, layer: Layer) -> Tensor:
-        """Tokens of a later stage (B, M, C), each in the places it was pooled from: (B, N, C)."""
+        """Return tokens (B, M, C) of a later stage, each repeated in the places it was pooled from: (B, N, C)."""
         grid = next(grid for grid in self.grids if grid[0] * grid[1] == x.shape[1])
         maps = x.mT.unflatten(2, grid)
         return nn.functional.interpolate(maps, size=self.grids[layer.stage]).flatten(2).mT
 
 
 def _saving(run: Callable[..., Tensor], saves: bool) -> Callable[..., Tensor]:
-    """The same, keeping only its inputs for the backward pass if asked for."""
+    """Return ``run`` itself, or, if it ``saves``, made to keep only its inputs for the backward pass."""
     return partial(checkpoint, run, use_reentrant=False) if saves else run
 
 
 def token_model(model: nn.Module) -> TokenModel:
-    """The model itself where it is a `TokenModel`, or timm's ``VisionTransformer`` as one.
+    """Return the model itself if it is a `TokenModel`, or timm's ``VisionTransformer`` as one.
 
     Raises:
-        InputError: a model whose layers are not known.
+        InputError: the layers of the model are not known.
     """
     if isinstance(model, TokenModel):
         return model

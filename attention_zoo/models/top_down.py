@@ -1,4 +1,4 @@
-"""Top-down attention from analysis by synthesis: a second pass in which values carry what a prior asked for.
+"""Top-down attention from analysis by synthesis: a second pass in which values carry what a prior asks for.
 
     z <- f(x),    z <- alpha clamp(cos(z, xi), 0, 1) z,    r_l = g_l(r_{l+1}), r_L = z,    out = f(x; td_l = h_l(r_l))
 
@@ -19,7 +19,7 @@ from attention_zoo.outputs import Outputs
 
 Mode = Literal["absvit", "feedback", "perceiver_io", "mask_att", "qkv"]
 DECODED = ("absvit", "feedback", "qkv")
-"""The modes with a feedback path."""
+"""The modes that have a feedback path."""
 
 
 class Decoder(nn.Module):
@@ -35,7 +35,7 @@ class TopDown(nn.Module, TokenModel):
     """A model that looks twice: the second time its self-mixers also hear what the first pass found under a prior.
 
     In training it returns `Outputs`: the logits of the second pass, those of the first, and the variational loss. The
-    patch embedding runs once. Loads its own state dicts, those of the plain model, and AbSViT's released ones.
+    patch embedding runs once. It loads its own state dicts, those of the plain model, and AbSViT's released ones.
 
     Args:
         model: a model of self-mixers whose tokens stay tokens: timm's ``VisionTransformer`` or one of ours.
@@ -50,12 +50,12 @@ class TopDown(nn.Module, TokenModel):
             "released" with it.
 
     Raises:
-        InputError: a model that is no such host, or an unknown mode.
+        InputError: the model is no such host, or the mode is unknown.
     """
 
     model: Any
     own_names = ("decoders.", "unpools.", "prompt")
-    """What the names of the parameters begin with that the plain model has not."""
+    """The first parts of the names of those parameters that the plain model lacks."""
 
     def __init__(
         self,
@@ -97,7 +97,7 @@ class TopDown(nn.Module, TokenModel):
         """The model as stem, layers and head.
 
         Raises:
-            InputError: a model that is none of tokens, looks twice already, or whose layers cannot hear signals.
+            InputError: the model is none of tokens, looks twice already, or has layers that cannot hear signals.
         """
         if isinstance(self.model, TopDown):
             raise InputError("TopDown cannot be taken apart; give a VisionTransformer or one of our models")
@@ -106,7 +106,7 @@ class TopDown(nn.Module, TokenModel):
         return host
 
     def token_host(self) -> TokenHost:
-        """The model taken apart, for one call."""
+        """Return the model taken apart into stem, layers and head, for one call."""
         return self.host
 
     def keep_layers(self, number: int, *, norm: bool) -> None:
@@ -117,7 +117,7 @@ class TopDown(nn.Module, TokenModel):
         """Keep all layers, which the first pass runs, and do not train decoders that the second pass has no use for.
 
         Raises:
-            InputError: the second look is at the last layer alone (``perceiver_io``), and that gives no map.
+            InputError: the mode ``perceiver_io`` changes the last layer alone, and that layer gives no map.
         """
         number = len(self.host.layers)
         self.keep_layers(number, norm=True)
@@ -129,10 +129,10 @@ class TopDown(nn.Module, TokenModel):
                     decoder.linear2.requires_grad_(False)  # it speaks to a layer that the second pass does not reach
 
     def forward(self, images: Tensor, prior: Tensor | None = None) -> Tensor | Outputs:
-        """Images (B, 3, H, W) -> logits (B, classes); in training `Outputs`.
+        """Return the logits (B, classes) of images (B, 3, H, W); in training, `Outputs`, except with ``perceiver_io``.
 
         Args:
-            images: images.
+            images: (B, 3, H, W), normalised.
             prior: what to look for, (dim,) or (B, dim) in the space of the output tokens, e.g. a class's prototype;
                 None is the learned query.
         """
@@ -152,9 +152,9 @@ class TopDown(nn.Module, TokenModel):
         keep: Collection[int] = (),
         last: int | None = None,
     ) -> tuple[Tensor, Tensor, list[tuple[Tensor, Tensor]]]:
-        """Output tokens of the first pass, those that are read in the end, and states of the last pass.
+        """Return the output tokens of the first pass, those that the head reads, and the states of the last pass.
 
-        These are the inputs and outputs of the layers to ``keep``. The second pass may end after the layer ``last``.
+        States are the inputs and outputs of the layers to ``keep``. The second pass may end after the layer ``last``.
         """
         tokens = host.embed(images)
         only = self.mode == "perceiver_io"
@@ -168,7 +168,7 @@ class TopDown(nn.Module, TokenModel):
         return found, host.finish(second), states
 
     def similarity(self, tokens: Tensor, prior: Tensor | None = None) -> Tensor:
-        """How much each output token (B, N, dim) is what the prior asks for: (B, N, 1), in [0, 1]."""
+        """Return how much each output token (B, N, dim) is what the prior asks for: (B, N, 1), in [0, 1]."""
         if self.prompt is None:  # mode "feedback"
             return torch.ones_like(tokens[..., :1])
         prior = self.prompt if prior is None else prior
@@ -179,12 +179,12 @@ class TopDown(nn.Module, TokenModel):
         return (F.normalize(tokens, dim=-1) * prior).sum(-1, keepdim=True).clamp(0, 1)
 
     def class_prior(self, index: int | Sequence[int] | Tensor) -> Tensor:
-        """Prototypes of classes, rows of the classifier: (dim,) for one, (B, dim) for several (tech report 2.6)."""
+        """Return class prototypes, rows of the classifier: (dim,) for one, (B, dim) for several (tech report 2.6)."""
         classifier: Any = self.get_classifier()
         return classifier.weight[index]
 
     def _signals(self, host: TokenHost, found: Tensor, weights: Tensor) -> list[dict[str, Any]]:
-        """What each layer hears in the second pass, from the first to the last."""
+        """Return the signals that each layer hears in the second pass, from the first layer to the last."""
         if self.mode == "mask_att":
             return [{"value_gate": host.spread(weights, layer)} for layer in host.layers]
         to, bias = ("qkv" if self.mode == "qkv" else "v"), self.variant == "released"
@@ -199,7 +199,7 @@ class TopDown(nn.Module, TokenModel):
         return signals[::-1]
 
     def _variational_loss(self, host: TokenHost, states: list[tuple[Tensor, Tensor]]) -> Tensor:
-        """How far the decoders are from rebuilding each layer's input; nothing but them hears of it (eq. 2.13)."""
+        """Return how far the decoders are from rebuilding each layer's input; only they learn from it (eq. 2.13)."""
         decoders: list[Any] = list(self.decoders)
         pairs = [
             (decoder.linear(after.detach()), before) for decoder, (before, after) in zip(decoders, states, strict=True)
@@ -215,14 +215,14 @@ class TopDown(nn.Module, TokenModel):
         return sum(losses[1:], losses[0])
 
     def forward_maps(self, images: Tensor, indices: Sequence[int], prior: Tensor | None = None) -> list[Tensor]:
-        """Outputs of some layers in the second pass, as maps (B, C, h, w); of ``perceiver_io`` in the only one.
+        """Return the outputs of some layers in the second (with ``perceiver_io``, the only) pass as maps (B, C, h, w).
 
-        Those of the last layer are what the head reads.
+        The map of the last layer is what the head reads.
 
         Args:
-            images: (B, 3, H, W).
-            indices: of the layers, ascending.
-            prior: see `forward`.
+            images: (B, 3, H, W), normalised.
+            indices: places of the layers, ascending.
+            prior: what to look for, see `forward`.
         """
         host = self.host
         _, final, states = self._passes(host, images, prior, indices, indices[-1])
@@ -232,37 +232,37 @@ class TopDown(nn.Module, TokenModel):
         return host.maps_of(outputs, indices)
 
     def forward_features(self, images: Tensor, prior: Tensor | None = None) -> Tensor:
-        """Output tokens (B, N, dim) of the second pass; of ``perceiver_io`` those reweighted."""
+        """Return the output tokens (B, N, dim) of the second pass; for ``perceiver_io``, the reweighted tokens."""
         return self._passes(self.host, images, prior)[1]
 
     def forward_head(self, tokens: Tensor) -> Tensor:
-        """Logits of output tokens."""
+        """Return the logits (B, classes) of output tokens (B, N, dim)."""
         return self.host.classify(tokens)
 
     def get_classifier(self) -> nn.Module:
-        """The model's own."""
+        """Return the classifier of the plain model."""
         return self.model.get_classifier()
 
     def reset_classifier(self, num_classes: int, *args: str, **kwargs: str) -> None:
-        """As the model's own."""
+        """Put a fresh classifier of ``num_classes`` outputs into the plain model."""
         self.model.reset_classifier(num_classes, *args, **kwargs)
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """As the model's own."""
+        """Switch gradient checkpointing of the plain model on or off."""
         self.model.set_grad_checkpointing(enable)
 
     def no_weight_decay(self) -> set[str]:
-        """Parameters that decay does not suit."""
+        """Return the names of the parameters that should have no weight decay."""
         return {"prompt"} | {f"model.{name}" for name in self.model.no_weight_decay()}
 
     @property
     def num_classes(self) -> int:
-        """Classes of the head."""
+        """The number of classes of the model's head."""
         return self.model.num_classes
 
 
 def _name_the_model(module: TopDown, state: dict[str, Tensor], prefix: str, *_: object) -> None:
-    """Give the plain model's tensors, as a released or a plain state dict names them, the names they have here."""
+    """Rename the plain model's tensors in a released or a plain state dict to the names they have here."""
     own = tuple(f"{prefix}{name}" for name in ("model.", *TopDown.own_names))
     for name in [name for name in state if name.startswith(prefix) and not name.startswith(own)]:
         state[f"{prefix}model.{name.removeprefix(prefix)}"] = state.pop(name)

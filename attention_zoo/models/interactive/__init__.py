@@ -1,4 +1,4 @@
-"""Interactive segmentation models: an image and clicks in, a mask out."""
+"""Interactive segmentation models: they take an image and clicks and give a mask."""
 
 from attention_zoo.models.interactive.corrective import CorrectiveAttention
 from attention_zoo.models.interactive.fusion import Decoder, DecoderFactory, Fusion

@@ -1,4 +1,4 @@
-"""Corrective self-attention: a head whose units read each other, and whose values know the clicks.
+"""Corrective self-attention: a head whose units read each other, and whose values contain the clicks.
 
     q, k = W x,    v = W [x, P, N],    logits = mix(q, k, v; clicked units fixed to the logit of their class)
 
@@ -29,33 +29,33 @@ from attention_zoo.models.interactive.head import InteractiveHead, upsample
 from attention_zoo.models.interactive.units import ClickedUnits
 
 CLASSES = 2
-"""Background and object; the mask's logit is the difference of theirs."""
+"""The number of classes, background and object; the mask's logit is the object's logit minus the background's."""
 BETA = 0.1
-"""Precision of the values where nothing else is said (appendix C.4)."""
+"""The default precision of the values (appendix C.4)."""
 FIRST_LOGIT = 4.0
-"""Of a clicked unit's class before training: 98 % sure."""
+"""The logit of a clicked unit's class before training: 98 % sure."""
 
 
 class CorrectiveAttention(InteractiveHead):
-    """Self-attention as the classifier; see the module.
+    """A head that classifies pixels by corrective self-attention; see the module.
 
     Value propagation and key adaptation are the mixer's options, which `attention_zoo.set_adaptation` switches.
-    The fixed logits learn where ``mixer`` was built to propagate.
+    The fixed logits are trained if ``mixer`` was built to propagate.
 
     Args:
-        in_channels: of the features.
-        dim: channels after the bottleneck, of queries and keys.
-        num_heads: heads, each with logits of its own, which are averaged.
-        attention: "axial", or "full", which all units read at once.
-        context: units that a unit reads along an axis, its own surroundings; None: the whole line.
-        mixer: the reading; None is `Probabilistic` with beta = 0.1. Others cannot propagate.
-        propagate_in: with axial attention, the width block, where values are logits, or both, where each class and
-            head learns the fixed values of the height block too.
-        stride: pixels of the image in a row of a unit; 1 is the full resolution.
+        in_channels: number of channels of the features.
+        dim: number of channels after the bottleneck, and of queries and keys.
+        num_heads: number of heads; each has logits of its own, which are averaged.
+        attention: "axial" for rows and columns in turn, or "full" for all units at once.
+        context: number of units around it that a unit reads along an axis; None is the whole line.
+        mixer: the mixer that reads; None is `Probabilistic` with beta = 0.1. Others cannot propagate.
+        propagate_in: with axial attention, the "width" block alone, whose values are logits, or "both": each class and
+            head then learns fixed values of the height block too.
+        stride: side of a unit in pixels of the image; 1 is the full resolution.
         grid: rows and columns of units, for readings that learn something of each place.
 
     Raises:
-        InputError: an argument that does not fit.
+        InputError: an argument does not fit.
     """
 
     reads_clicks = True
@@ -108,7 +108,7 @@ class CorrectiveAttention(InteractiveHead):
             self.fixed_values = nn.Parameter(nn.init.trunc_normal_(torch.empty(shape), std=0.02), requires_grad=learns)
 
     def forward(self, features: Tensor, clicks: Clicks, size: tuple[int, int]) -> Tensor:
-        """See `InteractiveHead`."""
+        """Return the mask logits (B, 1, H, W); the arguments are those of `InteractiveHead.forward`."""
         grid = -(-size[0] // self.stride), -(-size[1] // self.stride)
         x = self.norm(upsample(self.bottleneck(features), grid).flatten(2).mT)  # (B, N, dim)
         clicks = clicks if clicks.count else clicks.padded(1)  # what clicks teach is a part of every step, as DDP wants
@@ -116,7 +116,7 @@ class CorrectiveAttention(InteractiveHead):
         return upsample((logits[..., 1:] - logits[..., :1]).mT.unflatten(2, grid), size)
 
     def classify(self, x: Tensor, units: ClickedUnits, grid: tuple[int, int]) -> Tensor:
-        """Class logits (B, N, 2), background first, of units x (B, N, dim)."""
+        """Return the class logits (B, N, 2), background first, of units x (B, N, dim)."""
         self.mixer.set_grid(grid)
         seen, planes = x, units.planes(x.shape[1]).to(x.dtype)
         read: Callable[..., Tensor] = self.mixer.mix
@@ -133,14 +133,14 @@ class CorrectiveAttention(InteractiveHead):
 
 
 class Projections(nn.Module):
-    """Queries and keys of what is seen, values of that and more.
+    """Projections that make queries and keys of what is seen, and values of that and more.
 
-    Queries and keys start as one orthogonal map, so that at first units read those that look like themselves.
+    Queries and keys start as one orthogonal map, so that at first units read units that look like themselves.
 
     Args:
-        in_dim: of what the values are made of.
-        out_dim: of the values.
-        mixer: says which of the three its reading looks at, their width and the heads.
+        in_dim: width of the tokens that the values are made of.
+        out_dim: width of the values, all heads together.
+        mixer: the mixer that reads by them; it gives the number of heads, the width, and which projections it needs.
     """
 
     def __init__(self, in_dim: int, out_dim: int, mixer: SelfMixer) -> None:
@@ -156,9 +156,9 @@ class Projections(nn.Module):
             self.k.load_state_dict(self.q.state_dict())
 
     def forward(self, x: Tensor, more: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """From x (B, N, dim) and what the values are made of (B, N, in_dim) to q, k, v (B, H, N, D).
+        """Return q, k, v (B, H, N, D), made of x (B, N, dim) and, for the values, of ``more`` (B, N, in_dim).
 
-        Narrower values are filled up with zeros, since some readings want one width for all three.
+        Narrower values are filled up with zeros, since some readings need one width for all three.
         """
         q, k, v = (
             part.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for part in (self.q(x), self.k(x), self.v(more))
@@ -167,7 +167,7 @@ class Projections(nn.Module):
 
 
 def _fixed(units: ClickedUnits, table: Tensor) -> FixedValues:
-    """Values of clicked units, from those of each class (2, H, E)."""
+    """Return the fixed values of clicked units, taken from a table of the values of each class (2, H, E)."""
     return FixedValues(units.index, table[units.labels].transpose(1, 2), units.counted)
 
 

@@ -1,4 +1,4 @@
-"""From the maps of a backbone to the features of a head."""
+"""Decoders: they turn the maps of a backbone into the features that a head reads."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -12,33 +12,33 @@ from attention_zoo.models.mask_decoder.parts import ConvNorm
 
 
 class Decoder(nn.Module, ABC):
-    """Maps (B, c, h, w), finest first, to features (B, ``out_channels``, h, w)."""
+    """Turns maps (B, c, h, w), finest first, into features (B, ``out_channels``, h, w)."""
 
     out_channels: int
 
     @abstractmethod
     def forward(self, maps: Sequence[Tensor], size: tuple[int, int]) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """Features of an image of ``size`` pixels, and mask logits (B, 1, H, W) that training may supervise too."""
+        """Return the features of images of ``size`` pixels, and mask logits (B, 1, H, W) for training to supervise."""
 
 
 class DecoderFactory(Protocol):
     """Anything that builds a decoder: its class, a partial of one, or a choice in a config."""
 
     def __call__(self, channels: Sequence[int], strides: Sequence[int]) -> Decoder:
-        """Build the decoder for maps of these channels and strides."""
+        """Build and return the decoder for maps of these channels and strides."""
 
 
 class Fusion(Decoder):
-    """Every map projected, brought to one grid, and fused.
+    """A decoder that projects every map, brings all to one grid, and fuses them.
 
-    The decoder of SegFormer (E. Xie et al., NeurIPS 2021) with one 3 x 3 convolution at its end, since clicks ask for
+    It is the decoder of SegFormer (E. Xie et al., NeurIPS 2021) with a 3 x 3 convolution at its end, since clicks need
     edges.
 
     Args:
-        channels: of the maps.
-        strides: of the maps; not used, their sizes say as much.
-        width: channels of the features.
-        stride: of the features.
+        channels: number of channels of each map.
+        strides: strides of the maps; not used, since the sizes of the maps tell them.
+        width: number of channels of the features.
+        stride: stride of the features in pixels.
     """
 
     def __init__(self, channels: Sequence[int], strides: Sequence[int], *, width: int = 128, stride: int = 4) -> None:
@@ -48,7 +48,7 @@ class Fusion(Decoder):
         self.fuse = nn.Sequential(ConvNorm(len(channels) * width, width), ConvNorm(width, width, 3))
 
     def forward(self, maps: Sequence[Tensor], size: tuple[int, int]) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """Maps (B, c, h, w) of an image of ``size`` to features (B, width, H / stride, W / stride), and no logits."""
+        """Return features (B, width, H / stride, W / stride) of maps (B, c, h, w) of images of ``size``; no logits."""
         grid = -(-size[0] // self.stride), -(-size[1] // self.stride)
         projected = [upsample(project(x), grid) for project, x in zip(self.project, maps, strict=True)]
         return self.fuse(torch.cat(projected, 1)), ()

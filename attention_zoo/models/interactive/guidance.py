@@ -1,4 +1,4 @@
-"""Clicks and boxes as image channels."""
+"""Draws clicks and boxes as image channels."""
 
 import math
 
@@ -9,18 +9,18 @@ from attention_zoo.clicks import PADDING, POSITIVE, Clicks
 
 
 def disks(clicks: Clicks, size: tuple[int, int], radius: float) -> Tensor:
-    """Clicks as binary disks, positive and negative ones apart.
+    """Return clicks as binary disks, positive and negative ones in channels of their own.
 
     A disk has the pixels whose centres are at most ``radius`` away from the click; with radius 0, the clicked pixel.
     (Gabbur et al., NeurIPS 2021, appendix C.1, have a radius of 8; RITM, Sofiiuk et al., ICIP 2022, of 5.)
 
     Args:
-        clicks: of B images; what a disk has outside the image is cut off.
+        clicks: clicks on B images; the parts of disks outside the image are cut off.
         size: height and width of the images in pixels.
-        radius: in pixels.
+        radius: radius of the disks in pixels.
 
     Returns:
-        (B, 2, H, W) float32 of 0 and 1: positive, negative.
+        (B, 2, H, W) float32 of 0 and 1: positive clicks, then negative ones.
     """
     device, (height, width) = clicks.points.device, size
     reach = math.floor(radius + 0.5)
@@ -38,19 +38,19 @@ def disks(clicks: Clicks, size: tuple[int, int], radius: float) -> Tensor:
 
 
 def box_disks(box: Tensor, size: tuple[int, int], radius: float) -> Tensor:
-    """A box as two disks at opposite corners (Gabbur et al., NeurIPS 2021, appendix C.1).
+    """Return a box as two disks at opposite corners (Gabbur et al., NeurIPS 2021, appendix C.1).
 
     Args:
         box: (B, 4), row and column of one corner, then of the opposite one: whichever two the annotator clicked. NaN:
             no box, and no disk.
         size: height and width of the images in pixels.
-        radius: in pixels.
+        radius: radius of the disks in pixels.
 
     Returns:
         (B, 1, H, W) float32 of 0 and 1.
 
     Raises:
-        InputError: a corner is infinite.
+        InputError: a coordinate of a corner is infinite.
     """
     given = ~box.isnan().any(-1)[:, None].expand(-1, 2)  # (B, 2)
     corners = torch.where(given[..., None], box.view(-1, 2, 2), 0.0)

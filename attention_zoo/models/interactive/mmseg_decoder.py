@@ -1,4 +1,4 @@
-"""Decode heads of mmsegmentation as decoders: what they make of a backbone's maps, before their classifier."""
+"""Decode heads of mmsegmentation as decoders: their features of a backbone's maps, before their classifier."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -21,13 +21,13 @@ class MMSegDecoder(Decoder):
     DeepLabV3+ ``config="deeplabv3plus_r50-d8"`` on ``resnet50`` or ``resnet101`` with ``output_stride=8``.
 
     Args:
-        channels: of the maps.
-        strides: of the maps; not used, their sizes say as much.
-        config: a file of mmsegmentation's ``_base_/models``, without its suffix.
-        head_args: arguments of the last head that differ from the file's, e.g. ``channels``, its features'.
+        channels: number of channels of each map.
+        strides: strides of the maps; not used, since the sizes of the maps tell them.
+        config: name of a file of mmsegmentation's ``_base_/models``, without its suffix.
+        head_args: arguments of the last head that differ from the file's, e.g. ``channels``, those of its features.
 
     Raises:
-        InputError: no such file, a head that does not fit the maps, or one that refuses its arguments.
+        InputError: there is no such file, or a head does not fit the maps or refuses its arguments.
     """
 
     def __init__(
@@ -50,9 +50,9 @@ class MMSegDecoder(Decoder):
         last.conv_seg = nn.Identity()
 
     def forward(self, maps: Sequence[Tensor], size: tuple[int, int]) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """Maps (B, c, h, w) of an image of ``size`` to features (B, C, h, w), and mask logits (B, 1, H, W) to train on.
+        """Return features (B, C, h, w) of maps (B, c, h, w) of images of ``size``, and mask logits (B, 1, H, W).
 
-        The logits are those of the heads before the last, OCR's object regions.
+        The logits come from the heads before the last, such as OCR's object regions, and are for training.
         """
         out, logits = self.heads[0](maps), []
         for head in list(self.heads)[1:]:
@@ -62,7 +62,7 @@ class MMSegDecoder(Decoder):
 
 
 def _build(head: Mapping[str, Any], channels: Sequence[int]) -> nn.Module:
-    """A head for maps of these channels and two classes; batch normalisation is torch's own, which runs anywhere."""
+    """Build a head for maps of these channels and two classes, with torch's own batch normalisation."""
     index = head.get("in_index", -1)
     several = isinstance(index, (list, tuple))
     if max(index if several else [index]) >= len(channels):

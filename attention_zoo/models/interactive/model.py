@@ -16,22 +16,22 @@ from attention_zoo.models.interactive.guidance import box_disks, disks
 from attention_zoo.models.interactive.head import ConvHead, HeadFactory
 
 Guidance = Literal["pap", "ritm"]
-"""What the encoder sees beside the image. "pap", of Gabbur et al., NeurIPS 2021: the box's corners, then positive and
-negative clicks, as disks of radius 8. "ritm", of K. Sofiiuk, I. Petrov, A. Konushin, ICIP 2022: positive and negative
-clicks as disks of radius 5, then the mask before."""
+"""The channels that the encoder sees beside the image. "pap" (Gabbur et al., NeurIPS 2021): box corners, positive and
+negative clicks, as disks of radius 8. "ritm" (K. Sofiiuk, I. Petrov, A. Konushin, ICIP 2022): positive and negative
+clicks as disks of radius 5, then the previous mask."""
 ClicksIn = Literal["encoder", "head"]
-"""Where clicks enter: the encoder (and a head that reads them), or only such a head."""
+"""The place where clicks enter: the encoder (and a head that reads them), or only such a head."""
 RADIUS = {"pap": 8, "ritm": 5}
 
 
 class Features(NamedTuple):
-    """What `InteractiveModel.encode` gives `InteractiveModel.decode`.
+    """The features that `InteractiveModel.encode` hands to `InteractiveModel.decode`.
 
     Attributes:
-        maps: (B, C, h, w).
-        size: height and width of the image.
-        padded: the same with the padding that the backbone's strides ask for.
-        extra_logits: (B, 1, H, W) each, of the decoder's own masks, such as OCR's object regions, for training.
+        maps: (B, C, h, w), the features.
+        size: height and width of the image in pixels.
+        padded: height and width with the padding that the backbone's strides need.
+        extra_logits: (B, 1, H, W) each, logits of the decoder's own masks, such as OCR's object regions, for training.
     """
 
     maps: Tensor
@@ -47,14 +47,14 @@ class InteractiveModel(nn.Module):
     what the backbone, pretrained or not, saw.
 
     Args:
-        backbone: gives maps of images with three channels.
-        decoder: None is `Fusion`.
-        head: None is `ConvHead`.
-        guidance: what the encoder sees, see `Guidance`.
-        clicks_in: "head": the encoder sees the box but no click, and runs once an image.
+        backbone: the backbone, which gives maps of images with three channels.
+        decoder: builds the decoder; None is `Fusion`.
+        head: builds the head; None is `ConvHead`.
+        guidance: the channels that the encoder sees beside the image, see `Guidance`.
+        clicks_in: with "head", the encoder sees the box but no click, and runs once for each image.
 
     Raises:
-        InputError: an argument that does not fit.
+        InputError: an argument does not fit.
     """
 
     def __init__(
@@ -84,15 +84,15 @@ class InteractiveModel(nn.Module):
     def encode(
         self, image: Tensor, clicks: Clicks, box: Tensor | None = None, previous: Tensor | None = None
     ) -> Features:
-        """The features of an image; without `encoder_sees_clicks` they serve whatever the clicks.
+        """Return the features of images; without `encoder_sees_clicks` they hold for any clicks.
 
-        Of what is given, that counts which the model's guidance has channels for.
+        Arguments for which the model's guidance has no channels are ignored.
 
         Args:
             image: (B, 3, H, W), normalised.
-            clicks: on the image.
-            box: (B, 4), rows and columns of two opposite corners, for "pap"; None: not given.
-            previous: (B, 1, H, W), the mask before as probabilities, for "ritm"; None: none yet.
+            clicks: the clicks on the images.
+            box: (B, 4), rows and columns of two opposite corners, for "pap"; None is no box.
+            previous: (B, 1, H, W), the previous mask as probabilities, for "ritm"; None is no mask yet.
         """
         size = height, width = image.shape[2], image.shape[3]
         image = torch.cat((image, *self._channels(image, clicks, box, previous)), 1)
@@ -103,7 +103,7 @@ class InteractiveModel(nn.Module):
         return Features(maps, size, padded, tuple(logits[..., : size[0], : size[1]].float() for logits in extra))
 
     def _channels(self, image: Tensor, clicks: Clicks, box: Tensor | None, previous: Tensor | None) -> list[Tensor]:
-        """What is appended to the image."""
+        """Return the channels, (B, 1, H, W) or (B, 2, H, W) each, that are appended to the image."""
         size, absent = (image.shape[2], image.shape[3]), torch.zeros_like(image[:, :1])
         radius = RADIUS[self.guidance]
         if self.guidance == "ritm":
@@ -114,15 +114,15 @@ class InteractiveModel(nn.Module):
         return [channel.to(image.dtype) for channel in channels]
 
     def decode(self, features: Features, clicks: Clicks, **adaptation: Unpack[Adaptation]) -> Tensor:
-        """Logits (B, 1, H, W), float32, of each pixel's being of the object.
+        """Return the logits (B, 1, H, W), float32, of pixels belonging to the object.
 
         Args:
-            features: what `encode` gave.
-            clicks: on the image.
-            **adaptation: how the head adapts in this call, see `attention_zoo.set_adaptation`; None: as it was built.
+            features: the features that `encode` returned.
+            clicks: the clicks on the images.
+            **adaptation: how the head adapts in this call, see `attention_zoo.set_adaptation`; None is as built.
 
         Raises:
-            InputError: options the head cannot follow.
+            InputError: the head cannot follow an option.
         """
         with adapted(self.head, **adaptation):
             logits = self.head(features.maps, clicks, features.padded)
@@ -136,11 +136,11 @@ class InteractiveModel(nn.Module):
         previous: Tensor | None = None,
         **adaptation: Unpack[Adaptation],
     ) -> Tensor:
-        """`encode` and `decode` in one."""
+        """Return the logits (B, 1, H, W) of `decode` for the features of `encode`."""
         return self.decode(self.encode(image, clicks, box, previous), clicks, **adaptation)
 
     def no_weight_decay(self) -> set[str]:
-        """What the backbone names."""
+        """Return the names of the parameters that should have no weight decay: those that the backbone names."""
         named = self.backbone.no_weight_decay() if hasattr(self.backbone, "no_weight_decay") else ()
         return {f"backbone.{name}" for name in named}
 
@@ -149,7 +149,7 @@ def widen_stem(backbone: nn.Module, channels: int) -> None:
     """Give the first convolution of a backbone so many further input channels, with weights of zero.
 
     Raises:
-        InputError: there is no convolution of images.
+        InputError: the backbone has no convolution of images with three channels.
     """
     convolutions = (m for m in backbone.modules() if isinstance(m, nn.Conv2d) and m.in_channels == 3)
     stem = next(convolutions, None)

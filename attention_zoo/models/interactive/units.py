@@ -1,4 +1,4 @@
-"""Clicks on the units of a head: which unit each falls on, and which of them count."""
+"""Clicks on the units of a head: the unit that each falls on, and whether it counts."""
 
 from typing import NamedTuple, Self
 
@@ -10,12 +10,12 @@ from attention_zoo.functional.fixed_units import last_of_each
 
 
 class ClickedUnits(NamedTuple):
-    """Clicks as units of a grid; of several clicks on one unit the last counts.
+    """Clicks as units of a grid; if several fall on one unit, the last counts.
 
     Attributes:
-        index: (B, n) int64, units counted row by row.
-        labels: (B, n) int64, 1 on the object and 0 elsewhere.
-        counted: (B, n) bool, false for padding, clicks outside the image, and clicks that a later one replaces.
+        index: (B, n) int64, the number of each unit, counted row by row.
+        labels: (B, n) int64, 1 for clicks on the object and 0 for all others.
+        counted: (B, n) bool, whether a click counts: not padding, not outside the image, not replaced by a later one.
     """
 
     index: Tensor  # type: ignore[assignment]  # a tuple has a method of this name, which nobody calls
@@ -24,10 +24,10 @@ class ClickedUnits(NamedTuple):
 
     @classmethod
     def of(cls, clicks: Clicks, size: tuple[int, int], grid: tuple[int, int]) -> Self:
-        """The units that clicks fall on.
+        """Return the units that clicks fall on.
 
         Args:
-            clicks: of B images.
+            clicks: clicks on B images.
             size: height and width of the images in pixels.
             grid: rows and columns of units that cover the images.
         """
@@ -39,7 +39,7 @@ class ClickedUnits(NamedTuple):
         return cls(index, (clicks.labels == POSITIVE).long(), last_of_each(index, inside))
 
     def planes(self, num_units: int) -> Tensor:
-        """The corrective channels (B, N, 2) of 0 and 1: units clicked as object, units clicked as background."""
+        """Return the corrective channels (B, N, 2), float32: 1 for units clicked as object, then as background."""
         flat = torch.zeros(len(self.index), 2 * num_units, device=self.index.device)
         flat = flat.scatter_add(1, 2 * self.index + 1 - self.labels, self.counted.float())
         return flat.unflatten(1, (num_units, 2))

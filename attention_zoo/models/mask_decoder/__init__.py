@@ -1,4 +1,4 @@
-"""The clustering mask decoder, the model around it, and what its predictions say about an image."""
+"""The clustering mask decoder, the model around it, and the classes and segments that its predictions mean."""
 
 from attention_zoo.models.mask_decoder.decoder import DecoderSize, MaskDecoder
 from attention_zoo.models.mask_decoder.inference import PanopticThresholds, panoptic_segments, semantic_probabilities

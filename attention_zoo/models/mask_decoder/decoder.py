@@ -22,18 +22,18 @@ from attention_zoo.models.mask_decoder.pixel_decoder import PixelDecoder
 @checked
 @dataclass(frozen=True)
 class DecoderSize:
-    """Numbers of a mask decoder; the defaults are those of kMaX-DeepLab with ResNet-50 on COCO.
+    """The sizes of a mask decoder; the defaults are those of kMaX-DeepLab with ResNet-50 on COCO.
 
     Args:
         num_queries: L, the most segments an image can have.
         dim: width of the queries.
         mask_dim: width of the embedding that gives the final masks.
-        hidden: width of the queries' FFN.
-        num_heads: of the queries' self-attention.
-        interaction_heads: of the cross-mixer.
-        layers: decoder layers on each level, coarsest first (strides 32, 16, 8); finer levels have none.
-        widths: of the pixel decoder's blocks on each level, coarsest first; maps have four times as many channels.
-        blocks: of the pixel decoder on each level.
+        hidden: hidden width of the queries' FFN.
+        num_heads: number of heads of the queries' self-attention.
+        interaction_heads: number of heads of the cross-mixer.
+        layers: number of decoder layers on each level, coarsest first (strides 32, 16, 8); finer levels have none.
+        widths: width of the pixel decoder's blocks on each level, coarsest first; maps have four times the channels.
+        blocks: number of blocks of the pixel decoder on each level.
         drop_path: stochastic depth of all residual branches.
         mask_gain: first scale of the mask logits, which are normalised; as a parameter it grows by no more than the
             learning rate a step, so that short runs need a larger one.
@@ -70,18 +70,18 @@ class DecoderSize:
 
 
 class MaskDecoder(nn.Module):
-    """Maps of a backbone to masks and classes of queries, with a prediction at every layer.
+    """Turns maps of a backbone into masks and classes of queries, with a prediction at every layer.
 
     Args:
-        channels: of the backbone's maps, finest first.
-        num_classes: C, without void.
+        channels: number of channels of the backbone's maps, finest first.
+        num_classes: C, the number of classes without void.
         interaction: how queries and pixels meet: a name of ``list_mixers("cross")``, a dotted path or a factory.
-        dual_path: whether pixels read the queries back.
+        dual_path: whether pixels also read the queries.
         coordinates: whether pixels know where they are when they are clustered (CMT-DeepLab).
-        size: all numbers.
+        size: all sizes of the decoder.
 
     Raises:
-        InputError: an unknown interaction, or maps that do not fit the size.
+        InputError: the interaction is unknown, or the maps do not fit the size.
     """
 
     def __init__(
@@ -124,7 +124,7 @@ class MaskDecoder(nn.Module):
         )
 
     def forward(self, maps: Sequence[Tensor]) -> MaskOutputs:
-        """Maps (B, c, h, w) of the backbone, finest first, to the predictions of all layers."""
+        """Return the predictions of all layers for maps (B, c, h, w) of the backbone, finest first."""
         queries = self.queries.repeat(len(maps[0]), 1, 1)  # not expanded: torch counts no FLOPs past a parameter's view
         pixels, predictions, layers = None, [], iter(self.layers)
         for level, (features, count) in enumerate(zip(reversed(maps), self.layer_counts, strict=True)):
@@ -135,5 +135,5 @@ class MaskDecoder(nn.Module):
         return MaskOutputs(tuple(predictions), self.predictor(queries, pixels))
 
     def no_weight_decay(self) -> set[str]:
-        """The queries, which are an embedding."""
+        """Return the names of the parameters that should have no weight decay: the queries, which are an embedding."""
         return {"queries"}

@@ -1,6 +1,6 @@
-"""What the predictions of a mask decoder say about an image: a class for each pixel, or segments.
+"""Turns the predictions of a mask decoder into a class for each pixel of an image, or into segments.
 
-The mask-wise post-processing of kMaX-DeepLab (and of MaX-DeepLab).
+This is the mask-wise post-processing of kMaX-DeepLab (and of MaX-DeepLab).
 """
 
 from collections.abc import Collection
@@ -16,14 +16,14 @@ from attention_zoo.domains import Fraction, checked
 @partial(checked, under="thresholds")
 @dataclass(frozen=True)
 class PanopticThresholds:
-    """When a query becomes a segment; the defaults are those of COCO.
+    """The thresholds at which a query becomes a segment; the defaults are those of COCO.
 
     Args:
-        pixel: a query's mask is where its probability is above this.
+        pixel: a query's mask holds the pixels where its probability is above this.
         thing: least class probability of things.
         stuff: least class probability of stuff.
-        overlap: least part of a mask that queries with a higher score left free.
-        mask_exponent: of the mean mask probability in the score; 0 orders by class probability alone.
+        overlap: least part of a mask that queries with a higher score must have left free.
+        mask_exponent: exponent of the mean mask probability in the score; 0 orders by class probability alone.
     """
 
     pixel: Fraction = 0.4
@@ -34,14 +34,14 @@ class PanopticThresholds:
 
 
 def semantic_probabilities(class_logits: Tensor, mask_logits: Tensor) -> Tensor:
-    """Probability of each class at each pixel: queries' classes (without void) mixed by their masks.
+    """Return the probability of each class at each pixel: queries' classes (without void) mixed by their masks.
 
     Args:
-        class_logits: (B, L, C + 1).
-        mask_logits: (B, L, h, w).
+        class_logits: (B, L, C + 1), logits of the queries' classes, void last.
+        mask_logits: (B, L, h, w), logits of the queries' masks.
 
     Returns:
-        (B, C, h, w); sums to less than one where a pixel's queries are void.
+        (B, C, h, w), the probabilities; they sum to less than one where a pixel's queries are void.
     """
     classes = class_logits.float().softmax(-1)[..., :-1]
     return torch.einsum("blc,blhw->bchw", classes, mask_logits.float().softmax(1))
@@ -50,13 +50,13 @@ def semantic_probabilities(class_logits: Tensor, mask_logits: Tensor) -> Tensor:
 def panoptic_segments(
     class_logits: Tensor, mask_logits: Tensor, things: Collection[int], thresholds: PanopticThresholds | None = None
 ) -> Tensor:
-    """Segments of one image: queries in the order of their score take the pixels of their masks that are still free.
+    """Return the segments of one image: queries, best score first, take the pixels of their masks that are still free.
 
     Args:
-        class_logits: (L, C + 1).
-        mask_logits: (L, H, W).
-        things: classes whose segments stay apart; those of another class become one.
-        thresholds: which queries count.
+        class_logits: (L, C + 1), logits of the queries' classes, void last.
+        mask_logits: (L, H, W), logits of the queries' masks.
+        things: classes whose segments stay apart; the segments of any other class become one.
+        thresholds: decide which queries count.
 
     Returns:
         (H, W, 2) int64, class and segment of each pixel; class C and segment 0 where there is none. Segments count

@@ -31,15 +31,15 @@ class CrossMixerFactory(Protocol):
     """Anything that builds a cross-mixer: its class, a partial of one, or a choice in a config."""
 
     def __call__(self, dim: int, num_heads: int) -> CrossMixer:
-        """Build the mixer for queries and pixels of width ``dim`` in ``num_heads`` heads."""
+        """Build and return the mixer for queries and pixels of width ``dim`` in ``num_heads`` heads."""
 
 
 class Interaction(nn.Module):
     """A cross-mixer with the batch normalisations of the mask transformers around its projections.
 
     Args:
-        mixer: gives the projections, the affinity and what is read by it.
-        mask_gain: first gain of the normalised affinity.
+        mixer: the cross-mixer, which gives the projections, the affinity and the reading by it.
+        mask_gain: gain of the normalised affinity before training.
     """
 
     def __init__(self, mixer: CrossMixer, mask_gain: float = 0.1) -> None:
@@ -51,7 +51,7 @@ class Interaction(nn.Module):
         self.update_norm = TokenNorm(mixer.dim, gain=0.0)
 
     def forward(self, queries: Tensor, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """What queries (B, L, dim) read from pixels, given twice (B, M, dim): refined for the keys, and for the values.
+        """Let queries (B, L, dim) read from pixels, given twice (B, M, dim): refined for the keys, and for the values.
 
         Returns:
             The update (B, L, dim) of the queries, without the residual; the affinity (B, H, L, M), normalised; and the
@@ -67,7 +67,7 @@ class Interaction(nn.Module):
         return update, affinity, unit.transpose(1, 2).flatten(2) * mixer.num_heads**-0.5
 
     def _normalised(self, affinity: Tensor) -> Tensor:
-        """The affinity (B, H, L, M), normalised by head; one that lies in memory pixel by pixel still does."""
+        """Return the affinity (B, H, L, M), normalised by head; if it is stored pixel by pixel, it stays so."""
         by_pixel = affinity.mT
         return self.affinity_norm(by_pixel).mT if by_pixel.is_contiguous() else self.affinity_norm(affinity)
 
@@ -76,8 +76,8 @@ class QuerySelfAttention(nn.Module):
     """Attention of the queries among themselves, batch-normalised: softmax(BN(Q Kᵀ)) V, then BN, GELU and projection.
 
     Args:
-        dim: of the queries.
-        num_heads: heads; keys have half the width of values.
+        dim: width of the queries.
+        num_heads: number of heads; keys have half the width of values.
     """
 
     def __init__(self, dim: int, num_heads: int) -> None:
@@ -88,7 +88,7 @@ class QuerySelfAttention(nn.Module):
         self.proj = LinearNorm(dim, dim, gain=0.0)
 
     def forward(self, queries: Tensor) -> Tensor:
-        """Queries (B, L, dim) -> update (B, L, dim), without the residual."""
+        """Return the update (B, L, dim) of queries (B, L, dim), without the residual."""
         parts = self.qkv(queries).split(self.widths, -1)
         q, k, v = (part.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for part in parts)
         affinity = self.affinity_norm(q @ k.mT)
@@ -97,13 +97,13 @@ class QuerySelfAttention(nn.Module):
 
 
 class PixelUpdate(nn.Module):
-    """The second path: pixels read the queries back by the assignment that the interaction made.
+    """The second path: pixels read the queries by the assignment that the interaction made.
 
         P <- P + assign_N(Q Kᵀ)ᵀ V(Ĉ)
 
     Args:
-        dim: of the queries.
-        channels: of the pixels.
+        dim: width of the queries.
+        channels: number of channels of the pixels.
     """
 
     def __init__(self, dim: int, channels: int) -> None:
@@ -112,7 +112,7 @@ class PixelUpdate(nn.Module):
         self.proj = LinearNorm(dim, channels, gain=0.0)
 
     def forward(self, assignment: Tensor, queries: Tensor) -> Tensor:
-        """Assignment (B, L, M) and updated queries (B, L, dim) -> update of the pixels (B, M, channels)."""
+        """Return the pixels' update (B, M, channels) from the assignment (B, L, M) and updated queries (B, L, dim)."""
         values = self.values(queries)
         return self.proj(F.gelu(self.read_norm(assignment.mT.to(values.dtype) @ values)))
 
@@ -121,16 +121,16 @@ class MaskDecoderLayer(nn.Module):
     """Interaction with the pixels, self-attention and FFN of the queries, all residual; predicts masks and classes.
 
     Args:
-        channels: of the pixel map.
-        num_classes: C.
-        interaction: builds the cross-mixer.
-        dim: of the queries.
-        num_heads: of the self-attention.
-        interaction_heads: of the cross-mixer; the mean over heads is the mask prediction.
-        hidden: width of the FFN.
-        dual_path: whether pixels read the queries back.
-        coordinates: see `PixelHead`.
-        mask_gain: see `Interaction`.
+        channels: number of channels of the pixel map.
+        num_classes: C, the number of classes without void.
+        interaction: a function that builds the cross-mixer.
+        dim: width of the queries.
+        num_heads: number of heads of the self-attention.
+        interaction_heads: number of heads of the cross-mixer; the mean over heads is the mask prediction.
+        hidden: hidden width of the FFN.
+        dual_path: whether pixels also read the queries.
+        coordinates: whether pixels know where they are, see `PixelHead`.
+        mask_gain: gain of the normalised affinity before training.
         drop_path_rate: stochastic depth of each residual branch.
     """
 
@@ -161,7 +161,7 @@ class MaskDecoderLayer(nn.Module):
         self.drop_path = drop_path(drop_path_rate)
 
     def forward(self, queries: Tensor, pixels: Tensor) -> tuple[Tensor, Tensor, MaskPrediction]:
-        """Updated queries (B, L, dim), the pixels (B, C, h, w), updated on a dual path, and the layer's prediction."""
+        """Return updated queries (B, L, dim), pixels (B, C, h, w), updated on a dual path, and the prediction."""
         grid = pixels.shape[2:]
         space = self.pixel_proj(F.gelu(pixels))
         query_space = self.query_proj(queries)
@@ -178,15 +178,15 @@ class MaskDecoderLayer(nn.Module):
 
 
 class FinalPredictor(nn.Module):
-    """Masks and classes of the last queries on the finest map.
+    """Predicts masks and classes of the last queries on the finest map.
 
     Args:
-        channels: of the map.
-        num_classes: C.
-        dim: of the queries.
-        mask_dim: of the embedding in which queries and pixels meet.
-        coordinates: see `PixelHead`.
-        mask_gain: first gain of the normalised mask logits.
+        channels: number of channels of the map.
+        num_classes: C, the number of classes without void.
+        dim: width of the queries.
+        mask_dim: width of the embedding in which queries and pixels meet.
+        coordinates: whether pixels know where they are, see `PixelHead`.
+        mask_gain: gain of the normalised mask logits before training.
     """
 
     def __init__(
@@ -208,7 +208,7 @@ class FinalPredictor(nn.Module):
         nn.init.constant_(self.mask_norm.weight, mask_gain)
 
     def forward(self, queries: Tensor, pixels: Tensor) -> MaskPrediction:
-        """Queries (B, L, dim) and a map (B, C, h, w) -> prediction on that map."""
+        """Return the prediction for queries (B, L, dim) on a map (B, C, h, w)."""
         features = F.normalize(self.embedding(self.pixel_head(pixels)), dim=1)
         kernels = self.kernels(self.mask_proj(queries))
         masks = torch.einsum("blc,bchw->blhw", kernels, features)

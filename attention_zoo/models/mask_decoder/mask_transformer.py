@@ -1,4 +1,4 @@
-"""A backbone under the mask decoder."""
+"""The mask transformer: a backbone under the mask decoder."""
 
 from collections.abc import Sequence
 
@@ -13,18 +13,18 @@ from attention_zoo.models.mask_decoder.semantic_head import SemanticHeadKind, se
 
 
 class MaskTransformer(nn.Module):
-    """Backbone, pyramid where the backbone's strides need one, mask decoder, and an auxiliary head for training.
+    """A backbone, a pyramid if the backbone's strides need one, a mask decoder, and an auxiliary head for training.
 
     Args:
-        backbone: gives maps, finest first.
-        num_classes: C.
-        interaction: see `MaskDecoder`.
-        dual_path: see `MaskDecoder`.
-        coordinates: see `MaskDecoder`.
-        size: see `MaskDecoder`.
-        strides: of the maps that the decoder works on, finest first; None is the backbone's own where each is half of
+        backbone: the backbone, which gives maps, finest first.
+        num_classes: C, the number of classes without void.
+        interaction: how queries and pixels meet, see `MaskDecoder`.
+        dual_path: whether pixels also read the queries.
+        coordinates: whether pixels know where they are, see `MaskDecoder`.
+        size: all sizes of the decoder.
+        strides: strides of the decoder's maps, finest first; None is the backbone's own where each is half of
             the next, else as many as it has maps, ending with 32.
-        auxiliary: a head that labels each pixel of the backbone's maps in training; None is off.
+        auxiliary: kind of a head that labels each pixel of the backbone's maps in training; None is no such head.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class MaskTransformer(nn.Module):
         )
 
     def forward(self, image: Tensor) -> MaskOutputs:
-        """Predictions of all layers for images (B, 3, H, W)."""
+        """Return the predictions of all layers for images (B, 3, H, W)."""
         maps = self.pyramid(self.backbone(image))
         outputs = self.decoder(maps)
         if self.semantic_head is None or not self.training:
@@ -57,13 +57,13 @@ class MaskTransformer(nn.Module):
         return outputs._replace(semantic_logits=self.semantic_head(maps))
 
     def covered(self, size: tuple[int, int]) -> tuple[int, int]:
-        """Height and width that the maps of an image of ``size`` cover: backbones pad below and to the right."""
+        """Return the height and width that the maps of an image of ``size`` cover, padded below and on the right."""
         stride = max(self.backbone.strides)
         height, width = (-(-side // stride) * stride for side in size)
         return height, width
 
     def no_weight_decay(self) -> set[str]:
-        """The queries, and what the backbone names."""
+        """Return the names of parameters that should have no weight decay: the queries and the backbone's own."""
         named = self.backbone.no_weight_decay() if hasattr(self.backbone, "no_weight_decay") else ()
         return {f"decoder.{name}" for name in self.decoder.no_weight_decay()} | {f"backbone.{name}" for name in named}
 

@@ -1,4 +1,4 @@
-"""What a mask decoder predicts."""
+"""The predictions of a mask decoder."""
 
 from typing import NamedTuple
 
@@ -9,8 +9,8 @@ class MaskPrediction(NamedTuple):
     """Masks and classes of L queries, from one layer of the decoder.
 
     Attributes:
-        class_logits: (B, L, C + 1); the last class is void, a query that has no segment.
-        mask_logits: (B, L, h, w); their softmax over the queries says which query a pixel belongs to.
+        class_logits: (B, L, C + 1), logits of the classes; the last class is void, for a query that has no segment.
+        mask_logits: (B, L, h, w), logits of the masks; softmax over the queries says which query a pixel belongs to.
         features: (B, E, h, w), of unit length: the embedding of the pixels that the masks come from.
     """
 
@@ -20,12 +20,12 @@ class MaskPrediction(NamedTuple):
 
 
 class MaskOutputs(NamedTuple):
-    """Outputs of a mask transformer.
+    """The outputs of a mask transformer.
 
     Attributes:
-        layers: prediction of each decoder layer, from its queries before their update.
-        final: prediction of the last queries on the finest map; what is evaluated.
-        semantic_logits: (B, C, h, w) of the auxiliary semantic head, in training where there is one.
+        layers: the prediction of each decoder layer, from its queries before their update.
+        final: the prediction of the last queries on the finest map, which is evaluated.
+        semantic_logits: (B, C, h, w), logits of the auxiliary semantic head, in training if there is one.
     """
 
     layers: tuple[MaskPrediction, ...]
@@ -34,5 +34,5 @@ class MaskOutputs(NamedTuple):
 
     @property
     def predictions(self) -> tuple[MaskPrediction, ...]:
-        """All that are trained on, the final one last."""
+        """All predictions that training supervises, the final one last."""
         return (*self.layers, self.final)

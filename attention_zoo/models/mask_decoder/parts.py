@@ -1,4 +1,4 @@
-"""Pieces of mask decoders: normalised projections of maps and tokens, coordinates, resizing."""
+"""Parts of mask decoders: normalised projections of maps and tokens, coordinates, resizing."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -10,7 +10,7 @@ from timm.layers import DropPath, trunc_normal_tf_
 from torch import Tensor, nn
 
 EPS, MOMENTUM = 1e-3, 0.01
-"""Of every batch normalisation, as in kMaX-DeepLab."""
+"""The epsilon and momentum of every batch normalisation, as in kMaX-DeepLab."""
 
 MapNorm: Any = partial(nn.BatchNorm2d, eps=EPS, momentum=MOMENTUM)
 """Batch normalisation of the channels of maps (B, C, h, w)."""
@@ -21,7 +21,7 @@ class TokenNorm(nn.Module):
 
     Args:
         channels: C.
-        gain: first value of the gain; 0 makes a residual branch start as nothing.
+        gain: the gain before training; with 0 a residual branch starts as zero.
     """
 
     def __init__(self, channels: int, gain: float = 1.0) -> None:
@@ -31,18 +31,18 @@ class TokenNorm(nn.Module):
         nn.init.constant_(self.norm.weight, gain)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Tokens (B, N, C) -> (B, N, C)."""
+        """Return the normalised tokens (B, N, C)."""
         return self.norm(x.flatten(0, 1)).view(x.shape)
 
 
 class ConvNorm(nn.Sequential):
-    """Convolution of a map, batch normalisation, and GELU if asked for.
+    """A convolution of a map, batch normalisation, and GELU if asked for.
 
     Args:
-        in_channels: of the map.
-        out_channels: of the result.
-        kernel_size: odd; the map keeps its size.
-        depthwise: each channel by itself.
+        in_channels: number of channels of the map.
+        out_channels: number of channels of the result.
+        kernel_size: side of the kernel, odd; the map keeps its size.
+        depthwise: whether each channel is convolved by itself.
         act: whether a GELU follows.
     """
 
@@ -59,13 +59,13 @@ class ConvNorm(nn.Sequential):
 
 
 class LinearNorm(nn.Sequential):
-    """Linear map of tokens, batch normalisation, and GELU if asked for.
+    """A linear map of tokens, batch normalisation, and GELU if asked for.
 
     Args:
-        in_dim: of the tokens.
-        out_dim: of the result.
+        in_dim: width of the tokens.
+        out_dim: width of the result.
         act: whether a GELU follows.
-        gain: first value of the normalisation's gain.
+        gain: the normalisation's gain before training.
     """
 
     def __init__(self, in_dim: int, out_dim: int, *, act: bool = False, gain: float = 1.0) -> None:
@@ -78,8 +78,8 @@ class PixelHead(nn.Module):
     """Prepares a map for mask prediction: depthwise 5 x 5 and 1 x 1 convolution, each normalised and activated.
 
     Args:
-        in_channels: of the map.
-        out_channels: of the result.
+        in_channels: number of channels of the map.
+        out_channels: number of channels of the result.
         coordinates: add where a pixel is, so that equal things in two places can be told apart (CMT-DeepLab's
             coordinate convolution): two more channels of the 1 x 1 convolution.
     """
@@ -91,17 +91,17 @@ class PixelHead(nn.Module):
         self.mix = ConvNorm(in_channels + 2 * coordinates, out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (B, in, h, w) -> (B, out, h, w)."""
+        """Return the prepared map (B, out_channels, h, w) of a map (B, in_channels, h, w)."""
         x = self.near(x)
         return self.mix(with_coordinates(x) if self.coordinates else x)
 
 
 class ClassHead(nn.Module):
-    """Class logits of queries; before training nine of ten are void.
+    """Gives the class logits of queries; before training the probability of void is about 0.9.
 
     Args:
-        dim: of the queries.
-        num_classes: C.
+        dim: width of the queries.
+        num_classes: C, the number of classes without void.
     """
 
     VOID_PRIOR = 0.9
@@ -115,19 +115,19 @@ class ClassHead(nn.Module):
         self.register_buffer("prior", F.pad(odds.log()[None], (num_classes, 0)), persistent=False)
 
     def forward(self, queries: Tensor) -> Tensor:
-        """Queries (B, L, dim) -> (B, L, C + 1), void last."""
+        """Return the class logits (B, L, C + 1) of queries (B, L, dim), void last."""
         return self.linear(queries) + self.prior
 
 
 def with_coordinates(x: Tensor) -> Tensor:
-    """A map (B, C, h, w) with two more channels, each pixel's row and column in -1..1."""
+    """Return a map (B, C + 2, h, w): the map (B, C, h, w) and each pixel's row and column in -1..1."""
     sides = [torch.linspace(-1, 1, side, device=x.device, dtype=x.dtype) for side in x.shape[2:]]
     places = torch.stack(torch.meshgrid(*sides, indexing="ij"))
     return torch.cat([x, places.expand(len(x), -1, -1, -1)], 1)
 
 
 def resize(x: Tensor, size: Sequence[int]) -> Tensor:
-    """Map (B, C, h, w) -> (B, C, *size), bilinear; odd sizes share their corners, as the strides of such images do."""
+    """Return a map (B, C, h, w) resized to (B, C, *size), bilinear; if all sides are odd, the corners coincide."""
     if tuple(x.shape[2:]) == tuple(size):
         return x
     corners = all(side % 2 == 1 for side in (*x.shape[2:], *size))
@@ -135,5 +135,5 @@ def resize(x: Tensor, size: Sequence[int]) -> Tensor:
 
 
 def drop_path(rate: float) -> nn.Module:
-    """Stochastic depth of a residual branch."""
+    """Return a module for stochastic depth of a residual branch; for rate 0 it does nothing."""
     return DropPath(rate) if rate else nn.Identity()

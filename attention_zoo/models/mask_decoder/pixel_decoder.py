@@ -1,6 +1,6 @@
 """The pixel decoder: from the coarsest map of a backbone to the finest, one level at a time.
 
-As in kMaX-DeepLab, with bottleneck blocks at all levels instead of axial attention at the two coarsest, and with timm's
+It is kMaX-DeepLab's, with bottleneck blocks at all levels instead of axial attention at the two coarsest, and timm's
 blocks, whose activation comes last. It goes level by level, so that a dual-path decoder can write to the pixels
 between the levels.
 """
@@ -16,12 +16,12 @@ from attention_zoo.models.mask_decoder.parts import ConvNorm, MapNorm, drop_path
 
 
 class PixelDecoder(nn.Module):
-    """Levels of bottleneck blocks; each adds its backbone's map to the upsampled one before.
+    """A decoder with levels of bottleneck blocks; each adds the backbone's map to the upsampled map before it.
 
     Args:
-        channels: of the backbone's maps, coarsest first.
-        widths: of each level's blocks, coarsest first; a level's map has four times as many channels.
-        blocks: of each level.
+        channels: number of channels of the backbone's maps, coarsest first.
+        widths: width of each level's blocks, coarsest first; a level's map has four times as many channels.
+        blocks: number of blocks of each level.
         drop_path_rate: stochastic depth of the blocks.
     """
 
@@ -44,15 +44,15 @@ class PixelDecoder(nn.Module):
         )
 
     def forward(self, level: int, features: Tensor, above: Tensor | None = None) -> Tensor:
-        """The map of a level.
+        """Return the map of a level.
 
         Args:
-            level: 0 is the coarsest.
+            level: number of the level; 0 is the coarsest.
             features: the backbone's map (B, c, h, w) of this level.
             above: the map of the level before (B, C', h', w'), coarser; None at the first.
 
         Returns:
-            (B, ``self.channels[level]``, h, w).
+            (B, ``self.channels[level]``, h, w), the map.
         """
         x = self.norms[level](features)
         if above is not None:

@@ -1,4 +1,4 @@
-"""Maps at the strides that a mask decoder needs, from a backbone that has others, such as a plain ViT."""
+"""Gives a mask decoder maps at the strides it needs, from a backbone that has others, such as a plain ViT."""
 
 from collections.abc import Sequence
 
@@ -9,18 +9,18 @@ from attention_zoo.models.mask_decoder.parts import ConvNorm, resize
 
 
 class Pyramid(nn.Module):
-    """Each map resized to its stride between a 1 x 1 and a 3 x 3 convolution; maps that fit stay as they are.
+    """Resizes each map to its stride between a 1 x 1 and a 3 x 3 convolution; maps that fit stay as they are.
 
     A map made finer gets the fewer channels, as in ViTDet's simple pyramid (Y. Li et al., ECCV 2022): half as many for
     every doubling.
 
     Args:
-        channels: of the backbone's maps, finest first.
-        strides: of the backbone's maps; several may be the same.
-        wanted: strides to have, finest first, one a map.
+        channels: number of channels of the backbone's maps, finest first.
+        strides: strides of the backbone's maps; several may be the same.
+        wanted: the strides wanted, finest first, one for each map.
 
     Raises:
-        InputError: not as many strides as maps.
+        InputError: there are not as many strides as maps.
     """
 
     def __init__(self, channels: Sequence[int], strides: Sequence[int], wanted: Sequence[int]) -> None:
@@ -35,7 +35,7 @@ class Pyramid(nn.Module):
         self.after = nn.ModuleList(nn.Identity() if scale == 1 else ConvNorm(b, b, 3) for b, scale in own)
 
     def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
-        """Maps (B, c, h, w), finest first, to maps (B, C, h * scale, w * scale)."""
+        """Return maps (B, C, h * scale, w * scale) of the wanted strides, from maps (B, c, h, w), finest first."""
         sizes = [
             [max(1, round(side * scale)) for side in x.shape[2:]] for x, scale in zip(maps, self.scales, strict=True)
         ]

@@ -14,18 +14,18 @@ SemanticHeadKind = Literal["decoder", "conv"]
 
 
 def semantic_head(kind: SemanticHeadKind, channels: Sequence[int], num_classes: int) -> nn.Module:
-    """The head of kMaX-DeepLab on COCO ("decoder"), or its plain one on Cityscapes ("conv").
+    """Return the auxiliary head of kMaX-DeepLab on COCO ("decoder"), or its plain one on Cityscapes ("conv").
 
     Args:
-        kind: which.
-        channels: of the backbone's four or more maps, finest first.
-        num_classes: C.
+        kind: which of the two heads.
+        channels: number of channels of the backbone's four or more maps, finest first.
+        num_classes: C, the number of classes.
     """
     return SemanticDecoder(channels, num_classes) if kind == "decoder" else SemanticConv(channels, num_classes)
 
 
 class SemanticConv(nn.Module):
-    """Depthwise 5 x 5 and 1 x 1 convolution of the coarsest map, then logits; at the coarsest stride."""
+    """A depthwise 5 x 5 and a 1 x 1 convolution of the coarsest map, then logits at the coarsest stride."""
 
     def __init__(self, channels: Sequence[int], num_classes: int) -> None:
         super().__init__()
@@ -33,7 +33,7 @@ class SemanticConv(nn.Module):
         self.logits = _logits(256, num_classes)
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
-        """Maps (B, c, h, w), finest first, to logits (B, C, h, w) on the last one's grid."""
+        """Return the logits (B, C, h, w), on the grid of the last map, of maps (B, c, h, w), finest first."""
         return self.logits(self.convs(maps[-1]))
 
 
@@ -53,7 +53,7 @@ class SemanticDecoder(nn.Module):
         self.logits = _logits(256, num_classes)
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
-        """Maps (B, c, h, w), finest first, to logits (B, C, h, w) on the grid of stride 4."""
+        """Return the logits (B, C, h, w), on the grid of stride 4, of maps (B, c, h, w), finest first."""
         os4, os8, _, os32 = maps[-4:]
         x = resize(self.aspp(os32), os8.shape[2:])
         x = resize(self.fuse8(torch.cat([x, self.project8(os8)], 1)), os4.shape[2:])
