@@ -200,8 +200,7 @@ def _error(owner: str, name: str, value: Any, kind: Any, why: str) -> InputError
     if isinstance(value, str) and words and all(isinstance(word, str) for word in words):
         if not owner.endswith(": "):
             return unknown(f"{owner}{name}", shown(value), words)
-        _, _, choices = str(unknown(name, shown(value), words)).partition("; ")
-        return InputError(f"{owner}{name}={shown(value)!r} is unknown; {choices}")
+        return InputError(f"{owner}{name}={shown(value)!r}: {unknown(name, shown(value), words)}")
     return InputError(f"{owner}{name}={_quoted(value)} must {why}")
 
 
