@@ -19,6 +19,9 @@ from attention_zoo.errors import InputError, unknown
 POSITIVE, NEGATIVE, PADDING = 1, 0, -1
 """The labels of clicks: on the object, on the background, and no click at all."""
 
+LONGEST_SHOWN = 120
+"""Characters of a wrong value that an error repeats."""
+
 FARTHEST = 2**24
 """A number of pixels that no side of an image reaches; up to it float32 holds every row and column exactly."""
 
@@ -191,7 +194,8 @@ def _is_place(value: float) -> bool:
 
 def _short(value: Any) -> str:
     """Return a value as text for a message, cut if it is long."""
-    return reprlib.repr(value)
+    text = reprlib.repr(value)
+    return text if len(text) <= LONGEST_SHOWN else f"{text[: LONGEST_SHOWN - 3]}..."
 
 
 def _no_points() -> Tensor:
