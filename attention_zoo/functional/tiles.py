@@ -112,10 +112,15 @@ def window_tiling(
     whole = not any(shift) and not any(size % width for size, width in zip(grid, window, strict=True))
     # a slot of padding reads every slot, so that its softmax does not divide by zero
     allowed = (part[:, :, None] == part[:, None]) & inside[:, None] | ~inside[:, :, None]
-    slots = torch.arange(position.numel(), device=device).view_as(position)
-    where = torch.zeros(grid[0] * grid[1], dtype=torch.long, device=device)
-    where = where.scatter_reduce(0, position.flatten(), torch.where(inside, slots, 0).flatten(), "amax")
+    where = _places(position, inside, grid[0] * grid[1])
     return Tiling(position, position, None if whole else allowed, where)
+
+
+def _places(position: Tensor, inside: Tensor, number: int) -> Tensor:
+    """Return the slot of each of ``number`` positions (number,), from that of each slot (T, t) that is inside."""
+    slots = torch.arange(position.numel(), device=position.device).view_as(position)
+    where = torch.zeros(number, dtype=torch.long, device=position.device)
+    return where.scatter_reduce(0, position.flatten(), torch.where(inside, slots, 0).flatten(), "amax")
 
 
 def _window_axis(size: int, window: int, shift: int, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -145,9 +150,7 @@ def neighborhood_tiling(
     near = row_near[:, None, :, None, :, None] & column_near[None, :, None, :, None, :]  # (Th, Tw, t, t, u, u)
     readers, read, inside = (of.flatten(2).flatten(0, 1) for of in (readers, read, inside))
     near = near.flatten(4).flatten(2, 3).flatten(0, 1)
-    slots = torch.arange(readers.numel(), device=device).view_as(readers)
-    where = torch.zeros(grid[0] * grid[1], dtype=torch.long, device=device)
-    where = where.scatter_reduce(0, readers.flatten(), torch.where(inside, slots, 0).flatten(), "amax")
+    where = _places(readers, inside, grid[0] * grid[1])
     return Tiling(readers, read, near, where)
 
 
