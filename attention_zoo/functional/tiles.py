@@ -29,6 +29,11 @@ class Tiling:
     allowed: Tensor | None
     where: Tensor
 
+    def inside(self) -> Tensor:
+        """Return which slots of ``readers`` hold a token (T, t) bool; the others only fill their tile."""
+        inside = torch.zeros(self.readers.numel(), dtype=torch.bool, device=self.readers.device)
+        return inside.scatter(0, self.where, True).view_as(self.readers)
+
 
 def attend_in_tiles(
     q: Tensor, k: Tensor, v: Tensor, tiling: Tiling, *, prefix: int = 0, bias: Tensor | None = None, dropout: float = 0
@@ -73,10 +78,8 @@ def weights_in_tiles(q: Tensor, k: Tensor, tiling: Tiling, *, prefix: int = 0, b
     shape = (q.shape[1], *tiling.readers.shape, tiling.read.shape[1])
     pairs = scores.new_zeros(shape) if pairs is None else pairs.unflatten(1, shape[:2])[0]
     allowed = scores.new_full((q.shape[1], number, number), -torch.inf)
-    real = torch.zeros(tiling.readers.numel(), dtype=torch.bool, device=q.device)
-    real[tiling.where] = True  # the others only fill their tile
     rows, columns = torch.broadcast_tensors(tiling.readers[:, :, None], tiling.read[:, None])
-    kept = real.view_as(tiling.readers)[:, :, None] & (pairs[0] > -torch.inf)
+    kept = tiling.inside()[:, :, None] & (pairs[0] > -torch.inf)
     allowed[:, rows[kept], columns[kept]] = pairs[:, kept]
     return (scores + F.pad(allowed, (prefix, 0, prefix, 0))).softmax(-1)
 

@@ -72,7 +72,7 @@ class BiLevelRouting(SelfMixer):
         dropout = self.attn_drop.p if self.training else 0.0
         tiling = self.tiling(q, grid)
         routes = self.routes(q, k, tiling)  # (B, T, topk)
-        read, inside = prefix + tiling.read[routes].flatten(2), _inside(tiling)[routes].flatten(2)  # (B, T, topk t)
+        read, inside = prefix + tiling.read[routes].flatten(2), tiling.inside()[routes].flatten(2)  # (B, T, topk t)
         if prefix:
             everybody = torch.arange(prefix, device=q.device).expand(*read.shape[:2], -1)
             read, inside = torch.cat((everybody, read), -1), F.pad(inside, (prefix, 0), value=True)
@@ -99,7 +99,7 @@ class BiLevelRouting(SelfMixer):
 
     def region_means(self, tokens: Tensor, tiling: Tiling) -> Tensor:
         """Return the means (B, T, H D) of tokens (B, H, N, D) over regions."""
-        inside = _inside(tiling).to(tokens.dtype)[..., None]  # (T, t, 1)
+        inside = tiling.inside().to(tokens.dtype)[..., None]  # (T, t, 1)
         sums = (tokens[:, :, self.num_prefix_tokens + tiling.readers] * inside).sum(3)  # (B, H, T, D)
         return (sums / inside.sum(1)).transpose(1, 2).flatten(2)
 
@@ -114,12 +114,6 @@ class BiLevelRouting(SelfMixer):
         allowed = F.pad(routed[:, region][:, :, region], (prefix, 0, prefix, 0), value=True)
         scores = (q @ k.mT * self.scale).masked_fill(~allowed[:, None], -torch.inf)
         return scores.softmax(-1) + convolution_map(self.lepe, self.num_heads, grid, prefix)
-
-
-def _inside(tiling: Tiling) -> Tensor:
-    """Return which slots of each region hold a token and no padding, (T, t) bool."""
-    inside = torch.zeros(tiling.readers.numel(), dtype=torch.bool, device=tiling.readers.device)
-    return inside.scatter(0, tiling.where, True).view_as(tiling.readers)
 
 
 def _gather(tokens: Tensor, read: Tensor) -> Tensor:
