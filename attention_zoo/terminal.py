@@ -1,10 +1,17 @@
 """Consoles and tables that print text as it is: brackets and colons in names are not read as rich's markup."""
 
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+
+if TYPE_CHECKING:
+    from attention_zoo.reports.table import Table as Report
+
+PLAIN_WIDTH = 160
+"""Width in columns of output that does not go to a terminal, so that a file or a pipe gets whole lines."""
 
 
 def terminal(*, stderr: bool = False, width: int | None = None) -> Console:
@@ -34,3 +41,23 @@ def text_table(
     for row in rows:
         table.add_row(*(cell if isinstance(cell, Text) else Text(cell) for cell in row))
     return table
+
+
+def printable(name: object) -> str:
+    """Return a file's name as text that can be printed: bytes that are no UTF-8 become escapes."""
+    return str(name).encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def console() -> Console:
+    """Return a console that prints to stdout, `PLAIN_WIDTH` columns wide if that is no terminal."""
+    out = terminal()
+    return out if out.is_terminal else terminal(width=PLAIN_WIDTH)
+
+
+def print_table(table: "Report", title: str) -> None:
+    """Print ``title``, the table with its numbers aligned to the right, and its notes below."""
+    out = console()
+    out.print(Text(title, style="bold"), soft_wrap=True)
+    out.print(text_table(table.header, table.rows, numbers=True))
+    for note in table.notes:
+        out.print(Text(f"* {note}"), soft_wrap=True)

@@ -3,10 +3,9 @@
 from pathlib import Path
 from typing import Literal
 
-from attention_zoo.cli.console import print_table
-from attention_zoo.errors import InputError
 from attention_zoo.mixers.registry import list_mixers, mixer_class
-from attention_zoo.runs.files import replacing, write_text
+from attention_zoo.runs.folders import free_folder
+from attention_zoo.terminal import print_table
 
 
 def bench(
@@ -48,17 +47,13 @@ def bench(
 
     from attention_zoo.analysis.costs import Cost, Setting, check_setting, measure
     from attention_zoo.analysis.subjects import find_device
-    from attention_zoo.reports.costs import cost_figure, cost_table
+    from attention_zoo.reports.costs import write_costs
 
     for name in mixers:
         mixer_class(name)
     names = list(dict.fromkeys(mixers)) or list_mixers()
     counts = list(dict.fromkeys(tokens or [196, 784, 3136]))
-    folder = Path(out)
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"{out} is a file; choose a folder with --out")
-    if folder.exists() and any(folder.iterdir()) and not overwrite:
-        raise InputError(f"{out} is not empty; choose another folder with --out, or give --overwrite true")
+    folder = free_folder(Path(out), overwrite)
     find_device(device)
     chosen: list[Literal["eager", "compiled"]] = list(dict.fromkeys(modes or ["eager"]))
     setting = Setting(dim, num_heads, batch, queries, repeats, chosen, device, getattr(torch, dtype))
@@ -71,9 +66,4 @@ def bench(
         f"{dim} channels, {num_heads} heads, batch {batch}, {dtype}, {' and '.join(chosen)}, {device}, "
         f"{torch.get_num_threads()} threads, torch {torch.__version__}, medians of {repeats} interleaved calls"
     )
-    table = cost_table(sorted(costs, key=lambda cost: cost.label), [note])
-    write_text(folder / "costs.csv", table.csv())
-    write_text(folder / "costs.md", table.markdown())
-    with replacing(folder / "costs.png") as file:
-        cost_figure(costs).savefig(file, dpi=150, format="png")
-    print_table(table, f"written to {folder}")
+    print_table(write_costs(folder, costs, note), f"written to {folder}")

@@ -8,9 +8,9 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from attention_zoo.cli.console import printable
 from attention_zoo.domains import Seed
 from attention_zoo.errors import InputError
+from attention_zoo.terminal import printable
 
 
 def corrupt(

@@ -3,7 +3,6 @@
 import os
 from collections.abc import Sequence
 from contextlib import ExitStack
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -20,20 +19,29 @@ from lightning.pytorch.utilities import rank_zero_info
 import datamodules  # noqa: F401  so that its classes can be named
 import tasks
 from attention_zoo.cli.arguments import FROM_DATA
-from attention_zoo.cli.callbacks import FailTogether, MetricsLog, SaveConfig
-from attention_zoo.cli.compat import Hooks, launch_further_processes_with, quieten, starting_afresh
-from attention_zoo.cli.errors import PROGRAM, bad_argument, debugging, other_model, rank, root_cause
-from attention_zoo.cli.evaluation import Narrator, ResultWriter
+from attention_zoo.cli.compat import (
+    Hooks,
+    end_further_processes,
+    further_processes,
+    launch_further_processes_with,
+    quieten,
+    starting_afresh,
+)
+from attention_zoo.cli.errors import PROGRAM, debugging, fail, failed_elsewhere, leave, rank
 from attention_zoo.cli.parser import Refusal, ZooParser, parse_strangers
-from attention_zoo.cli.predictions import PredictionWriter
-from attention_zoo.cli.unfinished import UNFINISHED, Unfinished, identity
 from attention_zoo.errors import InputError
 from attention_zoo.runs.checkpoint import Checkpoint, check_fit, check_kinds, read_checkpoint
-from attention_zoo.runs.checkpoint_io import WholeCheckpoints
+from attention_zoo.runs.checkpoint_io import WholeCheckpoints, check_remembered
 from attention_zoo.runs.cost_log import CostLog
 from attention_zoo.runs.folders import fresh_folder, guard_run, put_away, run_name
 from attention_zoo.runs.lock import held
+from attention_zoo.runs.records import MetricsLog, SaveConfig
+from attention_zoo.runs.result_writer import Narrator, ResultWriter
+from attention_zoo.runs.trainer import Trainer, last_checkpoint
+from attention_zoo.runs.unfinished import UNFINISHED, Unfinished, identity
+from attention_zoo.sayings import bad_argument, bad_input, other_model, root_cause
 from datamodules.base import ImageDataModule
+from datamodules.predictions import PredictionWriter
 from tasks.guards import check_weights
 
 
@@ -41,42 +49,37 @@ class TrainingParser(ZooParser, LightningArgumentParser):
     """The parser of the commands that run a Lightning trainer."""
 
 
-class Trainer(L.Trainer):
-    """Lightning's trainer, with counts of batches that stay counts: 1 is one batch, 1.0 is all of them.
-
-    Lightning's own annotations leave the order of the two types to whatever was imported before, since typing takes
-    ``Union[int, float]`` and ``Union[float, int]`` for the same.
+class FailTogether(Callback):
+    """On bad input, ends all processes that Lightning launched on this machine, with one message.
 
     Args:
-        limit_train_batches: batches of a training epoch, as a number (integer) or as a share (float).
-        limit_val_batches: batches of each validation, alike.
-        limit_test_batches: batches of a test, alike.
-        limit_predict_batches: batches of a prediction, alike.
-        overfit_batches: batches to train and validate on again and again, alike; 0.0 is off.
-        val_check_interval: batches (integer), share of an epoch (float) or time between two validations.
-        kwargs: the other arguments of Lightning's trainer.
+        checkpoint: the checkpoint that the run starts from; None without one.
     """
 
-    def __init__(
-        self,
-        *,
-        limit_train_batches: int | float | None = None,
-        limit_val_batches: int | float | None = None,
-        limit_test_batches: int | float | None = None,
-        limit_predict_batches: int | float | None = None,
-        overfit_batches: int | float = 0.0,
-        val_check_interval: int | float | str | timedelta | dict[str, int] | None = None,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(
-            limit_train_batches=limit_train_batches,
-            limit_val_batches=limit_val_batches,
-            limit_test_batches=limit_test_batches,
-            limit_predict_batches=limit_predict_batches,
-            overfit_batches=overfit_batches,
-            val_check_interval=val_check_interval,
-            **kwargs,
-        )
+    def __init__(self, checkpoint: Checkpoint | None) -> None:
+        self.path = checkpoint.path if checkpoint else None
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Check what the callbacks took up from the checkpoint, before any of them acts on it."""
+        if self.path is None:
+            return
+        for callback in trainer.checkpoint_callbacks:
+            if isinstance(callback, ModelCheckpoint):
+                check_remembered(callback, self.path)
+
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        """End all processes of the run if bad input stopped it, here or in a process that this one launched."""
+        processes = further_processes(trainer)
+        message = other_model(exception, self.path) or bad_input(exception)
+        if not processes or debugging():
+            return
+        for logger in trainer.loggers:  # leaving may skip what closes them otherwise
+            logger.finalize("failed")
+        if message is not None:
+            end_further_processes(trainer)
+            fail(message)
+        if failed_elsewhere(processes):
+            leave()
 
 
 class ZooCLI(Hooks, LightningCLI):
@@ -290,16 +293,6 @@ def _build(checkpoint: Checkpoint, taken: dict[str, Any]) -> tuple[L.LightningMo
             raise
         raise InputError(f"{checkpoint.path}: {message}") from error
     return built["model"], built["data"]
-
-
-def last_checkpoint() -> ModelCheckpoint:
-    """Return a callback that writes ``last.ckpt`` after every epoch.
-
-    ``save_last`` of a callback with a monitor would not do: it writes only along with a best checkpoint.
-    """
-    return ModelCheckpoint(
-        filename="last", every_n_epochs=1, save_on_train_epoch_end=True, enable_version_counter=False
-    )
 
 
 def without_repeats(callbacks: list[Namespace] | Namespace | None) -> list[Namespace] | Namespace | None:

@@ -13,7 +13,7 @@ from attention_zoo.cli.arguments import as_config, prepare, read_config, values_
 from attention_zoo.cli.bench import bench
 from attention_zoo.cli.compat import launch_further_processes_with
 from attention_zoo.cli.corrupt import corrupt
-from attention_zoo.cli.errors import PROGRAM, bad_input, debugging, fail, not_restored, other_model
+from attention_zoo.cli.errors import PROGRAM, debugging, fail
 from attention_zoo.cli.maps import maps
 from attention_zoo.cli.mixers import mixers
 from attention_zoo.cli.parser import ZooParser, configure_parsing
@@ -22,6 +22,7 @@ from attention_zoo.cli.sweep import sweep
 from attention_zoo.domains import checked, without_empty_lists
 from attention_zoo.errors import InputError, unknown
 from attention_zoo.runs.configs import with_bases
+from attention_zoo.sayings import bad_input, not_restored, other_model
 
 INTERRUPTED, TERMINATED = 130, 143
 """Exit codes after Ctrl-C and after SIGTERM, by the convention of shells."""

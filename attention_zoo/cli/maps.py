@@ -6,10 +6,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from attention_zoo.cli.console import printable
 from attention_zoo.errors import InputError
 from attention_zoo.mixers.base import MixerFactory
 from attention_zoo.runs.files import replacing
+from attention_zoo.terminal import printable
 
 if TYPE_CHECKING:  # drawing and training libraries take seconds to import, which other commands need not wait for
     import torch

@@ -2,9 +2,8 @@
 
 from typing import Literal
 
-from attention_zoo.cli.console import console
 from attention_zoo.mixers.registry import MixerInfo, list_mixers, mixer_info
-from attention_zoo.terminal import text_table
+from attention_zoo.terminal import console, text_table
 
 HEADER = ("Name", "Reading", "Paper", "Equation", "Options", "Cost in N")
 MARKDOWN = ("name", "reading", "equation", "paper", "cost in N tokens")

@@ -1,10 +1,7 @@
 """Parsers whose errors are one line, and checks that a config names only classes that it may."""
 
 import argparse
-import enum
-import os
-import pydoc
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -14,7 +11,7 @@ from jsonargparse import ArgumentParser, Namespace, get_loader, set_loader, set_
 from attention_zoo.cli.arguments import read_config, values_of
 from attention_zoo.cli.compat import importing_only, keys_of
 from attention_zoo.cli.errors import DENIED, KEY, about_keys, debugging, reason
-from attention_zoo.cli.limits import check_config, check_numbers
+from attention_zoo.config_checks import check_config, check_numbers, named_paths
 from attention_zoo.errors import InputError
 from attention_zoo.runs.files import check_value, check_yaml
 from attention_zoo.runs.trust import PACKAGES, foreign, is_allowed
@@ -55,7 +52,6 @@ class ZooParser(ArgumentParser):
         try:
             config = super().parse_args(words, *more, **kwargs)
             check_config(config)
-            refuse_functions(config)
         except InputError:
             raise
         except (ValueError, OverflowError, RecursionError) as error:
@@ -107,21 +103,10 @@ def parse_strangers(parser: ZooParser, config: dict[str, Any], path: Path) -> Na
         if denied is not None:
             raise foreign(path, denied) from refusal
         raise InputError(f"checkpoint {path}: {refusal}") from refusal
-    for name, named in _paths(parsed):
+    for name, named in named_paths(parsed):
         if not is_allowed(named):
             raise foreign(path, name)
     return parsed
-
-
-def refuse_functions(parsed: Any) -> None:
-    """Refuse functions where a config should name a class: they would be called in place of a constructor.
-
-    Raises:
-        InputError: the config names a function.
-    """
-    for name, named in _paths(parsed):
-        if not isinstance(named, type):
-            raise InputError(f"{name} is no class; give a class by its name or its dotted path")
 
 
 def configure_parsing() -> None:
@@ -174,21 +159,3 @@ def _causes(error: BaseException | None) -> Iterator[str]:
     while error is not None:
         yield str(error)
         error = error.__cause__ or error.__context__
-
-
-def _paths(value: Any) -> Iterator[tuple[str, Any]]:
-    """Yield each import path that a parsed config names, and its object (None if there is none)."""
-    waiting = [value]
-    while waiting:
-        value = waiting.pop()
-        if isinstance(value, Namespace):
-            waiting += list(vars(value).values())
-            path = value.get("class_path")
-            if isinstance(path, str) and "." in path:
-                yield path, pydoc.locate(path)
-        elif isinstance(value, Mapping):
-            waiting += list(value.values())
-        elif isinstance(value, (list, tuple, set)):
-            waiting += list(value)
-        elif callable(value) and not isinstance(value, (enum.Enum, os.PathLike)):
-            yield f"{value.__module__}.{getattr(value, '__qualname__', type(value).__qualname__)}", value

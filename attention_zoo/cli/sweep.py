@@ -4,19 +4,18 @@ import contextlib
 import io
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from attention_zoo.cli.console import console, print_table
 from attention_zoo.cli.report import report_on
 from attention_zoo.domains import Seed
 from attention_zoo.errors import InputError
 from attention_zoo.runs.configs import with_bases
+from attention_zoo.terminal import console
 
 if TYPE_CHECKING:
-    from attention_zoo.sweeps import Plan
     from tasks import Task
 
 MOST_WORKERS = 1024
@@ -77,6 +76,7 @@ def sweep(
     """
     from attention_zoo.sweeps import driver
     from attention_zoo.sweeps.engines import Local, Submitit
+    from attention_zoo.sweeps.forecast import show_plan
     from attention_zoo.sweeps.plan import ENGINE, Plan
 
     given = locals()
@@ -84,7 +84,7 @@ def sweep(
     _check_limits(workers, threads, hours)
     folder, screen = Path(out), console()
     if dry_run:
-        show_plan(plan, folder, workers)
+        show_plan(plan, folder, workers, screen, build)
         return 0
     runner = Local(workers) if engine == "local" else Submitit(folder / ENGINE, cluster, engine_args or {})
     threads = threads or max(1, (os.cpu_count() or 1) // workers)
@@ -120,42 +120,7 @@ def _check_limits(workers: int, threads: int | None, hours: float | None) -> Non
         raise InputError(f"hours={hours} must be a number from 0")
 
 
-def show_plan(plan: "Plan", out: Path, workers: int) -> None:
-    """Print the runs, the costs of the models, and an estimate of the time left from the runs that are done."""
-    from attention_zoo.reports.table import Table
-    from attention_zoo.sweeps import driver
-
-    found = driver.rows(plan, out)
-    console().print(driver.table(plan, found))
-    header = (*plan.titles.values(), "parameters, M", "GFLOPs an image")
-    print_table(Table(header, tuple(_costs(plan))), "models")
-    done = sum(row.record.status == "done" for row in found)
-    if done:
-        hours = sum(driver.seconds_left(found).values()) / workers / 3600
-        said = f"about {hours:.1f} h at {workers} a time, by the {done} that are done"
-    else:
-        said = "how long they take is known after the first"
-    console().print(f"{len(found) - done} to run; {said}")
-
-
-def _costs(plan: "Plan") -> Iterator[tuple[str, ...]]:
-    """Yield the values of each setting, and parameters and operations of its model, or what is wrong with it."""
-    from attention_zoo.runs.cost_log import count_flops, count_parameters
-
-    for run in plan.all_runs():
-        if run.seed != plan.seeds[0]:
-            continue
-        values = tuple(map(str, run.values.values()))
-        try:
-            task = build([*plan.recipe(), *run.arguments])
-            flops = count_flops(task)
-        except InputError as error:
-            yield (*values, f"fails: {error}", "")
-            continue
-        yield (*values, f"{count_parameters(task) / 1e6:.3g}", "" if flops is None else f"{flops / 1e9:.3g}")
-
-
-def build(arguments: list[str]) -> "Task":
+def build(arguments: Sequence[str]) -> "Task":
     """Return the task that ``fit`` would train.
 
     Raises:

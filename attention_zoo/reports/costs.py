@@ -1,11 +1,13 @@
 """The table and the figure of what mixers cost in time, memory and operations."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from matplotlib.figure import Figure
 
 from attention_zoo.analysis.costs import Cost, growth
 from attention_zoo.reports.table import Table
+from attention_zoo.runs.files import replacing, write_text
 
 UNCOUNTED = "FLOPs as torch counts them, a multiplication and an addition as two: Fourier transforms are missing"
 """Note below tables that show numbers of operations."""
@@ -87,3 +89,19 @@ def cost_figure(costs: Sequence[Cost]) -> Figure:
         axes.spines[["top", "right"]].set_visible(False)
     figure.legend(loc="outside right center", frameon=False, fontsize="small")
     return figure
+
+
+def write_costs(folder: Path, costs: Sequence[Cost], note: str) -> Table:
+    """Write ``costs.csv``, ``costs.md`` and ``costs.png``, each whole or not at all, and return the table.
+
+    Args:
+        folder: the folder to write to; it is made if it does not exist.
+        costs: what was measured, by rising number of tokens.
+        note: the circumstances of the measurement, which stand below the table.
+    """
+    table = cost_table(sorted(costs, key=lambda cost: cost.label), [note])
+    write_text(folder / "costs.csv", table.csv())
+    write_text(folder / "costs.md", table.markdown())
+    with replacing(folder / "costs.png") as file:
+        cost_figure(costs).savefig(file, dpi=150, format="png")
+    return table

@@ -68,6 +68,23 @@ def new_folder(wanted: Path) -> Path:
     raise AssertionError
 
 
+def free_folder(folder: Path, overwrite: bool) -> Path:
+    """Return ``folder`` if a command may write its output there.
+
+    Args:
+        folder: the folder that ``--out`` names; it need not exist.
+        overwrite: whether it may hold something already.
+
+    Raises:
+        InputError: it is a file, or holds something that it may not.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder} is a file; choose a folder with --out")
+    if folder.is_dir() and any(folder.iterdir()) and not overwrite:
+        raise InputError(f"{folder} is not empty; choose another folder with --out, or give --overwrite true")
+    return folder
+
+
 def find_checkpoint(wanted: str, folder: Path | None, *, trust: bool = False, weights_only: bool = True) -> Checkpoint:
     """Return the checkpoint that ``--ckpt_path`` names: a file, or the last or best of a run.
 

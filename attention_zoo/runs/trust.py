@@ -18,8 +18,8 @@ PACKAGES = ("attention_zoo", "datamodules", "tasks", "torch", "torchvision", "ti
 OWN = ("attention_zoo", "datamodules", "tasks")
 """Packages of this project."""
 
-APART = ("attention_zoo.cli", "attention_zoo.sweeps", "attention_zoo.runs")
-"""Packages of this project that start commands and write files; a checkpoint may not name their classes."""
+APART = ("attention_zoo.cli", "attention_zoo.sweeps", "attention_zoo.runs", "datamodules.predictions")
+"""Modules of this project that start commands and write files; a checkpoint may not name their classes."""
 
 OF_TORCH = ("torch.nn", "torch.optim")
 """Modules of torch whose classes compute and do no more: others load files, start processes or run what they read."""

@@ -11,17 +11,8 @@ import torch
 from attention_zoo import InputError, MixerFactory
 from attention_zoo.cli import parser as parsing
 from attention_zoo.cli.compat import importing_only
-from attention_zoo.cli.errors import (
-    DENIED,
-    KEYS,
-    SAYINGS,
-    VALUES,
-    bad_input,
-    in_our_words,
-    not_restored,
-    one_line,
-    other_model,
-)
+from attention_zoo.cli.errors import DENIED, KEYS, VALUES
+from attention_zoo.sayings import SAYINGS, bad_input, in_our_words, not_restored, one_line, other_model
 from datamodules.base import ImageDataset
 
 SAID = {

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from attention_zoo.cli.predictions import object_names, png_names, save_picture, write_csv
 from attention_zoo.errors import InputError
+from datamodules.predictions import object_names, png_names, save_picture, write_csv
 
 STRANGE = os.fsdecode(b"caf\xe9")
 """Latin 1, as old archives unpack to."""

@@ -9,9 +9,9 @@ import torch
 from PIL import Image
 from torch.nn.functional import interpolate
 
-from attention_zoo.cli.predictions import PredictionWriter, draw_legend, png_names
 from attention_zoo.errors import InputError
 from datamodules import SegmentationFolder
+from datamodules.predictions import PredictionWriter, draw_legend, png_names
 from tests.datamodules.segmentation_files import PALETTE, painted, random_mask
 
 CLASSES = ["floor", "wall", "plant", "chair"]

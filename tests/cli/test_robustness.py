@@ -145,7 +145,7 @@ def test_two_processes_count_the_same(process, run, config, evaluated):
 @pytest.fixture
 def interrupt(zoo, monkeypatch):
     """Run a command until so many batches are tested."""
-    from attention_zoo.cli import unfinished
+    from attention_zoo.runs import unfinished
     from tasks import Robustness
 
     monkeypatch.setattr(unfinished, "EVERY", 2)

@@ -17,8 +17,8 @@ import datamodules  # noqa: F401  its classes can be found
 import tasks
 from attention_zoo import list_mixers
 from attention_zoo.attacks import Attack
-from attention_zoo.cli.limits import TRAINER
 from attention_zoo.cli.main import TOOLS
+from attention_zoo.config_checks import TRAINER
 from attention_zoo.mixers.registry import mixer_class
 from datamodules.loading import DataModule
 

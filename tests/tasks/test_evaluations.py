@@ -10,11 +10,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from attention_zoo.cli import unfinished
 from attention_zoo.cli.main import main
 from attention_zoo.errors import InputError
 from attention_zoo.evaluation import Evaluation, Narrating, Resumable, read_results, result_kinds
 from attention_zoo.results.scores import Scores
+from attention_zoo.runs import unfinished
 from attention_zoo.runs.results import read_metrics
 from attention_zoo.scales import PROPORTION, Scale
 from attention_zoo.sweeps import Plan, driver

@@ -12,10 +12,10 @@ from torch.utils.data import DataLoader
 
 import attention_zoo as az
 from attention_zoo.attacks import FGSM, PGD, OnPixels
-from attention_zoo.cli.predictions import ClassTable
 from attention_zoo.domains import Domain, require
 from attention_zoo.functional.checks import check_finite
 from attention_zoo.models.mask_decoder import PanopticThresholds
+from datamodules.predictions import ClassTable
 from tasks import AttentionSaliency, AttentionSegmentation, DrawAssignments
 from tasks.classification import Mixing
 from tasks.dense_inference import Inference

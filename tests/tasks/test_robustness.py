@@ -11,9 +11,9 @@ from torch.testing import assert_close
 import attention_zoo as az
 import tasks.classification
 from attention_zoo.attacks import FGSM, PGD, Attack
-from attention_zoo.cli import evaluation
 from attention_zoo.reports.robustness.comparison import cell_table, compare
 from attention_zoo.results.robustness import RobustnessResult
+from attention_zoo.runs import result_writer
 from tasks import Robustness
 from tasks.evaluations.robustness import AS_TRAINED
 from tests.tasks.cells import CLASSES, DigitBenchmarks
@@ -267,10 +267,10 @@ def test_a_corrupted_image_that_is_not_finite_names_itself():
 
 
 def test_a_running_attack_speaks_in_the_progress_bar(monkeypatch):
-    monkeypatch.setattr(evaluation, "REPORT_SECONDS", -1.0)
+    monkeypatch.setattr(result_writer, "REPORT_SECONDS", -1.0)
     said = []
-    monkeypatch.setattr(evaluation, "describe", lambda trainer, words: said.append(words))
-    writer = evaluation.Narrator()
+    monkeypatch.setattr(result_writer, "describe", lambda trainer, words: said.append(words))
+    writer = result_writer.Narrator()
     built = task(attacks={"fgsm": FGSM()})
     trainer = SimpleNamespace(datamodule=None)
     writer.on_test_batch_start(trainer, built, None, 0)

@@ -1,4 +1,4 @@
-"""Callbacks that the command line adds to every run: they keep its config, log its metrics and report its failure."""
+"""Callbacks of every run: they keep its config and log its metrics."""
 
 import math
 import sys
@@ -9,18 +9,14 @@ from typing import Any
 
 import lightning as L
 from jsonargparse import Namespace
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.cli import LightningArgumentParser, SaveConfigCallback
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only, rank_zero_warn
 
-from attention_zoo.cli.compat import end_further_processes, further_processes
-from attention_zoo.cli.errors import bad_input, debugging, fail, failed_elsewhere, leave, other_model
 from attention_zoo.errors import InputError
 from attention_zoo.runs.checkpoint import CONFIG, FROM_ELSEWHERE, Checkpoint
-from attention_zoo.runs.checkpoint_io import check_remembered
 from attention_zoo.runs.files import append_json_line, write_text
 from attention_zoo.scales import Scale
-from tasks import Task
 
 
 class SaveConfig(SaveConfigCallback):
@@ -98,6 +94,7 @@ class MetricsLog(Callback):
         metrics = {
             name: value.item() for name, value in trainer.callback_metrics.items() if not name.startswith("train/")
         }
+        scales: Mapping[str, Scale] = getattr(pl_module, "scales", {})  # a task of this project states them
         source = self.checkpoint
         line = {
             "stage": stage,
@@ -106,7 +103,7 @@ class MetricsLog(Callback):
             "checkpoint": str(source.path) if source else None,
             "time": datetime.now(UTC).isoformat(timespec="seconds"),
             "metrics": {name: value if math.isfinite(value) else None for name, value in metrics.items()},
-            "scales": {name: scale.plain() for name, scale in _scales(pl_module).items() if name in metrics},
+            "scales": {name: scale.plain() for name, scale in scales.items() if name in metrics},
         }
         if not sys.stdout.isatty():  # there, the progress bar shows each epoch
             numbers = ", ".join(f"{name} {value:.4g}" for name, value in metrics.items())
@@ -115,40 +112,3 @@ class MetricsLog(Callback):
             append_json_line(self.path, line)
         except InputError as error:  # an evaluation is worth its result where the run can only be read
             rank_zero_warn(f"metrics not logged: {error}")
-
-
-def _scales(task: L.LightningModule) -> Mapping[str, Scale]:
-    return task.scales if isinstance(task, Task) else {}
-
-
-class FailTogether(Callback):
-    """On bad input, ends all processes that Lightning launched on this machine, with one message.
-
-    Args:
-        checkpoint: the checkpoint that the run starts from; None without one.
-    """
-
-    def __init__(self, checkpoint: Checkpoint | None) -> None:
-        self.path = checkpoint.path if checkpoint else None
-
-    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Check what the callbacks took up from the checkpoint, before any of them acts on it."""
-        if self.path is None:
-            return
-        for callback in trainer.checkpoint_callbacks:
-            if isinstance(callback, ModelCheckpoint):
-                check_remembered(callback, self.path)
-
-    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
-        """End all processes of the run if bad input stopped it, here or in a process that this one launched."""
-        processes = further_processes(trainer)
-        message = other_model(exception, self.path) or bad_input(exception)
-        if not processes or debugging():
-            return
-        for logger in trainer.loggers:  # leaving may skip what closes them otherwise
-            logger.finalize("failed")
-        if message is not None:
-            end_further_processes(trainer)
-            fail(message)
-        if failed_elsewhere(processes):
-            leave()

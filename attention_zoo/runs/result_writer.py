@@ -9,11 +9,11 @@ from lightning.pytorch.callbacks import Callback, RichProgressBar
 from lightning.pytorch.utilities import rank_zero_only
 from rich.markup import escape
 
-from attention_zoo.cli.console import print_table
 from attention_zoo.evaluation import Evaluated, Evaluation, Narrating
 from attention_zoo.mixers.registry import MIXERS, mixer_options
 from attention_zoo.runs.checkpoint import Checkpoint
 from attention_zoo.runs.folders import new_folder
+from attention_zoo.terminal import print_table
 
 REPORT_SECONDS = 1.0
 """Seconds between two messages in the progress bar on steps that take long within a batch."""

@@ -1,14 +1,16 @@
-"""Checks the numbers of a parsed config, including those of classes of other libraries.
+"""Checks the values of a parsed config, including those of classes of other libraries.
 
 jsonargparse checks types only. Lightning and torch accept what it lets through, such as NaN, -5 devices or a seed of
 1e20, and end in a traceback, in a run that learns nothing or in one that never ends.
 """
 
+import enum
 import functools
 import inspect
+import os
 import pydoc
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from typing import Annotated, Any, get_type_hints
 
@@ -62,15 +64,15 @@ BARE = ("lightning.Callback", "lightning.pytorch.callbacks.Callback", "lightning
 
 
 def check_config(config: Namespace) -> None:
-    """Refuse numbers that no option can have.
+    """Refuse values that no option can have, and functions in place of classes.
 
     Args:
         config: the parsed config, of a tool or of one command of LightningCLI.
 
     Raises:
         InputError: a number is NaN, infinite or of more than 64 bits, an argument of other people's class is not what
-            its annotation says, or an option of the trainer, or the seed of the run, is out of range; the message
-            names the key.
+            its annotation says, an option of the trainer or the seed of the run is out of range, or a function is
+            named where a class should be; the message names the key.
     """
     command = config.get("subcommand")
     content = config[command] if command else config
@@ -80,8 +82,17 @@ def check_config(config: Namespace) -> None:
         _check_foreign(key, part)
         if part["class_path"] in BARE:  # what jsonargparse falls back to at an option that a callback does not take
             raise InputError(f"{key}: a bare Callback does nothing; name one that does, with values its options take")
-    if not command:
-        return
+    if command:
+        _check_run(content)
+    _refuse_functions(config)
+
+
+def _check_run(content: Namespace) -> None:
+    """Refuse options of the trainer, and a seed of the run, that are out of range.
+
+    Raises:
+        InputError: there is one; the message names the key.
+    """
     seed = content.get("seed_everything")
     why = complaint(seed, Seed | bool | None)
     if why:
@@ -105,6 +116,24 @@ def check_numbers(content: Any) -> None:
             raise InputError(f"{key}={shown(value)} must be an integer of at most 64 bits")
 
 
+def named_paths(value: Any) -> Iterator[tuple[str, Any]]:
+    """Yield each import path that a parsed config names, and its object (None if there is none)."""
+    waiting = [value]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, Namespace):
+            waiting += list(vars(value).values())
+            path = value.get("class_path")
+            if isinstance(path, str) and "." in path:
+                yield path, pydoc.locate(path)
+        elif isinstance(value, Mapping):
+            waiting += list(value.values())
+        elif isinstance(value, (list, tuple, set)):
+            waiting += list(value)
+        elif callable(value) and not isinstance(value, (enum.Enum, os.PathLike)):
+            yield f"{value.__module__}.{getattr(value, '__qualname__', type(value).__qualname__)}", value
+
+
 def trainer_complaint(name: str, value: Any) -> str | None:
     """Return what ``value`` must do to be the option ``name`` of Trainer, e.g. ``be at least 1``; None if it fits."""
     if name == "devices":
@@ -118,6 +147,17 @@ def trainer_complaint(name: str, value: Any) -> str | None:
     if isinstance(value, float) and name in TRAINER and value > 1 and value.is_integer():
         value = int(value)  # as Lightning reads a number of batches
     return complaint(value, kind, NOT_NEGATIVE)
+
+
+def _refuse_functions(parsed: Any) -> None:
+    """Refuse functions where a config should name a class: they would be called in place of a constructor.
+
+    Raises:
+        InputError: the config names a function.
+    """
+    for name, named in named_paths(parsed):
+        if not isinstance(named, type):
+            raise InputError(f"{name} is no class; give a class by its name or its dotted path")
 
 
 def _check_foreign(key: str, part: Namespace) -> None:

@@ -1,0 +1,179 @@
+"""Tells errors that the user can mend from bugs, and rewords those of other libraries in one line.
+
+Every pattern of another library's wording stands beside the line that the user gets instead; those of its parser are
+in `attention_zoo.cli.errors`. ``tests/cli/test_errors.py`` makes the libraries raise each of them.
+"""
+
+import os
+import re
+import traceback
+from dataclasses import dataclass
+from pathlib import Path
+
+from attention_zoo.compat import shape_mismatches
+from attention_zoo.errors import InputError
+
+RESTORING = "lightning.pytorch.trainer.connectors.checkpoint_connector"
+"""Module of Lightning that restores the states in a checkpoint (and, in ``dump_...``, writes them)."""
+
+MEMORY = "out of memory: a smaller data.batch_size, fewer data.num_workers or a smaller model may help"
+
+
+@dataclass(frozen=True)
+class Saying:
+    """An error of another library that is no bug, with the line that the user gets.
+
+    Attributes:
+        kinds: classes of the error.
+        pattern: a pattern that is found somewhere in its message.
+        line: the line for the user; ``{0}`` stands for the first group of the pattern.
+    """
+
+    kinds: tuple[type[BaseException], ...]
+    pattern: re.Pattern[str]
+    line: str
+
+
+SAYINGS = (
+    Saying((MemoryError,), re.compile(""), MEMORY),
+    Saying(
+        (RuntimeError, OSError),
+        re.compile(r"can't allocate memory|[Cc]annot allocate memory|bad_alloc|out of memory|[Nn]ot enough memory"),
+        MEMORY,
+    ),
+    Saying(
+        (RuntimeError,),
+        re.compile(r"DataLoader worker \(pid (\d+)\) is killed by signal: ([^.]+)"),
+        "a loader process ({0}) was killed, {1}: out of memory? fewer data.num_workers may help",
+    ),
+    Saying(
+        (RuntimeError,),
+        re.compile(r"DataLoader worker \(pid\(s\) ([\d, ]+)\) exited unexpectedly"),
+        "a loader process ({0}) ended before its work was done: out of memory? fewer data.num_workers may help",
+    ),
+    Saying(
+        (RuntimeError,),
+        re.compile(r"unable to (?:open|write to|mmap|allocate).*(?:shared memory|torch_\d+|shm)|items of ancdata"),
+        "loader processes have no more shared memory or open files: fewer data.num_workers help, or a higher ulimit -n",
+    ),
+    Saying(
+        (RuntimeError, OSError),
+        re.compile(r"can't start new thread|Resource temporarily unavailable"),
+        "no further thread or process can be started: a limit of the machine (ulimit -u, -v) is reached",
+    ),
+    Saying(
+        (ValueError,),
+        re.compile(r"Expected more than 1 value per channel when training, got input size (.*?)\s*$"),
+        "a batch normalisation sees one value per channel (size {0}), of which nothing can be learned: train with a "
+        "data.batch_size of 2 or more, or on larger images",
+    ),
+    Saying(
+        (OSError, RuntimeError),
+        re.compile(r"No space left on device|Disk quota exceeded|PytorchStreamWriter failed writing"),
+        "no space left on the disk: what was finished is kept; free some, and go on with --ckpt_path last",
+    ),
+    Saying(
+        (TypeError,),
+        re.compile(r"`devices` selected with `(\w+)Accelerator` should be"),
+        "trainer.devices: of {0} devices give a number above 0",
+    ),
+    Saying(
+        (RuntimeError,),
+        re.compile(r"Found more than one stateful callback of type `(\w+)`"),
+        "trainer.callbacks: two {0} that no checkpoint could tell apart; every run has a ModelCheckpoint of its last "
+        "state, so that a further one needs a monitor, or other epochs or steps",
+    ),
+    Saying(
+        (OSError,),
+        re.compile("Too many open files"),
+        "too many open files: fewer data.num_workers help, or a higher ulimit -n",
+    ),
+    Saying(
+        (UnicodeEncodeError,),
+        re.compile(r"codec can't encode .*surrogates not allowed"),
+        "the name of a file or folder is not UTF-8; rename it",
+    ),
+    Saying((RuntimeError,), re.compile(r"^(Early stopping conditioned on metric .*)$", re.DOTALL), "{0}"),
+)
+"""Errors of a running command; the first that fits counts."""
+
+STRAY = re.compile(r"(\w+)(?:\.__init__)?\(\) got an unexpected keyword argument '([^']+)'")
+"""The pattern of Python's message that a constructor takes no such argument."""
+
+STATE = re.compile(r"Error\(s\) in loading state_dict for (\w+):")
+"""Pattern of torch: weights do not fit a model."""
+
+WORKER = re.compile(r"Original Traceback")
+"""Pattern of torch: a loader process failed, and its traceback follows."""
+
+
+def one_line(message: str) -> str:
+    """Return ``message`` without line breaks, and without the traceback that a data worker wraps around it."""
+    message = message.encode("utf-8", "backslashreplace").decode()
+    lines = [line.strip() for line in message.strip().splitlines() if line.strip()]
+    if WORKER.search(message):
+        return lines[-1].partition(": ")[2] or lines[-1]
+    return " ".join(lines)
+
+
+def bad_input(error: BaseException) -> str | None:
+    """Return the line that tells the user what was wrong, or None if the error is a bug."""
+    if isinstance(error, InputError) or type(error).__name__ == "MisconfigurationException":
+        return str(error)
+    if isinstance(error, OSError) and error.filename:
+        return f"{os.fsdecode(error.filename)}: {error.strerror}"
+    return in_our_words(error)
+
+
+def in_our_words(error: BaseException) -> str | None:
+    """Return the line for another library's error that machine or input caused, by `SAYINGS`; None for all others."""
+    for saying in SAYINGS:
+        found = saying.pattern.search(str(error)) if isinstance(error, saying.kinds) else None
+        if found is not None:
+            return saying.line.format(*found.groups())
+    return None
+
+
+def bad_argument(error: BaseException) -> str | None:
+    """Return the line of `bad_input` for an error in building a config's objects, where ValueErrors are the user's."""
+    stray = STRAY.search(str(error)) if isinstance(error, TypeError) else None
+    if stray is not None:  # a mapping in the config was passed to the constructor as it is
+        return f"{stray[1]} has no option {stray[2]!r}"
+    return str(error) if isinstance(error, ValueError) else bad_input(error)
+
+
+def root_cause(error: BaseException) -> BaseException:
+    """Return the error that a constructor raised, which jsonargparse wraps in ValueErrors about type unions."""
+    while error.__cause__ is not None and not isinstance(error, InputError):
+        error = error.__cause__
+    return error
+
+
+def not_restored(error: BaseException, checkpoint: Path | None) -> str | None:
+    """Return the line about a checkpoint whose states Lightning cannot restore; None for an error of other origin."""
+    if checkpoint is None:
+        return None
+    restoring = any(
+        frame.f_globals.get("__name__") == RESTORING and "dump" not in frame.f_code.co_name
+        for frame, _ in traceback.walk_tb(error.__traceback__)
+    )
+    said = one_line(str(error))
+    return f"checkpoint {checkpoint} cannot be gone on from: {type(error).__name__}: {said}" if restoring else None
+
+
+def other_model(error: BaseException, checkpoint: Path | None) -> str | None:
+    """Return the line about weights that do not fit the model, with a few of their keys; None for any other error."""
+    head, *problems = [line.strip().rstrip(". ") for line in str(error).splitlines() if line.strip()] or [""]
+    model = STATE.fullmatch(head)
+    if model is None or not isinstance(error, RuntimeError):
+        return None
+    shapes = [found for problem in problems for found in shape_mismatches(problem)]
+    said = [_first_keys(problem) for problem in problems if not shape_mismatches(problem)]
+    said += [f"{key} is {file} in the file, {here} in the model" for key, file, here in shapes[:3]]
+    return f"checkpoint {checkpoint} is of another model than this {model[1]}: {'; '.join(said)}"
+
+
+def _first_keys(problem: str, most: int = 3) -> str:
+    head, _, keys = problem.partition(": ")
+    names = keys.split(", ")
+    return f"{head}: {', '.join(names[:most])}" + (f" and {len(names) - most} more" if len(names) > most else "")
