@@ -124,7 +124,7 @@ class Result(ABC):
             folder: the folder to write to; it is made if it does not exist.
 
         Raises:
-            InputError: a file cannot be written.
+            InputError: the folder holds a result already, or a file cannot be written.
         """
 
     @abstractmethod

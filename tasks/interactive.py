@@ -18,7 +18,6 @@ from attention_zoo.mixers.adaptation import adapted
 from attention_zoo.results.clicks import ClickCurve, ClickResult
 from attention_zoo.scales import NEITHER, PROPORTION, Scale
 from attention_zoo.seeding import run_seed
-from tasks.clicks.checks import check_number
 from tasks.clicks.protocols import ClickProtocol, asking
 from tasks.clicks.session import click_seeds, simulate
 from tasks.clicks.settings import Setting
@@ -81,8 +80,6 @@ class InteractiveSegmentation(ClickTraining):
         if not self.settings:
             raise InputError("settings: give at least one, or leave them out")
         self.search = value_prior_precision_search or []
-        for precision in self.search:
-            check_number("value_prior_precision_search", precision)
         self.result: ClickResult | None = None
 
     def on_validation_epoch_start(self) -> None:

@@ -17,7 +17,7 @@ from attention_zoo.evaluation import Evaluated, Result
 from attention_zoo.reports.table import Table
 from attention_zoo.reports.writing import save, whole
 from attention_zoo.runs.files import read_json
-from attention_zoo.runs.results import is_number
+from attention_zoo.runs.results import is_number, refuse_existing
 
 THRESHOLDS = (0.80, 0.85, 0.90)
 """The IoUs for which the number of clicks until they are reached is reported."""
@@ -99,11 +99,12 @@ class ClickResult(Result):
         """Write the result, its tables, the IoUs of every object and a figure into a folder.
 
         Raises:
-            InputError: a file cannot be written.
+            InputError: the folder holds a result already, or a file cannot be written.
         """
         from attention_zoo.reports.clicks.figures import overlay
         from attention_zoo.reports.clicks.tables import write_tables
 
+        refuse_existing(folder / self.file)
         content = {entry.name: getattr(self, entry.name) for entry in fields(self) if entry.compare}
         content["curves"] = [asdict(curve) for curve in self.curves]
         figure = overlay({"": self})

@@ -1,9 +1,7 @@
 """The result of a robustness evaluation: what was counted, under which protocol, and the scores that follow."""
 
-import errno
 import json
 import math
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property
@@ -17,7 +15,7 @@ from attention_zoo.errors import InputError
 from attention_zoo.evaluation import Benchmark, Cell, Evaluated, Result, result_kinds
 from attention_zoo.reports.table import Table
 from attention_zoo.runs.files import read_json, write_text
-from attention_zoo.runs.results import exists, is_number
+from attention_zoo.runs.results import is_number, refuse_existing
 
 FORMAT = "attention_zoo robustness 1"
 """The value of ``format`` in a result's file, by which the file is recognised."""
@@ -197,8 +195,7 @@ class RobustnessResult(Result):
         """Write the result, its tables and a figure into a folder.
 
         Raises:
-            FileExistsError: the folder holds a result already.
-            InputError: a file cannot be written.
+            InputError: the folder holds a result already, or a file cannot be written.
         """
         from attention_zoo.reports.robustness.files import write_result
 
@@ -249,11 +246,9 @@ class RobustnessResult(Result):
         """Write the result alone, as JSON.
 
         Raises:
-            FileExistsError: there is a file of that name already.
-            InputError: the file cannot be written.
+            InputError: there is a file of that name already, or it cannot be written.
         """
-        if exists(path):
-            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
+        refuse_existing(path)
         content = {"format": FORMAT, **self.facts, "columns": [], "rows": [asdict(row) for row in self.rows]}
         for column in self.columns:
             said = {"normalised": column.normalised} if column.corruptions else {}

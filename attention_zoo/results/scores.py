@@ -11,7 +11,7 @@ from attention_zoo.evaluation import Evaluated, Result
 from attention_zoo.reports.table import Table
 from attention_zoo.reports.writing import whole
 from attention_zoo.runs.files import read_json
-from attention_zoo.runs.results import exists, is_number
+from attention_zoo.runs.results import is_number, refuse_existing
 from attention_zoo.scales import NEITHER, Scale, read_scales
 
 FORMAT = "attention_zoo scores 1"
@@ -58,8 +58,7 @@ class Scores(Result):
         Raises:
             InputError: the folder holds a result already, or a file cannot be written.
         """
-        if exists(folder / self.file):
-            raise InputError(f"{folder / self.file} exists")
+        refuse_existing(folder / self.file)
         content = {"format": FORMAT, **{entry.name: getattr(self, entry.name) for entry in fields(self)}}
         content["scales"] = {name: scale.plain() for name, scale in self.scales.items()}
         with whole(folder) as stage:

@@ -1,7 +1,7 @@
 """Reads the metrics, the cost and the config of a run. A file that cannot be right is refused by name."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -39,6 +39,20 @@ def exists(path: Path) -> bool:
     return path.is_symlink() or path.exists()
 
 
+class ResultExists(InputError, FileExistsError):
+    """A result is in the place of another one, and is not overwritten."""
+
+
+def refuse_existing(path: Path) -> None:
+    """Refuse to write a result where there is one already, be it a broken link.
+
+    Raises:
+        ResultExists: there is something at ``path``.
+    """
+    if exists(path):
+        raise ResultExists(f"{path} exists; a result is never overwritten: choose another folder, or move it away")
+
+
 def read_metrics(folder: Path) -> list[Measurement]:
     """Return every line of a run's ``metrics.jsonl`` but a torn last one; none without the file.
 
@@ -74,11 +88,7 @@ def read_cost(folder: Path) -> dict[str, Any]:
         InputError: the file cannot be read or holds something else.
     """
     path = folder / COST
-    if not exists(path):
-        return {}
-    content = read_json(path)
-    if not isinstance(content, dict):
-        raise InputError(f"{path} is no record of costs: it holds no keys")
+    content = _mapping(path, read_json, "record of costs")
     for key in NUMBERS:
         value = content.get(key)
         if value is not None and (not is_number(value) or value < 0):
@@ -92,12 +102,16 @@ def read_run_config(folder: Path) -> dict[str, Any]:
     Raises:
         InputError: the file cannot be read or holds something else.
     """
-    path = folder / CONFIG
+    return _mapping(folder / CONFIG, read_yaml, "config")
+
+
+def _mapping(path: Path, read: Callable[[Path], Any], kind: str) -> dict[str, Any]:
+    """Return what ``read`` reads of a file that holds keys, and is called a ``kind``; empty without the file."""
     if not exists(path):
         return {}
-    content = read_yaml(path)
+    content = read(path)
     if not isinstance(content, dict):
-        raise InputError(f"{path} is no config: it holds no keys")
+        raise InputError(f"{path} is no {kind}: it holds no keys")
     return content
 
 

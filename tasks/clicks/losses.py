@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from attention_zoo.domains import PositiveFloat, complaint, shown
 from attention_zoo.errors import InputError, unknown
-from tasks.clicks.checks import check_number
 
 EPSILON = 1e-8
 """Small number added to a divisor, so that a quotient stays finite."""
@@ -83,7 +83,8 @@ def checked_losses(losses: dict[str, float]) -> dict[str, float]:
     for name, weight in losses.items():
         if name not in LOSSES:
             raise unknown("loss", name, LOSSES)
-        check_number(f"losses: the weight of {name}", weight, above=0)
+        if complaint(weight, PositiveFloat):
+            raise InputError(f"losses: the weight of {name} must be positive and finite, got {shown(weight)}")
     if not losses:
         raise InputError(f"losses: give a weight to one of {', '.join(LOSSES)}")
     return losses

@@ -1,21 +1,23 @@
 """The two evaluation protocols of the literature: how a model is asked for a mask, click after click."""
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
 
 from attention_zoo.clicks import Clicks
-from attention_zoo.errors import InputError, unknown
-from tasks.clicks.annotator import STRATEGIES, Strategy
-from tasks.clicks.checks import check_count
+from attention_zoo.domains import Domain, checked, require
+from attention_zoo.errors import unknown
+from tasks.clicks.annotator import Strategy
+from tasks.clicks.domains import NumberFromOne
 from tasks.clicks.views import Ask, ClickModel, WholeImages, ZoomIn
 
 LONGEST_SIDE = 2**14
 """The largest longer side, in pixels, to which an image may be enlarged."""
 
 
+@checked
 @dataclass(frozen=True)
 class ClickProtocol:
     """An evaluation protocol: number and placing of the clicks, and how the model is asked.
@@ -32,21 +34,12 @@ class ClickProtocol:
         InputError: one of them is out of range.
     """
 
-    clicks: int
-    threshold: float
+    clicks: NumberFromOne
+    threshold: Annotated[float, Domain(least=0, below=1)]
     strategy: Strategy
     box: bool
     flip: bool
-    zoom_in: int | None
-
-    def __post_init__(self) -> None:
-        check_count("clicks", self.clicks, 1)
-        if not 0 <= self.threshold < 1:
-            raise InputError(f"threshold must be a probability below 1, got {self.threshold}")
-        if self.strategy not in STRATEGIES:
-            raise unknown("strategy", self.strategy, STRATEGIES)
-        if self.zoom_in is not None:
-            check_count("zoom_in", self.zoom_in, 1, LONGEST_SIDE)
+    zoom_in: Annotated[int, Domain(least=1, most=LONGEST_SIDE)] | None
 
 
 PROTOCOLS = {
@@ -101,9 +94,9 @@ def protocol_of(name: str, clicks: int | None = None, zoom_size: int | None = No
         raise unknown("protocol", name, PROTOCOLS)
     protocol = PROTOCOLS[name]
     if clicks is not None:
-        check_count("max_clicks", clicks, 1)
+        require("max_clicks", clicks, NumberFromOne)
         protocol = replace(protocol, clicks=clicks)
     if zoom_size is not None:
-        check_count("zoom_size", zoom_size, 0, LONGEST_SIDE)
+        require("zoom_size", zoom_size, Annotated[int, Domain(least=0, most=LONGEST_SIDE)])
         protocol = replace(protocol, zoom_in=(zoom_size or None) if protocol.zoom_in else None)
     return protocol

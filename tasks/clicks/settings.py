@@ -1,11 +1,10 @@
 """The settings that say how probabilistic layers adapt while a model is asked."""
 
 from dataclasses import dataclass, replace
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from attention_zoo.domains import checked
-from attention_zoo.errors import unknown
-from tasks.clicks.checks import check_count, check_number
+from tasks.clicks.domains import Number
 
 AdaptIn = Literal["backbone", "head", "both"]
 
@@ -26,33 +25,23 @@ class Setting:
         InputError: a number is out of range, or there is no such place.
     """
 
-    key_adaptation: int | None = None
+    key_adaptation: Number | None = None
     key_prior_precision: float | None = None
-    value_propagation: int | None = None
+    value_propagation: Number | None = None
     value_prior_precision: float | None = None
     adapt_in: AdaptIn = "both"
-
-    def __post_init__(self) -> None:
-        for name in ("key_adaptation", "value_propagation"):
-            if getattr(self, name) is not None:
-                check_count(name, getattr(self, name), 0)
-        for name in ("key_prior_precision", "value_prior_precision"):
-            if getattr(self, name) is not None:
-                check_number(name, getattr(self, name))
-        if self.adapt_in not in get_args(AdaptIn):
-            raise unknown("adapt_in", self.adapt_in, get_args(AdaptIn))
 
     @property
     def keys(self) -> dict[str, Any]:
         """The options of key adaptation that are given, by name."""
-        given = {"key_adaptation": self.key_adaptation, "key_prior_precision": self.key_prior_precision}
-        return {name: value for name, value in given.items() if value is not None}
+        options = {"key_adaptation": self.key_adaptation, "key_prior_precision": self.key_prior_precision}
+        return {name: value for name, value in options.items() if value is not None}
 
     @property
     def values(self) -> dict[str, Any]:
         """The options of value propagation that are given, by name."""
-        given = {"value_propagation": self.value_propagation, "value_prior_precision": self.value_prior_precision}
-        return {name: value for name, value in given.items() if value is not None}
+        options = {"value_propagation": self.value_propagation, "value_prior_precision": self.value_prior_precision}
+        return {name: value for name, value in options.items() if value is not None}
 
     def plain(self) -> dict[str, int | float | str]:
         """Return all options that are given, by name, as plain values."""

@@ -10,7 +10,7 @@ from attention_zoo.clicks import Clicks
 from attention_zoo.models.backbone import Backbone
 from attention_zoo.models.checkpoints import load_checkpoint
 from attention_zoo.models.interactive import DecoderFactory, HeadFactory, InteractiveModel
-from tasks.clicks.checks import check_count
+from tasks.clicks.domains import NumberFromOne
 from tasks.clicks.protocols import protocol_of
 from tasks.dense import DenseTask
 
@@ -52,10 +52,9 @@ class ClickTask(DenseTask):
         protocol: Literal["paper", "ritm"] = "paper",
         max_clicks: int | None = None,
         zoom_size: int | None = None,
-        val_clicks: int = 3,
+        val_clicks: NumberFromOne = 3,
         **dense: Any,
     ) -> None:
-        check_count("val_clicks", val_clicks, 1)
         asked = protocol_of(protocol, max_clicks, zoom_size)
 
         def put_on(backbone: Backbone) -> InteractiveModel:

@@ -8,7 +8,6 @@ from torch import Tensor
 
 from attention_zoo.clicks import Clicks
 from attention_zoo.errors import InputError
-from tasks.clicks.checks import check_number
 from tasks.clicks.curriculum import Curriculum
 from tasks.clicks.losses import LOSSES, checked_losses
 from tasks.clicks.task import ClickTask
@@ -39,7 +38,6 @@ class ClickTraining(ClickTask):
         extra_weight: float = 0.4,
         **clicks: Any,
     ) -> None:
-        check_number("extra_weight", extra_weight)
         weights = checked_losses({"bce": 1.0} if losses is None else losses)
         super().__init__(model, image_size, **clicks)
         self.curriculum = curriculum or Curriculum()

@@ -1,14 +1,12 @@
 """Write results of robustness, and comparisons of them, as files in a folder."""
 
-import errno
-import os
 from pathlib import Path
 
 from attention_zoo.reports.robustness.comparison import Results, cell_table, compare, grids_of
 from attention_zoo.reports.table import Table
 from attention_zoo.reports.writing import save, whole
 from attention_zoo.results.robustness import RobustnessResult
-from attention_zoo.runs.results import exists
+from attention_zoo.runs.results import refuse_existing
 
 
 def write_result(folder: Path, result: RobustnessResult) -> Table:
@@ -18,8 +16,7 @@ def write_result(folder: Path, result: RobustnessResult) -> Table:
     the counts, and ``robustness.png`` a figure.
 
     Raises:
-        FileExistsError: the folder holds a result already.
-        InputError: a file cannot be written.
+        InputError: the folder holds a result already, or a file cannot be written.
     """
     results = {result.title: result}
     table = compare(results)
@@ -29,8 +26,7 @@ def write_result(folder: Path, result: RobustnessResult) -> Table:
     )
 
     figure = overview(result)
-    if exists(folder / result.file):
-        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(folder / result.file))
+    refuse_existing(folder / result.file)
     with whole(folder) as stage:
         result.write_json(stage / result.file)
         _write_tables(stage, results, table, "".join(grids))
