@@ -30,7 +30,7 @@ from attention_zoo.cli.compat import (
 from attention_zoo.cli.errors import PROGRAM, debugging, fail, failed_elsewhere, leave, rank
 from attention_zoo.cli.parser import Refusal, ZooParser, parse_strangers
 from attention_zoo.errors import InputError
-from attention_zoo.runs.checkpoint import Checkpoint, check_fit, check_kinds, read_checkpoint
+from attention_zoo.runs.checkpoint import Checkpoint, check_fit, check_kinds, check_schedules, read_checkpoint
 from attention_zoo.runs.checkpoint_io import WholeCheckpoints, check_remembered
 from attention_zoo.runs.cost_log import CostLog
 from attention_zoo.runs.folders import fresh_folder, guard_run, put_away, run_name
@@ -57,15 +57,17 @@ class FailTogether(Callback):
     """
 
     def __init__(self, checkpoint: Checkpoint | None) -> None:
+        self.checkpoint = checkpoint
         self.path = checkpoint.path if checkpoint else None
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Check what the callbacks took up from the checkpoint, before any of them acts on it."""
-        if self.path is None:
+        """Check what the callbacks took up from the checkpoint, before any of them acts on it, and its schedules."""
+        if self.checkpoint is None:
             return
+        check_schedules(self.checkpoint, len(trainer.lr_scheduler_configs))
         for callback in trainer.checkpoint_callbacks:
             if isinstance(callback, ModelCheckpoint):
-                check_remembered(callback, self.path)
+                check_remembered(callback, self.checkpoint.path)
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
         """End all processes of the run if bad input stopped it, here or in a process that this one launched."""

@@ -64,14 +64,16 @@ class TrainedRun:
     def best(self) -> tuple[Measurement | None, str]:
         """The best validation, and the metric it is the best by: the task's own, else the loss, else the first one.
 
-        It is None, with an empty name, for a run without a validation.
+        Only metrics of which a direction is better are asked. Without one it is the last validation, with an empty
+        name; for a run without a validation it is None.
         """
         lines = [line for line in self.measured if line.stage == "validate" and _known(line)]
-        if not lines:
-            return None, ""
-        metric = _judged([name for line in lines for name in _known(line)])
+        scales = scales_of(self.measured)
+        metric = _judged([name for line in lines for name in _known(line) if scales.of(name).way])
+        if metric is None:
+            return (lines[-1] if lines else None), ""
         having = [line for line in lines if metric in _known(line)]
-        way = scales_of(self.measured).of(metric).way
+        way = scales.of(metric).way
         return max(having, key=lambda line: way * _known(line)[metric]), metric
 
     @property
@@ -223,9 +225,9 @@ def _known(line: Measurement) -> dict[str, float]:
     return {name: value for name, value in line.metrics.items() if value is not None and not name.endswith(SPEED)}
 
 
-def _judged(names: Sequence[str]) -> str:
+def _judged(names: Sequence[str]) -> str | None:
     judged = [name for wanted in QUALITY for name in names if _leaf(name) == wanted]
-    return next(iter([*judged, *(name for name in names if "loss" in name), *names]))
+    return next(iter([*judged, *(name for name in names if "loss" in name), *names]), None)
 
 
 def _names(lines: Sequence[Measurement | None]) -> list[str]:
@@ -237,7 +239,7 @@ def _said(test: Measurement | None, best: Measurement | None, judge: str) -> str
     said = [f"test of epoch {test.epoch + 1}" if test.epoch is not None else "test"] if test else []
     if best:
         epoch = "" if best.epoch is None else f", epoch {best.epoch + 1}"
-        said.append(f"best validation by {judge}{epoch}")
+        said.append(f"best validation by {judge}{epoch}" if judge else f"last validation{epoch}")
     return "; ".join(said)
 
 

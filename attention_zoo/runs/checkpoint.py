@@ -32,8 +32,14 @@ OF_THE_NUMBERS = ("precision", "deterministic", "benchmark", "enable_progress_ba
 FROM_ELSEWHERE = {"pretrained": False, "weights": None, "start": None, "download": False}
 """Arguments of model and data that read or fetch other weights, or write data; with the values that turn them off."""
 
-OF_A_TRAINING = {"optimizer_states": list, "lr_schedulers": list, "loops": dict}
-"""Keys, with their types, that a checkpoint needs beside the weights for a fit to go on from it; none may be empty."""
+SCHEDULES = "lr_schedulers"
+"""The key of a checkpoint under which the states of the learning-rate schedules are listed."""
+
+OF_A_TRAINING = {"optimizer_states": list, SCHEDULES: list, "loops": dict}
+"""Keys, with their types, that a checkpoint needs beside the weights for a fit to go on from it.
+
+None may be empty but the list of schedules, since a task of its own may have none.
+"""
 
 
 @dataclass(frozen=True)
@@ -50,6 +56,8 @@ class Checkpoint:
     """Whether the config may name classes of any module."""
     lacks: tuple[str, ...] = ()
     """The keys of `OF_A_TRAINING` that the file lacks."""
+    schedules: int = 0
+    """The number of learning-rate schedules whose state the file holds."""
     kinds: Mapping[str, str] = field(default_factory=dict, repr=False)
     """The kind of number of each weight, by its name: real, complex, integer or boolean."""
 
@@ -117,7 +125,7 @@ def read_checkpoint(path: Path, *, trust: bool = False, weights_only: bool = Tru
         raise InputError(f"{path} is not a checkpoint of this program: it has no state_dict")
     weights = content["state_dict"]
     _check_weights(weights, path)
-    states = {key: content.get(key) for key in OF_A_TRAINING}
+    lacks = tuple(key for key, kind in OF_A_TRAINING.items() if not _has(content.get(key), kind, key == SCHEDULES))
     return Checkpoint(
         path=path,
         config=_config(content.get(CONFIG), path),
@@ -125,7 +133,8 @@ def read_checkpoint(path: Path, *, trust: bool = False, weights_only: bool = Tru
         step=_count(content, "global_step", path),
         best=_best(content.get("callbacks"), path),
         trusted=trusted,
-        lacks=tuple(key for key, state in states.items() if not (isinstance(state, OF_A_TRAINING[key]) and state)),
+        lacks=lacks,
+        schedules=0 if SCHEDULES in lacks else len(content[SCHEDULES]),
         kinds={name: _kind(weight) for name, weight in weights.items() if isinstance(weight, Tensor)},
     )
 
@@ -143,6 +152,23 @@ def check_fit(checkpoint: Checkpoint) -> None:
         )
 
 
+def check_schedules(checkpoint: Checkpoint, wanted: int) -> None:
+    """Check that a checkpoint has a state for each learning-rate schedule; Lightning would start others anew.
+
+    Args:
+        checkpoint: the checkpoint that a training goes on from.
+        wanted: the number of schedules of the training.
+
+    Raises:
+        InputError: the numbers differ.
+    """
+    if checkpoint.schedules != wanted:
+        raise InputError(
+            f"checkpoint {checkpoint.path} cannot be gone on from: learning-rate schedules: {checkpoint.schedules} in "
+            f"the file, {wanted} in this training"
+        )
+
+
 def check_kinds(checkpoint: Checkpoint, model: torch.nn.Module) -> None:
     """Check that the weights are the same kind of number as those of ``model``; torch would convert them in silence.
 
@@ -153,6 +179,10 @@ def check_kinds(checkpoint: Checkpoint, model: torch.nn.Module) -> None:
         found = checkpoint.kinds.get(name)
         if found is not None and isinstance(own, Tensor) and found != _kind(own):
             raise InputError(f"checkpoint {checkpoint.path}: weight {name} is {found}, {_kind(own)} in the model")
+
+
+def _has(state: Any, kind: type, may_be_empty: bool) -> bool:
+    return isinstance(state, kind) and (may_be_empty or bool(state))
 
 
 def _kind(tensor: Tensor) -> str:

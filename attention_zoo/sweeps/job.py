@@ -47,7 +47,7 @@ LEAST_SPACE = 2**16
 """The free bytes on a disk below which it counts as full."""
 
 ATTEMPTS = 3
-"""The number of kills after which a run counts as failed; until then a part that is killed is started again."""
+"""The number of kills of one part after which a run counts as failed; until then the part is started again."""
 
 
 class Stopped(Exception):
@@ -146,11 +146,13 @@ class Job:
                 if self._disk_is_full():
                     raise DiskFull(self.folder)
                 raise InputError(self._last_words() or f"{name} ended with exit code {code}")
-            record.kills += 1
+            record.kills, record.part_kills = record.kills + 1, record.part_kills + 1
             self._keep(record)
-            if record.kills % ATTEMPTS == 0:
+            if record.part_kills >= ATTEMPTS:
+                record.part_kills = 0  # who tries the run again has as many attempts
                 raise InputError(f"{name} was killed {ATTEMPTS} times (signal {-code}); out of memory?")
-        record.parts[name], record.begun = round(time.monotonic() - started, 1), 0.0
+        record.parts[name] = round(time.monotonic() - started, 1)
+        record.begun, record.part_kills = 0.0, 0
         if name != FIT:
             record.metrics[name] = self._measured(name, before)
         self._keep(record)

@@ -25,6 +25,7 @@ class Record:
         begun: the seconds spent on a part that was interrupted.
         metrics: the metrics of each evaluation, by the evaluation's name.
         kills: how often a process of the run was killed.
+        part_kills: how often one was killed of the part that is not finished yet.
     """
 
     status: str = "waiting"
@@ -33,6 +34,7 @@ class Record:
     begun: float = 0.0
     metrics: dict[str, dict[str, float | None]] = field(default_factory=dict)
     kills: int = 0
+    part_kills: int = 0
 
     @property
     def seconds(self) -> float:
@@ -58,7 +60,7 @@ def read_record(folder: Path) -> Record:
         *(["status"] if record.status not in STATES else []),
         *(["reason"] if not isinstance(record.reason, (str, type(None))) else []),
         *(["begun"] if not is_number(record.begun) or record.begun < 0 else []),
-        *(["kills"] if type(record.kills) is not int or record.kills < 0 else []),
+        *(name for name in ("kills", "part_kills") if not _is_count(getattr(record, name))),
     ]
     if not isinstance(record.parts, dict) or not all(is_number(part) and part >= 0 for part in record.parts.values()):
         wrong.append("parts")
@@ -68,6 +70,10 @@ def read_record(folder: Path) -> Record:
         raise InputError(f"{path}: {wrong[0]} cannot be {content.get(wrong[0])!r:.60}")
     record.metrics = {name: numbers_in(values, f"{path}: metrics of {name}") for name, values in record.metrics.items()}
     return record
+
+
+def _is_count(value: object) -> bool:
+    return type(value) is int and value >= 0
 
 
 def known_record(folder: Path) -> tuple[Record, str | None]:

@@ -292,6 +292,19 @@ def test_curves_that_cannot_be(tmp_path, undrawn, key, value):
         ClickResult.read(path)
 
 
+@pytest.mark.parametrize("name", ["robustness.json", "clicks.json"])
+@pytest.mark.parametrize("link", [False, True])
+def test_a_result_is_never_overwritten(tmp_path, undrawn, name, link):
+    if link:
+        (tmp_path / name).symlink_to(tmp_path / "gone")
+    else:
+        (tmp_path / name).write_text("of another evaluation")
+    result = clicks(ious=np.zeros((1, 4, 2, 3))) if name == "clicks.json" else robustness()
+    with pytest.raises(InputError, match=f"{name} exists; a result is never overwritten"):
+        result.write(tmp_path)
+    assert os.listdir(tmp_path) == [name] and (link or (tmp_path / name).read_text() == "of another evaluation")
+
+
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "link to nothing"])
 @pytest.mark.parametrize("name", ["robustness.json", "clicks.json"])
 def test_results_are_joined_without_a_broken_one(tmp_path, capsys, undrawn, name, kind):
@@ -522,6 +535,12 @@ class TestScales:
         assert runs.runs_table([old]).header[2:] == ("val/error_free ↓", "val/zoc_c ↓")
         assert runs.runs_table([old, stated]).header[2:] == ("val/error_free ↑", "val/zoc_c")
         assert (stated.best[0].epoch, old.best[0].epoch) == (2, 0)
+
+    def test_without_a_direction_there_is_no_best_validation(self, tmp_path):
+        neither = {name: {"better": "neither"} for name in self.STATED}
+        (run,) = runs.read_runs([self.written(tmp_path / "run", scales=neither)], [])
+        assert (run.best[0].epoch, run.best[1]) == (2, "")
+        assert runs.runs_table([run]).rows[0][:2] == ("run", "last validation, epoch 3")
 
     def test_what_two_runs_say_differently_is_neither(self, tmp_path):
         other = {**self.STATED, "val/error_free": {"better": "lower"}}

@@ -408,6 +408,15 @@ class TestJob:
         record = job(config, tmp_path, -9, -9, -9)()
         assert record.status == "failed" and "killed 3 times (signal 9); out of memory?" in record.reason
 
+    def test_kills_of_one_part_are_not_counted_against_another(self, config, tmp_path):
+        record = job(config, tmp_path, -9, -9, 0, -9, -9)()
+        assert record.status == "done" and (record.kills, record.part_kills) == (4, 0)
+
+    def test_a_run_that_is_tried_again_has_all_its_attempts(self, config, tmp_path):
+        assert job(config, tmp_path, *[-9] * 5)().status == "failed"
+        record = job(config, tmp_path, *[-9] * 5, retry=True)()
+        assert record.status == "done" and record.kills == 5
+
     def test_a_failure_is_kept_with_its_reason(self, config, tmp_path):
         failed = job(config, tmp_path, "error: model.mixer: unknown mixer 'VarzD'")
         assert failed().reason == "model.mixer: unknown mixer 'VarzD'"

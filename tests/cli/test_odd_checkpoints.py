@@ -91,6 +91,23 @@ def test_states_that_do_not_fit(content, zoo, tmp_path, case):
     assert not list(tmp_path.rglob("config.yaml"))
 
 
+def test_a_task_without_a_schedule_goes_on(zoo, tiny, tmp_path, monkeypatch):
+    import tasks
+
+    def configure(self):
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+    argv = ["--config", tiny, "--trainer.default_root_dir", "run", "--trainer.max_epochs"]
+    with monkeypatch.context() as patched:
+        patched.setattr(tasks.Classification, "configure_optimizers", configure)
+        assert zoo("fit", *argv, "1").code == 0
+        last = tmp_path / "run/checkpoints/last.ckpt"
+        assert read_checkpoint(last).schedules == 0 == len(read_checkpoint(last).lacks)
+        assert zoo("fit", "--ckpt_path", "last", *argv, "2").code == 0
+        assert read_checkpoint(last).epoch == 1
+    one_line(zoo("fit", "--ckpt_path", last, "--trainer.max_epochs", "3"), str(last), "schedules: 0 in the file, 1 in")
+
+
 @pytest.mark.parametrize("dtype", [torch.complex64, torch.int64, torch.bool])
 @pytest.mark.parametrize("command", ["test", "fit", "maps"])
 def test_weights_of_another_kind_of_number(content, zoo, tmp_path, images, command, dtype):
