@@ -218,7 +218,7 @@ class PGD(Attack):
         norm: Norm = "Linf",
         seed: Seed = 0,
     ) -> None:
-        self.eps, self.step = quotient("eps", eps), quotient("step", step)
+        self.eps, self.step = radius(eps, norm), quotient("step", step)
         self.steps, self.restarts = steps, restarts
         self.random_start, self.loss, self.norm, self.seed = random_start, loss, norm, seed
         if restarts > 1 and not random_start:
@@ -313,7 +313,7 @@ class AutoAttack(Attack):
     def __init__(
         self, eps: float | str = 4 / 255, *, norm: Norm = "Linf", version: Version = "standard", seed: Seed = 0
     ) -> None:
-        self.eps, self.norm, self.version, self.seed = quotient("eps", eps), norm, version, seed
+        self.eps, self.norm, self.version, self.seed = radius(eps, norm), norm, version, seed
         _autoattack()  # before the first batch, not hours into an evaluation
 
     def perturb(self, model: Watched, pixels: Tensor, label: Tensor, index: Sequence[int]) -> Tensor:
@@ -355,6 +355,18 @@ def quotient(name: str, value: float | str) -> float:
         number = 0.0
     if not 0 < number < float("inf"):
         raise InputError(f"{name}={value} must be a positive number or a quotient such as 4/255")
+    return number
+
+
+def radius(eps: float | str, norm: Norm) -> float:
+    """Return the radius of a ball; warn where a ball of the norm ``Linf`` holds every image, as pixels are in 0..1.
+
+    Raises:
+        InputError: it is neither a positive number nor a quotient; see `quotient`.
+    """
+    number = quotient("eps", eps)
+    if norm == "Linf" and number > 1:
+        warnings.warn(f"eps={eps}: pixels are in 0..1, so that this ball holds every image; 4/255?", stacklevel=3)
     return number
 
 

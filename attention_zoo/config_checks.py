@@ -138,6 +138,8 @@ def trainer_complaint(name: str, value: Any) -> str | None:
     """Return what ``value`` must do to be the option ``name`` of Trainer, e.g. ``be at least 1``; None if it fits."""
     if name == "devices":
         return _of_devices(value)
+    if name == "default_root_dir" and isinstance(value, str) and not value.strip():
+        return "name a folder (the working folder is .)"
     if name in ("max_time", "val_check_interval") and isinstance(value, str):
         return None if TIME.fullmatch(value) else "be a time such as 00:12:00:00, days to seconds"
     if name in ("max_time", "val_check_interval") and isinstance(value, dict):

@@ -18,6 +18,7 @@ from PIL import Image, ImageDraw
 from attention_zoo.clicks import ClickedImage
 from attention_zoo.errors import InputError, unknown
 from attention_zoo.runs.files import replacing, write_text
+from attention_zoo.runs.folders import named_path
 from datamodules.images import below, decode
 
 Row = tuple[int, str, list[int], list[float]]
@@ -191,6 +192,8 @@ class PredictionWriter(Callback):
     predictions: Predictions
 
     def __init__(self, path: str | None = None, top_k: int = 5, opacity: float = 0.5) -> None:
+        if path is not None:
+            named_path("prediction.path", path)
         if top_k < 1:
             raise InputError(f"prediction.top_k={top_k} must be at least 1")
         if not 0 <= opacity <= 1:
@@ -210,7 +213,7 @@ class PredictionWriter(Callback):
         if wanted not in formats:
             raise InputError(f"{type(data).__name__}: {unknown('prediction_format', wanted, formats)}")
         chosen = formats[wanted]
-        path = Path(self.path or chosen.DEFAULT)
+        path = Path(chosen.DEFAULT if self.path is None else self.path)
         if trainer.is_global_zero and path.exists():
             raise InputError(f"{path} exists; choose another with --prediction.path")
         self.predictions = chosen(path, data, self.options)

@@ -1,10 +1,9 @@
 """``python -m attention_zoo bench``: speed, memory and operations of the mixers side by side."""
 
-from pathlib import Path
 from typing import Literal
 
 from attention_zoo.mixers.registry import list_mixers, mixer_class
-from attention_zoo.runs.folders import free_folder
+from attention_zoo.runs.folders import free_folder, named_path
 from attention_zoo.terminal import print_table
 
 
@@ -53,7 +52,7 @@ def bench(
         mixer_class(name)
     names = list(dict.fromkeys(mixers)) or list_mixers()
     counts = list(dict.fromkeys(tokens or [196, 784, 3136]))
-    folder = free_folder(Path(out), overwrite)
+    folder = free_folder(named_path("out", out), overwrite)
     find_device(device)
     chosen: list[Literal["eager", "compiled"]] = list(dict.fromkeys(modes or ["eager"]))
     setting = Setting(dim, num_heads, batch, queries, repeats, chosen, device, getattr(torch, dtype))

@@ -5,11 +5,11 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
-from pathlib import Path
 from typing import Literal
 
 from attention_zoo.domains import Seed
 from attention_zoo.errors import InputError
+from attention_zoo.runs.folders import named_path
 from attention_zoo.terminal import printable
 
 
@@ -49,7 +49,7 @@ def corrupt(
         per_class: only so many images of each class, the first by name.
         limit: only so many images in all, evenly spread over the classes.
         seed: seed of everything that is random.
-        workers: number of processes beside this one; default one for each core.
+        workers: number of processes beside this one; 0 for none, default one for each core.
     """
     from datamodules.corruptions import CORRUPTIONS, SIZES
     from datamodules.corruptions.generate import SEVERITIES, ArrayParts, FolderWriter, Recipe, read_source
@@ -58,23 +58,23 @@ def corrupt(
     names = list(dict.fromkeys(CORRUPTIONS if corruptions is None else corruptions))
     levels = sorted(set(SEVERITIES if severities is None else severities))
     _check_choices(names, levels)
-    _check_numbers(size, workers, seed, per_class=per_class, limit=limit)
+    _check_numbers(size, workers, per_class=per_class, limit=limit)
     if keep_size and size is not None:
         raise InputError("give --size or --keep_size")
     if format == "cifar" and (keep_size or groups or levels != list(SEVERITIES)):
         raise InputError("--format cifar has images of one size, all five severities and no --groups")
 
-    folder = Path(dst)
-    check_folders(Path(src), folder)
+    origin, folder = named_path("src", src), named_path("dst", dst)
+    check_folders(origin, folder)
     scale = scale or ("cifar" if format == "cifar" else "imagenet")
     recipe = Recipe(scale, None if keep_size else size or SIZES[scale], seed)
-    source = read_source(Path(src), per_class, limit)
+    source = read_source(origin, per_class, limit)
     if format == "cifar":
         write = partial(write_arrays, [ArrayParts(source, recipe, name) for name in names], folder)
     else:
         write = partial(write_folder, FolderWriter(source, recipe, folder, names, levels, groups))
-    given = {"format": format, "groups": groups, "per_class": per_class, "limit": limit}
-    keep_record(folder, {"source": str(source.root.resolve()), **source.summary(), **asdict(recipe), **given})
+    settings = {"format": format, "groups": groups, "per_class": per_class, "limit": limit}
+    keep_record(folder, {"source": str(source.root.resolve()), **source.summary(), **asdict(recipe), **settings})
     written, there = write(os.cpu_count() or 0 if workers is None else workers)
     sys.stdout.write(f"{printable(folder)}: {written:,} files written, {there:,} were there\n")
 
@@ -93,14 +93,13 @@ def _check_choices(names: Sequence[str], severities: Sequence[int]) -> None:
         textures_folder()
 
 
-def _check_numbers(size: int | None, workers: int | None, seed: int, **numbers: int | None) -> None:
-    from datamodules.checks import MOST_SEED, MOST_WORKERS, require_whole, two_sides
+def _check_numbers(size: int | None, workers: int | None, **numbers: int | None) -> None:
+    from datamodules.checks import MOST_WORKERS, require_whole, two_sides
 
     if size is not None:
         two_sides("size", size)
     if workers is not None:
         require_whole("workers", workers, 0, MOST_WORKERS)
-    require_whole("seed", seed, 0, MOST_SEED)
     for name, value in numbers.items():
         if value is not None:
             require_whole(name, value, 1)

@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 from attention_zoo.errors import InputError
-from attention_zoo.runs.folders import free_folder
+from attention_zoo.runs.folders import free_folder, named_path
 from attention_zoo.sayings import one_line
 from attention_zoo.sweeps.plan import PLAN
 from attention_zoo.terminal import print_table
@@ -28,13 +28,14 @@ def report(paths: list[str], *, out: str | None = None, mixed: bool = False, ove
     """
     if not paths:
         raise InputError("nothing to report on: python -m attention_zoo report RUN [RUN ...] [options]")
-    folders = [Path(path) for path in paths]
+    folders = [named_path("a path", path) for path in paths]
+    folder = None if out is None else named_path("out", out)
     if any((folder / PLAN).exists() for folder in folders):
         if len(folders) > 1:
             raise InputError(f"one sweep at a time: {', '.join(paths)}")
-        report_on(folders[0], None if out is None else free_folder(Path(out), overwrite))
+        report_on(folders[0], folder and free_folder(folder, overwrite))
     else:
-        _join(folders, Path(out or "report"), mixed, overwrite)
+        _join(folders, folder or Path("report"), mixed, overwrite)
 
 
 def report_on(sweep: Path, folder: Path | None = None) -> None:

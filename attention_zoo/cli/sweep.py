@@ -6,20 +6,19 @@ import os
 import signal
 from collections.abc import Sequence
 from dataclasses import fields
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from attention_zoo.cli.report import report_on
-from attention_zoo.domains import Seed
-from attention_zoo.errors import InputError
+from attention_zoo.domains import Domain, Seed
 from attention_zoo.runs.configs import with_bases
+from attention_zoo.runs.folders import named_path
 from attention_zoo.terminal import console
 
 if TYPE_CHECKING:
     from tasks import Task
 
-MOST_WORKERS = 1024
-"""The most runs at a time, and the most threads of each, that can be asked for."""
+Number = Annotated[int, Domain(least=1, most=1024)]
+"""A number of runs at a time, or of threads of each."""
 
 
 def sweep(
@@ -34,8 +33,8 @@ def sweep(
     evaluations: dict[str, dict[str, Any]] | None = None,
     baseline: dict[str, Any] | None = None,
     collect: list[str] | None = None,
-    workers: int = 1,
-    threads: int | None = None,
+    workers: Number = 1,
+    threads: Number | None = None,
     hours: float | None = None,
     retry_failed: bool = False,
     dry_run: bool = False,
@@ -79,10 +78,9 @@ def sweep(
     from attention_zoo.sweeps.forecast import show_plan
     from attention_zoo.sweeps.plan import ENGINE, Plan
 
-    given = locals()
-    plan = Plan(**{part.name: given[part.name] for part in fields(Plan) if given[part.name] is not None})
-    _check_limits(workers, threads, hours)
-    folder, screen = Path(out), console()
+    arguments = locals()
+    plan = Plan(**{part.name: arguments[part.name] for part in fields(Plan) if arguments[part.name] is not None})
+    folder, screen = named_path("out", out), console()
     if dry_run:
         show_plan(plan, folder, workers, screen, build)
         return 0
@@ -90,34 +88,24 @@ def sweep(
     threads = threads or max(1, (os.cpu_count() or 1) // workers)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # SIGTERM ends the sweep as Ctrl-C does
     try:
-        found = driver.carry_out(
+        states = driver.carry_out(
             plan, folder, runner, workers=workers, threads=threads, hours=hours, retry=retry_failed, console=screen
         )
     except KeyboardInterrupt:
         screen.print(f"stopped; the same command goes on with {folder}", markup=False)
         raise
-    screen.print(driver.table(plan, found))
-    unfinished = sum(row.record.status in ("waiting", "running") for row in found)
+    screen.print(driver.table(plan, states))
+    unfinished = sum(row.record.status in ("waiting", "running") for row in states)
     if unfinished:
         screen.print(f"{unfinished} runs are left; the same command goes on with {folder}", markup=False)
-    if any(row.record.status == "done" for row in found):
+    if any(row.record.status == "done" for row in states):
         report_on(folder)
-    failed = [row for row in found if row.record.status == "failed"]
+    failed = [row for row in states if row.record.status == "failed"]
     for row in failed:
         screen.print(f"failed: {row.run.name}: {row.record.reason}", markup=False, soft_wrap=True)
     if failed:
         screen.print("--retry_failed true tries them again", markup=False)
     return 1 if failed else 0
-
-
-def _check_limits(workers: int, threads: int | None, hours: float | None) -> None:
-    for name, value in (("workers", workers), ("threads", 1 if threads is None else threads)):
-        if value < 1:
-            raise InputError(f"{name}={value} must be at least 1")
-        if isinstance(value, bool) or value > MOST_WORKERS:
-            raise InputError(f"{name} must be a number from 1 to {MOST_WORKERS}")
-    if hours is not None and not hours >= 0:
-        raise InputError(f"hours={hours} must be a number from 0")
 
 
 def build(arguments: Sequence[str]) -> "Task":

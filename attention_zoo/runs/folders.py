@@ -68,6 +68,17 @@ def new_folder(wanted: Path) -> Path:
     raise AssertionError
 
 
+def named_path(option: str, value: str) -> Path:
+    """Return the path that an option names.
+
+    Raises:
+        InputError: the option is empty, as where a variable of the shell is not set; it would be the working folder.
+    """
+    if not value.strip():
+        raise InputError(f"{option} is empty; name a path (the working folder is .)")
+    return Path(value)
+
+
 def free_folder(folder: Path, overwrite: bool) -> Path:
     """Return ``folder`` if a command may write its output there.
 

@@ -1,3 +1,5 @@
+import warnings
+
 import pytest
 import timm
 import torch
@@ -200,6 +202,16 @@ def test_a_model_comes_back_in_its_mode():
 
 def test_no_images():
     assert PGD()(vit(), torch.zeros(0, 3, 8, 8), torch.zeros(0, dtype=torch.int64)).shape == (0, 3, 8, 8)
+
+
+@pytest.mark.parametrize("build", [PGD, FGSM, AutoAttack])
+def test_a_ball_of_all_images_is_told(build):
+    with pytest.warns(UserWarning, match=r"eps=4: pixels are in 0\.\.1"):
+        build(4)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        build(1.0)
+        PGD(4, norm="L2")
 
 
 @pytest.mark.parametrize(

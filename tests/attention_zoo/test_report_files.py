@@ -172,6 +172,14 @@ class TestRuns:
         assert (second["test/accuracy"], second["train_seconds"], second["flops"]) == ("0.9", "", "")
         assert "test/accuracy ↑" in capsys.readouterr().out
 
+    @pytest.mark.parametrize(("paths", "out"), [(["run"], ""), (["run", ""], "out")])
+    def test_an_empty_path_is_not_the_working_folder(self, tmp_path, monkeypatch, paths, out):
+        monkeypatch.chdir(tmp_path)
+        write_run(tmp_path / "run")
+        with pytest.raises(InputError, match="is empty; name a path"):
+            report(paths, out=out)
+        assert os.listdir(tmp_path) == ["run"]
+
     def test_without_a_test_the_best_validation(self, tmp_path):
         found = runs.read_runs([write_run(tmp_path / "a", 0.8, tested=False), write_run(tmp_path / "b", 0.9)], [])
         table = runs.runs_table(found)

@@ -33,6 +33,7 @@ ARGUMENTS = {
     "unknown task": (["--model", "Clasification"], ["unknown task", "did you mean 'Classification'?"]),
     "unknown data": (["--data", "Digit"], ["unknown data 'Digit'", "did you mean 'Digits'?", "CIFAR10", "ImageFolder"]),
     "unknown optimizer": (["--model.optimizer", "AdamV"], ["unknown optimizer 'AdamV'", "'Adam'"]),
+    "no folder": (["--trainer.default_root_dir", ""], ["trainer.default_root_dir= must name a folder"]),
     "unknown callback": (["--trainer.callbacks+=EarlyStoping"], ["unknown callback", "'EarlyStopping'"]),
     "value the trainer refuses": (["--trainer.accelerator", "abacus"], ["abacus", "cpu"]),
     "value the data refuse": (["--data.batch_size", "0"], ["batch_size must be at least 1"]),

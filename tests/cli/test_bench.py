@@ -99,6 +99,7 @@ def test_on_the_command_line(zoo, tmp_path):
     assert "VarsD: time ~ N^" in (tmp_path / "costs" / "costs.md").read_text()
     assert "costs is not empty" in zoo("bench", "VarsD", *arguments).err
     assert "did you mean 'VarsD'" in zoo("bench", "VarzD").err
+    assert "out is empty; name a path" in zoo("bench", "VarsD", "--out", "").err
     assert "repeats=0 must be at least 1" in zoo("bench", "--repeats", "0").err
     for argv, words in {
         ("os.kill",): "os.kill is no mixer",

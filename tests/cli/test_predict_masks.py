@@ -90,6 +90,8 @@ def test_the_default_path_follows_the_data(photographs, tmp_path, monkeypatch):
 def test_opacity_is_a_share(opacity):
     with pytest.raises(InputError, match=r"prediction.opacity=.* must be in \[0, 1\]"):
         PredictionWriter(opacity=opacity)
+    with pytest.raises(InputError, match="prediction.path is empty"):
+        PredictionWriter("")
 
 
 def test_a_legend_of_many_classes_has_columns(tmp_path):

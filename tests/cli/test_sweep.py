@@ -72,6 +72,8 @@ def test_a_list_on_the_command_line_beats_the_config(zoo, write_sweep, tmp_path,
     [
         ({"configs": ["nowhere.yaml"]}, "config nowhere.yaml does not exist"),
         ({"workers": 0}, "workers=0 must be at least 1"),
+        ({"threads": 1025}, "threads=1025 must be at least 1 and at most 1024"),
+        ({"hours": -1}, "hours=-1.0 must not be negative"),
         ({"seedz": [1]}, "seedz"),
         ({"engine": "submitit", "cluster": "moon"}, "submitit: .*moon"),
     ],
@@ -83,6 +85,11 @@ def test_bad_input(zoo, write_sweep, tmp_path, changes, message):
     assert line.startswith("error: ")
     assert re.search(message, line)
     assert not (tmp_path / "out" / "runs").exists()
+
+
+def test_an_empty_folder_is_not_the_working_folder(zoo, write_sweep, tmp_path):
+    ended = zoo("sweep", "--config", write_sweep(tmp_path / "out"), "--out", "", "--dry_run")
+    assert ended.code == 2 and ended.err.startswith("error: out is empty; name a path")
 
 
 def test_runs_are_trained_tested_and_kept(zoo, write_sweep, log, tmp_path, monkeypatch):
