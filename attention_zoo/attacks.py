@@ -85,7 +85,7 @@ class Attacked:
     no_gradient: Tensor | None = None
 
 
-def unheard(said: str) -> None:
+def unheard(words: str) -> None:
     """Ignore the report of an attack, where nobody listens."""
 
 
@@ -113,8 +113,8 @@ class Watched:
             InputError: a logit is not finite.
         """
         self.passes += 1
-        said = " ".join(filter(None, (self.name, self.part)))
-        self.report(f"{said}: pass {self.passes} over {len(pixels)} images")
+        words = " ".join(filter(None, (self.name, self.part)))
+        self.report(f"{words}: pass {self.passes} over {len(pixels)} images")
         return check_finite(f"logits under {self.name}", self.model(pixels))
 
 
@@ -130,11 +130,11 @@ class Attack(Checked, ABC):
 
     def __call__(self, model: Classifier, pixels: Tensor, label: Tensor, index: Tensor | None = None) -> Tensor:
         """Return the attacked images (B, C, H, W) of `run`, given its arguments; warn of images without a gradient."""
-        found = self.run(model, pixels, label, index)
-        blind = 0 if found.no_gradient is None else int(found.no_gradient.sum())
+        attacked = self.run(model, pixels, label, index)
+        blind = 0 if attacked.no_gradient is None else int(attacked.no_gradient.sum())
         if blind:
             warnings.warn(f"{type(self).__name__}: {without_gradient(blind, len(pixels))}", stacklevel=2)
-        return found.pixels
+        return attacked.pixels
 
     def run(
         self,
@@ -168,9 +168,9 @@ class Attack(Checked, ABC):
             pixels, label = pixels.float().clone(), label.clone()  # of inference mode, autograd could not keep them
             if not len(pixels):
                 return Attacked(pixels, torch.zeros_like(label, dtype=torch.bool))
-            found = self.perturb(Watched(model, type(self).__name__, report), pixels, label, places)
-            found = found if isinstance(found, Attacked) else Attacked(found)
-            return Attacked(found.pixels.detach(), found.no_gradient)
+            outcome = self.perturb(Watched(model, type(self).__name__, report), pixels, label, places)
+            outcome = outcome if isinstance(outcome, Attacked) else Attacked(outcome)
+            return Attacked(outcome.pixels.detach(), outcome.no_gradient)
 
     @abstractmethod
     def perturb(self, model: Watched, pixels: Tensor, label: Tensor, index: Sequence[int]) -> Tensor | Attacked:

@@ -130,28 +130,28 @@ def checked(target: _Target, *, under: str | None = None) -> _Target:
     @functools.cache
     def annotations() -> dict[str, Any]:
         try:
-            found = get_type_hints(target, include_extras=True)
+            hints = get_type_hints(target, include_extras=True)
         except NameError:  # of somebody's class that imports its types for type checkers only
             return {}
         named = [name for name, parameter in signature.parameters.items() if parameter.kind not in (_MORE, _REST)]
-        return {name: found[name] for name in named if name in found}
+        return {name: hints[name] for name in named if name in hints}
 
     @functools.wraps(target)
     def checking(*args: Any, **kwargs: Any) -> Any:
         try:
-            given = signature.bind(*args, **kwargs).arguments
+            arguments = signature.bind(*args, **kwargs).arguments
         except TypeError:
             return target(*args, **kwargs)  # Python's own error says which argument is missing or too much
         owner = f"{under}." if under else f"{type(args[0]).__name__}: " if constructs else ""
         kinds = bare_kinds()
         more = next((name for name, parameter in signature.parameters.items() if parameter.kind is _MORE), None)
-        if constructs and more in given:
-            given |= given.pop(more)
+        if constructs and more in arguments:
+            arguments |= arguments.pop(more)
             kinds = _inherited(type(args[0]), checking) | kinds
         for name, (kind, default) in kinds.items():
-            why = complaint(given[name], kind, default) if name in given else None
+            why = complaint(arguments[name], kind, default) if name in arguments else None
             if why:
-                raise _error(owner, name, given[name], kind, why)
+                raise _error(owner, name, arguments[name], kind, why)
         return target(*args, **kwargs)
 
     def bare_kinds() -> dict[str, tuple[Any, Domain]]:
@@ -267,17 +267,18 @@ def _of_number(value: Any, kind: type, domain: Domain) -> str | None:
 
 def _of_union(value: Any, parts: tuple[Any, ...], bare: Domain) -> str | None:
     """Return the complaint about a union: for a number only that of its own kind, for other values all of them."""
-    found: list[str] = []
+    complaints: list[str] = []
     for part in parts:
         why = complaint(value, part, bare)
         if why is None:
             return None
-        found.append(why)
+        complaints.append(why)
     if isinstance(value, Real) and not isinstance(value, bool):
         wanted = [int, float] if isinstance(value, Integral) else [float, int]
         kinds = [get_args(part)[0] if get_origin(part) is Annotated else part for part in parts]
-        found = next(([found[kinds.index(kind)]] for kind in wanted if kind in kinds), found)
-    return " or ".join([found[0], *(why.removeprefix("be ") for why in dict.fromkeys(found) if why != found[0])])
+        complaints = next(([complaints[kinds.index(kind)]] for kind in wanted if kind in kinds), complaints)
+    first, *others = dict.fromkeys(complaints)
+    return " or ".join([first, *(why.removeprefix("be ") for why in others)])
 
 
 def _of_items(value: Any, origin: type, parts: tuple[Any, ...], bare: Domain) -> str | None:
@@ -290,8 +291,8 @@ def _of_items(value: Any, origin: type, parts: tuple[Any, ...], bare: Domain) ->
         kinds = list(parts)
     else:
         return f"be {len(parts)} values"
-    found = [complaint(item, kind, bare) for item, kind in zip(value, kinds, strict=False)]
-    return next((f"be a list of which each must {why}" for why in found if why), None)
+    complaints = [complaint(item, kind, bare) for item, kind in zip(value, kinds, strict=False)]
+    return next((f"be a list of which each must {why}" for why in complaints if why), None)
 
 
 def _of_mapping(value: Any, parts: tuple[Any, ...], bare: Domain) -> str | None:

@@ -28,7 +28,7 @@ def unknown(kind: str, name: str, choices: Iterable[str], listing: str = "") -> 
     choices = sorted(set(choices))
     by_lower = {choice.lower(): choice for choice in choices}
     few = len(choices) <= MANY
-    near = [by_lower[found] for found in difflib.get_close_matches(name.lower(), by_lower, n=1 if few else 3)]
+    near = [by_lower[match] for match in difflib.get_close_matches(name.lower(), by_lower, n=1 if few else 3)]
     hint = f"did you mean {' or '.join(map(repr, near))}?" if near else ""
     if few:
         hint = f"{hint} choose from: {', '.join(choices) or '(none)'}".lstrip()

@@ -222,8 +222,8 @@ class Narrating(Protocol):
 
 def result_kinds() -> list[type[Result]]:
     """Return all kinds of results that can be reported on, sorted by the names of their files."""
-    found = {kind.file: kind for kind in _kinds()}
-    return [found[file] for file in sorted(found)]
+    by_file = {kind.file: kind for kind in _kinds()}
+    return [by_file[file] for file in sorted(by_file)]
 
 
 def _kinds() -> Iterator[type[Result]]:
@@ -272,10 +272,10 @@ def _files(kind: type[Result], path: Path) -> list[Path]:
         return [path]
     if not path.exists():
         raise InputError(f"{path} does not exist")
-    found = sorted(path.rglob(kind.file))
-    if not found:
+    files = sorted(path.rglob(kind.file))
+    if not files:
         raise InputError(f"nothing to report on in {path}: no {kind.file}, which a test writes")
-    return found
+    return files
 
 
 def _run(file: Path) -> str:

@@ -62,8 +62,8 @@ def grid_teller(embedding: nn.Module) -> GridTeller:
 
 def outer_mixers(model: nn.Module) -> list[SelfMixer]:
     """Return the mixers of ``model`` in the model's order, without those inside another mixer."""
-    inside = {id(part) for found in model.modules() if isinstance(found, SelfMixer) for part in found.children()}
-    return [found for found in model.modules() if isinstance(found, SelfMixer) and id(found) not in inside]
+    inside = {id(part) for mixer in model.modules() if isinstance(mixer, SelfMixer) for part in mixer.children()}
+    return [mixer for mixer in model.modules() if isinstance(mixer, SelfMixer) and id(mixer) not in inside]
 
 
 def token_grid(embedding: nn.Module, image: Tensor, tokens: Tensor) -> tuple[int, int] | None:

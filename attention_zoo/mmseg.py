@@ -132,12 +132,12 @@ def _check_keys(part: str, place: str, config: Mapping[str, Any], names: set[str
 def _names(registry: str) -> dict[str, type]:
     """Return the classes that a registry, or one above it, knows by name."""
     level = getattr(importlib.import_module("mmseg.registry"), registry)
-    found: dict[str, type] = {}
+    classes: dict[str, type] = {}
     while level is not None:
         level.import_from_location()
-        found = {**level.module_dict, **found}
+        classes = {**level.module_dict, **classes}
         level = level.parent
-    return found
+    return classes
 
 
 def stock_config(folder: str, name: str) -> Any:

@@ -128,9 +128,9 @@ def bad_input(error: BaseException) -> str | None:
 def in_our_words(error: BaseException) -> str | None:
     """Return the line for another library's error that machine or input caused, by `SAYINGS`; None for all others."""
     for saying in SAYINGS:
-        found = saying.pattern.search(str(error)) if isinstance(error, saying.kinds) else None
-        if found is not None:
-            return saying.line.format(*found.groups())
+        match = saying.pattern.search(str(error)) if isinstance(error, saying.kinds) else None
+        if match is not None:
+            return saying.line.format(*match.groups())
     return None
 
 
@@ -157,8 +157,8 @@ def not_restored(error: BaseException, checkpoint: Path | None) -> str | None:
         frame.f_globals.get("__name__") == RESTORING and "dump" not in frame.f_code.co_name
         for frame, _ in traceback.walk_tb(error.__traceback__)
     )
-    said = one_line(str(error))
-    return f"checkpoint {checkpoint} cannot be gone on from: {type(error).__name__}: {said}" if restoring else None
+    message = one_line(str(error))
+    return f"checkpoint {checkpoint} cannot be gone on from: {type(error).__name__}: {message}" if restoring else None
 
 
 def other_model(error: BaseException, checkpoint: Path | None) -> str | None:
@@ -167,10 +167,10 @@ def other_model(error: BaseException, checkpoint: Path | None) -> str | None:
     model = STATE.fullmatch(head)
     if model is None or not isinstance(error, RuntimeError):
         return None
-    shapes = [found for problem in problems for found in shape_mismatches(problem)]
-    said = [_first_keys(problem) for problem in problems if not shape_mismatches(problem)]
-    said += [f"{key} is {file} in the file, {here} in the model" for key, file, here in shapes[:3]]
-    return f"checkpoint {checkpoint} is of another model than this {model[1]}: {'; '.join(said)}"
+    shapes = [shape for problem in problems for shape in shape_mismatches(problem)]
+    parts = [_first_keys(problem) for problem in problems if not shape_mismatches(problem)]
+    parts += [f"{key} is {file} in the file, {here} in the model" for key, file, here in shapes[:3]]
+    return f"checkpoint {checkpoint} is of another model than this {model[1]}: {'; '.join(parts)}"
 
 
 def _first_keys(problem: str, most: int = 3) -> str:

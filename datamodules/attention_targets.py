@@ -195,8 +195,8 @@ class FixationMaps:
         return seen
 
 
-def _require_size(path: Path, found: Tensor, image: Path) -> None:
+def _require_size(path: Path, target: Tensor, image: Path) -> None:
     """Raise an InputError unless what was read from ``path``, (H, W), is as large as the upright image."""
-    (height, width), (rows, columns) = found.shape, image_size(str(image))
+    (height, width), (rows, columns) = target.shape, image_size(str(image))
     if (height, width) != (rows, columns):
         raise InputError(f"{path} has {width} x {height} pixels, its image {image} has {columns} x {rows}, upright")

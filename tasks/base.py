@@ -249,10 +249,10 @@ def _final_norm_in_head(model: nn.Module) -> Iterator[None]:
     matcher(coarse=False)  # before anything is changed
 
     def without_norm(coarse: bool = False) -> Any:
-        found = matcher(coarse=coarse)
-        if not isinstance(found, dict):
-            return lambda name: math.inf if FINAL_NORM.match(name) else found(name)
-        return {name: _rest(rules) if isinstance(rules, list | tuple) else rules for name, rules in found.items()}
+        layers = matcher(coarse=coarse)
+        if not isinstance(layers, dict):
+            return lambda name: math.inf if FINAL_NORM.match(name) else layers(name)
+        return {name: _rest(rules) if isinstance(rules, list | tuple) else rules for name, rules in layers.items()}
 
     matched.group_matcher = without_norm
     try:

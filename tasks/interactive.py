@@ -92,8 +92,8 @@ class InteractiveSegmentation(ClickTraining):
 
     def on_validation_epoch_end(self) -> None:
         """Log the mean IoU after each click over all processes; in ``validate`` log the searched precision too."""
-        found = self.val_table.states()
-        curve = found["ious"][0, found["counted"][0] > 0].mean(0)
+        states = self.val_table.states()
+        curve = states["ious"][0, states["counted"][0] > 0].mean(0)
         self.log_dict({f"val/miou_{clicks}": value for clicks, value in enumerate(curve)})
         self.log("val/miou", curve[-1], prog_bar=True)
         if self.search and self.trainer.state.fn == "validate":
@@ -119,11 +119,11 @@ class InteractiveSegmentation(ClickTraining):
 
     def on_test_epoch_end(self) -> None:
         """Log the curves from the counts of all processes, and keep them as the result."""
-        found = self.test_table.states()
+        states = self.test_table.states()
         loader: Any = self.trainer.test_dataloaders
         dataset = loader.dataset
-        self.ious, self.names = complete(found, dataset.trials, dataset.split.columns["name"])
-        seconds = (found["seconds"] / found["made"].clamp(min=1)).tolist()
+        self.ious, self.names = complete(states, dataset.trials, dataset.split.columns["name"])
+        seconds = (states["seconds"] / states["made"].clamp(min=1)).tolist()
         curves = [
             ClickCurve.of(name or "as trained", ious, each, setting.plain())
             for (name, setting), ious, each in zip(self.settings.items(), self.ious, seconds, strict=True)
@@ -175,10 +175,10 @@ class InteractiveSegmentation(ClickTraining):
         table = self._table(loader, len(settings), self.protocol)
         for batch in loader:
             self.count(table, self.trainer.strategy.batch_to_device(batch, self.device), settings, self.protocol)
-        found = table.states()
+        states = table.states()
         taken = [
             float(number_of_clicks(ious[counted > 0][:, 1:], GOAL, self.protocol.clicks).double().mean())
-            for ious, counted in zip(found["ious"], found["counted"], strict=True)
+            for ious, counted in zip(states["ious"], states["counted"], strict=True)
         ]
         told = ", ".join(f"{value:g}: {clicks:.2f}" for value, clicks in zip(self.search, taken, strict=True))
         rank_zero_info(f"clicks to {GOAL:.0%} IoU on the validation data, by value_prior_precision: {told}")
@@ -216,31 +216,31 @@ class InteractiveSegmentation(ClickTraining):
         return ClickResult(self.title, type(data).__name__, protocol, objects, curves, self.ious, self.names)
 
 
-def complete(found: dict[str, Tensor], trials: int, names: Sequence[str]) -> tuple[Any, list[str]]:
+def complete(states: dict[str, Tensor], trials: int, names: Sequence[str]) -> tuple[Any, list[str]]:
     """Return the IoUs of the objects that were evaluated in all trials, and the names of these objects.
 
     Args:
-        found: what was counted, see `ClickTable.states`.
+        states: what was counted, see `ClickTable.states`.
         trials: number of trials of each object.
         names: names of all objects.
 
     Returns:
         IoUs, a NumPy array (settings, objects, trials, clicks + 1), and names of the objects.
     """
-    counted = found["counted"][0].view(-1, trials).all(1)
+    counted = states["counted"][0].view(-1, trials).all(1)
     left_out = int((~counted).sum())
     if left_out:
         rank_zero_warn(f"{left_out} of {len(counted)} objects were not evaluated, as trainer.limit_test_batches says")
-    ious = found["ious"].unflatten(1, (-1, trials))[:, counted]
+    ious = states["ious"].unflatten(1, (-1, trials))[:, counted]
     return ious.numpy(), [name for name, there in zip(names, counted.tolist(), strict=True) if there]
 
 
 def summary(curve: ClickCurve) -> dict[str, float]:
     """Return the numbers of a curve that are logged, by name."""
     marks = {mark: curve.mean[mark] for mark in (0, 1, 3, 5, 10, 20) if mark < len(curve.mean)}
-    found = {f"noc_{100 * float(iou):.0f}": clicks for iou, clicks in curve.noc.items()}
+    values = {f"noc_{100 * float(iou):.0f}": clicks for iou, clicks in curve.noc.items()}
     return (
-        found
+        values
         | {f"miou_{mark}": value for mark, value in marks.items()}
         | {"seconds_per_click": curve.seconds_per_click}
     )
@@ -257,9 +257,9 @@ def whole(probability: Tensor, region: Sequence[int], size: Sequence[int]) -> Te
     top, left, height, width = region
     if tuple(probability.shape[1:]) != (height, width):
         probability = F.interpolate(probability[None], (height, width), mode="bilinear", align_corners=False)[0]
-    found = probability.new_zeros(tuple(size))
+    full = probability.new_zeros(tuple(size))
     rows = slice(max(top, 0), min(top + height, size[0]))
     columns = slice(max(left, 0), min(left + width, size[1]))
     inside = probability[0, rows.start - top : rows.stop - top, columns.start - left : columns.stop - left]
-    found[rows, columns] = inside
-    return found
+    full[rows, columns] = inside
+    return full

@@ -170,12 +170,12 @@ class MaskSegmentation(MaskTask):
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Return the groups of every task, each split into the backbone, at its own learning rate, and the rest."""
         backbone = {id(parameter) for parameter in self.model.backbone.parameters()}
-        found = []
+        parts = []
         for group in super().parameter_groups():
             for inside, scale in ((True, self.backbone_lr), (False, 1.0)):
                 chosen = [parameter for parameter in group["params"] if (id(parameter) in backbone) == inside]
-                found += [{**group, "params": chosen, "lr_scale": scale * group.get("lr_scale", 1.0)}]
-        return [group for group in found if group["params"]]
+                parts += [{**group, "params": chosen, "lr_scale": scale * group.get("lr_scale", 1.0)}]
+        return [group for group in parts if group["params"]]
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """Return the training loss of one batch, a scalar: the sum of the losses of all layers."""
@@ -207,11 +207,11 @@ class MaskSegmentation(MaskTask):
     def predict_step(self, batch: dict[str, Any], batch_idx: int) -> list[Tensor]:
         """Return the most probable class (h, w) int64 of every pixel of each image, at the size of its file."""
         outputs = self.scored(batch)
-        found = zip(outputs.final.class_logits, self.seen_masks(outputs, batch["image"]), strict=True)
+        pairs = zip(outputs.final.class_logits, self.seen_masks(outputs, batch["image"]), strict=True)
         sizes = [tuple(size) for size in batch["size"].tolist()]
         return [
             semantic_probabilities(classes[None], resize(masks[None], size)).argmax(1)[0]
-            for (classes, masks), size in zip(found, sizes, strict=True)
+            for (classes, masks), size in zip(pairs, sizes, strict=True)
         ]
 
     def _evaluate(self, batch: dict[str, Any], metrics: Any) -> None:
@@ -219,11 +219,11 @@ class MaskSegmentation(MaskTask):
         outputs = self.scored(batch)
         masks = self.masks_at(outputs, batch["image"], batch["mask"].shape[1:])
         for place in (batch["index"] >= 0).nonzero().flatten().tolist():
-            classes, found = outputs.final.class_logits[place], masks[place]
-            labels = semantic_probabilities(classes[None], found[None]).argmax(1)
+            classes, mask_logits = outputs.final.class_logits[place], masks[place]
+            labels = semantic_probabilities(classes[None], mask_logits[None]).argmax(1)
             metrics["iou"].update(labels, batch["mask"][place, None])
             if "panoptic" in metrics:
-                predicted = panoptic_segments(classes, found, self.things, self.thresholds)
+                predicted = panoptic_segments(classes, mask_logits, self.things, self.thresholds)
                 target = panoptic_target(batch["segments"][place])
                 metrics["panoptic"].update(predicted[None], target[None])
 

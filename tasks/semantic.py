@@ -121,7 +121,7 @@ def classes_at(scores: Tensor, size: tuple[int, int]) -> Tensor:
     return scores.argmax(1)
 
 
-def _head(default: dict[str, Any], given: dict[str, Any] | None) -> dict[str, Any]:
+def _head(default: dict[str, Any], changes: dict[str, Any] | None) -> dict[str, Any]:
     """Return the default head changed by the given arguments, or the given head if it is of another type."""
-    given = given or {}
-    return {**default, **given} if given.get("type", default["type"]) == default["type"] else given
+    changes = changes or {}
+    return {**default, **changes} if changes.get("type", default["type"]) == default["type"] else changes

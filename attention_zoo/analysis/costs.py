@@ -106,8 +106,8 @@ def check_setting(names: Sequence[str], tokens: int, setting: Setting) -> None:
         InputError: a number is too small, the heads do not divide the width, the tokens are no square grid, or need
             more memory than the machine has.
     """
-    given = {"tokens": tokens, **{name: getattr(setting, name) for name in NUMBERS}}
-    for name, value in given.items():
+    numbers = {"tokens": tokens, **{name: getattr(setting, name) for name in NUMBERS}}
+    for name, value in numbers.items():
         if value < 1:
             raise InputError(f"{name}={value} must be at least 1")
     if setting.dim % setting.num_heads:
@@ -156,10 +156,10 @@ def measure(names: Sequence[str], tokens: int, setting: Setting) -> Iterator[Cos
 def _measure(names: Sequence[str], kind: str, tokens: int, setting: Setting) -> Iterator[Cost]:
     """Yield the costs of layers of one kind ("self" or "cross"); the first is the baseline."""
     torch.manual_seed(0)
-    made = partial(torch.randn, device=setting.device, dtype=setting.dtype)
-    inputs: tuple[torch.Tensor, ...] = (made(setting.batch, tokens, setting.dim),)
+    random = partial(torch.randn, device=setting.device, dtype=setting.dtype)
+    inputs: tuple[torch.Tensor, ...] = (random(setting.batch, tokens, setting.dim),)
     if kind == "cross":
-        inputs = (made(setting.batch, setting.queries, setting.dim), *inputs)
+        inputs = (random(setting.batch, setting.queries, setting.dim), *inputs)
     variants = list(itertools.product(names, setting.modes))
     layers = [_layer(name, tokens, setting) for name, _ in variants]
     flops = [_flops(layer, inputs) // setting.batch for layer in layers]

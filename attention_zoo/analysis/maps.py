@@ -88,13 +88,13 @@ def observe(model: nn.Module, images: Tensor, layers: str = "last") -> Observati
         InputError: the layers do not exist, the model has no attention, or its tokens are no grid.
     """
     model = _with_mixers(model)
-    found = mixer_layers(model)
-    if not found:
+    every = mixer_layers(model)
+    if not every:
         raise InputError(f"{type(model).__name__} has no attention to look at: no mixer, no Attention of timm")
-    chosen = layer_indices(layers, len(found))
+    chosen = layer_indices(layers, len(every))
     inputs: dict[int, Tensor] = {}
     handles = [
-        found[index][1].register_forward_pre_hook(lambda _, args, index=index: inputs.update({index: args[0]}))
+        every[index][1].register_forward_pre_hook(lambda _, args, index=index: inputs.update({index: args[0]}))
         for index in chosen
     ]
     try:
@@ -106,7 +106,7 @@ def observe(model: nn.Module, images: Tensor, layers: str = "last") -> Observati
     unused = [index for index in chosen if index not in inputs]
     if unused:
         raise InputError(f"layer {unused[0]} of {type(model).__name__} did not run on the images")
-    seen = [_placed(model, index, found[index][1], inputs[index], images) for index in chosen]
+    seen = [_placed(model, index, every[index][1], inputs[index], images) for index in chosen]
     return Observation(output, seen)
 
 

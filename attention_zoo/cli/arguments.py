@@ -58,14 +58,14 @@ def prepare(argv: Sequence[str]) -> Prepared:
 
 def values_of(argv: Sequence[str], *names: str) -> list[str]:
     """Return all values of an option, given as ``--option value`` or ``--option=value`` under any of ``names``."""
-    found = []
+    values = []
     for position, argument in enumerate(argv):
         name, equals, value = argument.partition("=")
         if name in names and equals:
-            found.append(value)
+            values.append(value)
         elif argument in names and position + 1 < len(argv):
-            found.append(argv[position + 1])
-    return found
+            values.append(argv[position + 1])
+    return values
 
 
 def read_config(value: str) -> dict[str, Any]:
@@ -108,7 +108,7 @@ def as_config(tool: Callable[..., Any], argv: Sequence[str]) -> list[str]:
     switches = {f"--{parameter.name}" for parameter in parameters if parameter.annotation is bool}
     first = next((parameter.name for parameter in parameters if parameter.kind is not parameter.KEYWORD_ONLY), None)
     first = first if f"--{first}" in lists else None
-    found: dict[str, list[str]] = {}
+    collected: dict[str, list[str]] = {}
     configs: list[str] = []
     rest: list[str] = []
     others = rest
@@ -117,7 +117,7 @@ def as_config(tool: Callable[..., Any], argv: Sequence[str]) -> list[str]:
         name, equals, value = argument.partition("=")
         if name in lists:
             target = name
-            found.setdefault(name, []).extend([value] if equals else [])
+            collected.setdefault(name, []).extend([value] if equals else [])
         elif argument.startswith("-"):
             bare = argument in switches and after not in ("true", "false")
             others = configs if name == "--config" else rest
@@ -127,10 +127,10 @@ def as_config(tool: Callable[..., Any], argv: Sequence[str]) -> list[str]:
             others.append(argument)
             target = first
         else:
-            found.setdefault(target, []).append(argument)
-    words = [] if first is None else [_in_brackets(found.pop(first, []))]
-    given = [*configs, *words] if words != ["[]"] else [*words, *configs]
-    return [*given, *(word for name in found for word in (name, _in_brackets(found[name]))), *rest]
+            collected.setdefault(target, []).append(argument)
+    words = [] if first is None else [_in_brackets(collected.pop(first, []))]
+    leading = [*configs, *words] if words != ["[]"] else [*words, *configs]
+    return [*leading, *(word for name in collected for word in (name, _in_brackets(collected[name]))), *rest]
 
 
 def _is_list(annotation: Any) -> bool:

@@ -59,16 +59,16 @@ class Refused:
 
 VALUES = (
     Refused(
-        re.compile(r"Expected a dot import path string: (\S+)"), lambda found, asked: unknown_class(found[1], asked.key)
+        re.compile(r"Expected a dot import path string: (\S+)"), lambda match, asked: unknown_class(match[1], asked.key)
     ),
     Refused(
         re.compile("Dict must include a class_path"),
-        lambda found, asked: f"name the class before its options; {choices(asked.key)}",
+        lambda match, asked: f"name the class before its options; {choices(asked.key)}",
     ),
-    Refused(re.compile(r"Unexpected import path format: (\S+)"), lambda found, asked: f"no such file: {found[1]}"),
+    Refused(re.compile(r"Unexpected import path format: (\S+)"), lambda match, asked: f"no such file: {match[1]}"),
     Refused(
         re.compile(r"expects a function or a callable class: (.*?)\.*(?: Got value.*)?$", re.MULTILINE),
-        lambda found, asked: f"{found[1]}; {choices(asked.key)}",
+        lambda match, asked: f"{match[1]}; {choices(asked.key)}",
     ),
 )
 """Messages about the value of a key; the first that fits counts."""
@@ -76,17 +76,17 @@ VALUES = (
 KEYS = (
     Refused(
         re.compile(r"Option '([^']+)' is not accepted|does not accept option '([^']+)'"),
-        lambda found, asked: unknown_key(found[1] or found[2], asked.beside(found[1] or found[2])),
+        lambda match, asked: unknown_key(match[1] or match[2], asked.beside(match[1] or match[2])),
     ),
     Refused(
         re.compile(r"^unrecognized arguments: -+([^\s=]+)"),
-        lambda found, asked: unknown_key(found[1], asked.beside(found[1])),
+        lambda match, asked: unknown_key(match[1], asked.beside(match[1])),
     ),
     Refused(
         re.compile(r"^unrecognized arguments: (\S+)"),
-        lambda found, asked: f"stray argument {found[1]!r}; options start with --",
+        lambda match, asked: f"stray argument {match[1]!r}; options start with --",
     ),
-    Refused(re.compile(r"^the following arguments are required: (.*)"), lambda found, asked: missing(found[1])),
+    Refused(re.compile(r"^the following arguments are required: (.*)"), lambda match, asked: missing(match[1])),
 )
 """Messages about a key itself, which does not exist or is missing; the first that fits counts."""
 
@@ -166,12 +166,12 @@ def reason(message: str, key: str) -> str:
     line = _first(VALUES, message, Asked(key))
     if line is not None:
         return line
-    found = VALUE.search(message)
-    given = NESTED.sub(r"\1", found[1]) if found else ""
+    match = VALUE.search(message)
+    value = NESTED.sub(r"\1", match[1]) if match else ""
     items = [item for item in ITEM.findall(message) if not item.startswith("Expected a")]
     expected = list(dict.fromkeys(map(_plain_type, EXPECTED.findall(message))))
     if expected and not items:
-        return f"expected {' or '.join(expected)}, got {given!r}"
+        return f"expected {' or '.join(expected)}, got {value!r}"
     return items[0] if items else KEY.sub("", message)
 
 
@@ -187,9 +187,9 @@ def about_keys(message: str, beside: Callable[[str], list[str]]) -> str:
 
 def _first(table: Iterable[Refused], message: str, asked: Asked) -> str | None:
     for row in table:
-        found = row.pattern.search(message)
-        if found is not None:
-            return row.line(found, asked)
+        match = row.pattern.search(message)
+        if match is not None:
+            return row.line(match, asked)
     return None
 
 
@@ -211,8 +211,8 @@ def _subclasses(base: type) -> Iterator[type]:
 
 def class_names(base: type) -> list[str]:
     """Return the sorted names of the subclasses of ``base`` that are in memory, public and not abstract."""
-    found = [cls for cls in _subclasses(base) if not inspect.isabstract(cls) and not cls.__name__.startswith("_")]
-    return sorted({cls.__name__ for cls in found})
+    classes = [cls for cls in _subclasses(base) if not inspect.isabstract(cls) and not cls.__name__.startswith("_")]
+    return sorted({cls.__name__ for cls in classes})
 
 
 @cache

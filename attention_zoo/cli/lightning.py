@@ -188,27 +188,27 @@ class ZooCLI(Hooks, LightningCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
         """Return the trainer of the config, set up to write everything to the run folder."""
-        given = self.config_init[self.subcommand]["trainer"]
-        folder = Path(given["default_root_dir"]) if given["default_root_dir"] else None
+        options = self.config_init[self.subcommand]["trainer"]
+        folder = Path(options["default_root_dir"]) if options["default_root_dir"] else None
         fitting = self.subcommand == "fit"
         callbacks: list[Callback] = [FailTogether(self.checkpoint)]
-        if not given["barebones"]:
-            if given["logger"] is True or (given["logger"] is None and fitting):
+        if not options["barebones"]:
+            if options["logger"] is True or (options["logger"] is None and fitting):
                 version = "" if fitting else self.subcommand
                 kwargs["logger"] = TensorBoardLogger(folder or ".", name="", version=version)
-            elif given["logger"] is None:
+            elif options["logger"] is None:
                 kwargs["logger"] = False
-            if folder and not given["fast_dev_run"]:
+            if folder and not options["fast_dev_run"]:
                 callbacks.append(MetricsLog(folder, None if fitting else self.checkpoint))
                 callbacks += [CostLog(folder)] if fitting else []
             if self.subcommand == "test":
                 callbacks += self._result_writers(folder)
-            if given["enable_checkpointing"] is not False:
+            if options["enable_checkpointing"] is not False:
                 callbacks.append(last_checkpoint())
         self.trainer_defaults["callbacks"] = callbacks
         if not fitting:
             self.save_config_callback = None
-        plugins = given["plugins"] or []
+        plugins = options["plugins"] or []
         plugins = plugins if isinstance(plugins, list) else [plugins]
         if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
             kwargs["plugins"] = [*plugins, WholeCheckpoints()]

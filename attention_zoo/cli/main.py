@@ -124,9 +124,9 @@ def put_our_packages_first() -> None:
     """Have Python import this project's ``tasks`` and ``datamodules``, not those that a working folder may have."""
     root = Path(attention_zoo.__file__).resolve().parents[1]
     for name in OUR_PACKAGES:
-        found = None if name in sys.modules else PathFinder.find_spec(name)
+        theirs = None if name in sys.modules else PathFinder.find_spec(name)
         ours = PathFinder.find_spec(name, [str(root)])
-        if found is not None and ours is not None and found.origin != ours.origin:
+        if theirs is not None and ours is not None and theirs.origin != ours.origin:
             sys.path.insert(0, str(root))
             return
 

@@ -99,7 +99,7 @@ def parse_strangers(parser: ZooParser, config: dict[str, Any], path: Path) -> Na
         with importing_only(PACKAGES):
             parsed = parser.parse_object(config)
     except Refusal as refusal:
-        denied = next((found[1] for text in _causes(refusal) if (found := DENIED.search(text))), None)
+        denied = next((match[1] for text in _causes(refusal) if (match := DENIED.search(text))), None)
         if denied is not None:
             raise foreign(path, denied) from refusal
         raise InputError(f"checkpoint {path}: {refusal}") from refusal

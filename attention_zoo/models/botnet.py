@@ -71,15 +71,15 @@ class BoTNet(ResNet):
         **resnet: Any,
     ) -> None:
         super().__init__(**{"block": Bottleneck, "layers": (3, 4, 6, 3), **resnet})
-        given = {**(mixer_args or {}), **({"positions": positions} if positions else {})}
-        factory = mixer_factory(mixer, given, variant)
+        options = {**(mixer_args or {}), **({"positions": positions} if positions else {})}
+        factory = mixer_factory(mixer, options, variant)
         factory = as_factory(Axial, {"mixer": factory}) if axial else factory
         grid = self._grid(img_size)
         blocks: Any = self.layer4
         for block in blocks:
             stride = block.conv2.stride[0]
-            made = build_apart(factory, dim=block.conv2.in_channels, num_heads=num_heads, grid=grid, proj_bias=False)
-            block.conv2 = MapMixer(made, stride)
+            built = build_apart(factory, dim=block.conv2.in_channels, num_heads=num_heads, grid=grid, proj_bias=False)
+            block.conv2 = MapMixer(built, stride)
             grid = (-(-grid[0] // stride), -(-grid[1] // stride))
 
     def _grid(self, img_size: int | tuple[int, int]) -> tuple[int, int]:

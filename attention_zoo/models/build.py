@@ -49,10 +49,10 @@ def build_model(
         InputError: the model or an argument is unknown, it would not see the images whole, weights cannot be had,
             or the model hosts no mixers.
     """
-    given = dict(model_args or {})
+    arguments = dict(model_args or {})
     for key, value in (("in_chans", CHANNELS), ("num_classes", num_classes)):
-        if image_size is not None and given.get(key, value) != value:
-            raise InputError(f"model_args: {key}={given[key]!r}, but it is {value} for these data; leave it out")
+        if image_size is not None and arguments.get(key, value) != value:
+            raise InputError(f"model_args: {key}={arguments[key]!r}, but it is {value} for these data; leave it out")
     model = timm_model(
         name,
         num_classes=num_classes,
@@ -60,7 +60,7 @@ def build_model(
         mixer=mixer,
         layer_mixers=layer_mixers,
         pretrained=pretrained,
-        model_args=given,
+        model_args=arguments,
     )
     try:
         check_patches(model, image_size)

@@ -52,8 +52,8 @@ def load_checkpoint(model: nn.Module, path: str | Path, *, fresh_classifier: boo
     try:
         if fresh_classifier:
             weights, kept = _without_other_classifier(model, weights)
-        found = model.load_state_dict(weights, strict=False)
-        wrong = _difference([key for key in found.missing_keys if key not in kept], found.unexpected_keys)
+        mismatch = model.load_state_dict(weights, strict=False)
+        wrong = _difference([key for key in mismatch.missing_keys if key not in kept], mismatch.unexpected_keys)
     except RuntimeError as error:
         wrong = _mismatch(str(error))
     except InputError as error:

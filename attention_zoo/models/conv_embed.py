@@ -30,7 +30,7 @@ class ConvPatchEmbed(PatchEmbed):
         **options: Any,
     ) -> None:
         super().__init__(img_size, patch_size, in_chans, embed_dim, **options)
-        made: dict[str, Any] = {name: options.get(name) for name in ("device", "dtype")}
+        placement: dict[str, Any] = {name: options.get(name) for name in ("device", "dtype")}
         halvings = patch_size.bit_length() - 1
         first = embed_dim >> max(halvings - 1, 0)
         if patch_size < 2 or patch_size != 1 << halvings or first << (halvings - 1) != embed_dim:
@@ -41,7 +41,7 @@ class ConvPatchEmbed(PatchEmbed):
         widths = [in_chans, *(first << stage for stage in range(halvings))]
         layers: list[nn.Module] = []
         for before, after in zip(widths[:-1], widths[1:], strict=True):
-            conv = nn.Conv2d(before, after, 3, stride=2, padding=1, bias=False, **made)
-            layers += [conv, nn.BatchNorm2d(after, **made), nn.ReLU()]
-        last = nn.Conv2d(embed_dim, embed_dim, 1, bias=self.proj.bias is not None, **made)
+            conv = nn.Conv2d(before, after, 3, stride=2, padding=1, bias=False, **placement)
+            layers += [conv, nn.BatchNorm2d(after, **placement), nn.ReLU()]
+        last = nn.Conv2d(embed_dim, embed_dim, 1, bias=self.proj.bias is not None, **placement)
         self.register_module("proj", nn.Sequential(*layers, last))

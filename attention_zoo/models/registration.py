@@ -72,13 +72,13 @@ def takes_mixer(name: str) -> bool:
     return getattr(model_entrypoint(name), "takes_mixer", False)
 
 
-def refuse_attn_layer(model: str, given: Mapping[str, Any]) -> None:
+def refuse_attn_layer(model: str, options: Mapping[str, Any]) -> None:
     """Refuse timm's argument ``attn_layer``, which ``mixer`` replaces in our models.
 
     Raises:
         InputError: ``attn_layer`` is given.
     """
-    if "attn_layer" in given:
+    if "attn_layer" in options:
         raise InputError(f"{model}: give mixer= in place of attn_layer=")
 
 
@@ -92,17 +92,18 @@ def build_apart(factory: MixerFactory, *, dim: int, num_heads: int, **host: Any)
 
 
 def build(
-    model_class: Callable[..., Model], name: str, pretrained: bool, given: Mapping[str, Any], **size: Any
+    model_class: Callable[..., Model], name: str, pretrained: bool, options: Mapping[str, Any], **size: Any
 ) -> Model:
-    """Build a model of ``size``, by its class or a function, as timm builds its own; what is ``given`` goes first.
+    """Build a model of ``size``, by its class or a function, as timm builds its own; ``options`` go first.
 
     Raises:
         InputError: released weights are asked for.
     """
     if pretrained:
         raise InputError(f"{name} has no weights to download; give checkpoint_path=")
-    given = {**size, **given}
-    own = {key: given.pop(key) for key in ("variant",) if key in given}  # timm's builder has an argument of that name
-    model: Any = build_model_with_cfg(partial(model_class, **own), name, pretrained=False, **given)
+    options = {**size, **options}
+    # timm's builder has an argument of that name
+    own = {key: options.pop(key) for key in ("variant",) if key in options}
+    model: Any = build_model_with_cfg(partial(model_class, **own), name, pretrained=False, **options)
     loads_requested(model)
     return model

@@ -113,7 +113,7 @@ class Block(nn.Module):
         """
         if _by_batch(mixer) != self.by_batch:
             own, new = (
-                f"{type(found).__name__}{' (released)' if _by_batch(found) else ''}" for found in (self.attn, mixer)
+                f"{type(each).__name__}{' (released)' if _by_batch(each) else ''}" for each in (self.attn, mixer)
             )
             raise InputError(
                 f"RVT's blocks are built around {own} and normalise in another way than those of {new}, which cannot "

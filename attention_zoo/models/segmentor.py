@@ -58,12 +58,12 @@ class Segmentor(nn.Module):
             with torch.no_grad():
                 channels = [x.shape[1] for x in self.neck.eval()([torch.zeros(1, width, 8, 8) for width in channels])]
             self.neck.train()
-        given = {"num_classes": num_classes, "norm_cfg": NORM, "ignore_index": ignore_index}
+        common = {"num_classes": num_classes, "norm_cfg": NORM, "ignore_index": ignore_index}
         everything = list(range(len(channels)))
-        self.decode_head = _built("head", _with_inputs({**given, "in_index": everything, **decode_head}, channels))
+        self.decode_head = _built("head", _with_inputs({**common, "in_index": everything, **decode_head}, channels))
         self.auxiliary_head = None
         if auxiliary_head is not None:
-            last = _with_inputs({**given, "in_index": everything[-1], **auxiliary_head}, channels)
+            last = _with_inputs({**common, "in_index": everything[-1], **auxiliary_head}, channels)
             self.auxiliary_head = _built("head", last)
 
     def maps(self, image: Tensor) -> list[Tensor]:
@@ -126,10 +126,10 @@ def _with_inputs(config: dict[str, Any], channels: Sequence[int]) -> dict[str, A
     """Return the config of a head with ``in_channels``, the widths of the maps it reads, filled in."""
     index = config["in_index"]
     try:
-        found = channels[index] if isinstance(index, int) else [channels[one] for one in index]
+        chosen = channels[index] if isinstance(index, int) else [channels[one] for one in index]
     except (IndexError, TypeError) as error:
         raise InputError(f"head {config.get('type')}: in_index={index}, of {len(channels)} maps") from error
-    return {"in_channels": found, **config}
+    return {"in_channels": chosen, **config}
 
 
 def _built(kind: str, config: dict[str, Any]) -> nn.Module:

@@ -107,11 +107,11 @@ def check_runs(model: nn.Module, image_size: tuple[int, int]) -> None:
 def _embeddings(model: nn.Module) -> Iterator[tuple[Any, bool]]:
     """Yield the modules that make tokens of images, and whether they get the images in their own size."""
     for part in model.modules():
-        found = getattr(part, "patch_embed", None)
-        if isinstance(found, nn.ModuleList):  # branches, which resize images for themselves
-            yield from ((embedding, False) for embedding in found)
-        elif isinstance(found, nn.Module):
-            yield found, True
+        embeddings = getattr(part, "patch_embed", None)
+        if isinstance(embeddings, nn.ModuleList):  # branches, which resize images for themselves
+            yield from ((embedding, False) for embedding in embeddings)
+        elif isinstance(embeddings, nn.Module):
+            yield embeddings, True
             return
     if isinstance(getattr(model, "stem", None), nn.Module):  # as ConvNeXt and MLP-Mixer call it
         yield model.stem, True

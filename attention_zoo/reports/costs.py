@@ -55,14 +55,14 @@ def growths(costs: Sequence[Cost]) -> dict[str, tuple[float, float]]:
 
     A mixer that was measured at a single number of tokens is left out.
     """
-    found = {}
+    exponents = {}
     for name in dict.fromkeys(cost.label for cost in costs):
         own = [cost for cost in costs if cost.label == name]
         tokens = [cost.tokens for cost in own]
         if len(set(tokens)) > 1:
             times = ([cost.forward for cost in own], [cost.training for cost in own])
-            found[name] = (growth(tokens, times[0]), growth(tokens, times[1]))
-    return found
+            exponents[name] = (growth(tokens, times[0]), growth(tokens, times[1]))
+    return exponents
 
 
 def cost_figure(costs: Sequence[Cost]) -> Figure:

@@ -101,10 +101,10 @@ def read_runs(paths: Sequence[Path], left_out: list[str]) -> list[TrainedRun]:
     """
     folders: list[Path] = []
     for path in paths:
-        found = [path] if path.is_file() else sorted(path.rglob(METRICS))
-        if not found:
+        logs = [path] if path.is_file() else sorted(path.rglob(METRICS))
+        if not logs:
             raise InputError(f"nothing to report on in {path}: no {METRICS}, which every training and test writes")
-        folders += [file.parent for file in found]
+        folders += [file.parent for file in logs]
     folders = list(dict.fromkeys(folder.resolve() for folder in folders))
     short = [folder.name for folder in folders]
     names = short if len(set(short)) == len(short) else list(map(str, folders))
@@ -162,7 +162,7 @@ def runs_table(
         for name in costs:
             value = run.cost.get(name)
             cells.append(_number(None if value is None else value * (1 if exact else COST_COLUMNS[name][1]), exact))
-        rows.append((run.name, _said(test, best, judge), *cells))
+        rows.append((run.name, _sources(test, best, judge), *cells))
     scales = scales_of(line for run in runs for line in run.measured)
     arrows = [arrow(name, scales.of(name)) for name in metrics]
     headings = metrics + costs if exact else [*arrows, *(COST_COLUMNS[name][0] for name in costs)]
@@ -175,15 +175,15 @@ def runs_table(
 def training_figure(runs: Sequence[TrainedRun]) -> Figure | None:
     """Draw a panel for each validation metric over epochs, with a line for each run; None where no run validated."""
     curves = {run.name: curves_of(run.measured) for run in runs}
-    names = list(dict.fromkeys(name for found in curves.values() for name in found))
+    names = list(dict.fromkeys(name for curve in curves.values() for name in curve))
     names = sorted(names, key=lambda name: (_leaf(name) not in QUALITY, "loss" not in name))[:MOST_CURVES]
     if not names:
         return None
     figure, every = panels(len(names), len(runs))
     scales = scales_of(line for run in runs for line in run.measured)
     for axes, metric in zip(every, names, strict=True):
-        for place, (label, found) in enumerate(curves.items()):
-            series = sorted(found.get(metric, {}).items())
+        for place, (label, curve) in enumerate(curves.items()):
+            series = sorted(curve.get(metric, {}).items())
             style: dict[str, Any] = {
                 "color": f"C{place % 10}",
                 "linestyle": "-" if place < 10 else "--",
@@ -234,13 +234,13 @@ def _names(lines: Sequence[Measurement | None]) -> list[str]:
     return list(dict.fromkeys(name for line in lines if line for name in _known(line)))
 
 
-def _said(test: Measurement | None, best: Measurement | None, judge: str) -> str:
+def _sources(test: Measurement | None, best: Measurement | None, judge: str) -> str:
     """Return the words that say which measurements a row shows."""
-    said = [f"test of epoch {test.epoch + 1}" if test.epoch is not None else "test"] if test else []
+    words = [f"test of epoch {test.epoch + 1}" if test.epoch is not None else "test"] if test else []
     if best:
         epoch = "" if best.epoch is None else f", epoch {best.epoch + 1}"
-        said.append(f"best validation by {judge}{epoch}" if judge else f"last validation{epoch}")
-    return "; ".join(said)
+        words.append(f"best validation by {judge}{epoch}" if judge else f"last validation{epoch}")
+    return "; ".join(words)
 
 
 def _leaf(name: str) -> str:

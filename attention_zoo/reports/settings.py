@@ -42,10 +42,10 @@ def differences(plan: Plan, runs: Sequence[Facts]) -> Iterator[str]:
     for key in dict.fromkeys(key for run in runs for key in run.config):
         if key in NOT_A_SETTING or len({_text(run.config.get(key)) for run in runs}) < 2:
             continue
-        setters = {name: found for name, keys in axes.items() if (found := _cover(keys, plain(key)))}
+        setters = {name: prefix for name, keys in axes.items() if (prefix := _cover(keys, plain(key)))}
         if setters and _is_function_of(setters, key, runs):
-            for name, found in setters.items():
-                followed.setdefault(name, {}).setdefault(found, []).append(plain(key)[len(found) + 1 :])
+            for name, prefix in setters.items():
+                followed.setdefault(name, {}).setdefault(prefix, []).append(plain(key)[len(prefix) + 1 :])
         else:
             rest.append(key)
     for name, keys in followed.items():
@@ -85,11 +85,11 @@ def shared(runs: Sequence[Facts]) -> Iterator[str]:
 
 def _keys(values: Sequence[Any], axis: str) -> set[str]:
     """Return the keys that the values of an axis set; a config file that cannot be read any more adds none."""
-    found: set[str] = set()
+    keys: set[str] = set()
     for value in values:
         with suppress(InputError):
-            found |= settings(axis, value).keys()
-    return found
+            keys |= settings(axis, value).keys()
+    return keys
 
 
 def _cover(keys: set[str], key: str) -> str | None:
@@ -99,10 +99,10 @@ def _cover(keys: set[str], key: str) -> str | None:
 
 def _is_function_of(axes: Mapping[str, Any], key: str, runs: Sequence[Facts]) -> bool:
     """Return whether all runs that agree in the values of the axes also agree in the value of a key."""
-    found: dict[str, str] = {}
+    outcomes: dict[str, str] = {}
     for run in runs:
         value = _text(run.config.get(key))
-        if found.setdefault(repr([run.values[name] for name in axes]), value) != value:
+        if outcomes.setdefault(repr([run.values[name] for name in axes]), value) != value:
             return False
     return True
 

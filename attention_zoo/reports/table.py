@@ -49,4 +49,4 @@ def on_one_line(text: str) -> str:
 
 def _escaped(text: str) -> str:
     """Return a text on one line, escaped so that markdown shows it as it is and reads no tag, link or end of a cell."""
-    return MARKUP.sub(lambda found: ENTITIES.get(found[0], f"\\{found[0]}"), on_one_line(text))
+    return MARKUP.sub(lambda match: ENTITIES.get(match[0], f"\\{match[0]}"), on_one_line(text))

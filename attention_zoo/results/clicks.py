@@ -219,9 +219,9 @@ def _wrong_curve(here: str, curve: ClickCurve) -> Iterator[str]:
         if not isinstance(trial, list) or len(trial) != clicks or not all(map(_is_proportion, trial)):
             yield f"{here}.trials must be lists of {clicks} numbers from 0 to 1, got {trial!r:.60}"
     for key in ("noc", "unreached"):
-        found = getattr(curve, key)
+        numbers = getattr(curve, key)
         for threshold in (f"{each:.2f}" for each in THRESHOLDS):
-            value: Any = found.get(threshold) if isinstance(found, dict) else None
+            value: Any = numbers.get(threshold) if isinstance(numbers, dict) else None
             if not is_number(value) or value < 0:
                 yield f"{here}.{key}.{threshold} cannot be {value!r:.60}"
     if not is_number(curve.seconds_per_click) or curve.seconds_per_click < 0:

@@ -251,8 +251,8 @@ class RobustnessResult(Result):
         refuse_existing(path)
         content = {"format": FORMAT, **self.facts, "columns": [], "rows": [asdict(row) for row in self.rows]}
         for column in self.columns:
-            said = {"normalised": column.normalised} if column.corruptions else {}
-            content["columns"].append({**asdict(column), **said, "meaning": column.meaning})
+            normalised = {"normalised": column.normalised} if column.corruptions else {}
+            content["columns"].append({**asdict(column), **normalised, "meaning": column.meaning})
         content["scores"] = {
             row: {name: value if math.isfinite(value) else None for name, value in scores.items()}
             for row, scores in self.scores.items()
@@ -331,17 +331,17 @@ def _wrong_column(column: Column) -> Iterator[str]:
     if not isinstance(column.protocol, dict):
         yield f"{here}.protocol must be a mapping, got {column.protocol!r:.60}"
     for key, kind in (("corruptions", str), ("severities", int)):
-        found = getattr(column, key)
-        if not isinstance(found, tuple) or not all(type(each) is kind for each in found):
-            yield f"{here}.{key} must be a list, got {found!r:.60}"
-        elif len(set(found)) < len(found):
-            yield f"{here}.{key} names one twice: {found!r:.60}"
+        values = getattr(column, key)
+        if not isinstance(values, tuple) or not all(type(each) is kind for each in values):
+            yield f"{here}.{key} must be a list, got {values!r:.60}"
+        elif len(set(values)) < len(values):
+            yield f"{here}.{key} names one twice: {values!r:.60}"
 
 
 def _wrong_counts(here: str, column: Column, cells: Sequence[CellCount]) -> Iterator[str]:
     wanted = grid_of(column.corruptions, column.severities)
-    found = [(cell.corruption, cell.severity) for cell in cells]
-    if found != wanted:
+    grid = [(cell.corruption, cell.severity) for cell in cells]
+    if grid != wanted:
         yield f"{here} must have one cell for each corruption at each severity, {len(wanted)} in all, in their order"
     for cell in cells:
         place = f"{here} ({cell.corruption}, {cell.severity})" if column.corruptions else here

@@ -176,9 +176,9 @@ def check_kinds(checkpoint: Checkpoint, model: torch.nn.Module) -> None:
         InputError: one is complex, boolean or an integer where the model's is real, or the other way round.
     """
     for name, own in model.state_dict().items():
-        found = checkpoint.kinds.get(name)
-        if found is not None and isinstance(own, Tensor) and found != _kind(own):
-            raise InputError(f"checkpoint {checkpoint.path}: weight {name} is {found}, {_kind(own)} in the model")
+        kind = checkpoint.kinds.get(name)
+        if kind is not None and isinstance(own, Tensor) and kind != _kind(own):
+            raise InputError(f"checkpoint {checkpoint.path}: weight {name} is {kind}, {_kind(own)} in the model")
 
 
 def _has(state: Any, kind: type, may_be_empty: bool) -> bool:
@@ -261,8 +261,8 @@ def _on_its_own(part: Any) -> Any:
     """Return the model or data of a config with the arguments of `FROM_ELSEWHERE` turned off."""
     if not isinstance(part, dict) or not isinstance(part.get("init_args"), dict):
         return part
-    given = part["init_args"]
-    return {**part, "init_args": given | {key: off for key, off in FROM_ELSEWHERE.items() if given.get(key)}}
+    arguments = part["init_args"]
+    return {**part, "init_args": arguments | {key: off for key, off in FROM_ELSEWHERE.items() if arguments.get(key)}}
 
 
 def _for_evaluation(trainer: dict[str, Any]) -> dict[str, Any]:

@@ -79,9 +79,9 @@ def _parts(value: str, content: Any, folder: Path, above: tuple[Path, ...]) -> l
     bases = [bases] if isinstance(bases, str) else bases
     if not isinstance(bases, list) or not bases or not all(isinstance(base, str) for base in bases):
         raise InputError(f"{name}: {BASE} must be a file or a list of files, got {bases!r:.60}")
-    found = [part for base in bases for part in _of_base(name, folder / base, above)]
+    of_bases = [part for base in bases for part in _of_base(name, folder / base, above)]
     own = {key: each for key, each in content.items() if key != BASE}
-    return [*found, yaml.safe_dump(own, sort_keys=False)] if own else found
+    return [*of_bases, yaml.safe_dump(own, sort_keys=False)] if own else of_bases
 
 
 def _of_base(name: str, path: Path, above: tuple[Path, ...]) -> list[str]:

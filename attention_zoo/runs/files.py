@@ -86,13 +86,13 @@ def read_text(path: Path | str, most_bytes: int = MOST_BYTES) -> str:
     """
     path = Path(path)
     try:
-        found = path.stat()
-        if stat.S_ISDIR(found.st_mode):
+        status = path.stat()
+        if stat.S_ISDIR(status.st_mode):
             raise InputError(f"{path} is a folder, not a file")
-        if not stat.S_ISREG(found.st_mode):
+        if not stat.S_ISREG(status.st_mode):
             raise InputError(f"{path} is no regular file")
-        if found.st_size > most_bytes:
-            raise InputError(f"{path} has {found.st_size:,} bytes; at most {most_bytes:,} are read")
+        if status.st_size > most_bytes:
+            raise InputError(f"{path} has {status.st_size:,} bytes; at most {most_bytes:,} are read")
         return path.read_bytes().decode("utf-8")
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is not text (UTF-8)") from error

@@ -111,13 +111,13 @@ def find_checkpoint(wanted: str, folder: Path | None, *, trust: bool = False, we
     if wanted not in KEYWORDS:
         return read_checkpoint(Path(wanted), trust=trust, weights_only=weights_only)
     last = _last_of(folder) if folder else _newest()
-    found = read_checkpoint(last, trust=trust, weights_only=weights_only)
+    checkpoint = read_checkpoint(last, trust=trust, weights_only=weights_only)
     if wanted == "last":
-        return found
-    if found.best is None:
+        return checkpoint
+    if checkpoint.best is None:
         raise InputError(f"{last.parent.parent} has no best checkpoint: no ModelCheckpoint of that run has a monitor")
-    beside = last.parent / Path(found.best).name  # the run may have moved since
-    best = beside if beside.is_file() else Path(found.best)
+    beside = last.parent / Path(checkpoint.best).name  # the run may have moved since
+    best = beside if beside.is_file() else Path(checkpoint.best)
     return read_checkpoint(best, trust=trust, weights_only=weights_only)
 
 
@@ -209,10 +209,10 @@ def _last_of(folder: Path) -> Path:
 
 
 def _newest() -> Path:
-    found = sorted(RUNS.glob("*/checkpoints/last.ckpt"), key=lambda path: path.stat().st_mtime)
-    if not found:
+    checkpoints = sorted(RUNS.glob("*/checkpoints/last.ckpt"), key=lambda path: path.stat().st_mtime)
+    if not checkpoints:
         raise InputError(f"no run with a last checkpoint under {RUNS}/; name one with --trainer.default_root_dir")
-    return found[-1]
+    return checkpoints[-1]
 
 
 def _leaf(name: str) -> str:

@@ -25,7 +25,7 @@ def held(folder: Path, *, ours: bool = False) -> Iterator[None]:
     Raises:
         InputError: another process trains in it, or the folder cannot be made or written.
     """
-    made = [folder, folder.parent] if ours else [path for path in (folder, *folder.parents) if not path.exists()]
+    folders = [folder, folder.parent] if ours else [path for path in (folder, *folder.parents) if not path.exists()]
     path = folder / LOCK
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -40,7 +40,7 @@ def held(folder: Path, *, ours: bool = False) -> Iterator[None]:
         path.unlink(missing_ok=True)
         os.close(handle)
         with suppress(OSError):  # the first folder that is not empty ends the loop
-            for empty in made:
+            for empty in folders:
                 empty.rmdir()
 
 

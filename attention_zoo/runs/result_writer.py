@@ -123,9 +123,9 @@ def described(mixer: dict[str, Any] | None) -> str | None:
         return None
     name = mixer["class_path"].rpartition(".")[2]
     defaults = {option.name: option.default for option in mixer_options(MIXERS[name])} if name in MIXERS else {}
-    given = mixer.get("init_args") or {}
-    said = [f"{key}={value}" for key, value in given.items() if key not in defaults or defaults[key] != value]
-    return " ".join([name, *([", ".join(said)] if said else [])])
+    options = mixer.get("init_args") or {}
+    changed = [f"{key}={value}" for key, value in options.items() if key not in defaults or defaults[key] != value]
+    return " ".join([name, *([", ".join(changed)] if changed else [])])
 
 
 def fresh(folder: Path, data: str) -> Path:

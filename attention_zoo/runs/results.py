@@ -62,18 +62,19 @@ def read_metrics(folder: Path) -> list[Measurement]:
     path = folder / METRICS
     if not exists(path):
         return []
-    found = []
+    measurements = []
     for number, line in enumerate(read_json_lines(path), 1):
         here = f"record {number} of {path}"
-        stage, epoch, checkpoint = line.get("stage"), line.get("epoch"), line.get("checkpoint")
+        stage, epoch, path_or_null = line.get("stage"), line.get("epoch"), line.get("checkpoint")
+        checkpoint = path_or_null if isinstance(path_or_null, str) else None
         if not isinstance(stage, str):
             raise InputError(f"{here}: stage must be a word, got {stage!r:.60}")
         if epoch is not None and (isinstance(epoch, bool) or not isinstance(epoch, int) or epoch < 0):
             raise InputError(f"{here}: epoch must be a whole number from 0, got {epoch!r:.60}")
         metrics = numbers_in(line.get("metrics"), f"{here}: metrics")
         scales = read_scales(line["scales"], f"{here}: scales") if "scales" in line else None
-        found.append(Measurement(stage, epoch, metrics, checkpoint if isinstance(checkpoint, str) else None, scales))
-    return found
+        measurements.append(Measurement(stage, epoch, metrics, checkpoint, scales))
+    return measurements
 
 
 def scales_of(lines: Iterable[Measurement]) -> Scales:

@@ -131,9 +131,9 @@ def _importable(path: str) -> bool:
     parts = path.split(".")
     for depth in range(1, len(parts) + 1):
         try:
-            found = find_spec(".".join(parts[:depth]))  # imports the folders around it, which hold no code themselves
+            spec = find_spec(".".join(parts[:depth]))  # imports the folders around it, which hold no code themselves
         except (ImportError, ValueError):
             return False
-        if found is None or found.origin is not None:
-            return found is not None
+        if spec is None or spec.origin is not None:
+            return spec is not None
     return False

@@ -53,7 +53,7 @@ class Unfinished(Callback):
     def __init__(self, folder: Path, identity: str) -> None:
         self.folder, self.identity = folder, identity
         self.path: Path | None = None
-        self.found: dict[str, Tensor] | None = None
+        self.counts: dict[str, Tensor] | None = None
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Look for counts, and let the data begin after the samples that they cover."""
@@ -69,9 +69,9 @@ class Unfinished(Callback):
         digest = hashlib.sha256(everything.encode()).hexdigest()[:16]
         refuse_links(self.folder)
         self.path = self.folder / f"{digest}-{trainer.global_rank}.pt"
-        self.found = _counts(self.path)
-        if self.found is not None:
-            data.tested = int(self.found["seen"])
+        self.counts = _counts(self.path)
+        if self.counts is not None:
+            data.tested = int(self.counts["seen"])
             rank_zero_info(
                 f"goes on with an evaluation that was interrupted after {data.tested} images a process; "
                 f"delete {self.folder} to start anew"
@@ -79,8 +79,8 @@ class Unfinished(Callback):
 
     def on_test_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Hand the counts to the task, if there are any."""
-        if self.found and isinstance(pl_module, Resumable):
-            pl_module.go_on(self.found)
+        if self.counts and isinstance(pl_module, Resumable):
+            pl_module.go_on(self.counts)
 
     def on_test_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *batch: object) -> None:
         """Write the counts every `EVERY` batches, but not after the last batch, when nothing is left to go on with."""
@@ -114,8 +114,8 @@ def _counts(path: Path) -> dict[str, Tensor] | None:
     if not path.is_file():
         return None
     try:
-        found = torch.load(path, weights_only=True)
-        int(found["seen"])
+        counts = torch.load(path, weights_only=True)
+        int(counts["seen"])
     except Exception as error:  # a foreign file can make the reader fail in any way
         raise InputError(f"{path} holds no counts of an evaluation; delete it to start anew") from error
-    return found
+    return counts

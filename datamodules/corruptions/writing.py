@@ -101,15 +101,15 @@ def _progress(items: Iterator[Any], what: str, total: int, each: int) -> Iterato
     columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
     name = TextColumn("{task.description}", markup=False)
     bar = Progress(name, *columns, console=console, disable=not console.is_terminal)
-    said = time.monotonic()
+    last = time.monotonic()
     with bar:
         task = bar.add_task(what, total=total)
         for number, item in enumerate(items, 1):
             yield item
             done = min(number * each, total)
             bar.update(task, completed=done)
-            if bar.disable and time.monotonic() - said > LINE_EVERY:
-                said = time.monotonic()
+            if bar.disable and time.monotonic() - last > LINE_EVERY:
+                last = time.monotonic()
                 console.print(f"{what}: {done:,} of {total:,}")
 
 

@@ -54,8 +54,8 @@ def next_click(
     missed, false = target & ~prediction & counts, prediction & ~target & counts
     free = np.ones(target.shape, dtype=bool)
     if clicks:
-        made = [Click(y, x, bool(positive)) for y, x, positive in clicks]
-        rows, columns = np.asarray([click[:2] for click in made], dtype=np.int64).T
+        before = [Click(y, x, bool(positive)) for y, x, positive in clicks]
+        rows, columns = np.asarray([click[:2] for click in before], dtype=np.int64).T
         _check_inside(rows, columns, target.shape)
         free[rows, columns] = False
     if strategy == "center":
@@ -96,11 +96,11 @@ class Annotators:
         """
         masks = zip(prediction.cpu().numpy(), self.target, self.ignore, strict=True)
         new = [
-            next_click(mask, target, ignore=ignore, clicks=made, strategy=self.strategy, generator=generator)
-            for (mask, target, ignore), made, generator in zip(masks, self.history, self.generators, strict=True)
+            next_click(mask, target, ignore=ignore, clicks=history, strategy=self.strategy, generator=generator)
+            for (mask, target, ignore), history, generator in zip(masks, self.history, self.generators, strict=True)
         ]
-        for made, click in zip(self.history, new, strict=True):
-            made += [] if click is None else [click]
+        for history, click in zip(self.history, new, strict=True):
+            history += [] if click is None else [click]
         if any(new):
             points = torch.tensor([click[:2] if click else (0, 0) for click in new], dtype=torch.float32)
             labels = torch.tensor([int(click.positive) if click else PADDING for click in new])
@@ -117,8 +117,8 @@ def _as_arrays(prediction: Mask, target: Mask, ignore: Mask | None) -> tuple[np.
     masks = [
         mask.detach().cpu().numpy() if isinstance(mask, Tensor) else np.asarray(mask) for mask in (prediction, target)
     ]
-    given = np.zeros_like(masks[1], dtype=bool) if ignore is None else ignore
-    masks.append(given.detach().cpu().numpy() if isinstance(given, Tensor) else np.asarray(given))
+    ignored = np.zeros_like(masks[1], dtype=bool) if ignore is None else ignore
+    masks.append(ignored.detach().cpu().numpy() if isinstance(ignored, Tensor) else np.asarray(ignored))
     if masks[0].ndim != 2 or len({mask.shape for mask in masks}) > 1:
         shapes = ", ".join(str(mask.shape) for mask in masks)
         raise InputError(f"prediction, target and ignore must be masks (H, W) of one size, got {shapes}")

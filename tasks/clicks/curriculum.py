@@ -84,8 +84,8 @@ class Curriculum:
         if self.rounds:
             return self._deep(clicks, target, background, predict, threshold)
         previous = predict(clicks, None)
-        found = previous[:, 0] > threshold
-        corrections = sample_corrections(target & ~found, background & found, self.positive, self.negative)
+        predicted = previous[:, 0] > threshold
+        corrections = sample_corrections(target & ~predicted, background & predicted, self.positive, self.negative)
         return clicks.then(corrections), previous
 
     def _deep(
@@ -95,7 +95,7 @@ class Curriculum:
         previous = None
         for _ in range(int(torch.randint(self.rounds + 1, ()))):
             previous = predict(clicks, previous)
-            found = previous[:, 0] > threshold
-            deep = sample_deep(target & ~found, background & found)
+            predicted = previous[:, 0] > threshold
+            deep = sample_deep(target & ~predicted, background & predicted)
             clicks = clicks.then(deep)
         return clicks, previous

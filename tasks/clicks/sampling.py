@@ -28,8 +28,8 @@ def sample_clicks(
     order = torch.where(region.flatten(1), order, -1.0)  # pixels outside come last
     best, place = order.topk(most, dim=1)
     points = torch.stack([place // width, place % width], -1).float()
-    made = (best >= 0) & (torch.arange(most, device=region.device) < wanted[:, None])
-    return Clicks(points, torch.where(made, label, PADDING), checked=True)
+    kept = (best >= 0) & (torch.arange(most, device=region.device) < wanted[:, None])
+    return Clicks(points, torch.where(kept, label, PADDING), checked=True)
 
 
 def sample_corrections(

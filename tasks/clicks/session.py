@@ -60,8 +60,8 @@ def simulate(ask: Ask, mask: Tensor, protocol: ClickProtocol, seeds: Sequence[in
         prediction = probability[:, 0] > protocol.threshold
         ious.append(iou(prediction, target, ignore))
     ious += ious[-1:] * (protocol.clicks + 1 - len(ious))  # what is right stays right
-    made = torch.tensor([len(clicks) for clicks in annotators.history])
-    return Session(torch.stack(ious, 1), made, prediction, annotators.history)
+    numbers = torch.tensor([len(clicks) for clicks in annotators.history])
+    return Session(torch.stack(ious, 1), numbers, prediction, annotators.history)
 
 
 def iou(prediction: Tensor, target: Tensor, ignore: Tensor) -> Tensor:

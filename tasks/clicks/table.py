@@ -37,14 +37,14 @@ class ClickTable(Metric):
         self.add_state("seconds", torch.zeros(settings, dtype=torch.float64), **exact)
         self.add_state("made", torch.zeros(settings, dtype=torch.int64), **exact)
 
-    def update(self, setting: int, index: Tensor, ious: Tensor, made: Tensor, seconds: float) -> None:
+    def update(self, setting: int, index: Tensor, ious: Tensor, numbers: Tensor, seconds: float) -> None:
         """Count a batch of samples under one setting.
 
         Args:
             setting: position of the setting.
             index: (B,) int64, the samples; -1 counts nowhere.
             ious: (B, clicks + 1), IoU before the first click and after each.
-            made: (B,) int64, number of clicks on each.
+            numbers: (B,) int64, number of clicks on each.
             seconds: time that the batch took.
         """
         counts = (index >= 0).to(self.counted.device)
@@ -52,7 +52,7 @@ class ClickTable(Metric):
         self.ious[setting, places] = ious.to(self.ious)[counts]
         self.counted[setting, places] = 1
         self.seconds[setting] += seconds
-        self.made[setting] += int(made.to(counts.device)[counts].sum())
+        self.made[setting] += int(numbers.to(counts.device)[counts].sum())
 
     def compute(self) -> dict[str, Tensor]:
         """Return all states by name; torchmetrics makes scalars of those with one entry, which `states` undoes."""

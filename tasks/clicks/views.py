@@ -155,18 +155,18 @@ class ZoomIn:
 
     def __call__(self, clicks: Clicks, previous: Tensor) -> Tensor:
         """Return the probabilities (1, 1, H, W) of the image, 0 outside of the window once there is one; see `Ask`."""
-        made = clicks.labels[0] != PADDING
-        if int(made.sum()) > self.SKIP:
+        clicked = clicks.labels[0] != PADDING
+        if int(clicked.sum()) > self.SKIP:
             self._move(clicks.points[0][clicks.labels[0] == POSITIVE], previous)
         if self.window is None or self.near is None:
             return self.whole(clicks, previous)
         window, size = self.window, tuple(self.near.image.shape[-2:])
         before = F.interpolate(window.cut(previous), size, mode="bilinear", align_corners=True)
         seen = self.near(clicks.moved(*window.placing(size, clicks.points)), before)
-        found = torch.zeros_like(previous)
+        probability = torch.zeros_like(previous)
         inside = F.interpolate(seen, (window.height, window.width), mode="bilinear", align_corners=True)
-        window.cut(found).copy_(inside)
-        return found
+        window.cut(probability).copy_(inside)
+        return probability
 
     def _move(self, positive: Tensor, previous: Tensor) -> None:
         """Take a new window if there is none, a positive click is outside of it, or the mask has moved away.

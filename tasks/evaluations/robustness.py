@@ -312,10 +312,10 @@ class Tally(nn.Module):
             no_gradient = int(blind.sum_value) if self.looks else None
         column = self.column
         names = grid_of(column.corruptions, column.severities)
-        found = zip(total, correct, calibration, names, strict=True)
+        counted = zip(total, correct, calibration, names, strict=True)
         return tuple(
             CellCount(total, correct, calibration if total else None, *name, no_gradient=no_gradient)
-            for total, correct, calibration, name in found
+            for total, correct, calibration, name in counted
         )
 
 

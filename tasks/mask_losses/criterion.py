@@ -113,8 +113,8 @@ class MaskCriterion(nn.Module):
     def _semantic(self, logits: Tensor, batch: dict[str, Any], targets: MatchedTargets) -> Tensor:
         size = tuple(logits.shape[2:])
         mask, area = (
-            F.interpolate(given[:, None].double(), size, mode="nearest-exact")[:, 0]
-            for given in (batch["mask"], targets.area)
+            F.interpolate(plane[:, None].double(), size, mode="nearest-exact")[:, 0]
+            for plane in (batch["mask"], targets.area)
         )
         return semantic_loss(
             logits,

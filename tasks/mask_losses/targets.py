@@ -38,16 +38,16 @@ def segments_of_batch(batch: dict[str, Any], size: tuple[int, int], ignore_index
     if "segments" not in batch:
         small = F.interpolate(batch["mask"][:, None].double(), size, mode="nearest-exact")[:, 0].long()
         return [segments_of_mask(mask, ignore_index) for mask in small]
-    found = []
-    for given in batch["segments"]:
-        crowd = given.get("crowd")
+    segments = []
+    for sample in batch["segments"]:
+        crowd = sample.get("crowd")
         kept = slice(None) if crowd is None else ~crowd.bool()
-        masks, labels = given["masks"][kept].float(), given["labels"][kept]
+        masks, labels = sample["masks"][kept].float(), sample["labels"][kept]
         if len(masks):
             masks = F.interpolate(masks[None], size, mode="nearest-exact")[0]
             seen = masks.flatten(1).any(1)
             masks, labels = masks[seen], labels[seen]
         else:
             masks = masks.new_zeros(0, *size)
-        found.append(Segments(masks, labels))
-    return found
+        segments.append(Segments(masks, labels))
+    return segments

@@ -52,6 +52,6 @@ def box_disks(box: Tensor, size: tuple[int, int], radius: float) -> Tensor:
     Raises:
         InputError: a coordinate of a corner is infinite.
     """
-    given = ~box.isnan().any(-1)[:, None].expand(-1, 2)  # (B, 2)
-    corners = torch.where(given[..., None], box.view(-1, 2, 2), 0.0)
-    return disks(Clicks(corners, torch.where(given, POSITIVE, PADDING)), size, radius)[:, :1]
+    known = ~box.isnan().any(-1)[:, None].expand(-1, 2)  # (B, 2)
+    corners = torch.where(known[..., None], box.view(-1, 2, 2), 0.0)
+    return disks(Clicks(corners, torch.where(known, POSITIVE, PADDING)), size, radius)[:, :1]

@@ -39,10 +39,10 @@ class MMSegDecoder(Decoder):
         head_args: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        found = stock_config("_base_/models", config).model.get("decode_head")
-        if found is None:
+        stock = stock_config("_base_/models", config).model.get("decode_head")
+        if stock is None:
             raise InputError(f"{config} of mmsegmentation has no decode head")
-        configs = [dict(head) for head in (found if isinstance(found, list) else [found])]
+        configs = [dict(head) for head in (stock if isinstance(stock, list) else [stock])]
         configs[-1] |= head_args or {}
         self.heads = nn.ModuleList(_build(head, channels) for head in configs)
         last: Any = self.heads[-1]
@@ -67,14 +67,14 @@ def _build(head: Mapping[str, Any], channels: Sequence[int]) -> nn.Module:
     several = isinstance(index, (list, tuple))
     if max(index if several else [index]) >= len(channels):
         raise InputError(f"{head['type']} reads map {index}; the backbone gives {len(channels)}")
-    given = {
+    fixed = {
         "in_channels": [channels[i] for i in index] if several else channels[index],
         "num_classes": CLASSES,
         "out_channels": CLASSES,
         "norm_cfg": {"type": "BN"},
         **({"c1_in_channels": channels[0]} if "c1_in_channels" in head else {}),
     }
-    built = build_part("MODELS", "decode head", {**head, **given})
+    built = build_part("MODELS", "decode head", {**head, **fixed})
     with registered_names_only():
         built.init_weights()
     return built

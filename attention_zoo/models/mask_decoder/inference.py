@@ -69,12 +69,12 @@ def panoptic_segments(
     means = (probabilities * masks).flatten(1).sum(1) / masks.flatten(1).sum(1).clamp(min=1)
     is_thing = torch.isin(labels, labels.new_tensor(sorted(things)))
     sure = scores > torch.where(is_thing, limits.thing, limits.stuff)
-    found = labels.new_zeros(*mask_logits.shape[1:], 2)
-    found[..., 0] = class_logits.shape[-1] - 1
+    panoptic = labels.new_zeros(*mask_logits.shape[1:], 2)
+    panoptic[..., 0] = class_logits.shape[-1] - 1
     stuff: dict[int, int] = {}
     segments = 0
     for query in (scores * means**limits.mask_exponent).argsort(descending=True).tolist():
-        free = masks[query] & (found[..., 1] == 0)
+        free = masks[query] & (panoptic[..., 1] == 0)
         if not sure[query] or not free.sum() > limits.overlap * masks[query].sum():
             continue
         label = int(labels[query])
@@ -82,5 +82,5 @@ def panoptic_segments(
         segments = max(segments, segment)
         if not is_thing[query]:
             stuff[label] = segment
-        found[free] = found.new_tensor([label, segment])
-    return found
+        panoptic[free] = panoptic.new_tensor([label, segment])
+    return panoptic

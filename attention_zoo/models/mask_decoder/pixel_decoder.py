@@ -40,7 +40,7 @@ class PixelDecoder(nn.Module):
             ConvNorm(above, width, act=False) for above, width in zip(self.channels, widths[1:], strict=False)
         )
         self.lateral = nn.ModuleList(
-            ConvNorm(given, width, act=False) for given, width in zip(channels[1:], widths[1:], strict=True)
+            ConvNorm(channel, width, act=False) for channel, width in zip(channels[1:], widths[1:], strict=True)
         )
 
     def forward(self, level: int, features: Tensor, above: Tensor | None = None) -> Tensor:

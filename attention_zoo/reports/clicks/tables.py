@@ -22,12 +22,12 @@ def labelled(results: Mapping[str, ClickResult]) -> list[tuple[str, ClickResult,
 
 def differences(results: Mapping[str, ClickResult]) -> list[str]:
     """Return the keys of the protocol, or ``objects``, in which results on the same data differ."""
-    found: dict[str, None] = {}
+    differing: dict[str, None] = {}
     for data in {result.data for result in results.values()}:
         every = [{**one.protocol, "objects": one.objects} for one in results.values() if one.data == data]
         keys = dict.fromkeys(key for one in every for key in one)
-        found |= {key: None for key in keys if len({json.dumps(one.get(key)) for one in every}) > 1}
-    return list(found)
+        differing |= {key: None for key in keys if len({json.dumps(one.get(key)) for one in every}) > 1}
+    return list(differing)
 
 
 def write_tables(folder: Path, results: Mapping[str, ClickResult]) -> Table:

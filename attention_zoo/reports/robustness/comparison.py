@@ -29,7 +29,7 @@ def compare(results: Results, *, mixed: bool = False) -> Table:
         more = f" (and {len(differing) - 1} more)" if len(differing) > 1 else ""
         raise InputError(f"different protocols: {differing[0]}{more}; --mixed true puts them into one table with notes")
     names = columns_of(results)
-    columns = {name: [found[name] for found in map(_by_name, results.values()) if name in found] for name in names}
+    columns = {name: [every[name] for every in map(_by_name, results.values()) if name in every] for name in names}
     header = ("model", *(" / ".join(dict.fromkeys(column.heading for column in columns[name])) for name in names))
     rows = []
     for label, result, row in row_labels(results):
@@ -102,11 +102,11 @@ def cell_table(results: Results) -> Table:
 def differences(results: Results) -> Iterator[str]:
     """Yield a line for each fact that keeps the numbers of one column from being compared."""
     for name in columns_of(results):
-        found = {label: _by_name(result)[name] for label, result in results.items() if name in _by_name(result)}
-        first, *others = found
+        columns = {label: _by_name(result)[name] for label, result in results.items() if name in _by_name(result)}
+        first, *others = columns
         for label in others:
-            for key, one, other in _differing(_facts(found[first]), _facts(found[label])):
-                yield f"{found[first].title}: {key} is {one} in {first}, {other} in {label}"
+            for key, one, other in _differing(_facts(columns[first]), _facts(columns[label])):
+                yield f"{columns[first].title}: {key} is {one} in {first}, {other} in {label}"
 
 
 def grids_of(result: RobustnessResult) -> Iterator[tuple[str, Table]]:
@@ -121,13 +121,13 @@ def row_labels(results: Results) -> list[tuple[str, RobustnessResult, str]]:
 
     The label is the name of the result, that of the row, or both where one alone does not tell the rows apart.
     """
-    found = []
+    labels = []
     for label, result in results.items():
         for row in result.rows:
             several = len(result.rows) > 1
             name = row.name if several and len(results) == 1 else f"{label}, {row.name}" if several else label
-            found.append((name, result, row.name))
-    return found
+            labels.append((name, result, row.name))
+    return labels
 
 
 def columns_of(results: Results) -> list[str]:

@@ -104,22 +104,22 @@ def _map(axes: Axes, row: Row, column: Column, *, titled: bool) -> None:
     axes.set_xticks(range(len(column.severities)), list(map(str, column.severities)), fontsize=SMALL)
     axes.set_xlabel("severity", fontsize=SMALL)
     axes.tick_params(length=0)
-    said = f"{column.heading.removesuffix(' ↓')} {number(column.score(counts))}"
-    axes.set_title(f"{row.name}\n{said}" if titled else said, fontsize=FONT)
+    score = f"{column.heading.removesuffix(' ↓')} {number(column.score(counts))}"
+    axes.set_title(f"{row.name}\n{score}" if titled else score, fontsize=FONT)
 
 
 def _points(axes: Axes, name: str, results: Results) -> None:
-    found = None
+    shown = None
     for place, (label, result, row) in enumerate(row_labels(results)):
         columns = {column.name: column for column in result.columns}
         style: dict[str, Any] = {"color": f"C{place % 10}", "marker": MARKERS[place % len(MARKERS)], "label": label}
         if name in columns and "clean" in columns:
-            found = columns[name]
+            shown = columns[name]
             axes.scatter(result.scores[row]["clean"], result.scores[row][name], s=36, **style)
         else:
             axes.scatter([], [], **style)  # so that every panel numbers the rows alike
     axes.set_xlabel("clean accuracy, %", fontsize=FONT)
-    axes.set_ylabel(found.heading if found else name, fontsize=FONT)
+    axes.set_ylabel(shown.heading if shown else name, fontsize=FONT)
     axes.tick_params(labelsize=SMALL)
     axes.grid(alpha=0.3)
     axes.set_axisbelow(True)

@@ -57,12 +57,12 @@ def click_metrics(metrics: Sequence[str]) -> dict[str, dict[int, str]]:
 
     An evaluation with fewer than three numbers of clicks is left out.
     """
-    found: dict[str, dict[int, str]] = {}
+    by_evaluation: dict[str, dict[int, str]] = {}
     for name in metrics:
         match = re.fullmatch(r"(.+)/miou_(\d+)", name)
         if match:
-            found.setdefault(match[1], {})[int(match[2])] = name
-    return {evaluation: dict(sorted(marks.items())) for evaluation, marks in found.items() if len(marks) > 2}
+            by_evaluation.setdefault(match[1], {})[int(match[2])] = name
+    return {evaluation: dict(sorted(marks.items())) for evaluation, marks in by_evaluation.items() if len(marks) > 2}
 
 
 def over_cost(report: SweepReport, metric: str) -> Figure:
@@ -171,11 +171,11 @@ def _curves(report: SweepReport, group: Group) -> Iterator[dict[str, dict[int, f
 def curves_of(measured: Sequence[Measurement]) -> dict[str, dict[int, float]]:
     """Return the validation metrics of a run by name, each by epoch; the last values of an epoch that was repeated."""
     metrics: dict[str, dict[int, float]] = {}
-    for found in measured:
-        if found.stage == "validate" and found.epoch is not None:
-            for name, value in found.metrics.items():
+    for measurement in measured:
+        if measurement.stage == "validate" and measurement.epoch is not None:
+            for name, value in measurement.metrics.items():
                 if value is not None and not name.endswith("images_per_second"):
-                    metrics.setdefault(name, {})[found.epoch] = value
+                    metrics.setdefault(name, {})[measurement.epoch] = value
     return metrics
 
 

@@ -55,8 +55,8 @@ class Group:
 
     def of(self, metric: str) -> dict[int, float]:
         """Return the finite values of a metric, by seed."""
-        found = {seed: metrics.get(metric) for seed, metrics in self.metrics.items()}
-        return {seed: value for seed, value in found.items() if value is not None and math.isfinite(value)}
+        values = {seed: metrics.get(metric) for seed, metrics in self.metrics.items()}
+        return {seed: value for seed, value in values.items() if value is not None and math.isfinite(value)}
 
     def estimate(self, metric: str) -> Estimate | None:
         """Return the mean of a metric and its confidence interval; None where no run has the metric."""
@@ -65,8 +65,8 @@ class Group:
 
     def cost(self, name: str) -> float | None:
         """Return the mean of a cost over the runs that have it; None where none has."""
-        found = [cost[name] for cost in self.costs.values() if cost.get(name) is not None]
-        return float(np.mean(found)) if found else None
+        values = [cost[name] for cost in self.costs.values() if cost.get(name) is not None]
+        return float(np.mean(values)) if values else None
 
     def facts(self) -> Iterator[Facts]:
         """Yield the facts about how each run that is done was made; runs without a config are left out."""
@@ -170,8 +170,8 @@ class SweepReport:
         It is None where there is no such setting, or where ``group`` is that setting.
         """
         wanted = {**group.values, **self._baseline}
-        found = next((other for other in self.groups if other.values == wanted), None)
-        return None if found is group else found
+        baseline = next((other for other in self.groups if other.values == wanted), None)
+        return None if baseline is group else baseline
 
     def against_baseline(self, metric: str) -> dict[str, Difference]:
         """Return the difference of each other setting to its baseline, by the setting's name.
@@ -179,11 +179,11 @@ class SweepReport:
         Differences are taken seed by seed; p-values are corrected for the number of comparisons (Holm).
         """
         pairs = [(group, base) for group in self.groups if (base := self.baseline_of(group)) and group.of(metric)]
-        found = [Difference.of(group.of(metric), base.of(metric)) for group, base in pairs]
-        chances = holm([difference.chance for difference in found])
+        differences = [Difference.of(group.of(metric), base.of(metric)) for group, base in pairs]
+        chances = holm([difference.chance for difference in differences])
         return {
             group.name: replace(difference, chance=chance)
-            for (group, _), difference, chance in zip(pairs, found, chances, strict=True)
+            for (group, _), difference, chance in zip(pairs, differences, chances, strict=True)
         }
 
     @cached_property

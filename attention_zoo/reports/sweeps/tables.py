@@ -104,10 +104,10 @@ def _failures(report: SweepReport) -> Iterator[str]:
         yield f"failed: {'; '.join(failed)}: {reason}"
 
 
-def _difference(found: Difference | None) -> str:
-    if found is None or math.isnan(found.mean):
+def _difference(difference: Difference | None) -> str:
+    if difference is None or math.isnan(difference.mean):
         return ""
-    return f"{found.mean:+.3g}{'*' if found.is_told else ''}"
+    return f"{difference.mean:+.3g}{'*' if difference.is_told else ''}"
 
 
 def _exact(value: float | None) -> str:
