@@ -2,7 +2,6 @@
 
 import os
 import sys
-from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
 from typing import Literal
@@ -53,12 +52,13 @@ def corrupt(
     """
     from datamodules.corruptions import CORRUPTIONS, SIZES
     from datamodules.corruptions.generate import SEVERITIES, ArrayParts, FolderWriter, Recipe, read_source
+    from datamodules.corruptions.settings import check_choices, check_numbers
     from datamodules.corruptions.writing import check_folders, keep_record, write_arrays, write_folder
 
     names = list(dict.fromkeys(CORRUPTIONS if corruptions is None else corruptions))
     levels = sorted(set(SEVERITIES if severities is None else severities))
-    _check_choices(names, levels)
-    _check_numbers(size, workers, per_class=per_class, limit=limit)
+    check_choices(names, levels)
+    check_numbers(size, workers, per_class=per_class, limit=limit)
     if keep_size and size is not None:
         raise InputError("give --size or --keep_size")
     if format == "cifar" and (keep_size or groups or levels != list(SEVERITIES)):
@@ -77,29 +77,3 @@ def corrupt(
     keep_record(folder, {"source": str(source.root.resolve()), **source.summary(), **asdict(recipe), **settings})
     written, there = write(os.cpu_count() or 0 if workers is None else workers)
     sys.stdout.write(f"{printable(folder)}: {written:,} files written, {there:,} were there\n")
-
-
-def _check_choices(names: Sequence[str], severities: Sequence[int]) -> None:
-    from datamodules.corruptions import require_corruption, require_severity
-    from datamodules.corruptions.textures import textures_folder
-
-    if not names or not severities:
-        raise InputError("--corruptions and --severities need at least one")
-    for name in names:
-        require_corruption(name)
-    for severity in severities:
-        require_severity(severity)
-    if "frost" in names:
-        textures_folder()
-
-
-def _check_numbers(size: int | None, workers: int | None, **numbers: int | None) -> None:
-    from datamodules.checks import MOST_WORKERS, require_whole, two_sides
-
-    if size is not None:
-        two_sides("size", size)
-    if workers is not None:
-        require_whole("workers", workers, 0, MOST_WORKERS)
-    for name, value in numbers.items():
-        if value is not None:
-            require_whole(name, value, 1)

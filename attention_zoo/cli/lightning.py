@@ -28,7 +28,7 @@ from attention_zoo.cli.compat import (
     starting_afresh,
 )
 from attention_zoo.cli.errors import PROGRAM, debugging, fail, failed_elsewhere, leave, rank
-from attention_zoo.cli.parser import Refusal, ZooParser, parse_strangers
+from attention_zoo.cli.parser import ZooParser, parse_taken
 from attention_zoo.errors import InputError
 from attention_zoo.runs.checkpoint import Checkpoint, check_fit, check_kinds, check_schedules, read_checkpoint
 from attention_zoo.runs.checkpoint_io import WholeCheckpoints, check_remembered
@@ -148,7 +148,7 @@ class ZooCLI(Hooks, LightningCLI):
             return None
         taken = self.checkpoint.taken(command)
         if taken is not None and not self.checkpoint.trusted:
-            parse_strangers(parser_of_parts(), taken, self.checkpoint.path)
+            parse_taken(parser_of_parts(), self.checkpoint, taken)
         return self.checkpoint.config_for(command)
 
     def claim(self, trainer: Namespace) -> None:
@@ -280,13 +280,7 @@ def load_classification(path: Path, *, trust: bool = False) -> tuple[Checkpoint,
 def _build(checkpoint: Checkpoint, taken: dict[str, Any]) -> tuple[L.LightningModule, L.LightningDataModule]:
     """Return the task and the data of the config taken from a checkpoint, as a test of it would build them."""
     parser = parser_of_parts()
-    if checkpoint.trusted:
-        try:
-            config = parser.parse_object(taken)
-        except Refusal as error:
-            raise InputError(f"checkpoint {checkpoint.path}: {error}") from error
-    else:
-        config = parse_strangers(parser, taken, checkpoint.path)
+    config = parse_taken(parser, checkpoint, taken)
     try:
         built = parser.instantiate(config)
     except Exception as error:

@@ -1,7 +1,7 @@
 """``python -m attention_zoo maps``: attention maps of several mixers or checkpoints side by side."""
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -75,6 +75,7 @@ def maps(
     """
     from attention_zoo.analysis import side_by_side
     from attention_zoo.analysis.subjects import find_device
+    from datamodules.corruptions import corruptions_at
 
     path = Path(out)
     if path.suffix.lower() not in SUFFIXES:
@@ -82,7 +83,7 @@ def maps(
     if path.exists() and not overwrite:
         raise InputError(f"{out} exists; choose another file with --out, or give --overwrite true")
     read = _reading(query, heads, steps, atoms, assignments)
-    corruptions = _corruptions(corruption or (), severity)
+    corruptions = corruptions_at(corruption or (), severity)
     shown = _images(images)
     subjects = _subjects(ckpt_path, mixers, model, pretrained, find_device(device), trust_checkpoint)
     figure = side_by_side(subjects, shown, read, layers=layer, corruptions=corruptions)
@@ -110,19 +111,6 @@ def _reading(
     if assignments:
         return cluster_pictures
     return partial(step_pictures if steps else attention_pictures, query=query, heads=heads)
-
-
-def _corruptions(names: Sequence[str], severity: int) -> "dict[str, Callable[[Tensor], Tensor]]":
-    """Return functions that corrupt an image (with a fixed seed), by the name of corruption and severity."""
-    from datamodules.corruptions import Corruption, require_corruption, require_severity, scale_for
-
-    def corrupted(image: "Tensor", name: str) -> "Tensor":
-        return Corruption(name, severity, scale_for(min(image.shape[-2:])))(image, seed=0)
-
-    for name in names:
-        require_corruption(name)
-    require_severity(severity)
-    return {f"{name} {severity}": partial(corrupted, name=name) for name in names}
 
 
 def _images(paths: list[str]) -> "dict[str, Tensor]":

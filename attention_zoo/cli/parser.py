@@ -2,7 +2,7 @@
 
 import argparse
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
+from contextlib import nullcontext
 from typing import Any, NoReturn
 
 import yaml
@@ -13,6 +13,7 @@ from attention_zoo.cli.compat import importing_only, keys_of
 from attention_zoo.cli.errors import DENIED, KEY, about_keys, debugging, reason
 from attention_zoo.config_checks import check_config, check_numbers, named_paths
 from attention_zoo.errors import InputError
+from attention_zoo.runs.checkpoint import Checkpoint
 from attention_zoo.runs.files import check_value, check_yaml
 from attention_zoo.runs.trust import PACKAGES, foreign, is_allowed
 
@@ -84,26 +85,28 @@ class ZooParser(ArgumentParser):
         return Refusal("", about_keys(message, lambda name: _beside(keys_of(parser), name)))
 
 
-def parse_strangers(parser: ZooParser, config: dict[str, Any], path: Path) -> Namespace:
-    """Parse the config of an untrusted checkpoint, where nothing outside `PACKAGES` is imported, and check its classes.
+def parse_taken(parser: ZooParser, checkpoint: Checkpoint, config: dict[str, Any]) -> Namespace:
+    """Parse the config taken from a checkpoint; that of an untrusted one imports nothing outside `PACKAGES`.
 
     Args:
         parser: a parser that raises its errors.
-        config: the config that is taken from the checkpoint.
-        path: path of the checkpoint.
+        checkpoint: the checkpoint.
+        config: what is taken of its config.
 
     Raises:
-        InputError: the config names anything but allowed classes, or does not fit the parser.
+        InputError: the config does not fit the parser, or that of an untrusted checkpoint names anything but allowed
+            classes.
     """
+    path = checkpoint.path
     try:
-        with importing_only(PACKAGES):
+        with nullcontext() if checkpoint.trusted else importing_only(PACKAGES):
             parsed = parser.parse_object(config)
     except Refusal as refusal:
         denied = next((match[1] for text in _causes(refusal) if (match := DENIED.search(text))), None)
         if denied is not None:
             raise foreign(path, denied) from refusal
         raise InputError(f"checkpoint {path}: {refusal}") from refusal
-    for name, named in named_paths(parsed):
+    for name, named in () if checkpoint.trusted else named_paths(parsed):
         if not is_allowed(named):
             raise foreign(path, name)
     return parsed

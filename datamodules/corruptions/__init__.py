@@ -12,6 +12,7 @@ from datamodules.corruptions.apply import (
     GROUPS,
     Corruption,
     corrupt,
+    corruptions_at,
     require_corruption,
     require_severity,
 )
@@ -26,6 +27,7 @@ __all__ = [
     "Corruption",
     "Scale",
     "corrupt",
+    "corruptions_at",
     "require_corruption",
     "require_severity",
     "scale_for",

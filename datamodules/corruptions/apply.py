@@ -1,7 +1,8 @@
 """Corruptions by name and severity."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from numbers import Integral
 
 import numpy as np
@@ -11,7 +12,7 @@ from torch import Tensor
 from attention_zoo.domains import shown
 from attention_zoo.errors import InputError, unknown
 from datamodules.corruptions import blur, digital, noise, weather
-from datamodules.corruptions.parameters import PARAMETERS, SCALES, Scale
+from datamodules.corruptions.parameters import PARAMETERS, SCALES, Scale, scale_for
 from datamodules.corruptions.pixels import Pixels
 
 _FUNCTIONS: dict[str, Callable[..., Pixels]] = {
@@ -140,3 +141,23 @@ def _kind(image: object) -> str:
     if not isinstance(image, np.ndarray):
         return type(image).__name__
     return f"{image.dtype} {tuple(image.shape)}"
+
+
+def corruptions_at(names: Sequence[str], severity: int) -> dict[str, Callable[[Tensor], Tensor]]:
+    """Return functions that corrupt an image of any size, always alike, by the name of corruption and severity.
+
+    Args:
+        names: names of corruptions.
+        severity: 1 to 5.
+
+    Raises:
+        InputError: there is no such corruption or severity.
+    """
+
+    def corrupted(image: Tensor, name: str) -> Tensor:
+        return Corruption(name, severity, scale_for(min(image.shape[-2:])))(image, seed=0)
+
+    for name in names:
+        require_corruption(name)
+    require_severity(severity)
+    return {f"{name} {severity}": partial(corrupted, name=name) for name in names}
