@@ -11,10 +11,14 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torchvision.transforms import v2
 
 import tasks
+from attention_zoo.cli.lightning import ZooCLI
 from attention_zoo.errors import InputError
 from attention_zoo.runs.checkpoint import Checkpoint
 from attention_zoo.runs.checkpoint_io import check_remembered
+from attention_zoo.runs.records import MetricsLog, SaveConfig
+from attention_zoo.runs.result_writer import ResultWriter
 from attention_zoo.runs.trust import check_names, is_allowed
+from datamodules.predictions import PredictionWriter
 
 EVIL = """
 from pathlib import Path
@@ -144,6 +148,7 @@ def test_not_every_class_of_a_known_package_will_do(stranger, zoo, tmp_path):
     refused(zoo("test", "--ckpt_path", path), tmp_path, "DataLoader")
     assert not is_allowed(torch.utils.data.DataLoader) and not is_allowed(torch.jit.ScriptModule)
     assert not is_allowed(torch.load) and not is_allowed(Checkpoint)
+    assert not any(map(is_allowed, (PredictionWriter, ResultWriter, MetricsLog, SaveConfig, ZooCLI)))
     assert is_allowed(torch.optim.AdamW) and is_allowed(tasks.Classification) and is_allowed(v2.RandomHorizontalFlip)
 
 
