@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from attention_zoo.domains import PositiveInt
 from attention_zoo.errors import InputError
 from attention_zoo.functional.checks import check_finite
+from attention_zoo.mixers.losses import auxiliary_loss
 from attention_zoo.models.backbone import Backbone
 from attention_zoo.models.mask_decoder import (
     CrossMixerFactory,
@@ -184,7 +185,7 @@ class MaskSegmentation(MaskTask):
         batch = self.padded(batch)
         with torch.autocast(self.device.type, enabled=False):
             losses = self.criterion(outputs, batch)
-        loss = torch.stack(list(losses.values())).sum()
+        loss = torch.stack(list(losses.values())).sum() + auxiliary_loss(self.model)
         self.log_losses(loss, {f"loss_{name}": part for name, part in losses.items()}, len(batch["image"]))
         return loss
 
