@@ -532,6 +532,14 @@ class Assignments(Protocol):
 
 
 @runtime_checkable
+class Numbered(Protocol):
+    """A self-mixer that is another one in each layer: ``isinstance(mixer, Numbered)``; hosts tell it which."""
+
+    def set_layer(self, index: int) -> None:
+        """Be the mixer of the layer ``index``, counted from 0 in the model's order."""
+
+
+@runtime_checkable
 class AuxiliaryLoss(Protocol):
     """A self-mixer with a loss of its own, which a task adds to its own: ``isinstance(mixer, AuxiliaryLoss)``."""
 

@@ -16,7 +16,7 @@ from attention_zoo.compat import host_in_construction
 from attention_zoo.domains import NOT_NEGATIVE, complaint
 from attention_zoo.errors import InputError
 from attention_zoo.grids import grid_teller, outer_mixers, tell_grids
-from attention_zoo.mixers.base import MixerFactory, SelfMixer
+from attention_zoo.mixers.base import MixerFactory, Numbered, SelfMixer
 from attention_zoo.mixers.options import Grid
 from attention_zoo.mixers.registry import MIXERS, Factory, as_factory, list_mixers
 
@@ -88,7 +88,9 @@ class _Layer(type):
             return mixer
         given["grid"] = given["grid"] or _grid_size(model)
         mixer = cls.factory(dim=dim, num_heads=num_heads, **given, **host)
-        grid_teller(model.patch_embed).mixers.append(mixer)
+        told = grid_teller(model.patch_embed).mixers
+        _set_layer(mixer, len(told))
+        told.append(mixer)
         return mixer
 
 
@@ -154,7 +156,20 @@ def swap_mixers(
     for host in model.modules():
         if isinstance(host, VisionTransformer) and outer_mixers(host):
             tell_grids(host)
+    number_layers(model)
     return model
+
+
+def number_layers(model: nn.Module) -> None:
+    """Tell every mixer of ``model`` that is another one in each layer which layer it is in."""
+    for index, (_, layer) in enumerate(mixer_layers(model)):
+        _set_layer(layer, index)
+
+
+def _set_layer(layer: nn.Module, index: int) -> None:
+    for part in layer.modules():  # a mixer, and those inside of it
+        if isinstance(part, SelfMixer) and isinstance(part, Numbered):
+            part.set_layer(index)
 
 
 def layer_indices(key: str, depth: int) -> range:
