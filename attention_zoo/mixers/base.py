@@ -540,6 +540,14 @@ class Numbered(Protocol):
 
 
 @runtime_checkable
+class Linked(Protocol):
+    """A self-mixer that takes up what the same reading kept in the layer before: ``isinstance(mixer, Linked)``."""
+
+    def follow(self, before: Any) -> None:
+        """Take up what ``before``, a mixer of the same class, keeps of each pass; None: begin anew in each pass."""
+
+
+@runtime_checkable
 class AuxiliaryLoss(Protocol):
     """A self-mixer with a loss of its own, which a task adds to its own: ``isinstance(mixer, AuxiliaryLoss)``."""
 

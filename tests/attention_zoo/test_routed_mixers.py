@@ -323,3 +323,49 @@ class TestOwnLosses:
 def _gradients(mixer, loss):
     names, parameters = zip(*mixer.named_parameters(), strict=True)
     return names, torch.autograd.grad(loss, parameters, allow_unused=True, retain_graph=True)
+
+
+class TestReversed:
+    def gates(self, mixer, x):
+        heads = F.softmax(x @ mixer.of_heads.weight.T / mixer.temperature, -1)
+        return (mixer.of_message(x).sigmoid() * heads).transpose(1, 2)[..., None]
+
+    def test_naive_form(self):
+        mixer, x = build("Reversed", temperature=0.5), tokens(7)
+        q, k, v = mixer.project(x)
+        weights = softmax_of(q[..., : DIM // HEADS], k)
+        assert_close(mixer.mix(q, k, v), weights.mT @ (self.gates(mixer, x) * v), **EXACT)
+
+    def test_what_is_sent_arrives(self):
+        mixer, x = build("Reversed"), tokens(7)
+        q, k, v = mixer.project(x)
+        assert_close(mixer.mix(q, k, v).sum(2), (self.gates(mixer, x) * v).sum(2), **EXACT)
+
+    def test_messages_fall_from_layer_to_layer(self):
+        first, second = build("Reversed"), randomise(build("Reversed"))
+        second.follow(first)
+        x, y = tokens(7), tokens(7, seed=5)
+        first(x)
+        alone = second.of_message(y).sigmoid()
+        second(y)
+        assert_close(second.message.value, alone * first.of_message(x).sigmoid(), **EXACT)
+        second.follow(None)
+        second(y)
+        assert_close(second.message.value, alone, **EXACT)
+
+    @pytest.mark.parametrize("how", ["built", "swapped"])
+    def test_a_model_links_its_layers(self, how):
+        vit = {"img_size": 16, "patch_size": 4, "embed_dim": DIM, "depth": 3, "num_heads": HEADS, "num_classes": 3}
+        if how == "built":
+            model = VisionTransformer(**vit, attn_layer="Reversed")
+        else:
+            model = az.swap_mixers(VisionTransformer(**vit), "Reversed", layers={"1": "DotProduct"})
+            assert model.blocks[2].attn.before is model.blocks[0].attn.message
+            az.swap_mixers(model, "Reversed")
+        layers = [block.attn for block in model.blocks]
+        assert layers[0].before is None
+        assert [layer.before for layer in layers[1:]] == [layer.message for layer in layers[:-1]]
+        twin = copy.deepcopy(model)
+        assert twin.blocks[1].attn.before is twin.blocks[0].attn.message
+        model(torch.randn(2, 3, 16, 16)).sum().backward()
+        assert (layers[2].message.value <= layers[1].message.value).all()
