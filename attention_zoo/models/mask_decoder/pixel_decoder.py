@@ -107,7 +107,7 @@ def _stage(
         )
         block.zero_init_last()
         if attention is not None:
-            block.conv2 = MapMixer(width, attention)
+            block.conv2 = MapMixer(width, attention)  # type: ignore[assignment]  # in the place of a Conv2d
         blocks.append(block)
         in_channels = out_channels
     return nn.Sequential(*blocks)
