@@ -12,8 +12,10 @@ from attention_zoo.mixers import import_all
 from attention_zoo.mixers.adaptation import adapted, set_adaptation
 from attention_zoo.mixers.axial import Axial
 from attention_zoo.mixers.base import CrossMixer, HostOptions, MixerFactory, SelfMixer
+from attention_zoo.mixers.losses import auxiliary_loss
 from attention_zoo.mixers.registry import MIXERS, MixerInfo, create_mixer, list_mixers, mixer_info, register
 from attention_zoo.mixers.swapping import attn_layer, swap_mixers
+from attention_zoo.mixers.token_aware_pooling import TokenAwarePooling
 from attention_zoo.models import TopDown
 from attention_zoo.outputs import Outputs
 
@@ -30,9 +32,11 @@ __all__ = [
     "MixerInfo",
     "Outputs",
     "SelfMixer",
+    "TokenAwarePooling",
     "TopDown",
     "adapted",
     "attn_layer",
+    "auxiliary_loss",
     "create_mixer",
     "list_mixers",
     "mixer_info",

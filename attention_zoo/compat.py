@@ -14,7 +14,7 @@ from pathlib import Path
 from types import FrameType, ModuleType
 from typing import Any, NoReturn
 
-from timm.models import _factory, create_model
+from timm.models import _factory, create_model, vision_transformer
 from timm.models.naflexvit import NaFlexVit
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
@@ -42,6 +42,15 @@ def host_in_construction() -> VisionTransformer | NaFlexVit | None:
         if frame.f_code.co_name == "__init__" and isinstance(host, (VisionTransformer, NaFlexVit)):
             return host
     return None
+
+
+def attn_layers() -> dict[str, Any]:
+    """Return timm's table of attention layers by name, which is changed in place; an empty one if timm has none.
+
+    A name in it is what ``attn_layer`` of ``timm.create_model`` may be, beside a class. timm has no way to add one.
+    """
+    table = getattr(vision_transformer, "ATTN_LAYERS", None)
+    return table if isinstance(table, dict) else {}
 
 
 def requested_checkpoint() -> str | None:

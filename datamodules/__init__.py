@@ -32,6 +32,7 @@ from datamodules.robustness import (
     TinyImageNetRobustness,
 )
 from datamodules.segmentation import (
+    ADE20KPanoptic,
     CamVid,
     CityscapesPanoptic,
     COCOPanoptic,
@@ -43,6 +44,7 @@ from datamodules.segmentation import (
 from datamodules.tiny_imagenet import TinyImageNet
 
 __all__ = [
+    "ADE20KPanoptic",
     "DAVIS",
     "LVIS",
     "SBD",

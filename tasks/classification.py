@@ -15,6 +15,7 @@ from attention_zoo import MixerFactory, Outputs
 from attention_zoo.domains import Domain, Fraction, PositiveInt, checked
 from attention_zoo.errors import InputError
 from attention_zoo.functional.checks import check_finite
+from attention_zoo.mixers.losses import with_auxiliary_loss
 from attention_zoo.models import build_model
 from attention_zoo.seeding import run_seed, seeded
 from tasks.base import Task
@@ -106,8 +107,7 @@ class Classification(Task):
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         """Return the training loss of one batch, a scalar."""
         image, target = self.mix(batch["image"], batch["label"], batch_idx)
-        outputs = self(image)
-        outputs = outputs if isinstance(outputs, Outputs) else Outputs(outputs)
+        outputs = with_auxiliary_loss(self.model, self(image))
         smoothing = 0.0 if self.mixing else self.label_smoothing  # mixing smooths its targets itself
         losses = [
             F.cross_entropy(logits.float(), target, label_smoothing=smoothing)

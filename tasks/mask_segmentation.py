@@ -7,9 +7,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from attention_zoo import MixerFactory
 from attention_zoo.domains import PositiveInt
 from attention_zoo.errors import InputError
 from attention_zoo.functional.checks import check_finite
+from attention_zoo.mixers.losses import auxiliary_loss
 from attention_zoo.models.backbone import Backbone
 from attention_zoo.models.mask_decoder import (
     CrossMixerFactory,
@@ -39,6 +41,8 @@ class MaskTask(DenseTask):
         interaction: the cross-mixer of queries and pixels; None is ``KMeansCross``.
         dual_path: whether pixels read the queries back.
         coordinates: whether pixels know where they are when they are clustered (CMT-DeepLab).
+        pixel_attention: the self-mixer in the pixel decoder's coarsest levels, `Axial` as in MaX-DeepLab and
+            kMaX-DeepLab; None leaves convolutions there.
         decoder: sizes of the decoder.
         strides: strides of the maps the decoder works on, see `MaskTransformer`.
         auxiliary: head that labels each pixel of the backbone's maps in training.
@@ -56,6 +60,7 @@ class MaskTask(DenseTask):
         interaction: CrossMixerFactory | None = None,
         dual_path: bool = False,
         coordinates: bool = False,
+        pixel_attention: MixerFactory | None = None,
         decoder: DecoderSize | None = None,
         strides: list[int] | None = None,
         auxiliary: SemanticHeadKind | None = None,
@@ -68,6 +73,7 @@ class MaskTask(DenseTask):
                 interaction=interaction or "KMeansCross",
                 dual_path=dual_path,
                 coordinates=coordinates,
+                pixel_attention=pixel_attention,
                 size=decoder,
                 strides=strides,
                 auxiliary=auxiliary,
@@ -184,7 +190,7 @@ class MaskSegmentation(MaskTask):
         batch = self.padded(batch)
         with torch.autocast(self.device.type, enabled=False):
             losses = self.criterion(outputs, batch)
-        loss = torch.stack(list(losses.values())).sum()
+        loss = torch.stack(list(losses.values())).sum() + auxiliary_loss(self.model)
         self.log_losses(loss, {f"loss_{name}": part for name, part in losses.items()}, len(batch["image"]))
         return loss
 

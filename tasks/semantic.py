@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from attention_zoo.domains import PositiveInt
+from attention_zoo.mixers.losses import auxiliary_loss
 from attention_zoo.models.backbone import Backbone
 from attention_zoo.models.segmentor import Segmentor
 from tasks.dense import IGNORE, DenseTask, check_labels
@@ -80,7 +81,9 @@ class SemanticSegmentation(DenseTask):
         image = batch["image"]
         check_labels(batch["mask"], self.num_classes)
         losses = self.model.losses(image, batch["mask"])
-        loss = torch.stack([value.sum() for name, value in losses.items() if "loss" in name]).sum()
+        loss = torch.stack([value.sum() for name, value in losses.items() if "loss" in name]).sum() + auxiliary_loss(
+            self.model
+        )
         self.log_losses(loss, {name: value.float().mean() for name, value in losses.items()}, len(image))
         return loss
 

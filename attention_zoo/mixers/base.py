@@ -123,6 +123,9 @@ class SelfMixer(_Mixer):
     they are says ``()`` and has no output projection either."""
     bound_to_grid: bool = False
     """Whether parameters are for the one ``grid`` that they were made for, as those of some released layers are."""
+    takes_tokens: ClassVar[bool] = False
+    """Whether `mix` also gets the tokens themselves, for what it predicts from them (gates, windows): they follow the
+    queries in the channels of each head, so that ``q`` is (B, H, N, 2 D); see `split_tokens`."""
     drops_attention: ClassVar[bool] = False
     """Whether `mix` drops attention weights at the rate ``attn_drop.p`` in training; otherwise the base refuses one.
 
@@ -219,6 +222,9 @@ class SelfMixer(_Mixer):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Return queries, keys and values (B, H, N, D) of tokens ``x`` (B, N, dim).
 
+        Where the reading takes the tokens too (``takes_tokens``), queries are (B, H, N, 2 D) and end in them; a signal
+        that goes to queries and keys is added to these tokens as well.
+
         Raises:
             InputError: shapes do not fit, or a keyword is none of `TopDownOptions`.
         """
@@ -231,21 +237,46 @@ class SelfMixer(_Mixer):
             signal = self._project_signal(top_down, x.shape, how)
             first = len(parts) - len(signal)
             parts[first:] = [part + added for part, added in zip(parts[first:], signal, strict=True)]
-        heads = [part.unflatten(-1, (self.num_heads, self.head_dim)).transpose(1, 2) for part in parts]
+        heads = [self._to_heads(part) for part in parts]
         q, v = self.q_norm(heads[0]), heads[-1]
         k = self.k_norm(heads[1]) if "k" in self.projections else q
+        if self.takes_tokens:
+            if top_down is not None and how.get("top_down_to") == "qkv":
+                decoder = how.get("top_down_decoder")
+                x = x + (top_down if decoder is None else nn.functional.linear(top_down, decoder))
+            q = torch.cat((q, self._to_heads(x)), -1)
         return q, k, v if gate is None else v * gate[:, None]
+
+    def _to_heads(self, x: Tensor) -> Tensor:
+        """Return tokens (B, N, dim) in heads, (B, H, N, D)."""
+        return x.unflatten(-1, (self.num_heads, self.head_dim)).transpose(1, 2)
+
+    def split_tokens(self, q: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the queries (B, H, N, D) and the tokens (B, N, dim) that ``q`` (B, H, N, 2 D) holds.
+
+        Raises:
+            InputError: ``q`` is without the tokens, as queries that were not made by `project` are.
+        """
+        fits = q.shape[-1] == 2 * self.head_dim
+        self.check(fits, f"queries of width {q.shape[-1]} are without the tokens, which follow them in `project`")
+        queries, tokens = q.split(self.head_dim, -1)
+        return queries, tokens.transpose(1, 2).flatten(2)
 
     def drop_projections(self) -> Self:
         """Remove ``qkv`` and ``proj``, here and in mixers inside; for heads that project for `mix` in their own way.
 
         Returns:
             The mixer itself, whose `forward` refuses tokens from then on.
+
+        Raises:
+            InputError: a reading, this one or one inside, takes the tokens too, which such a head does not hand on.
         """
-        for module in self.modules():
-            if isinstance(module, SelfMixer):
-                module.projects = False
-                module.qkv = module.proj = nn.Identity()
+        inside = [module for module in self.modules() if isinstance(module, SelfMixer)]
+        for module in inside:
+            module.check(not module.takes_tokens, "this reading needs the tokens beside q, k and v, which are not here")
+        for module in inside:
+            module.projects = False
+            module.qkv = module.proj = nn.Identity()
         return self
 
     def check_tokens(self, x: Tensor) -> None:
@@ -498,6 +529,47 @@ class Assignments(Protocol):
 
     def assignments(self, x: Tensor) -> Tensor:
         """Return which of K clusters each token of ``x`` (B, N, dim) belongs to: (B, H, K, N), soft or one-hot."""
+
+
+@runtime_checkable
+class Numbered(Protocol):
+    """A self-mixer that is another one in each layer: ``isinstance(mixer, Numbered)``; hosts tell it which."""
+
+    def set_layer(self, index: int) -> None:
+        """Be the mixer of the layer ``index``, counted from 0 in the model's order."""
+
+
+@runtime_checkable
+class Linked(Protocol):
+    """A self-mixer that takes up what the same reading kept in the layer before: ``isinstance(mixer, Linked)``."""
+
+    def follow(self, before: Any) -> None:
+        """Take up what ``before``, a mixer of the same class, keeps of each pass; None: begin anew in each pass."""
+
+
+@runtime_checkable
+class AuxiliaryLoss(Protocol):
+    """A self-mixer with a loss of its own, which a task adds to its own: ``isinstance(mixer, AuxiliaryLoss)``."""
+
+    own_loss: "Kept"
+    """The loss of the last forward pass in training, a scalar; see `attention_zoo.mixers.losses`."""
+
+
+class Kept:
+    """Holds a tensor of the last forward pass, with its graph; copies and pickles of a model hold none.
+
+    Attributes:
+        value: the tensor, or None before the first pass.
+    """
+
+    def __init__(self) -> None:
+        self.value: Tensor | None = None
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Kept":
+        return Kept()
+
+    def __reduce__(self) -> tuple[type["Kept"], tuple[()]]:
+        return Kept, ()
 
 
 class MixerFactory(Protocol):

@@ -26,7 +26,8 @@ class Differential(SelfMixer):
     Args:
         dim: token width.
         num_heads: heads; a head's width must be even.
-        depth: index l of the layer, which sets where λ starts and the scale of the output.
+        depth: index l of the layer, which sets where λ starts and the scale of the output; None takes that which
+            the model tells, 0 outside of one.
         **host: see `SelfMixer`; ``qk_norm`` normalises halves of a head.
     """
 
@@ -40,7 +41,7 @@ class Differential(SelfMixer):
     lambda_q2: nn.Parameter
     lambda_k2: nn.Parameter
 
-    def __init__(self, dim: int, num_heads: int = 8, *, depth: int = 0, **host: Unpack[HostOptions]) -> None:
+    def __init__(self, dim: int, num_heads: int = 8, *, depth: int | None = None, **host: Unpack[HostOptions]) -> None:
         super().__init__(dim, num_heads, **host)
         self.check(self.head_dim % 2 == 0, f"dim={dim} and num_heads={num_heads} give heads of odd width")
         half, made = self.head_dim // 2, self.made
@@ -50,10 +51,15 @@ class Differential(SelfMixer):
             for normalised in (self.q_norm, self.k_norm):
                 normalised.register_forward_pre_hook(_into_halves)
                 normalised.register_forward_hook(_into_heads)
-        self.lambda_init = 0.8 - 0.6 * math.exp(-0.3 * depth)
+        self.depth = depth
+        self.set_layer(0)
         for name in ("lambda_q1", "lambda_k1", "lambda_q2", "lambda_k2"):
             self.register_parameter(name, nn.Parameter(0.1 * torch.randn((half,), **made)))
         self.sub_norm = nn.RMSNorm(self.head_dim, eps=1e-5, **made)
+
+    def set_layer(self, index: int) -> None:
+        """Be the mixer of the layer ``index``, unless its ``depth`` was chosen."""
+        self.lambda_init = 0.8 - 0.6 * math.exp(-0.3 * (index if self.depth is None else self.depth))
 
     def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Return the mixed values (B, H, N, D) of queries q, keys k and values v, all (B, H, N, D)."""

@@ -9,6 +9,7 @@ from functools import partial
 from types import MappingProxyType, NoneType, UnionType
 from typing import Annotated, Any, Generic, Literal, TypeVar, Union, cast, get_args, get_origin, overload
 
+from attention_zoo.compat import attn_layers
 from attention_zoo.errors import InputError, unknown
 from attention_zoo.mixers.base import CrossMixer, SelfMixer
 
@@ -48,6 +49,8 @@ class MixerInfo:
 def register(cls: MixerClass) -> MixerClass:
     """Register a `SelfMixer` or `CrossMixer` under its class name; a class decorator, which returns the class.
 
+    timm takes the name of a self-mixer from then on: ``timm.create_model("vit_tiny_patch16_224", attn_layer="VarsD")``.
+
     Raises:
         InputError: the name is taken, or the class does not state its reading, paper, equation and complexity.
     """
@@ -59,18 +62,24 @@ def register(cls: MixerClass) -> MixerClass:
     if missing:
         raise InputError(f"mixer {cls.__name__!r} must state as class attributes: {', '.join(missing)}")
     _MIXERS[cls.__name__] = cls
+    if issubclass(cls, SelfMixer):
+        from attention_zoo.mixers.swapping import attn_layer  # which imports this module
+
+        attn_layers().setdefault(cls.__name__, attn_layer(cls))
     return cls
 
 
 @contextmanager
 def registering() -> Iterator[None]:
     """Forget after the block what was registered inside it, as a notebook or a test may want."""
-    before = dict(_MIXERS)
+    tables: tuple[dict[str, Any], ...] = (_MIXERS, attn_layers())
+    before = [dict(table) for table in tables]
     try:
         yield
     finally:
-        _MIXERS.clear()
-        _MIXERS.update(before)
+        for table, kept in zip(tables, before, strict=True):
+            table.clear()
+            table.update(kept)
 
 
 def list_mixers(kind: Literal["self", "cross"] | None = None) -> list[str]:

@@ -3,7 +3,7 @@
 import copyreg
 import inspect
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import Any, Protocol, cast, runtime_checkable
 
@@ -16,7 +16,7 @@ from attention_zoo.compat import host_in_construction
 from attention_zoo.domains import NOT_NEGATIVE, complaint
 from attention_zoo.errors import InputError
 from attention_zoo.grids import grid_teller, outer_mixers, tell_grids
-from attention_zoo.mixers.base import MixerFactory, SelfMixer
+from attention_zoo.mixers.base import Linked, MixerFactory, Numbered, SelfMixer
 from attention_zoo.mixers.options import Grid
 from attention_zoo.mixers.registry import MIXERS, Factory, as_factory, list_mixers
 
@@ -88,7 +88,9 @@ class _Layer(type):
             return mixer
         given["grid"] = given["grid"] or _grid_size(model)
         mixer = cls.factory(dim=dim, num_heads=num_heads, **given, **host)
-        grid_teller(model.patch_embed).mixers.append(mixer)
+        layers = grid_teller(model.patch_embed).mixers
+        layers.append(mixer)
+        tell_layers(layers)
         return mixer
 
 
@@ -154,7 +156,25 @@ def swap_mixers(
     for host in model.modules():
         if isinstance(host, VisionTransformer) and outer_mixers(host):
             tell_grids(host)
+    tell_layers(layer for _, layer in mixer_layers(model))
     return model
+
+
+def tell_layers(layers: Iterable[nn.Module]) -> None:
+    """Tell the mixers of a model which layer they are in, and which of their kind is before them.
+
+    Args:
+        layers: the layers with mixers, in the order in which the model runs them. Mixers inside others, as in `Axial`,
+            follow those at the same place inside the layer before.
+    """
+    last: dict[tuple[type, str], nn.Module] = {}
+    for index, layer in enumerate(layers):
+        for name, part in layer.named_modules():
+            if isinstance(part, SelfMixer) and isinstance(part, Numbered):
+                part.set_layer(index)
+            if isinstance(part, SelfMixer) and isinstance(part, Linked):
+                part.follow(last.get((type(part), name)))
+                last[type(part), name] = part
 
 
 def layer_indices(key: str, depth: int) -> range:

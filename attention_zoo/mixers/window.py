@@ -73,11 +73,17 @@ class Window(SelfMixer):
         grid = self.spatial_shape(q.shape[2])
         window = min(self.window, grid[0]), min(self.window, grid[1])
         down, right = (0 if size <= self.window else self.shift for size in grid)
-        bias = None if self.relative_bias is None else self.bias_within(self.relative_bias, window)
+        bias = None if self.relative_bias is None else window_bias(self.relative_bias, window)
         return window_tiling(grid, window, (down, right), q.device), bias
 
-    def bias_within(self, bias: Tensor, window: tuple[int, int]) -> Tensor:
-        """Return B (H, t, t) for the pairs of a window's tokens, from the ``bias`` of each relative position."""
-        rows, columns = (torch.arange(size, device=bias.device) for size in window)
-        down, right = (axis[:, None] - axis + self.window - 1 for axis in (rows, columns))
-        return bias[:, down[:, None, :, None], right[None, :, None, :]].flatten(3).flatten(1, 2)
+
+def window_bias(bias: Tensor, window: tuple[int, int]) -> Tensor:
+    """Return B (H, t, t) for the pairs of a window's t tokens, from the bias of each relative position.
+
+    Args:
+        bias: (H, 2 w - 1, 2 w - 1), of the positions within windows of side w.
+        window: height and width of this window, w or less.
+    """
+    rows, columns = (torch.arange(size, device=bias.device) for size in window)
+    down, right = (axis[:, None] - axis + bias.shape[-1] // 2 for axis in (rows, columns))
+    return bias[:, down[:, None, :, None], right[None, :, None, :]].flatten(3).flatten(1, 2)

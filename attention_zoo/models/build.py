@@ -9,7 +9,7 @@ from torch import nn
 
 from attention_zoo.errors import InputError, unknown
 from attention_zoo.mixers.base import MixerFactory
-from attention_zoo.mixers.swapping import swap_mixers
+from attention_zoo.mixers.swapping import mixer_layers, swap_mixers, tell_layers
 from attention_zoo.models.checkpoints import load_checkpoint
 from attention_zoo.models.registration import takes_mixer
 from attention_zoo.models.sizes import check_patches, check_runs
@@ -110,4 +110,5 @@ def timm_model(
         what = "its released weights cannot be had" if pretrained else "timm cannot build it"
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise InputError(f"model {name!r} with {args}: {what}: {reason}") from error
+    tell_layers(layer for _, layer in mixer_layers(model))  # a model that builds its blocks around mixers does not
     return swap_mixers(model, mixer, layers=layer_mixers) if mixer is not None or layer_mixers else model

@@ -184,6 +184,9 @@ class COCOPanoptic(SegmentationDataModule):
     def _file(self, part: str) -> Path:
         return self.root / "annotations" / f"panoptic_{part}{self.year}.json"
 
+    def _images(self, part: str) -> Path:
+        return self.root / f"{part}{self.year}"
+
     @contextmanager
     def _reported(self, part: str) -> Iterator[None]:
         """Raise what is not as the format has it as one line that names the file."""
@@ -207,7 +210,7 @@ class COCOPanoptic(SegmentationDataModule):
                 if annotation["image_id"] not in files:
                     raise InputError(f"{self._file(part)} lists no image {annotation['image_id']}, of which {name} is")
                 image = files[annotation["image_id"]]
-                images.append(below(self.root / f"{part}{self.year}", image, str(self._file(part))))
+                images.append(below(self._images(part), image, str(self._file(part))))
                 masks.append(below(folder, name, str(self._file(part))))
                 segments.append([self._segment(part, info, labels, things) for info in annotation["segments_info"]])
             pngs = PanopticPNGs(masks, segments)
@@ -229,6 +232,22 @@ class COCOPanoptic(SegmentationDataModule):
                 "bits, and 0 or 1"
             )
         return Segment(info["id"], label, label in things, bool(crowd))
+
+
+class ADE20KPanoptic(COCOPanoptic):
+    """ADE20K with instances: 100 classes of things and 50 of stuff, in the COCO panoptic format.
+
+    B. Zhou et al., Scene Parsing through ADE20K Dataset, CVPR 2017. ``root`` is ``ADEChallengeData2016`` with the
+    images in ``images/{training,validation}`` and the files that Mask2Former's ``prepare_ade20k_pan_seg.py`` writes
+    beside them: ``ade20k_panoptic_{train,val}.json`` and the PNGs in the folders of the same names. The arguments are
+    those of `COCOPanoptic`; ``year`` is not used in any name.
+    """
+
+    def _file(self, part: str) -> Path:
+        return self.root / f"ade20k_panoptic_{part}.json"
+
+    def _images(self, part: str) -> Path:
+        return self.root / "images" / ("training" if part == "train" else "validation")
 
 
 class InstanceIds:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from attention_zoo.clicks import Clicks
 from attention_zoo.errors import InputError
+from attention_zoo.mixers.losses import auxiliary_loss
 from tasks.clicks.curriculum import Curriculum
 from tasks.clicks.losses import LOSSES, checked_losses
 from tasks.clicks.task import ClickTask
@@ -52,6 +53,7 @@ class ClickTraining(ClickTask):
         loss = self.loss(self.model.decode(features, clicks), batch["mask"])
         for logits in features.extra_logits:
             loss = loss + self.extra_weight * self.loss(logits, batch["mask"])
+        loss = loss + auxiliary_loss(self.model)
         self.log_losses(loss, {}, len(batch["mask"]))
         return loss
 

@@ -183,6 +183,14 @@ class TestCrossMixersEqualTheirEquations:
 
         self.check(build("ClusterCross"), read)
 
+    def test_the_full_update_has_cross_attention_beside_the_clustering(self):
+        def read(q, k, v):
+            return naive.soft_update(v, naive.probabilities(q, k, "dot"), "sum") + naive.softmax_read(q, k, v)
+
+        mixer = build("ClusterCross", complement=True)
+        self.check(mixer, read)
+        assert_close(mixer.assignments(*inputs()), build("ClusterCross").assignments(*inputs()))
+
     @pytest.mark.parametrize("form", FORMS, ids=str)
     def test_k_means_cross(self, form):
         def read(q, k, v):

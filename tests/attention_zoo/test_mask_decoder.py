@@ -74,8 +74,8 @@ def test_gradients_reach_every_parameter(interaction, dual_path, heads):
     model = random_gains(decoder(interaction, size, dual_path=dual_path, coordinates=True))
     total(model(maps())).backward()
     dead = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
-    # batch normalisation takes what a bias before it adds
-    assert dead == [] or all(name.endswith("mixer.proj.bias") for name in dead)
+    # batch normalisation takes what a bias before it adds, a softmax what one for all of its entries adds
+    assert all(name.endswith(("mixer.proj.bias", "affinity_norm.bias")) for name in dead)
 
 
 @interactions
@@ -321,3 +321,33 @@ def test_a_mask_that_better_ones_hide_is_left_out():
     assert segments(surer, masks, mask_exponent=0.0, overlap=0.3) == [(1, 1), (1, 1), (0, 2)]
     assert segments(surer, masks, mask_exponent=0.0, overlap=0.8) == [(1, 1), (1, 1), (2, 0)]
     assert segments(surer, masks, mask_exponent=1.0)[0] == (0, 1)
+
+
+class TestPixelAttention:
+    """A mixer in the blocks of the two coarsest levels, in place of their convolution."""
+
+    @pytest.mark.parametrize("mixer", ["Axial", "DotProduct", "VarsD"])
+    def test_on_maps_of_any_size(self, mixer):
+        model = decoder(pixel_attention=mixer)
+        layers = [name for name, module in model.named_modules() if isinstance(module, az.SelfMixer)]
+        assert {name.split(".")[2] for name in layers} == {"0", "1"}
+        for size in ((64, 96), (96, 32)):
+            outputs = random_gains(model)(maps(size))
+            assert outputs.final.mask_logits.shape[-2:] == (size[0] // 4, size[1] // 4)
+        total(outputs).backward()
+        assert all(p.grad is not None for name, p in model.named_parameters() if "pixel_decoder" in name)
+
+    def test_a_block_is_the_bottleneck_around_axial_attention(self):
+        block = decoder(pixel_attention="Axial").pixel_decoder.stages[0][0].eval()
+        x = torch.randn(2, 10, 3, 5)
+        inner = block.act1(block.bn1(block.conv1(x)))
+        lines = az.Axial(8, 8, grid=(3, 5))
+        lines.load_state_dict(block.conv2.mixer.state_dict())
+        mixed = lines(inner.flatten(2).transpose(1, 2)).transpose(1, 2).unflatten(2, (3, 5))
+        torch.testing.assert_close(block.conv2(inner), mixed)
+        expected = block.act3(block.bn3(block.conv3(block.act2(block.bn2(mixed)))) + block.downsample(x))
+        torch.testing.assert_close(block(x), expected)
+
+    def test_an_unknown_mixer_is_named(self):
+        with pytest.raises(InputError, match="unknown mixer 'Axal'"):
+            decoder(pixel_attention="Axal")

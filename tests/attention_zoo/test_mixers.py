@@ -23,6 +23,7 @@ ACTIVE = [
     ),
     ("Probabilistic", {"positions": "full", "value_positions": True}),
     ("Window", {"window": 2, "shift": 1}),
+    ("MixtureOfHeads", {"mixer": "VarsD", "shared": 0, "routed": 2, "topk": 2}),
     ("Linear", {"feature": "focused"}),
     ("Linear", {"feature": "relu", "normaliser": "rms"}),
     ("Linear", {"normaliser": "inline"}),
@@ -30,7 +31,13 @@ ACTIVE = [
 """Mixers with options that switch on what they leave off by default."""
 
 
-SMALL = {"Window": {"window": 2}, "Neighborhood": {"kernel": 3, "dilation": 2}}
+SMALL = {
+    "Window": {"window": 2},
+    "VariedSizeWindow": {"window": 2},
+    "Routing": {"clusters": 3},
+    "Sparsifier": {"keep": 0.5, "reduce_tokens": 2},
+    "Neighborhood": {"kernel": 3, "dilation": 2},
+}
 """Options of readings whose defaults would see the whole of a grid as small as those here."""
 
 
@@ -86,7 +93,8 @@ class TestEveryMixer:
 
     def test_every_parameter_gets_a_gradient(self, name, options):
         mixer = build(name, qkv_bias=True, **options).train()
-        mixer(tokens()).square().sum().backward()
+        loss = mixer(tokens()).square().sum()
+        (loss + az.auxiliary_loss(mixer)).backward()
         for parameter_name, parameter in mixer.named_parameters():
             assert parameter.grad is not None and parameter.grad.abs().sum() > 0, parameter_name
 
@@ -161,7 +169,8 @@ class TestEveryMixer:
     def test_norms(self, name, options):
         mixer = build(name, qk_norm=True, scale_norm=True, **options)
         assert mixer(3 * tokens()).isfinite().all()
-        mixer.train()(tokens()).square().sum().backward()
+        loss = mixer.train()(tokens()).square().sum()
+        (loss + az.auxiliary_loss(mixer)).backward()
         unused = [n for n, p in mixer.named_parameters() if p.grad is None]
         assert not unused
 

@@ -1,5 +1,7 @@
 """The mixers of related work beside their naive forms and beside timm's layers."""
 
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -7,10 +9,12 @@ from timm.layers import DiffAttention
 from timm.models.davit import ChannelAttention
 from timm.models.focalnet import FocalModulation
 from timm.models.mambaout import GatedConvBlock
+from timm.models.vision_transformer import VisionTransformer
 from timm.models.xcit import XCA
 from torch.testing import assert_close
 
 import attention_zoo as az
+from attention_zoo.models import build_model
 
 DIM, HEADS = 20, 2
 
@@ -330,3 +334,35 @@ def test_options_that_do_not_fit(name, options):
 def test_heads_of_odd_width_have_no_halves():
     with pytest.raises(az.InputError, match="Differential.*odd width"):
         az.create_mixer("Differential", 9, 3)
+
+
+class TestLayers:
+    """A mixer that is another one in each layer is told which, however it came into the model."""
+
+    @pytest.mark.parametrize("how", ["built", "swapped", "given", "inside"])
+    def test_differential(self, how):
+        vit = {"img_size": 16, "patch_size": 8, "embed_dim": 12, "depth": 3, "num_heads": 2, "num_classes": 3}
+        if how == "built":
+            model = VisionTransformer(**vit, attn_layer=az.attn_layer("Differential"))
+        elif how == "given":
+            model = build_model("rvt_tiny", num_classes=3, image_size=(32, 32), mixer="Differential")
+        else:
+            chosen = ("Axial", {"mixer": "Differential"}) if how == "inside" else ("Differential", {})
+            model = az.swap_mixers(VisionTransformer(**vit), chosen[0], **chosen[1])
+        layers = [m for m in model.modules() if type(m).__name__ == "Differential"]
+        each = 2 if how == "inside" else 1  # along the height and along the width
+        expected = [0.8 - 0.6 * math.exp(-0.3 * (place // each)) for place in range(len(layers))]
+        assert [layer.lambda_init for layer in layers] == pytest.approx(expected)
+
+    def test_a_chosen_depth_stays(self):
+        vit = {"img_size": 16, "patch_size": 8, "embed_dim": 12, "depth": 2, "num_heads": 2, "num_classes": 3}
+        model = az.swap_mixers(VisionTransformer(**vit), "Differential", depth=5)
+        assert model.blocks[0].attn.lambda_init == pytest.approx(0.8 - 0.6 * math.exp(-1.5))
+
+    def test_timms_differential_transformer_keeps_its_logits(self):
+        vit = {"img_size": 16, "patch_size": 8, "embed_dim": 12, "depth": 3, "num_heads": 2, "num_classes": 3}
+        theirs = VisionTransformer(**vit, attn_layer="diff").eval()
+        ours = VisionTransformer(**vit, attn_layer="Differential").eval()
+        ours.load_state_dict(theirs.state_dict())
+        images = torch.randn(2, 3, 16, 16)
+        assert_close(ours(images), theirs(images))

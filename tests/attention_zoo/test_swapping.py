@@ -10,6 +10,8 @@ from torch import nn
 from torch.testing import assert_close
 
 import attention_zoo as az
+from attention_zoo import compat as library
+from attention_zoo.mixers.registry import registering
 from attention_zoo.mixers.swapping import layer_indices, mixer_layers
 from attention_zoo.models import build_model
 
@@ -383,3 +385,39 @@ class TestHostsThatDoNotTellTheGrid:
         side = {"pit_ti_224": 32, "crossvit_tiny_240": 240}.get(host, 32)
         before = model(images((side, side)))
         assert_close(az.swap_mixers(model, "DotProduct")(images((side, side))), before, rtol=0, atol=1e-5)
+
+
+class TestByNameInTimm:
+    def test_every_self_mixer_is_a_name_of_attn_layer(self):
+        for name in ("VarsD", "DotProduct", "Linear"):
+            model = timm.create_model(
+                "vit_tiny_patch16_224", attn_layer=name, img_size=32, depth=1, num_classes=3, embed_dim=48
+            )
+            assert isinstance(model.blocks[0].attn, az.MIXERS[name]) and model.blocks[0].attn.grid == (2, 2)
+        assert set(az.list_mixers("self")) <= set(library.attn_layers())
+
+    def test_an_own_mixer_is_one_while_it_is_registered(self):
+        with registering():
+
+            @az.register
+            class Own(az.MIXERS["DotProduct"]):
+                """A mixer of a user's own."""
+
+            assert "Own" in library.attn_layers()
+        assert "Own" not in library.attn_layers()
+
+    def test_timms_names_stay_timms(self):
+        from timm.layers import Attention, DiffAttention
+
+        assert library.attn_layers()["attn"] is Attention and library.attn_layers()["diff"] is DiffAttention
+
+    def test_a_timm_without_the_table_changes_nothing(self, monkeypatch):
+        monkeypatch.delattr("timm.models.vision_transformer.ATTN_LAYERS")
+        assert library.attn_layers() == {}
+        with registering():
+
+            @az.register
+            class Own(az.MIXERS["DotProduct"]):
+                """A mixer of a user's own."""
+
+            assert "Own" in az.list_mixers("self")

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from attention_zoo.errors import InputError
-from datamodules import CityscapesPanoptic, COCOPanoptic
+from datamodules import ADE20KPanoptic, CityscapesPanoptic, COCOPanoptic
 from datamodules.loading import DataModule
 
 PLAIN = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0), "num_workers": 0, "batch_size": 1}
@@ -50,6 +50,18 @@ def coco(tmp_path):
         content = {"images": images[::-1], "annotations": annotations, "categories": CATEGORIES}
         folder.with_suffix(".json").write_text(json.dumps(content))
     return tmp_path
+
+
+def test_ade20k_is_the_same_in_other_folders(coco):
+    expected = only(COCOPanoptic(str(coco), image_size=15, **PLAIN))
+    (coco / "images").mkdir()
+    for part, folder in (("train", "training"), ("val", "validation")):
+        (coco / f"{part}2017").rename(coco / "images" / folder)
+        for ending in ("", ".json"):
+            (coco / "annotations" / f"panoptic_{part}2017{ending}").rename(coco / f"ade20k_panoptic_{part}{ending}")
+    batch = only(ADE20KPanoptic(str(coco), image_size=15, **PLAIN))
+    assert torch.equal(batch["mask"], expected["mask"]) and torch.equal(batch["image"], expected["image"])
+    assert len(only(ADE20KPanoptic(str(coco), image_size=15, **PLAIN), "train")["image"]) == 1
 
 
 def only(data: DataModule, part="val"):

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from attention_zoo.domains import checked
 from attention_zoo.errors import InputError
+from attention_zoo.mixers.base import MixerFactory
 from attention_zoo.mixers.registry import as_factory
 from attention_zoo.models.mask_decoder.layer import CrossMixerFactory, FinalPredictor, MaskDecoderLayer
 from attention_zoo.models.mask_decoder.outputs import MaskOutputs
@@ -78,10 +79,12 @@ class MaskDecoder(nn.Module):
         interaction: how queries and pixels meet: a name of ``list_mixers("cross")``, a dotted path or a factory.
         dual_path: whether pixels also read the queries.
         coordinates: whether pixels know where they are when they are clustered (CMT-DeepLab).
+        pixel_attention: the self-mixer in the blocks of the pixel decoder's two coarsest levels, a name, a dotted path
+            or a factory, `Axial` in MaX-DeepLab and kMaX-DeepLab; None leaves them convolutions.
         size: all sizes of the decoder.
 
     Raises:
-        InputError: the interaction is unknown, or the maps do not fit the size.
+        InputError: the interaction or the mixer is unknown, or the maps do not fit the size.
     """
 
     def __init__(
@@ -92,6 +95,7 @@ class MaskDecoder(nn.Module):
         interaction: str | CrossMixerFactory = "KMeansCross",
         dual_path: bool = False,
         coordinates: bool = False,
+        pixel_attention: str | MixerFactory | None = None,
         size: DecoderSize | None = None,
     ) -> None:
         super().__init__()
@@ -99,7 +103,13 @@ class MaskDecoder(nn.Module):
         if len(channels) != len(size.widths):
             raise InputError(f"decoder: {len(size.widths)} widths for the {len(channels)} maps of the backbone")
         self.layer_counts = (*size.layers, *[0] * (len(channels) - len(size.layers)))
-        self.pixel_decoder = PixelDecoder(list(reversed(channels)), size.widths, size.blocks, size.drop_path)
+        self.pixel_decoder = PixelDecoder(
+            list(reversed(channels)),
+            size.widths,
+            size.blocks,
+            size.drop_path,
+            None if pixel_attention is None else as_factory(pixel_attention),
+        )
         self.queries = nn.Parameter(torch.empty(size.num_queries, size.dim))
         nn.init.trunc_normal_(self.queries, std=1.0)
         layer = partial(

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from attention_zoo.mixers.base import MixerFactory
 from attention_zoo.models.backbone import Backbone
 from attention_zoo.models.mask_decoder.decoder import DecoderSize, MaskDecoder
 from attention_zoo.models.mask_decoder.layer import CrossMixerFactory
@@ -21,6 +22,7 @@ class MaskTransformer(nn.Module):
         interaction: how queries and pixels meet, see `MaskDecoder`.
         dual_path: whether pixels also read the queries.
         coordinates: whether pixels know where they are, see `MaskDecoder`.
+        pixel_attention: the mixer of the pixel decoder's coarsest levels, see `MaskDecoder`.
         size: all sizes of the decoder.
         strides: strides of the decoder's maps, finest first; None is the backbone's own where each is half of
             the next, else as many as it has maps, ending with 32.
@@ -35,6 +37,7 @@ class MaskTransformer(nn.Module):
         interaction: str | CrossMixerFactory = "KMeansCross",
         dual_path: bool = False,
         coordinates: bool = False,
+        pixel_attention: str | MixerFactory | None = None,
         size: DecoderSize | None = None,
         strides: Sequence[int] | None = None,
         auxiliary: SemanticHeadKind | None = None,
@@ -45,7 +48,13 @@ class MaskTransformer(nn.Module):
         channels = self.pyramid.channels
         self.semantic_head = semantic_head(auxiliary, channels, num_classes) if auxiliary else None
         self.decoder = MaskDecoder(
-            channels, num_classes, interaction=interaction, dual_path=dual_path, coordinates=coordinates, size=size
+            channels,
+            num_classes,
+            interaction=interaction,
+            dual_path=dual_path,
+            coordinates=coordinates,
+            pixel_attention=pixel_attention,
+            size=size,
         )
 
     def forward(self, image: Tensor) -> MaskOutputs:

@@ -1,10 +1,12 @@
 """The pixel decoder: from the coarsest map of a backbone to the finest, one level at a time.
 
-It is kMaX-DeepLab's, with bottleneck blocks at all levels instead of axial attention at the two coarsest, and timm's
-blocks, whose activation comes last. It goes level by level, so that a dual-path decoder can write to the pixels
-between the levels.
+It is kMaX-DeepLab's, with timm's blocks, whose activation comes last. At the two coarsest levels a mixer may stand in
+the blocks in place of their convolution: with `Axial` these are the axial blocks of MaX-DeepLab's pixel path (H. Wang
+et al., CVPR 2021) and of kMaX-DeepLab's release. It goes level by level, so that a dual-path decoder can write to the
+pixels between the levels.
 """
 
+import math
 from collections.abc import Sequence
 
 import torch.nn.functional as F
@@ -12,7 +14,33 @@ from timm.layers import GELU, LayerNorm2d
 from timm.models.resnet import Bottleneck
 from torch import Tensor, nn
 
+from attention_zoo.mixers.base import MixerFactory
 from attention_zoo.models.mask_decoder.parts import ConvNorm, MapNorm, drop_path, resize
+
+ATTENTIVE = 2
+"""How many levels, from the coarsest, may have a mixer in their blocks."""
+
+HEADS = 8
+"""Heads of the mixers in the blocks, as in Axial-DeepLab; fewer where they do not divide a block's width."""
+
+
+class MapMixer(nn.Module):
+    """A self-mixer of the pixels of a map (B, C, h, w), in place of a convolution.
+
+    Args:
+        width: C, the number of channels.
+        mixer: what mixes the pixels.
+    """
+
+    def __init__(self, width: int, mixer: MixerFactory) -> None:
+        super().__init__()
+        self.mixer = mixer(width, math.gcd(width, HEADS))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the map (B, C, h, w) of mixed pixels."""
+        grid = x.shape[2], x.shape[3]
+        self.mixer.set_grid(grid)
+        return self.mixer(x.flatten(2).transpose(1, 2)).transpose(1, 2).unflatten(2, grid)
 
 
 class PixelDecoder(nn.Module):
@@ -23,18 +51,24 @@ class PixelDecoder(nn.Module):
         widths: width of each level's blocks, coarsest first; a level's map has four times as many channels.
         blocks: number of blocks of each level.
         drop_path_rate: stochastic depth of the blocks.
+        attention: builds the mixers of the blocks at the coarsest levels; None leaves them convolutions.
     """
 
     def __init__(
-        self, channels: Sequence[int], widths: Sequence[int], blocks: Sequence[int], drop_path_rate: float = 0.0
+        self,
+        channels: Sequence[int],
+        widths: Sequence[int],
+        blocks: Sequence[int],
+        drop_path_rate: float = 0.0,
+        attention: MixerFactory | None = None,
     ) -> None:
         super().__init__()
         self.channels = [width * Bottleneck.expansion for width in widths]
         self.norms = nn.ModuleList(LayerNorm2d(width) for width in channels)
         fused = [channels[0], *widths[1:]]
         self.stages = nn.ModuleList(
-            _stage(inner, width, depth, drop_path_rate)
-            for inner, width, depth in zip(fused, widths, blocks, strict=True)
+            _stage(inner, width, depth, drop_path_rate, attention if level < ATTENTIVE else None)
+            for level, (inner, width, depth) in enumerate(zip(fused, widths, blocks, strict=True))
         )
         self.down = nn.ModuleList(
             ConvNorm(above, width, act=False) for above, width in zip(self.channels, widths[1:], strict=False)
@@ -61,7 +95,9 @@ class PixelDecoder(nn.Module):
         return self.stages[level](x)
 
 
-def _stage(in_channels: int, width: int, depth: int, rate: float) -> nn.Sequential:
+def _stage(
+    in_channels: int, width: int, depth: int, rate: float, attention: MixerFactory | None = None
+) -> nn.Sequential:
     blocks = []
     for _ in range(depth):
         out_channels = width * Bottleneck.expansion
@@ -70,6 +106,8 @@ def _stage(in_channels: int, width: int, depth: int, rate: float) -> nn.Sequenti
             in_channels, width, downsample=shortcut, act_layer=GELU, norm_layer=MapNorm, drop_path=drop_path(rate)
         )
         block.zero_init_last()
+        if attention is not None:
+            block.conv2 = MapMixer(width, attention)  # type: ignore[assignment]  # in the place of a Conv2d
         blocks.append(block)
         in_channels = out_channels
     return nn.Sequential(*blocks)
