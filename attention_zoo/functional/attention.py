@@ -47,7 +47,11 @@ def attend(
     if mask is None:
         return _attend(q, k, v, scale, key_bias, None)
     mask, nothing = opened(_unexpanded(mask))
-    out, lse = _attend(q, k, v, scale, key_bias, mask)
+    if mask.shape[-1] == 1:  # what a query adds to all of its scores changes no weight
+        out, lse = _attend(q, k, v, scale, key_bias, None)
+        lse = lse + mask[..., 0].to(lse.dtype)
+    else:
+        out, lse = _attend(q, k, v, scale, key_bias, mask)
     return out.masked_fill(nothing, 0.0), lse.masked_fill(nothing[..., 0], -torch.inf)
 
 
@@ -84,7 +88,10 @@ def softmax_attention(
         before = torch.ones(q.shape[-2], k.shape[-2], dtype=torch.bool, device=q.device).tril()
         mask = mask & before if mask.dtype == torch.bool else mask.masked_fill(~before, -torch.inf)
     mask, nothing = opened(mask)
-    mask = mask if mask.dtype == torch.bool else mask.to(q.dtype)
+    if mask.shape[-1] == 1:  # what a query adds to all of its scores changes no weight
+        mask = None
+    elif mask.dtype != torch.bool:
+        mask = mask.to(q.dtype)
     return _torch_attention(q, k, v, mask, dropout, False, scale).masked_fill(nothing, 0.0)
 
 
@@ -156,7 +163,7 @@ def _torch_attention(
             return torch.cat([_torch_attention(a, b, c, of, dropout, is_causal, scale) for a, b, c, of in parts], dim)
     values = v.shape[-1]
     if mask is not None:
-        mask = _aligned_rows(_additive(mask, q.dtype), k.shape[-2])
+        mask = _aligned_rows(_additive(mask, q.dtype))
     q, k, v = (_rows(_widen(x, _aligned(x.shape[-1]))) for x in (q, k, v))
     return F.scaled_dot_product_attention(q, k, v, mask, dropout, is_causal, scale=scale)[..., :values]
 
@@ -185,9 +192,9 @@ def _attend(
         for bias in (None if key_bias is None else key_bias[..., None, :], mask):
             scores = scores if bias is None else scores + bias
         weights, log_sum = normalized(scores)
-        return weights @ v, log_sum
+        return weights.to(v.dtype) @ v, log_sum
     if mask is not None:
-        mask = _aligned_rows(mask.to(q.dtype), k.shape[2]) if _on_cuda(q) else mask
+        mask = _aligned_rows(mask.to(q.dtype)) if _on_cuda(q) else mask
     if key_bias is not None and mask is not None:
         # their sum would be a mask of its own for each batch and head; as a channel the bias costs next to nothing
         q, k, key_bias = F.pad(q, (0, 1), value=1.0), torch.cat((k, key_bias[..., None] / scale), -1), None
@@ -267,7 +274,7 @@ def _bias(q: Tensor, k: Tensor, key_bias: Tensor | None, mask: Tensor | None) ->
         return None
     bias = bias.to(q.dtype)
     # of other layouts the CPU's kernel makes a full copy
-    bias = _aligned_rows(bias, k.shape[2]) if _on_cuda(q) else _rows(bias)
+    bias = _aligned_rows(bias) if _on_cuda(q) else _rows(bias)
     return bias.expand(*q.shape[:3], k.shape[2])
 
 
@@ -332,9 +339,8 @@ def _in_rows(x: Tensor) -> bool:
     return x.stride(-1) == 1 and all(step % ALIGNED == 0 for step in (*steps, x.storage_offset()))
 
 
-def _aligned_rows(mask: Tensor, width: int) -> Tensor:
-    """Return a mask (..., width), or (..., 1), with rows in a layout that CUDA's kernels can load."""
-    mask = mask.expand(*mask.shape[:-1], width)
+def _aligned_rows(mask: Tensor) -> Tensor:
+    """Return a mask (..., M) with rows in a layout that CUDA's kernels can load."""
     if _in_rows(mask):
         return mask
-    return F.pad(mask, (0, -width % ALIGNED)).contiguous()[..., :width]
+    return F.pad(mask, (0, -mask.shape[-1] % ALIGNED)).contiguous()[..., : mask.shape[-1]]

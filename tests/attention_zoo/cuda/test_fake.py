@@ -1,0 +1,168 @@
+"""Every mixer, model, training step and attack on a CUDA device that is not there: see `fake`."""
+
+import contextlib
+
+import pytest
+import torch
+
+import attention_zoo as az
+from attention_zoo.functional import attention
+from attention_zoo.functional.attention import attend, softmax_attention
+from tests.attention_zoo.cuda.fake import Watch, device
+from tests.attention_zoo.test_mixers import ACTIVE, MASKED
+from tests.attention_zoo.test_models import KINDS, SIZE, build
+
+SELF = az.list_mixers("self")
+CROSS = az.list_mixers("cross")
+DIM, HEADS, SIDE = 64, 2, 64
+N = SIDE * SIDE
+HALF = (torch.bfloat16, torch.float16)
+FORMS_THE_MATRIX = {"SigmoidAttention"}
+"""Readings with a matrix of all pairs of tokens: torch has no fused kernel for a sigmoid."""
+
+
+def create(name, **options):
+    return az.create_mixer(name, DIM, HEADS, grid=(SIDE, SIDE), device="cuda", **options)
+
+
+def tokens(dtype=torch.float32, batch=1):
+    return torch.randn(batch, N, DIM, device="cuda", dtype=dtype)
+
+
+def cast(dtype):
+    return torch.autocast("cuda", dtype) if dtype else contextlib.nullcontext()
+
+
+@pytest.mark.parametrize("name", SELF)
+class TestEveryMixer:
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+    def test_stays_on_the_device_and_forms_no_matrix(self, monkeypatch, name, dtype):
+        with device(monkeypatch):
+            mixer = create(name, dtype=dtype)
+            with Watch() as watch:
+                out = mixer(tokens(dtype))
+        assert (out.device.type, out.dtype, out.shape) == ("cuda", dtype, (1, N, DIM))
+        assert (watch.largest >= N * N) == (name in FORMS_THE_MATRIX), watch.largest_by
+
+    @pytest.mark.parametrize("dtype", HALF)
+    def test_autocast(self, monkeypatch, name, dtype):
+        with device(monkeypatch):
+            mixer = create(name, qkv_bias=True)
+            with Watch() as watch, cast(dtype):
+                out = mixer(tokens())
+        kept = isinstance(mixer.proj, torch.nn.Identity)
+        assert (out.device.type, out.dtype) == ("cuda", torch.float32 if kept else dtype)
+        assert (watch.largest >= N * N) == (name in FORMS_THE_MATRIX), watch.largest_by
+
+
+MASKS = {
+    "keys": lambda: torch.rand(2, 1, 1, N, device="cuda") > 0.5,
+    "additive, of keys": lambda: torch.randn(2, 1, 1, N, device="cuda"),
+    "pairs": lambda: torch.rand(N, N, device="cuda") > 0.5,
+    "pairs, of all samples and heads": lambda: torch.randn(N, N, device="cuda").expand(2, HEADS, N, N),
+}
+
+
+@pytest.mark.parametrize("kind", MASKS)
+@pytest.mark.parametrize("name", MASKED)
+def test_a_mask_is_not_repeated_for_samples_and_heads(monkeypatch, name, kind):
+    most = N * N if kind.startswith("pairs") else N * N - 1
+    for dtype in (torch.float32, torch.bfloat16):
+        with device(monkeypatch):
+            mixer, x, mask = create(name, dtype=dtype), tokens(dtype, batch=2), MASKS[kind]()
+            with Watch() as watch:
+                out = mixer(x, attn_mask=mask)
+        assert (out.device.type, out.dtype) == ("cuda", dtype)
+        assert watch.largest <= most or name in FORMS_THE_MATRIX, watch.largest_by
+
+
+@pytest.mark.parametrize(("name", "options"), ACTIVE, ids=["-".join([name, *options]) for name, options in ACTIVE])
+def test_options_that_are_off_by_default(monkeypatch, name, options):
+    mixer = az.create_mixer(name, DIM, HEADS, grid=(SIDE, SIDE), **options)
+    with device(monkeypatch) as gpu:
+        mixer, x = gpu.put(mixer), tokens(batch=2)
+        with Watch() as watch:
+            out = mixer(x)
+    assert out.device.type == "cuda"
+    if options.get("positions") != "full":  # which are an embedding of each pair
+        assert watch.largest <= N * N, watch.largest_by
+
+
+@pytest.mark.parametrize("name", CROSS)
+def test_cross_mixers(monkeypatch, name):
+    with device(monkeypatch):
+        mixer = az.create_mixer(name, DIM, HEADS, device="cuda")
+        queries, pixels = torch.randn(2, 9, DIM, device="cuda"), tokens(batch=2)
+        for dtype in (None, *HALF):
+            with Watch(), cast(dtype):
+                moved, logits = mixer(queries, pixels)
+            assert moved.shape == queries.shape and logits.shape == (2, 9, N)
+
+
+def heads(n=N, d=DIM, dtype=torch.float32, e=None):
+    made = {"device": "cuda", "dtype": dtype}
+    return torch.randn(2, 3, n, d, **made), torch.randn(2, 3, n, d, **made), torch.randn(2, 3, n, e or d, **made)
+
+
+class TestTheChoiceOfKernel:
+    """What is added to the scores, type, width and the GPU's generation decide."""
+
+    @pytest.mark.parametrize("major", [7, 9])
+    @pytest.mark.parametrize("added", ["", "mask", "key_bias", "mask and key_bias"])
+    @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, *HALF])
+    def test_attend(self, monkeypatch, dtype, added, major):
+        old = major < 8
+        expected = {
+            torch.float64: set(),
+            torch.float32: {"efficient"},
+            torch.bfloat16: set() if old else {"efficient" if added else "flash"},
+            torch.float16: {"efficient" if added or old else "flash"},
+        }[dtype]
+        with device(monkeypatch, major) as gpu:
+            q, k, v = heads(n=49, d=20, e=28, dtype=dtype)
+            key_bias = torch.randn(2, 3, 49, device="cuda", dtype=dtype) if "key_bias" in added else None
+            mask = torch.randn(49, 49, device="cuda") if "mask" in added else None
+            with Watch():
+                out, lse = attend(q, k, v, 0.3, key_bias=key_bias, mask=mask)
+            assert (out.shape, lse.shape) == ((2, 3, 49, 28), (2, 3, 49))
+            assert gpu.kernels.names == expected
+            ways = [way for _, way, *_ in gpu.kernels.calls]
+            assert ways == (["forward", "backward"] if expected else [])
+
+    @pytest.mark.parametrize(
+        ("width", "kernel"), [(64, "flash"), (241, "flash"), (256, "efficient"), (300, "efficient")]
+    )
+    def test_width(self, monkeypatch, width, kernel):
+        with device(monkeypatch) as gpu:
+            attend(*heads(n=32, d=width, dtype=torch.bfloat16), 0.3)
+            assert gpu.kernels.names == {kernel}
+
+    @pytest.mark.parametrize("dtype", [torch.float32, *HALF])
+    @pytest.mark.parametrize("width", [20, 25, 64])
+    def test_torch_never_takes_the_formula(self, monkeypatch, width, dtype):
+        with device(monkeypatch) as gpu:
+            q, k, v = heads(n=49, d=width, dtype=dtype)
+            for mask in (None, torch.rand(49, 49, device="cuda") > 0.5, torch.rand(49, 1, device="cuda").to(dtype)):
+                for is_causal in (False, True):
+                    with Watch():
+                        assert softmax_attention(q, k, v, mask, is_causal=is_causal).shape == v.shape
+            assert "math" not in gpu.kernels.names
+
+    def test_more_windows_than_a_launch_has_blocks(self, monkeypatch):
+        with device(monkeypatch) as gpu:
+            mixer = az.create_mixer("Window", 24, 6, grid=(256, 256), window=2, device="cuda")
+            assert mixer(torch.randn(1, 256 * 256, 24, device="cuda")).shape == (1, 256 * 256, 24)
+            assert all(max(shape[:2]) <= attention.MOST_BLOCKS for _, _, shape, _ in gpu.kernels.calls)
+
+
+@pytest.mark.parametrize("dtype", [None, *HALF])
+@pytest.mark.parametrize("name", [*KINDS, "TopDown"])
+def test_models(monkeypatch, name, dtype):
+    model = az.TopDown(build("deit_conv_tiny_patch16_224", mixer="DotProduct")) if name == "TopDown" else build(name)
+    with device(monkeypatch) as gpu:
+        model = gpu.put(model.train())
+        images = torch.randn(2, 3, *SIZE, device="cuda")
+        with Watch(), cast(dtype):
+            out = model(images)
+        logits = out.logits if isinstance(out, az.Outputs) else out
+        assert (logits.device.type, logits.shape) == ("cuda", (2, 5))
