@@ -336,7 +336,9 @@ def _in_rows(x: Tensor) -> bool:
     if not _on_cuda(x):
         return x.stride(-1) == 1
     steps = [step for size, step in zip(x.shape[:-1], x.stride()[:-1], strict=True) if size > 1]
-    return x.stride(-1) == 1 and all(step % ALIGNED == 0 for step in (*steps, x.storage_offset()))
+    if not torch.compiler.is_compiling():  # a graph has no such number; its compiler lays out what kernels read
+        steps.append(x.storage_offset())
+    return x.stride(-1) == 1 and all(step % ALIGNED == 0 for step in steps)
 
 
 def _aligned_rows(mask: Tensor) -> Tensor:

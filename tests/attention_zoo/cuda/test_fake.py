@@ -1,10 +1,12 @@
 """Every mixer, model, training step and attack on a CUDA device that is not there: see `fake`."""
 
 import contextlib
+import types
 
 import lightning as L
 import pytest
 import torch
+from torch._subclasses import FakeTensorMode
 
 import attention_zoo as az
 from attention_zoo import attacks
@@ -158,6 +160,27 @@ class TestTheChoiceOfKernel:
             mixer = az.create_mixer("Window", 24, 6, grid=(256, 256), window=2, device="cuda")
             assert mixer(torch.randn(1, 256 * 256, 24, device="cuda")).shape == (1, 256 * 256, 24)
             assert all(max(shape[:2]) <= attention.MOST_BLOCKS for _, _, shape, _ in gpu.kernels.calls)
+
+
+COMPILED = ("Probabilistic", "DotProduct", "DoublyNormalized", "Twicing", "Window")
+"""Mixers that between them take every branch of `functional.attention`; the first of them alone takes most."""
+
+
+@pytest.mark.parametrize("dtype", [pytest.param(torch.float32, marks=pytest.mark.slow), torch.bfloat16])
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name == "Probabilistic" else pytest.mark.slow) for name in COMPILED]
+)
+def test_one_graph_on_the_device(monkeypatch, name, dtype):
+    torch.compiler.reset()
+    properties = types.SimpleNamespace(major=9)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: properties)
+    options = {"key_adaptation": 1} if name == "Probabilistic" else {"window": 4} if name == "Window" else {}
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        mixer = az.create_mixer(name, 40, 2, grid=(7, 9), device="cuda", dtype=dtype, **options)
+        x, mask = torch.randn(2, 63, 40, device="cuda", dtype=dtype), torch.rand(63, 63, device="cuda") > 0.5
+        masks = {"attn_mask": mask} if name in MASKED else {}
+        out = torch.compile(mixer, backend="eager", fullgraph=True)(x, **masks)
+        assert (out.device.type, out.dtype, out.shape) == ("cuda", dtype, x.shape)
 
 
 @pytest.mark.parametrize("dtype", [None, torch.bfloat16])
