@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
-from gpu_sections import Item, Row, Sizes, cifar, correctness, evaluation, kernels, tokens, training
+from gpu_sections import Item, Row, Sizes, cifar, compiled, correctness, evaluation, kernels, tokens, training
 from jsonargparse import auto_cli
 from rich.console import Console
 
@@ -23,14 +23,15 @@ from attention_zoo.errors import InputError
 from attention_zoo.runs.files import read_json, write_json, write_text
 
 SECTIONS: dict[str, tuple[Callable[[Sizes], Iterator[Item]], float]] = {
-    "correctness": (correctness, 0.08),
+    "correctness": (correctness, 0.1),
     "kernels": (kernels, 0.05),
-    "tokens": (tokens, 0.22),
-    "training": (training, 0.2),
+    "tokens": (tokens, 0.2),
+    "training": (training, 0.12),
     "evaluation": (evaluation, 0.05),
-    "cifar": (cifar, 0.4),
+    "cifar": (cifar, 0.34),
+    "compiled": (compiled, 0.06),
 }
-"""What is measured, and its share of the time."""
+"""What is measured, and its share of the time; the rest is for the last item, which begins within it."""
 
 Results = dict[str, dict[str, Row]]
 
@@ -73,7 +74,7 @@ def main(
 
 def measure(sizes: Sizes, names: list[str], seconds: float, found: Results, path: Path, console: Console) -> None:
     """Measure the items that ``found`` lacks, each section within its time, and write them as they come."""
-    whole = sum(SECTIONS[name][1] for name in names)
+    whole = sum(SECTIONS[name][1] for name in names) / sum(share for _, share in SECTIONS.values())
     deadline = time.monotonic()
     for name in names:
         items, share = SECTIONS[name]
@@ -101,11 +102,24 @@ def markdown(found: Results, device: str) -> str:
     where = torch.cuda.get_device_name() if device == "cuda" else f"{platform.machine()} CPU"
     parts = [f"# {where}, torch {torch.__version__}"]
     for name, rows in found.items():
+        rows = {item: row | over_timm(item, rows) for item, row in rows.items()}
         columns = list(dict.fromkeys(column for row in rows.values() for column in row))
         lines = [["item", *columns], ["---"] * (len(columns) + 1)]
         lines += [[item, *(_shown(row.get(column, "")) for column in columns)] for item, row in rows.items()]
         parts.append(f"## {name}\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines))
     return "\n\n".join(parts) + "\n"
+
+
+def over_timm(item: str, rows: dict[str, Row]) -> Row:
+    """Return how many times an item is as slow as timm's attention; nothing where that was not measured beside it."""
+    beside, _, _ = item.partition(", ")
+    timm = rows.get(f"{beside}, timm" if f"{beside}, timm" in rows else "timm", {})
+    ratios: Row = {}
+    for column, inverse in (("training ms", False), ("images/s", True)):
+        own, other = rows[item].get(column), timm.get(column)
+        if isinstance(own, float) and isinstance(other, float):
+            ratios["time over timm"] = other / own if inverse else own / other
+    return ratios
 
 
 def _shown(value: float | str | bool) -> str:

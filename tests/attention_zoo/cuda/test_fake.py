@@ -13,6 +13,7 @@ from attention_zoo import attacks
 from attention_zoo.clicks import Clicks
 from attention_zoo.functional import attention
 from attention_zoo.functional.attention import attend, softmax_attention
+from attention_zoo.functional.fixed_units import FixedValues
 from tasks import Classification, InteractiveSegmentation, SemanticSegmentation, semantic
 from tests.attention_zoo.cuda.fake import Watch, device
 from tests.attention_zoo.test_mixers import ACTIVE, MASKED
@@ -93,6 +94,19 @@ def test_options_that_are_off_by_default(monkeypatch, name, options):
     assert out.device.type == "cuda"
     if options.get("positions") != "full":  # which are an embedding of each pair
         assert watch.largest <= N * N, watch.largest_by
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_clicks_spread_on_the_device(monkeypatch, masked):
+    with device(monkeypatch):
+        adapts = {"value_precision_prior": (2.0, 1.0), "mixing_concentration": 1.5}
+        mixer = create("Probabilistic", beta=0.1, value_propagation=2, key_adaptation=1, **adapts)
+        q, k, v = torch.randn(3, 2, HEADS, N, DIM // HEADS, device="cuda").unbind()
+        index, there = torch.randint(N, (2, 5), device="cuda"), torch.rand(2, 5, device="cuda") > 0.5
+        fixed = FixedValues(index, torch.randn(2, HEADS, 5, DIM // HEADS, device="cuda"), there if masked else None)
+        with Watch() as watch:
+            assert mixer.mix(q, k, v, fixed).shape == v.shape
+        assert watch.largest < N * N, watch.largest_by
 
 
 @pytest.mark.parametrize("name", CROSS)
