@@ -64,7 +64,7 @@ def main(
         raise InputError(f"no device {device!r} here; --device cpu --quick true runs everything small")
     sizes = Sizes(device, data=data, training_seconds=60 * minutes * SECTIONS["cifar"][1] / 4 * 0.75)
     if quick:
-        sizes = Sizes(device, (4, 8), 128, 32, 2, 2, 64, 0.01, 3.0, data)
+        sizes = Sizes(device, (4, 8), 128, 32, 2, 2, 64, 1, 0.01, 3.0, data)
     path, console = out / "gpu.json", Console()
     found: Results = read_json(path) if path.exists() else {}
     measure(sizes, sections or list(SECTIONS), 60 * minutes, found, path, console)

@@ -47,6 +47,8 @@ class Sizes:
     heads: int = 6
     batch: int = 128
     image: int = 224
+    depth: int = 12
+    """Layers of the ViT-S; fewer only to see that it runs."""
     seconds: float = 0.1
     """How long one call is timed."""
     training_seconds: float = 40.0
@@ -171,7 +173,7 @@ def _megabytes(call: Callable[[], object], sizes: Sizes) -> float:
 
 def _vit(sizes: Sizes, mixer: str | None) -> nn.Module:
     torch.manual_seed(0)
-    model = timm.create_model("vit_small_patch16_224", img_size=sizes.image)
+    model = timm.create_model("vit_small_patch16_224", img_size=sizes.image, depth=sizes.depth)
     return (az.swap_mixers(model, mixer) if mixer else model).to(sizes.device)
 
 
