@@ -22,6 +22,7 @@ from attention_zoo.domains import Checked, Domain, Fraction, checked
 from attention_zoo.errors import InputError
 from attention_zoo.scales import Scale, scale_of
 from attention_zoo.seeding import derive_seed, run_seed
+from tasks.compiling import Compile
 from tasks.guards import BatchNormGuard, FiniteWeights, check_training_loss
 from tasks.schedules import Poly, warmup_cosine
 from tasks.throughput import Throughput
@@ -55,6 +56,8 @@ class Task(Checked, L.LightningModule):
         poly: polynomial decay step by step, with a warm-up of its own, in place of the default schedule.
         no_decay: patterns, such as ``*norm*``, of names of parameters without weight decay, in place of those above.
         layer_decay: factor of the learning rate from a layer of the model to the one before; None is 1.
+        compile: compile the model by ``torch.compile`` before its first step (see `compiled_parts`); its checkpoints
+            stay the same. It needs a compiler of C++, and on CUDA Triton.
     """
 
     METRICS: ClassVar[Mapping[str, Scale]] = {"loss": Scale("lower"), "images_per_second": Scale("higher", 0.0)}
@@ -77,6 +80,7 @@ class Task(Checked, L.LightningModule):
         poly: Poly | None = None,
         no_decay: list[str] | None = None,
         layer_decay: Annotated[float, Domain(above=0, most=1)] | None = None,
+        compile: bool = False,
     ) -> None:
         super().__init__()
         if poly is not None and scheduler is not None:
@@ -86,6 +90,7 @@ class Task(Checked, L.LightningModule):
         self.optimizer, self.scheduler = optimizer, scheduler
         self.warmup_epochs, self.min_lr_ratio = warmup_epochs, min_lr_ratio
         self.scales: dict[str, Scale] = {}
+        self.compiles = compile
 
     def log(self, name: str, value: Any, *args: Any, **options: Any) -> None:
         """Log a metric as Lightning does, and keep its `Scale` in ``scales`` if one is known."""
@@ -201,8 +206,16 @@ class Task(Checked, L.LightningModule):
         check_training_loss(self.trainer)
 
     def configure_callbacks(self) -> list[Callback]:
-        """Return the callbacks of every task: they log its throughput and stop it where its numbers mean nothing."""
-        return [Throughput(), FiniteWeights(), BatchNormGuard()]
+        """Return the callbacks of every task.
+
+        They log its throughput, stop it where its numbers mean nothing, and compile its model if it is to be compiled.
+        """
+        compiling = [Compile(self.compiled_parts())] if self.compiles else []
+        return [Throughput(), FiniteWeights(), BatchNormGuard(), *compiling]
+
+    def compiled_parts(self) -> list[nn.Module]:
+        """Return the modules that ``compile`` compiles, each as one graph: here the model."""
+        return [self.model]
 
 
 def decay_groups(

@@ -67,6 +67,10 @@ class DenseTask(Task, ABC):
         )
         self.model = put_on(backbone)
 
+    def compiled_parts(self) -> list[nn.Module]:
+        """Return what ``compile`` compiles: the backbone, since heads and losses look at numbers."""
+        return [self.model.get_submodule("backbone")]
+
     def log_losses(self, loss: Tensor, parts: Mapping[str, Tensor], images: int) -> None:
         """Log the training loss of a batch, and the parts of it by their names, as means over the epoch.
 

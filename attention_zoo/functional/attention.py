@@ -1,17 +1,28 @@
 """Fused softmax attention that also returns its logsumexp, with gradients through both.
 
 torch's fused kernels return the logsumexp but no gradient reaches it. Here a gradient reaches it, by one fused backward
-pass and without the N x N matrix. This module alone decides which kernel runs where.
+pass and without the N x N matrix. This module alone decides which kernel runs where, see `_kernel`.
 """
 
-from typing import Any
+from collections.abc import Iterator
+from itertools import repeat
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from attention_zoo.functional.precision import precise
+from attention_zoo.functional.precision import HALF, precise
+
+ALIGNED = 8
+"""Number of entries that widths, strides and offsets are multiples of on CUDA: 16 bytes of half precision at least."""
+
+WIDEST_FLASH = 256
+"""Width of a head up to which CUDA's flash kernel goes, forward and backward."""
+
+MOST_BLOCKS = (1 << 16) - 1
+"""Size of batch and of heads up to which CUDA launches a fused kernel: both are counted in a grid of that size."""
 
 
 def attend(
@@ -29,14 +40,18 @@ def attend(
 
     Returns:
         The attended values (B, H, N, E) and ``logsumexp_j(scale q_i.k_j + key_bias_j + mask_ij)`` (B, H, N), both
-        differentiable. Memory grows with N + M where a fused kernel exists: CPU, and CUDA in other than double
-        precision and without ``mask``. A query whose row of the mask is -inf takes nothing: its value is 0, its
-        logsumexp -inf, and no gradient passes through it.
+        differentiable. Memory grows with N + M where a fused kernel exists (the CPU, and CUDA in other than double
+        precision), and with the mask, which is never expanded over batch and heads. A query whose row of the mask is
+        -inf takes nothing: its value is 0, its logsumexp -inf, and no gradient passes through it.
     """
     if mask is None:
         return _attend(q, k, v, scale, key_bias, None)
-    mask, nothing = opened(mask)
-    out, lse = _attend(q, k, v, scale, key_bias, mask)
+    mask, nothing = opened(_unexpanded(mask))
+    if mask.shape[-1] == 1:  # what a query adds to all of its scores changes no weight
+        out, lse = _attend(q, k, v, scale, key_bias, None)
+        lse = lse + mask[..., 0].to(lse.dtype)
+    else:
+        out, lse = _attend(q, k, v, scale, key_bias, mask)
     return out.masked_fill(nothing, 0.0), lse.masked_fill(nothing[..., 0], -torch.inf)
 
 
@@ -64,15 +79,20 @@ def softmax_attention(
     Returns:
         The attended values (B, H, N, E); 0 for a query that may read no key.
     """
-    q = bounded(q, k, q.shape[-1] ** -0.5 if scale is None else scale)
+    scale = q.shape[-1] ** -0.5 if scale is None else scale
+    q = bounded(q, k, scale)
     if mask is None:
-        return F.scaled_dot_product_attention(q, k, v, None, dropout, is_causal, scale=scale)
+        return _torch_attention(q, k, v, None, dropout, is_causal, scale)
+    mask = _unexpanded(mask)
     if is_causal:
         before = torch.ones(q.shape[-2], k.shape[-2], dtype=torch.bool, device=q.device).tril()
         mask = mask & before if mask.dtype == torch.bool else mask.masked_fill(~before, -torch.inf)
     mask, nothing = opened(mask)
-    mask = mask if mask.dtype == torch.bool else mask.to(q.dtype)
-    return F.scaled_dot_product_attention(q, k, v, mask, dropout, scale=scale).masked_fill(nothing, 0.0)
+    if mask.shape[-1] == 1:  # what a query adds to all of its scores changes no weight
+        mask = None
+    elif mask.dtype != torch.bool:
+        mask = mask.to(q.dtype)
+    return _torch_attention(q, k, v, mask, dropout, False, scale).masked_fill(nothing, 0.0)
 
 
 def opened(mask: Tensor) -> tuple[Tensor, Tensor]:
@@ -127,6 +147,42 @@ def largest_score(dtype: torch.dtype) -> float:
     return 2.0**49 if dtype == torch.float64 else 2.0**20
 
 
+def _torch_attention(
+    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout: float, is_causal: bool, scale: float
+) -> Tensor:
+    """Return torch's attention of q, k and v, handed over as its fused kernels want them.
+
+    On CUDA torch takes its N x N formula where channels are not side by side, or where there is a mask, or single
+    precision, and a width that is not aligned.
+    """
+    if not _on_cuda(q):
+        return F.scaled_dot_product_attention(q, k, v, mask, dropout, is_causal, scale=scale)
+    for dim in (0, 1):
+        if q.shape[dim] > MOST_BLOCKS:
+            parts = zip(*(x.split(MOST_BLOCKS, dim) for x in (q, k, v)), _mask_parts(mask, dim), strict=False)
+            return torch.cat([_torch_attention(a, b, c, of, dropout, is_causal, scale) for a, b, c, of in parts], dim)
+    values = v.shape[-1]
+    if mask is not None:
+        mask = _aligned_rows(_additive(mask, q.dtype))
+    q, k, v = (_rows(_widen(x, _aligned(x.shape[-1]))) for x in (q, k, v))
+    return F.scaled_dot_product_attention(q, k, v, mask, dropout, is_causal, scale=scale)[..., :values]
+
+
+def _mask_parts(mask: Tensor | None, dim: int) -> Iterator[Tensor | None]:
+    """Return a mask (..., N, M) in parts along dimension ``dim`` of (B, H, N, M), or the whole for every part."""
+    place = dim - 4
+    if mask is None or mask.dim() < -place or mask.shape[place] == 1:
+        return repeat(mask)
+    return iter(mask.split(MOST_BLOCKS, place))
+
+
+def _additive(mask: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return a mask, boolean or additive, as what is added to the scores."""
+    if mask.dtype != torch.bool:
+        return mask.to(dtype)
+    return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill(~mask, -torch.inf)
+
+
 def _attend(
     q: Tensor, k: Tensor, v: Tensor, scale: float, key_bias: Tensor | None, mask: Tensor | None
 ) -> tuple[Tensor, Tensor]:
@@ -136,12 +192,15 @@ def _attend(
         for bias in (None if key_bias is None else key_bias[..., None, :], mask):
             scores = scores if bias is None else scores + bias
         weights, log_sum = normalized(scores)
-        return weights @ v, log_sum
-    if key_bias is not None and (mask is not None or q.device.type != "cpu"):
+        return weights.to(v.dtype) @ v, log_sum
+    if mask is not None:
+        mask = _aligned_rows(mask.to(q.dtype)) if _on_cuda(q) else mask
+    if key_bias is not None and mask is not None:
+        # their sum would be a mask of its own for each batch and head; as a channel the bias costs next to nothing
         q, k, key_bias = F.pad(q, (0, 1), value=1.0), torch.cat((k, key_bias[..., None] / scale), -1), None
     values = v.shape[-1]
     width = max(q.shape[-1], values)
-    width += -width % _alignment(q)
+    width = _aligned(width) if _on_cuda(q) else width
     # views, since torch.compile does not take one tensor in two places of a function of ours
     q, k, v = (rows.view_as(rows) for rows in (_rows(_widen(x, width)) for x in (q, k, v)))
     out, lse = _FusedAttention.apply(q, k, v, key_bias, mask, scale)
@@ -149,20 +208,27 @@ def _attend(
 
 
 class _FusedAttention(torch.autograd.Function):
-    """Computes ``(softmax(s) v, logsumexp(s))``, s = scale q k^T + bias, for q, k, v of one width; no bias on CUDA."""
+    """Computes ``(softmax(s) v, logsumexp(s))``, s = scale q k^T + bias, for q, k, v of one width."""
 
     @staticmethod
     def forward(
         ctx: Any, q: Tensor, k: Tensor, v: Tensor, key_bias: Tensor | None, mask: Tensor | None, scale: float
     ) -> tuple[Tensor, Tensor]:
-        if q.device.type == "cpu":
-            bias = _bias(q, k, key_bias, mask)
+        bias = _bias(q, k, key_bias, mask)
+        kernel = _kernel(q, bias)
+        rest: tuple[Any, ...] = ()
+        lengths: tuple[int, ...] = ()
+        if kernel == "cpu":
             out, lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(q, k, v, attn_mask=bias, scale=scale)
-            rest = ()
+        elif kernel == "flash":
+            out, lse, *ends, longest_q, longest_k, seed, offset, _ = torch.ops.aten._scaled_dot_product_flash_attention(
+                q, k, v, scale=scale
+            )
+            rest, lengths = (*ends, seed, offset), (longest_q, longest_k)
         else:
-            out, lse, *rest = torch.ops.aten._scaled_dot_product_efficient_attention(q, k, v, None, True, scale=scale)
+            out, lse, *rest = torch.ops.aten._scaled_dot_product_efficient_attention(q, k, v, bias, True, scale=scale)
         ctx.save_for_backward(q, k, v, key_bias, mask, out, lse, *rest)
-        ctx.scale = scale
+        ctx.scale, ctx.kernel, ctx.lengths = scale, kernel, lengths
         ctx.set_materialize_grads(False)
         return out, lse
 
@@ -180,17 +246,22 @@ class _FusedAttention(torch.autograd.Function):
             # the same channel, 1 in q and 0 in k, brings the column sums of dS, the gradient of the key bias.
             channel = torch.zeros_like(lse) if grad_lse is None else grad_lse
             channel = channel[..., : q.shape[-2], None].to(out.dtype)
-            ones, wide = torch.ones_like(channel), width + _alignment(q)
+            ones, wide = torch.ones_like(channel), width + (1 if ctx.kernel == "cpu" else ALIGNED)
             q, out, grad_out = (torch.cat(pair, -1) for pair in ((q, ones), (out, -channel), (grad_out, ones)))
             q, k, v, out, grad_out = (_widen(x, wide) for x in (q, k, v, out, grad_out))
-        if q.device.type == "cpu":
-            bias = _bias(q, k, key_bias, mask)
+        bias = _bias(q, k, key_bias, mask)
+        if ctx.kernel == "cpu":
             grads = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(
                 grad_out, q, k, v, out, lse, 0.0, False, attn_mask=bias, scale=scale
             )
+        elif ctx.kernel == "flash":
+            *ends, seed, offset = rest
+            grads = torch.ops.aten._scaled_dot_product_flash_attention_backward(
+                grad_out, q, k, v, out, lse, *ends, *ctx.lengths, 0.0, False, seed, offset, scale=scale
+            )
         else:
             grads = torch.ops.aten._scaled_dot_product_efficient_attention_backward(
-                grad_out, q, k, v, None, out, lse, *rest, 0.0, [True, True, True, False], scale=scale
+                grad_out, q, k, v, bias, out, lse, *rest, 0.0, [True, True, True, False], scale=scale
             )
         grad_bias = None if key_bias is None else (grads[1][..., width] / scale).to(key_bias.dtype)
         return *(grad[..., :width] for grad in grads[:3]), grad_bias, None, None
@@ -201,26 +272,77 @@ def _bias(q: Tensor, k: Tensor, key_bias: Tensor | None, mask: Tensor | None) ->
     bias = mask if key_bias is None else key_bias[..., None, :]
     if bias is None:
         return None
-    return _rows(bias.to(q.dtype)).expand(*q.shape[:3], k.shape[2])  # of other layouts the kernel makes a full copy
+    bias = bias.to(q.dtype)
+    # of other layouts the CPU's kernel makes a full copy
+    bias = _aligned_rows(bias) if _on_cuda(q) else _rows(bias)
+    return bias.expand(*q.shape[:3], k.shape[2])
 
 
 def _has_kernel(q: Tensor, mask: Tensor | None) -> bool:
+    return _kernel(q, mask) != "dense"
+
+
+def _kernel(q: Tensor, bias: Tensor | None) -> Literal["cpu", "flash", "efficient", "dense"]:
+    """Return the kernel that computes the attention of queries q (B, H, N, D), with something added to the scores.
+
+    "cpu" is torch's flash kernel for the CPU. On CUDA "flash" is the faster one: for half precision, an Ampere GPU or
+    newer, heads that with a further channel are not too wide, and nothing added to the scores. "efficient" takes
+    all the rest but double precision, and bfloat16 where the GPU has none. "dense" forms the scores.
+    """
     if q.numel() == 0:  # the kernels' backward passes divide by the batch
-        return False
+        return "dense"
     if torch.compiler.is_exporting():  # an exported graph keeps neither our backward pass nor, as ONNX, the kernels
-        return False
-    return q.device.type == "cpu" or (q.device.type == "cuda" and q.dtype != torch.float64 and mask is None)
+        return "dense"
+    if q.device.type == "cpu":
+        return "cpu"
+    if not _on_cuda(q) or q.dtype == torch.float64:
+        return "dense"
+    if q.dtype in HALF and torch.cuda.get_device_properties(q.device).major >= 8:
+        fits = bias is None and q.shape[-1] + ALIGNED <= WIDEST_FLASH and max(q.shape[:2]) <= MOST_BLOCKS
+        return "flash" if fits else "efficient"
+    return "dense" if q.dtype == torch.bfloat16 else "efficient"
 
 
-def _alignment(q: Tensor) -> int:
-    """Return the number of channels that the kernel wants the width to be a multiple of."""
-    return 1 if q.device.type == "cpu" else 8
+def _on_cuda(x: Tensor) -> bool:
+    return x.device.type == "cuda"
+
+
+def _aligned(size: int) -> int:
+    """Return the next multiple of `ALIGNED`."""
+    return size + -size % ALIGNED
 
 
 def _widen(x: Tensor, width: int) -> Tensor:
     return F.pad(x, (0, width - x.shape[-1])) if x.shape[-1] < width else x
 
 
+def _unexpanded(x: Tensor) -> Tensor:
+    """Return ``x`` with size 1 in each dimension along which its memory repeats."""
+    for dim in range(x.dim()):
+        if x.shape[dim] > 1 and x.stride(dim) == 0:
+            x = x.narrow(dim, 0, 1)
+    return x
+
+
 def _rows(x: Tensor) -> Tensor:
-    """Return ``x`` with a token's channels side by side in memory: kernels assume that, and would read elsewhere."""
-    return x if x.stride(-1) == 1 else x.contiguous()
+    """Return ``x`` with a token's channels side by side in memory: kernels assume that, and would read elsewhere.
+
+    On CUDA every token of a width that is a multiple of `ALIGNED` then starts at an address that kernels load from.
+    """
+    return x if _in_rows(x) else x.clone(memory_format=torch.contiguous_format)
+
+
+def _in_rows(x: Tensor) -> bool:
+    if not _on_cuda(x):
+        return x.stride(-1) == 1
+    steps = [step for size, step in zip(x.shape[:-1], x.stride()[:-1], strict=True) if size > 1]
+    if not torch.compiler.is_compiling():  # a graph has no such number; its compiler lays out what kernels read
+        steps.append(x.storage_offset())
+    return x.stride(-1) == 1 and all(step % ALIGNED == 0 for step in steps)
+
+
+def _aligned_rows(mask: Tensor) -> Tensor:
+    """Return a mask (..., M) with rows in a layout that CUDA's kernels can load."""
+    if _in_rows(mask):
+        return mask
+    return F.pad(mask, (0, -mask.shape[-1] % ALIGNED)).contiguous()[..., : mask.shape[-1]]

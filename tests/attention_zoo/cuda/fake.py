@@ -1,0 +1,117 @@
+"""A CUDA device without one: fake tensors, our backward functions called by hand, and a watch on every operator."""
+
+import contextlib
+import types
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+from torch._subclasses import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+import attention_zoo
+from tests.attention_zoo.cuda.kernels import Kernels
+
+WAITS = {"_local_scalar_dense", "nonzero", "equal", "is_nonzero", "masked_select"}
+"""Operators for which the program waits until the device has done everything before."""
+
+
+class Watch(TorchDispatchMode):
+    """Fails where a tensor is made beside the device, or the program waits for it; notes the largest that is made.
+
+    Attributes:
+        largest: number of entries of the largest tensor that was allocated.
+        largest_by: the operator that allocated it.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.largest, self.largest_by = 0, ""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func.overloadpacket.__name__
+        assert name not in WAITS, f"{name} waits for the device"
+        out = func(*args, **(kwargs or {}))
+        views = any(result.alias_info is not None for result in func._schema.returns)
+        for tensor in tree_leaves(out):
+            if not isinstance(tensor, Tensor):
+                continue
+            beside = tensor.device.type not in ("cuda", "meta")
+            assert not beside or tensor.numel() <= 1, f"{name} makes {tuple(tensor.shape)} on the {tensor.device}"
+            if not views and tensor.numel() > self.largest:
+                self.largest, self.largest_by = tensor.numel(), f"{name} {tuple(tensor.shape)}"
+        return out
+
+
+class Context:
+    """What a function's forward pass keeps for its backward pass; autograd has no engine for fake tensors."""
+
+    def __init__(self, args) -> None:
+        self.needs_input_grad = tuple(isinstance(x, Tensor) and x.is_floating_point() for x in args)
+        self.saved_tensors: tuple[Tensor | None, ...] = ()
+
+    def save_for_backward(self, *tensors: Tensor | None) -> None:
+        self.saved_tensors = tensors
+
+    def set_materialize_grads(self, value: bool) -> None:
+        """Gradients are all given here."""
+
+    def mark_non_differentiable(self, *tensors: Tensor) -> None:
+        """No gradients are asked of them."""
+
+
+def forward_and_backward(function, *args):
+    """Apply a function of ours, and its backward function to gradients of ones; gradients must fit the inputs."""
+    ctx = Context(args)
+    if function.setup_context is torch.autograd.Function.setup_context:
+        out = function.forward(ctx, *args)
+    else:
+        out = function.forward(*args)
+        function.setup_context(ctx, args, out)
+    results = out if isinstance(out, tuple) else (out,)
+    gradients = function.backward(ctx, *(torch.ones_like(result) for result in results))
+    for x, gradient in zip(args, gradients if isinstance(gradients, tuple) else (gradients,), strict=True):
+        if isinstance(gradient, Tensor):
+            assert (gradient.shape, gradient.device) == (x.shape, x.device)
+            assert gradient.dtype == x.dtype
+    return out
+
+
+def ours(base: type) -> Iterator[type]:
+    """The autograd functions of this project."""
+    for cls in base.__subclasses__():
+        if cls.__module__.startswith(attention_zoo.__name__):
+            yield cls
+        yield from ours(cls)
+
+
+class Device:
+    """A CUDA device whose tensors have no numbers.
+
+    Attributes:
+        kernels: its attention kernels, which note how they are called.
+    """
+
+    def __init__(self, kernels: Kernels, mode: FakeTensorMode) -> None:
+        self.kernels, self._mode = kernels, mode
+
+    def put(self, thing):
+        """Return a module, or a tensor, on the device."""
+        if isinstance(thing, torch.nn.Module):
+            return thing._apply(self.put)
+        return self._mode.from_tensor(thing).to("cuda")
+
+
+@contextlib.contextmanager
+def device(monkeypatch, major: int = 9) -> Iterator[Device]:
+    """Have a CUDA device of a compute capability."""
+    kernels = Kernels(numbers=False).install(monkeypatch)
+    properties = types.SimpleNamespace(major=major, minor=0)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: properties)
+    monkeypatch.setattr(torch.cuda.amp.common, "amp_definitely_not_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: True)
+    for function in ours(torch.autograd.Function):
+        monkeypatch.setattr(function, "apply", lambda *args, of=function: forward_and_backward(of, *args))
+    with FakeTensorMode() as mode:
+        yield Device(kernels, mode)

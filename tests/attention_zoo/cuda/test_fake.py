@@ -1,0 +1,268 @@
+"""Every mixer, model, training step and attack on a CUDA device that is not there: see `fake`."""
+
+import contextlib
+import types
+
+import lightning as L
+import pytest
+import torch
+from torch._subclasses import FakeTensorMode
+
+import attention_zoo as az
+from attention_zoo import attacks
+from attention_zoo.clicks import Clicks
+from attention_zoo.functional import attention
+from attention_zoo.functional.attention import attend, softmax_attention
+from attention_zoo.functional.fixed_units import FixedValues
+from tasks import Classification, InteractiveSegmentation, SemanticSegmentation, semantic
+from tests.attention_zoo.cuda.fake import Watch, device
+from tests.attention_zoo.test_mixers import ACTIVE, MASKED
+from tests.attention_zoo.test_models import KINDS, SIZE, build
+
+SELF = az.list_mixers("self")
+CROSS = az.list_mixers("cross")
+DIM, HEADS, SIDE = 64, 2, 64
+N = SIDE * SIDE
+HALF = (torch.bfloat16, torch.float16)
+VIT = {"embed_dim": 24, "depth": 2, "num_heads": 2, "patch_size": 8}
+FORMS_THE_MATRIX = {"SigmoidAttention"}
+"""Readings with a matrix of all pairs of tokens: torch has no fused kernel for a sigmoid."""
+
+
+def create(name, **options):
+    return az.create_mixer(name, DIM, HEADS, grid=(SIDE, SIDE), device="cuda", **options)
+
+
+def tokens(dtype=torch.float32, batch=1):
+    return torch.randn(batch, N, DIM, device="cuda", dtype=dtype)
+
+
+def cast(dtype):
+    return torch.autocast("cuda", dtype) if dtype else contextlib.nullcontext()
+
+
+@pytest.mark.parametrize("name", SELF)
+class TestEveryMixer:
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+    def test_stays_on_the_device_and_forms_no_matrix(self, monkeypatch, name, dtype):
+        with device(monkeypatch):
+            mixer = create(name, dtype=dtype)
+            with Watch() as watch:
+                out = mixer(tokens(dtype))
+        assert (out.device.type, out.dtype, out.shape) == ("cuda", dtype, (1, N, DIM))
+        assert (watch.largest >= N * N) == (name in FORMS_THE_MATRIX), watch.largest_by
+
+    def test_autocast(self, monkeypatch, name):
+        dtype = torch.float16
+        with device(monkeypatch):
+            mixer = create(name, qkv_bias=True)
+            with Watch() as watch, cast(dtype):
+                out = mixer(tokens())
+        kept = isinstance(mixer.proj, torch.nn.Identity)
+        assert (out.device.type, out.dtype) == ("cuda", torch.float32 if kept else dtype)
+        assert (watch.largest >= N * N) == (name in FORMS_THE_MATRIX), watch.largest_by
+
+
+MASKS = {
+    "keys": lambda: torch.rand(2, 1, 1, N, device="cuda") > 0.5,
+    "additive, of keys": lambda: torch.randn(2, 1, 1, N, device="cuda"),
+    "pairs": lambda: torch.rand(N, N, device="cuda") > 0.5,
+    "pairs, of all samples and heads": lambda: torch.randn(N, N, device="cuda").expand(2, HEADS, N, N),
+}
+
+
+@pytest.mark.parametrize("kind", MASKS)
+@pytest.mark.parametrize("name", MASKED)
+def test_a_mask_is_not_repeated_for_samples_and_heads(monkeypatch, name, kind):
+    most = N * N if kind.startswith("pairs") else N * N - 1
+    for dtype in (torch.float32, torch.bfloat16):
+        with device(monkeypatch):
+            mixer, x, mask = create(name, dtype=dtype), tokens(dtype, batch=2), MASKS[kind]()
+            with Watch() as watch:
+                out = mixer(x, attn_mask=mask)
+        assert (out.device.type, out.dtype) == ("cuda", dtype)
+        assert watch.largest <= most or name in FORMS_THE_MATRIX, watch.largest_by
+
+
+@pytest.mark.parametrize(("name", "options"), ACTIVE, ids=["-".join([name, *options]) for name, options in ACTIVE])
+def test_options_that_are_off_by_default(monkeypatch, name, options):
+    mixer = az.create_mixer(name, DIM, HEADS, grid=(SIDE, SIDE), **options)
+    with device(monkeypatch) as gpu:
+        mixer, x = gpu.put(mixer), tokens(batch=2)
+        with Watch() as watch:
+            out = mixer(x)
+    assert out.device.type == "cuda"
+    if options.get("positions") != "full":  # which are an embedding of each pair
+        assert watch.largest <= N * N, watch.largest_by
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_clicks_spread_on_the_device(monkeypatch, masked):
+    with device(monkeypatch):
+        adapts = {"value_precision_prior": (2.0, 1.0), "mixing_concentration": 1.5}
+        mixer = create("Probabilistic", beta=0.1, value_propagation=2, key_adaptation=1, **adapts)
+        q, k, v = torch.randn(3, 2, HEADS, N, DIM // HEADS, device="cuda").unbind()
+        index, there = torch.randint(N, (2, 5), device="cuda"), torch.rand(2, 5, device="cuda") > 0.5
+        fixed = FixedValues(index, torch.randn(2, HEADS, 5, DIM // HEADS, device="cuda"), there if masked else None)
+        with Watch() as watch:
+            assert mixer.mix(q, k, v, fixed).shape == v.shape
+        assert watch.largest < N * N, watch.largest_by
+
+
+@pytest.mark.parametrize("name", CROSS)
+def test_cross_mixers(monkeypatch, name):
+    with device(monkeypatch):
+        mixer = az.create_mixer(name, DIM, HEADS, device="cuda")
+        queries, pixels = torch.randn(2, 9, DIM, device="cuda"), tokens(batch=2)
+        for dtype in (None, *HALF):
+            with Watch(), cast(dtype):
+                moved, logits = mixer(queries, pixels)
+            assert moved.shape == queries.shape and logits.shape == (2, 9, N)
+
+
+def heads(n=N, d=DIM, dtype=torch.float32, e=None):
+    made = {"device": "cuda", "dtype": dtype}
+    return torch.randn(2, 3, n, d, **made), torch.randn(2, 3, n, d, **made), torch.randn(2, 3, n, e or d, **made)
+
+
+class TestTheChoiceOfKernel:
+    """What is added to the scores, type, width and the GPU's generation decide."""
+
+    @pytest.mark.parametrize("major", [7, 9])
+    @pytest.mark.parametrize("added", ["", "mask", "key_bias", "mask and key_bias"])
+    @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, *HALF])
+    def test_attend(self, monkeypatch, dtype, added, major):
+        old = major < 8
+        expected = {
+            torch.float64: set(),
+            torch.float32: {"efficient"},
+            torch.bfloat16: set() if old else {"efficient" if added else "flash"},
+            torch.float16: {"efficient" if added or old else "flash"},
+        }[dtype]
+        with device(monkeypatch, major) as gpu:
+            q, k, v = heads(n=49, d=20, e=28, dtype=dtype)
+            key_bias = torch.randn(2, 3, 49, device="cuda", dtype=dtype) if "key_bias" in added else None
+            mask = torch.randn(49, 49, device="cuda") if "mask" in added else None
+            with Watch():
+                out, lse = attend(q, k, v, 0.3, key_bias=key_bias, mask=mask)
+            assert (out.shape, lse.shape) == ((2, 3, 49, 28), (2, 3, 49))
+            assert gpu.kernels.names == expected
+            ways = [way for _, way, *_ in gpu.kernels.calls]
+            assert ways == (["forward", "backward"] if expected else [])
+
+    @pytest.mark.parametrize(
+        ("width", "kernel"), [(64, "flash"), (241, "flash"), (256, "efficient"), (300, "efficient")]
+    )
+    def test_width(self, monkeypatch, width, kernel):
+        with device(monkeypatch) as gpu:
+            attend(*heads(n=32, d=width, dtype=torch.bfloat16), 0.3)
+            assert gpu.kernels.names == {kernel}
+
+    @pytest.mark.parametrize("dtype", [torch.float32, *HALF])
+    @pytest.mark.parametrize("width", [20, 25, 64])
+    def test_torch_never_takes_the_formula(self, monkeypatch, width, dtype):
+        with device(monkeypatch) as gpu:
+            q, k, v = heads(n=49, d=width, dtype=dtype)
+            for mask in (None, torch.rand(49, 49, device="cuda") > 0.5, torch.rand(49, 1, device="cuda").to(dtype)):
+                for is_causal in (False, True):
+                    with Watch():
+                        assert softmax_attention(q, k, v, mask, is_causal=is_causal).shape == v.shape
+            assert "math" not in gpu.kernels.names
+
+    def test_more_windows_than_a_launch_has_blocks(self, monkeypatch):
+        with device(monkeypatch) as gpu:
+            mixer = az.create_mixer("Window", 24, 6, grid=(256, 256), window=2, device="cuda")
+            assert mixer(torch.randn(1, 256 * 256, 24, device="cuda")).shape == (1, 256 * 256, 24)
+            assert all(max(shape[:2]) <= attention.MOST_BLOCKS for _, _, shape, _ in gpu.kernels.calls)
+
+
+COMPILED = ("Probabilistic", "DotProduct", "DoublyNormalized", "Twicing", "Window")
+"""Mixers that between them take every branch of `functional.attention`; the first of them alone takes most."""
+
+
+@pytest.mark.parametrize("dtype", [pytest.param(torch.float32, marks=pytest.mark.slow), torch.bfloat16])
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name == "Probabilistic" else pytest.mark.slow) for name in COMPILED]
+)
+def test_one_graph_on_the_device(monkeypatch, name, dtype):
+    torch.compiler.reset()
+    properties = types.SimpleNamespace(major=9)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: properties)
+    options = {"key_adaptation": 1} if name == "Probabilistic" else {"window": 4} if name == "Window" else {}
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        mixer = az.create_mixer(name, 40, 2, grid=(7, 9), device="cuda", dtype=dtype, **options)
+        x, mask = torch.randn(2, 63, 40, device="cuda", dtype=dtype), torch.rand(63, 63, device="cuda") > 0.5
+        masks = {"attn_mask": mask} if name in MASKED else {}
+        out = torch.compile(mixer, backend="eager", fullgraph=True)(x, **masks)
+        assert (out.device.type, out.dtype, out.shape) == ("cuda", dtype, x.shape)
+
+
+@pytest.mark.parametrize("dtype", [None, torch.bfloat16])
+@pytest.mark.parametrize("name", [*KINDS, "TopDown"])
+def test_models(monkeypatch, name, dtype):
+    model = az.TopDown(build("deit_conv_tiny_patch16_224", mixer="DotProduct")) if name == "TopDown" else build(name)
+    with device(monkeypatch) as gpu:
+        model = gpu.put(model.train())
+        images = torch.randn(2, 3, *SIZE, device="cuda")
+        with Watch(), cast(dtype):
+            out = model(images)
+        logits = out.logits if isinstance(out, az.Outputs) else out
+        assert (logits.device.type, logits.shape) == ("cuda", (2, 5))
+
+
+TASKS = {
+    "classification": (
+        lambda: Classification("vit_tiny_patch16_224", 5, (32, 32), mixer=az.MIXERS["VarsD"], model_args=VIT),
+        lambda images: {"label": torch.randint(5, (4,), device="cuda")},
+    ),
+    "semantic": (
+        lambda: SemanticSegmentation("vit_tiny_patch16_224", 3, (32, 32), model_args=VIT, mixer=az.MIXERS["Window"]),
+        lambda images: {"mask": torch.randint(3, (4, 32, 32), device="cuda")},
+    ),
+    "interactive": (
+        lambda: InteractiveSegmentation(
+            "vit_tiny_patch16_224", (32, 32), model_args=VIT, mixer=az.MIXERS["Probabilistic"], max_clicks=3
+        ),
+        lambda images: {
+            "mask": torch.randint(2, (4, 32, 32), device="cuda").to(torch.uint8),
+            "box": torch.tensor([[4.0, 4.0, 20.0, 20.0]]).expand(4, -1).to("cuda"),
+        },
+    ),
+}
+"""The constructor of each task whose training step does not leave the device, and what a batch has beside images."""
+
+
+@pytest.mark.parametrize("dtype", [None, torch.bfloat16])
+@pytest.mark.parametrize("name", TASKS)
+def test_training_steps(monkeypatch, name, dtype):
+    build_task, batch_of = TASKS[name]
+    task = build_task()
+    if name == "semantic":
+        from mmseg.models.decode_heads import decode_head
+
+        monkeypatch.setattr(decode_head, "accuracy", lambda scores, *args, **options: scores.new_zeros(1))
+    monkeypatch.setattr(L.LightningModule, "log", lambda *args, **options: None)
+    # what waits for the device: checks that name a wrong label or click, and mmsegmentation's accuracy
+    monkeypatch.setattr(semantic, "check_labels", lambda mask, num_classes: None)
+    monkeypatch.setattr(Clicks, "_check_values", lambda clicks: None)
+    with device(monkeypatch) as gpu:
+        gpu.put(task.model.train())
+        images = torch.randn(4, 3, 32, 32, device="cuda")
+        batch = {"image": images, **batch_of(images)}
+        with Watch(), cast(dtype):
+            loss = task.training_step(batch, 0)
+        assert (loss.device.type, loss.dtype, loss.shape) == ("cuda", torch.float32, ())
+
+
+@pytest.mark.parametrize("attack", [attacks.FGSM(), attacks.PGD(steps=2, norm="L2", random_start=False)])
+def test_attacks(monkeypatch, attack):
+    monkeypatch.setattr(attacks, "check_finite", lambda name, values, index=None: values)  # it waits, to name an image
+    monkeypatch.setattr(attacks, "_gradient", lambda loss, pixels: torch.randn_like(pixels) * loss.sum())
+    model = build("rvt_tiny", mixer="Probabilistic")
+    with device(monkeypatch) as gpu:
+        classifier = gpu.put(attacks.OnPixels(model, (0.5, 0.5, 0.5), (0.2, 0.3, 0.4)))
+        pixels, label = torch.rand(2, 3, *SIZE, device="cuda"), torch.randint(5, (2,), device="cuda")
+        with Watch():
+            attacked = attack.run(classifier, pixels, label)
+        assert attacked.pixels.device.type == attacked.no_gradient.device.type == "cuda"
+        assert attacked.pixels.shape == pixels.shape

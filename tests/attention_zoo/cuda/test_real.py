@@ -1,0 +1,147 @@
+"""On a real GPU: every mixer against float64 on the CPU, gradients, determinism, memory, streams, graphs."""
+
+import copy
+import gc
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+import attention_zoo as az
+from attention_zoo.analysis.timing import peak_memory
+from attention_zoo.functional.attention import attend
+from tests.attention_zoo.test_mixers import ACTIVE, MASKED
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here; test_fake stands in")
+VARIANTS = [(name, {}) for name in az.list_mixers("self")] + ACTIVE
+every = pytest.mark.parametrize(
+    ("name", "options"), VARIANTS, ids=["-".join([name, *options]) for name, options in VARIANTS]
+)
+DIM, HEADS, GRID = 40, 2, (9, 13)
+"""A width of 20 a head, which kernels have to be padded for, and a number of tokens that is no multiple of 8."""
+
+
+def create(name, options):
+    torch.manual_seed(0)
+    small = {"window": 4} if name == "Window" else {"kernel": 5} if name == "Neighborhood" else {}
+    return az.create_mixer(name, DIM, HEADS, grid=GRID, **(small | options))
+
+
+def tokens(batch=3):
+    return torch.randn(batch, GRID[0] * GRID[1], DIM, generator=torch.Generator().manual_seed(1))
+
+
+def run(mixer, x, **masks):
+    """Output, and gradients by the tokens and all parameters."""
+    x = x.detach().requires_grad_()
+    out = mixer(x, **masks)
+    wanted = [x, *(parameter for parameter in mixer.parameters() if parameter.requires_grad)]
+    gradients = torch.autograd.grad(out.double().sin().sum(), wanted, allow_unused=True)
+    return out, *(torch.zeros(()) if gradient is None else gradient for gradient in gradients)
+
+
+def assert_near(found, expected, most):
+    """Errors are below ``most``, relative to the length of each tensor."""
+    for a, b in zip(found, expected, strict=True):
+        error = (a.detach().cpu().double() - b).norm() / b.norm().clamp(min=1e-6)
+        assert error < most
+
+
+@every
+@pytest.mark.parametrize(("dtype", "most"), [(torch.float64, 1e-9), (torch.float32, 1e-3)])
+def test_output_and_gradients(name, options, dtype, most):
+    mixer = create(name, options)
+    expected = run(copy.deepcopy(mixer).double(), tokens().double())
+    assert_near(run(mixer.to("cuda", dtype), tokens().to("cuda", dtype)), expected, most)
+
+
+@every
+@pytest.mark.parametrize(("dtype", "most"), [(torch.float16, 0.05), (torch.bfloat16, 0.2)])
+def test_autocast(name, options, dtype, most):
+    mixer = create(name, options)
+    expected = mixer.double()(tokens().double())
+    with torch.autocast("cuda", dtype):
+        out = mixer.float().cuda()(tokens().cuda())
+    assert_near([out], [expected], most)
+
+
+@pytest.mark.parametrize("kind", ["keys", "pairs"])
+@pytest.mark.parametrize("name", MASKED)
+def test_masks(name, kind):
+    mixer, number = create(name, {}), GRID[0] * GRID[1]
+    shape = (3, 1, 1, number) if kind == "keys" else (number, number)
+    mask = torch.rand(shape, generator=torch.Generator().manual_seed(2)) > 0.4
+    expected = run(copy.deepcopy(mixer).double(), tokens().double(), attn_mask=mask)
+    assert_near(run(mixer.cuda(), tokens().cuda(), attn_mask=mask.cuda()), expected, 1e-3)
+
+
+@pytest.mark.slow
+@every
+def test_one_graph(name, options):
+    mixer = create(name, options).cuda()
+    expected = run(mixer, tokens().cuda())
+    torch.compiler.reset()
+    assert_close(run(torch.compile(mixer, fullgraph=True), tokens().cuda()), expected, rtol=1e-2, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", az.list_mixers("self"))
+def test_deterministic_where_it_is_asked_for(monkeypatch, name):
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    mixer = create(name, {}).cuda()
+    torch.use_deterministic_algorithms(True)  # under warn_only the memory-efficient kernel stays as it is
+    try:
+        results = [run(mixer, tokens().cuda()) for _ in range(3)]
+    except RuntimeError as error:
+        if "deterministic" not in str(error):
+            raise
+        pytest.skip(str(error).partition(".")[0])  # torch refuses rather than be another run's
+    finally:
+        torch.use_deterministic_algorithms(False)
+    for again in results[1:]:
+        assert_close(again, results[0], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("added", ["nothing", "key_bias"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_memory_grows_with_the_tokens(dtype, added):
+    def training_bytes(number):
+        made = {"device": "cuda", "dtype": dtype, "requires_grad": True}
+        q, k, v = (torch.randn(1, 2, number, 64, **made) for _ in range(3))
+        bias = torch.randn(1, 2, number, **made) if added == "key_bias" else None
+
+        def call():
+            out, lse = attend(q, k, v, 0.125, key_bias=bias)
+            (out.sum() + lse.sum()).backward()
+
+        call()
+        return peak_memory(call, "cuda")
+
+    assert training_bytes(16_384) < 5 * training_bytes(4_096)
+
+
+@pytest.mark.parametrize("name", az.list_mixers("self"))
+def test_steps_leave_no_memory_behind(name):
+    mixer, x = create(name, {}).cuda(), tokens().cuda()
+    held = []
+    for step in range(4):
+        run(mixer, x)
+        gc.collect()
+        torch.cuda.synchronize()
+        if step:
+            held.append(torch.cuda.memory_allocated())
+    assert held[0] == held[-1]
+
+
+@pytest.mark.parametrize("name", az.list_mixers("self"))
+def test_two_streams_at_once(name):
+    mixer = create(name, {}).cuda().eval()
+    inputs = [tokens().cuda(), -tokens().cuda()]
+    with torch.no_grad():
+        expected = [mixer(x) for x in inputs]
+        torch.cuda.synchronize()
+        streams, found = [torch.cuda.Stream() for _ in inputs], []
+        for stream, x in zip(streams, inputs, strict=True):
+            with torch.cuda.stream(stream):
+                found.append(mixer(x))
+        torch.cuda.synchronize()
+    assert_close(found, expected)

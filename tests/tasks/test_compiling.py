@@ -1,0 +1,89 @@
+"""``compile``: each task's model as one graph, and checkpoints that do not know of it."""
+
+import lightning as L
+import pytest
+import timm
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+from torch import nn
+from torch.testing import assert_close
+
+import attention_zoo as az
+from tasks import InteractiveSegmentation
+from tests.tasks.test_classification import fit, loader, task
+from tests.tasks.test_semantic import batch
+from tests.tasks.test_semantic import task as semantic_task
+
+SELF = az.list_mixers("self")
+QUICK = ("DotProduct", "Probabilistic")
+"""Compiled in every run of the tests; the others by themselves in ``test_mixers``, and here in a slow test."""
+
+
+@pytest.fixture
+def graphs(monkeypatch):
+    """The modules that are compiled: without a code generator, but as one graph or not at all."""
+    compiled = []
+    compiling = nn.Module.compile
+
+    def as_one_graph(module):
+        compiled.append(module)
+        compiling(module, backend="eager", fullgraph=True)
+
+    monkeypatch.setattr(nn.Module, "compile", as_one_graph)
+    torch.compiler.reset()
+    return compiled
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in SELF])
+def test_a_vision_transformer_of_every_mixer_is_one_graph(graphs, name):
+    torch.manual_seed(0)
+    small = {"img_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 1, "num_heads": 2, "num_classes": 5}
+    model = az.swap_mixers(timm.create_model("vit_tiny_patch16_224", **small), name).train()
+    images = torch.randn(2, 3, 32, 32)
+    expected = model(images)
+    model.compile()
+    assert_close(model(images), expected)
+
+
+class TestTraining:
+    def test_same_checkpoint_and_same_numbers(self, graphs, tmp_path):
+        states = []
+        for compile in (False, True):
+            module = task(compile=compile)
+            run = fit(module, 1, callbacks=[ModelCheckpoint(tmp_path / str(compile), save_last=True)])
+            states.append(torch.load(tmp_path / str(compile) / "last.ckpt", weights_only=True)["state_dict"])
+            assert graphs == ([module.model] if compile else [])
+        assert_close(states[1], states[0])
+        assert [name for name in states[1] if "orig_mod" in name] == []
+        fresh = task(seed=1)
+        fresh.load_state_dict(states[1])
+        run.validate(module, loader(), verbose=False)
+
+    @pytest.mark.parametrize("stage", ["validate", "test", "predict"])
+    def test_evaluation_compiles_too(self, graphs, stage):
+        module = task(compile=True)
+        quiet = {"logger": False, "enable_progress_bar": False, "enable_checkpointing": False}
+        getattr(L.Trainer(accelerator="cpu", **quiet), stage)(module, loader())
+        assert graphs == [module.model]
+
+    def test_by_default_nothing_is_compiled(self, graphs):
+        fit(task(), 1)
+        assert graphs == []
+
+
+@pytest.mark.parametrize("top_down", [None, "absvit"])
+def test_the_backbone_of_a_segmenter_is_one_graph(graphs, top_down):
+    module = semantic_task(compile=True, mixer=az.MIXERS["DotProduct"], top_down=top_down)
+    assert module.compiled_parts() == [module.model.backbone]
+    example = batch(number=2)
+    torch.manual_seed(0)
+    expected = module.model.losses(example["image"], example["mask"])
+    module.model.backbone.compile()
+    torch.manual_seed(0)
+    assert_close(module.model.losses(example["image"], example["mask"]), expected)
+
+
+def test_the_clicked_segmenter_compiles_its_backbone():
+    small = {"patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 2}
+    module = InteractiveSegmentation("vit_tiny_patch16_224", (32, 32), model_args=small, max_clicks=3, compile=True)
+    assert module.compiled_parts() == [module.model.backbone]
