@@ -14,6 +14,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib.util import find_spec
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
@@ -143,6 +144,7 @@ def _begin(
     os.dup2(err.fileno(), 2)
     err.close()
     sys.stdout, sys.stderr = (open(number, "w", closefd=False) for number in (1, 2))  # noqa: SIM115
+    sys.modules["__main__"].__spec__ = find_spec("attention_zoo.__main__")  # Lightning starts more of these
     rank_zero_only.rank = int(environment.get("LOCAL_RANK", 0))  # Lightning looks as it is imported
     torch.set_num_threads(1)
     function(*arguments)

@@ -8,10 +8,10 @@ TWO = ["--trainer.accelerator", "cpu", "--trainer.devices", "2", "--trainer.stra
 
 
 @pytest.fixture(scope="module")
-def fitted(program, tiny, tmp_path_factory):
-    """A run of a program that starts the second process itself."""
+def fitted(process, tiny, tmp_path_factory):
+    """A run whose first process starts the second."""
     folder = tmp_path_factory.mktemp("ddp")
-    ended = program("fit", "--config", tiny, "--model.mixer", "VarsD", *TWO, cwd=folder)
+    ended = process("fit", "--config", tiny, "--model.mixer", "VarsD", *TWO, cwd=folder)
     assert ended.code == 0, ended.err
     return folder
 
@@ -45,12 +45,12 @@ def test_predictions_of_two_processes_are_complete_and_in_order(fitted, process,
 
 
 @pytest.mark.parametrize("place", [0, 1])
-def test_an_error_of_either_process_ends_both_with_one_line(fitted, program, images, place):
+def test_an_error_of_either_process_ends_both_with_one_line(fitted, process, images, place):
     (run,) = (fitted / "runs").iterdir()
     broken = sorted(images.rglob("*.png"))[place]  # process 0 reads the first image, process 1 the second
     broken.write_bytes(broken.read_bytes()[:60])
     argv = ["--ckpt_path", run / "checkpoints/last.ckpt", "--data.predict_dir", images, "--prediction.path", "x.csv"]
-    ended = program("predict", *argv, *TWO, cwd=fitted)
+    ended = process("predict", *argv, *TWO, cwd=fitted)
     assert ended.code == 2
     assert [line for line in ended.err.splitlines() if "error" in line.lower()] == [ended.err.splitlines()[-1]]
     assert broken.name in ended.err.splitlines()[-1]
