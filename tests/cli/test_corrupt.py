@@ -178,7 +178,7 @@ def killed_at_the_start():
 
 
 def test_workers_that_are_still_starting_end_with_their_parent(tmp_path):
-    assert run(killed_at_the_start, cwd=tmp_path, timeout=60).code == -signal.SIGKILL
+    assert run(killed_at_the_start, cwd=tmp_path).code == -signal.SIGKILL
 
 
 def test_hidden_parts_do_not_stay(zoo, photos, monkeypatch):
