@@ -8,11 +8,12 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Any, Literal, get_args
-
-from torchmetrics import Metric
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from attention_zoo.errors import InputError
+
+if TYPE_CHECKING:  # torchmetrics takes more than a second to import, and no function here calls it
+    from torchmetrics import Metric
 
 Better = Literal["higher", "lower", "neither"]
 
@@ -89,7 +90,7 @@ def old_scale(metric: str, values: Sequence[float] = ()) -> Scale:
     return Scale(better, 0.0, 1.0 if kind == "proportion" and max(values) <= 1 else None)
 
 
-def scale_of(metric: Metric) -> Scale | None:
+def scale_of(metric: "Metric") -> Scale | None:
     """Return the scale that a metric of torchmetrics states; None if it does not say which direction is better."""
     if metric.higher_is_better is None:
         return None

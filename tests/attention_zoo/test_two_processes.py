@@ -1,24 +1,11 @@
 """Two training steps of every model with every mixer in two processes: no parameter is left out, all stay equal."""
 
-import json
-import socket
-import subprocess
-import sys
-from pathlib import Path
-
+from tests import processes
 from tests.attention_zoo.test_models import KINDS, SIZE, SMALL
+from tests.attention_zoo.two_steps import train_all
 
-SCRIPT = Path(__file__).with_name("two_steps.py")
 
-
-def test_every_model_with_every_mixer():
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    wanted = json.dumps({"size": SIZE, "models": {name: {"num_classes": 5, **SMALL[name]} for name in KINDS}})
-    processes = [
-        subprocess.Popen([sys.executable, SCRIPT, str(rank), port, wanted], stderr=subprocess.PIPE, text=True)
-        for rank in range(2)
-    ]
-    ended = [(process.communicate(timeout=300)[1], process.returncode) for process in processes]
-    assert all(code == 0 for _, code in ended), "\n".join(err[-2000:] for err, _ in ended)
+def test_every_model_with_every_mixer(tmp_path):
+    models = {name: {"num_classes": 5, **SMALL[name]} for name in KINDS}
+    ended = processes.run(train_all, models, SIZE, ranks=2, cwd=tmp_path, timeout=300)
+    assert ended.code == 0, ended.err

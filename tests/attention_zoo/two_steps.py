@@ -1,11 +1,4 @@
-"""One of two processes that train every given model with every mixer for two steps; run by test_two_processes.
-
-Arguments: rank, port, and JSON of ``{"size": [H, W], "models": {name: arguments}}``.
-"""
-
-import json
-import os
-import sys
+"""Two training steps of every given model with every mixer; test_two_processes runs them in two processes."""
 
 import timm
 import torch
@@ -15,14 +8,14 @@ from torch.nn.parallel import DistributedDataParallel
 import attention_zoo as az
 
 
-def models(wanted):
-    for name, args in wanted["models"].items():
+def build_all(models, size):
+    for name, args in models.items():
         for mixer in az.list_mixers("self"):
             torch.manual_seed(0)
-            yield f"{name} with {mixer}", timm.create_model(name, mixer=mixer, img_size=wanted["size"], **args)
+            yield f"{name} with {mixer}", timm.create_model(name, mixer=mixer, img_size=size, **args)
             if name.startswith("deit"):
                 torch.manual_seed(0)
-                host = timm.create_model(name, mixer=mixer, img_size=wanted["size"], **args)
+                host = timm.create_model(name, mixer=mixer, img_size=size, **args)
                 yield f"TopDown of {name} with {mixer}", az.TopDown(host)
 
 
@@ -41,14 +34,17 @@ def train(model, size, rank):
     return torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
 
 
-def main():
-    rank, port, wanted = int(sys.argv[1]), sys.argv[2], json.loads(sys.argv[3])
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", rank=rank, world_size=2)
-    for name, model in models(wanted):
+def train_all(models, size):
+    """Train as one of the processes.
+
+    Args:
+        models: arguments by the names of the models.
+        size: height and width of the images.
+    """
+    dist.init_process_group("gloo")
+    for name, model in build_all(models, size):
         try:
-            flat = train(model, wanted["size"], rank)
+            flat = train(model, size, dist.get_rank())
         except Exception as error:
             raise RuntimeError(name) from error
         both = [torch.empty_like(flat) for _ in range(2)]
@@ -56,7 +52,3 @@ def main():
         if not (flat.isfinite().all() and torch.equal(*both)):
             raise RuntimeError(f"{name}: parameters are not finite or not the same in both processes")
     dist.destroy_process_group()
-
-
-if __name__ == "__main__":
-    main()

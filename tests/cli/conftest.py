@@ -6,14 +6,14 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from attention_zoo.cli.main import main
+from tests import processes
+from tests.processes import Ended
 
 TINY = """
 model:
@@ -33,15 +33,8 @@ trainer:
 """
 
 
-torch.set_num_threads(1)  # matrices this small are slower with more, much so where cores are shared
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # in the background; programs would inherit it
     signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
-class Ended(NamedTuple):
-    code: int
-    out: str
-    err: str
 
 
 @pytest.fixture(scope="session")
@@ -90,15 +83,24 @@ def small_trainer():
 
 
 @pytest.fixture(scope="session")
-def process():
-    """Run a command as a program, which can import modules of the folders ``path`` too."""
+def program():
+    """Run a command as a program, started as a user starts it; for what `process` cannot show."""
 
-    def run(*argv, cwd, timeout=180, path=()):
-        root = Path(__file__).parents[2]
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (root, *path))), "OMP_NUM_THREADS": "1"}
+    def run(*argv, cwd, timeout=180):
+        environment = {**os.environ, "PYTHONPATH": str(processes.ROOT)}
         command = [sys.executable, "-m", "attention_zoo", *map(str, argv)]
         done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=timeout)
         return Ended(done.returncode, done.stdout, done.stderr)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def process():
+    """Run a command in a process of its own, or in several that compute together; see `tests.processes.run`."""
+
+    def run(*argv, **options):
+        return processes.run(main, [*map(str, argv)], **options)
 
     return run
 

@@ -1,8 +1,6 @@
 """What can be asked without training: help, version, the list of mixers."""
 
 import ast
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -48,11 +46,6 @@ def test_mixers_of_one_kind(zoo):
     ended = zoo("mixers", "--kind", "sideways")
     assert ended.code == 2
     assert ended.err == "error: kind: expected 'self' or 'cross' or null, got 'sideways'\n"
-
-
-def test_mixers_needs_no_lightning():
-    code = "import sys; from attention_zoo.cli.main import main; main(['mixers']); sys.exit('lightning' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], stdout=subprocess.DEVNULL, check=False).returncode == 0
 
 
 def test_prediction_options_are_of_predict_only(zoo):

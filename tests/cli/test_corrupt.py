@@ -1,19 +1,20 @@
 """Corrupted data sets from the command line."""
 
-import contextlib
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
+import threadpoolctl
 from PIL import Image
 
+from attention_zoo.cli.main import main
 from datamodules.corruptions import CORRUPTIONS, corrupt
 from datamodules.corruptions.generate import read_source
+from datamodules.corruptions.writing import done_by
+from tests.processes import run, started
 
 HERE = ["--workers", "0"]
 
@@ -148,22 +149,18 @@ def straight(call, photos, tmp_path_factory):
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGKILL])
 def test_interrupted(zoo, tmp_path, photos, straight, stop):
     """No half-written file, no process left; the next start ends as if there had been none."""
-    command = [sys.executable, "-m", "attention_zoo", "corrupt", str(photos), "out", *LONG, "--workers", "2"]
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"}
-    running = subprocess.Popen(
-        command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
-    deadline = time.monotonic() + 120
-    while not list(tmp_path.glob("out/*/*/*/*.JPEG")) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    if stop is signal.SIGINT:
-        os.killpg(running.pid, stop)  # as a terminal does
-        said = running.communicate(timeout=60)[1]
-        assert running.returncode == 130
-        assert "Traceback" not in said
-    else:
-        running.kill()
-        running.communicate(timeout=60)  # ends when the workers have closed stderr, too
+    with started(main, ["corrupt", str(photos), "out", *LONG, "--workers", "2"], cwd=tmp_path) as running:
+        deadline = time.monotonic() + 120
+        while not list(tmp_path.glob("out/*/*/*/*.JPEG")) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        if stop is signal.SIGINT:
+            running.signal(stop)
+            ended = running.wait(60)
+            assert ended.code == 130
+            assert "Traceback" not in ended.err
+        else:
+            running.kill()
+            running.wait(60)
     written = files(tmp_path / "out")
     assert 0 < len(written) < 75
     complete = {path: content for path, content in written.items() if not path.endswith(".part")}
@@ -173,26 +170,15 @@ def test_interrupted(zoo, tmp_path, photos, straight, stop):
     assert files("out") == straight
 
 
-KILLED_AT_THE_START = """
-import os, signal, time
-import threadpoolctl
-from datamodules.corruptions.writing import done_by
-
-threadpoolctl.threadpool_limits = lambda threads: time.sleep(2)  # as on a machine that is busy
-items = done_by([1, 2], workers=2)
-os.kill(os.getpid(), signal.SIGKILL)
-"""
+def killed_at_the_start():
+    """Die while the workers are starting, which takes them long."""
+    threadpoolctl.threadpool_limits = lambda threads: time.sleep(2)  # as on a machine that is busy
+    items = done_by([1, 2], workers=2)  # noqa: F841 (they end with it)
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
-def test_workers_that_are_still_starting_end_with_their_parent():
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
-    command = [sys.executable, "-c", KILLED_AT_THE_START]
-    running = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, start_new_session=True)
-    try:
-        running.communicate(timeout=60)  # ends when the workers have closed stderr, too
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(running.pid, signal.SIGKILL)
+def test_workers_that_are_still_starting_end_with_their_parent(tmp_path):
+    assert run(killed_at_the_start, cwd=tmp_path).code == -signal.SIGKILL
 
 
 def test_hidden_parts_do_not_stay(zoo, photos, monkeypatch):

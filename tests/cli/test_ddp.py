@@ -9,6 +9,7 @@ TWO = ["--trainer.accelerator", "cpu", "--trainer.devices", "2", "--trainer.stra
 
 @pytest.fixture(scope="module")
 def fitted(process, tiny, tmp_path_factory):
+    """A run whose first process starts the second."""
     folder = tmp_path_factory.mktemp("ddp")
     ended = process("fit", "--config", tiny, "--model.mixer", "VarsD", *TWO, cwd=folder)
     assert ended.code == 0, ended.err
@@ -25,7 +26,7 @@ def test_a_fit_of_two_processes_is_one_run(fitted, log):
 def test_a_test_gives_the_same_as_one_process(fitted, process, call, log):
     (run,) = (fitted / "runs").iterdir()
     path = run / "checkpoints/last.ckpt"
-    ended = process("test", "--ckpt_path", path, *TWO, cwd=fitted)  # 359 images: one process gets one more
+    ended = process("test", "--ckpt_path", path, *TWO, ranks=2, cwd=fitted)  # 359 images: one process gets one more
     assert ended.code == 0, ended.err
     assert call("test", "--ckpt_path", path, "--trainer.accelerator", "cpu", "--trainer.devices", "1") == 0
     two, one = (line["metrics"] for line in log(run)[-2:])
@@ -37,7 +38,7 @@ def test_a_test_gives_the_same_as_one_process(fitted, process, call, log):
 def test_predictions_of_two_processes_are_complete_and_in_order(fitted, process, images):
     (run,) = (fitted / "runs").iterdir()
     argv = ["--ckpt_path", run / "checkpoints/last.ckpt", "--data.predict_dir", images]
-    ended = process("predict", *argv, *TWO, cwd=fitted)
+    ended = process("predict", *argv, *TWO, ranks=2, cwd=fitted)
     assert ended.code == 0, ended.err
     with (fitted / "predictions.csv").open(newline="") as file:
         assert [row["image"] for row in csv.DictReader(file)] == [str(path) for path in sorted(images.rglob("*.png"))]

@@ -1,6 +1,5 @@
 """What other libraries say of the machine's limits and of the input is one line; what they say of bugs stays."""
 
-import contextlib
 import re
 import signal
 from pathlib import Path
@@ -236,26 +235,9 @@ def test_names_that_are_no_utf8(zoo, tiny, tmp_path):
     assert ended.code == 2 and "does not exist" in ended.err
 
 
-def test_import_of_the_command_line_changes_nothing_for_others(process, tmp_path):
-    import subprocess
-    import sys
-
-    code = (
-        "import logging, warnings, lightning\n"
-        "names = ('lightning', 'lightning.pytorch', 'lightning.fabric', 'lightning.pytorch.utilities.rank_zero')\n"
-        "state = lambda: [(logging.getLogger(n).handlers[:], logging.getLogger(n).filters[:]) for n in names]\n"
-        "before, ours = state(), list(warnings.filters)\n"
-        "import attention_zoo.cli.main, attention_zoo.cli.lightning\n"
-        "assert state() == before\n"
-        "assert not any('exists and is not empty' in str(f[1]) for f in warnings.filters)\n"
-    )
-    with contextlib.chdir(tmp_path):
-        subprocess.run([sys.executable, "-c", code], check=True)
-
-
-def test_our_packages_win_over_those_of_the_working_folder(process, tmp_path, tiny):
+def test_our_packages_win_over_those_of_the_working_folder(program, tmp_path, tiny):
     (tmp_path / "datamodules").mkdir()
     for shadow in ("tasks.py", "datamodules/__init__.py"):
         (tmp_path / shadow).write_text("raise RuntimeError('not ours')")
-    ended = process("fit", "--config", tiny, "--print_config", cwd=tmp_path)
+    ended = program("fit", "--config", tiny, "--print_config", cwd=tmp_path)
     assert ended.code == 0, ended.err

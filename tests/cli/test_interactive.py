@@ -109,7 +109,7 @@ def test_search_on_the_trained_data_then_test_on_a_benchmark(call, run_folder, l
 def test_two_processes_give_the_same(tested, process, run_folder):
     """An odd number of batches: one process has one more."""
     argv = ["test", "--ckpt_path", run_folder / "checkpoints/last.ckpt", "--data.batch_size", "5", *TWO]
-    ended = process(*argv, "--trainer.default_root_dir", run_folder.parent / "two", cwd=run_folder.parent)
+    ended = process(*argv, "--trainer.default_root_dir", run_folder.parent / "two", ranks=2, cwd=run_folder.parent)
     assert ended.code == 0, ended.err
     one, two = rows(tested / "clicks_objects.csv"), rows(run_folder.parent / "two" / "clicks_objects.csv")
     assert [(row["object"], row["trial"]) for row in one] == [(row["object"], row["trial"]) for row in two]

@@ -66,7 +66,7 @@ def test_two_processes_give_what_one_gives(process, zoo, config, tmp_path):
     """No parameter is left out, and each of the five images counts once."""
     two = ["--trainer.devices", "2", "--trainer.strategy", "ddp", "--model.dual_path", "true"]
     run = tmp_path / "run"
-    ended = process("fit", "--config", config, *two, "--trainer.default_root_dir", run, cwd=tmp_path)
+    ended = process("fit", "--config", config, *two, "--trainer.default_root_dir", run, ranks=2, cwd=tmp_path)
     assert ended.code == 0, ended.err
     both = last_metrics(run)
     one = ["--trainer.devices", "1", "--trainer.strategy", "auto"]

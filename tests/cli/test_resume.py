@@ -1,13 +1,13 @@
 """A run that was killed in the middle of an epoch and resumed ends with the weights of one that was not."""
 
-import os
-import subprocess
-import sys
+from functools import partial
 from pathlib import Path
 
+import pytest
 import torch
 
-ROOT = Path(__file__).parents[2]
+from tests.processes import ROOT
+
 ARGUMENTS = [
     "--config",
     "configs/classification/digits.yaml",
@@ -36,23 +36,23 @@ ARGUMENTS = [
 ]
 
 
-def run(*arguments):
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parent)}
-    command = [sys.executable, "-m", "attention_zoo", *map(str, arguments)]
-    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+@pytest.fixture
+def run(process):
+    """Run a command that can import the killer."""
+    return partial(process, cwd=ROOT, path=[Path(__file__).parent])
 
 
-def test_killed_and_resumed_is_bitwise_the_same(tmp_path):
+def test_killed_and_resumed_is_bitwise_the_same(run, tmp_path):
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     done = run("fit", *ARGUMENTS, "--trainer.default_root_dir", whole)
-    assert done.returncode == 0, done.stderr
+    assert done.code == 0, done.err
     killer = ["--trainer.callbacks+", "killer.KillOnce"]
     killer += ["--trainer.callbacks.marker", tmp_path / "killed", "--trainer.callbacks.epoch", "2"]
     done = run("fit", *ARGUMENTS, "--trainer.default_root_dir", broken, *killer)
-    assert done.returncode == -9, done.stderr
+    assert done.code == -9, done.err
     trust = ["--trust_checkpoint", "true"]  # the checkpoint names the killer
     done = run("fit", "--ckpt_path", "last", "--trainer.default_root_dir", broken, *trust)
-    assert done.returncode == 0, done.stderr
+    assert done.code == 0, done.err
     states = [torch.load(path / "checkpoints" / "last.ckpt", weights_only=True) for path in (whole, broken)]
     assert states[0]["epoch"] == states[1]["epoch"] == 3
     assert states[0]["global_step"] == states[1]["global_step"] == 24

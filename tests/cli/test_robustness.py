@@ -132,7 +132,7 @@ def test_the_progress_bar_says_where_it_is(zoo, run, config, monkeypatch):
 def test_two_processes_count_the_same(process, run, config, evaluated):
     argv = ["--ckpt_path", run / "checkpoints/last.ckpt", "--config", config, *TWO]
     found = set(evaluations(run))
-    ended = process("test", *argv, "--data.batch_size", "16", cwd=run, path=[TASKS])
+    ended = process("test", *argv, "--data.batch_size", "16", ranks=2, cwd=run, path=[TASKS])
     assert ended.code == 0, ended.err
     (new,) = set(evaluations(run)) - found
     one, two = read(evaluated), read(new)

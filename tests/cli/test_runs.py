@@ -1,17 +1,16 @@
 """Run folders: what they hold, how they are gone on with, and that nothing in them is overwritten."""
 
 import json
-import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 import pytest
 import torch
 import yaml
+
+from attention_zoo.cli.main import main
+from tests.processes import started
 
 
 @pytest.fixture
@@ -172,17 +171,15 @@ def test_bfloat16(zoo, tiny, tmp_path, log):
 
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
 def test_a_stopped_run_is_no_success_and_can_be_gone_on_with(tiny, tmp_path, stop):
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"}
     argv = ["fit", "--config", tiny, "--trainer.max_epochs", "100000", "--trainer.default_root_dir", "run"]
-    command = [sys.executable, "-m", "attention_zoo", *argv]
-    program = subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 120
-    while not (tmp_path / "run/checkpoints/last.ckpt").exists() and time.monotonic() < deadline:
-        time.sleep(0.2)
-    program.send_signal(stop)
-    _, err = program.communicate(timeout=60)
-    assert program.returncode > 0
-    assert "Traceback" not in err
+    with started(main, argv, cwd=tmp_path) as program:
+        deadline = time.monotonic() + 120
+        while not (tmp_path / "run/checkpoints/last.ckpt").exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        program.signal(stop)
+        ended = program.wait(60)
+    assert ended.code > 0
+    assert "Traceback" not in ended.err
     assert load(tmp_path / "run")["global_step"] > 0
 
 

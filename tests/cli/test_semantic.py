@@ -31,7 +31,7 @@ def fitted(process, small_trainer, tmp_path_factory):
     }
     (folder / "tiny.yaml").write_text(yaml.safe_dump(content))
     run = folder / "run"
-    ended = process("fit", "--config", "tiny.yaml", *TWO, "--trainer.default_root_dir", run, cwd=folder)
+    ended = process("fit", "--config", "tiny.yaml", *TWO, "--trainer.default_root_dir", run, ranks=2, cwd=folder)
     assert ended.code == 0, ended.err
     return run
 
@@ -43,7 +43,7 @@ def last_metrics(run):
 def test_two_processes_count_what_one_counts(fitted, process, zoo):
     """Five images: one process gets one more."""
     checkpoint = fitted / "checkpoints" / "last.ckpt"
-    ended = process("test", "--ckpt_path", checkpoint, *TWO, cwd=fitted.parent)
+    ended = process("test", "--ckpt_path", checkpoint, *TWO, ranks=2, cwd=fitted.parent)
     assert ended.code == 0, ended.err
     two = last_metrics(fitted)
     ended = zoo("test", "--ckpt_path", checkpoint, "--trainer.devices", "1", "--trainer.strategy", "auto")

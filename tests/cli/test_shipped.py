@@ -19,7 +19,7 @@ BRIEF = """
 --trainer.max_epochs 1 --trainer.limit_train_batches 2 --trainer.limit_val_batches 1 --trainer.enable_progress_bar false
 --trainer.enable_model_summary false --trainer.log_every_n_steps 1 --trainer.accelerator cpu --trainer.devices 1
 """
-PARTS = dict.fromkeys(("CIFAR10", "ImageFolder", "PACS"), "--data Digits --data.image_size 32")
+PARTS = dict.fromkeys(("CIFAR10", "ImageFolder", "PACS"), "--data Digits --data.image_size 32 --data.num_workers 0")
 SHAPES = "--data Shapes --data.image_size 32 --data.scenes [8,4,4] --data.augment null --data.num_workers 0"
 NARROW_VIT = """
 --model.model absvit_tiny_patch16_224 --model.model_args.embed_dim 24 --model.model_args.num_heads 2

@@ -1,10 +1,6 @@
-"""Evaluates and predicts in two processes and writes down which samples counted; run by test_segmentation_processes.
-
-Arguments: the folder of the data, and that for the output.
-"""
+"""Evaluates and predicts in two processes, and writes down which samples counted."""
 
 import json
-import sys
 from pathlib import Path
 
 import lightning as L
@@ -34,9 +30,10 @@ class Counted(L.LightningModule):
         self.seen += [(index, path) for index, path in numbers if index >= 0]
 
 
-def main(folder, out):
+def evaluate(folder, out):
+    """Run as one of the processes, on the data in ``folder``; write to ``out``."""
     data = SegmentationFolder(
-        folder, list("abcd"), image_size=24, batch_size=2, num_workers=1, predict_dir=f"{folder}/images/val"
+        str(folder), list("abcd"), image_size=24, batch_size=2, num_workers=1, predict_dir=f"{folder}/images/val"
     )
     model = Counted()
     quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
@@ -45,8 +42,3 @@ def main(folder, out):
     validated, model.seen = model.seen, []
     trainer.predict(model, data, return_predictions=False)
     Path(out, f"{trainer.global_rank}.json").write_text(json.dumps([validated, model.seen]))
-
-
-if __name__ == "__main__":
-    torch.set_num_threads(1)
-    main(*sys.argv[1:])

@@ -1,10 +1,6 @@
 """Evaluation in several processes is exact, and bad files end a command with one line."""
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,9 +9,10 @@ import torch
 from PIL import Image
 
 from datamodules import SegmentationFolder
+from tests import processes
+from tests.datamodules.evaluate_in_processes import evaluate
 from tests.datamodules.segmentation_files import write_pairs
 
-ROOT = Path(__file__).parents[2]
 SIZES = ((24, 32), (32, 24), (24, 32), (40, 40))
 
 
@@ -41,10 +38,8 @@ def test_the_processes_of_a_trainer_share_the_evaluation(folder, world):
 
 
 def test_two_processes_see_every_sample_once(folder, tmp_path):
-    command = [sys.executable, str(ROOT / "tests/datamodules/evaluate_in_processes.py"), str(folder), str(tmp_path)]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
+    ended = processes.run(evaluate, folder, tmp_path, ranks=2, cwd=tmp_path)
+    assert ended.code == 0, ended.err
     ranks = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2)]
     paths = sorted((folder / "annotations" / "val").iterdir())
     means = [torch.from_numpy(np.array(Image.open(path))).double().mean().item() for path in paths]

@@ -1,10 +1,4 @@
-"""One training step with batches normalised over all processes; run by test_sync_norm, also as a program.
-
-Arguments: rank, number of processes, port, and a file for the parameters.
-"""
-
-import os
-import sys
+"""One training step with batches normalised over all processes; test_sync_norm runs it in several."""
 
 import torch
 import torch.distributed as dist
@@ -45,14 +39,9 @@ def train(rank, world):
     return {name: tensor.detach() for name, tensor in task.model.state_dict().items()}
 
 
-def main():
-    rank, world, port, path = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4]
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", rank=rank, world_size=world)
-    torch.save(train(rank, world), f"{path}.{rank}")
+def save_step(path):
+    """Train as one of the processes, and save what `train` returns."""
+    dist.init_process_group("gloo")
+    rank = dist.get_rank()
+    torch.save(train(rank, dist.get_world_size()), f"{path}.{rank}")
     dist.destroy_process_group()
-
-
-if __name__ == "__main__":
-    main()

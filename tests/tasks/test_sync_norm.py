@@ -1,30 +1,19 @@
 """Batch normalisation over processes: a step of two is that of one with the same images."""
 
-import socket
-import subprocess
-import sys
-from pathlib import Path
-
 import torch
 from torch import nn
 from torch.testing import assert_close
 
 from tasks import SyncBatchNorm
 from tasks.sync_norm import ProcessBatchNorm
-from tests.tasks.one_step import train
-
-SCRIPT = Path(__file__).with_name("one_step.py")
+from tests import processes
+from tests.tasks.one_step import save_step, train
 
 
 def steps_of_two(path):
     """Parameters and running statistics after the step, as each of two processes has them."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    commands = [[sys.executable, SCRIPT, str(rank), "2", port, path] for rank in range(2)]
-    processes = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for command in commands]
-    ended = [(process.communicate(timeout=300)[1], process.returncode) for process in processes]
-    assert all(code == 0 for _, code in ended), "\n".join(err[-2000:] for err, _ in ended)
+    ended = processes.run(save_step, path, ranks=2, cwd=path.parent)
+    assert ended.code == 0, ended.err
     return [torch.load(f"{path}.{rank}") for rank in range(2)]
 
 
