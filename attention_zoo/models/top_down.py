@@ -7,6 +7,7 @@ EECS-2024-49, chapter 2 (section 2.5, eq. 2.13).
 """
 
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import torch
@@ -29,6 +30,42 @@ class Decoder(nn.Module):
         super().__init__()
         self.linear = nn.Linear(dim, dim, bias=False)
         self.linear2 = nn.Linear(dim, dim, bias=False)
+
+
+@dataclass(frozen=True)
+class FirstPass:
+    """The bottom-up pass of images, which the second passes of all priors share.
+
+    Attributes:
+        tokens: (B, N, dim), the input of the first layer.
+        output: (B, M, dim), the tokens that a prior is compared with; the head of the plain model reads them.
+        states: input and output of each of the layers to keep, (B, N, dim) each.
+        host: the model taken apart, which remembers the token grids of these images.
+    """
+
+    tokens: Tensor
+    output: Tensor
+    states: list[tuple[Tensor, Tensor]]
+    host: TokenHost
+
+
+@dataclass(frozen=True)
+class SecondPass:
+    """The top-down pass of images under a prior.
+
+    Attributes:
+        output: (B, M, dim), the tokens that the head reads.
+        similarity: (B, M, 1), how much each output token of the first pass is what the prior asks for, in [0, 1].
+        signals: what flows back to each layer, r of the equations, (B, N, dim) each, from the first layer to the
+            last; empty in the modes without feedback.
+        states: input and output of each of the layers to keep; with ``perceiver_io``, which has no second pass, those
+            that the first pass kept.
+    """
+
+    output: Tensor
+    similarity: Tensor
+    signals: list[Tensor]
+    states: list[tuple[Tensor, Tensor]]
 
 
 class TopDown(nn.Module, TokenModel):
@@ -136,42 +173,94 @@ class TopDown(nn.Module, TokenModel):
             prior: what to look for, (dim,) or (B, dim) in the space of the output tokens, e.g. a class's prototype;
                 None is the learned query.
         """
-        host = self.host
-        found, final, states = self._passes(host, images, prior, range(len(host.layers)) if self.training else ())
-        logits = host.classify(final)
+        wanted = range(len(self.host.layers)) if self.training else ()
+        first, second = self._passes(images, prior, wanted)
+        logits = first.host.classify(second.output)
         if not self.training or self.mode == "perceiver_io":
             return logits
-        loss = self.variational_weight * self._variational_loss(host, states) if self.mode in DECODED else 0.0
-        return Outputs(logits, (host.classify(found),), loss)
+        loss: Tensor | float = 0.0
+        if self.mode in DECODED:
+            loss = self.variational_weight * self._variational_loss(first.host, second.states)
+        return Outputs(logits, (first.host.classify(first.output),), loss)
 
-    def _passes(
+    def first_pass(self, images: Tensor, keep: Collection[int] = ()) -> FirstPass:
+        """Return the bottom-up pass of images (B, 3, H, W), which `second_pass` takes for any number of priors.
+
+        Args:
+            images: (B, 3, H, W), normalised.
+            keep: layers whose input and output are wanted.
+        """
+        host = self.host
+        tokens = host.embed(images)
+        last, states = host.run(tokens, keep=keep)
+        return FirstPass(tokens, host.finish(last), states, host)
+
+    def second_pass(
         self,
-        host: TokenHost,
-        images: Tensor,
-        prior: Tensor | None,
+        first: FirstPass,
+        prior: Tensor | None = None,
+        *,
+        alpha: float | None = None,
+        mode: Mode | None = None,
         keep: Collection[int] = (),
         last: int | None = None,
-    ) -> tuple[Tensor, Tensor, list[tuple[Tensor, Tensor]]]:
-        """Return the output tokens of the first pass, those that the head reads, and the states of the last pass.
+    ) -> SecondPass:
+        """Return the top-down pass under a prior.
 
-        States are the inputs and outputs of the layers to ``keep``. The second pass may end after the layer ``last``.
+        Args:
+            first: the bottom-up pass of the same images.
+            prior: what to look for, see `forward`.
+            alpha: scale of the reweighted tokens; None is the model's own.
+            mode: what the pass hears; None is the model's own. Another one has weights that were not trained for it.
+            keep: layers whose input and output are wanted.
+            last: the layer to end with; None is the model's last.
+
+        Raises:
+            InputError: the prior does not fit, or the model has no weights for the mode.
         """
-        tokens = host.embed(images)
-        only = self.mode == "perceiver_io"
-        first, seen = host.run(tokens, keep=keep if only else ())
-        found = host.finish(first)
-        weights = self.similarity(found, prior)
-        sent = self.alpha * weights * found
-        if only:
-            return found, sent, seen
-        second, states = host.run(tokens, self._signals(host, sent, weights), keep, last)
-        return found, host.finish(second), states
+        mode, host = self.mode if mode is None else self.check_mode(mode), first.host
+        similarity = self.similarity(first.output, prior, mode)
+        sent = (self.alpha if alpha is None else alpha) * similarity * first.output
+        if mode == "perceiver_io":
+            return SecondPass(sent, similarity, [], first.states)
+        if mode == "mask_att":
+            fed, signals = [], [{"value_gate": host.spread(similarity, layer)} for layer in host.layers]
+        else:
+            fed = self._feed_back(host, sent)
+            signals = [self._signal(mode, *pair) for pair in zip(fed, self.decoders, strict=True)]
+        x, states = host.run(first.tokens, signals, keep, last)
+        return SecondPass(host.finish(x), similarity, fed, states)
 
-    def similarity(self, tokens: Tensor, prior: Tensor | None = None) -> Tensor:
-        """Return how much each output token (B, N, dim) is what the prior asks for: (B, N, 1), in [0, 1]."""
-        if self.prompt is None:  # mode "feedback"
+    def check_mode(self, mode: Mode) -> Mode:
+        """Return the mode, if the model has the weights that it needs.
+
+        Raises:
+            InputError: the model has no feedback path, which the mode needs.
+        """
+        if mode in DECODED and self.mode not in DECODED:
+            raise InputError(f"mode={mode!r} needs the feedback path, which a model of mode {self.mode!r} has not")
+        return mode
+
+    def _passes(
+        self, images: Tensor, prior: Tensor | None, keep: Collection[int] = (), last: int | None = None
+    ) -> tuple[FirstPass, SecondPass]:
+        """Return both passes; the layers to ``keep`` are those of the second, which may end after layer ``last``."""
+        first = self.first_pass(images, keep if self.mode == "perceiver_io" else ())
+        return first, self.second_pass(first, prior, keep=keep, last=last)
+
+    def similarity(self, tokens: Tensor, prior: Tensor | None = None, mode: Mode | None = None) -> Tensor:
+        """Return how much each output token (B, N, dim) is what the prior asks for: (B, N, 1), in [0, 1].
+
+        Args:
+            tokens: (B, N, dim), output tokens of the first pass.
+            prior: what to look for, see `forward`.
+            mode: None is the model's own; ``feedback`` asks for nothing, so that every token is as good.
+        """
+        if (mode or self.mode) == "feedback":
             return torch.ones_like(tokens[..., :1])
         prior = self.prompt if prior is None else prior
+        if prior is None:
+            raise InputError(f"TopDown: mode={mode!r} needs a prior; a model of mode 'feedback' has no learned query")
         if prior.shape not in (tokens.shape[-1:], (tokens.shape[0], tokens.shape[-1])):
             raise InputError(f"TopDown: prior {tuple(prior.shape)} must be (dim,) or (B, dim), dim={tokens.shape[-1]}")
         prior = F.normalize(prior.to(tokens.dtype), dim=-1)
@@ -183,20 +272,22 @@ class TopDown(nn.Module, TokenModel):
         classifier: Any = self.get_classifier()
         return classifier.weight[index]
 
-    def _signals(self, host: TokenHost, found: Tensor, weights: Tensor) -> list[dict[str, Any]]:
-        """Return the signals that each layer hears in the second pass, from the first layer to the last."""
-        if self.mode == "mask_att":
-            return [{"value_gate": host.spread(weights, layer)} for layer in host.layers]
-        to, bias = ("qkv" if self.mode == "qkv" else "v"), self.variant == "released"
-        signals, unpools = [], list(self.unpools)
+    def _feed_back(self, host: TokenHost, sent: Tensor) -> list[Tensor]:
+        """Return r of each layer, from the first to the last, of tokens (B, N, dim) that are sent back."""
+        fed, unpools = [], list(self.unpools)
         decoders: list[Any] = list(self.decoders)
         for layer, decoder in zip(reversed(host.layers), reversed(decoders), strict=True):
             if layer.transition:
-                found = host.spread(unpools.pop()(found), layer)
-            found = decoder.linear(found)
-            signal = {"top_down": found, "top_down_decoder": decoder.linear2.weight}
-            signals.append({**signal, "top_down_to": to, "top_down_bias": bias})
-        return signals[::-1]
+                sent = host.spread(unpools.pop()(sent), layer)
+            sent = decoder.linear(sent)
+            fed.append(sent)
+        return fed[::-1]
+
+    def _signal(self, mode: Mode, fed: Tensor, decoder: Any) -> dict[str, Any]:
+        """Return the arguments by which a layer's mixer hears what is fed back to it, (B, N, dim)."""
+        to, bias = ("qkv" if mode == "qkv" else "v"), self.variant == "released"
+        signal = {"top_down": fed, "top_down_decoder": decoder.linear2.weight}
+        return {**signal, "top_down_to": to, "top_down_bias": bias}
 
     def _variational_loss(self, host: TokenHost, states: list[tuple[Tensor, Tensor]]) -> Tensor:
         """Return how far the decoders are from rebuilding each layer's input; only they learn from it (eq. 2.13)."""
@@ -224,16 +315,15 @@ class TopDown(nn.Module, TokenModel):
             indices: places of the layers, ascending.
             prior: what to look for, see `forward`.
         """
-        host = self.host
-        _, final, states = self._passes(host, images, prior, indices, indices[-1])
-        outputs = [after for _, after in states]
-        if indices[-1] == len(host.layers) - 1:
-            outputs[-1] = final
-        return host.maps_of(outputs, indices)
+        first, second = self._passes(images, prior, indices, indices[-1])
+        outputs = [after for _, after in second.states]
+        if indices[-1] == len(first.host.layers) - 1:
+            outputs[-1] = second.output
+        return first.host.maps_of(outputs, indices)
 
     def forward_features(self, images: Tensor, prior: Tensor | None = None) -> Tensor:
         """Return the output tokens (B, N, dim) of the second pass; for ``perceiver_io``, the reweighted tokens."""
-        return self._passes(self.host, images, prior)[1]
+        return self._passes(images, prior)[1].output
 
     def forward_head(self, tokens: Tensor) -> Tensor:
         """Return the logits (B, classes) of output tokens (B, N, dim)."""

@@ -150,6 +150,46 @@ class TestModes:
             assert_close(model.forward_head(model.forward_features(images())), model(images()))
 
 
+class TestPasses:
+    @pytest.mark.parametrize("mode", MODES)
+    def test_all_priors_share_a_first_pass(self, mode):
+        model = wrapped(mode=mode, alpha=2.0)
+        first = model.first_pass(images(), keep=range(3))
+        assert_close(first.output, tokens_of(model.model))
+        assert_close(first.states[0][0], first.tokens)
+        for prior in (None, torch.randn(24, dtype=torch.float64)):
+            second = model.second_pass(first, prior)
+            assert torch.equal(second.output, model.forward_features(images(), prior))
+            assert second.similarity.shape == (2, 17, 1)
+            assert len(second.signals) == (3 if mode in DECODED else 0)
+
+    def test_signals_are_what_flows_back(self):
+        model = wrapped(alpha=3.0)
+        first = model.first_pass(images())
+        second = model.second_pass(first, keep=[1])
+        flows = second.similarity * first.output * 3
+        for decoder, fed in zip(reversed(model.decoders), reversed(second.signals), strict=True):
+            flows = decoder.linear(flows)
+            assert_close(fed, flows)
+        assert len(second.states) == 1
+
+    @pytest.mark.parametrize("mode", MODES)
+    def test_alpha_and_mode_of_one_pass_alone(self, mode):
+        host, prior = vit(), torch.randn(24, dtype=torch.float64)
+        model, own = wrapped(host=host), wrapped(host=host, mode=mode, alpha=4.0)
+        second = model.second_pass(model.first_pass(images()), prior, alpha=4.0, mode=mode)
+        assert_close(second.output, own.forward_features(images(), prior))
+        assert (model.mode, model.alpha) == ("absvit", 1.0)
+
+    def test_modes_that_a_model_has_no_weights_for(self):
+        model = wrapped(mode="mask_att")
+        with pytest.raises(az.InputError, match="mode='qkv' needs the feedback path, which a model of mode 'mask_att'"):
+            model.second_pass(model.first_pass(images()), mode="qkv")
+        model = wrapped(mode="feedback")
+        with pytest.raises(az.InputError, match="mode='absvit' needs a prior"):
+            model.second_pass(model.first_pass(images()), mode="absvit")
+
+
 class TestVariationalLoss:
     @pytest.mark.parametrize("reduction", ["mean", "sum"])
     def test_is_how_far_decoders_are_from_the_layers_inputs(self, reduction):
