@@ -41,6 +41,7 @@ from datamodules.segmentation import (
     Shapes,
 )
 from datamodules.tiny_imagenet import TinyImageNet
+from datamodules.two_objects import TwoObjects
 
 __all__ = [
     "DAVIS",
@@ -72,6 +73,7 @@ __all__ = [
     "Shapes",
     "TinyImageNet",
     "TinyImageNetRobustness",
+    "TwoObjects",
     "VOCForeground",
 ]
 
