@@ -103,9 +103,7 @@ def _other_classifier(
     model: nn.Module, weights: dict[str, Tensor], classifiers: tuple[str, ...]
 ) -> tuple[dict[str, Tensor], set[str]]:
     """Return the same as `_without_other_classifier`, for a model whose classifiers have these names."""
-    if isinstance(model, VisionTransformer):
-        antialias = not getattr(model, "plain_resampling", False)
-        weights = checkpoint_filter_fn(weights, model, interpolation="bicubic", antialias=antialias)
+    weights = resized_positions(model, weights)
     fresh: set[str] = set()
     for classifier in classifiers:
         own = {key: tensor for key, tensor in model.state_dict().items() if key.startswith(f"{classifier}.")}
@@ -113,6 +111,23 @@ def _other_classifier(
             weights = {key: tensor for key, tensor in weights.items() if not key.startswith(f"{classifier}.")}
             fresh |= own.keys()
     return weights, fresh
+
+
+def resized_positions(model: nn.Module, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return weights whose position embeddings are resampled for the grid of ``model``.
+
+    Args:
+        model: a `VisionTransformer`, also under `TopDown`; of any other model the weights come back as they are.
+        weights: the model's weights by name, for images of any size.
+    """
+    if isinstance(model, TopDown):
+        own = {key: tensor for key, tensor in weights.items() if key.startswith(TopDown.own_names)}
+        plain = {key.removeprefix(TASK): tensor for key, tensor in weights.items() if key not in own}
+        return own | {TASK + key: tensor for key, tensor in resized_positions(model.model, plain).items()}
+    if isinstance(model, VisionTransformer):
+        antialias = not getattr(model, "plain_resampling", False)
+        return checkpoint_filter_fn(weights, model, interpolation="bicubic", antialias=antialias)
+    return weights
 
 
 def _read(path: Path, name: str) -> Any:

@@ -268,8 +268,17 @@ class TopDown(nn.Module, TokenModel):
         return (F.normalize(tokens, dim=-1) * prior).sum(-1, keepdim=True).clamp(0, 1)
 
     def class_prior(self, index: int | Sequence[int] | Tensor) -> Tensor:
-        """Return class prototypes, rows of the classifier: (dim,) for one, (B, dim) for several (tech report 2.6)."""
-        classifier: Any = self.get_classifier()
+        """Return class prototypes, rows of the classifier: (dim,) for one, (B, dim) for several (tech report 2.6).
+
+        They share the space of the output tokens where the classifier reads the average of these. A class token's
+        classifier says little about the other tokens.
+
+        Raises:
+            InputError: the classifier is not one linear layer.
+        """
+        classifier = self.get_classifier()
+        if not isinstance(classifier, nn.Linear):
+            raise InputError(f"class prototypes are rows of one linear classifier; this is {type(classifier).__name__}")
         return classifier.weight[index]
 
     def _feed_back(self, host: TokenHost, sent: Tensor) -> list[Tensor]:
