@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.transforms import v2
 
-from attention_zoo.domains import PositiveInt, Seed
+from attention_zoo.domains import PositiveInt, Seed, SignedInt
 from attention_zoo.errors import InputError, unknown
 from datamodules.base import EvaluationDataModule, ImageDataModule
 from datamodules.digits import Digits
@@ -60,6 +60,7 @@ class TwoObjects(ObjectPairs):
             have; otherwise every image is prepared as the data do it, and the picture is twice as wide or high.
         seed: seed of the choice of couples.
         classes: names of the classes that take part; None is all.
+        num_workers: as in ImageDataModule; images that are in memory load fast enough without.
         loading: the arguments of ImageDataModule; ``image_size`` is that of the picture, and ``mean`` and ``std`` are
             by default those of ``images``.
 
@@ -77,14 +78,16 @@ class TwoObjects(ObjectPairs):
         squeeze: bool = False,
         seed: Seed = 0,
         classes: list[str] | None = None,
+        num_workers: SignedInt = 0,
         **loading: Any,
     ) -> None:
         source = Digits() if images is None else images
         height, width = source.image_size
         if not squeeze:
             height, width = (height, 2 * width) if layout == "beside" else (2 * height, width)
+        self.MEAN, self.STD = source.mean, source.std  # type: ignore[misc]  # of this object, not of the class
         self.IMAGE_SIZE: tuple[int, int] = (height, width)  # type: ignore[assignment,misc]  # two sides are one too
-        super().__init__(**{"mean": source.mean, "std": source.std, "num_workers": source.num_workers, **loading})
+        super().__init__(num_workers=num_workers, **loading)
         self.pairs, self.part, self.layout, self.squeeze, self.seed = pairs, part, layout, squeeze, seed
         self.classes = classes
         for name in classes or ():
