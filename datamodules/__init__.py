@@ -24,6 +24,7 @@ from datamodules.interactive import (
     ObjectScenes,
     VOCInstances,
 )
+from datamodules.natural_objects import COCOObjects, LVISObjects
 from datamodules.pacs import PACS
 from datamodules.robustness import (
     CIFAR10Robustness,
@@ -46,6 +47,7 @@ from datamodules.two_objects import TwoObjects
 __all__ = [
     "DAVIS",
     "LVIS",
+    "LVISObjects",
     "SBD",
     "Berkeley",
     "CamVidObjects",
@@ -55,6 +57,7 @@ __all__ = [
     "ObjectScenes",
     "VOCInstances",
     "CIFAR10",
+    "COCOObjects",
     "COCOPanoptic",
     "CIFAR10Robustness",
     "MIT1003",
