@@ -66,6 +66,9 @@ class TopDownControl(Classification):
     about as long), with ``perceiver_io`` that of the reweighted tokens, its output. An object has its share of a token
     where it covers a part of the token's place.
 
+    Metrics are ``test/plain/<score>``, ``test/at_10/<score>`` (asked, alpha 10), ``test/query_at_10/<score>`` and, for
+    modes that the model was not trained in, ``test/<mode>_at_10/<score>``; the result has all rows and intervals.
+
     A checkpoint of images of another size is taken: position embeddings are resampled for the grid of the pictures.
 
     Args:
@@ -203,7 +206,9 @@ class TopDownControl(Classification):
             for setting, scores in zip(self.settings, found, strict=True)
             for score, value in scores.items()
         }
-        self.log_dict({f"test/{name}": value.mean for name, value in named.items()})
+        for setting, scores in zip(self.settings, found, strict=True):
+            for key in self._logged_as(setting):
+                self.log_dict({f"test/{key}/{score}": value.mean for score, value in scores.items()})
         self.result = ControlScores(
             scores={name: value.mean for name, value in named.items()},
             protocol={**self._data.protocol, "mass_layer": self.layer},
@@ -211,6 +216,18 @@ class TopDownControl(Classification):
             facts={**self._facts(), "notes": [*self._notes(), *(self._undefined(undefined) if self.mass else ())]},
             intervals={name: (value.low, value.high) for name, value in named.items()},
         )
+
+    def _logged_as(self, setting: Setting) -> list[str]:
+        """Return the names of a setting in metrics, the same for models of all modes, so that sweeps have one column.
+
+        ``at_10`` is the model's own mode with alpha 10, asked for A and B, whatever it can hear of that.
+        """
+        if setting.mode == PLAIN:
+            return [PLAIN]
+        mode = "" if setting.mode == self.top_down.mode else f"{setting.mode}_"
+        query = "query_" if setting.prior == "query" else ""
+        alphas = self.alphas if setting.alpha is None else [setting.alpha]
+        return [f"{mode}{query}at_{alpha:g}" for alpha in alphas]
 
     def _undefined(self, numbers: list[int]) -> Iterator[str]:
         """Yield a line for each setting in which some pairs have no mass at all."""

@@ -162,6 +162,15 @@ class TestRows:
         run(task, TwoObjects(pairs=4, batch_size=4))
         assert calls.count(2) == 1 + 2 * 3  # the first pass; for each alpha the query, A and B
 
+    def test_metrics_have_the_same_names_whatever_the_mode(self):
+        for mode in ("absvit", "feedback", "mask_att"):
+            task = control(mode, alphas=[1, 10])
+            names = [name for setting in task.settings for name in task._logged_as(setting) if "query" not in name]
+            assert names == ["plain", "at_1", "at_10"]
+        task = control(modes=["absvit", "mask_att"], alphas=[1])
+        names = [name for setting in task.settings for name in task._logged_as(setting)]
+        assert names == ["plain", "query_at_1", "at_1", "mask_att_query_at_1", "mask_att_at_1"]
+
     def test_notes(self):
         notes = run(control(pool="token", modes=["absvit", "feedback"], alphas=[1]), two()).notes
         assert len(notes) == 3
