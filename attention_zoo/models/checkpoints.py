@@ -39,7 +39,7 @@ def load_checkpoint(model: nn.Module, path: str | Path, *, fresh_classifier: boo
         path: a file of weights, or a checkpoint of a training run.
         fresh_classifier: whether another task starts from the weights: a classifier of another size, or none, keeps the
             model's own weights, and position embeddings of a `VisionTransformer`, also under `TopDown`, are resized to
-            its grid.
+            its grid. A `TopDown` keeps its feedback path where the weights are of a model without.
 
     Raises:
         InputError: the file does not exist, holds no weights, could run code, or is for another model. The model is
@@ -95,7 +95,10 @@ def _without_other_classifier(model: nn.Module, weights: dict[str, Tensor]) -> t
         plain = {key.removeprefix(TASK): t for key, t in weights.items() if not key.startswith(TopDown.own_names)}
         own = {key: tensor for key, tensor in weights.items() if key.startswith(TopDown.own_names)}
         plain, fresh = _other_classifier(model.model, plain, tuple(name.removeprefix(TASK) for name in classifiers))
-        return own | {TASK + key: t for key, t in plain.items()}, {TASK + key for key in fresh}
+        kept = {TASK + key for key in fresh}
+        if not own:  # of a model that looks once
+            kept |= {key for key in model.state_dict() if key.startswith(TopDown.own_names)}
+        return own | {TASK + key: t for key, t in plain.items()}, kept
     return _other_classifier(model, weights, classifiers)
 
 

@@ -8,6 +8,7 @@ from torch import nn
 from torch.testing import assert_close
 
 import attention_zoo as az
+from attention_zoo.models import build_model
 from attention_zoo.models.synthesis_losses import code_length, prior_loss, reconstruction_loss
 from attention_zoo.models.top_down import DECODED
 
@@ -433,6 +434,48 @@ class TestAbsvit:
         assert (model.mode, model.alpha) == ("feedback", 2.0)
         with pytest.raises(az.InputError, match="no weights to download"):
             timm.create_model("absvit_tiny_patch16_224", pretrained=True)
+
+
+class TestBuilt:
+    ARGS = {"patch_size": 4, "embed_dim": 24, "depth": 2, "num_heads": 2}
+
+    def build(self, name="vit_tiny_patch16_224", args=ARGS, **options):
+        torch.manual_seed(0)
+        return build_model(name, num_classes=5, image_size=(16, 16), model_args=args, **options).eval()
+
+    def test_any_host_with_any_mixer(self):
+        model, plain = self.build(top_down="feedback"), self.build(mixer="DotProduct")
+        assert isinstance(model, az.TopDown) and model.mode == "feedback"
+        assert torch.equal(model.model(images().float()), plain(images().float()))
+        assert model.pretrained_cfg == model.model.pretrained_cfg
+        small = {"embed_dims": (12, 24), "depths": (1, 1), "num_heads": (2, 4)}
+        model = self.build("rvt_tiny", small, mixer="VarsD", top_down={"mode": "absvit", "alpha": 3.0})
+        assert model.alpha == 3 and model(images().float()).shape == (2, 5)
+        mixers = {type(module) for module in model.modules() if isinstance(module, az.SelfMixer)}
+        assert mixers == {az.create_mixer("VarsD", dim=24, grid=(4, 4)).__class__}
+
+    def test_starts_from_weights_of_a_model_that_looks_once_or_twice(self, tmp_path):
+        plain, twice = self.build(mixer="DotProduct"), self.build(top_down="absvit")
+        for model in (plain, twice):
+            with torch.no_grad():
+                [parameter.add_(0.1) for parameter in model.parameters()]
+            torch.save(model.state_dict(), tmp_path / "weights.pth")
+            found = self.build(top_down="absvit", weights=str(tmp_path / "weights.pth"))
+            inner = found.model if model is plain else found
+            assert all(torch.equal(inner.state_dict()[name], tensor) for name, tensor in model.state_dict().items())
+
+    @pytest.mark.parametrize(
+        ("name", "top_down", "message"),
+        [
+            ("vit_tiny_patch16_224", {"mod": "qkv"}, "unknown option of TopDown 'mod'; did you mean 'mode'"),
+            ("vit_tiny_patch16_224", "absvitt", "mode='absvitt' must be one of: absvit"),
+            ("absvit_tiny_patch16_224", "qkv", "looks twice already; its options are model_args: top_down"),
+            ("resnet18", "absvit", "resnet|ResNet"),
+        ],
+    )
+    def test_refusals(self, name, top_down, message):
+        with pytest.raises(az.InputError, match=message):
+            self.build(name, {} if name == "resnet18" else self.ARGS, top_down=top_down)
 
 
 @pytest.mark.parametrize(
