@@ -199,8 +199,8 @@ class TopDownControl(Classification):
     def on_test_epoch_end(self) -> None:
         """Log the scores over all processes, and keep them as the result."""
         with self.records.sync_context():
-            found = self.records.compute()
-            undefined = self.records.answers[self.records.counted.bool()][:, :, 2:4].isnan().any(-1).sum(0).tolist()
+            found, counted = self.records.scores(), self.records.counted.bool()
+            undefined = self.records.answers[counted][:, :, 2:4].isnan().any(-1).sum(0).tolist()
         named = {
             f"{setting}/{score}": value
             for setting, scores in zip(self.settings, found, strict=True)
@@ -213,7 +213,10 @@ class TopDownControl(Classification):
             scores={name: value.mean for name, value in named.items()},
             protocol={**self._data.protocol, "mass_layer": self.layer},
             scales=dict(SCALES),
-            facts={**self._facts(), "notes": [*self._notes(), *(self._undefined(undefined) if self.mass else ())]},
+            facts={
+                **self._facts(int(counted.sum())),
+                "notes": [*self._notes(), *(self._undefined(undefined) if self.mass else ())],
+            },
             intervals={name: (value.low, value.high) for name, value in named.items()},
         )
 
@@ -248,10 +251,10 @@ class TopDownControl(Classification):
         if "feedback" in self.modes:
             yield "feedback hears no prior: it answers the same whatever is asked for"
 
-    def _facts(self) -> dict[str, Any]:
+    def _facts(self, pairs: int) -> dict[str, Any]:
         return {
             "date": datetime.now(UTC).isoformat(timespec="seconds"),
-            "pairs": int(self.records.counted.sum()),
+            "pairs": pairs,
             "precision": str(self.trainer.precision),
             "processes": self.trainer.world_size,
             "trained_as": self.top_down.mode,

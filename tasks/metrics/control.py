@@ -97,6 +97,10 @@ class ControlRecords(Metric):
         self.answers[index, setting] = torch.stack(columns, 1)
 
     def compute(self) -> list[dict[str, Interval]]:
+        """Return `scores` over all processes."""
+        return self.scores()
+
+    def scores(self) -> list[dict[str, Interval]]:
         """Return the scores of each setting by name; those that no pair has are left out.
 
         ``switch_rate``: share of pairs whose answer among A and B follows the prior both ways. ``follow_rate``: share

@@ -237,6 +237,15 @@ class TestProcesses:
         }
         assert named == pytest.approx(whole, rel=1e-5, abs=1e-6)
 
+    def test_are_gathered(self):
+        whole = run(control(alphas=[2]), two())
+        torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+        try:
+            result = run(control(alphas=[2]), two())
+        finally:
+            torch.distributed.destroy_process_group()
+        assert result.scores == whole.scores and result.facts["pairs"] == 12
+
     def test_goes_on(self):
         whole, task = run(control(alphas=[2]), two()).scores, control(alphas=[2])
         assert isinstance(task, Resumable)
