@@ -24,6 +24,7 @@ from datamodules.interactive import (
     ObjectScenes,
     VOCInstances,
 )
+from datamodules.natural_objects import COCOObjects, LVISObjects
 from datamodules.pacs import PACS
 from datamodules.robustness import (
     CIFAR10Robustness,
@@ -42,11 +43,13 @@ from datamodules.segmentation import (
     Shapes,
 )
 from datamodules.tiny_imagenet import TinyImageNet
+from datamodules.two_objects import TwoObjects
 
 __all__ = [
     "ADE20KPanoptic",
     "DAVIS",
     "LVIS",
+    "LVISObjects",
     "SBD",
     "Berkeley",
     "CamVidObjects",
@@ -56,6 +59,7 @@ __all__ = [
     "ObjectScenes",
     "VOCInstances",
     "CIFAR10",
+    "COCOObjects",
     "COCOPanoptic",
     "CIFAR10Robustness",
     "MIT1003",
@@ -74,6 +78,7 @@ __all__ = [
     "Shapes",
     "TinyImageNet",
     "TinyImageNetRobustness",
+    "TwoObjects",
     "VOCForeground",
 ]
 
