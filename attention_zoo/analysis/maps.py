@@ -98,7 +98,7 @@ def observe(model: nn.Module, images: Tensor, layers: str = "last") -> Observati
         for index in chosen
     ]
     try:
-        with _evaluating(model):
+        with evaluating(model):
             output = model(images)
     finally:
         for handle in handles:
@@ -212,7 +212,7 @@ def _with_mixers(model: nn.Module) -> nn.Module:
 
 
 @contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
+def evaluating(model: nn.Module) -> Iterator[None]:
     """Put the model in evaluation mode inside the context, and give every module its own mode back afterwards."""
     modes = {module: module.training for module in model.modules()}
     model.eval()
