@@ -8,7 +8,8 @@ x_0^bu of the first layer to the original image", and decode with it x_0^bu, x_0
 does not say how it trains; least squares have a closed form, and that is what is computed here.
 """
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -18,7 +19,7 @@ from attention_zoo.analysis.maps import evaluating
 from attention_zoo.domains import require
 from attention_zoo.errors import InputError
 from attention_zoo.models.token_hosts import token_model
-from attention_zoo.models.top_down import DECODED, TopDown
+from attention_zoo.models.top_down import DECODED, FirstPass, TopDown
 
 RIDGE = 1e-4
 """The default ridge, relative to the average variance of the inputs."""
@@ -91,7 +92,7 @@ class ImageDecoder:
         bias: (3 · height · width of a patch,), float64.
         patch: height and width of the pixels that a token stands for.
         images: number of images that it was fitted on.
-        error: mean squared error on these, in the unit of the images that they were given in.
+        error: mean squared error on these.
     """
 
     weight: Tensor
@@ -100,8 +101,13 @@ class ImageDecoder:
     images: int
     error: float
 
+    @property
+    def psnr(self) -> float:
+        """The peak signal-to-noise ratio in dB of that error, at most 120; nothing is cut to 0..1 in it."""
+        return -10 * math.log10(max(self.error, LEAST_ERROR))
+
     def __call__(self, maps: Tensor) -> Tensor:
-        """Return the images (B, 3, H, W) of tokens on their grid (B, D, h, w), in the unit of those it learned from."""
+        """Return the images (B, 3, H, W) of tokens on their grid (B, D, h, w), in 0..1 but for errors."""
         pixels = torch.einsum("bdhw,dp->bhwp", maps.to(self.weight), self.weight) + self.bias
         patches = pixels.unflatten(-1, (3, *self.patch))  # (B, h, w, 3, ph, pw)
         return patches.permute(0, 3, 1, 4, 2, 5).flatten(4, 5).flatten(2, 3).to(maps.dtype)
@@ -121,7 +127,14 @@ def patches_of(images: Tensor, grid: tuple[int, int]) -> Tensor:
 
 
 @torch.no_grad()
-def fit_decoder(model: nn.Module, batches: Iterable[Tensor], ridge: float = RIDGE) -> ImageDecoder:
+def fit_decoder(
+    model: nn.Module,
+    batches: Iterable[Tensor],
+    ridge: float = RIDGE,
+    *,
+    mean: Sequence[float] = (0.0, 0.0, 0.0),
+    std: Sequence[float] = (1.0, 1.0, 1.0),
+) -> ImageDecoder:
     """Return the linear decoder from the input of the model's first layer to the images, in one pass over these.
 
     Tokens of all places share one map, and those of the prefix (a class token) are left out. Where the patch embedding
@@ -130,8 +143,10 @@ def fit_decoder(model: nn.Module, batches: Iterable[Tensor], ridge: float = RIDG
 
     Args:
         model: a VisionTransformer or one of our models of tokens, with or without `TopDown`.
-        batches: normalised images (B, 3, H, W), one batch after the other; the decoder gives images of the same unit.
+        batches: normalised images (B, 3, H, W), one batch after the other.
         ridge: see `LeastSquares.solve`.
+        mean: of each channel, which the normalisation has subtracted from images in 0..1.
+        std: of each channel, which it has divided by.
 
     Raises:
         InputError: there are no images, the model is none of tokens, or the ridge is negative.
@@ -142,7 +157,8 @@ def fit_decoder(model: nn.Module, batches: Iterable[Tensor], ridge: float = RIDG
     for images in batches:
         with evaluating(model):
             maps = first_input(model, images)
-        pixels = patches_of(images, (maps.shape[2], maps.shape[3]))
+        middle, scale = (images.new_tensor(values)[:, None, None] for values in (mean, std))
+        pixels = patches_of(images * scale + middle, (maps.shape[2], maps.shape[3]))
         if statistics is None:
             statistics = LeastSquares(maps.shape[1], pixels.shape[-1], _of_doubles(maps.device))
             patch = images.shape[2] // maps.shape[2], images.shape[3] // maps.shape[3]
@@ -162,7 +178,7 @@ def first_input(model: nn.Module, images: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class DecodedSignals:
-    """The images (B, 3, H, W) that are decoded from the first layer's signals, in the unit of the decoder's.
+    """The images (B, 3, H, W) that are decoded from the first layer's signals, in 0..1 but for errors.
 
     Attributes:
         bottom_up: from x_0^bu, the input of the first layer.
@@ -179,7 +195,7 @@ class DecodedSignals:
 def decode_signals(
     model: nn.Module,
     decoder: ImageDecoder,
-    images: Tensor,
+    images: Tensor | FirstPass,
     prior: Tensor | None = None,
     alpha: float | None = None,
 ) -> DecodedSignals:
@@ -191,7 +207,7 @@ def decode_signals(
     Args:
         model: a `TopDown` with a feedback path.
         decoder: a decoder of that model's tokens.
-        images: (B, 3, H, W), normalised.
+        images: (B, 3, H, W), normalised; or the model's first pass over them, which several priors can share.
         prior: what to look for, see `TopDown.forward`.
         alpha: scale of what is sent back; None is the model's own.
 
@@ -202,7 +218,7 @@ def decode_signals(
     if alpha is not None:
         require("alpha", alpha, float)
     with evaluating(looks):
-        first = looks.first_pass(images)
+        first = images if isinstance(images, FirstPass) else looks.first_pass(images)
         fed = looks.second_pass(first, prior, alpha=alpha, last=0).signals[0]
     layer = first.host.layers[0]
     up, down = (first.host.maps(tokens, layer) for tokens in (first.tokens, fed))

@@ -27,11 +27,9 @@ def prior_of(model: TopDown, word: str, class_names: Sequence[str] | None) -> Te
         class_names: names of the model's classes; None if they have none.
 
     Raises:
-        InputError: there is no such class, or the model has no learned query or no classifier.
+        InputError: there is no such class, or the model has no classifier.
     """
     if word == LEARNED and word not in (class_names or ()):
-        if model.prompt is None:
-            raise InputError(f"prior {word!r}: a model of mode 'feedback' has no learned query; name a class")
         return None
     if model.num_classes < 1:
         raise InputError(f"prior {word!r}: the model has no classifier, whose rows are the prototypes of classes")

@@ -18,6 +18,7 @@ if TYPE_CHECKING:  # drawing and training libraries take seconds to import, whic
     from attention_zoo.analysis import LayerInput, Pictures, Subject
     from attention_zoo.analysis.top_down import Look, Norms
     from attention_zoo.models.top_down import Mode
+    from datamodules.base import ImageDataModule
 
 SUFFIXES = (".png", ".pdf", ".svg")
 """Suffixes of the files that can be written."""
@@ -174,14 +175,19 @@ def _corruptions(names: Sequence[str], severity: int) -> "dict[str, Callable[[Te
 
 
 def _images(paths: list[str]) -> "dict[str, Tensor]":
-    """Return the images by the names of their files, or by their paths where files share a name."""
+    """Return the images by names, see `names_of`."""
     from datamodules.images import decode
 
     if not paths:
         raise InputError("no image given: python -m attention_zoo maps IMAGE [IMAGE ...] [options]")
+    return {name: decode(path) for name, path in names_of(paths).items()}
+
+
+def names_of(paths: list[str]) -> dict[str, str]:
+    """Return the paths of files by their names without suffixes, or by the paths where files share a name."""
     stems = [Path(path).stem for path in paths]
     names = [stem if stems.count(stem) == 1 else path for stem, path in zip(stems, paths, strict=True)]
-    return {printable(name): decode(path) for name, path in zip(names, paths, strict=True)}
+    return {printable(name): path for name, path in zip(names, paths, strict=True)}
 
 
 def _subjects(
@@ -202,22 +208,22 @@ def _subjects(
     if not (ckpt_path or mixers or model is not None):
         raise InputError("nothing to look at: give --ckpt_path, --mixers or --model")
     if ckpt_path:
-        return [_trained(Path(file), device, trust) for file in ckpt_path]
+        return [trained(Path(file), device, trust)[0] for file in ckpt_path]
     from attention_zoo.analysis.subjects import subject_of
 
     chosen: list[MixerFactory | None] = [*mixers] if mixers else [None]
     return [subject_of(MODEL if model is None else model, mixer, pretrained, device) for mixer in chosen]
 
 
-def _trained(path: Path, device: "torch.device", trust: bool) -> "Subject":
-    """Return the model of a checkpoint, which sees images as in its evaluation."""
+def trained(path: Path, device: "torch.device", trust: bool) -> "tuple[Subject, ImageDataModule]":
+    """Return the model of a checkpoint, which sees images as in its evaluation, and its data."""
     from attention_zoo.analysis import Subject
     from attention_zoo.cli.lightning import load_classification
 
     checkpoint, task, data = load_classification(path, trust=trust)
     model = task.model.to(device)
     folder = checkpoint.run_folder
-    return Subject(
+    subject = Subject(
         model=lambda size: model,
         prepare=data.default_resize(),
         mean=data.mean,
@@ -225,3 +231,4 @@ def _trained(path: Path, device: "torch.device", trust: bool) -> "Subject":
         class_names=data.class_names,
         name=folder.name if folder else path.stem,
     )
+    return subject, data

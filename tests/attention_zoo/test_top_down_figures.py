@@ -85,8 +85,6 @@ class TestPriors:
         assert_close(prior_of(model, "eel", ["cat", "dog", "eel"]), model.get_classifier().weight[2].detach())
         assert prior_of(model, "learned", ["cat"]) is None
         assert prior_of(model, "learned", ["cat", "learned", "eel"]) is not None
-        with pytest.raises(az.InputError, match="mode 'feedback' has no learned query"):
-            prior_of(absvit("feedback"), "learned", ["cat"])
         with pytest.raises(az.InputError, match="no classifier"):
             prior_of(absvit(num_classes=0), "0", None)
 
@@ -174,6 +172,8 @@ class TestSheet:
             top_down_sheet([subject(absvit().model)], images, Look(["dog"]))
         with pytest.raises(az.InputError, match="mode='qkv' needs the feedback path"):
             top_down_sheet([subject(absvit("mask_att"))], images, Look(["dog"], modes=["qkv"]))
+        with pytest.raises(az.InputError, match="mode 'feedback' has no learned query"):
+            top_down_sheet([subject(absvit("feedback"))], images, Look(modes=["absvit"]))
         with pytest.raises(az.InputError, match="one layer"):
             top_down_sheet([subject(absvit())], images, Look(["dog"], layer="0-3"))
         with pytest.raises(az.InputError, match="alphas=.* must"):
