@@ -24,6 +24,7 @@ from datamodules.interactive import (
     ObjectScenes,
     VOCInstances,
 )
+from datamodules.natural_objects import COCOObjects, LVISObjects
 from datamodules.pacs import PACS
 from datamodules.robustness import (
     CIFAR10Robustness,
@@ -41,10 +42,12 @@ from datamodules.segmentation import (
     Shapes,
 )
 from datamodules.tiny_imagenet import TinyImageNet
+from datamodules.two_objects import TwoObjects
 
 __all__ = [
     "DAVIS",
     "LVIS",
+    "LVISObjects",
     "SBD",
     "Berkeley",
     "CamVidObjects",
@@ -54,6 +57,7 @@ __all__ = [
     "ObjectScenes",
     "VOCInstances",
     "CIFAR10",
+    "COCOObjects",
     "COCOPanoptic",
     "CIFAR10Robustness",
     "MIT1003",
@@ -72,6 +76,7 @@ __all__ = [
     "Shapes",
     "TinyImageNet",
     "TinyImageNetRobustness",
+    "TwoObjects",
     "VOCForeground",
 ]
 

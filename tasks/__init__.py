@@ -6,6 +6,7 @@ from tasks.clicks import Curriculum, Setting
 from tasks.draw_assignments import DrawAssignments
 from tasks.evaluations.attention import AttentionSaliency, AttentionSegmentation
 from tasks.evaluations.robustness import Robustness
+from tasks.evaluations.top_down_control import TopDownControl
 from tasks.interactive import InteractiveSegmentation
 from tasks.mask_segmentation import MaskSegmentation
 from tasks.semantic import SemanticSegmentation
@@ -24,4 +25,5 @@ __all__ = [
     "SemanticSegmentation",
     "SyncBatchNorm",
     "Task",
+    "TopDownControl",
 ]

@@ -16,6 +16,7 @@ from attention_zoo.domains import Domain, Fraction, PositiveInt, checked
 from attention_zoo.errors import InputError
 from attention_zoo.functional.checks import check_finite
 from attention_zoo.models import build_model
+from attention_zoo.models.top_down import Mode
 from attention_zoo.seeding import run_seed, seeded
 from tasks.base import Task
 
@@ -61,6 +62,7 @@ class Classification(Task):
         pretrained: start from timm's released weights.
         weights: file to start from, e.g. a checkpoint of the same model trained on other classes, whose classifier is
             left out.
+        top_down: look twice: a mode of `TopDown`, or its arguments. AbSViT's models do so anyway.
         model_args: further arguments of the timm model, e.g. ``patch_size``.
         label_smoothing: of the training loss; evaluation losses have none.
         mixing: mixup and cutmix; None is off.
@@ -77,6 +79,7 @@ class Classification(Task):
         layer_mixers: dict[str, MixerFactory] | None = None,
         pretrained: bool = False,
         weights: str | None = None,
+        top_down: Mode | dict[str, Any] | None = None,
         model_args: dict[str, Any] | None = None,
         label_smoothing: Annotated[float, Domain(least=0, below=1)] = 0.1,
         mixing: Mixing | None = None,
@@ -91,6 +94,7 @@ class Classification(Task):
             layer_mixers=layer_mixers,
             pretrained=pretrained,
             weights=weights,
+            top_down=top_down,
             model_args=model_args,
         )
         self.label_smoothing = label_smoothing

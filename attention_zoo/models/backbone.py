@@ -12,10 +12,9 @@ from torch import Tensor, nn
 
 from attention_zoo.errors import InputError
 from attention_zoo.mixers.base import MixerFactory
-from attention_zoo.models.build import timm_model
+from attention_zoo.models.build import look_twice, timm_model
 from attention_zoo.models.checkpoints import load_checkpoint
 from attention_zoo.models.token_hosts import TokenModel, token_model
-from attention_zoo.models.top_down import TopDown
 
 NUM_MAPS = 4
 """The number of layers of a model of tokens that give a map by default; of twelve these are 2, 5, 8 and 11."""
@@ -167,7 +166,7 @@ def build_backbone(
         raise InputError(f"image_size={tuple(image_size or ())}: {model} has patches of {net.patch_embed.patch_size}")
     net = _with_weights(net, weights)
     if top_down:
-        net = TopDown(net, **({"mode": top_down} if isinstance(top_down, str) else top_down))
+        net = look_twice(net, top_down)
     return TokenBackbone(net, _indices(out_indices, net, model))
 
 

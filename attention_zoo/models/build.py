@@ -1,5 +1,6 @@
 """Builds any timm model with any mixer."""
 
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,6 +14,7 @@ from attention_zoo.mixers.swapping import swap_mixers
 from attention_zoo.models.checkpoints import load_checkpoint
 from attention_zoo.models.registration import takes_mixer
 from attention_zoo.models.sizes import check_patches, check_runs
+from attention_zoo.models.top_down import TopDown
 
 CHANNELS = 3
 """The number of channels of the images that tasks see."""
@@ -27,6 +29,7 @@ def build_model(
     layer_mixers: Mapping[str, str | MixerFactory] | None = None,
     pretrained: bool = False,
     weights: str | None = None,
+    top_down: str | Mapping[str, Any] | None = None,
     model_args: Mapping[str, Any] | None = None,
 ) -> nn.Module:
     """Build a timm model whose attention layers are mixers of the zoo, for images (B, 3, height, width).
@@ -42,22 +45,25 @@ def build_model(
         layer_mixers: mixers of some layers, see `swap_mixers`.
         pretrained: whether to start from timm's released weights.
         weights: file to start from, of this model with these mixers: a checkpoint of a training run, or weights as
-            timm or the authors keep them. A classifier of another size starts afresh.
+            timm or the authors keep them. A classifier of another size starts afresh, and so does the feedback path of
+            a model that looks twice where the file is of one that looks once.
+        top_down: a mode of `TopDown`, or its arguments, to look twice; attention of timm is made `DotProduct`. None
+            looks once, unless the model itself looks twice, as AbSViT's do.
         model_args: further arguments of the timm model.
 
     Raises:
         InputError: the model or an argument is unknown, it would not see the images whole, weights cannot be had,
-            or the model hosts no mixers.
+            or the model hosts no mixers or cannot look twice.
     """
     given = dict(model_args or {})
     for key, value in (("in_chans", CHANNELS), ("num_classes", num_classes)):
         if image_size is not None and given.get(key, value) != value:
             raise InputError(f"model_args: {key}={given[key]!r}, but it is {value} for these data; leave it out")
-    model = timm_model(
+    model: nn.Module = timm_model(
         name,
         num_classes=num_classes,
         image_size=image_size,
-        mixer=mixer,
+        mixer=mixer or ("DotProduct" if top_down and not takes_mixer(name.partition(".")[0]) else None),
         layer_mixers=layer_mixers,
         pretrained=pretrained,
         model_args=given,
@@ -68,9 +74,35 @@ def build_model(
             check_runs(model, image_size)
     except InputError as error:
         raise InputError(f"model {name!r}: {error}") from error
+    if top_down:
+        model = look_twice(model, top_down)
     if weights is not None:
         load_checkpoint(model, weights, fresh_classifier=True)
     return model
+
+
+def look_twice(model: nn.Module, top_down: str | Mapping[str, Any]) -> TopDown:
+    """Return a model under `TopDown`, with the facts that timm has of it.
+
+    Args:
+        model: a model of self-mixers.
+        top_down: a mode of `TopDown`, or its arguments.
+
+    Raises:
+        InputError: an argument is unknown or does not fit, or the model cannot look twice, or does so already.
+    """
+    options = {"mode": top_down} if isinstance(top_down, str) else dict(top_down)
+    known = [name for name in inspect.signature(TopDown).parameters if name != "model"]
+    for name in options:
+        if name not in known:
+            raise unknown("option of TopDown", str(name), known)
+    if isinstance(model, TopDown):
+        raise InputError(f"top_down={top_down!r}: the model looks twice already; its options are model_args: top_down")
+    twice = TopDown(model, **options)
+    for name in ("pretrained_cfg", "default_cfg"):
+        if hasattr(model, name):
+            setattr(twice, name, getattr(model, name))
+    return twice
 
 
 def timm_model(

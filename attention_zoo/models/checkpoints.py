@@ -39,7 +39,7 @@ def load_checkpoint(model: nn.Module, path: str | Path, *, fresh_classifier: boo
         path: a file of weights, or a checkpoint of a training run.
         fresh_classifier: whether another task starts from the weights: a classifier of another size, or none, keeps the
             model's own weights, and position embeddings of a `VisionTransformer`, also under `TopDown`, are resized to
-            its grid.
+            its grid. A `TopDown` keeps its feedback path where the weights are of a model without.
 
     Raises:
         InputError: the file does not exist, holds no weights, could run code, or is for another model. The model is
@@ -95,7 +95,10 @@ def _without_other_classifier(model: nn.Module, weights: dict[str, Tensor]) -> t
         plain = {key.removeprefix(TASK): t for key, t in weights.items() if not key.startswith(TopDown.own_names)}
         own = {key: tensor for key, tensor in weights.items() if key.startswith(TopDown.own_names)}
         plain, fresh = _other_classifier(model.model, plain, tuple(name.removeprefix(TASK) for name in classifiers))
-        return own | {TASK + key: t for key, t in plain.items()}, {TASK + key for key in fresh}
+        kept = {TASK + key for key in fresh}
+        if not own:  # of a model that looks once
+            kept |= {key for key in model.state_dict() if key.startswith(TopDown.own_names)}
+        return own | {TASK + key: t for key, t in plain.items()}, kept
     return _other_classifier(model, weights, classifiers)
 
 
@@ -103,9 +106,7 @@ def _other_classifier(
     model: nn.Module, weights: dict[str, Tensor], classifiers: tuple[str, ...]
 ) -> tuple[dict[str, Tensor], set[str]]:
     """Return the same as `_without_other_classifier`, for a model whose classifiers have these names."""
-    if isinstance(model, VisionTransformer):
-        antialias = not getattr(model, "plain_resampling", False)
-        weights = checkpoint_filter_fn(weights, model, interpolation="bicubic", antialias=antialias)
+    weights = resized_positions(model, weights)
     fresh: set[str] = set()
     for classifier in classifiers:
         own = {key: tensor for key, tensor in model.state_dict().items() if key.startswith(f"{classifier}.")}
@@ -113,6 +114,23 @@ def _other_classifier(
             weights = {key: tensor for key, tensor in weights.items() if not key.startswith(f"{classifier}.")}
             fresh |= own.keys()
     return weights, fresh
+
+
+def resized_positions(model: nn.Module, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return weights whose position embeddings are resampled for the grid of ``model``.
+
+    Args:
+        model: a `VisionTransformer`, also under `TopDown`; of any other model the weights come back as they are.
+        weights: the model's weights by name, for images of any size.
+    """
+    if isinstance(model, TopDown):
+        own = {key: tensor for key, tensor in weights.items() if key.startswith(TopDown.own_names)}
+        plain = {key.removeprefix(TASK): tensor for key, tensor in weights.items() if key not in own}
+        return own | {TASK + key: tensor for key, tensor in resized_positions(model.model, plain).items()}
+    if isinstance(model, VisionTransformer):
+        antialias = not getattr(model, "plain_resampling", False)
+        return checkpoint_filter_fn(weights, model, interpolation="bicubic", antialias=antialias)
+    return weights
 
 
 def _read(path: Path, name: str) -> Any:

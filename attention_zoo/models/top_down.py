@@ -7,20 +7,32 @@ EECS-2024-49, chapter 2 (section 2.5, eq. 2.13).
 """
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from attention_zoo.domains import PositiveFloat, require
 from attention_zoo.errors import InputError
+from attention_zoo.models.passes import FirstPass, SecondPass
+from attention_zoo.models.synthesis_losses import (
+    Reduction,
+    code_length,
+    hearing_codes,
+    prior_loss,
+    reconstruction_loss,
+)
 from attention_zoo.models.token_hosts import TokenHost, TokenModel, token_model
 from attention_zoo.outputs import Outputs
 
 Mode = Literal["absvit", "feedback", "perceiver_io", "mask_att", "qkv"]
 DECODED = ("absvit", "feedback", "qkv")
 """The modes that have a feedback path."""
+GATED = ("absvit", "qkv")
+"""The modes in which something is sent back that depends on the prior."""
+SECOND = ("absvit", "feedback", "mask_att", "qkv")
+"""The modes that have a second pass."""
 
 
 class Decoder(nn.Module):
@@ -30,42 +42,6 @@ class Decoder(nn.Module):
         super().__init__()
         self.linear = nn.Linear(dim, dim, bias=False)
         self.linear2 = nn.Linear(dim, dim, bias=False)
-
-
-@dataclass(frozen=True)
-class FirstPass:
-    """The bottom-up pass of images, which the second passes of all priors share.
-
-    Attributes:
-        tokens: (B, N, dim), the input of the first layer.
-        output: (B, M, dim), the tokens that a prior is compared with; the head of the plain model reads them.
-        states: input and output of each of the layers to keep, (B, N, dim) each.
-        host: the model taken apart, which remembers the token grids of these images.
-    """
-
-    tokens: Tensor
-    output: Tensor
-    states: list[tuple[Tensor, Tensor]]
-    host: TokenHost
-
-
-@dataclass(frozen=True)
-class SecondPass:
-    """The top-down pass of images under a prior.
-
-    Attributes:
-        output: (B, M, dim), the tokens that the head reads.
-        similarity: (B, M, 1), how much each output token of the first pass is what the prior asks for, in [0, 1].
-        signals: what flows back to each layer, r of the equations, (B, N, dim) each, from the first layer to the
-            last; empty in the modes without feedback.
-        states: input and output of each of the layers to keep; with ``perceiver_io``, which has no second pass, those
-            that the first pass kept.
-    """
-
-    output: Tensor
-    similarity: Tensor
-    signals: list[Tensor]
-    states: list[tuple[Tensor, Tensor]]
 
 
 class TopDown(nn.Module, TokenModel):
@@ -81,13 +57,22 @@ class TopDown(nn.Module, TokenModel):
             ``mask_att``: no feedback, the weights multiply the values; ``perceiver_io``: no second pass, the
             reweighted tokens are the output.
         alpha: scale of the reweighted tokens (1 in training on ImageNet, 10 in the report's demonstration).
-        variational_weight: factor of the variational loss.
-        reduction: "mean" squared error, as released, or the "sum" over tokens and channels, halved, of eq. 2.13.
+        variational_weight: factor of the reconstruction in the variational loss (0.1 as released).
+        reduction: "mean" squared error, as released, the "sum" over tokens and channels, halved, of eq. 2.13, or
+            "cosine"; see `reconstruction_loss`.
         variant: "paper" projects the signal without the projection's bias, so that a zero signal is none;
             "released" with it.
+        channel_gate: factor c by which what is sent back is projected on the prior, z <- c (xi^T z) xi, so that it has
+            the prior's channels too. The authors' vision-language model does so with c = 5 and xi of any length, in no
+            equation ("selecting relevant features on the channel dimension"); 0 is off.
+        prior_weight: factor of -log p_xi(z_L) in training, where each image has a prior of its own (eq. 2.15; 0.1 in a
+            line of the released code that is commented out). The learned query, the same for all, says nothing of
+            an image: the report takes the term as 0 there, and here it is refused. See `prior_loss`.
+        temperature: divisor of its cosines; 0.07 as released.
+        sparsity: the lambda of eq. 2.10 and 2.12, factor of the L1 norm of the second pass's codes; see `code_length`.
 
     Raises:
-        InputError: the model is no such host, or the mode is unknown.
+        InputError: the model is no such host, the mode is unknown, or has no use for an option.
     """
 
     model: Any
@@ -101,20 +86,35 @@ class TopDown(nn.Module, TokenModel):
         mode: Mode = "absvit",
         alpha: float = 1.0,
         variational_weight: float = 0.1,
-        reduction: Literal["mean", "sum"] = "mean",
+        reduction: Reduction = "mean",
         variant: Literal["paper", "released"] = "paper",
+        channel_gate: float = 0.0,
+        prior_weight: float = 0.0,
+        temperature: PositiveFloat = 0.07,
+        sparsity: float = 0.0,
     ) -> None:
         super().__init__()
         for name, value, choices in (
             ("mode", mode, get_args(Mode)),
-            ("reduction", reduction, ("mean", "sum")),
+            ("reduction", reduction, get_args(Reduction)),
             ("variant", variant, ("paper", "released")),
         ):
             if value not in choices:
                 raise InputError(f"TopDown: {name}={value!r} must be one of: {', '.join(choices)}")
+        for name, number, kind, fitting in (
+            ("channel_gate", channel_gate, float, GATED),
+            ("prior_weight", prior_weight, float, SECOND),
+            ("temperature", temperature, PositiveFloat, get_args(Mode)),
+            ("sparsity", sparsity, float, SECOND),
+        ):
+            require(f"TopDown: {name}", number, kind)
+            if number and mode not in fitting:
+                raise InputError(f"TopDown: {name}={number} is for the modes {', '.join(fitting)}, not for {mode}")
         self.model = model
         self.mode, self.alpha, self.variant = mode, alpha, variant
         self.variational_weight, self.reduction = variational_weight, reduction
+        self.channel_gate, self.sparsity = channel_gate, sparsity
+        self.prior_weight, self.temperature = prior_weight, temperature
         layers = self.host.layers
         if mode in DECODED:
             self.decoders = nn.ModuleList(Decoder(layer.dim) for layer in layers)
@@ -173,15 +173,38 @@ class TopDown(nn.Module, TokenModel):
             prior: what to look for, (dim,) or (B, dim) in the space of the output tokens, e.g. a class's prototype;
                 None is the learned query.
         """
-        wanted = range(len(self.host.layers)) if self.training else ()
-        first, second = self._passes(images, prior, wanted)
-        logits = first.host.classify(second.output)
         if not self.training or self.mode == "perceiver_io":
-            return logits
+            first, second = self._passes(images, prior)
+            return first.host.classify(second.output)
+        first = self.first_pass(images)
+        with hearing_codes(self.model, self.sparsity > 0) as codes:
+            second = self.second_pass(first, prior, keep=range(len(first.host.layers)))
+        logits, found = (first.host.classify(each.output) for each in (second, first))
+        return Outputs(logits, (found,), self._loss(first.host, second, prior, codes))
+
+    def _loss(self, host: TokenHost, second: SecondPass, prior: Tensor | None, codes: list[Tensor]) -> Tensor | float:
+        """Return the variational loss of a second pass; its parts that are off cost nothing."""
         loss: Tensor | float = 0.0
         if self.mode in DECODED:
-            loss = self.variational_weight * self._variational_loss(first.host, second.states)
-        return Outputs(logits, (first.host.classify(first.output),), loss)
+            loss = self.variational_weight * reconstruction_loss(self._rebuilt(host, second.states), self.reduction)
+        if self.prior_weight:
+            if prior is None or prior.dim() < 2:
+                raise InputError(
+                    f"TopDown: prior_weight={self.prior_weight} needs a prior (B, dim) of each image in training; "
+                    f"one for all says nothing of an image"
+                )
+            both_ways = self.variant == "released"
+            seen = self._summary(host, second.output)
+            loss = loss + self.prior_weight * prior_loss(seen, prior, self.temperature, both_ways=both_ways)
+        if self.sparsity:
+            loss = loss + self.sparsity * code_length(codes, self.reduction)
+        return loss
+
+    def _summary(self, host: TokenHost, output: Tensor) -> Tensor:
+        """Return what the head reads of output tokens (B, N, dim): the class token, or the average, (B, dim)."""
+        if getattr(self.model, "global_pool", "avg") == "token":
+            return output[:, 0]
+        return host.maps(output, host.layers[-1]).mean((2, 3))
 
     def first_pass(self, images: Tensor, keep: Collection[int] = ()) -> FirstPass:
         """Return the bottom-up pass of images (B, 3, H, W), which `second_pass` takes for any number of priors.
@@ -226,7 +249,8 @@ class TopDown(nn.Module, TokenModel):
         if mode == "mask_att":
             fed, signals = [], [{"value_gate": host.spread(similarity, layer)} for layer in host.layers]
         else:
-            fed = self._feed_back(host, sent)
+            gated = self.channel_gate and mode in GATED
+            fed = self._feed_back(host, self._channels(sent, prior) if gated else sent)
             signals = [self._signal(mode, *pair) for pair in zip(fed, self.decoders, strict=True)]
         x, states = host.run(first.tokens, signals, keep, last)
         return SecondPass(host.finish(x), similarity, fed, states)
@@ -258,18 +282,36 @@ class TopDown(nn.Module, TokenModel):
         """
         if (mode or self.mode) == "feedback":
             return torch.ones_like(tokens[..., :1])
+        asked = F.normalize(self._asked(tokens, prior), dim=-1)
+        return (F.normalize(tokens, dim=-1) * asked).sum(-1, keepdim=True).clamp(0, 1)
+
+    def _asked(self, tokens: Tensor, prior: Tensor | None) -> Tensor:
+        """Return the prior, or the learned query, so that it broadcasts to tokens (B, N, dim)."""
         prior = self.prompt if prior is None else prior
         if prior is None:
-            raise InputError(f"TopDown: mode={mode!r} needs a prior; a model of mode 'feedback' has no learned query")
+            raise InputError("TopDown: a model of mode 'feedback' has no learned query: give a prior")
         if prior.shape not in (tokens.shape[-1:], (tokens.shape[0], tokens.shape[-1])):
             raise InputError(f"TopDown: prior {tuple(prior.shape)} must be (dim,) or (B, dim), dim={tokens.shape[-1]}")
-        prior = F.normalize(prior.to(tokens.dtype), dim=-1)
-        prior = prior if prior.dim() == 1 else prior[:, None]
-        return (F.normalize(tokens, dim=-1) * prior).sum(-1, keepdim=True).clamp(0, 1)
+        prior = prior.to(tokens.dtype)
+        return prior if prior.dim() == 1 else prior[:, None]
+
+    def _channels(self, sent: Tensor, prior: Tensor | None) -> Tensor:
+        """Return c (xi^T z) xi of tokens z (B, N, dim) that are sent back, where c is ``channel_gate``."""
+        asked = self._asked(sent, prior)
+        return self.channel_gate * (sent * asked).sum(-1, keepdim=True) * asked
 
     def class_prior(self, index: int | Sequence[int] | Tensor) -> Tensor:
-        """Return class prototypes, rows of the classifier: (dim,) for one, (B, dim) for several (tech report 2.6)."""
-        classifier: Any = self.get_classifier()
+        """Return class prototypes, rows of the classifier: (dim,) for one, (B, dim) for several (tech report 2.6).
+
+        They share the space of the output tokens where the classifier reads the average of these. A class token's
+        classifier says little about the other tokens.
+
+        Raises:
+            InputError: the classifier is not one linear layer.
+        """
+        classifier = self.get_classifier()
+        if not isinstance(classifier, nn.Linear):
+            raise InputError(f"class prototypes are rows of one linear classifier; this is {type(classifier).__name__}")
         return classifier.weight[index]
 
     def _feed_back(self, host: TokenHost, sent: Tensor) -> list[Tensor]:
@@ -289,8 +331,8 @@ class TopDown(nn.Module, TokenModel):
         signal = {"top_down": fed, "top_down_decoder": decoder.linear2.weight}
         return {**signal, "top_down_to": to, "top_down_bias": bias}
 
-    def _variational_loss(self, host: TokenHost, states: list[tuple[Tensor, Tensor]]) -> Tensor:
-        """Return how far the decoders are from rebuilding each layer's input; only they learn from it (eq. 2.13)."""
+    def _rebuilt(self, host: TokenHost, states: list[tuple[Tensor, Tensor]]) -> list[tuple[Tensor, Tensor]]:
+        """Return what the decoders rebuild of each layer's input, and that input; only they learn from it."""
         decoders: list[Any] = list(self.decoders)
         pairs = [
             (decoder.linear(after.detach()), before) for decoder, (before, after) in zip(decoders, states, strict=True)
@@ -299,11 +341,7 @@ class TopDown(nn.Module, TokenModel):
         for unpool, index in zip(self.unpools, above, strict=True):
             rebuilt = host.spread(unpool(states[index + 1][0].detach()), host.layers[index])
             pairs.append((rebuilt, states[index][1]))
-        if self.reduction == "mean":
-            losses = [F.mse_loss(rebuilt, seen.detach()) for rebuilt, seen in pairs]
-        else:
-            losses = [(rebuilt - seen.detach()).square().sum() / (2 * len(seen)) for rebuilt, seen in pairs]
-        return sum(losses[1:], losses[0])
+        return pairs
 
     def forward_maps(self, images: Tensor, indices: Sequence[int], prior: Tensor | None = None) -> list[Tensor]:
         """Return the outputs of some layers in the second (with ``perceiver_io``, the only) pass as maps (B, C, h, w).

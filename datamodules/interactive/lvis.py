@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -78,6 +78,20 @@ class PolygonObjects:
         return Instances(labels, object_numbers(labels, self.min_area) or object_numbers(labels))
 
 
+class Outline(NamedTuple):
+    """One object of an image.
+
+    Attributes:
+        shape: its polygons or run lengths.
+        area: its pixels, as the file has them.
+        category: the id of its category; None if it has none.
+    """
+
+    shape: Shape
+    area: float
+    category: Any
+
+
 class LVIS(InteractiveDataModule):
     """LVIS (A. Gupta et al., CVPR 2019): COCO's images with outlines of objects of over 1,000 classes.
 
@@ -109,7 +123,7 @@ class LVIS(InteractiveDataModule):
         if part == "val":
             records, shapes = records[: self.val_images], shapes[: self.val_images]
         _check_names(records)
-        files = existing([self._file(folder, record) for record in records])
+        files = existing([self.image_file(folder, record) for record in records])
         sizes = [(record["height"], record["width"]) for record in records]
         objects = PolygonObjects(shapes, sizes, self.min_area)
         chosen: list[tuple[int, int | None]] = [(place, None) for place in range(len(files))]
@@ -141,6 +155,18 @@ class LVIS(InteractiveDataModule):
         Raises:
             InputError: there is no such file, or it is none of COCO's format.
         """
+        records, outlines, _ = self.outlines(file)
+        # an object that is smaller than ``min_area`` is none, whatever is above it
+        large = [any(one.area >= self.min_area for one in drawn) for drawn in outlines]
+        kept = [place for place, is_large in enumerate(large) if is_large]
+        return [records[place] for place in kept], [[one.shape for one in outlines[place]] for place in kept]
+
+    def outlines(self, file: Path) -> tuple[list[dict[str, Any]], list[list["Outline"]], dict[Any, dict[str, Any]]]:
+        """The images of a JSON file that have objects, the objects of each, and the categories by their ids.
+
+        Raises:
+            InputError: there is no such file, or it is none of COCO's format.
+        """
         if not file.is_file():
             raise InputError(f"no file {file}: expected images/ and {file.name} in {file.parent}")
         content = read_json(file, MOST_BYTES)
@@ -152,19 +178,16 @@ class LVIS(InteractiveDataModule):
                     where = f"{file}: annotation {annotation.get('id', place)}"
                     shape = read_shape(annotation["segmentation"], sizes[annotation["image_id"]], where)
                     if len(shape):
-                        by_image[annotation["image_id"]].append((shape, _area(annotation, self.min_area, where)))
-            # an object that is smaller than ``min_area`` is none, whatever is above it
-            kept = {
-                image: [shape for shape, _ in shapes]
-                for image, shapes in by_image.items()
-                if any(area >= self.min_area for _, area in shapes)
-            }
-            records = [record for record in content["images"] if record["id"] in kept]
-            return records, [kept[record["id"]] for record in records]
+                        area = _area(annotation, self.min_area, where)
+                        by_image[annotation["image_id"]].append(Outline(shape, area, annotation.get("category_id")))
+            records = [record for record in content["images"] if record["id"] in by_image]
+            categories = {category["id"]: category for category in content.get("categories", [])}
+            return records, [by_image[record["id"]] for record in records], categories
         except (KeyError, TypeError, AttributeError) as error:
             raise InputError(f"{file} is not in the JSON format of COCO: {type(error).__name__} {error}") from error
 
-    def _file(self, folder: str, record: dict[str, Any]) -> Path:
+    def image_file(self, folder: str, record: dict[str, Any]) -> Path:
+        """The file of an image of ``train`` or ``val``, which may lie in the other's folder."""
         name = Path(_file_name(record)).name
         path = Path(below(self.root / folder / "images", name, f"{folder} of {self.root}"))
         other = self.root / "train" / "images" / name

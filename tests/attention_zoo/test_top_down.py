@@ -8,6 +8,8 @@ from torch import nn
 from torch.testing import assert_close
 
 import attention_zoo as az
+from attention_zoo.models import build_model
+from attention_zoo.models.synthesis_losses import code_length, prior_loss, reconstruction_loss
 from attention_zoo.models.top_down import DECODED
 
 MODES = ["absvit", "feedback", "perceiver_io", "mask_att", "qkv"]
@@ -186,7 +188,7 @@ class TestPasses:
         with pytest.raises(az.InputError, match="mode='qkv' needs the feedback path, which a model of mode 'mask_att'"):
             model.second_pass(model.first_pass(images()), mode="qkv")
         model = wrapped(mode="feedback")
-        with pytest.raises(az.InputError, match="mode='absvit' needs a prior"):
+        with pytest.raises(az.InputError, match="mode 'feedback' has no learned query: give a prior"):
             model.second_pass(model.first_pass(images()), mode="absvit")
 
 
@@ -212,6 +214,101 @@ class TestVariationalLoss:
         model(images()).aux_loss.backward()
         heard = {name for name, p in model.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0}
         assert heard == {f"decoders.{i}.linear.weight" for i in range(3)}
+
+    def test_cosine_ignores_lengths(self):
+        model = wrapped(reduction="cosine", variational_weight=1.0)
+        pairs = [(torch.eye(3)[None], 5 * torch.eye(3)[None]), (torch.ones(1, 1, 2), torch.tensor([[[-2.0, -2.0]]]))]
+        assert_close(reconstruction_loss(pairs, "cosine"), torch.tensor(2.0))  # the same, and the opposite
+        model.train()(images()).aux_loss.backward()
+        heard = {name for name, p in model.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0}
+        assert heard == {f"decoders.{i}.linear.weight" for i in range(3)}
+
+
+class TestChannelGate:
+    def test_what_is_sent_back_is_projected_on_the_prior(self):
+        model, prior = wrapped(alpha=2.0, channel_gate=5.0), torch.randn(24, dtype=torch.float64)
+        tokens = tokens_of(model.model)
+        sent = 2 * model.similarity(tokens, prior) * tokens
+        gated = sent @ (torch.outer(prior, prior) * 5)  # as the released code writes it
+        assert_close(model(images(), prior), second_pass(model, decoded(model, gated)))
+        each = torch.stack((prior, -prior))
+        assert_close(model(images(), each)[0], model(images(), prior)[0])
+
+    def test_none_of_it_is_the_model_without(self):
+        prior = torch.randn(24, dtype=torch.float64)
+        model, plain = wrapped(channel_gate=0.0), wrapped()
+        assert torch.equal(model(images(), prior), plain(images(), prior))
+
+    def test_other_modes_of_one_pass_are_not_gated(self):
+        model, plain = wrapped(channel_gate=5.0), wrapped()
+        first = model.first_pass(images())
+        gated, free = (each.second_pass(first, mode="feedback").output for each in (model, plain))
+        assert torch.equal(gated, free)
+
+
+class TestPriorLoss:
+    def test_is_minus_the_log_of_the_equation(self):
+        seen, prior = torch.randn(2, 4, 8, dtype=torch.float64)
+        unit_seen, unit_prior = F.normalize(seen, dim=1), F.normalize(prior, dim=1)
+        likely = torch.exp(unit_prior @ unit_seen.T / 0.07)  # of prior i and image j
+        expected = -(likely.diag() / likely.sum(1)).log().mean()
+        assert_close(prior_loss(seen, prior, 0.07), expected)
+        other = -(likely.diag() / likely.sum(0)).log().mean()
+        assert_close(prior_loss(seen, prior, 0.07, both_ways=True), (expected + other) / 2)
+
+    @pytest.mark.parametrize(("variant", "both_ways"), [("paper", False), ("released", True)])
+    @pytest.mark.parametrize("pool", ["avg", "token"])
+    def test_is_added_to_the_loss_with_its_weight(self, variant, both_ways, pool):
+        def build(**options):
+            return wrapped(host=vit(class_token=pool == "token", global_pool=pool), variant=variant, **options).train()
+
+        prior = torch.randn(2, 24, dtype=torch.float64)
+        model = build(prior_weight=0.5, temperature=0.2)
+        output = model.forward_features(images(), prior)
+        seen = output[:, 0] if pool == "token" else output.mean(1)
+        added = model(images(), prior).aux_loss - build()(images(), prior).aux_loss
+        assert_close(added, 0.5 * prior_loss(seen, prior, 0.2, both_ways=both_ways))
+
+    def test_asks_for_a_prior_of_each_image(self):
+        model = wrapped(prior_weight=0.1).train()
+        for prior in (None, torch.randn(24, dtype=torch.float64)):
+            with pytest.raises(az.InputError, match="prior_weight=0.1 needs a prior .B, dim. of each image"):
+                model(images(), prior)
+        assert model.eval()(images()).shape == (2, 5)
+
+
+class TestSparsity:
+    @pytest.mark.parametrize("mixer", ["VarsS", "VarsD", "VarsSD"])
+    def test_is_the_length_of_the_codes_of_the_second_pass(self, mixer):
+        model = wrapped(mixer, sparsity=0.3, reduction="sum").train()
+        codes = []
+        for block in model.model.blocks:
+
+            def code(_, args, kwargs, __, attention=block.attn):
+                signal = {name: value for name, value in kwargs.items() if name.startswith("top_down")}
+                q, _, v = attention.project(*args, **signal)
+                codes.append(attention.problem(q, attention.split(v))[1].solve())
+
+            block.attn.register_forward_hook(code, with_kwargs=True)
+        loss = model(images()).aux_loss
+        expected = sum(each.abs().sum() / 2 for each in codes[3:])  # three layers of each pass
+        assert_close(loss - wrapped(mixer, reduction="sum").train()(images()).aux_loss, 0.3 * expected)
+        assert_close(code_length(codes[:1], "mean"), codes[0].abs().mean())
+
+    def test_the_layers_learn_of_it_also_with_checkpointing(self):
+        gradients = []
+        for enabled in (False, True):
+            model = wrapped("VarsD", sparsity=1.0, variational_weight=0.0).train()
+            model.set_grad_checkpointing(enabled)
+            model(images()).aux_loss.backward()
+            gradients.append(model.model.blocks[0].attn.qkv.weight.grad)
+            assert all(block.attn.hear is None for block in model.model.blocks)
+        assert gradients[0].abs().max() > 0
+        assert_close(*gradients)
+
+    def test_needs_codes(self):
+        with pytest.raises(az.InputError, match="sparsity is of the codes of sparse mixers.*VarsS, VarsD, VarsSD"):
+            wrapped(sparsity=0.1).train()(images())
 
 
 class TestState:
@@ -339,12 +436,59 @@ class TestAbsvit:
             timm.create_model("absvit_tiny_patch16_224", pretrained=True)
 
 
+class TestBuilt:
+    ARGS = {"patch_size": 4, "embed_dim": 24, "depth": 2, "num_heads": 2}
+
+    def build(self, name="vit_tiny_patch16_224", args=ARGS, **options):
+        torch.manual_seed(0)
+        return build_model(name, num_classes=5, image_size=(16, 16), model_args=args, **options).eval()
+
+    def test_any_host_with_any_mixer(self):
+        model, plain = self.build(top_down="feedback"), self.build(mixer="DotProduct")
+        assert isinstance(model, az.TopDown) and model.mode == "feedback"
+        assert torch.equal(model.model(images().float()), plain(images().float()))
+        assert model.pretrained_cfg == model.model.pretrained_cfg
+        small = {"embed_dims": (12, 24), "depths": (1, 1), "num_heads": (2, 4)}
+        model = self.build("rvt_tiny", small, mixer="VarsD", top_down={"mode": "absvit", "alpha": 3.0})
+        assert model.alpha == 3 and model(images().float()).shape == (2, 5)
+        mixers = {type(module) for module in model.modules() if isinstance(module, az.SelfMixer)}
+        assert mixers == {az.create_mixer("VarsD", dim=24, grid=(4, 4)).__class__}
+
+    def test_starts_from_weights_of_a_model_that_looks_once_or_twice(self, tmp_path):
+        plain, twice = self.build(mixer="DotProduct"), self.build(top_down="absvit")
+        for model in (plain, twice):
+            with torch.no_grad():
+                [parameter.add_(0.1) for parameter in model.parameters()]
+            torch.save(model.state_dict(), tmp_path / "weights.pth")
+            found = self.build(top_down="absvit", weights=str(tmp_path / "weights.pth"))
+            inner = found.model if model is plain else found
+            assert all(torch.equal(inner.state_dict()[name], tensor) for name, tensor in model.state_dict().items())
+
+    @pytest.mark.parametrize(
+        ("name", "top_down", "message"),
+        [
+            ("vit_tiny_patch16_224", {"mod": "qkv"}, "unknown option of TopDown 'mod'; did you mean 'mode'"),
+            ("vit_tiny_patch16_224", "absvitt", "mode='absvitt' must be one of: absvit"),
+            ("absvit_tiny_patch16_224", "qkv", "looks twice already; its options are model_args: top_down"),
+            ("resnet18", "absvit", "resnet|ResNet"),
+        ],
+    )
+    def test_refusals(self, name, top_down, message):
+        with pytest.raises(az.InputError, match=message):
+            self.build(name, {} if name == "resnet18" else self.ARGS, top_down=top_down)
+
+
 @pytest.mark.parametrize(
     ("build", "message"),
     [
         (lambda: az.TopDown(vit(), mode="absvitt"), "mode='absvitt' must be one of: absvit, feedback"),
         (lambda: az.TopDown(vit(), reduction="max"), "reduction='max'"),
         (lambda: az.TopDown(vit(), variant="other"), "variant='other'"),
+        (lambda: az.TopDown(vit(), channel_gate=-1.0), "channel_gate=-1.0 must not be negative"),
+        (lambda: az.TopDown(vit(), temperature=0.0), "temperature=0.0 must be above 0"),
+        (lambda: az.TopDown(vit(), sparsity=float("nan")), "sparsity=nan must be a finite number"),
+        (lambda: az.TopDown(vit(), mode="feedback", channel_gate=5.0), "channel_gate=5.0 is for the modes absvit, qkv"),
+        (lambda: az.TopDown(vit(), mode="perceiver_io", sparsity=1.0), "sparsity=1.0 is for.*not for perceiver_io"),
         (lambda: az.TopDown(timm.create_model("vit_tiny_patch16_224", **SMALL)), "swap_mixers"),
         (lambda: az.TopDown(nn.Linear(2, 2)), "Linear cannot be taken apart"),
         (lambda: wrapped()(images(), torch.zeros(3, dtype=torch.float64)), r"prior \(3,\).*dim=24"),

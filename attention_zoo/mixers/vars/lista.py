@@ -83,6 +83,8 @@ class SparseReconstruction(SelfMixer):
     most_tabulated = 150
     """Tokens up to which a matrix takes less time than convolutions; see benchmarks/static_kernels.py."""
     form: "Form"
+    hear: Callable[[Tensor], None] | None = None
+    """A function that `mix` tells the codes (B, G, A, E) after the last update; None tells nobody."""
 
     # parameters and buffers that a form may register
     rand_matrix: Tensor
@@ -150,7 +152,10 @@ class SparseReconstruction(SelfMixer):
         """Return the reconstructed values (B, H, N, D) of queries q and values v (B, H, N, D); k is not used."""
         with torch.autocast(q.device.type, enabled=False):
             dictionary, lista = self.problem(precise(q), self.split(precise(v)))
-            mixed = dictionary.reconstruct(lista.solve())
+            codes = lista.solve()
+            if self.hear is not None:
+                self.hear(codes)
+            mixed = dictionary.reconstruct(codes)
             return mixed.mT.reshape(v.mT.shape).mT.to(v.dtype)
 
     def split(self, v: Tensor) -> Tensor:

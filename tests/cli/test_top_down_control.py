@@ -1,0 +1,58 @@
+"""Top-down control by commands: from training to the table of several runs, and lines that say what does not fit."""
+
+from pathlib import Path
+
+import pytest
+
+from attention_zoo.runs.results import read_metrics
+
+CONFIG = Path(__file__).parents[2] / "configs" / "classification" / "digits_control.yaml"
+FEW = ("--data.pairs", "6", "--model.alphas", "[10]")
+
+
+@pytest.fixture(scope="module")
+def runs(call, tiny, tmp_path_factory):
+    """Two runs of models that look twice, each with its control."""
+    folders = []
+    for mode in ("absvit", "mask_att"):
+        folder = tmp_path_factory.mktemp("runs") / mode
+        model = ("--model.model", "absvit_tiny_patch16_224", "--model.model_args.top_down", f"{{mode: {mode}}}")
+        assert call("fit", "--config", tiny, *model, "--trainer.default_root_dir", folder) == 0
+        checkpoint = folder / "checkpoints" / "last.ckpt"
+        assert call("test", "--config", CONFIG, "--ckpt_path", checkpoint, *FEW) == 0
+        folders.append(folder)
+    return folders
+
+
+def test_is_written_logged_and_compared(runs, zoo, tmp_path):
+    for folder in runs:
+        metrics = read_metrics(folder)[-1].metrics
+        assert {"test/plain/top1", "test/at_10/switch_rate", "test/query_at_10/margin_shift"} <= metrics.keys()
+        assert list(folder.rglob("top_down_control.json"))
+    ended = zoo("report", *runs, "--out", tmp_path / "report")
+    assert ended.code == 0, ended.err
+    table = (tmp_path / "report" / "top_down_control.csv").read_text()
+    assert table.startswith("model,mode,alpha,prior,switch rate")
+    assert len(table.splitlines()) == 1 + 2 * 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ('--data.classes ["33"]', "unknown class of Digits '33'; did you mean '3'"),
+        ('--data.classes ["4"]', "TwoObjects needs images of two classes; the test images of Digits have 4"),
+        ("--data Digits", "needs pictures of two objects, such as TwoObjects has; Digits has none"),
+        ("--model.modes [absvitt]", "absvit"),
+    ],
+)
+def test_what_does_not_fit(runs, zoo, arguments, message):
+    checkpoint = runs[0] / "checkpoints" / "last.ckpt"
+    ended = zoo("test", "--config", CONFIG, "--ckpt_path", checkpoint, *arguments.split())
+    assert ended.code == 2 and message in ended.err
+    assert len(ended.err.strip().splitlines()) == 1, ended.err
+
+
+def test_a_model_that_looks_once(zoo, tiny):
+    ended = zoo("test", "--config", tiny, "--config", CONFIG, *FEW)
+    assert ended.code == 2
+    assert "a model with a top-down pass, such as absvit_tiny_patch16_224; vit_tiny_patch16_224 has none" in ended.err
