@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from attention_zoo.analysis.maps import evaluating
 from attention_zoo.domains import require
 from attention_zoo.errors import InputError
+from attention_zoo.functional.checks import check_finite
 from attention_zoo.models.token_hosts import token_model
 from attention_zoo.models.top_down import DECODED, FirstPass, TopDown
 
@@ -212,7 +213,7 @@ def decode_signals(
         alpha: scale of what is sent back; None is the model's own.
 
     Raises:
-        InputError: nothing flows back in the model.
+        InputError: nothing flows back in the model, or what does is not finite.
     """
     looks = require_feedback(model)
     if alpha is not None:
@@ -222,7 +223,8 @@ def decode_signals(
         fed = looks.second_pass(first, prior, alpha=alpha, last=0).signals[0]
     layer = first.host.layers[0]
     up, down = (first.host.maps(tokens, layer) for tokens in (first.tokens, fed))
-    return DecodedSignals(decoder(up), decoder(down), decoder(up + down))
+    tokens = (check_finite("tokens to decode", each) for each in (up, down, up + down))
+    return DecodedSignals(*map(decoder, tokens))
 
 
 def require_feedback(model: nn.Module) -> TopDown:

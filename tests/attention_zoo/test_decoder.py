@@ -103,7 +103,7 @@ class TestDecoder:
 
     def test_exact_where_the_embedding_is_invertible(self):
         model, images = absvit(dim=24, pos_embed="none"), pictures(60)
-        decoder = fit_decoder(model, images.split(7), ridge=0.0)
+        decoder = fit_decoder(model, iter(images.split(7)), ridge=0.0)  # read once
         assert decoder.images == 60
         unseen = pictures(5, seed=1)
         assert_close(decoder(first_input(model, unseen)), unseen, rtol=0, atol=1e-4)
@@ -149,6 +149,8 @@ class TestDecoder:
             fit_decoder(absvit(), [pictures(2)], ridge=-1.0)
         with pytest.raises(az.InputError, match="mode 'mask_att' feeds nothing back .* absvit, feedback, qkv"):
             decode_signals(absvit("mask_att"), decoder, pictures(2))
+        with pytest.raises(az.InputError, match="tokens to decode .* not finite"):
+            decode_signals(absvit(), decoder, pictures(2), alpha=1e300)
         with pytest.raises(az.InputError, match="VisionTransformer has no top-down pass"):
             decode_signals(absvit().model, decoder, pictures(2))
 

@@ -92,7 +92,7 @@ def test_states_that_do_not_fit(content, zoo, tmp_path, case):
 
 
 @pytest.mark.parametrize("dtype", [torch.complex64, torch.int64, torch.bool])
-@pytest.mark.parametrize("command", ["test", "fit", "maps"])
+@pytest.mark.parametrize("command", ["test", "fit", "maps", "decode"])
 def test_weights_of_another_kind_of_number(content, zoo, tmp_path, images, command, dtype):
     weights = dict(content["state_dict"])
     weights["model.cls_token"] = weights["model.cls_token"].to(dtype)
