@@ -12,9 +12,9 @@ after each step of the recurrence (Fig. 1.5, A.1), atoms of the dictionary (Fig.
 
 import copy
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -22,12 +22,15 @@ from timm.layers import Attention
 from torch import Tensor, nn
 
 from attention_zoo.errors import InputError
-from attention_zoo.mixers.base import Assignments, Atoms, SelfMixer, Steps
+from attention_zoo.mixers.base import Assignments, Atoms, SelfMixer, Steps, TopDownOptions
 from attention_zoo.mixers.swapping import layer_indices, mixer_layers, swap_mixers
 
 Heads = Literal["mean", "each"]
 Pictures = dict[str, Tensor]
 """Pictures by title, each (B, height, width) on the token grid; integers are labels."""
+
+SIGNAL = ("top_down", *TopDownOptions.__annotations__)
+"""The keyword arguments of a mixer by which it hears a top-down signal."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,7 @@ class LayerInput:
         grid: height and width of the token grid.
         num_prefix_tokens: number of class and register tokens before the grid.
         has_class_token: whether the first token is a class token.
+        signal: what the layer hears from above, as keyword arguments of the mixer; empty without a top-down pass.
     """
 
     layer: int
@@ -49,6 +53,7 @@ class LayerInput:
     grid: tuple[int, int]
     num_prefix_tokens: int
     has_class_token: bool
+    signal: Mapping[str, Any] = field(default_factory=dict)
 
     def on_grid(self, values: Tensor) -> Tensor:
         """Return values (..., N) of all tokens on the grid (..., height, width), without those of the prefix."""
@@ -74,7 +79,8 @@ def attention_maps(model: nn.Module, images: Tensor, layers: str = "last") -> di
     Raises:
         InputError: the layers do not exist, or the model has no attention.
     """
-    return {seen.layer: seen.mixer.attention_map(seen.tokens) for seen in observe(model, images, layers).layers}
+    layers_seen = observe(model, images, layers).layers
+    return {seen.layer: seen.mixer.attention_map(seen.tokens, **seen.signal) for seen in layers_seen}
 
 
 @torch.no_grad()
@@ -82,7 +88,7 @@ def observe(model: nn.Module, images: Tensor, layers: str = "last") -> Observati
     """Run ``model`` in evaluation mode on ``images`` and return its output and the inputs of ``layers``.
 
     ``layers`` is written as for `attention_maps`. A layer that runs twice, as under `TopDown`, is seen in its last
-    pass, without the top-down signal.
+    pass, with the top-down signal that it hears there.
 
     Raises:
         InputError: the layers do not exist, the model has no attention, or its tokens are no grid.
@@ -92,13 +98,19 @@ def observe(model: nn.Module, images: Tensor, layers: str = "last") -> Observati
     if not every:
         raise InputError(f"{type(model).__name__} has no attention to look at: no mixer, no Attention of timm")
     chosen = layer_indices(layers, len(every))
-    inputs: dict[int, Tensor] = {}
+    inputs: dict[int, tuple[Tensor, dict[str, Any]]] = {}
+
+    def remember(index: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        inputs[index] = args[0], {name: kwargs[name] for name in SIGNAL if kwargs.get(name) is not None}
+
     handles = [
-        every[index][1].register_forward_pre_hook(lambda _, args, index=index: inputs.update({index: args[0]}))
+        every[index][1].register_forward_pre_hook(
+            lambda _, args, kwargs, index=index: remember(index, args, kwargs), with_kwargs=True
+        )
         for index in chosen
     ]
     try:
-        with _evaluating(model):
+        with evaluating(model):
             output = model(images)
     finally:
         for handle in handles:
@@ -106,7 +118,7 @@ def observe(model: nn.Module, images: Tensor, layers: str = "last") -> Observati
     unused = [index for index in chosen if index not in inputs]
     if unused:
         raise InputError(f"layer {unused[0]} of {type(model).__name__} did not run on the images")
-    seen = [_placed(model, index, every[index][1], inputs[index], images) for index in chosen]
+    seen = [_placed(model, index, every[index][1], *inputs[index], images) for index in chosen]
     return Observation(output, seen)
 
 
@@ -123,7 +135,7 @@ def attention_pictures(seen: LayerInput, query: str = "mean", heads: Heads = "me
     Raises:
         InputError: there is no such query.
     """
-    return _by_head(seen, _read_by(seen, seen.mixer.attention_map(seen.tokens), query), heads)
+    return _by_head(seen, _read_by(seen, seen.mixer.attention_map(seen.tokens, **seen.signal), query), heads)
 
 
 @torch.no_grad()
@@ -136,7 +148,7 @@ def step_pictures(seen: LayerInput, query: str = "mean", heads: Heads = "mean") 
     mixer = seen.mixer
     if not isinstance(mixer, Steps):
         raise mixer.refusal("no recurrent steps to draw; mixers such as VarsD have them")
-    path = _read_by(seen, mixer.attention_path(seen.tokens), query)
+    path = _read_by(seen, mixer.attention_path(seen.tokens, **seen.signal), query)
     return {
         ", ".join(filter(None, (f"step {step}", title))): picture
         for step, read in enumerate(path)
@@ -159,8 +171,8 @@ def atom_pictures(seen: LayerInput, count: int) -> Pictures:
     if not isinstance(mixer, Atoms):
         raise mixer.refusal("no dictionary whose atoms could be drawn; mixers such as VarsD have one")
     mixer.check(count > 0, f"{count} atoms to draw, must be at least 1")
-    atoms = mixer.dictionary(seen.tokens).mT  # (B, H, A, N)
-    values = mixer.project(seen.tokens)[2]
+    atoms = mixer.dictionary(seen.tokens, **seen.signal).mT  # (B, H, A, N)
+    values = mixer.project(seen.tokens, **seen.signal)[2]
     energy = (atoms @ values.to(atoms.dtype)).square().sum(-1).flatten(1)  # (B, H * A)
     best = energy.topk(min(count, energy.shape[1])).indices
     strongest = seen.on_grid(atoms.flatten(1, 2)).take_along_dim(best[..., None, None], 1)  # (B, count, height, width)
@@ -177,7 +189,7 @@ def cluster_pictures(seen: LayerInput) -> Pictures:
     mixer = seen.mixer
     if not isinstance(mixer, Assignments):
         raise mixer.refusal("no assignments to draw; mixers such as KMeans and Cluster have them")
-    labels = seen.on_grid(mixer.assignments(seen.tokens).argmax(2))  # (B, H, height, width)
+    labels = seen.on_grid(mixer.assignments(seen.tokens, **seen.signal).argmax(2))  # (B, H, height, width)
     return {f"head {head}": picture for head, picture in enumerate(labels.unbind(1))}
 
 
@@ -212,7 +224,7 @@ def _with_mixers(model: nn.Module) -> nn.Module:
 
 
 @contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
+def evaluating(model: nn.Module) -> Iterator[None]:
     """Put the model in evaluation mode inside the context, and give every module its own mode back afterwards."""
     modes = {module: module.training for module in model.modules()}
     model.eval()
@@ -223,7 +235,9 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
             module.training = training
 
 
-def _placed(model: nn.Module, index: int, mixer: Any, tokens: Tensor, images: Tensor) -> LayerInput:
+def _placed(
+    model: nn.Module, index: int, mixer: Any, tokens: Tensor, signal: dict[str, Any], images: Tensor
+) -> LayerInput:
     """Return a layer with its input and its grid: that of the patch embedding, or else that of the mixer itself."""
     host: Any = next((part for part in model.modules() if hasattr(part, "patch_embed")), model)
     prefix, grid = getattr(host, "num_prefix_tokens", 0), None
@@ -233,4 +247,4 @@ def _placed(model: nn.Module, index: int, mixer: Any, tokens: Tensor, images: Te
     if grid is None:  # a later stage of a pyramid, or no model of timm's
         grid, prefix = mixer.spatial_shape(tokens.shape[1]), mixer.num_prefix_tokens
     has_class_token = prefix > 0 and getattr(host, "cls_token", None) is not None
-    return LayerInput(index, mixer, tokens, grid, prefix, has_class_token)
+    return LayerInput(index, mixer, tokens, grid, prefix, has_class_token, signal)

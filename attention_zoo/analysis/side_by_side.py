@@ -44,6 +44,13 @@ class Subject:
     class_names: Sequence[str] | None = None
     name: str | None = None
 
+    def show(self, image: Tensor) -> tuple[nn.Module, Tensor]:
+        """Return the model for a uint8 image (3, H, W) of the size it sees, and the image as a batch for it."""
+        height, width = image.shape[-2:]
+        model = self.model((height, width))
+        mean, std = (torch.tensor(values)[:, None, None] for values in (self.mean, self.std))
+        return model, ((image.float() / 255 - mean) / std)[None].to(next(model.parameters()).device)
+
 
 def side_by_side(
     subjects: Sequence[Subject],
@@ -68,7 +75,7 @@ def side_by_side(
     """
     rows, names = [], []
     for name, image in images.items():
-        for corruption, corrupt in {"": _unchanged, **(corruptions or {})}.items():
+        for corruption, corrupt in {"": unchanged, **(corruptions or {})}.items():
             looks = [_look(subject, corrupt(subject.prepare(image)), read, layers) for subject in subjects]
             rows.append([Cell(looks[0].cells[0].image), *(cell for look in looks for cell in look.cells)])
             names.append("\n".join(filter(None, (name, corruption))))
@@ -85,23 +92,19 @@ class _Look(NamedTuple):
 
 def _look(subject: Subject, image: Tensor, read: Callable[[LayerInput], Pictures], layers: str) -> _Look:
     """Return the tiles of ``subject`` for an image (3, H, W) uint8 that has the size the model sees."""
-    height, width = image.shape[-2:]
-    model = subject.model((height, width))
-    device = next(model.parameters()).device
-    mean, std = (torch.tensor(values)[:, None, None] for values in (subject.mean, subject.std))
-    output, observed = observe(model, ((image.float() / 255 - mean) / std)[None].to(device), layers)
+    output, observed = observe(*subject.show(image), layers)
     look = _Look([], [], [])
     for seen in observed:
         for title, picture in read(seen).items():
             check_finite(f"pictures of {type(seen.mixer).__name__}", picture)
-            caption = _prediction(output, subject.class_names) if not look.cells else ""
+            caption = prediction(output, subject.class_names) if not look.cells else ""
             look.cells.append(Cell(image, picture[0].cpu(), caption))
             look.mixers.append(type(seen.mixer).__name__)
             look.details.append(", ".join(filter(None, (f"layer {seen.layer}" * (len(observed) > 1), title))))
     return look
 
 
-def _prediction(logits: Tensor, class_names: Sequence[str] | None) -> str:
+def prediction(logits: Tensor, class_names: Sequence[str] | None) -> str:
     """Return the most probable class, shortened to fit a tile, and its probability; empty without class names."""
     if class_names is None:
         return ""
@@ -121,5 +124,6 @@ def _titles(subjects: Sequence[Subject], looks: Sequence[_Look]) -> list[str]:
     return titles
 
 
-def _unchanged(image: Tensor) -> Tensor:
+def unchanged(image: Tensor) -> Tensor:
+    """Return the image itself: the corruption of the first row."""
     return image

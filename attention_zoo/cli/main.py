@@ -13,6 +13,7 @@ from attention_zoo.cli.arguments import as_config, prepare, read_config, values_
 from attention_zoo.cli.bench import bench
 from attention_zoo.cli.compat import launch_further_processes_with
 from attention_zoo.cli.corrupt import corrupt
+from attention_zoo.cli.decode import decode
 from attention_zoo.cli.errors import PROGRAM, debugging, fail
 from attention_zoo.cli.maps import maps
 from attention_zoo.cli.mixers import mixers
@@ -41,6 +42,7 @@ TRAINING = {
 TOOLS: dict[str, Callable[..., int | None]] = {
     "mixers": mixers,
     "maps": maps,
+    "decode": decode,
     "corrupt": corrupt,
     "sweep": sweep,
     "report": report,

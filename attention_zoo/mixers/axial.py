@@ -15,7 +15,7 @@ from torch import Tensor
 from attention_zoo.domains import PositiveInt, shown
 from attention_zoo.functional.fixed_units import FixedValues, resolved
 from attention_zoo.functional.positions import window_prior
-from attention_zoo.mixers.base import HostOptions, MixerFactory, SelfMixer, TopDownOptions
+from attention_zoo.mixers.base import HostOptions, MixerFactory, SelfMixer, TopDownOptions, gated
 from attention_zoo.mixers.dot_product import DotProduct
 from attention_zoo.mixers.registry import as_factory
 
@@ -152,12 +152,18 @@ class Axial(SelfMixer):
     ) -> Tensor:
         """Return tokens x (B, N, dim) with the lines of one axis mixed: 1 is the height, 2 the width."""
         mask, segments = self._context(mixer, axis, x.shape[1], x)
-        options: dict[str, Any] = {"top_down": top_down, **(how or {})}
-        for name in ("top_down", "value_gate"):
-            if options.get(name) is not None:
-                options[name] = _cut(self._lines(options[name], axis), segments, self.num_prefix_tokens)
+        options = self._in_lines(axis, segments, {"top_down": top_down, **(how or {})})
         mixed = mixer(_cut(self._lines(x, axis), segments, self.num_prefix_tokens), mask, **options)
         return self._merge(mixed, segments, axis, x.shape[0], x.shape[1])
+
+    def _in_lines(self, axis: int, segments: Segments, options: dict[str, Any]) -> dict[str, Any]:
+        """Return the options of a top-down signal with those that are one for each token cut into lines."""
+        cut = {
+            name: _cut(self._lines(options[name], axis), segments, self.num_prefix_tokens)
+            for name in ("top_down", "value_gate")
+            if options.get(name) is not None
+        }
+        return options | cut
 
     def _context(self, mixer: SelfMixer, axis: int, num_tokens: int, like: Tensor) -> tuple[Tensor | None, Segments]:
         """Return what makes the context local: a mask, if the mixer takes one, and the segments of a line."""
@@ -190,21 +196,24 @@ class Axial(SelfMixer):
         lines = mixed[:, :, segments.segment, prefix + segments.place]  # (B, lines, length, C)
         return torch.cat((mixed[..., :prefix, :].mean((1, 2)), lines.movedim(2, axis).flatten(1, 2)), 1)
 
-    def attention_map(self, x: Tensor) -> Tensor:
+    def attention_map(self, x: Tensor, top_down: Tensor | None = None, **how: Unpack[TopDownOptions]) -> Tensor:
         """Return who reads whom for tokens ``x`` (B, N, dim): (B, H, N, N), the product of the maps along the axes.
 
         Entry (i, j) is what i takes along its row from those who took it along their columns from j; the output
         projection between the two is left out.
         """
-        between = self._along(self.height, 1, x)
-        return self._stage_map(self.width, 2, between) @ self._stage_map(self.height, 1, x)
+        between = self._along(self.height, 1, x, top_down, how)
+        options: dict[str, Any] = {"top_down": top_down, **how}
+        return self._stage_map(self.width, 2, between, options) @ self._stage_map(self.height, 1, x, options)
 
-    def _stage_map(self, mixer: SelfMixer, axis: int, x: Tensor) -> Tensor:
+    def _stage_map(self, mixer: SelfMixer, axis: int, x: Tensor, options: dict[str, Any]) -> Tensor:
         """Return who reads whom along one axis, as a matrix of all tokens (B, H, N, N)."""
         (batch, number), prefix = x.shape[:2], self.num_prefix_tokens
         mask, segments = self._context(mixer, axis, number, x)
-        q, k, v = mixer.project(_cut(self._lines(x, axis), segments, prefix))
+        heard: Any = self._in_lines(axis, segments, options)
+        q, k, v = mixer.project(_cut(self._lines(x, axis), segments, prefix), **heard)
         weights = mixer.map_weights(q, k, v) if mask is None else mixer.masked_map_weights(q, k, v, mask)
+        weights = gated(weights, heard)
         ids = self._lines(torch.arange(number, device=x.device)[None, :, None].to(x.dtype), axis)
         ids = _cut(ids, segments, prefix).long()[..., 0]  # which token each is, (lines * segments, P + S)
         own = torch.zeros(len(segments.index), prefix + segments.index.shape[1], device=x.device, dtype=torch.bool)

@@ -329,14 +329,19 @@ class SelfMixer(_Mixer):
         bias = qkv.bias[rows] if how.get("top_down_bias") and qkv.bias is not None else None
         return nn.functional.linear(top_down, weight, bias).split(self.dim, -1) * everywhere
 
-    def attention_map(self, x: Tensor) -> Tensor:
+    def attention_map(self, x: Tensor, top_down: Tensor | None = None, **how: Unpack[TopDownOptions]) -> Tensor:
         """Return who reads whom for tokens ``x`` (B, N, dim): (B, H, N, N), entry (i, j) is what i takes from j.
 
         For every reading this is the mean over value channels of the derivative of token i's mixed value with
         respect to token j's value, with queries and keys held. Where the reading is a weighted mean of the values
         (a softmax, say) these are its weights and rows sum to one; elsewhere entries can be negative.
+
+        Args:
+            x: tokens (B, N, dim).
+            top_down: the signal that the mixer hears, see `forward`.
+            **how: see `TopDownOptions`; a gate of the values is part of the map.
         """
-        return self.map_weights(*self.project(x))
+        return gated(self.map_weights(*self.project(x, top_down, **how)), how)
 
     def map_weights(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Return the `attention_map` (B, H, N, N) of q, k and v (B, H, N, D).
@@ -384,6 +389,17 @@ class SelfMixer(_Mixer):
             + (f"grid={self.grid}" if self.grid else "a square; give grid=(height, width)"),
         )
         return height, width
+
+
+def gated(weights: Tensor, how: TopDownOptions) -> Tensor:
+    """Return maps (..., B, H, N, N) of what is taken from the values before the ``value_gate``, if there is one.
+
+    Args:
+        weights: maps of what is taken from the values after the gate.
+        how: options that may have a gate (B, N, 1).
+    """
+    gate = how.get("value_gate")
+    return weights if gate is None else weights * gate.mT[:, None]
 
 
 def _mean_derivative(mix: Callable[[Tensor], Tensor], v: Tensor) -> Tensor:
@@ -511,7 +527,7 @@ class CrossMixer(_Mixer):
 class Steps(Protocol):
     """A self-mixer that refines what it reads step by step: ``isinstance(mixer, Steps)``."""
 
-    def attention_path(self, x: Tensor) -> Tensor:
+    def attention_path(self, x: Tensor, top_down: Tensor | None = None, **how: Unpack[TopDownOptions]) -> Tensor:
         """Return `SelfMixer.attention_map` before the first step and after each, (steps + 1, B, H, N, N)."""
 
 
@@ -519,7 +535,7 @@ class Steps(Protocol):
 class Atoms(Protocol):
     """A self-mixer that codes its values in a dictionary: ``isinstance(mixer, Atoms)``."""
 
-    def dictionary(self, x: Tensor) -> Tensor:
+    def dictionary(self, x: Tensor, top_down: Tensor | None = None, **how: Unpack[TopDownOptions]) -> Tensor:
         """Return the atoms for tokens ``x`` (B, N, dim): (B, H, N, number of atoms)."""
 
 
@@ -527,7 +543,7 @@ class Atoms(Protocol):
 class Assignments(Protocol):
     """A self-mixer whose tokens belong to clusters: ``isinstance(mixer, Assignments)``."""
 
-    def assignments(self, x: Tensor) -> Tensor:
+    def assignments(self, x: Tensor, top_down: Tensor | None = None, **how: Unpack[TopDownOptions]) -> Tensor:
         """Return which of K clusters each token of ``x`` (B, N, dim) belongs to: (B, H, K, N), soft or one-hot."""
 
 

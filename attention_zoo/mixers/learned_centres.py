@@ -10,7 +10,7 @@ from attention_zoo.domains import Domain
 from attention_zoo.functional.attention import softmax_attention
 from attention_zoo.functional.clustering import Metric, Reduce
 from attention_zoo.functional.precision import precise
-from attention_zoo.mixers.base import HostOptions, SelfMixer
+from attention_zoo.mixers.base import HostOptions, SelfMixer, TopDownOptions
 from attention_zoo.mixers.options import SomeIterations
 
 Clusters = Annotated[int, Domain(least=1, most=1 << 16)]
@@ -71,9 +71,9 @@ class LearnedCentres(SelfMixer):
     def taken(self, assignment: Tensor) -> Tensor:
         """Return how much each centre takes from each token, (B, H, K, N): the matrix that does what `collect` does."""
 
-    def assignments(self, x: Tensor) -> Tensor:
+    def assignments(self, x: Tensor, top_down: Tensor | None = None, **how: Unpack[TopDownOptions]) -> Tensor:
         """Return which centre each token of ``x`` (B, N, dim) belongs to: (B, H, K, N), soft or one-hot."""
-        _, k, _ = self.project(x)
+        _, k, _ = self.project(x, top_down, **how)
         return self.memberships(self.cluster(precise(k))[0])
 
     def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:

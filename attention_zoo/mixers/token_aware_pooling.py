@@ -101,9 +101,9 @@ class TokenAwarePooling(SelfMixer):
         """Return the mixed values (B, H, N, D) of queries, keys and values that were pooled before."""
         return self.inside.mix(q, k, v)
 
-    def attention_map(self, x: Tensor) -> Tensor:
-        """Return who reads whom among the pooled tokens of ``x`` (B, N, dim): (B, H, N, N)."""
-        return self.inside.attention_map(self.pool(x))
+    def attention_map(self, x: Tensor, top_down: Tensor | None = None, **how: Unpack[TopDownOptions]) -> Tensor:
+        """Return who reads whom among the pooled tokens of ``x`` (B, N, dim): (B, H, N, N); a signal is not pooled."""
+        return self.inside.attention_map(self.pool(x), top_down, **how)
 
 
 def dilated_mean(image: Tensor, dilation: int) -> Tensor:

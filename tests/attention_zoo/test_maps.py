@@ -123,6 +123,23 @@ class TestCollecting:
         seen = last(model, torch.randn(1, 3, 32, 32))
         assert seen.grid == (2, 2) and seen.has_class_token
 
+    @pytest.mark.parametrize(("mode", "mixer"), [("absvit", "VarsD"), ("qkv", "Probabilistic"), ("mask_att", "VarsS")])
+    def test_what_a_layer_hears_from_above_is_seen(self, mode, mixer):
+        torch.manual_seed(0)
+        options = {"img_size": 32, "embed_dim": 24, "num_heads": 2, "depth": 2, "patch_size": 8}
+        model = timm.create_model(
+            "absvit_tiny_patch16_224", mixer=mixer, top_down={"mode": mode, "alpha": 9}, **options
+        )
+        image = torch.randn(1, 3, 32, 32)
+        seen = last(model, image)
+        second = model.eval().second_pass(model.first_pass(image))
+        heard = seen.signal.get("top_down", seen.signal.get("value_gate"))
+        assert_close(heard, second.similarity if mode == "mask_att" else second.signals[1])
+        expected = seen.mixer.attention_map(seen.tokens, **seen.signal)
+        assert_close(attention_maps(model, image)[1], expected)
+        assert_close(attention_pictures(seen)[""], seen.on_grid(expected.mean((1, 2))))
+        assert not torch.allclose(expected, seen.mixer.attention_map(seen.tokens))
+
     def test_refusals(self, images):
         with pytest.raises(az.InputError, match="layers '7': the model has layers 0-2"):
             observe(vit("VarsD"), images, "7")

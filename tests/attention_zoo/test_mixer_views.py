@@ -5,7 +5,7 @@ import torch
 from torch.testing import assert_close
 
 import attention_zoo as az
-from attention_zoo.mixers.base import Assignments, Atoms, Steps
+from attention_zoo.mixers.base import Assignments, Atoms, Steps, _mean_derivative
 
 SELF = az.list_mixers("self")
 DIM, HEADS, GRID = 12, 2, (3, 3)
@@ -16,8 +16,8 @@ def build(name):
     return az.create_mixer(name, DIM, HEADS, dtype=torch.float64, grid=GRID).eval()
 
 
-def tokens():
-    return torch.randn(2, 9, DIM, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+def tokens(seed=0):
+    return torch.randn(2, 9, DIM, dtype=torch.float64, generator=torch.Generator().manual_seed(1 + seed))
 
 
 class TestViews:
@@ -32,6 +32,32 @@ class TestViews:
             assert mixer.dictionary(x).shape[:3] == (2, HEADS, 9)
         if isinstance(mixer, Assignments):
             assert_close(mixer.assignments(x).sum(2), torch.ones(2, HEADS, 9, dtype=torch.float64))
+
+    @pytest.mark.parametrize("name", SELF)
+    def test_a_view_hears_the_signal_from_above(self, name):
+        mixer, x, signal = build(name), tokens(), tokens(1)
+        gate = torch.rand(2, 9, 1, dtype=torch.float64)
+        heard = {"top_down": signal, "top_down_to": "qkv", "value_gate": gate}
+        weights = mixer.attention_map(x, **heard)
+        if name != "Axial":  # its values are gated along both axes
+            q, k, v = mixer.project(x, signal, top_down_to="qkv")
+            expected = _mean_derivative(lambda values: mixer.mix(q, k, values * gate[:, None]), v)
+            assert_close(weights, expected)
+        if isinstance(mixer, Steps):
+            assert_close(mixer.attention_path(x, **heard)[-1], weights)
+        if isinstance(mixer, Atoms):
+            changed = not torch.equal(mixer.dictionary(x, **heard), mixer.dictionary(x))
+            assert changed == (name != "VarsS")  # its dictionary is learned
+        if isinstance(mixer, Assignments):
+            assert not torch.equal(mixer.assignments(x, **heard), mixer.assignments(x))
+
+    def test_maps_of_lines_hear_the_gate(self):
+        mixer, x = build("Axial"), tokens()
+        gate = torch.ones(2, 9, 1, dtype=torch.float64)
+        assert_close(mixer.attention_map(x, value_gate=gate), mixer.attention_map(x))
+        gate[:, 4] = 0
+        weights = mixer.attention_map(x, value_gate=gate)
+        assert not weights[..., 4].any() and (weights[..., 5] != 0).any()
 
     @pytest.mark.parametrize("name", SELF)
     def test_masks(self, name):

@@ -14,6 +14,7 @@ from attention_zoo.cli.arguments import as_config
 from datamodules.corruptions import CORRUPTIONS, EXTRA_CORRUPTIONS
 
 LOW = ["--model", "vit_tiny_patch16_224"]
+TWICE = ["--model", "absvit_tiny_patch16_224"]
 
 
 def picture(path):
@@ -119,6 +120,19 @@ def test_assignments(zoo, tmp_path, photo):
     assert "<!-- head 2 -->" in (tmp_path / "new" / "maps.svg").read_text()
 
 
+def test_priors_of_a_model_that_looks_twice(zoo, tmp_path, photo):
+    tiny = ["--model", "absvit_tiny_patch16_224"]
+    ended = zoo("maps", photo, *tiny, "--prior", "3", "learned", "--alpha", "1", "10", "--out", "maps.svg")
+    assert ended.code == 0, ended.err
+    assert (
+        ended.out
+        == "maps.svg: norms of tokens, cut at 0.7 max + 0.3 min; of random weights; see --ckpt_path and --pretrained\n"
+    )
+    svg = (tmp_path / "maps.svg").read_text()
+    for words in ("bottom-up", "similarity", "absvit, α = 10", "learned query", "prior 3"):
+        assert f"<!-- {words} -->" in svg
+
+
 def test_nothing_is_overwritten_unasked(zoo, tmp_path, checkpoint, images):
     file = next(images.glob("*.png"))
     (tmp_path / "maps.png").write_text("mine")
@@ -161,6 +175,13 @@ BAD = {
     "no steps": (["PHOTO", "--mixers", "Performer", "--steps"], ["Performer: no recurrent steps"]),
     "no dictionary": (["PHOTO", *LOW, "--atoms", "3"], ["DotProduct: no dictionary"]),
     "no clusters": (["PHOTO", *LOW, "--assignments"], ["DotProduct: no assignments"]),
+    "prior of a model that looks once": (["PHOTO", *LOW, "--prior", "3"], ["VisionTransformer has no top-down pass"]),
+    "prior that is no class": (["PHOTO", *TWICE, "--prior", "1000"], ["prior '1000'", "0 to 999"]),
+    "prior by a name where there are none": (["PHOTO", *TWICE, "--prior", "tern"], ["'tern'", "no names"]),
+    "alpha without a prior": (["PHOTO", *TWICE, "--alpha", "3"], ["--alpha needs --prior"]),
+    "negative alpha": (["PHOTO", *TWICE, "--prior", "3", "--alpha=-1"], ["alpha", "must not be negative"]),
+    "unknown mode": (["PHOTO", *TWICE, "--prior", "3", "--modes", "mask"], ["modes", "mask_att"]),
+    "prior and steps": (["PHOTO", *TWICE, "--prior", "3", "--steps"], ["--prior draws norms", "--steps"]),
     "two readings": (["PHOTO", *LOW, "--steps", "--atoms", "3"], ["one of --steps, --atoms and --assignments"]),
     "unknown device": (["PHOTO", *LOW, "--device", "abacus"], ["device 'abacus'"]),
     "device that computes nothing": (["PHOTO", *LOW, "--device", "meta"], ["device 'meta' computes nothing"]),

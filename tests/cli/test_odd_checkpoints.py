@@ -109,7 +109,7 @@ def test_a_task_without_a_schedule_goes_on(zoo, tiny, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("dtype", [torch.complex64, torch.int64, torch.bool])
-@pytest.mark.parametrize("command", ["test", "fit", "maps"])
+@pytest.mark.parametrize("command", ["test", "fit", "maps", "decode"])
 def test_weights_of_another_kind_of_number(content, zoo, tmp_path, images, command, dtype):
     weights = dict(content["state_dict"])
     weights["model.cls_token"] = weights["model.cls_token"].to(dtype)

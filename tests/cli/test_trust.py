@@ -152,7 +152,7 @@ def test_not_every_class_of_a_known_package_will_do(stranger, zoo, tmp_path):
     assert is_allowed(torch.optim.AdamW) and is_allowed(tasks.Classification) and is_allowed(v2.RandomHorizontalFlip)
 
 
-@pytest.mark.parametrize("command", ["fit", "validate", "predict", "maps"])
+@pytest.mark.parametrize("command", ["fit", "validate", "predict", "maps", "decode"])
 @pytest.mark.parametrize("case", ["a mixer", "a function for a mixer"])
 def test_every_command_refuses_them(stranger, zoo, tmp_path, images, command, case):
     path = stranger(*NAMED[case])

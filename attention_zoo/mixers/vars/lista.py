@@ -11,7 +11,7 @@ what they printed; `Rules` holds how.
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +20,7 @@ from attention_zoo.functional.dictionaries import Bounded, Dictionary, GramAtoms
 from attention_zoo.functional.precision import precise
 from attention_zoo.functional.random_features import column_features, unit_features
 from attention_zoo.functional.sparse import GELU, SOFT, Lista, Shrinkage
-from attention_zoo.mixers.base import SelfMixer
+from attention_zoo.mixers.base import SelfMixer, TopDownOptions, gated
 
 Variant = Literal["paper", "released"]
 MOST_ATOMS = 1 << 12
@@ -163,13 +163,13 @@ class SparseReconstruction(SelfMixer):
         each = self.dim // self.num_dictionaries
         return v.mT.reshape(v.shape[0], self.num_dictionaries, each, v.shape[2]).mT
 
-    def attention_path(self, x: Tensor) -> Tensor:
+    def attention_path(self, x: Tensor, top_down: Tensor | None = None, **how: Unpack[TopDownOptions]) -> Tensor:
         """Return how attention is refined (tech report, Fig. 1.5), (steps + 1, B, H, N, N), for tokens (B, N, dim).
 
         Entry s is the `attention_map` if the codes after s steps were decoded; the last is the map itself.
         """
-        q, _, v = self.project(x)
-        return self.weights_path(q, v)
+        q, _, v = self.project(x, top_down, **how)
+        return gated(self.weights_path(q, v), how)
 
     def map_weights(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Return P (∂u/∂Pᵀv) Pᵀ, mean over channels: what each value contributes through atoms that stay active."""
@@ -183,13 +183,13 @@ class SparseReconstruction(SelfMixer):
             weights = torch.stack([dictionary.reconstruct(jacobian) for jacobian in jacobians])
         return weights.unflatten(2, (self.num_heads, -1)).mean(3)
 
-    def dictionary(self, x: Tensor) -> Tensor:
+    def dictionary(self, x: Tensor, top_down: Tensor | None = None, **how: Unpack[TopDownOptions]) -> Tensor:
         """Return the atoms that tokens ``x`` (B, N, dim) are coded in, (B, H, N, number of atoms).
 
         Atoms made from the input have unit length; kernels stand at every position. Where every channel has atoms of
         its own, those of a head's channels follow one another.
         """
-        q, _, v = self.project(x)
+        q, _, v = self.project(x, top_down, **how)
         with torch.autocast(q.device.type, enabled=False):
             atoms = self.dense(self.problem(precise(q), self.split(precise(v)))[0], v)  # (B, G, N, A)
         return atoms.unflatten(1, (self.num_heads, -1)).transpose(2, 3).flatten(3)
