@@ -93,6 +93,14 @@ SAYINGS = (
         re.compile(r"codec can't encode .*surrogates not allowed"),
         "the name of a file or folder is not UTF-8; rename it",
     ),
+    Saying(
+        (RuntimeError,),
+        re.compile(
+            r"C\+\+ compiler found|Compiler: \S+ is not found|working triton|too old to be supported by the triton"
+        ),
+        "model.compile true needs a compiler of C++, and on a GPU Triton and one of compute capability 7.0 or more; "
+        "without them leave it false",
+    ),
     Saying((RuntimeError,), re.compile(r"^(Early stopping conditioned on metric .*)$", re.DOTALL), "{0}"),
 )
 """Errors of a running command; the first that fits counts."""

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch._inductor.exc import InvalidCxxCompiler, TritonMissing
 
 from attention_zoo import InputError, MixerFactory
 from attention_zoo.cli import parser as parsing
@@ -28,6 +29,8 @@ SAID = {
         "(77) was killed, Killed",
     ),
     "a worker gone": (RuntimeError("DataLoader worker (pid(s) 77, 78) exited unexpectedly"), "(77, 78) ended before"),
+    "no compiler": (InvalidCxxCompiler("g++-0"), "model.compile true needs a compiler of C++"),
+    "no Triton": (TritonMissing(None), "model.compile true needs a compiler of C++"),
     "shared memory": (
         RuntimeError("unable to open shared memory object </torch_7_1> in read-write mode: Too many"),
         "shared memory",
