@@ -113,12 +113,6 @@ class TestEveryMixer:
         assert x.grad.isfinite().all()
         assert_close(out.float(), mixer(x), rtol=0.1, atol=0.1)
 
-    def test_compiles_as_one_graph(self, name, options):
-        mixer, x = build(name, torch.float32, **options), tokens(dtype=torch.float32)
-        torch.compiler.reset()  # all mixers share one forward, which torch compiles a few times at most
-        compiled = torch.compile(mixer, fullgraph=True, backend="aot_eager")
-        assert_close(compiled(x), mixer(x))
-
     def test_state_copies_and_pickles(self, name, options):
         mixer, x = build(name, **options), tokens()
         other = build(name, seed=5, **options)
@@ -191,6 +185,21 @@ def test_any_shape(name, height, width, batch, num_heads, head_dim):
     out = mixer(x)
     assert out.shape == x.shape
     assert out.isfinite().all()
+
+
+# with options switched on, readings share most of what is compiled; those cases are slow tests
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        pytest.param(*variant, id=label, marks=[pytest.mark.slow] if variant[1] else [])
+        for variant, label in zip(VARIANTS, IDS, strict=True)
+    ],
+)
+def test_compiles_as_one_graph(name, options):
+    mixer, x = build(name, torch.float32, **options), tokens(dtype=torch.float32)
+    torch.compiler.reset()  # all mixers share one forward, which torch compiles a few times at most
+    compiled = torch.compile(mixer, fullgraph=True, backend="aot_eager")
+    assert_close(compiled(x), mixer(x))
 
 
 class TestNaiveTwins:
