@@ -8,12 +8,11 @@ K. Nguyen, J. Ghosh, N. Ho, Designing Robust Transformers using Robust Kernel De
 
 from typing import Literal, Unpack
 
-from attention_zoo.domains import PositiveFloat
 from attention_zoo.mixers.base import HostOptions, SelfMixer
 from attention_zoo.mixers.mixture import MixtureMixer
 from attention_zoo.mixers.options import Iterations
 from attention_zoo.mixers.registry import register
-from attention_zoo.mixers.switches import Kernel, Switches, UnitPrior
+from attention_zoo.mixers.switches import Kernel, Switches, Threshold, UnitPrior
 
 
 @register
@@ -45,7 +44,7 @@ class RobustKernel(MixtureMixer):
         num_heads: int = 8,
         *,
         loss: Literal["huber", "hampel"] = "huber",
-        threshold: PositiveFloat = 0.2,
+        threshold: Threshold = 0.2,
         steps: Iterations = 1,
         **host: Unpack[HostOptions],
     ) -> None:

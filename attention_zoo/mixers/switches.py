@@ -24,6 +24,8 @@ Components = Annotated[int, Domain(least=1, most=16)]
 """A number of Gaussians of each unit."""
 Epsilon = Annotated[float, Domain(least=1e-12, most=1e6)]
 """What keeps the weight of a distance finite."""
+Threshold = Annotated[float, Domain(least=1e-6, most=1e6)]
+"""A distance in the features of a Gaussian kernel, where none is above the root of 2."""
 
 
 @checked
@@ -62,7 +64,7 @@ class UnitPrior:
 
     form: Literal["magnitude", "uniform", "predicted", "robust"] = "magnitude"
     loss: Literal["huber", "hampel"] = "huber"
-    threshold: PositiveFloat = 0.2
+    threshold: Threshold = 0.2
     iterations: Iterations = 1
 
 
