@@ -1,8 +1,9 @@
 """The mixture behind most readings of attention, as the base of the mixers that fix its switches."""
 
+from abc import abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Any, Literal, cast
+from typing import Any, Literal, Unpack, cast
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +15,7 @@ from attention_zoo.functional.mixture import Precision
 from attention_zoo.functional.precision import precise
 from attention_zoo.functional.robust import Penalty, RobustFit, infer_by_robust_units, infer_robust_values
 from attention_zoo.functional.sinkhorn import infer_balanced_values
-from attention_zoo.mixers.base import SelfMixer, log_mask
+from attention_zoo.mixers.base import HostOptions, SelfMixer, log_mask
 from attention_zoo.mixers.switches import Switches
 from attention_zoo.mixers.unit_numbers import GaussianComponents, UnitNumber, of_keys, repeat_terms, softplus_inverse
 
@@ -58,6 +59,10 @@ class MixtureMixer(SelfMixer):
     beta: float
     before: Handed | None
     onward: Handed | None
+
+    @abstractmethod
+    def __init__(self, dim: int, num_heads: int = 8, **host: Unpack[HostOptions]) -> None:
+        super().__init__(dim, num_heads, **host)
 
     def switch(self, switches: Switches, *, alpha: float | None = None, beta: float = 0.0, **theta: float) -> None:
         """Choose the switches, and make the parameters that they need.
