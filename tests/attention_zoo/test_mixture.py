@@ -9,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.testing import assert_close
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import attention_zoo as az
 from attention_zoo.functional import em, mixture
@@ -459,6 +460,46 @@ class TestLayers:
     def test_exported(self):
         model, images = vit("Elliptical", depth=2), draw(2, 3, 32, 32)
         assert_close(torch.export.export(model, (images,)).module()(images), model(images))
+
+
+class Largest(TorchDispatchMode):
+    """Notes the largest storage that any operation returns, in entries of float64."""
+
+    entries = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        out = function(*args, **(kwargs or {}))
+        for tensor in torch.utils._pytree.tree_leaves(out):
+            if isinstance(tensor, torch.Tensor):
+                self.entries = max(self.entries, tensor.untyped_storage().nbytes() // 8)
+        return out
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("Hopfield", {"steps": 2}),
+        ("Sinkhorn", {"iterations": 3}),
+        ("Sinkhorn", {"iterations": 2, "begin": "columns"}),
+        ("Elliptical", {}),
+        ("MixtureOfGaussianKeys", {}),
+        ("RobustKernel", {"steps": 2}),
+        ("Pro", {}),
+        ("Pro", {"distance_gradient": True}),
+        ("Probabilistic", {"magnitude_prior": False, "key_adaptation": 1}),
+        ("Probabilistic", {"prior": UnitPrior("predicted"), "kernel": Kernel("predicted", "diagonal")}),
+        ("Probabilistic", {"beta": 0.1, "value_likelihood": ValueLikelihood(iterations=3, beta="predicted")}),
+    ],
+)
+def test_no_pass_forms_all_pairs(name, options, monkeypatch):
+    """Memory grows with the tokens, forward and backward: where nothing is fused, blocks of rows are."""
+    monkeypatch.setattr(mixture, "BLOCK", 20_000)
+    number, layer = 300, build(name, **options)
+    q, k, v = (draw(1, H, number, D, seed=seed).requires_grad_() for seed in range(3))
+    with Largest() as seen:
+        layer.mix(q, k, v).square().sum().backward()
+    assert 0 < seen.entries < 0.2 * H * number * number
+    assert all(x.grad.isfinite().all() for x in (q, k, v))
 
 
 class TestRefusals:
