@@ -336,6 +336,24 @@ class TestEveryStepIsUphill:
         assert (path[1] - path[0]).max() > 1e-4
 
 
+@pytest.mark.parametrize("magnitude_prior", [False, True])
+def test_log_mixing_is_a_prior_that_is_the_same_for_all_queries(magnitude_prior):
+    q, k, v = heads()
+    log_mixing = draw(B, H, N, seed=6).requires_grad_()
+    terms = {"alpha": 0.6, "beta": 0.2, "magnitude_prior": magnitude_prior}
+    index, values = torch.tensor([2, 5]), draw(B, H, 2, D, seed=7)
+    for read in (
+        lambda **prior: em.infer_values(q, k, v, iterations=2, **terms, **prior),
+        lambda **prior: em.adapt_keys(q, k, v=v, prior_precision=0.2, iterations=2, **terms, **prior),
+        lambda **prior: em.adapt_queries(q, k, v=v, iterations=2, **terms, **prior),
+        lambda **prior: em.propagate_values(q, k, v, index, values, prior_precision=0.5, **terms, **prior),
+        lambda **prior: em.log_likelihood(q, k, v=v, v_given=v, **terms, **prior),
+    ):
+        same(read(log_mixing=log_mixing), read(log_prior=log_mixing[:, :, None]), [q, k, v, log_mixing])
+    with pytest.raises(az.InputError, match="log_mixing"):
+        em.infer_values(q, k, v, log_mixing=log_mixing[:, :1], **terms)
+
+
 class TestObjectives:
     @settings(max_examples=15, deadline=None)
     @given(
