@@ -81,7 +81,7 @@ class AdaptingMixture(PlacedMixture):
 
     def _theta(self, name: str, units: Units) -> Precision:
         """Return a firmness: the option of this name, or a number for each unit (B, H, M)."""
-        return self._of_components(self._number(name, getattr(self, name), units.given))
+        return self._of_components(self._number(name, getattr(self, name), units.single_keys))
 
     def adapted_keys(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Return keys (B, H, N, D) after ``key_adaptation`` steps, for queries, initial keys and mean values."""

@@ -35,7 +35,8 @@ class Units:
         q: queries (B, H, N, D).
         k: keys (B, H, M, D).
         v: mean values (B, H, M, E).
-        given: keys of the units as they were given, one for each unit (B, H, M', D), for what is predicted from them.
+        single_keys: one key of each unit (B, H, M', D), where ``k`` has one of each component; numbers are predicted
+            from them.
         terms: keyword arguments that all functions of the mixture share.
         beta: precisions of the values.
         log_robust: log weights of keys and values together under a robust fit (B, H, M).
@@ -44,7 +45,7 @@ class Units:
     q: Tensor
     k: Tensor
     v: Tensor
-    given: Tensor
+    single_keys: Tensor
     terms: dict[str, Any]
     beta: Precision = 0.0
     log_robust: Tensor | None = None
@@ -157,7 +158,7 @@ class MixtureMixer(SelfMixer):
     def _units(self, q: Tensor, k: Tensor, v: Tensor, terms: dict[str, Any]) -> Units:
         """Return queries and units under the kernel and the prior of the switches."""
         kernel = self.switches.kernel
-        k = given = F.normalize(k, dim=-1) if kernel.unit_keys else k
+        k = single_keys = F.normalize(k, dim=-1) if kernel.unit_keys else k
         alpha, beta = self._number("alpha", self.alpha, k), self._number("beta", self.beta, k)
         metric = self._metric(q, v)
         log_robust = None
@@ -177,7 +178,7 @@ class MixtureMixer(SelfMixer):
             terms["log_mixing"] = shares if mixing is None else shares + mixing
             v = self.components.repeated(v, 2)
             beta = self._of_components(beta)
-        return Units(q, k, v, given, terms | {"alpha": alpha}, beta, log_robust)
+        return Units(q, k, v, single_keys, terms | {"alpha": alpha}, beta, log_robust)
 
     def _number(self, name: str, fixed: float, k: Tensor) -> Precision:
         """Return a number of the units: the fixed one, or one for each unit (B, H, M)."""
@@ -215,18 +216,20 @@ class MixtureMixer(SelfMixer):
         """Return the values (B, H, N, E) of the queries, or ``read`` under the weights that the values lead to."""
         shown, likelihood = units.v if read is None else read, self.switches.likelihood
         if self.switches.penalised:
-            made_of = (likelihood.eps, likelihood.gamma, likelihood.delta, likelihood.through_distance)
-            penalty = Penalty(cast(Literal["l1", "mcp", "huber"], likelihood.form), *made_of)
+            numbers = (likelihood.eps, likelihood.gamma, likelihood.delta)
+            kind = cast(Literal["l1", "mcp", "huber"], likelihood.form)
+            penalty = Penalty(kind, *numbers, likelihood.through_distance)
             return infer_robust_values(self._mixture(units).joint(), units.v, penalty, likelihood.iterations, shown)
         if self.switches.balanced:
             adapt = self.switches.adapt
             model = self._mixture(units).widened().joint()
             return infer_balanced_values(model, shown.to(model.q.dtype), adapt.half_steps, adapt.begin)
         if units.log_robust is not None:
-            mixture = self._mixture(units)
+            mixture = self._mixture(units).widened()
             log_marginal = cast(Tensor, mixture.log_mixing)
             model = replace(mixture, log_mixing=None).joint()
-            return infer_by_robust_units(model, shown, units.log_robust, log_marginal)
+            wide = log_marginal.dtype
+            return infer_by_robust_units(model, shown.to(wide), units.log_robust.to(wide), log_marginal)
         args: dict[str, Any] = {"beta": units.beta, "iterations": likelihood.iterations}
         return infer_values(units.q, units.k, shown, **args, **units.terms)
 

@@ -48,11 +48,11 @@ def squared(x, y):
     return (x[..., :, None, :] - y[..., None, :, :]).square().sum(-1)
 
 
-def same(found, expected, inputs):
+def same(out, expected, inputs):
     """Same values, and same gradients in every input."""
-    assert_close(found, expected, **exactly)
-    probe = draw(*found.shape, seed=9)
-    pairs = [torch.autograd.grad((x * probe).sum(), inputs, allow_unused=True) for x in (found, expected)]
+    assert_close(out, expected, **exactly)
+    probe = draw(*out.shape, seed=9)
+    pairs = [torch.autograd.grad((x * probe).sum(), inputs, allow_unused=True) for x in (out, expected)]
     for quick, plain in zip(*pairs, strict=True):
         none = torch.zeros(())
         assert_close(none if quick is None else quick, none if plain is None else plain, rtol=1e-8, atol=1e-10)
@@ -66,10 +66,10 @@ def small_blocks(monkeypatch):
 class TestIdentities:
     def test_a_uniform_prior_is_a_gaussian_kernel(self):
         q, k, v = heads()
-        found = mixed("Probabilistic", q, k, v, magnitude_prior=False)
-        same(found, (SCALE * q @ k.mT - SCALE / 2 * k.square().sum(-1)[..., None, :]).softmax(-1) @ v, [q, k, v])
-        assert_close(found, (-SCALE / 2 * squared(q, k)).softmax(-1) @ v, **exactly)
-        assert_close(found, mixed("Probabilistic", q, k, v, prior=UnitPrior("uniform")), rtol=0, atol=0)
+        out = mixed("Probabilistic", q, k, v, magnitude_prior=False)
+        same(out, (SCALE * q @ k.mT - SCALE / 2 * k.square().sum(-1)[..., None, :]).softmax(-1) @ v, [q, k, v])
+        assert_close(out, (-SCALE / 2 * squared(q, k)).softmax(-1) @ v, **exactly)
+        assert_close(out, mixed("Probabilistic", q, k, v, prior=UnitPrior("uniform")), rtol=0, atol=0)
 
     @pytest.mark.parametrize(
         ("name", "options"),
@@ -99,8 +99,8 @@ class TestIdentities:
 
     def test_two_half_steps_from_columns_are_doubly_normalised(self):
         q, k, v = heads()
-        found = mixed("Sinkhorn", q, k, v, iterations=2, begin="columns")
-        same(found, mixed("DoublyNormalized", q, k, v), [q, k, v])
+        out = mixed("Sinkhorn", q, k, v, iterations=2, begin="columns")
+        same(out, mixed("DoublyNormalized", q, k, v), [q, k, v])
 
     @pytest.mark.parametrize("source", ["learned", "predicted"])
     @pytest.mark.parametrize("prior", ["magnitude", "uniform", "predicted"])
@@ -118,8 +118,8 @@ class TestIdentities:
         options = {"key_adaptation": 2, "key_prior_precision": 0.3, "beta": 0.2, "magnitude_prior": False}
         fixed = mixed("Probabilistic", q, k, v, value_likelihood=ValueLikelihood(iterations=3), **options)
         likelihood = ValueLikelihood(iterations=3, beta=source)
-        found = mixed("Probabilistic", q, k, v, value_likelihood=likelihood, adapt=Adapt(theta=source), **options)
-        same(found, fixed, [q, k, v])
+        out = mixed("Probabilistic", q, k, v, value_likelihood=likelihood, adapt=Adapt(theta=source), **options)
+        same(out, fixed, [q, k, v])
 
     def test_named_mixers_are_settings_of_probabilistic(self):
         q, k, v = heads()
@@ -297,8 +297,8 @@ class TestEveryStepIsUphill:
         def posterior(keys):
             return em.log_likelihood(q, keys, **terms).sum() - (theta / 2 * (keys - k).square().sum(-1)).sum()
 
-        given = {"prior_precision": theta, "anchor": "initial"}
-        self.rises([posterior(em.adapt_keys(q, k, iterations=t, **given, **terms)) for t in range(5)])
+        prior = {"prior_precision": theta, "anchor": "initial"}
+        self.rises([posterior(em.adapt_keys(q, k, iterations=t, **prior, **terms)) for t in range(5)])
 
     def test_precisions(self, setting):
         q, k, _, terms = self.units(setting)
@@ -314,7 +314,7 @@ class TestEveryStepIsUphill:
         q, k, v, terms = self.units(setting)
         beta = draw(*k.shape[:3], seed=4).exp() if of_units else 1.5
         path = [em.infer_values(q, k, v, beta=beta, iterations=t, **terms) for t in range(1, 6)]
-        self.rises([em.log_likelihood(q, k, v=v, v_given=value, beta=beta, **terms) for value in path])
+        self.rises([em.log_likelihood(q, k, v=v, values=value, beta=beta, **terms) for value in path])
 
     @pytest.mark.parametrize("kind", PENALTIES)
     def test_penalised_values(self, setting, kind):
@@ -347,7 +347,7 @@ def test_log_mixing_is_a_prior_that_is_the_same_for_all_queries(magnitude_prior)
         lambda **prior: em.adapt_keys(q, k, v=v, prior_precision=0.2, iterations=2, **terms, **prior),
         lambda **prior: em.adapt_queries(q, k, v=v, iterations=2, **terms, **prior),
         lambda **prior: em.propagate_values(q, k, v, index, values, prior_precision=0.5, **terms, **prior),
-        lambda **prior: em.log_likelihood(q, k, v=v, v_given=v, **terms, **prior),
+        lambda **prior: em.log_likelihood(q, k, v=v, values=v, **terms, **prior),
     ):
         same(read(log_mixing=log_mixing), read(log_prior=log_mixing[:, :, None]), [q, k, v, log_mixing])
     with pytest.raises(az.InputError, match="log_mixing"):
@@ -365,11 +365,11 @@ class TestObjectives:
     def test_the_l1_objective_falls_with_each_step(self, number, width, size, seed):
         q, k, v = (draw(1, 1, number, width, seed=seed + i, scale=size) for i in range(3))
         weights = (q @ k.mT * width**-0.5).softmax(-1)
-        found = []
+        out = []
         for steps in range(6):
             mixer = az.create_mixer("Pro", width, 1, steps=steps, eps=1e-12, dtype=torch.float64)
-            found.append((weights * squared(mixer.mix(q, k, v), v).sqrt()).sum(-1))
-        assert (torch.stack(found).diff(dim=0) < 1e-9 * max(1, size)).all()
+            out.append((weights * squared(mixer.mix(q, k, v), v).sqrt()).sum(-1))
+        assert (torch.stack(out).diff(dim=0) < 1e-9 * max(1, size)).all()
 
     @settings(max_examples=15, deadline=None)
     @given(
