@@ -84,7 +84,11 @@ class AdaptingMixture(PlacedMixture):
         return self._of_components(self._number(name, getattr(self, name), units.single_keys))
 
     def adapted_keys(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """Return keys (B, H, N, D) after ``key_adaptation`` steps, for queries, initial keys and mean values."""
+        """Return keys (B, H, N, D) after ``key_adaptation`` steps, for queries, initial keys and mean values.
+
+        Where the kernel has a metric, keys are in its coordinates, each channel times the root of its precision, in
+        which ``key_prior_precision`` holds them too; where units have components, there are keys of each.
+        """
         return self._adapted_units(q, k, v).k
 
     def _adapted_units(self, q: Tensor, k: Tensor, v: Tensor) -> Units:

@@ -120,7 +120,8 @@ class MixtureMixer(SelfMixer):
         moving = switches.penalised and steps.iterations > 0 and steps.through_distance
         if moving or self.beta > 0 or switches.prior.form == "robust":
             return super().map_weights(q, k, v)
-        identity = torch.eye(k.shape[2], dtype=precise(v[:0]).dtype, device=v.device)
+        q, k, v = map(precise, (q, k, v))
+        identity = torch.eye(k.shape[2], dtype=v.dtype, device=v.device)
         return self.infer(q, k, v, None, identity.expand(*k.shape[:2], -1, -1))
 
     def infer(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, read: Tensor | None = None) -> Tensor:

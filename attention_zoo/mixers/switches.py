@@ -37,7 +37,7 @@ class Kernel:
         alpha: where the precisions come from; they start at the number ``alpha``.
         metric: all channels alike; a learned precision for each channel of a head; or those of the "layers": how much
             each channel of the values changes from the layer before to this one (Elliptical attention), without a
-            gradient, and all alike where there is no layer before.
+            gradient, and all alike where there is no layer before. All other options hold in the metric.
         components: Gaussians of each unit, at learned distances from its key, with learned shares and precisions.
         unit_keys: whether keys have length one.
     """

@@ -480,6 +480,16 @@ class TestLayers:
         assert_close(torch.export.export(model, (images,)).module()(images), model(images))
 
 
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("Hopfield", {"steps": 0}), ("Sinkhorn", {"iterations": 1}), ("Elliptical", {}), ("Pro", {"steps": 0})],
+)
+def test_maps_in_half_precision(name, options):
+    mixer = az.create_mixer(name, H * D, H, dtype=torch.bfloat16, **options)
+    weights = mixer.attention_map(torch.randn(B, N, H * D, dtype=torch.bfloat16))
+    assert_close(weights.sum(-1), torch.ones(B, H, N))
+
+
 class Largest(TorchDispatchMode):
     """Notes the largest storage that any operation returns, in entries of float64."""
 
