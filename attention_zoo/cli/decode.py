@@ -7,10 +7,10 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from attention_zoo.terminal import printable
 from attention_zoo.domains import PositiveInt
 from attention_zoo.errors import InputError
 from attention_zoo.runs.files import replacing, write_json
+from attention_zoo.terminal import printable
 
 if TYPE_CHECKING:
     from torch import Tensor

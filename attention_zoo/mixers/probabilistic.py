@@ -7,32 +7,29 @@
 P. Gabbur, M. Bilkhu, J. Movellan, Probabilistic Attention for Interactive Segmentation, NeurIPS 2021.
 """
 
-from typing import Annotated, Any, Literal, TypedDict, Unpack, cast, get_type_hints
+from dataclasses import replace
+from typing import Annotated, Any, TypedDict, Unpack, cast, get_type_hints
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from attention_zoo.domains import Domain, PositiveInt, complaint, shown
+from attention_zoo.domains import Domain, complaint, shown
 from attention_zoo.functional.em import (
-    Anchor,
-    Prior,
-    adapt_keys,
     adapt_mixing_weights,
-    adapt_precisions,
     adapt_value_precisions,
     infer_fixed,
-    infer_values,
     propagate_values,
 )
 from attention_zoo.functional.fixed_units import FixedValues, resolved
-from attention_zoo.functional.mixture import Precision, joint
-from attention_zoo.functional.positions import FactoredPositions, distance_prior, window_prior
+from attention_zoo.functional.mixture import joint
 from attention_zoo.functional.precision import precise
-from attention_zoo.mixers.base import HostOptions, SelfMixer, log_mask
+from attention_zoo.mixers.adapting_mixture import AdaptingMixture, Rate, Shape
+from attention_zoo.mixers.base import log_mask
+from attention_zoo.mixers.mixture import Units
 from attention_zoo.mixers.options import Amount, Iterations
 from attention_zoo.mixers.registry import register
-from attention_zoo.mixers.relative_positions import RelativePositions
+from attention_zoo.mixers.switches import Adapt, Kernel, Switches, UnitPrior, ValueLikelihood
 
 
 class Adaptation(TypedDict, total=False):
@@ -49,16 +46,12 @@ ADAPTATION = get_type_hints(Adaptation, include_extras=True)
 
 Alpha = Annotated[float, Domain(least=1e-6, most=1e6)]
 """A precision of queries, by which features are divided."""
-Shape = Annotated[float, Domain(least=1, most=1e6)]
-"""The shape of a Gamma prior that has a mode."""
-Rate = Annotated[float, Domain(above=0, most=1e12)]
-"""The rate of a Gamma prior; the limit is above the default rate of the least alpha."""
 Concentration = Annotated[float, Domain(least=1, most=1e6)]
 """The concentration of a Dirichlet prior that has a mode."""
 
 
 @register
-class Probabilistic(SelfMixer):
+class Probabilistic(AdaptingMixture):
     """MAP inference in a Gaussian mixture whose units are the tokens, ``Σⱼ p(uⱼ | qᵢ) μⱼ``, adapted on line.
 
     With the defaults it is `DotProduct`. Adaptation has no parameters: it can be switched on in a model that was
@@ -68,12 +61,6 @@ class Probabilistic(SelfMixer):
     Args:
         dim: token width.
         num_heads: heads.
-        key_adaptation: EM steps of the keys towards the queries (Eq. 18); 0 is off.
-        key_prior_precision: theta >= 0 of the keys; 0 is the maximum-likelihood update.
-        precision_adaptation: EM steps of each unit's alpha after those of the keys (Eq. 36); 0 is off.
-        precision_prior: shape and rate of the Gamma prior of the alphas; None is (1 + d/2, d/2 / alpha), one query
-            at the distance that alpha expects.
-        anchor: what theta pulls to, the step before (as Eq. 18 and 23 print) or the initial one (section 3.5).
         alpha: precision of the queries; None is 1/√d, the scale of dot-product attention.
         beta: precision of the values, needed by value propagation (the paper's: 0.1).
         value_propagation: EM steps that spread the values of clicked units, see `mix` (Eq. 23); 0 is off.
@@ -83,11 +70,11 @@ class Probabilistic(SelfMixer):
         value_precision_prior: shape and rate of a Gamma prior; adapts each unit's beta to the clicks (Eq. 37).
         mixing_concentration: concentration of a Dirichlet prior; adapts the clicked units' mixing weights (Eq. 38).
         magnitude_prior: units are as probable as Eq. 10 says; otherwise all alike.
-        positions: relative embeddings of queries and keys (Eq. 25, 26), factored into rows and columns or full.
-        value_positions: whether the values have relative embeddings too.
-        distance_precision: precision of a prior for near units, exp(-precision/2 distance²) in tokens (Eq. 40).
-        window: local context: a token reads those within so many rows and columns, and the class token.
-        **host: see `SelfMixer`; positions, a distance prior and a window need ``grid``.
+        kernel: the likelihood of the queries: where alpha comes from, the metric, Gaussians a unit.
+        prior: the prior of the units; None is the magnitude prior, or a uniform one for ``magnitude_prior=False``.
+        value_likelihood: the likelihood of the values, and the steps that infer a value.
+        adapt: what else adapts: queries, both marginals, the firmness of keys and means.
+        **layer: see `AdaptingMixture` (keys and alphas that adapt), `PlacedMixture` (positions) and `SelfMixer`.
     """
 
     reading = "MAP inference in a mixture model"
@@ -100,11 +87,6 @@ class Probabilistic(SelfMixer):
         dim: int,
         num_heads: int = 8,
         *,
-        key_adaptation: Iterations = 0,
-        key_prior_precision: Amount = 0.0,
-        precision_adaptation: Iterations = 0,
-        precision_prior: tuple[Shape, Rate] | None = None,
-        anchor: Anchor = "current",
         alpha: Alpha | None = None,
         beta: Amount = 0.0,
         value_propagation: Iterations = 0,
@@ -113,47 +95,39 @@ class Probabilistic(SelfMixer):
         value_precision_prior: tuple[Shape, Rate] | None = None,
         mixing_concentration: Concentration | None = None,
         magnitude_prior: bool = True,
-        positions: Literal["factored", "full"] | None = None,
-        value_positions: bool = False,
-        distance_precision: Amount = 0.0,
-        window: PositiveInt | None = None,
-        **host: Unpack[HostOptions],
+        kernel: Kernel | None = None,
+        prior: UnitPrior | None = None,
+        value_likelihood: ValueLikelihood | None = None,
+        adapt: Adapt | None = None,
+        **layer: Any,
     ) -> None:
-        super().__init__(dim, num_heads, **host)
-        self.alpha = self.head_dim**-0.5 if alpha is None else alpha
-        self.key_adaptation, self.key_prior_precision, self.anchor = key_adaptation, key_prior_precision, anchor
-        self.precision_adaptation = precision_adaptation
-        own = (1 + self.head_dim / 2, self.head_dim / 2 / self.alpha)
-        self.precision_prior = own if precision_prior is None else precision_prior
-        self.beta, self.value_propagation = beta, value_propagation
-        self.value_prior_precision, self.condition_on_values = value_prior_precision, condition_on_values
+        super().__init__(dim, num_heads, **layer)
+        self.value_propagation, self.value_prior_precision = value_propagation, value_prior_precision
+        self.condition_on_values = condition_on_values
         self.value_precision_prior, self.mixing_concentration = value_precision_prior, mixing_concentration
-        self.magnitude_prior, self.distance_precision, self.window = magnitude_prior, distance_precision, window
-        self._check_options(positions, value_positions)
-        self.positions: torch.nn.ModuleDict | None = None
-        if positions and self.grid:
-            names = ("q", "k", "v") if value_positions else ("q", "k")
-            prefix, factored = self.num_prefix_tokens, positions == "factored"
-            tables = {
-                name: RelativePositions(self.grid, self.head_dim, prefix, factored=factored, **self.made)
-                for name in names
-            }
-            self.positions = torch.nn.ModuleDict(tables)
-        if positions or distance_precision or window:
-            self.tokens = "grid"
-
-    def _check_options(self, positions: str | None, value_positions: bool) -> None:
-        """Refuse options that do not fit together."""
-        fits = self.value_propagation == 0 or self.beta > 0
-        self.check(fits, "value_propagation needs beta above 0")
-        self.check(
-            positions is not None or not value_positions, "value_positions=True needs positions='factored' or 'full'"
-        )
-        fits = self.mixing_concentration is None or not value_positions
+        self.check(value_propagation == 0 or beta > 0, "value_propagation needs beta above 0")
+        fits = mixing_concentration is None or not self.value_positions
         self.check(fits, "mixing_concentration cannot be used with value_positions=True")
-        for name, value in (("positions", positions), ("distance_precision", self.distance_precision)):
-            self.check(not value or self.grid is not None, f"{name}={value!r} needs grid=(height, width)")
-        self.check(self.window is None or self.grid is not None, f"window={self.window} needs grid=(height, width)")
+        self.check(magnitude_prior or prior is None, "magnitude_prior=False and prior: give one of them")
+        prior = prior or UnitPrior("magnitude" if magnitude_prior else "uniform")
+        switches = Switches(kernel or Kernel(), prior, value_likelihood or ValueLikelihood(), adapt or Adapt())
+        self._check_thetas(switches)
+        self.switch(switches, alpha=alpha, beta=beta, **self._thetas())
+
+    def _check_thetas(self, switches: Switches) -> None:
+        """Refuse a theta that is learned of nothing that adapts, and clicks on units of several Gaussians."""
+        theta, components = switches.adapt.theta, switches.kernel.components
+        fits = components == 1 or not self.value_propagation
+        self.check(fits, f"kernel.components={components} cannot be used with value_propagation")
+        fits = theta == "fixed" or bool(self._thetas())
+        self.check(fits, f"adapt.theta={theta!r} needs key_adaptation or value_propagation")
+        for name, start in self._thetas().items():
+            self.check(theta == "fixed" or start > 0, f"adapt.theta={theta!r} needs {name} above 0, at which it starts")
+
+    def _thetas(self) -> dict[str, float]:
+        """Return the firmness of what adapts, by its option's name."""
+        adapting = {"key_prior_precision": self.key_adaptation, "value_prior_precision": self.value_propagation}
+        return {name: getattr(self, name) for name, steps in adapting.items() if steps}
 
     def set_adaptation(self, **options: Unpack[Adaptation]) -> Adaptation:
         """Adapt in this way from now on; options that are not named stay as they are.
@@ -169,6 +143,8 @@ class Probabilistic(SelfMixer):
             self.check(why is None, f"{name}={shown(value)} must {why}")
         fits = not options.get("value_propagation") or self.beta > 0
         self.check(fits, "value_propagation needs beta above 0")
+        fits = not options.get("value_propagation") or self.components is None
+        self.check(fits, "value_propagation cannot be used with kernel.components above 1")
         before = cast(Adaptation, {name: getattr(self, name) for name in options})
         vars(self).update(options)
         return before
@@ -198,115 +174,67 @@ class Probabilistic(SelfMixer):
 
     def _infer(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, fixed: FixedValues | None) -> Tensor:
         """Return the values (B, H, N, E) that queries read after keys have adapted and clicks have spread."""
+        if fixed is None or not self.value_propagation:
+            return self.infer(q, k, v, mask)
         kind = v.dtype
         with torch.autocast(q.device.type, enabled=False):
-            q, k, means = self._precise(q, k, v)
-            terms = self._terms(q, mask)
-            k, alpha = self._adapted(q, k, means, terms)
-            v_pos = self._position("v", means) if self.positions and "v" in self.positions else None
-            if fixed is None or not self.value_propagation:
-                return infer_values(q, k, means, alpha=alpha, beta=self.beta, v_pos=v_pos, **terms).to(kind)
-            values = resolved(q, FixedValues(fixed.index, fixed.values.to(means.dtype), fixed.mask))
-            means, beta = self._propagated(q, k, means, values, alpha, terms)
-            out = infer_values(q, k, means, alpha=alpha, beta=beta, v_pos=v_pos, **terms)
+            q, k, v = self._precise(q, k, v)
+            units = self._adapted(self._units(q, k, v, self._terms(q, mask)))
+            values = resolved(q, FixedValues(fixed.index, fixed.values.to(v.dtype), fixed.mask))
+            units = self._propagated(units, values)
+            out = self._read(units, None)
             if self.mixing_concentration is not None:
-                out = self._read_with_own_weights(out, q, k, means, values, alpha, beta, terms)
+                out = self._read_with_own_weights(out, units, values)
             return out.to(kind)
 
-    def _adapted(self, q: Tensor, k: Tensor, means: Tensor, terms: dict[str, Any]) -> tuple[Tensor, Precision]:
-        """Return keys (B, H, N, D) and precisions of the queries after their EM steps."""
-        theta: dict[str, Any] = {"prior_precision": self.key_prior_precision, "anchor": self.anchor}
-        args: dict[str, Any] = {"alpha": self.alpha, "v": means, "beta": self.beta, "iterations": self.key_adaptation}
-        k, alpha = adapt_keys(q, k, **args, **theta, **terms), self.alpha
-        shape, rate = self.precision_prior
-        for _ in range(self.precision_adaptation):
-            alpha = adapt_precisions(q, k, alpha=alpha, shape=shape, rate=rate, **terms)
-        return k, alpha
-
-    def _propagated(
-        self, q: Tensor, k: Tensor, means: Tensor, fixed: FixedValues, alpha: Precision, terms: dict[str, Any]
-    ) -> tuple[Tensor, Precision]:
-        """Return mean values (B, H, N, E) and their precisions after the clicks have spread."""
-        args = {"alpha": alpha, "beta": self.beta, "fixed_mask": fixed.mask, **terms}
+    def _propagated(self, units: Units, fixed: FixedValues) -> Units:
+        """Return units whose mean values (B, H, N, E), and their precisions, the clicks have changed."""
+        args = {"beta": units.beta, "fixed_mask": fixed.mask, **units.terms}
+        q, k, means = units.q, units.k, units.v
         means = propagate_values(
             q,
             k,
             means,
             fixed.index,
             fixed.values,
-            prior_precision=self.value_prior_precision,
+            prior_precision=self._theta("value_prior_precision", units),
             iterations=self.value_propagation,
             anchor=self.anchor,
             condition_on_values=self.condition_on_values,
             **args,
         )
         if self.value_precision_prior is None:
-            return means, self.beta
+            return replace(units, v=means)
         shape, rate = self.value_precision_prior
-        return means, adapt_value_precisions(q, k, means, fixed.index, fixed.values, shape=shape, rate=rate, **args)
+        beta = adapt_value_precisions(q, k, means, fixed.index, fixed.values, shape=shape, rate=rate, **args)
+        return replace(units, v=means, beta=beta)
 
-    def _read_with_own_weights(
-        self,
-        out: Tensor,
-        q: Tensor,
-        k: Tensor,
-        means: Tensor,
-        fixed: FixedValues,
-        alpha: Precision,
-        beta: Precision,
-        terms: dict[str, Any],
-    ) -> Tensor:
+    def _read_with_own_weights(self, out: Tensor, units: Units, fixed: FixedValues) -> Tensor:
         """Return ``out``, with clicked units' values read under mixing weights that adapted to the clicks (Eq. 38)."""
-        args = {"alpha": alpha, "beta": beta, "concentration": self.mixing_concentration, **terms}
+        q, k, means, terms = units.q, units.k, units.v, units.terms
+        args = {"beta": units.beta, "concentration": self.mixing_concentration, **terms}
         log_pi = adapt_mixing_weights(q, k, means, fixed.index, fixed.values, **args)
-        positions = {name: terms[name] for name in ("q_pos", "k_pos")}
-        own = infer_fixed(q, k, means, fixed.index, log_pi, alpha=alpha, beta=beta, **positions)
-        rows = fixed.index.masked_fill(~cast(Tensor, fixed.mask), q.shape[2])[
-            :, None, :, None
-        ]  # one row more, for entries that do not count
+        known = {name: terms[name] for name in ("alpha", "q_pos", "k_pos")}
+        own = infer_fixed(q, k, means, fixed.index, log_pi, beta=units.beta, **known)
+        # one row more, for entries that do not count
+        rows = fixed.index.masked_fill(~cast(Tensor, fixed.mask), q.shape[2])[:, None, :, None]
         return F.pad(out, (0, 0, 0, 1)).scatter(2, rows.expand_as(own), own)[:, :, :-1]
 
     def _precise(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         """Return the tensors, in float32 or wider unless the options leave plain dot-product attention."""
-        adapts = self.key_adaptation or self.precision_adaptation or self.value_propagation or self.tokens == "grid"
-        if not adapts and self.magnitude_prior and not self.beta:
-            return tensors
-        return tuple(map(precise, tensors))
-
-    def _prior(self, q: Tensor, mask: Tensor | None) -> Prior | None:
-        """Return the log prior of who reads whom: the distance prior, the window and a mask, added up."""
-        height, width = self.spatial_shape(q.shape[2]) if self.distance_precision or self.window else (0, 0)
-        args: dict[str, Any] = {"prefix": self.num_prefix_tokens, "like": q}
-        if self.window:
-            window = window_prior((height, width), self.window, **args)
-            mask = window if mask is None else window + mask
-        if not self.distance_precision:
-            return mask
-        distance = distance_prior((height, width), self.distance_precision, **args)
-        return distance if mask is None else distance.full() + mask
-
-    def _position(self, name: str, x: Tensor) -> FactoredPositions | Tensor:
-        """Return the relative embeddings of queries ("q"), keys ("k") or values ("v") for tokens x (B, H, N, D)."""
-        tables = cast(torch.nn.ModuleDict, self.positions)
-        return tables[name](x.dtype, self.spatial_shape(x.shape[2]))
-
-    def _terms(self, q: Tensor, mask: Tensor | None) -> dict[str, Any]:
-        """Return the keyword arguments that all EM functions share."""
-        return {
-            "q_pos": self._position("q", q) if self.positions else None,
-            "k_pos": self._position("k", q) if self.positions else None,
-            "log_prior": self._prior(q, mask),
-            "magnitude_prior": self.magnitude_prior,
-        }
-
-    def adapted_keys(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """Return keys (B, H, N, D) after ``key_adaptation`` steps, for queries, initial keys and mean values."""
-        q, k, v = self._precise(q, k, v)
-        return self._adapted(q, k, v, self._terms(q, None))[0]
+        spreads = self.value_propagation or self.beta
+        return tuple(map(precise, tensors)) if spreads else super()._precise(*tensors)
 
     def map_weights(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """Return p(u_j | q_i) (B, H, N, N) under the adapted keys; with beta > 0 their own change is left out."""
-        q, k, v = self._precise(q, k, v)
-        terms = self._terms(q, None)
-        k, alpha = self._adapted(q, k, v, terms)
-        return joint(q, k, alpha=alpha, beta=self.beta, v=v, **terms).scores(slice(None)).softmax(-1)
+        """Return p(u_j | q_i) (B, H, N, N) under the adapted keys; with beta > 0 their own change is left out.
+
+        Where the switches leave no softmax over one Gaussian of each unit, it is the `attention_map` of the base.
+        """
+        switches = self.switches
+        other = (
+            switches.penalised or switches.balanced or switches.prior.form == "robust" or self.components is not None
+        )
+        if other or switches.likelihood.iterations > 1 or switches.likelihood.beta != "fixed":
+            return super().map_weights(q, k, v)
+        units = self._adapted_units(q, k, v)
+        return joint(units.q, units.k, beta=units.beta, v=units.v, **units.terms).scores(slice(None)).softmax(-1)
