@@ -17,6 +17,7 @@ from attention_zoo.cli.errors import PROGRAM, bad_input, debugging, fail, not_re
 from attention_zoo.cli.maps import maps
 from attention_zoo.cli.mixers import mixers
 from attention_zoo.cli.parser import ZooParser, configure_parsing
+from attention_zoo.cli.premises import premises
 from attention_zoo.cli.report import report
 from attention_zoo.cli.sweep import sweep
 from attention_zoo.domains import checked, without_empty_lists
@@ -40,6 +41,7 @@ TRAINING = {
 TOOLS: dict[str, Callable[..., int | None]] = {
     "mixers": mixers,
     "maps": maps,
+    "premises": premises,
     "corrupt": corrupt,
     "sweep": sweep,
     "report": report,

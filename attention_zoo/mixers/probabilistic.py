@@ -31,6 +31,7 @@ from attention_zoo.functional.positions import FactoredPositions, distance_prior
 from attention_zoo.functional.precision import precise
 from attention_zoo.mixers.base import HostOptions, SelfMixer, log_mask
 from attention_zoo.mixers.options import Amount, Iterations
+from attention_zoo.mixers.premise import Measures, mixture
 from attention_zoo.mixers.registry import register
 from attention_zoo.mixers.relative_positions import RelativePositions
 
@@ -94,6 +95,7 @@ class Probabilistic(SelfMixer):
     paper = "Gabbur et al. 2021"
     equation = "Σⱼ p(uⱼ|qᵢ, ξ*) μⱼ (Eq. 12, 18)"
     complexity = "N²"
+    premise = "Queries are drawn from Gaussians about the keys, and likelier after these have adapted to them."
 
     def __init__(
         self,
@@ -310,3 +312,14 @@ class Probabilistic(SelfMixer):
         terms = self._terms(q, None)
         k, alpha = self._adapted(q, k, v, terms)
         return joint(q, k, alpha=alpha, beta=self.beta, v=v, **terms).scores(slice(None)).softmax(-1)
+
+    def premise_measures(self, q: Tensor, k: Tensor, v: Tensor) -> Measures:
+        """Return the likelihood of queries under the mixture of the keys as they adapt, for q and k (B, H, N, D)."""
+        return mixture(
+            *map(precise, (q, k)),
+            alpha=self.alpha,
+            prior_precision=self.key_prior_precision,
+            anchor=self.anchor,
+            magnitude_prior=self.magnitude_prior,
+            precision_prior=self.precision_prior,
+        )

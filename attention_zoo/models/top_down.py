@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from attention_zoo.errors import InputError
+from attention_zoo.mixers.premise import Measure, Measures
 from attention_zoo.models.token_hosts import TokenHost, TokenModel, token_model
 from attention_zoo.outputs import Outputs
 
@@ -54,6 +55,7 @@ class TopDown(nn.Module, TokenModel):
     """
 
     model: Any
+    premise = "A layer's input can be told from its output, and the signal from above is of the same kind."
     own_names = ("decoders.", "unpools.", "prompt")
     """The first parts of the names of those parameters that the plain model lacks."""
 
@@ -213,6 +215,40 @@ class TopDown(nn.Module, TokenModel):
         else:
             losses = [(rebuilt - seen.detach()).square().sum() / (2 * len(seen)) for rebuilt, seen in pairs]
         return sum(losses[1:], losses[0])
+
+    def premise_measures(self, images: Tensor) -> list[Measures]:
+        """Return how well each layer's input is rebuilt from its output, and how alike the signal is to that input.
+
+        The rebuilt share is R² over tokens and channels, of the first pass, about the channels' means; 0 is what
+        these means alone explain. The cosine is the mean over tokens of that between the signal that a layer hears and
+        its input in the first pass. A mode without decoders has neither.
+
+        Args:
+            images: (B, 3, H, W), normalised.
+        """
+        if self.mode not in DECODED:
+            return []
+        host = self.host
+        first, states = host.run(host.embed(images), keep=range(len(host.layers)))
+        found = host.finish(first)
+        weights = self.similarity(found)
+        signals = self._signals(host, self.alpha * weights * found, weights)
+        decoders: list[Any] = list(self.decoders)
+        measures: list[Measures] = []
+        for decoder, (before, after), signal in zip(decoders, states, signals, strict=True):
+            rest = (decoder.linear(after) - before).square().sum((1, 2))
+            spread = (before - before.mean(1, keepdim=True)).square().sum((1, 2))
+            explained = (1 - rest / spread)[:, None]
+            heard = F.linear(signal["top_down"], signal["top_down_decoder"])
+            cosine = F.cosine_similarity(heard, before, dim=-1).mean(1, keepdim=True)
+            zero = torch.zeros_like(explained)
+            measures.append(
+                {
+                    "R² of the decoder": Measure(explained, zero, "higher"),
+                    "cosine of signal and input": Measure(cosine, zero, "higher"),
+                }
+            )
+        return measures
 
     def forward_maps(self, images: Tensor, indices: Sequence[int], prior: Tensor | None = None) -> list[Tensor]:
         """Return the outputs of some layers in the second (with ``perceiver_io``, the only) pass as maps (B, C, h, w).
