@@ -12,6 +12,7 @@ measured here: how rows of attention maps are spread, and how alike tokens have 
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 from attention_zoo.analysis.maps import LayerInput, observe
 from attention_zoo.errors import InputError
 from attention_zoo.functional.diagnostics import effective_rank, row_entropy, token_diversity, tokens_of_mass
-from attention_zoo.mixers.base import SelfMixer
+from attention_zoo.mixers.base import HostOptions, SelfMixer
 from attention_zoo.mixers.premise import Measure, Measures, ModelPremise, Premise
 from attention_zoo.mixers.registry import create_mixer, mixer_class
 from attention_zoo.mixers.swapping import mixer_layers
@@ -73,16 +74,16 @@ def examine(
     found: list[Examined] = []
     for seen in observe(model, images, f"0-{max(last, 0)}" if layers is None else layers).layers:
         q, k, v = seen.mixer.project(seen.tokens)
-        found.append(Examined(seen.layer, ANY, ABOUT_ANY, about_any(seen, q, k, v)))
+        found.append(Examined(seen.layer, ANY, ABOUT_ANY, about_any(seen)))
         for mixer in (seen.mixer, *_others(seen, readings)):
             if isinstance(mixer, Premise):
                 found.append(Examined(seen.layer, type(mixer).__name__, mixer.premise, mixer.premise_measures(q, k, v)))
     return found + list(_of_the_model(model, images, {each.layer for each in found}))
 
 
-def about_any(seen: LayerInput, q: Tensor, k: Tensor, v: Tensor) -> Measures:
-    """Return what can be asked of every reading in a layer, with its queries, keys and values (B, H, N, D)."""
-    weights = seen.mixer.map_weights(q, k, v)
+def about_any(seen: LayerInput) -> Measures:
+    """Return what can be asked of every reading in a layer."""
+    weights = seen.mixer.attention_map(seen.tokens)
     number = weights.shape[-1]
     holding = tokens_of_mass(weights)
     kind = holding.dtype
@@ -106,7 +107,7 @@ def check_readings(names: Sequence[str]) -> None:
         cls = mixer_class(name)
         if not (issubclass(cls, SelfMixer) and hasattr(cls, "premise") and hasattr(cls, "premise_measures")):
             raise InputError(f"mixer {name} brings no premise; it says none in its own file")
-        own = sum(1 for _ in create_mixer(name, 8, 2, grid=(2, 2)).drop_projections().parameters())
+        own = list(cast(SelfMixer, create_mixer(name, 8, 2, grid=(2, 2))).drop_projections().parameters())
         if own:
             raise InputError(f"the premise of {name} needs parameters that only a model trained with it has")
 
@@ -114,9 +115,12 @@ def check_readings(names: Sequence[str]) -> None:
 def _others(seen: LayerInput, readings: Sequence[str]) -> list[SelfMixer]:
     """Return the mixers of the further readings, with the width, heads and grid of a layer; its own is left out."""
     mixer = seen.mixer
-    host = {"grid": seen.grid, "num_prefix_tokens": seen.num_prefix_tokens}
     names = [name for name in dict.fromkeys(readings) if mixer_class(name) is not type(mixer)]
-    return [create_mixer(name, mixer.dim, mixer.num_heads, **host).drop_projections().eval() for name in names]
+    if names and not mixer.projections:
+        raise InputError(f"layer {seen.layer} is {type(mixer).__name__}, which has no queries to ask {names[0]} of")
+    host: HostOptions = {"grid": seen.grid, "num_prefix_tokens": seen.num_prefix_tokens}
+    others = [cast(SelfMixer, create_mixer(name, mixer.dim, mixer.num_heads, **host)) for name in names]
+    return [other.drop_projections().eval() for other in others]
 
 
 def _of_the_model(model: nn.Module, images: Tensor, layers: set[int]) -> Iterator[Examined]:

@@ -39,6 +39,11 @@ class Measure:
     reference: Tensor | None = None
     better: Literal["higher", "lower"] | None = None
 
+    def over_heads(self, number: int) -> "Measure":
+        """Return the measure of ``number`` heads, each the mean of equally many of those of this one."""
+        reference = None if self.reference is None else self.reference.unflatten(1, (number, -1)).mean(2)
+        return Measure(self.values.unflatten(1, (number, -1)).mean(2), reference, self.better)
+
     @property
     def last(self) -> Tensor:
         """The values (B, H), those after the last step of a path."""

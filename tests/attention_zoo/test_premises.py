@@ -137,10 +137,10 @@ def test_every_premise_is_a_sentence_and_its_measures_have_a_number_for_each_ima
             with torch.no_grad():
                 measures = mixer.premise_measures(*mixer.project(torch.randn(3, 8, 12)))
             for measure in measures.values():
-                assert measure.last.shape == (3, 2)
+                assert measure.last.shape in ((3, 2), (3, 1))
                 assert measure.last.isfinite().all()
-                assert measure.compared_with is None or measure.compared_with.shape == (3, 2)
-    assert bringing >= 11
+                assert measure.compared_with is None or measure.compared_with.shape == measure.last.shape
+    assert bringing >= 15
 
 
 def test_clusters_that_are_there_hold_and_dead_centres_are_counted():
@@ -220,7 +220,7 @@ class TestModels:
             mixer = az.create_mixer("DotProduct", 12, 2)
             tokens = torch.ones(3, NUMBER, 12)
 
-        measures = about_any(Alike, *Alike.mixer.project(Alike.tokens))
+        measures = about_any(Alike)
         for name, value in (("row entropy", 1.0), ("effective rank of the map", 1.0), ("diversity of the tokens", 0.0)):
             assert measures[name].last.mean().item() == pytest.approx(value, abs=1e-5)
         assert measures["rows that average most tokens"].last.min() == 1

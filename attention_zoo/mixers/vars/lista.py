@@ -21,7 +21,7 @@ from attention_zoo.functional.precision import precise
 from attention_zoo.functional.random_features import column_features, unit_features
 from attention_zoo.functional.sparse import GELU, SOFT, Lista, Shrinkage
 from attention_zoo.mixers.base import SelfMixer
-from attention_zoo.mixers.premise import Measure, Measures
+from attention_zoo.mixers.premise import Measures
 from attention_zoo.mixers.vars.premise import sparse_coding
 
 Variant = Literal["paper", "released"]
@@ -189,13 +189,7 @@ class SparseReconstruction(SelfMixer):
         with torch.autocast(q.device.type, enabled=False):
             values = self.split(precise(v))
             measures = sparse_coding(*self.problem(precise(q), values), values)
-        heads = (self.num_heads, -1)
-        return {
-            name: Measure(
-                *(x if x is None else x.unflatten(1, heads).mean(2) for x in (each.values, each.reference)), each.better
-            )
-            for name, each in measures.items()
-        }
+        return {name: measure.over_heads(self.num_heads) for name, measure in measures.items()}
 
     def dictionary(self, x: Tensor) -> Tensor:
         """Return the atoms that tokens ``x`` (B, N, dim) are coded in, (B, H, N, number of atoms).
