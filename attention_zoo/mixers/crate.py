@@ -19,7 +19,7 @@ class CRATE(SelfMixer):
     """``softmax(W Wᵀ / √d) W``: dot-product attention whose queries, keys and values are one projection.
 
     It is a step down the coding rate of the tokens within the subspaces of the heads. The sparse-coding step that
-    follows it in the paper's block is no mixer.
+    follows it in the paper's block is no mixer: ``model_args: {feed_forward: ista}`` builds a model with it.
     """
 
     reading = "compression towards subspaces"

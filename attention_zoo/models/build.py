@@ -13,6 +13,7 @@ from attention_zoo.mixers.swapping import swap_mixers
 from attention_zoo.models.checkpoints import load_checkpoint
 from attention_zoo.models.registration import takes_mixer
 from attention_zoo.models.sizes import check_patches, check_runs
+from attention_zoo.models.white_box import with_feed_forward
 
 CHANNELS = 3
 """The number of channels of the images that tasks see."""
@@ -43,7 +44,8 @@ def build_model(
         pretrained: whether to start from timm's released weights.
         weights: file to start from, of this model with these mixers: a checkpoint of a training run, or weights as
             timm or the authors keep them. A classifier of another size starts afresh.
-        model_args: further arguments of the timm model.
+        model_args: further arguments of the timm model; ``feed_forward: ista`` builds a ``VisionTransformer`` of
+            `WhiteBoxBlock`, whose feed-forward step is one of sparse coding.
 
     Raises:
         InputError: the model or an argument is unknown, it would not see the images whole, weights cannot be had,
@@ -94,7 +96,7 @@ def timm_model(
     for key, value in (model_args or {}).items():
         if isinstance(value, int) and value < 0:  # -1 divides all numbers, so that timm takes it for one of heads
             raise InputError(f"model_args: {key}={value} must not be negative")
-    args = {"num_classes": num_classes, **(model_args or {})}
+    args = with_feed_forward({"num_classes": num_classes, **(model_args or {})})
     config = timm.get_pretrained_cfg(architecture)
     if image_size is not None and config is not None and config.fixed_input_size:
         args.setdefault("img_size", image_size)
