@@ -45,6 +45,7 @@ def check_mixture(
     q_pos: Positions | None = None,
     k_pos: Positions | None = None,
     v_pos: Positions | None = None,
+    log_mixing: Tensor | None = None,
 ) -> None:
     """Raise an InputError that names the first argument of a mixture whose shape or value does not fit."""
     units, pair = k.shape[:3], (q.shape[2], k.shape[2])
@@ -52,11 +53,11 @@ def check_mixture(
         raise InputError(f"q {tuple(q.shape)} and k {tuple(k.shape)} must agree in all but the number of tokens")
     for name, precision in (("alpha", alpha), ("beta", beta)):
         if isinstance(precision, Tensor):
-            fits = precision.shape == units
-            if not fits:
-                raise InputError(f"{name} {tuple(precision.shape)} must be (batch, heads, units) {tuple(units)}")
+            _check_units(name, precision, units)
         else:
             check_number(name, precision, POSITIVE if name == "alpha" else NOT_NEGATIVE)
+    if log_mixing is not None:
+        _check_units("log_mixing", log_mixing, units)
     if v is not None and v.shape[:3] != units:
         raise InputError(f"v {tuple(v.shape)} must be {tuple(units)} and its width")
     width = None if v is None else v.shape[3]
@@ -73,6 +74,12 @@ def check_mixture(
             raise InputError(
                 f"{name} is for {positions.num_tokens} tokens; there are {pair[0]} queries, {pair[1]} keys"
             )
+
+
+def _check_units(name: str, numbers: Tensor, units: torch.Size) -> None:
+    """Raise an InputError unless there is a number for each of the ``units`` (batch, heads, units)."""
+    if numbers.shape != units:
+        raise InputError(f"{name} {tuple(numbers.shape)} must be (batch, heads, units) {tuple(units)}")
 
 
 def check_finite(name: str, values: Tensor, index: Tensor | None = None) -> Tensor:
@@ -102,9 +109,12 @@ def check_finite(name: str, values: Tensor, index: Tensor | None = None) -> Tens
     return values
 
 
-def check_steps(prior_precision: float, iterations: int, anchor: str) -> None:
-    """Raise an InputError that names the argument of an EM update that does not fit."""
-    check_number("prior_precision", prior_precision, NOT_NEGATIVE)
+def check_steps(prior_precision: Precision, iterations: int, anchor: str, units: torch.Size) -> None:
+    """Raise an InputError that names the argument of an EM update of ``units`` (B, H, M) that does not fit."""
+    if isinstance(prior_precision, Tensor):
+        _check_units("prior_precision", prior_precision, units)
+    else:
+        check_number("prior_precision", prior_precision, NOT_NEGATIVE)
     check_number("iterations", iterations, COUNTS, Integral)
     if anchor not in ("current", "initial"):
         raise unknown("anchor", anchor, ("current", "initial"))

@@ -22,6 +22,7 @@ values):
 * q_pos (N, M, D), k_pos (M, N, D): relative position embeddings r^q, r^k (Eq. 25, 26), those of k_pos as seen from the
   key; or `FactoredPositions`, which cost nothing quadratic under the magnitude prior;
 * log_prior: log pi_ij, broadcasting to (B, H, N, M), -inf where i may not read j (local context), or `FactoredPrior`;
+* log_mixing: log pi_j (B, H, M), which is added to the others and is differentiable at no N x M cost;
 * magnitude_prior: units are as probable as Eq. 10 says by their current keys and values; otherwise all alike.
 
 Everything is differentiable in all tensors. Bad numbers and shapes raise an InputError that names the argument.
@@ -29,13 +30,15 @@ Everything is differentiable in all tensors. Bad numbers and shapes raise an Inp
 
 import math
 from dataclasses import replace
+from numbers import Integral
 from typing import Literal, Unpack
 
 import torch
 from torch import Tensor
 
+from attention_zoo.errors import InputError
 from attention_zoo.functional.attention import attend, bounded, log_normalized, normalized
-from attention_zoo.functional.checks import AT_LEAST_ONE, check_gamma, check_mixture, check_number, check_steps
+from attention_zoo.functional.checks import AT_LEAST_ONE, COUNTS, check_gamma, check_mixture, check_number, check_steps
 from attention_zoo.functional.fixed_units import within
 from attention_zoo.functional.memory import Mixture, Terms, score_bound
 from attention_zoo.functional.memory import Prior as Prior
@@ -54,22 +57,33 @@ def infer_values(
     beta: Precision = 0.0,
     v_init: Tensor | None = None,
     v_pos: Positions | None = None,
+    iterations: int = 1,
     **terms: Unpack[Terms],
 ) -> Tensor:
-    """Return each query's likeliest value, sum_j w_ij beta_j mu_j / sum_j w_ij beta_j, by an EM step (Eq. 12, 29-32).
+    """Return each query's likeliest value, sum_j w_ij beta_j mu_j / sum_j w_ij beta_j, by EM (Eq. 3-6, 12, 29-32).
 
-    For beta -> 0 the step is exact. Above it the responsibilities depend on the current value ``v_init``; without one
-    only the prior's term beta/2 |mu_j|^2 stays of the values.
+    For beta -> 0 one step is exact. Above it the responsibilities depend on the current value ``v_init``, and each
+    step makes the value likelier; without one only the prior's term beta/2 |mu_j|^2 stays of the values.
 
     Beside the shared arguments (see the module):
         v_init: current values v^t of the queries (B, H, N, E).
         v_pos: position embeddings of the values (N, M, E), added to the mean values as each query sees them.
+        iterations: EM steps, at least one; the value of each is the current value of the next.
 
     Returns:
         Values (B, H, N, E).
     """
+    check_number("iterations", iterations, AT_LEAST_ONE, Integral)
     mixture = Mixture(q=q, k=k, v=v, beta=beta, **terms).checked(v_init=v_init, v_pos=v_pos)
-    model = mixture.joint(v_init=v_init, v_pos=v_pos)
+    out = _value_step(mixture, v, v_init, v_pos)
+    for _ in range(iterations - 1):
+        out = _value_step(mixture, v, out, v_pos)
+    return out
+
+
+def _value_step(mixture: Mixture, v: Tensor, v_init: Tensor | None, v_pos: Positions | None) -> Tensor:
+    """Return the values (B, H, N, E) after one EM step of `infer_values`."""
+    beta, model = mixture.beta, mixture.joint(v_init=v_init, v_pos=v_pos)
     if isinstance(beta, Tensor):
         model = model.with_bias(beta.log())  # values of precise units count for more (Eq. 29)
     if isinstance(v_pos, FactoredPositions) and model.fused:
@@ -79,13 +93,80 @@ def infer_values(
     return model.read(v, v_pos.full() if isinstance(v_pos, FactoredPositions) else v_pos)[0]
 
 
+def log_likelihood(
+    q: Tensor,
+    k: Tensor,
+    *,
+    v: Tensor | None = None,
+    v_given: Tensor | None = None,
+    beta: Precision = 0.0,
+    **terms: Unpack[Terms],
+) -> Tensor:
+    """Return log sum_j pi_ij p(q_i, v_i | u_j) (B, H, N), without the powers of 2 pi: what EM raises (Eq. 2, 3).
+
+    The mixing weights pi_ij sum to one over the units. All N x M pairs are formed.
+
+    Beside the shared arguments (see the module), of which positions are refused:
+        v: mean values (B, H, M, E).
+        v_given: values v_i of the queries (B, H, N, E); without them the likelihood is that of the queries alone.
+    """
+    mixture = Mixture(q=q, k=k, v=v, beta=beta, **terms).checked(v_init=v_given)
+    _refuse_positions(mixture)
+    alpha, prior = mixture.alpha, mixture.log_prior
+    log_pi = k.new_zeros(k.shape[:3]) if mixture.log_mixing is None else mixture.log_mixing
+    if mixture.magnitude_prior:
+        log_pi = log_pi + alpha / 2 * k.square().sum(-1) + (0.0 if v is None else beta / 2 * v.square().sum(-1))
+    scores = _log_gaussian(q, k, alpha)
+    if v is not None and v_given is not None and (isinstance(beta, Tensor) or beta):
+        scores = scores + _log_gaussian(v_given, v, beta)
+    log_pi = log_pi[:, :, None]
+    if prior is not None:
+        log_pi = log_pi + (prior if isinstance(prior, Tensor) else prior.full())
+    return normalized(scores + log_normalized(log_pi))[1]
+
+
+def adapt_queries(
+    q: Tensor,
+    k: Tensor,
+    *,
+    v: Tensor | None = None,
+    beta: Precision = 0.0,
+    iterations: int = 1,
+    **terms: Unpack[Terms],
+) -> Tensor:
+    """Return queries adapted to the keys by EM: the mean shift of a Gaussian mixture, modern Hopfield's update.
+
+        q_i <- sum_j w_ij alpha_j xi_j / sum_j w_ij alpha_j
+
+    Each step raises the likelihood of the query, which for one alpha is minus alpha times Hopfield's energy: H.
+    Ramsauer et al., Hopfield Networks is All You Need, ICLR 2021 (Eq. 2, 3).
+
+    Beside the shared arguments (see the module), of which positions are refused:
+        v: mean values (B, H, M, E), which enter by their magnitude prior only.
+        iterations: EM steps; 0 returns the queries as they are.
+
+    Returns:
+        Queries (B, H, N, D). One that may read no unit stays.
+    """
+    check_number("iterations", iterations, COUNTS, Integral)
+    mixture = Mixture(q=q, k=k, v=v, beta=beta, **terms).checked()
+    _refuse_positions(mixture)
+    for _ in range(iterations):
+        model = mixture.joint()
+        if isinstance(mixture.alpha, Tensor):
+            model = model.with_bias(mixture.alpha.log())
+        mean, log_sum = model.read(k)
+        mixture = replace(mixture, q=torch.where(log_sum[..., None].isneginf(), mixture.q, mean))
+    return mixture.q
+
+
 def adapt_keys(
     q: Tensor,
     k: Tensor,
     *,
     v: Tensor | None = None,
     beta: Precision = 0.0,
-    prior_precision: float = 0.0,
+    prior_precision: Precision = 0.0,
     iterations: int = 1,
     anchor: Anchor = "current",
     **terms: Unpack[Terms],
@@ -107,7 +188,7 @@ def adapt_keys(
         Keys (B, H, M, D). A key that no query may read stays.
     """
     mixture = Mixture(q=q, k=k, v=v, beta=beta, **terms).checked()
-    check_steps(prior_precision, iterations, anchor)
+    check_steps(prior_precision, iterations, anchor, k.shape[:3])
     if iterations == 0:
         return k
     mixture = mixture.widened()
@@ -116,7 +197,7 @@ def adapt_keys(
         model, current = mixture.joint(), mixture.k
         mean, log_mass = model.read_back(mixture.q, model.read(current)[1])
         held = current if anchor == "current" else initial
-        mixture = replace(mixture, k=_pulled(held, current, mean, log_mass[..., None], alpha, prior_precision))
+        mixture = replace(mixture, k=_pulled(held, current, mean, log_mass, alpha, prior_precision))
     return mixture.k.to(k.dtype)
 
 
@@ -151,7 +232,7 @@ def propagate_values(
     fixed_values: Tensor,
     *,
     beta: Precision,
-    prior_precision: float,
+    prior_precision: Precision,
     iterations: int = 1,
     anchor: Anchor = "current",
     condition_on_values: bool = True,
@@ -177,14 +258,14 @@ def propagate_values(
     Returns:
         Means (B, H, M, E); those given where nothing is fixed.
     """
-    check_steps(prior_precision, iterations, anchor)
+    check_steps(prior_precision, iterations, anchor, k.shape[:3])
     mixture = Mixture(q=q, k=k, v=v, beta=beta, **terms).checked()
     units = mixture.fixed(fixed_index, fixed_values, fixed_mask)
     initial = v
     for _ in range(iterations if fixed_values.shape[2] else 0):
         log_weights = units.log_weights(v, beta, condition_on_values)  # (B, H, S, M)
         mean, log_mass = collect(log_weights.masked_fill(~units.counted, -torch.inf).mT, units.values)
-        v = _pulled(v if anchor == "current" else initial, v, mean, log_mass[..., None], beta, prior_precision)
+        v = _pulled(v if anchor == "current" else initial, v, mean, log_mass, beta, prior_precision)
     return v
 
 
@@ -293,15 +374,31 @@ def doubly_normalize(q: Tensor, k: Tensor, v: Tensor, *, alpha: float, mask: Ten
     return attend(q, k, v, alpha, key_bias=-log_normaliser, mask=mask)[0].to(kind)
 
 
+def _refuse_positions(mixture: Mixture) -> None:
+    if mixture.q_pos is not None or mixture.k_pos is not None:
+        raise InputError("q_pos, k_pos: this function has no relative positions; give None")
+
+
+def _log_gaussian(x: Tensor, centres: Tensor, precision: Precision) -> Tensor:
+    """Return log N(x_i | centre_j, 1/precision_j) (B, H, N, M) of x (B, H, N, D), without the power of 2 pi."""
+    squares = torch.cdist(x, centres, compute_mode="donot_use_mm_for_euclid_dist").square()
+    if isinstance(precision, Tensor):
+        precision = precision[:, :, None]
+    return x.shape[-1] / 2 * _log_of(precision) - precision / 2 * squares
+
+
 def _pulled(
-    held: Tensor, current: Tensor, mean: Tensor, log_mass: Tensor, precision: Precision, prior_precision: float
+    held: Tensor, current: Tensor, mean: Tensor, log_mass: Tensor, precision: Precision, prior_precision: Precision
 ) -> Tensor:
     """Return (theta held + precision S mean) / (theta + precision S) (B, H, M, ·); what nothing pulls stays."""
-    if prior_precision == 0:
-        return torch.where(log_mass.isneginf(), current, mean)
-    odds = log_mass - math.log(prior_precision)
+    if not isinstance(prior_precision, Tensor) and prior_precision == 0:
+        return torch.where(log_mass[..., None].isneginf(), current, mean)
+    odds = log_mass - _log_of(prior_precision) + _log_of(precision)
+    return held + odds.sigmoid()[..., None] * (mean - held)  # overflows for no precision and no mass
+
+
+def _log_of(precision: Precision) -> Tensor | float:
+    """Return the logarithm of a precision, finite for a tensor and -inf for the number 0."""
     if isinstance(precision, Tensor):
-        odds = odds + precision[..., None].clamp(min=torch.finfo(precision.dtype).tiny).log()
-    else:
-        odds = odds + (math.log(precision) if precision else -math.inf)
-    return held + odds.sigmoid() * (mean - held)  # overflows for no precision and no mass
+        return precision.clamp(min=torch.finfo(precision.dtype).tiny).log()
+    return math.log(precision) if precision else -math.inf

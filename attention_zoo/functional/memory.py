@@ -25,6 +25,7 @@ class Terms(TypedDict, total=False):
     q_pos: Positions | None
     k_pos: Positions | None
     log_prior: Prior | None
+    log_mixing: Tensor | None
     magnitude_prior: bool
 
 
@@ -43,6 +44,7 @@ class Mixture:
     q_pos: Positions | None = None
     k_pos: Positions | None = None
     log_prior: Prior | None = None
+    log_mixing: Tensor | None = None
     magnitude_prior: bool = True
 
     def checked(self, *, v_init: Tensor | None = None, v_pos: Positions | None = None) -> "Mixture":
@@ -65,12 +67,13 @@ class Mixture:
             q_pos=self.q_pos,
             k_pos=self.k_pos,
             v_pos=v_pos,
+            log_mixing=self.log_mixing,
         )
         return self
 
     def widened(self) -> "Mixture":
         """Return the mixture in float64 where float32 does not resolve its scores, see `functional.precision`."""
-        names = ("q", "k", "v", "alpha", "beta", "q_pos", "k_pos", "log_prior")
+        names = ("q", "k", "v", "alpha", "beta", "q_pos", "k_pos", "log_prior", "log_mixing")
         bound = score_bound(self.q, self.k, self.alpha, self.v, self.beta)
         wide = widened(bound, *(getattr(self, name) for name in names))
         return replace(self, **dict(zip(names, wide, strict=True)))
@@ -93,6 +96,7 @@ class Mixture:
             k_pos=self.k_pos,
             v_pos=v_pos,
             log_prior=self.log_prior,
+            log_mixing=self.log_mixing,
             magnitude_prior=self.magnitude_prior,
         )
 

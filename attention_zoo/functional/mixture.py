@@ -93,16 +93,20 @@ class Joint:
             total = total + pairs.block(rows, columns)
         return total
 
-    def read(self, v: Tensor, v_pos: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def read(
+        self, v: Tensor, v_pos: Tensor | None = None, reweighted: Callable[[slice], Tensor] | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Return each query's mean of v (B, H, M, E), plus v_pos (N, M, E), and logsumexp (B, H, N), over the units.
 
         A query that may read no unit takes nothing: its mean is 0 and its logsumexp -inf, with no gradient.
+        ``reweighted`` returns what is added to the scores (B, H, rows, M) of a slice of the rows.
         """
-        if self.fused and v_pos is None:
+        if self.fused and v_pos is None and reweighted is None:
             return attend(self.q, self.k, v, self.scale, key_bias=self.bias, mask=self.mask)
 
         def block(rows: slice) -> tuple[Tensor, Tensor]:
-            weights, log_sum = normalized(self.scores(rows))
+            scores = self.scores(rows)
+            weights, log_sum = normalized(scores if reweighted is None else scores + reweighted(rows))
             out = weights @ v
             if v_pos is not None:
                 out = out + torch.einsum("bhij,ije->bhie", weights, v_pos[rows])
@@ -137,7 +141,11 @@ class Joint:
         self, function: Callable[[slice], tuple[Tensor, Tensor]], size: int, width: int
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield the function's results for all of ``size``, slice by slice; no block is kept for the backward pass."""
-        batch = 1 if torch.compiler.is_exporting() else self.q.shape[0]  # a graph has as many blocks for every batch
+        exporting = torch.compiler.is_exporting()
+        if exporting and not self.pairs:  # of tokens of any number, so that no number of blocks fits
+            yield function(slice(None))
+            return
+        batch = 1 if exporting else self.q.shape[0]  # a graph has as many blocks for every batch
         step = max(1, BLOCK // max(1, batch * self.q.shape[1] * width))
         for start in range(0, size, step):
             rows = slice(start, min(start + step, size))
@@ -168,6 +176,7 @@ def joint(
     k_pos: Positions | None = None,
     v_pos: Positions | None = None,
     log_prior: Tensor | FactoredPrior | None = None,
+    log_mixing: Tensor | None = None,
     magnitude_prior: bool = True,
 ) -> Joint:
     """Return the joint probability of queries (B, H, N, D) and units with keys (B, H, M, D) and values v (B, H, M, E).
@@ -181,6 +190,8 @@ def joint(
             _add_positions(features, pairs, positions, of_keys, q, k, alpha, magnitude_prior)
     if v is not None and (isinstance(beta, Tensor) or beta):
         bias = bias + _value_terms(features, pairs, beta, v, v_init, v_pos, magnitude_prior)
+    if log_mixing is not None:
+        bias = bias + log_mixing
     if isinstance(log_prior, FactoredPrior):
         of_query, of_key = (part.expand(*q.shape[:2], *part.shape[-2:]).to(q.dtype) for part in log_prior)
         features.append((of_query, of_key))

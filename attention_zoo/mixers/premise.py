@@ -7,8 +7,8 @@ A mixer that brings a premise states it in one sentence and measures it on the q
     def premise_measures(self, q, k, v):
         return {"within-cluster variance": Measure(within, within_random, "lower")}
 
-``python -m attention_zoo premises`` runs it on the layers of checkpoints. `kernel_smoothing`, `coding` and `mixture`
-are premises that several readings share.
+``python -m attention_zoo premises`` runs it on the layers of checkpoints. `kernel_smoothing`, `coding`,
+`retrieval` and `mixture` are premises that several readings can share.
 """
 
 from dataclasses import dataclass
@@ -117,7 +117,36 @@ def coding(before: Tensor, after: Tensor) -> Measures:
 
 
 STEPS = 3
-"""The number of EM steps after each of which the likelihood of the queries is measured."""
+"""The number of steps of an adaptation after each of which something is measured."""
+
+STILL, MOST_STEPS = 1e-4, 32
+"""The relative move below which a query rests (the released code's), and the most steps that it is given."""
+
+
+def retrieval(q: Tensor, k: Tensor) -> Measures:
+    """Return whether queries come to rest where the keys put them, as states of a Hopfield network do.
+
+    The energy of a state is ``½|q|² − √D log Σⱼ exp(q·kⱼ/√D)``, mean over the queries; steps count until the queries
+    of a head move less than 1e-4 of their length all together, or 32.
+
+    Args:
+        q: queries (B, H, N, D).
+        k: keys (B, H, N, D).
+    """
+    q, k = precise(q), precise(k)
+    scale, energies = q.shape[-1] ** -0.5, []
+    steps = torch.zeros_like(q[..., 0, 0])
+    for _ in range(MOST_STEPS):
+        scores = q @ k.mT * scale
+        energies.append((q.square().sum(-1) / 2 - scores.logsumexp(-1) / scale).mean(-1))
+        moved = scores.softmax(-1) @ k
+        change = (moved - q).square().sum((-2, -1)).sqrt() / q.square().sum((-2, -1)).sqrt()
+        steps = steps + (change >= STILL).to(steps.dtype)
+        q = moved
+    return {
+        "energy of the queries": Measure(torch.stack(energies[: STEPS + 1], -1), better="lower"),
+        "steps until the queries rest": Measure(steps, torch.full_like(steps, MOST_STEPS), "lower"),
+    }
 
 
 class MixtureOptions(TypedDict):

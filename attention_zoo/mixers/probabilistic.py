@@ -7,6 +7,7 @@
 P. Gabbur, M. Bilkhu, J. Movellan, Probabilistic Attention for Interactive Segmentation, NeurIPS 2021.
 """
 
+from dataclasses import replace
 from typing import Annotated, Any, Literal, TypedDict, Unpack, cast, get_type_hints
 
 import torch
@@ -29,11 +30,13 @@ from attention_zoo.functional.fixed_units import FixedValues, resolved
 from attention_zoo.functional.mixture import Precision, joint
 from attention_zoo.functional.positions import FactoredPositions, distance_prior, window_prior
 from attention_zoo.functional.precision import precise
-from attention_zoo.mixers.base import HostOptions, SelfMixer, log_mask
+from attention_zoo.mixers.base import HostOptions, log_mask
+from attention_zoo.mixers.mixture import MixtureMixer, Units
 from attention_zoo.mixers.options import Amount, Iterations
 from attention_zoo.mixers.premise import Measures, mixture
 from attention_zoo.mixers.registry import register
 from attention_zoo.mixers.relative_positions import RelativePositions
+from attention_zoo.mixers.switches import Adapt, Kernel, Switches, UnitPrior, ValueLikelihood
 
 
 class Adaptation(TypedDict, total=False):
@@ -59,7 +62,7 @@ Concentration = Annotated[float, Domain(least=1, most=1e6)]
 
 
 @register
-class Probabilistic(SelfMixer):
+class Probabilistic(MixtureMixer):
     """MAP inference in a Gaussian mixture whose units are the tokens, ``Σⱼ p(uⱼ | qᵢ) μⱼ``, adapted on line.
 
     With the defaults it is `DotProduct`. Adaptation has no parameters: it can be switched on in a model that was
@@ -88,6 +91,10 @@ class Probabilistic(SelfMixer):
         value_positions: whether the values have relative embeddings too.
         distance_precision: precision of a prior for near units, exp(-precision/2 distance²) in tokens (Eq. 40).
         window: local context: a token reads those within so many rows and columns, and the class token.
+        kernel: the likelihood of the queries: where alpha comes from, the metric, Gaussians a unit.
+        prior: the prior of the units; None is the magnitude prior, or a uniform one for ``magnitude_prior=False``.
+        value_likelihood: the likelihood of the values, and the steps that infer a value.
+        adapt: what else adapts: queries, both marginals, the firmness of keys and means.
         **host: see `SelfMixer`; positions, a distance prior and a window need ``grid``.
     """
 
@@ -119,9 +126,16 @@ class Probabilistic(SelfMixer):
         value_positions: bool = False,
         distance_precision: Amount = 0.0,
         window: PositiveInt | None = None,
+        kernel: Kernel | None = None,
+        prior: UnitPrior | None = None,
+        value_likelihood: ValueLikelihood | None = None,
+        adapt: Adapt | None = None,
         **host: Unpack[HostOptions],
     ) -> None:
         super().__init__(dim, num_heads, **host)
+        self.check(magnitude_prior or prior is None, "magnitude_prior=False and prior: give one of them")
+        prior = prior or UnitPrior("magnitude" if magnitude_prior else "uniform")
+        self.switches = Switches(kernel or Kernel(), prior, value_likelihood or ValueLikelihood(), adapt or Adapt())
         self.alpha = self.head_dim**-0.5 if alpha is None else alpha
         self.key_adaptation, self.key_prior_precision, self.anchor = key_adaptation, key_prior_precision, anchor
         self.precision_adaptation = precision_adaptation
@@ -130,8 +144,9 @@ class Probabilistic(SelfMixer):
         self.beta, self.value_propagation = beta, value_propagation
         self.value_prior_precision, self.condition_on_values = value_prior_precision, condition_on_values
         self.value_precision_prior, self.mixing_concentration = value_precision_prior, mixing_concentration
-        self.magnitude_prior, self.distance_precision, self.window = magnitude_prior, distance_precision, window
+        self.distance_precision, self.window = distance_precision, window
         self._check_options(positions, value_positions)
+        self.switch(self.switches, alpha=alpha, beta=beta, **self._thetas())
         self.positions: torch.nn.ModuleDict | None = None
         if positions and self.grid:
             names = ("q", "k", "v") if value_positions else ("q", "k")
@@ -156,6 +171,30 @@ class Probabilistic(SelfMixer):
         for name, value in (("positions", positions), ("distance_precision", self.distance_precision)):
             self.check(not value or self.grid is not None, f"{name}={value!r} needs grid=(height, width)")
         self.check(self.window is None or self.grid is not None, f"window={self.window} needs grid=(height, width)")
+        self._check_switches(positions is not None, value_positions)
+
+    def _check_switches(self, positions: bool, value_positions: bool) -> None:
+        """Refuse switches that do not fit together with the other options."""
+        switches = self.switches
+        kernel, adapt = switches.kernel, switches.adapt
+        fits = not positions or (kernel.metric == "isotropic" and not adapt.queries)
+        self.check(fits, "positions need kernel.metric='isotropic' and adapt.queries=0")
+        places = positions or self.distance_precision or self.window or self.value_propagation
+        fits = kernel.components == 1 or not places
+        wrong = "positions, distance_precision, window and value_propagation"
+        self.check(fits, f"kernel.components={kernel.components} cannot be used with {wrong}")
+        fits = not value_positions or not (switches.penalised or switches.balanced or switches.prior.form == "robust")
+        self.check(fits, "value_positions=True needs a softmax: no penalty, no half_steps, no robust prior")
+        fits = adapt.theta == "fixed" or bool(self._thetas())
+        self.check(fits, f"adapt.theta={adapt.theta!r} needs key_adaptation or value_propagation")
+        for name, start in self._thetas().items():
+            fits = adapt.theta == "fixed" or start > 0
+            self.check(fits, f"adapt.theta={adapt.theta!r} needs {name} above 0, at which it starts")
+
+    def _thetas(self) -> dict[str, float]:
+        """Return the firmness of what adapts, by its option's name."""
+        adapting = {"key_prior_precision": self.key_adaptation, "value_prior_precision": self.value_propagation}
+        return {name: getattr(self, name) for name, steps in adapting.items() if steps}
 
     def set_adaptation(self, **options: Unpack[Adaptation]) -> Adaptation:
         """Adapt in this way from now on; options that are not named stay as they are.
@@ -171,6 +210,8 @@ class Probabilistic(SelfMixer):
             self.check(why is None, f"{name}={shown(value)} must {why}")
         fits = not options.get("value_propagation") or self.beta > 0
         self.check(fits, "value_propagation needs beta above 0")
+        fits = not options.get("value_propagation") or self.components is None
+        self.check(fits, "value_propagation cannot be used with kernel.components above 1")
         before = cast(Adaptation, {name: getattr(self, name) for name in options})
         vars(self).update(options)
         return before
@@ -200,80 +241,88 @@ class Probabilistic(SelfMixer):
 
     def _infer(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, fixed: FixedValues | None) -> Tensor:
         """Return the values (B, H, N, E) that queries read after keys have adapted and clicks have spread."""
+        if fixed is None or not self.value_propagation:
+            return self.infer(q, k, v, mask)
         kind = v.dtype
         with torch.autocast(q.device.type, enabled=False):
-            q, k, means = self._precise(q, k, v)
-            terms = self._terms(q, mask)
-            k, alpha = self._adapted(q, k, means, terms)
-            v_pos = self._position("v", means) if self.positions and "v" in self.positions else None
-            if fixed is None or not self.value_propagation:
-                return infer_values(q, k, means, alpha=alpha, beta=self.beta, v_pos=v_pos, **terms).to(kind)
-            values = resolved(q, FixedValues(fixed.index, fixed.values.to(means.dtype), fixed.mask))
-            means, beta = self._propagated(q, k, means, values, alpha, terms)
-            out = infer_values(q, k, means, alpha=alpha, beta=beta, v_pos=v_pos, **terms)
+            q, k, v = self._precise(q, k, v)
+            units = self._adapted(self._units(q, k, v, self._terms(q, mask)))
+            values = resolved(q, FixedValues(fixed.index, fixed.values.to(v.dtype), fixed.mask))
+            units = self._propagated(units, values)
+            out = self._read(units, None)
             if self.mixing_concentration is not None:
-                out = self._read_with_own_weights(out, q, k, means, values, alpha, beta, terms)
+                out = self._read_with_own_weights(out, units, values)
             return out.to(kind)
 
-    def _adapted(self, q: Tensor, k: Tensor, means: Tensor, terms: dict[str, Any]) -> tuple[Tensor, Precision]:
-        """Return keys (B, H, N, D) and precisions of the queries after their EM steps."""
-        theta: dict[str, Any] = {"prior_precision": self.key_prior_precision, "anchor": self.anchor}
-        args: dict[str, Any] = {"alpha": self.alpha, "v": means, "beta": self.beta, "iterations": self.key_adaptation}
-        k, alpha = adapt_keys(q, k, **args, **theta, **terms), self.alpha
+    def _adapted(self, units: Units) -> Units:
+        """Return the units after the EM steps of keys and alphas, and then of the queries."""
+        if self.key_adaptation:
+            k = adapt_keys(
+                units.q,
+                units.k,
+                v=units.v,
+                beta=units.beta,
+                iterations=self.key_adaptation,
+                prior_precision=self._theta("key_prior_precision", units),
+                anchor=self.anchor,
+                **units.terms,
+            )
+            units = replace(units, k=k)
         shape, rate = self.precision_prior
         for _ in range(self.precision_adaptation):
-            alpha = adapt_precisions(q, k, alpha=alpha, shape=shape, rate=rate, **terms)
-        return k, alpha
+            alpha = adapt_precisions(units.q, units.k, shape=shape, rate=rate, **units.terms)
+            units = replace(units, terms=units.terms | {"alpha": alpha})
+        return super()._adapted(units)
 
-    def _propagated(
-        self, q: Tensor, k: Tensor, means: Tensor, fixed: FixedValues, alpha: Precision, terms: dict[str, Any]
-    ) -> tuple[Tensor, Precision]:
-        """Return mean values (B, H, N, E) and their precisions after the clicks have spread."""
-        args = {"alpha": alpha, "beta": self.beta, "fixed_mask": fixed.mask, **terms}
+    def _theta(self, name: str, units: Units) -> Precision:
+        """Return a firmness: the option of this name, or a number for each unit (B, H, M)."""
+        return self._of_components(self._number(name, getattr(self, name), units.given))
+
+    def _read(self, units: Units, read: Tensor | None) -> Tensor:
+        """Return the values (B, H, N, E) of the queries, with the values' positions where they have some."""
+        if not self.positions or "v" not in self.positions:
+            return super()._read(units, read)
+        args: dict[str, Any] = {"beta": units.beta, "iterations": self.switches.likelihood.iterations}
+        v_pos = self._position("v", units.v)
+        return infer_values(units.q, units.k, units.v, v_pos=v_pos, **args, **units.terms)
+
+    def _propagated(self, units: Units, fixed: FixedValues) -> Units:
+        """Return units whose mean values (B, H, N, E), and their precisions, the clicks have changed."""
+        args = {"beta": units.beta, "fixed_mask": fixed.mask, **units.terms}
+        q, k, means = units.q, units.k, units.v
         means = propagate_values(
             q,
             k,
             means,
             fixed.index,
             fixed.values,
-            prior_precision=self.value_prior_precision,
+            prior_precision=self._theta("value_prior_precision", units),
             iterations=self.value_propagation,
             anchor=self.anchor,
             condition_on_values=self.condition_on_values,
             **args,
         )
         if self.value_precision_prior is None:
-            return means, self.beta
+            return replace(units, v=means)
         shape, rate = self.value_precision_prior
-        return means, adapt_value_precisions(q, k, means, fixed.index, fixed.values, shape=shape, rate=rate, **args)
+        beta = adapt_value_precisions(q, k, means, fixed.index, fixed.values, shape=shape, rate=rate, **args)
+        return replace(units, v=means, beta=beta)
 
-    def _read_with_own_weights(
-        self,
-        out: Tensor,
-        q: Tensor,
-        k: Tensor,
-        means: Tensor,
-        fixed: FixedValues,
-        alpha: Precision,
-        beta: Precision,
-        terms: dict[str, Any],
-    ) -> Tensor:
+    def _read_with_own_weights(self, out: Tensor, units: Units, fixed: FixedValues) -> Tensor:
         """Return ``out``, with clicked units' values read under mixing weights that adapted to the clicks (Eq. 38)."""
-        args = {"alpha": alpha, "beta": beta, "concentration": self.mixing_concentration, **terms}
+        q, k, means, terms = units.q, units.k, units.v, units.terms
+        args = {"beta": units.beta, "concentration": self.mixing_concentration, **terms}
         log_pi = adapt_mixing_weights(q, k, means, fixed.index, fixed.values, **args)
-        positions = {name: terms[name] for name in ("q_pos", "k_pos")}
-        own = infer_fixed(q, k, means, fixed.index, log_pi, alpha=alpha, beta=beta, **positions)
-        rows = fixed.index.masked_fill(~cast(Tensor, fixed.mask), q.shape[2])[
-            :, None, :, None
-        ]  # one row more, for entries that do not count
+        known = {name: terms[name] for name in ("alpha", "q_pos", "k_pos")}
+        own = infer_fixed(q, k, means, fixed.index, log_pi, beta=units.beta, **known)
+        # one row more, for entries that do not count
+        rows = fixed.index.masked_fill(~cast(Tensor, fixed.mask), q.shape[2])[:, None, :, None]
         return F.pad(out, (0, 0, 0, 1)).scatter(2, rows.expand_as(own), own)[:, :, :-1]
 
     def _precise(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         """Return the tensors, in float32 or wider unless the options leave plain dot-product attention."""
         adapts = self.key_adaptation or self.precision_adaptation or self.value_propagation or self.tokens == "grid"
-        if not adapts and self.magnitude_prior and not self.beta:
-            return tensors
-        return tuple(map(precise, tensors))
+        return tuple(map(precise, tensors)) if adapts or self.beta else super()._precise(*tensors)
 
     def _prior(self, q: Tensor, mask: Tensor | None) -> Prior | None:
         """Return the log prior of who reads whom: the distance prior, the window and a mask, added up."""
@@ -293,33 +342,44 @@ class Probabilistic(SelfMixer):
         return tables[name](x.dtype, self.spatial_shape(x.shape[2]))
 
     def _terms(self, q: Tensor, mask: Tensor | None) -> dict[str, Any]:
-        """Return the keyword arguments that all EM functions share."""
-        return {
+        """Return the keyword arguments that all EM functions share, without the precisions."""
+        places = {
             "q_pos": self._position("q", q) if self.positions else None,
             "k_pos": self._position("k", q) if self.positions else None,
-            "log_prior": self._prior(q, mask),
-            "magnitude_prior": self.magnitude_prior,
         }
+        return super()._terms(q, mask) | places | {"log_prior": self._prior(q, mask)}
 
     def adapted_keys(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Return keys (B, H, N, D) after ``key_adaptation`` steps, for queries, initial keys and mean values."""
+        return self._adapted_units(q, k, v).k
+
+    def _adapted_units(self, q: Tensor, k: Tensor, v: Tensor) -> Units:
         q, k, v = self._precise(q, k, v)
-        return self._adapted(q, k, v, self._terms(q, None))[0]
+        return self._adapted(self._units(q, k, v, self._terms(q, None)))
 
     def map_weights(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """Return p(u_j | q_i) (B, H, N, N) under the adapted keys; with beta > 0 their own change is left out."""
-        q, k, v = self._precise(q, k, v)
-        terms = self._terms(q, None)
-        k, alpha = self._adapted(q, k, v, terms)
-        return joint(q, k, alpha=alpha, beta=self.beta, v=v, **terms).scores(slice(None)).softmax(-1)
+        """Return p(u_j | q_i) (B, H, N, N) under the adapted keys; with beta > 0 their own change is left out.
+
+        Where the switches leave no softmax over one Gaussian of each unit, it is the `attention_map` of the base.
+        """
+        switches = self.switches
+        other = (
+            switches.penalised or switches.balanced or switches.prior.form == "robust" or self.components is not None
+        )
+        if other or switches.likelihood.iterations > 1 or switches.likelihood.beta != "fixed":
+            return super().map_weights(q, k, v)
+        units = self._adapted_units(q, k, v)
+        return joint(units.q, units.k, beta=units.beta, v=units.v, **units.terms).scores(slice(None)).softmax(-1)
 
     def premise_measures(self, q: Tensor, k: Tensor, v: Tensor) -> Measures:
         """Return the likelihood of queries under the mixture of the keys as they adapt, for q and k (B, H, N, D)."""
+        q, k = precise(q), precise(k)
         return mixture(
-            *map(precise, (q, k)),
-            alpha=self.alpha,
+            q,
+            k,
+            alpha=self._number("alpha", self.alpha, k),
             prior_precision=self.key_prior_precision,
             anchor=self.anchor,
-            magnitude_prior=self.magnitude_prior,
+            magnitude_prior=self.switches.prior.form == "magnitude",
             precision_prior=self.precision_prior,
         )

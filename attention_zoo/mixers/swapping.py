@@ -17,6 +17,7 @@ from attention_zoo.domains import NOT_NEGATIVE, complaint
 from attention_zoo.errors import InputError
 from attention_zoo.grids import grid_teller, outer_mixers, tell_grids
 from attention_zoo.mixers.base import MixerFactory, SelfMixer
+from attention_zoo.mixers.mixture import chain
 from attention_zoo.mixers.options import Grid
 from attention_zoo.mixers.registry import MIXERS, Factory, as_factory, list_mixers
 
@@ -88,7 +89,9 @@ class _Layer(type):
             return mixer
         given["grid"] = given["grid"] or _grid_size(model)
         mixer = cls.factory(dim=dim, num_heads=num_heads, **given, **host)
-        grid_teller(model.patch_embed).mixers.append(mixer)
+        layers = grid_teller(model.patch_embed).mixers
+        layers.append(mixer)
+        chain(layers)
         return mixer
 
 
@@ -154,6 +157,7 @@ def swap_mixers(
     for host in model.modules():
         if isinstance(host, VisionTransformer) and outer_mixers(host):
             tell_grids(host)
+    chain(outer_mixers(model))
     return model
 
 

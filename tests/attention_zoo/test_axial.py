@@ -54,7 +54,7 @@ class TestEveryMixer:
         seen = influence(build(name, context=2, grid=(2, 9)), x).unflatten(0, (2, 9)).unflatten(2, (2, 9))
         masked = az.MIXERS[name].mix_masked is not az.SelfMixer.mix_masked
         # of the first it matters who else reads a token, the second reads what others read
-        reach = {"DoublyNormalized": 2, "Twicing": 2}.get(name, 1 if masked else 3)
+        reach = {"DoublyNormalized": 2, "Twicing": 2, "Sinkhorn": 3}.get(name, 1 if masked else 3)
         for column in range(9):
             for other in range(9):
                 if abs(column - other) > reach:

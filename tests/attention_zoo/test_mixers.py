@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from torch.testing import assert_close
 
 import attention_zoo as az
+from attention_zoo.mixers.switches import Adapt, Kernel, UnitPrior, ValueLikelihood
 from tests.reference import naive, naive_em
 
 SELF = az.list_mixers("self")
@@ -28,6 +29,16 @@ ACTIVE = [
     ("Linear", {"normaliser": "inline"}),
 ]
 """Mixers with options that switch on what they leave off by default."""
+ACTIVE += [
+    ("Probabilistic", options)
+    for options in (
+        {"kernel": Kernel(alpha="learned", metric="diagonal"), "adapt": Adapt(queries=2), "key_adaptation": 1},
+        {"kernel": Kernel(alpha="predicted", components=2), "prior": UnitPrior("predicted")},
+        {"value_likelihood": ValueLikelihood(iterations=3, beta="predicted"), "beta": 0.2},
+        {"adapt": Adapt(half_steps=4, theta="learned"), "key_adaptation": 1, "key_prior_precision": 0.5},
+        {"value_likelihood": ValueLikelihood("mcp", through_distance=True), "positions": "factored"},
+    )
+]
 
 
 SMALL = {"Window": {"window": 2}, "Neighborhood": {"kernel": 3, "dilation": 2}}
@@ -82,6 +93,7 @@ class TestEveryMixer:
 
     def test_gradients(self, name, options):
         x = tokens(4, batch=1).requires_grad_()
+        options = {"distance_gradient": True} if name == "Pro" else options  # by default it has none there
         assert torch.autograd.gradcheck(build(name, grid=(2, 2), **options), (x,))
 
     def test_every_parameter_gets_a_gradient(self, name, options):

@@ -1,0 +1,41 @@
+"""Mixture of Gaussian keys: each token is read through several Gaussians around its key.
+
+    out_i = sum_jr pi_r N(q_i | k_j + b_r, 1/alpha_r) v_j / sum_jr pi_r N(q_i | k_j + b_r, 1/alpha_r)
+
+T. Nguyen, T. Nguyen, D. Le, D. Nguyen, V.-A. Tran, R. Baraniuk, N. Ho, S. Osher, Improving Transformers with
+Probabilistic Attention Keys, ICML 2022 (eq. 9, the keys of section 2.3 that are shifts of one another).
+"""
+
+from typing import Unpack
+
+from attention_zoo.mixers.base import HostOptions
+from attention_zoo.mixers.mixture import MixtureMixer
+from attention_zoo.mixers.registry import register
+from attention_zoo.mixers.switches import Components, Kernel, Switches, UnitPrior
+
+
+@register
+class MixtureOfGaussianKeys(MixtureMixer):
+    """``Σⱼ p(uⱼ | qᵢ) vⱼ`` where each unit has several Gaussians, of learned shifts, precisions and shares.
+
+    It is the mixture with a uniform prior of the units; one component is a Gaussian kernel smoother. A fused pass over
+    as many keys as there are components of all units. The shares are soft; the paper's hard variant takes the likeliest
+    component alone. At the start a component has the key of its unit and thrice the precision of the one before.
+
+    Args:
+        dim: token width.
+        num_heads: heads.
+        components: Gaussians of each unit.
+        **host: see `SelfMixer`.
+    """
+
+    reading = "MAP inference, several Gaussians a unit"
+    paper = "Nguyen et al. 2022 (MGK)"
+    equation = "Σⱼᵣ πᵣ N(qᵢ|kⱼ+bᵣ, 1/αᵣ) vⱼ / Σⱼᵣ πᵣ N(qᵢ|kⱼ+bᵣ, 1/αᵣ) (9)"
+    complexity = "N²"
+
+    def __init__(
+        self, dim: int, num_heads: int = 8, *, components: Components = 2, **host: Unpack[HostOptions]
+    ) -> None:
+        super().__init__(dim, num_heads, **host)
+        self.switch(Switches(kernel=Kernel(components=components), prior=UnitPrior("uniform")))

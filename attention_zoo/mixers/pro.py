@@ -1,0 +1,59 @@
+"""ProTransformer: the value is a robust mean, found by reweighting those that are far from it.
+
+    z = A v;    then z_i <- sum_j w_ij A_ij v_j / sum_j w_ij A_ij,    w_ij = rho'(d) / d at d = |z_i - v_j|
+
+Z. Hou, W. Gao, Y. Shen, F. Wang, X. Liu, ProTransformer: Robustify Transformers via Plug-and-Play Paradigm, NeurIPS
+2024.
+"""
+
+from typing import Literal, Unpack
+
+from attention_zoo.domains import PositiveFloat
+from attention_zoo.mixers.base import HostOptions
+from attention_zoo.mixers.mixture import MixtureMixer
+from attention_zoo.mixers.options import Iterations
+from attention_zoo.mixers.registry import register
+from attention_zoo.mixers.switches import Epsilon, Switches, ValueLikelihood
+
+
+@register
+class Pro(MixtureMixer):
+    """``argmin_z Σⱼ Aᵢⱼ ρ(|z − vⱼ|)`` by Newton-IRLS, A the softmax weights; no parameters, so it fits trained models.
+
+    It is the mixture with a heavy-tailed likelihood of the values. As in the released code the distances d have no
+    gradient in the weights, unless ``distance_gradient`` is set. No step, or Huber with a large δ, is `DotProduct`.
+
+    Args:
+        dim: token width.
+        num_heads: heads.
+        penalty: ρ: "l1" has w = 1 / (d + eps), "mcp" max(1 / (d + eps) - 1 / gamma, eps), "huber"
+            min(1, delta / (d + eps)).
+        steps: reweightings.
+        eps: what keeps w finite.
+        gamma: for "mcp", the distance from which values count no more.
+        delta: for "huber", the distance from which the penalty is linear.
+        distance_gradient: whether gradients pass through d.
+        **host: see `SelfMixer`.
+    """
+
+    reading = "robust mean of the values"
+    paper = "Hou et al. 2024"
+    equation = "argmin_z Σⱼ Aᵢⱼ ρ(‖z − vⱼ‖), A = softmax(Q Kᵀ/√d)"
+    complexity = "N²"
+
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int = 8,
+        *,
+        penalty: Literal["l1", "mcp", "huber"] = "l1",
+        steps: Iterations = 3,
+        eps: Epsilon = 1e-2,
+        gamma: PositiveFloat = 4.0,
+        delta: PositiveFloat = 4.0,
+        distance_gradient: bool = False,
+        **host: Unpack[HostOptions],
+    ) -> None:
+        super().__init__(dim, num_heads, **host)
+        likelihood = ValueLikelihood(penalty, steps, eps, gamma, delta, through_distance=distance_gradient)
+        self.switch(Switches(likelihood=likelihood))
