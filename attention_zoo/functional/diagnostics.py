@@ -61,13 +61,19 @@ def leave_one_out_error(weights: Tensor, v: Tensor) -> Tensor:
     A token is foretold by the mean of the other tokens' values under its row of the ``weights`` (B, H, N, N), as in
     the cross-validation of the smoother of Nadaraya and Watson; a token that reads itself alone, by their plain mean.
     """
-    weights, v = precise(weights), precise(v)
-    others = weights - torch.diag_embed(weights.diagonal(dim1=-2, dim2=-1))
-    total = others.sum(-1, keepdim=True)
+    weights, v = without_self(weights), precise(v)
     plain = (v.sum(-2, keepdim=True) - v) / (v.shape[-2] - 1) if v.shape[-2] > 1 else torch.full_like(v, math.nan)
-    foretold = torch.where(total == 0, plain, others @ v / total)
+    foretold = torch.where((weights == 0).all(-1, keepdim=True), plain, weights @ v)
     variance = (v - v.mean(-2, keepdim=True)).square().sum((-2, -1))
     return (v - foretold).square().sum((-2, -1)) / variance
+
+
+def without_self(weights: Tensor) -> Tensor:
+    """Return maps (B, H, N, N) whose tokens leave themselves out, with rows that sum to one; empty rows stay empty."""
+    weights = precise(weights)
+    others = weights - torch.diag_embed(weights.diagonal(dim1=-2, dim2=-1))
+    total = others.sum(-1, keepdim=True)
+    return others / torch.where(total == 0, 1.0, total)
 
 
 def log_likelihood(q: Tensor, k: Tensor, alpha: Tensor | float, log_prior: Tensor) -> Tensor:

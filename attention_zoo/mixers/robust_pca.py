@@ -7,6 +7,7 @@ R. Teo, T. Nguyen, Unveiling the Hidden Structure of Self-Attention via Kernel P
 2024 (Algorithm 1, RPC-Attention). U is their Y / mu.
 """
 
+import math
 from typing import Unpack
 
 import torch
@@ -91,7 +92,7 @@ class RobustPCA(SelfMixer):
         """Return what is left of the keys q (B, H, N, D) round by round, and how much of v their principal axes hold.
 
         The axes are the first D eigenvectors of the keys' centred kernel ``exp(kᵢ·kⱼ/√D)``. Of any other values they
-        would hold ``D / (N − 1)`` on average.
+        would hold ``D / (N − 1)`` on average; where that is no less than all of them, nothing can be said.
         """
         keys, values = precise(q), precise(v)
         _, sparse, rests = self._pursuit(keys, values)
@@ -115,4 +116,4 @@ def _held_by_axes(keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
     axes = torch.linalg.eigh(centred).eigenvectors[..., -width:].to(values.dtype)  # ascending: the largest are last
     values = values - values.mean(-2, keepdim=True)
     held = (axes.mT @ values).square().sum((-2, -1)) / values.square().sum((-2, -1))
-    return held, torch.full_like(held, min(1.0, width / max(1, number - 1)))
+    return held, torch.full_like(held, width / (number - 1) if width < number - 1 else math.nan)

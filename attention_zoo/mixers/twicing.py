@@ -8,7 +8,7 @@ L. Abdullaev, T. Nguyen, Transformer Meets Twicing: Harnessing Unattended Residu
 from torch import Tensor
 
 from attention_zoo.functional.attention import softmax_attention
-from attention_zoo.functional.diagnostics import leave_one_out_error
+from attention_zoo.functional.diagnostics import leave_one_out_error, without_self
 from attention_zoo.mixers.base import SelfMixer
 from attention_zoo.mixers.premise import Measure, Measures, kernel_smoothing
 from attention_zoo.mixers.registry import register
@@ -43,9 +43,12 @@ class Twicing(SelfMixer):
         return 2 * weights - weights @ weights
 
     def premise_measures(self, q: Tensor, k: Tensor, v: Tensor) -> Measures:
-        """Return how well tokens are foretold by those they read, smoothed twice and once, for q, k, v (B, H, N, D)."""
-        twice = self.map_weights(q, k, v)
-        once = (q @ k.mT * self.head_dim**-0.5).softmax(-1)
+        """Return how well tokens are foretold by those they read, smoothed twice and once, for q, k, v (B, H, N, D).
+
+        Both smoothers leave the token itself out from the start.
+        """
+        once = without_self((q @ k.mT * self.head_dim**-0.5).softmax(-1))
+        twice = 2 * once - once @ once
         error, error_once = leave_one_out_error(twice, v), leave_one_out_error(once, v)
         against_once = Measure(error, error_once, "lower")
         return {**kernel_smoothing(twice, v), "leave-one-out error, against smoothing once": against_once}

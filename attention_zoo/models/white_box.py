@@ -88,7 +88,7 @@ class WhiteBoxBlock(nn.Module):
                 f"feed_forward='ista': init_values={init_values}, scale_mlp_norm={scale_mlp_norm}: block {depth} has "
                 "no layer scale and no norm in its feed-forward step"
             )
-        placed = {name: attention.get(name) for name in ("device", "dtype")}
+        placed: dict[str, Any] = {name: attention.get(name) for name in ("device", "dtype")}
         scale_norm = attention.pop("scale_attn_norm", False)
         self.norm1 = norm_layer(dim, **placed)
         self.attn = attn_layer(dim, num_heads=num_heads, scale_norm=scale_norm, norm_layer=norm_layer, **attention)

@@ -60,6 +60,19 @@ class TestNumbers:
         error = diagnostics.leave_one_out_error(torch.eye(NUMBER).double()[None, None], draw(1, 1, NUMBER, 4))
         assert_close(error, torch.full_like(error, (NUMBER / (NUMBER - 1)) ** 2))
 
+    def test_a_token_that_reads_itself_alone_is_foretold_by_the_mean_and_smoothing_twice_never_sees_it(self):
+        v = draw(1, 1, NUMBER, 4)
+        once = diagnostics.without_self(draw(1, 1, NUMBER, NUMBER, seed=1).softmax(-1))
+        assert_close(once.sum(-1), torch.ones(1, 1, NUMBER).double())
+        twice = 2 * once - once @ once
+        errors = []
+        for shift in (0.0, 1e6):  # of one token's value alone, which what foretells it must not see
+            moved = v.clone()
+            moved[..., 3, :] += shift
+            row = diagnostics.without_self(twice)[0, 0, 3] @ moved[0, 0]
+            errors.append(row)
+        assert_close(*errors, rtol=0, atol=1e-6)
+
     def test_likelihood_is_that_of_torch_s_mixture(self):
         q, k = draw(2, 3, NUMBER, 4), draw(2, 3, 5, 4, seed=1)
         alpha, log_prior = draw(2, 3, 5, seed=2).exp(), draw(2, 3, 5, seed=3)
@@ -130,12 +143,12 @@ def test_best_codes_are_stationary_and_better_than_the_layer_s(name):
 def test_every_premise_is_a_sentence_and_its_measures_have_a_number_for_each_image_and_head():
     bringing = 0
     for name in az.list_mixers("self"):
-        mixer = az.create_mixer(name, 12, 2, grid=(2, 4)).eval()
+        mixer = az.create_mixer(name, 12, 2, grid=(2, 5)).eval()
         if isinstance(mixer, Premise):
             bringing += 1
             assert mixer.premise.endswith(".") and "\n" not in mixer.premise
             with torch.no_grad():
-                measures = mixer.premise_measures(*mixer.project(torch.randn(3, 8, 12)))
+                measures = mixer.premise_measures(*mixer.project(torch.randn(3, 10, 12)))
             for measure in measures.values():
                 assert measure.last.shape in ((3, 2), (3, 1))
                 assert measure.last.isfinite().all()
