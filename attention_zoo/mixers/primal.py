@@ -95,12 +95,24 @@ class Primal(SelfMixer):
 
     def scores(self, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Return left and right scores (B, H, N, low_rank) of q and k, in directions made of v, all (B, H, N, D)."""
-        self.spatial_shape(v.shape[2])
-        places = torch.linspace(0, v.shape[2] - 1, self.we.shape[1], device=v.device).long()
-        sample = v[:, :, places].mT  # (B, H, D, tokens)
+        sample = v[:, :, self._places(v)].mT  # (B, H, D, tokens)
         sides = ((q, self.we), (k, self.wr))
         left, right = (F.normalize(x, dim=-1) @ (sample @ weight.to(v.dtype)) for x, weight in sides)
         return left, right
+
+    def map_weights(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Return how the scores take the values of the sampled tokens, (B, H, N, N); entries can be negative."""
+        total = v.new_zeros(*v.shape[:3], v.shape[2])
+        sides = self.concate_weight.weight.to(v.dtype).chunk(2, dim=1)  # (D, low_rank) each
+        for x, weight, side in ((q, self.we, sides[0]), (k, self.wr, sides[1])):
+            taken = F.normalize(x, dim=-1) @ (side @ weight.to(v.dtype).mT) / self.head_dim
+            total = total.index_add(-1, self._places(v), taken)
+        return total
+
+    def _places(self, v: Tensor) -> Tensor:
+        """Return which tokens of values v (B, H, N, D) directions are made from; of few tokens some come twice."""
+        self.spatial_shape(v.shape[2])
+        return torch.linspace(0, v.shape[2] - 1, self.we.shape[1], device=v.device).long()
 
     def objective(self, left: Tensor, right: Tensor) -> Tensor:
         """Return J (B, H) for scores (B, H, N, low_rank); it is 0 for singular vectors.
