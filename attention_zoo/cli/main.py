@@ -18,6 +18,7 @@ from attention_zoo.cli.errors import PROGRAM, debugging, fail
 from attention_zoo.cli.maps import maps
 from attention_zoo.cli.mixers import mixers
 from attention_zoo.cli.parser import ZooParser, configure_parsing
+from attention_zoo.cli.premises import premises
 from attention_zoo.cli.report import report
 from attention_zoo.cli.sweep import sweep
 from attention_zoo.domains import checked, without_empty_lists
@@ -43,6 +44,7 @@ TOOLS: dict[str, Callable[..., int | None]] = {
     "mixers": mixers,
     "maps": maps,
     "decode": decode,
+    "premises": premises,
     "corrupt": corrupt,
     "sweep": sweep,
     "report": report,

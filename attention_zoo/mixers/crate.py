@@ -10,6 +10,7 @@ from torch import Tensor
 
 from attention_zoo.functional.attention import softmax_attention
 from attention_zoo.mixers.base import SelfMixer
+from attention_zoo.mixers.premise import Measures, coding
 from attention_zoo.mixers.registry import register
 
 
@@ -18,7 +19,7 @@ class CRATE(SelfMixer):
     """``softmax(W Wᵀ / √d) W``: dot-product attention whose queries, keys and values are one projection.
 
     It is a step down the coding rate of the tokens within the subspaces of the heads. The sparse-coding step that
-    follows it in the paper's block is no mixer.
+    follows it in the paper's block is no mixer: ``model_args: {feed_forward: ista}`` builds a model with it.
     """
 
     reading = "compression towards subspaces"
@@ -26,6 +27,7 @@ class CRATE(SelfMixer):
     equation = "softmax(W Wᵀ/√d) W, W = Uᵀ X (14)"
     complexity = "N²"
     projections = ("q",)
+    premise = "A step towards what it reads brings the tokens nearer to the subspaces of the heads."
 
     def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Return the mixed projections v (B, H, N, D), which differ from q where a top-down signal enters them."""
@@ -38,3 +40,7 @@ class CRATE(SelfMixer):
     def map_weights(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Return the softmax weights (B, H, N, N)."""
         return (q @ q.mT * self.head_dim**-0.5).softmax(-1)
+
+    def premise_measures(self, q: Tensor, k: Tensor, v: Tensor) -> Measures:
+        """Return the coding rate of the projections q (B, H, N, D) before and after half a step to what they read."""
+        return coding(q, (q + self.mix(q, q, q)) / 2)

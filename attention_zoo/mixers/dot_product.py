@@ -9,6 +9,7 @@ from torch import Tensor
 
 from attention_zoo.functional.attention import softmax_attention
 from attention_zoo.mixers.base import SelfMixer
+from attention_zoo.mixers.premise import Measures, kernel_smoothing
 from attention_zoo.mixers.registry import register
 
 
@@ -21,6 +22,7 @@ class DotProduct(SelfMixer):
     equation = "softmax(Q Kᵀ/√d) V"
     complexity = "N²"
     drops_attention = True
+    premise = "The values of the tokens that a token reads foretell its own better than the mean of all does."
 
     def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Return the mixed values (B, H, N, D) of queries q, keys k and values v, all (B, H, N, D)."""
@@ -33,3 +35,7 @@ class DotProduct(SelfMixer):
     def map_weights(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Return the softmax weights (B, H, N, N)."""
         return (q @ k.mT * self.head_dim**-0.5).softmax(-1)
+
+    def premise_measures(self, q: Tensor, k: Tensor, v: Tensor) -> Measures:
+        """Return how well tokens are foretold by those they read, for q, k and v (B, H, N, D)."""
+        return kernel_smoothing(self.map_weights(q, k, v), v)

@@ -11,6 +11,7 @@ from attention_zoo.functional.attention import bounded
 from attention_zoo.functional.em import doubly_normalize
 from attention_zoo.functional.precision import precise
 from attention_zoo.mixers.base import SelfMixer, log_mask
+from attention_zoo.mixers.premise import Measures, kernel_smoothing
 from attention_zoo.mixers.registry import register
 
 
@@ -28,6 +29,7 @@ class DoublyNormalized(SelfMixer):
     paper = "Ding et al. 2020"
     equation = "normⱼ(softmaxᵢ(Q Kᵀ/√d)) V"
     complexity = "N²"
+    premise = "The values of the tokens that a token reads foretell its own better than the mean of all does."
 
     def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Return the mixed values (B, H, N, D) of queries q, keys k and values v, all (B, H, N, D)."""
@@ -43,3 +45,7 @@ class DoublyNormalized(SelfMixer):
         q, k = precise(q), precise(k)
         scores = bounded(q, k, self.head_dim**-0.5) @ k.mT * self.head_dim**-0.5
         return scores.log_softmax(-2).softmax(-1)  # a token may read no other's share that float32 holds
+
+    def premise_measures(self, q: Tensor, k: Tensor, v: Tensor) -> Measures:
+        """Return how well tokens are foretold by those they read, for q, k and v (B, H, N, D)."""
+        return kernel_smoothing(self.map_weights(q, k, v), v)

@@ -7,9 +7,12 @@ H. Ramsauer et al., Hopfield Networks is All You Need, ICLR 2021 (eq. 3, 10).
 
 from typing import Unpack
 
+from torch import Tensor
+
 from attention_zoo.mixers.base import HostOptions
 from attention_zoo.mixers.mixture import MixtureMixer
 from attention_zoo.mixers.options import Iterations
+from attention_zoo.mixers.premise import Measures, retrieval
 from attention_zoo.mixers.registry import register
 from attention_zoo.mixers.switches import Adapt, Switches
 
@@ -32,7 +35,12 @@ class Hopfield(MixtureMixer):
     paper = "Ramsauer et al. 2021"
     equation = "softmax(ξ Kᵀ/√d) V, ξ ← softmax(ξ Kᵀ/√d) K (3, 10)"
     complexity = "N²"
+    premise = "Queries come to rest after few steps, at a lower energy."
 
     def __init__(self, dim: int, num_heads: int = 8, *, steps: Iterations = 1, **host: Unpack[HostOptions]) -> None:
         super().__init__(dim, num_heads, **host)
         self.switch(Switches(adapt=Adapt(queries=steps)))
+
+    def premise_measures(self, q: Tensor, k: Tensor, v: Tensor) -> Measures:
+        """Return the energy of queries q among keys k (B, H, N, D), step by step, and how soon they rest."""
+        return retrieval(q, k)

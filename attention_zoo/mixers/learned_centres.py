@@ -7,11 +7,14 @@ import torch
 from torch import Tensor, nn
 
 from attention_zoo.domains import Domain
+from attention_zoo.functional import clustering
 from attention_zoo.functional.attention import softmax_attention
 from attention_zoo.functional.clustering import Metric, Reduce
+from attention_zoo.functional.diagnostics import within_cluster_share
 from attention_zoo.functional.precision import precise
 from attention_zoo.mixers.base import HostOptions, SelfMixer, TopDownOptions
 from attention_zoo.mixers.options import SomeIterations
+from attention_zoo.mixers.premise import Measure, Measures
 
 Clusters = Annotated[int, Domain(least=1, most=1 << 16)]
 """The number of centres of a head."""
@@ -38,6 +41,7 @@ class LearnedCentres(SelfMixer):
     """
 
     complexity = "N"
+    premise = "Keys lie in clusters around the centres, and every centre has tokens of its own."
 
     def __init__(
         self,
@@ -107,3 +111,14 @@ class LearnedCentres(SelfMixer):
         assignment, centres = self.cluster(k)
         read = (q @ self.read_keys(centres).mT * self.head_dim**-0.5).softmax(-1)  # (B, H, N, K)
         return read @ self.taken(assignment).to(read.dtype) / self.average_size(k)
+
+    def premise_measures(self, q: Tensor, k: Tensor, v: Tensor) -> Measures:
+        """Return how tightly keys k (B, H, N, D) lie in their clusters, and how many centres have none of them.
+
+        A token belongs to the centre that has most of it.
+        """
+        owner = self.memberships(self.cluster(precise(k))[0]).argmax(2)
+        members = clustering.one_hot(owner, self.num_clusters, k.dtype)
+        within, by_lot = within_cluster_share(k, members)
+        dead = (members.sum(-1) == 0).to(within.dtype).mean(-1)
+        return {"variance of keys within clusters": Measure(within, by_lot, "lower"), "dead centres": Measure(dead)}

@@ -28,6 +28,7 @@ from attention_zoo.mixers.adapting_mixture import AdaptingMixture, Rate, Shape
 from attention_zoo.mixers.base import log_mask
 from attention_zoo.mixers.mixture import Units
 from attention_zoo.mixers.options import Amount, Iterations
+from attention_zoo.mixers.premise import Measures, mixture
 from attention_zoo.mixers.registry import register
 from attention_zoo.mixers.switches import Adapt, Kernel, Switches, UnitPrior, ValueLikelihood
 
@@ -81,6 +82,7 @@ class Probabilistic(AdaptingMixture):
     paper = "Gabbur et al. 2021"
     equation = "Σⱼ p(uⱼ|qᵢ, ξ*) μⱼ (Eq. 12, 18)"
     complexity = "N²"
+    premise = "Queries are drawn from Gaussians about the keys, and likelier after these have adapted to them."
 
     def __init__(
         self,
@@ -238,3 +240,16 @@ class Probabilistic(AdaptingMixture):
             return super().map_weights(q, k, v)
         units = self._adapted_units(q, k, v)
         return joint(units.q, units.k, beta=units.beta, v=units.v, **units.terms).scores(slice(None)).softmax(-1)
+
+    def premise_measures(self, q: Tensor, k: Tensor, v: Tensor) -> Measures:
+        """Return the likelihood of queries under the mixture of the keys as they adapt, for q and k (B, H, N, D)."""
+        q, k = precise(q), precise(k)
+        return mixture(
+            q,
+            k,
+            alpha=self._number("alpha", self.alpha, k),
+            prior_precision=self.key_prior_precision,
+            anchor=self.anchor,
+            magnitude_prior=self.switches.prior.form == "magnitude",
+            precision_prior=cast(tuple[float, float], self.precision_prior),  # which `switch` has set
+        )

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from attention_zoo.mixers.base import HostOptions, SelfMixer
+from attention_zoo.mixers.premise import Measures, coding
 from attention_zoo.mixers.registry import register
 
 EPSILON = 1e-8
@@ -36,6 +37,7 @@ class ToST(SelfMixer):
     equation = "−Π ∘ W / (1 + Σ Π W²/Σ Π)"
     complexity = "N"
     projections = ("q",)
+    premise = "The step brings the tokens nearer to the subspaces of the heads."
 
     def __init__(self, dim: int, num_heads: int = 8, **host: Unpack[HostOptions]) -> None:
         super().__init__(dim, num_heads, **host)
@@ -55,3 +57,7 @@ class ToST(SelfMixer):
     def map_weights(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Return a diagonal map (B, H, N, N) of the mean gain of each token's channels, which is negative."""
         return torch.diag_embed(self.gain(q).mean(-1))
+
+    def premise_measures(self, q: Tensor, k: Tensor, v: Tensor) -> Measures:
+        """Return the coding rate of the projections q (B, H, N, D) before the step and after it."""
+        return coding(q, q + self.mix(q, q, q))

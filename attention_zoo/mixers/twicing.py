@@ -8,7 +8,9 @@ L. Abdullaev, T. Nguyen, Transformer Meets Twicing: Harnessing Unattended Residu
 from torch import Tensor
 
 from attention_zoo.functional.attention import softmax_attention
+from attention_zoo.functional.diagnostics import leave_one_out_error, without_self
 from attention_zoo.mixers.base import SelfMixer
+from attention_zoo.mixers.premise import Measure, Measures, kernel_smoothing
 from attention_zoo.mixers.registry import register
 
 
@@ -23,6 +25,7 @@ class Twicing(SelfMixer):
     paper = "Abdullaev and Nguyen 2025"
     equation = "(2A − A²) V, A = softmax(Q Kᵀ/√d)"
     complexity = "N²"
+    premise = "What smoothing leaves of the values can be smoothed too: twice foretells a token better than once."
 
     def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Return the mixed values (B, H, N, D) of queries q, keys k and values v, all (B, H, N, D)."""
@@ -38,3 +41,14 @@ class Twicing(SelfMixer):
         """Return 2A − A² (B, H, N, N); rows sum to one, entries may be negative."""
         weights = (q @ k.mT * self.head_dim**-0.5).softmax(-1)
         return 2 * weights - weights @ weights
+
+    def premise_measures(self, q: Tensor, k: Tensor, v: Tensor) -> Measures:
+        """Return how well tokens are foretold by those they read, smoothed twice and once, for q, k, v (B, H, N, D).
+
+        Both smoothers leave the token itself out from the start.
+        """
+        once = without_self((q @ k.mT * self.head_dim**-0.5).softmax(-1))
+        twice = 2 * once - once @ once
+        error, error_once = leave_one_out_error(twice, v), leave_one_out_error(once, v)
+        against_once = Measure(error, error_once, "lower")
+        return {**kernel_smoothing(twice, v), "leave-one-out error, against smoothing once": against_once}

@@ -15,6 +15,7 @@ from attention_zoo.models.checkpoints import load_checkpoint
 from attention_zoo.models.registration import takes_mixer
 from attention_zoo.models.sizes import check_patches, check_runs
 from attention_zoo.models.top_down import TopDown
+from attention_zoo.models.white_box import with_feed_forward
 
 CHANNELS = 3
 """The number of channels of the images that tasks see."""
@@ -49,7 +50,8 @@ def build_model(
             a model that looks twice where the file is of one that looks once.
         top_down: a mode of `TopDown`, or its arguments, to look twice; attention of timm is made `DotProduct`. None
             looks once, unless the model itself looks twice, as AbSViT's do.
-        model_args: further arguments of the timm model.
+        model_args: further arguments of the timm model; ``feed_forward: ista`` builds a ``VisionTransformer`` of
+            `WhiteBoxBlock`, whose feed-forward step is one of sparse coding.
 
     Raises:
         InputError: the model or an argument is unknown, it would not see the images whole, weights cannot be had,
@@ -126,7 +128,7 @@ def timm_model(
     for key, value in (model_args or {}).items():
         if isinstance(value, int) and value < 0:  # -1 divides all numbers, so that timm takes it for one of heads
             raise InputError(f"model_args: {key}={value} must not be negative")
-    args = {"num_classes": num_classes, **(model_args or {})}
+    args = with_feed_forward({"num_classes": num_classes, **(model_args or {})})
     config = timm.get_pretrained_cfg(architecture)
     if image_size is not None and config is not None and config.fixed_input_size:
         args.setdefault("img_size", image_size)

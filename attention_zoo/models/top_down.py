@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from attention_zoo.domains import PositiveFloat, require
 from attention_zoo.errors import InputError
+from attention_zoo.mixers.premise import Measure, Measures
 from attention_zoo.models.passes import FirstPass, SecondPass
 from attention_zoo.models.synthesis_losses import (
     Reduction,
@@ -76,6 +77,7 @@ class TopDown(nn.Module, TokenModel):
     """
 
     model: Any
+    premise = "A layer's input can be told from its output, and the signal from above is of the same kind."
     own_names = ("decoders.", "unpools.", "prompt")
     """The first parts of the names of those parameters that the plain model lacks."""
 
@@ -342,6 +344,37 @@ class TopDown(nn.Module, TokenModel):
             rebuilt = host.spread(unpool(states[index + 1][0].detach()), host.layers[index])
             pairs.append((rebuilt, states[index][1]))
         return pairs
+
+    def premise_measures(self, images: Tensor) -> list[Measures]:
+        """Return how well each layer's input is rebuilt from its output, and how alike the signal is to that input.
+
+        The rebuilt share is R² over tokens and channels, of the first pass, about the channels' means; 0 is what
+        these means alone explain. The cosine is the mean over tokens of that between the signal that a layer hears and
+        its input in the first pass. A mode without decoders has neither.
+
+        Args:
+            images: (B, 3, H, W), normalised.
+        """
+        if self.mode not in DECODED:
+            return []
+        first = self.first_pass(images, keep=range(len(self.host.layers)))
+        signals = self.second_pass(first).signals
+        decoders: list[Any] = list(self.decoders)
+        measures: list[Measures] = []
+        for decoder, (before, after), signal in zip(decoders, first.states, signals, strict=True):
+            rest = (decoder.linear(after) - before).square().sum((1, 2))
+            spread = (before - before.mean(1, keepdim=True)).square().sum((1, 2))
+            explained = (1 - rest / spread)[:, None]
+            heard = decoder.linear2(signal)
+            cosine = F.cosine_similarity(heard, before, dim=-1).mean(1, keepdim=True)
+            zero = torch.zeros_like(explained)
+            measures.append(
+                {
+                    "R² of the decoder": Measure(explained, zero, "higher"),
+                    "cosine of signal and input": Measure(cosine, zero, "higher"),
+                }
+            )
+        return measures
 
     def forward_maps(self, images: Tensor, indices: Sequence[int], prior: Tensor | None = None) -> list[Tensor]:
         """Return the outputs of some layers in the second (with ``perceiver_io``, the only) pass as maps (B, C, h, w).

@@ -14,9 +14,10 @@ from torchmetrics import Metric, SumMetric
 
 from attention_zoo import MixerFactory, swap_mixers
 from attention_zoo.attacks import FGSM, PGD, Attack, OnPixels, unheard
-from attention_zoo.errors import InputError
+from attention_zoo.errors import InputError, unknown
 from attention_zoo.evaluation import Benchmark, Cell
 from attention_zoo.functional.checks import check_finite
+from attention_zoo.mixers.swapping import layer_indices, mixer_layers
 from attention_zoo.results.robustness import CellCount, Column, RobustnessResult, Row, blind_spots, grid_of
 from attention_zoo.seeding import run_seed, seeded
 from tasks.classification import Classification
@@ -45,6 +46,8 @@ class Robustness(Classification):
         attacked_images: how many of those images are attacked, evenly spread; None is all.
         variants: further rows, by name: mixers that take the place of all the model's own in a copy of it, the
             weights carried over and nothing trained (see `attention_zoo.swap_mixers`).
+        variant_layers: for some of the variants, the layers that they take alone: ``"3"``, ``"0-3"``, ``"last"`` or
+            ``"last-4"``; the other layers stay as they were trained.
         **classification: see `Classification`.
 
     Attributes:
@@ -61,6 +64,7 @@ class Robustness(Classification):
         attacks: dict[str, Attack] | None = None,
         attacked_images: int | None = None,
         variants: dict[str, MixerFactory] | None = None,
+        variant_layers: dict[str, str] | None = None,
         **classification: Any,
     ) -> None:
         super().__init__(**classification)
@@ -68,6 +72,11 @@ class Robustness(Classification):
             raise InputError("attacked_images=0 must be at least 1; for no attacks give attacks: {}")
         if variants and AS_TRAINED in variants:
             raise InputError(f"variants: {AS_TRAINED!r} is the model itself; choose another name")
+        self.variant_layers = variant_layers or {}
+        for name, layers in self.variant_layers.items():
+            if name not in (variants or {}):
+                raise unknown("variant in variant_layers", name, variants or {})
+            layer_indices(layers, len(mixer_layers(self.model)))
         self.attacks = {"fgsm": FGSM(), "pgd": PGD()} if attacks is None else attacks
         self.attacked_images, self.variants = attacked_images, variants or {}
         self.released = _normalisation(self.model) if classification.get("pretrained") else {}
@@ -110,7 +119,9 @@ class Robustness(Classification):
         with torch.inference_mode(False), seeded(run_seed(), VARIANT_SALT):  # some mixers start fresh with random parts
             models = {AS_TRAINED: self.model}
             for name, mixer in self.variants.items():
-                models[name] = swap_mixers(deepcopy(self.model), mixer)
+                layers = self.variant_layers.get(name)
+                chosen = {"mixer": mixer} if layers is None else {"layers": {layers: mixer}}
+                models[name] = swap_mixers(deepcopy(self.model), **chosen)
             self.networks = {name: OnPixels(model, **facts).to(self.device) for name, model in models.items()}
 
     def test_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:

@@ -16,6 +16,7 @@ from attention_zoo.reports.sweeps.figures import figures
 from attention_zoo.reports.sweeps.files import write_sweep
 from attention_zoo.reports.sweeps.report import SweepReport
 from attention_zoo.reports.sweeps.tables import numbers_table, runs_table, settings_table
+from attention_zoo.results.clicks import THRESHOLDS, ClickCurve, ClickResult
 from attention_zoo.scales import old_scale
 from attention_zoo.sweeps import Plan
 from attention_zoo.sweeps.driver import folder_of
@@ -264,6 +265,28 @@ class TestFiles:
         assert curve.get_ydata() == pytest.approx(np.mean(ACCURACIES["A"]) + np.array([0.01, 0.03, 0.05]))
         (curve, *_) = found["training"].axes[0].lines
         assert curve.get_ydata() == pytest.approx([0, 0.1, 0.2])
+
+    def test_clicks_of_every_run_setting_and_data_set_are_one_figure(self, sweep):
+        def curve(name, height):
+            numbers = {f"{iou:.2f}": 5.0 for iou in THRESHOLDS}
+            return ClickCurve(name, [0.1, height], [0.0, 0.0], [[0.1, height]], numbers, numbers, 0.1)
+
+        report = sweep(seeds=[0])
+        for place, run in enumerate(report.plan.all_runs()[:2]):
+            for data in ("GrabCut", "Berkeley"):
+                curves = [curve("none", 0.5), curve("BP1", 0.6 + 0.1 * place)]
+                result = ClickResult("title", data, {"name": "paper"}, 7, curves)
+                result.write(folder_of(report.out, run) / f"{data}-20260101-000000")
+                again = ClickResult("title", data, {"name": "paper"}, 7, curves[::-1])
+                again.write(folder_of(report.out, run) / f"{data}-20260102-000000")
+        (folder_of(report.out, run) / "broken").mkdir()
+        (folder_of(report.out, run) / "broken" / "clicks.json").write_text("{")
+        report = SweepReport(report.out)
+        assert any("clicks.json" in problem for problem in report.left_out)
+        figure = {name: figure for name, _, figure in figures(report)}["clicks"]
+        assert [axes.get_title().partition(",")[0] for axes in figure.axes] == ["Berkeley", "GrabCut"]
+        for axes in figure.axes:
+            assert [line.get_label() for line in axes.lines] == ["A: BP1", "A: none", "B: BP1", "B: none"]
 
     def test_files_and_page(self, sweep, tmp_path):
         report = sweep(measure=lambda run: {"test/accuracy": 0.5, "test/loss": math.nan if run.seed else 1.0})

@@ -110,6 +110,23 @@ def test_variants_are_rows_and_leave_the_model_alone(evaluated):
         assert_close(value, before[name], rtol=0, atol=0)
 
 
+def test_a_variant_may_take_some_layers_alone(monkeypatch):
+    seen = {}
+    swapped = tasks.evaluations.robustness.swap_mixers
+
+    def swap(model, *args, **kwargs):
+        model = swapped(model, *args, **kwargs)
+        seen[len(seen)] = [type(block.attn).__name__ for block in model.blocks]
+        return model
+
+    monkeypatch.setattr(tasks.evaluations.robustness, "swap_mixers", swap)
+    twicing = az.MIXERS["Twicing"]
+    built = task(attacks={}, variants={"all": twicing, "last": twicing}, variant_layers={"last": "last"})
+    result, _ = evaluate(built, DigitBenchmarks(images=20, batch_size=32))
+    assert list(seen.values()) == [["Twicing", "Twicing"], ["DotProduct", "Twicing"]]
+    assert [row.name for row in result.rows] == [AS_TRAINED, "all", "last"]
+
+
 def test_what_is_logged_is_the_table(evaluated):
     _, _, result, trainer, _ = evaluated
     logged = trainer.callback_metrics
@@ -169,6 +186,8 @@ def test_released_weights_see_pixels_as_in_their_training(monkeypatch):
     [
         ({"attacked_images": 0}, "attacked_images=0"),
         ({"variants": {AS_TRAINED: az.MIXERS["VarsD"]}}, "'as trained' is the model itself"),
+        ({"variants": {"x": az.MIXERS["VarsD"]}, "variant_layers": {"y": "last"}}, "variant_layers 'y'.*x"),
+        ({"variants": {"x": az.MIXERS["VarsD"]}, "variant_layers": {"x": "last-3"}}, "the model has layers 0-1"),
     ],
 )
 def test_bad_arguments(arguments, said):

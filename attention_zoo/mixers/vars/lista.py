@@ -21,6 +21,8 @@ from attention_zoo.functional.precision import precise
 from attention_zoo.functional.random_features import column_features, unit_features
 from attention_zoo.functional.sparse import GELU, SOFT, Lista, Shrinkage
 from attention_zoo.mixers.base import SelfMixer, TopDownOptions, gated
+from attention_zoo.mixers.premise import Measures
+from attention_zoo.mixers.vars.premise import sparse_coding
 
 Variant = Literal["paper", "released"]
 MOST_ATOMS = 1 << 12
@@ -78,6 +80,7 @@ class SparseReconstruction(SelfMixer):
     """Base of the VARS mixers: a subclass chooses the `Form` that makes its dictionary and the iteration."""
 
     complexity = "N"
+    premise = "Values have sparse codes in the dictionary, which a few steps come near to."
     defaults: ClassVar[dict[str, tuple[int, float]]] = {"paper": (3, 0.3), "released": (5, 0.3)}
     """The number of steps and the lambda of each variant."""
     most_tabulated = 150
@@ -182,6 +185,16 @@ class SparseReconstruction(SelfMixer):
             jacobians = lista.mean_jacobians(self.dense(dictionary, v).mT)
             weights = torch.stack([dictionary.reconstruct(jacobian) for jacobian in jacobians])
         return weights.unflatten(2, (self.num_heads, -1)).mean(3)
+
+    def premise_measures(self, q: Tensor, k: Tensor, v: Tensor) -> Measures:
+        """Return how sparse the codes of v (B, H, N, D) are, and how near to the best, step by step; k is not used.
+
+        A head that has several dictionaries counts by their mean.
+        """
+        with torch.autocast(q.device.type, enabled=False):
+            values = self.split(precise(v))
+            measures = sparse_coding(*self.problem(precise(q), values), values)
+        return {name: measure.over_heads(self.num_heads) for name, measure in measures.items()}
 
     def dictionary(self, x: Tensor, top_down: Tensor | None = None, **how: Unpack[TopDownOptions]) -> Tensor:
         """Return the atoms that tokens ``x`` (B, N, dim) are coded in, (B, H, N, number of atoms).

@@ -1,20 +1,20 @@
 """Draw figures of interactive segmentation without matplotlib's global state."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import AutoLocator
 
-from attention_zoo.reports.clicks.tables import labelled
+from attention_zoo.reports.clicks.tables import Named, labelled
 from attention_zoo.results.clicks import ClickCurve, ClickResult
 
 DPI, FONT = 150, 9
 MARKERS = "osD^vP*X"
 
 
-def overlay(results: Mapping[str, ClickResult]) -> Figure:
+def overlay(results: Named) -> Figure:
     """Draw mean IoU in percent over clicks, with a panel for each data set and a line for each curve.
 
     A band around a line is one standard error over trials.

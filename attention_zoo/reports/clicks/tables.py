@@ -2,18 +2,22 @@
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from attention_zoo.reports.table import Table
 from attention_zoo.results.clicks import THRESHOLDS, ClickCurve, ClickResult
 
+Named = Mapping[str, ClickResult] | Sequence[tuple[str, ClickResult]]
+"""Results by name, or with a name each; results on several data sets may share one."""
 
-def labelled(results: Mapping[str, ClickResult]) -> list[tuple[str, ClickResult, ClickCurve]]:
+
+def labelled(results: Named) -> list[tuple[str, ClickResult, ClickCurve]]:
     """Return all curves, each with a name that tells it apart (of the setting, the result, or both) and its result."""
-    every = [(name, result, curve) for name, result in results.items() for curve in result.curves]
-    one_result = len(results) == 1
-    one_setting = all(len(result.curves) == 1 for result in results.values())
+    named = list(results.items()) if isinstance(results, Mapping) else list(results)
+    every = [(name, result, curve) for name, result in named for curve in result.curves]
+    one_result = len({name for name, _ in named}) == 1
+    one_setting = all(len(result.curves) == 1 for _, result in named)
     return [
         (curve.name if one_result else name if one_setting else f"{name}: {curve.name}", result, curve)
         for name, result, curve in every

@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from attention_zoo.reports.clicks.figures import overlay
 from attention_zoo.reports.panels import ANY, band, finish, line, panels, point
 from attention_zoo.reports.statistics import arrow
 from attention_zoo.reports.sweeps.report import COSTS, QUALITY, Group, SweepReport
@@ -35,6 +36,12 @@ def figures(report: SweepReport) -> Iterator[tuple[str, str, Figure]]:
     for evaluation, marks in click_metrics(report.metrics).items():
         name = f"clicks_{evaluation.replace('/', '_')}"
         yield name, f"{evaluation}: IoU over clicks, mean and {INTERVAL}", over_clicks(report, marks)
+    if report.clicks:
+        yield (
+            "clicks",
+            "mean IoU over clicks, every run and setting, with the standard error over trials",
+            overlay(report.clicks),
+        )
     curves = training_curves(report)
     if curves is not None:
         yield "training", "validation over epochs, mean and range over seeds", curves

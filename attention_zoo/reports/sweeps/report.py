@@ -12,6 +12,7 @@ import numpy as np
 from attention_zoo.errors import InputError
 from attention_zoo.reports.settings import Facts
 from attention_zoo.reports.statistics import Difference, Estimate, extremes, holm
+from attention_zoo.results.clicks import ClickResult
 from attention_zoo.runs.results import Measurement, read_cost, read_metrics, read_run_config, scales_of
 from attention_zoo.scales import Scale, Scales
 from attention_zoo.sweeps.axes import flat, label_of
@@ -82,6 +83,7 @@ class SweepReport:
 
     Attributes:
         left_out: a line for each file that could not be read, with the reason; the report goes on without it.
+        clicks: the results of interactive segmentation, each with the name of its setting, and seed if there are more.
 
     Args:
         out: the folder of the sweep.
@@ -97,6 +99,7 @@ class SweepReport:
         self.groups = list(self._groups())
         if not any(group.metrics for group in self.groups):
             raise InputError(f"no run of the sweep in {out} is done yet")
+        self.clicks = self._clicks()
 
     def _groups(self) -> Iterator[Group]:
         settings: dict[str, Group] = {}
@@ -112,6 +115,22 @@ class SweepReport:
             config = self._read(read_run_config, folder)
             group.configs[run.seed] = flat(config) if config else {}
         yield from settings.values()
+
+    def _clicks(self) -> list[tuple[str, ClickResult]]:
+        """Return the results of interactive segmentation; of several tests of a run on the same data the last."""
+        found: dict[tuple[str, str], ClickResult] = {}
+        for run, record, *_ in self.found:
+            name = self.called(run.values)
+            name = f"{name}, seed {run.seed}" if len(self.plan.seeds) > 1 else name
+            files = folder_of(self.out, run).rglob(ClickResult.file) if record.status == "done" else ()
+            for file in sorted(files):
+                try:
+                    result = ClickResult.read(file)
+                except InputError as error:
+                    self.left_out.append(str(error))
+                else:
+                    found[name, result.data] = result
+        return [(name, result) for (name, _), result in found.items()]
 
     def _read(self, read: Callable[[Path], dict[str, Any]], folder: Path) -> dict[str, Any]:
         """Return the content of a file; if it cannot be read, return an empty mapping and note why in ``left_out``."""

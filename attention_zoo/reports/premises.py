@@ -1,0 +1,188 @@
+"""The tables, the figure and the JSON of what `attention_zoo.analysis.premises` found in several models."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from attention_zoo.analysis.premises import ANY, Finding
+from attention_zoo.reports.panels import DPI, PANEL, band, finish, visible
+from attention_zoo.reports.table import Table
+
+LONG = (
+    "model",
+    "reading",
+    "measure",
+    "layer",
+    "mean",
+    "deviation",
+    "compared with",
+    "better",
+    "holds",
+    "counted",
+    "of",
+)
+COMPARED = "what the premise compares with"
+ACROSS = 4
+"""The number of panels in a row of the figure."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model and what was found in it.
+
+    Attributes:
+        name: the name it has in tables, one of its own.
+        found: what was found, layer by layer.
+        premises: the premise of each reading, in a sentence.
+        about: further facts for the JSON, such as the checkpoint and the data.
+    """
+
+    name: str
+    found: Sequence[Finding]
+    premises: dict[str, str]
+    about: dict[str, Any] = field(default_factory=dict)
+
+
+def premise_json(subjects: Sequence[Subject]) -> list[dict[str, Any]]:
+    """Return all that was found as plain values, a record for each model."""
+    return [
+        {"name": s.name, **s.about, "premises": s.premises, "findings": [asdict(found) for found in s.found]}
+        for s in subjects
+    ]
+
+
+def long_table(subjects: Sequence[Subject]) -> Table:
+    """Return a table with a row for each model, measure and layer, for programs."""
+    rows = [
+        (
+            subject.name,
+            found.reading,
+            found.measure,
+            str(found.layer),
+            *map(_cell, (found.mean, found.deviation, found.reference)),
+            found.better or "",
+            _cell(found.holds),
+            str(found.counted),
+            str(found.total),
+        )
+        for subject in subjects
+        for found in found_in_order(subject)
+    ]
+    return Table(LONG, tuple(rows))
+
+
+def wide_table(subjects: Sequence[Subject], notes: Sequence[str] = ()) -> Table:
+    """Return a table with a row for each measure and model and a column for each layer.
+
+    A cell is the mean, and where the premise compares it, with what, and in what share of images and heads it holds.
+    """
+    layers = sorted({found.layer for subject in subjects for found in subject.found})
+    rows = []
+    for reading, measure in measured(subjects):
+        for subject in subjects:
+            own = {f.layer: f for f in subject.found if (f.reading, f.measure) == (reading, measure)}
+            if own:
+                cells = tuple(_short(own.get(layer)) for layer in layers)
+                rows.append((measure, reading, subject.name, *cells))
+    premises = {reading: text for subject in subjects for reading, text in subject.premises.items()}
+    said = [f"{reading}: {text}" for reading, text in premises.items()]
+    header = ("measure", "premise of", "model", *(f"layer {layer}" for layer in layers))
+    return Table(header, tuple(rows), (*notes, *said, *missing(subjects)))
+
+
+def missing(subjects: Sequence[Subject]) -> list[str]:
+    """Return a line for each measure of a model that some image and head does not define."""
+    lines = []
+    for subject in subjects:
+        short: dict[str, int] = {}
+        for found in subject.found:
+            short[found.measure] = short.get(found.measure, 0) + found.total - found.counted
+        lines += [
+            f"{subject.name}, {measure}: left out where it is not defined, {count} times"
+            for measure, count in short.items()
+            if count
+        ]
+    return lines
+
+
+def measured(subjects: Sequence[Subject]) -> list[tuple[str, str]]:
+    """Return each reading and measure once, those of any reading first."""
+    pairs = dict.fromkeys((found.reading, found.measure) for subject in subjects for found in subject.found)
+    return sorted(pairs, key=lambda pair: pair[0] != ANY)
+
+
+def found_in_order(subject: Subject) -> list[Finding]:
+    """Return what was found in a model, by measure and then by layer."""
+    place = {pair: index for index, pair in enumerate(measured([subject]))}
+    return sorted(subject.found, key=lambda found: (place[found.reading, found.measure], found.layer))
+
+
+def premise_figure(subjects: Sequence[Subject]) -> Figure:
+    """Draw a panel for each measure: its mean over the layers with a band of one deviation, a colour for each model.
+
+    A dashed line is what the premise compares with. A measure with steps has a second panel, over these, with a line
+    for each layer, later ones fainter.
+    """
+    pairs = measured(subjects)
+    stepwise = [pair for pair in pairs if any(f.path for s in subjects for f in s.found if _is(f, pair))]
+    titles = [(pair, False) for pair in pairs] + [(pair, True) for pair in stepwise]
+    down = math.ceil(len(titles) / ACROSS)
+    figure = Figure((ACROSS * PANEL, down * PANEL * 0.85 + 0.3), dpi=DPI, layout="constrained")
+    every = figure.subplots(down, ACROSS, squeeze=False).flatten().tolist()
+    for axes in every[len(titles) :]:
+        axes.remove()
+    for axes, (pair, steps) in zip(every, titles, strict=False):
+        axes.grid(alpha=0.3)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.set_title(f"{pair[1]}\n({pair[0]})", fontsize="small")
+        axes.set_xlabel("step" if steps else "layer")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        for place, subject in enumerate(subjects):
+            own = sorted((f for f in subject.found if _is(f, pair)), key=lambda f: f.layer)
+            (_draw_steps if steps else _draw_layers)(axes, own, place, subject.name)
+    return finish(figure, every[: len(titles)])
+
+
+def _is(found: Finding, pair: tuple[str, str]) -> bool:
+    return (found.reading, found.measure) == pair
+
+
+def _draw_layers(axes: Axes, own: Sequence[Finding], place: int, name: str) -> None:
+    """Draw one measure of a model over its layers, and what it is compared with."""
+    known = [(f.layer, f.mean, f.deviation or 0.0) for f in own if f.mean is not None]
+    if known:
+        x, mean, deviation = np.array(known).T
+        band(axes, x, mean, (mean - deviation, mean + deviation), place, name)
+    references = [(f.layer, f.reference) for f in own if f.reference is not None]
+    if references:
+        axes.plot(*np.array(references).T, linestyle="--", color=f"C{place % 10}", linewidth=1, label=COMPARED)
+
+
+def _draw_steps(axes: Axes, own: Sequence[Finding], place: int, name: str) -> None:
+    """Draw one measure of a model over its steps, with a line for each layer."""
+    for order, found in enumerate(own):
+        steps = [(step, value) for step, value in enumerate(found.path or ()) if value is not None]
+        if steps:
+            label = visible(name) if order == 0 else None
+            alpha = 1 - 0.7 * order / max(1, len(own) - 1)
+            axes.plot(*np.array(steps).T, color=f"C{place % 10}", marker=".", alpha=alpha, label=label)
+
+
+def _cell(value: float | None) -> str:
+    """Return a number in full for programs, empty where there is none."""
+    return "" if value is None else f"{value:.6g}"
+
+
+def _short(found: Finding | None) -> str:
+    """Return a mean in three digits, with the reference and the share of images and heads where the premise holds."""
+    if found is None or found.mean is None:
+        return "-"
+    if found.holds is None or found.reference is None:
+        return f"{found.mean:.3g}"
+    return f"{found.mean:.3g} vs {found.reference:.3g}, {100 * found.holds:.0f}%"
