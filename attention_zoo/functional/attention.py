@@ -116,8 +116,8 @@ def bounded(q: Tensor, k: Tensor, scale: float) -> Tensor:
     """
     if q.numel() == 0 or k.numel() == 0:
         return q
-    lengths = precise(torch.linalg.vector_norm(q.detach(), torch.inf, -1, keepdim=True))
-    longest = precise(torch.linalg.vector_norm(k.detach(), torch.inf, (-2, -1), keepdim=True))
+    # not torch's norms, which take fifteen times as long
+    lengths, longest = precise(q.detach().abs().amax(-1, keepdim=True)), precise(k.detach().abs().amax((-2, -1), True))
     largest = lengths * longest * (scale * q.shape[-1])  # beyond what half precision holds
     return q * (largest_score(q.dtype) / largest.clamp(min=1e-30)).clamp(max=1.0).to(q.dtype)
 

@@ -51,6 +51,10 @@ class Operator(ABC):
         """Return the same operator with other weights."""
         return replace(self, weights=weights)
 
+    def of(self, samples: slice) -> Self:
+        """Return the operator for some of the samples; the same, unless every sample has its own weights."""
+        return self
+
     @abstractmethod
     def encode(self, values: Tensor) -> Tensor:
         """Return the codes P^T v, a new tensor, of values (B, T, C)."""
@@ -123,7 +127,7 @@ class Convolutions(Operator):
             weight = self._turned_filters if turned else self._filters
             images = codes.unflatten(1, self.grid).permute(0, 3, 1, 2)  # in memory the channels are last
             convolved = F.conv2d(images, weight, padding=padding, groups=codes.shape[2])
-            return convolved.permute(0, 2, 3, 1).flatten(1, 2)
+            return convolved.permute(0, 2, 3, 1).flatten(1, 2).contiguous()
         kernels = self.weights.transpose(0, 1).flatten(0, 1)[:, None]  # (K H, 1, s, s)
         kernels = kernels.flip(-2, -1) if turned else kernels
         images = codes.mT.unflatten(1, (len(kernels), -1)).unflatten(-1, self.grid)  # (B, K H, E, height, width)
@@ -181,12 +185,11 @@ class KernelGradient(Gradient):
 
     def total(self) -> Tensor:
         """Return the gradient (H, K, s, s)."""
-        total = 0
+        total = torch.zeros_like(self.operator.weights)
         for width, sums in self.sums.items():
             both = sums.sum(1).unflatten(2, (self.side, self.reach)).unflatten(1, (width, -1))
             # (H, width, K, s, reach), of which column x and what it reads from x to x + s - 1 are wanted
-            pairs = both.unfold(-1, self.side, 1)[..., :width, :].diagonal(dim1=1, dim2=4)
-            total = total + pairs.sum(-1)
+            total += both.unfold(-1, self.side, 1)[..., :width, :].diagonal(dim1=1, dim2=4).sum(-1)
         return total
 
     def _blocks(self, values: Tensor) -> Tensor:
@@ -231,6 +234,10 @@ class Matrices(Operator):
     """Atoms (B, H, T, M) of each sample; codes (B, H, M, E)."""
 
     weights: Tensor
+
+    def of(self, samples: slice) -> Self:
+        """Return the operator with the atoms of these samples."""
+        return self.bound_to(self.weights[samples])
 
     def encode(self, values: Tensor) -> Tensor:
         """Return the codes P^T v."""

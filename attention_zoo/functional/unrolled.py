@@ -16,6 +16,9 @@ from attention_zoo.functional.dictionaries import Dictionary
 from attention_zoo.functional.operators import Gradient, Operator, by_channel, operators
 from attention_zoo.functional.sparse import soft_threshold
 
+MOST_AT_ONCE = 1 << 20
+"""Codes of the samples that are computed together: more would leave the cache between one operation and the next."""
+
 Codes = list[Tensor]
 """The codes of each part of a dictionary."""
 
@@ -39,8 +42,15 @@ def unrolled(
     batch, heads, _, width = values.shape
     tokens = values.transpose(1, 2).flatten(2)
     numbers = [number.expand(batch, heads, 1, 1)[..., 0, 0] for number in (step_size, threshold)]
-    out = reconstruct(tokens, *numbers, steps, operators(dictionary, heads, width), operators(mixed, heads, width))
-    return out.unflatten(2, (heads, width)).transpose(1, 2)
+    parts, others = (operators(whole, heads, width) for whole in (dictionary, mixed))
+    size = max(1, MOST_AT_ONCE // (dictionary.num_atoms * heads * width))
+    reconstructed = []
+    for start in range(0, batch, size):
+        some = slice(start, start + size)
+        own_parts, own_others = ([part.of(some) for part in whole] for whole in (parts, others))
+        step, limit = (number[some] for number in numbers)
+        reconstructed.append(reconstruct(tokens[some], step, limit, steps, own_parts, own_others))
+    return torch.cat(reconstructed).unflatten(2, (heads, width)).transpose(1, 2)
 
 
 def reconstruct(
@@ -64,6 +74,8 @@ def reconstruct(
     Returns:
         The reconstructed values (B, T, C).
     """
+    if torch._C._are_functorch_transforms_active():  # torch.func cannot enter a function of ours
+        return reconstruct_plainly(values, step_size, threshold, steps, dictionary, mixed)
     weights = [part.weights for part in (*dictionary, *mixed)]
     learned = [tensor for tensor in (values, step_size, threshold, *weights) if tensor is not None]
     if not (torch.is_grad_enabled() and any(tensor.requires_grad for tensor in learned)):
@@ -113,26 +125,33 @@ class _Reconstruction(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
         parts, steps, saved = ctx.parts, ctx.steps, iter(ctx.saved_tensors)
-        inputs = [next(saved) for _ in range(3 + len(parts))]
+        values, step_size, threshold = (next(saved) for _ in range(3))
+        weights = [next(saved) for _ in parts]
         wanted = [*ctx.needs_input_grad[:3], *ctx.needs_input_grad[5:]]
         if torch.is_grad_enabled():
-            grads = _gradients_twice(inputs, wanted, steps, parts, grad)
+            grads = _gradients_twice(values, step_size, threshold, weights, wanted, steps, parts, grad)
         else:
             decoded = [next(saved) for _ in range(steps)]
             path = [[next(saved) for _ in parts[::2]] for _ in range(steps + 1)]
-            values, step_size, threshold, *weights = inputs
             solution = _Solution(step_size, threshold, *_bound(parts, weights))
             grads = solution.gradients(values, path, decoded, grad.contiguous(), wanted[3:])
         return *grads[:3], None, None, *grads[3:]
 
 
 def _gradients_twice(
-    inputs: Sequence[Tensor | None], wanted: Sequence[bool], steps: int, parts: Sequence[Operator], grad: Tensor
+    values: Tensor,
+    step_size: Tensor,
+    threshold: Tensor,
+    weights: Sequence[Tensor | None],
+    wanted: Sequence[bool],
+    steps: int,
+    parts: Sequence[Operator],
+    grad: Tensor,
 ) -> list[Tensor | None]:
-    """Return the gradients by the wanted inputs, from which further gradients can be taken."""
-    values, step_size, threshold, *weights = inputs
+    """Return the gradients by those tensors that are wanted, from which further gradients can be taken."""
     out = reconstruct_plainly(values, step_size, threshold, steps, *_bound(parts, weights))
-    learned = [tensor for tensor, needed in zip(inputs, wanted, strict=True) if needed]
+    inputs = (values, step_size, threshold, *weights)
+    learned = [x for x, needed in zip(inputs, wanted, strict=True) if needed and x is not None]
     grads = iter(torch.autograd.grad(out, learned, grad, create_graph=True, allow_unused=True))
     return [next(grads) if needed else None for needed in wanted]
 
@@ -245,9 +264,7 @@ def _decoded(parts: Sequence[Operator], codes: Codes) -> Tensor:
     return out
 
 
-def _bound(
-    parts: Sequence[Operator], weights: Sequence[Tensor | None]
-) -> tuple[list[Operator], list[Operator]]:
+def _bound(parts: Sequence[Operator], weights: Sequence[Tensor | None]) -> tuple[list[Operator], list[Operator]]:
     """Return the parts of P and of A with their weights."""
     whole = [part.bound_to(own) for part, own in zip(parts, weights, strict=True)]
     return whole[: len(whole) // 2], whole[len(whole) // 2 :]
