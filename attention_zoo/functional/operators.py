@@ -51,9 +51,9 @@ class Operator(ABC):
         """Return the same operator with other weights."""
         return replace(self, weights=weights)
 
-    def of(self, samples: slice) -> Self:
-        """Return the operator for some of the samples; the same, unless every sample has its own weights."""
-        return self
+    def split(self, size: int, count: int) -> list[Self]:
+        """Return ``count`` operators, each for ``size`` samples; the same, unless every sample has its own weights."""
+        return [self] * count
 
     @abstractmethod
     def encode(self, values: Tensor) -> Tensor:
@@ -235,9 +235,9 @@ class Matrices(Operator):
 
     weights: Tensor
 
-    def of(self, samples: slice) -> Self:
-        """Return the operator with the atoms of these samples."""
-        return self.bound_to(self.weights[samples])
+    def split(self, size: int, count: int) -> list[Self]:
+        """Return the operators with the atoms of ``size`` samples each."""
+        return [self.bound_to(weights) for weights in self.weights.split(size)]
 
     def encode(self, values: Tensor) -> Tensor:
         """Return the codes P^T v."""

@@ -16,7 +16,7 @@ from attention_zoo.functional.dictionaries import Dictionary
 from attention_zoo.functional.operators import Gradient, Operator, by_channel, operators
 from attention_zoo.functional.sparse import soft_threshold
 
-MOST_AT_ONCE = 1 << 20
+MOST_AT_ONCE = 1 << 19
 """Codes of the samples that are computed together: more would leave the cache between one operation and the next."""
 
 Codes = list[Tensor]
@@ -42,14 +42,16 @@ def unrolled(
     batch, heads, _, width = values.shape
     tokens = values.transpose(1, 2).flatten(2)
     numbers = [number.expand(batch, heads, 1, 1)[..., 0, 0] for number in (step_size, threshold)]
-    parts, others = (operators(whole, heads, width) for whole in (dictionary, mixed))
     size = max(1, MOST_AT_ONCE // (dictionary.num_atoms * heads * width))
-    reconstructed = []
-    for start in range(0, batch, size):
-        some = slice(start, start + size)
-        own_parts, own_others = ([part.of(some) for part in whole] for whole in (parts, others))
-        step, limit = (number[some] for number in numbers)
-        reconstructed.append(reconstruct(tokens[some], step, limit, steps, own_parts, own_others))
+    some = [x.split(size) for x in (tokens, *numbers)]
+    parts, others = (
+        zip(*(part.split(size, len(some[0])) for part in operators(whole, heads, width)), strict=True)
+        for whole in (dictionary, mixed)
+    )
+    reconstructed = [
+        reconstruct(own, step, limit, steps, own_parts, own_others)
+        for own, step, limit, own_parts, own_others in zip(*some, parts, others, strict=True)
+    ]
     return torch.cat(reconstructed).unflatten(2, (heads, width)).transpose(1, 2)
 
 
