@@ -7,6 +7,7 @@ E channels is coded alone.
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -39,6 +40,30 @@ class Bounded(Dictionary):
     @abstractmethod
     def bound(self) -> Tensor | float:
         """Return an upper bound on the largest eigenvalue of P^T P, which broadcasts to codes."""
+
+
+class _Gram(torch.autograd.Function):
+    """Computes ``weights.mT @ weights``, whose gradient autograd would take as two products, one for each factor."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(weights: Tensor) -> Tensor:
+        return weights.mT @ weights
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        (weights,) = ctx.saved_tensors
+        return weights @ (grad + grad.mT)
+
+
+def gram(weights: Tensor) -> Tensor:
+    """Return the products (..., A, A) of the columns of weights (..., N, A) with each other."""
+    return _Gram.apply(weights)
 
 
 class Atoms(Dictionary):
@@ -74,7 +99,7 @@ class UnitAtoms(GramAtoms, Bounded):
     """Atoms of unit length made from ``weights`` (B, G, N, A), where every sample has its own."""
 
     def __init__(self, weights: Tensor) -> None:
-        super().__init__(weights, weights.mT @ weights)
+        super().__init__(weights, gram(weights))
 
     def mixed(self, gamma: Tensor) -> Atoms:
         """Return the dictionary P Γ for a matrix Γ (A, A)."""

@@ -37,7 +37,7 @@ import torch
 from torch import Tensor
 
 from attention_zoo.errors import InputError
-from attention_zoo.functional.attention import attend, bounded, log_normalized, normalized
+from attention_zoo.functional.attention import attend, bounded, few, log_normalized, normalized
 from attention_zoo.functional.checks import AT_LEAST_ONE, COUNTS, check_gamma, check_mixture, check_number, check_steps
 from attention_zoo.functional.fixed_units import within
 from attention_zoo.functional.memory import Mixture, Terms, score_bound
@@ -369,6 +369,8 @@ def doubly_normalize(q: Tensor, k: Tensor, v: Tensor, *, alpha: float, mask: Ten
     kind = v.dtype
     q, k, v, mask = widened(score_bound(q, k, alpha), q, k, v, mask)
     q = bounded(q, k, alpha)
+    if mask is None and few(q, k):
+        return (((alpha * q) @ k.mT).log_softmax(-2).softmax(-1) @ v).to(kind)
     _, log_normaliser = attend(k, q, q, alpha, mask=None if mask is None else mask.mT)
     log_normaliser = log_normaliser.masked_fill(log_normaliser.isneginf(), 0.0)  # for a key that no query may read
     return attend(q, k, v, alpha, key_bias=-log_normaliser, mask=mask)[0].to(kind)

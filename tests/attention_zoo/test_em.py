@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch.testing import assert_close
 
 from attention_zoo.errors import InputError
-from attention_zoo.functional import em, mixture
+from attention_zoo.functional import attention, em, mixture
 from attention_zoo.functional.positions import (
     FactoredPositions,
     FactoredPrior,
@@ -154,6 +154,17 @@ class TestKeyAdaptation:
         adapted = em.adapt_keys(q, k, alpha=0.6)
         assert_close(adapted, twice.mT @ q)
         assert_close(em.doubly_normalize(k, q, q, alpha=0.6), adapted)
+
+    @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-6)])
+    def test_doubly_normalised_attention_of_few_tokens_is_that_of_many(self, dtype, tolerance, monkeypatch):
+        inputs = [x.detach().to(dtype).requires_grad_() for x in heads(n=30, m=20, d=8)]
+        results = []
+        for few in (256, 0):
+            monkeypatch.setattr(attention, "FEW", few)
+            out = em.doubly_normalize(*inputs, alpha=0.6)
+            results.append([out.detach(), *torch.autograd.grad(out.square().sum(), inputs)])
+        for ours, theirs in zip(*results, strict=True):
+            assert (ours - theirs).norm() <= tolerance * theirs.norm()
 
     def test_firm_prior_keeps_the_keys(self):
         q, k, _ = heads()

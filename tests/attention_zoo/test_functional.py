@@ -6,6 +6,7 @@ from torch.testing import assert_close
 
 from attention_zoo.functional import attention
 from attention_zoo.functional.attention import attend
+from attention_zoo.functional.dictionaries import gram
 from attention_zoo.functional.random_features import kernel_factors, log_features, orthogonal_directions
 from attention_zoo.functional.sparse import GELU, SOFT, Lista, largest_eigenvalue, soft_threshold
 
@@ -17,6 +18,13 @@ def heads(*widths, batch=2, num_heads=2, seed=0, tokens=None, scale=1.0):
         (scale * torch.randn(batch, num_heads, n, d, dtype=torch.float64, generator=generator)).requires_grad_()
         for n, d in zip(tokens, widths, strict=True)
     ]
+
+
+def test_gram_matrix():
+    (weights,) = heads(3, tokens=[4])
+    assert_close(gram(weights), weights.mT @ weights)
+    assert torch.autograd.gradcheck(gram, (weights,), fast_mode=True)
+    assert torch.autograd.gradgradcheck(gram, (weights,), fast_mode=True)
 
 
 class TestAttend:

@@ -57,10 +57,12 @@ def exact_eigenvalue(monkeypatch):
     monkeypatch.setattr("attention_zoo.functional.dictionaries.largest_eigenvalue", exact)
 
 
-@pytest.fixture(params=["matrix", "convolutions"])
+@pytest.fixture(params=["matrix", "convolutions", "unrolled"])
 def form(request, monkeypatch):
-    """Both forms of the static dictionary, whatever the grid's size."""
+    """All forms of the static dictionary, whatever the grid's size."""
     monkeypatch.setattr(SparseReconstruction, "most_tabulated", 10**6 if request.param == "matrix" else 0)
+    if request.param != "unrolled":
+        monkeypatch.setattr(SparseReconstruction, "unrolls", lambda mixer, v: False)
 
 
 @pytest.mark.usefixtures("form")

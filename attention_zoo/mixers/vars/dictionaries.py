@@ -11,7 +11,7 @@ from attention_zoo.functional.dictionaries import Bounded, Dictionary, Joined, K
 from attention_zoo.functional.precision import precise
 from attention_zoo.functional.sparse import Lista
 from attention_zoo.mixers.random_directions import draw_directions
-from attention_zoo.mixers.vars.lista import MOST_ATOMS, Form, SparseReconstruction
+from attention_zoo.mixers.vars.lista import MOST_ATOMS, Form, Operators, SparseReconstruction
 
 
 class Features(Form):
@@ -28,19 +28,19 @@ class Features(Form):
         return atoms, mixer.matrix_iteration(atoms, v)
 
 
-class Everywhere(Form):
+class Everywhere(Operators):
     """The form of VARS-S: P, the kernels at every position of the grid, and an atom for each prefix token."""
 
     def __init__(self, mixer: SparseReconstruction, num_kernels: int, kernel_size: int) -> None:
         add_kernels(mixer, num_kernels, kernel_size)
         mixer.add_learned(num_kernels)
 
-    def problem(self, mixer: SparseReconstruction, q: Tensor, v: Tensor) -> tuple[Dictionary, Lista]:
-        """Return P for values v (B, H, N, D), and the iteration with the kernels mixed by Γ."""
-        gamma, w1, w2 = mixer.learned(v)
+    def dictionaries(self, mixer: SparseReconstruction, q: Tensor, v: Tensor) -> tuple[Bounded, Dictionary]:
+        """Return P for values v (B, H, N, D), and the same with the kernels mixed by Γ."""
+        gamma, _, _ = mixer.learned(v)
         unit = kernels(mixer, v)
         dictionary, mixed = (mixer.quick(self.with_prefix(mixer, k, v), v) for k in (unit, unit.mixed(gamma)))
-        return dictionary, mixer.operator_iteration(dictionary, mixed, v, w1, w2)
+        return dictionary, mixed
 
     def with_prefix(self, mixer: SparseReconstruction, found: Kernels, v: Tensor) -> Bounded:
         """Return the kernels joined with the atoms of the prefix tokens, if there are any."""
@@ -48,7 +48,7 @@ class Everywhere(Form):
         return Union(found, PrefixMeans(prefix, v.shape[2] - prefix)) if prefix else found
 
 
-class EverywhereAndFeatures(Form):
+class EverywhereAndFeatures(Operators):
     """The form of VARS-SD: [P; Φ(X)]. Γ mixes kernels by ``gamma_static`` (K, K) and features by ``gamma`` (M, M)."""
 
     def __init__(self, mixer: SparseReconstruction, feature_ratio: float, num_kernels: int, kernel_size: int) -> None:
@@ -57,14 +57,13 @@ class EverywhereAndFeatures(Form):
         mixer.add_learned(number)
         mixer.gamma_static = nn.Parameter(torch.eye(num_kernels, **mixer.made))
 
-    def problem(self, mixer: SparseReconstruction, q: Tensor, v: Tensor) -> tuple[Dictionary, Lista]:
-        """Return [P; Φ(X)] from q (B, H, N, D), and the iteration with the atoms mixed by Γ."""
-        gamma, w1, w2 = mixer.learned(v)
+    def dictionaries(self, mixer: SparseReconstruction, q: Tensor, v: Tensor) -> tuple[Bounded, Dictionary]:
+        """Return [P; Φ(X)] from q (B, H, N, D), and the same with the atoms mixed by Γ."""
+        gamma, _, _ = mixer.learned(v)
         unit, atoms = kernels(mixer, v), UnitAtoms(features(mixer, q))
         dictionary = Union(mixer.quick(unit, v), atoms)
         mixed_kernels = unit.mixed(mixer.gamma_static.to(v.dtype))
-        mixed = Joined(mixer.quick(mixed_kernels, v), atoms.mixed(gamma))
-        return dictionary, mixer.operator_iteration(dictionary, mixed, v, w1, w2)
+        return dictionary, Joined(mixer.quick(mixed_kernels, v), atoms.mixed(gamma))
 
 
 def add_features(mixer: SparseReconstruction, feature_ratio: float) -> int:

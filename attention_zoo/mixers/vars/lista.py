@@ -20,6 +20,7 @@ from attention_zoo.functional.dictionaries import Bounded, Dictionary, GramAtoms
 from attention_zoo.functional.precision import precise
 from attention_zoo.functional.random_features import column_features, unit_features
 from attention_zoo.functional.sparse import GELU, SOFT, Lista, Shrinkage
+from attention_zoo.functional.unrolled import unrolled
 from attention_zoo.mixers.base import SelfMixer, TopDownOptions, gated
 from attention_zoo.mixers.premise import Measures
 from attention_zoo.mixers.vars.premise import sparse_coding
@@ -127,6 +128,11 @@ class SparseReconstruction(SelfMixer):
         """Return the same dictionary for values v (B, G, N, E), written out as a matrix where the tokens are few."""
         return Tabulated(dictionary, self.identity(v)) if v.shape[2] <= self.most_tabulated else dictionary
 
+    def unrolls(self, v: Tensor) -> bool:
+        """Return whether operators on values v (B, G, N, E) are quickest as `functional.unrolled` has them."""
+        written_out = v.shape[2] <= self.most_tabulated
+        return v.device.type == "cpu" and v.numel() > 0 and not written_out and not torch.compiler.is_compiling()
+
     def iteration(self, contract: Callable[[Tensor], Tensor], drive: Tensor, step_size: Tensor, w1: Tensor) -> Lista:
         """Return the iteration by the variant's rules, with lambda scaled by w₁."""
         shrinkage, shrinks_start = self.rules.shrinkage, self.rules.shrinks_start
@@ -141,8 +147,9 @@ class SparseReconstruction(SelfMixer):
         contraction = identity + gram * -step_size  # not in place, which no ONNX graph can be
         return self.iteration(contraction.matmul, dictionary.encode(v), step_size, w1)
 
-    def operator_iteration(self, dictionary: Bounded, mixed: Dictionary, v: Tensor, w1: Tensor, w2: Tensor) -> Lista:
+    def operator_iteration(self, dictionary: Bounded, mixed: Dictionary, v: Tensor) -> Lista:
         """Return the `iteration` on a dictionary of operators: ``mixed`` is P Γ, and no Gram matrix is formed."""
+        _, w1, w2 = self.learned(v)
         step_size = self.rules.step_size(dictionary, w2)
 
         def contract(codes: Tensor) -> Tensor:
@@ -154,11 +161,14 @@ class SparseReconstruction(SelfMixer):
     def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Return the reconstructed values (B, H, N, D) of queries q and values v (B, H, N, D); k is not used."""
         with torch.autocast(q.device.type, enabled=False):
-            dictionary, lista = self.problem(precise(q), self.split(precise(v)))
-            codes = lista.solve()
-            if self.hear is not None:
+            values = self.split(precise(v))
+            if self.hear is None:
+                mixed = self.form.reconstruct(self, precise(q), values)
+            else:
+                dictionary, lista = self.problem(precise(q), values)
+                codes = lista.solve()
                 self.hear(codes)
-            mixed = dictionary.reconstruct(codes)
+                mixed = dictionary.reconstruct(codes)
             return mixed.mT.reshape(v.mT.shape).mT.to(v.dtype)
 
     def split(self, v: Tensor) -> Tensor:
@@ -226,3 +236,30 @@ class Form(ABC):
     @abstractmethod
     def problem(self, mixer: SparseReconstruction, q: Tensor, v: Tensor) -> tuple[Dictionary, Lista]:
         """Return what `SparseReconstruction.problem` does, with the parameters of ``mixer``."""
+
+    def reconstruct(self, mixer: SparseReconstruction, q: Tensor, v: Tensor) -> Tensor:
+        """Return the values (B, G, N, E) that the codes of v (B, G, N, E) in the dictionary of q stand for."""
+        dictionary, lista = self.problem(mixer, q, v)
+        return dictionary.reconstruct(lista.solve())
+
+
+class Operators(Form):
+    """A form whose dictionary is of operators, of which no Gram matrix is formed."""
+
+    @abstractmethod
+    def dictionaries(self, mixer: SparseReconstruction, q: Tensor, v: Tensor) -> tuple[Bounded, Dictionary]:
+        """Return the dictionary P of q (B, H, N, D), and P Γ in its place, for values v (B, H, N, D)."""
+
+    def problem(self, mixer: SparseReconstruction, q: Tensor, v: Tensor) -> tuple[Dictionary, Lista]:
+        """Return P and the iteration with the atoms mixed by Γ."""
+        dictionary, mixed = self.dictionaries(mixer, q, v)
+        return dictionary, mixer.operator_iteration(dictionary, mixed, v)
+
+    def reconstruct(self, mixer: SparseReconstruction, q: Tensor, v: Tensor) -> Tensor:
+        """Return the reconstructed values (B, H, N, D), all at once where that is quick."""
+        if not mixer.unrolls(v):
+            return super().reconstruct(mixer, q, v)
+        dictionary, mixed = self.dictionaries(mixer, q, v)
+        _, w1, w2 = mixer.learned(v)
+        step_size = mixer.rules.step_size(dictionary, w2)
+        return unrolled(v, step_size, w1 * mixer.lam * step_size, mixer.steps, dictionary, mixed)
