@@ -10,6 +10,7 @@ from torch.testing import assert_close
 
 import attention_zoo as az
 from tasks import InteractiveSegmentation
+from tests.attention_zoo.test_models import KINDS, build, images
 from tests.tasks.test_classification import fit, loader, task
 from tests.tasks.test_semantic import batch
 from tests.tasks.test_semantic import task as semantic_task
@@ -39,10 +40,20 @@ def test_a_vision_transformer_of_every_mixer_is_one_graph(graphs, name):
     torch.manual_seed(0)
     small = {"img_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 1, "num_heads": 2, "num_classes": 5}
     model = az.swap_mixers(timm.create_model("vit_tiny_patch16_224", **small), name).train()
-    images = torch.randn(2, 3, 32, 32)
-    expected = model(images)
+    x = torch.randn(2, 3, 32, 32)
+    expected = model(x)
     model.compile()
-    assert_close(model(images), expected)
+    assert_close(model(x), expected)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [*KINDS, "TopDown"])
+def test_every_model_is_one_graph(graphs, name):
+    model = az.TopDown(build("deit_conv_tiny_patch16_224")) if name == "TopDown" else build(name)
+    expected = model(images())
+    model.compile()
+    assert_close(model(images()), expected)
+    model.train()(images())
 
 
 class TestTraining:
