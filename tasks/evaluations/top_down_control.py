@@ -43,7 +43,8 @@ class Setting:
     Attributes:
         mode: what the second pass hears; ``plain`` is the first pass alone.
         alpha: scale of the reweighted tokens; None where it scales nothing.
-        prior: ``none``; ``query``, the learned one; or ``prototype``, that of class A and then that of class B.
+        prior: ``none``; ``query``, the learned one; ``prototype``, that of class A and then that of class B; or
+            ``absent``, that of a class which is neither.
     """
 
     mode: str
@@ -58,16 +59,19 @@ class TopDownControl(Classification):
     """Control of a classifier by priors: two objects A and B, and the question which one the model looks at.
 
     Technical report EECS-2024-49, section 2.6, which shows pictures and no numbers. Each picture is asked for A and for
-    B, by their class prototypes (the rows of the classifier); the learned query and the first pass alone, without any
-    prior, are the rows to compare with, which answer the same whatever is asked for. Batches as of `TwoObjects`. The
-    scores are those of `tasks.metrics.control.ControlRecords`. The first pass runs once for all modes, alphas, priors.
+    B, by their class prototypes (the rows of the classifier). The learned query and the first pass alone, without any
+    prior, are the rows to compare with, which answer the same whatever is asked for. A model could also say whatever
+    it is asked for, looking or not: the rows ``absent`` ask for a class that is neither A nor B, and tell how often the
+    answer is that class. Batches are as of `TwoObjects`, the scores those of `tasks.metrics.control.ControlRecords`.
+    The first pass runs once for all modes, alphas and priors.
 
     Mass is the L2 norm of the tokens after a layer of the second pass (before the last norm, after which all tokens are
     about as long), with ``perceiver_io`` that of the reweighted tokens, its output. An object has its share of a token
     where it covers a part of the token's place.
 
-    Metrics are ``test/plain/<score>``, ``test/at_10/<score>`` (asked, alpha 10), ``test/query_at_10/<score>`` and, for
-    modes that the model was not trained in, ``test/<mode>_at_10/<score>``; the result has all rows and intervals.
+    Metrics are ``test/plain/<score>``, ``test/at_10/<score>`` (asked, alpha 10), ``test/query_at_10/<score>``,
+    ``test/absent_at_10/top1`` and, for modes that the model was not trained in, ``test/<mode>_at_10/<score>``; the
+    result has all rows and intervals.
 
     A checkpoint of images of another size is taken: position embeddings are resampled for the grid of the pictures.
 
@@ -129,6 +133,8 @@ class TopDownControl(Classification):
                 if self.top_down.prompt is not None and mode != "feedback":
                     yield Setting(mode, alpha, "query")
                 yield Setting(mode, alpha, "none" if mode == "feedback" else "prototype")
+                if self.top_down.num_classes > 2 and mode != "feedback":
+                    yield Setting(mode, alpha, "absent")
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Resample the position embeddings of a checkpoint for the grid of the pictures."""
@@ -166,8 +172,13 @@ class TopDownControl(Classification):
         self.records.update(batch["index"], batch["group"])
         first = self.top_down.first_pass(batch["image"], keep=[self.layer])
         for place, setting in enumerate(self.settings):
-            asked = self.ask(first, setting, batch)
-            self.records.record(place, batch["index"], batch["labels"], *asked)
+            if setting.prior == "absent":
+                label = absent_class(batch["labels"], batch["index"], self.top_down.num_classes)
+                tokens = self._tokens(first, setting, self.top_down.class_prior(label))
+                self.records.record_absent(place, batch["index"], label, self._said(first, *tokens, batch))
+            else:
+                asked = self.ask(first, setting, batch)
+                self.records.record(place, batch["index"], batch["labels"], *asked)
 
     def ask(self, first: FirstPass, setting: Setting, batch: dict[str, Tensor]) -> tuple[Asked, Asked]:
         """Return what the model says asked for A, and asked for B; the same where the setting has no prototypes."""
@@ -199,8 +210,8 @@ class TopDownControl(Classification):
     def on_test_epoch_end(self) -> None:
         """Log the scores over all processes, and keep them as the result."""
         with self.records.sync_context():
-            found = self.records.compute()
-            undefined = self.records.answers[self.records.counted.bool()][:, :, 2:4].isnan().any(-1).sum(0).tolist()
+            found, counted = self.records.scores(), self.records.counted.bool()
+            undefined = self.records.without_mass()
         named = {
             f"{setting}/{score}": value
             for setting, scores in zip(self.settings, found, strict=True)
@@ -213,7 +224,10 @@ class TopDownControl(Classification):
             scores={name: value.mean for name, value in named.items()},
             protocol={**self._data.protocol, "mass_layer": self.layer},
             scales=dict(SCALES),
-            facts={**self._facts(), "notes": [*self._notes(), *(self._undefined(undefined) if self.mass else ())]},
+            facts={
+                **self._facts(int(counted.sum())),
+                "notes": [*self._notes(), *(self._undefined(undefined) if self.mass else ())],
+            },
             intervals={name: (value.low, value.high) for name, value in named.items()},
         )
 
@@ -225,7 +239,7 @@ class TopDownControl(Classification):
         if setting.mode == PLAIN:
             return [PLAIN]
         mode = "" if setting.mode == self.top_down.mode else f"{setting.mode}_"
-        query = "query_" if setting.prior == "query" else ""
+        query = f"{setting.prior}_" if setting.prior in ("query", "absent") else ""
         alphas = self.alphas if setting.alpha is None else [setting.alpha]
         return [f"{mode}{query}at_{alpha:g}" for alpha in alphas]
 
@@ -248,10 +262,10 @@ class TopDownControl(Classification):
         if "feedback" in self.modes:
             yield "feedback hears no prior: it answers the same whatever is asked for"
 
-    def _facts(self) -> dict[str, Any]:
+    def _facts(self, pairs: int) -> dict[str, Any]:
         return {
             "date": datetime.now(UTC).isoformat(timespec="seconds"),
-            "pairs": int(self.records.counted.sum()),
+            "pairs": pairs,
             "precision": str(self.trainer.precision),
             "processes": self.trainer.world_size,
             "trained_as": self.top_down.mode,
@@ -273,6 +287,20 @@ class TopDownControl(Classification):
     def _data(self) -> Any:
         trainer: Any = self.trainer
         return trainer.datamodule
+
+
+def absent_class(labels: Tensor, index: Tensor, num_classes: int) -> Tensor:
+    """Return for each pair a class (B,) int64 that is neither of its two; all such classes take their turns.
+
+    Args:
+        labels: (B, 2) int64, two different classes of each pair.
+        index: (B,) int64, the places of the pairs.
+        num_classes: number of classes, three or more.
+    """
+    low, high = labels.sort(1).values.unbind(1)
+    absent = index % (num_classes - 2)
+    absent = absent + (absent >= low)
+    return absent + (absent >= high)
 
 
 def mass_on(maps: Tensor, masks: Tensor) -> Tensor:

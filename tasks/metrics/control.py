@@ -48,7 +48,8 @@ class ControlRecords(Metric):
 
     Attributes:
         answers: (pairs, settings, 6) float64: logit A minus logit B, asked for A and for B; mass on A asked for A, on B
-            asked for B; and whether, of all classes, the answer is A asked for A, and B asked for B.
+            asked for B; and whether, of all classes, the answer is A asked for A, and B asked for B. NaN where there is
+            no such number.
         group: (pairs,) int64, equal for pairs of the same objects.
         counted: (pairs,) int64, 1 for pairs that were measured.
     """
@@ -96,13 +97,38 @@ class ControlRecords(Metric):
         columns = [column for pair in zip(*answers, strict=True) for column in pair]
         self.answers[index, setting] = torch.stack(columns, 1)
 
+    def record_absent(self, setting: int, index: Tensor, label: Tensor, asked: Asked) -> None:
+        """Keep in a setting whether the model says a class that it was asked for and that is not in the picture.
+
+        Args:
+            setting: place of the setting.
+            index: (B,) int64, the pairs.
+            label: (B,) int64, the class that was asked for.
+            asked: what the model says.
+
+        Raises:
+            InputError: a logit is not finite.
+        """
+        says = check_finite("logits", asked.logits, index).argmax(1) == label
+        self.answers[index, setting] = torch.nan
+        self.answers[index, setting, 4:] = says.double()[:, None]
+
+    def without_mass(self) -> list[int]:
+        """Return for each setting how many pairs have answers but no mass."""
+        answers = self.answers[self.counted.bool()]
+        return (answers[:, :, 2:4].isnan().any(-1) & ~answers[:, :, 0].isnan()).sum(0).tolist()
+
     def compute(self) -> list[dict[str, Interval]]:
+        """Return `scores` over all processes."""
+        return self.scores()
+
+    def scores(self) -> list[dict[str, Interval]]:
         """Return the scores of each setting by name; those that no pair has are left out.
 
         ``switch_rate``: share of pairs whose answer among A and B follows the prior both ways. ``follow_rate``: share
         of questions whose answer does, 0.5 where priors change nothing. ``margin_shift``: how much the prior moves
         logit A minus logit B. ``mass_ratio``: share of the tokens' norms on the object that is asked for. ``top1``:
-        share of questions whose answer among all classes is the one asked for.
+        share of questions whose answer among all classes is the one asked for; for absent classes there is this alone.
         """
         measured = self.counted.bool()
         group = self.group[measured].cpu().numpy()
@@ -113,10 +139,10 @@ class ControlRecords(Metric):
 def scores_of(answers: np.ndarray) -> dict[str, np.ndarray]:
     """Return the scores (P,) of each pair by name, NaN where there is none, of ``answers`` (P, 6)."""
     margin_a, margin_b, mass_a, mass_b, right_a, right_b = answers.T
-    to_a, to_b = margin_a > 0, margin_b < 0
+    to_a, to_b = (np.where(np.isnan(margin), np.nan, margin > 0) for margin in (margin_a, -margin_b))
     return {
-        "switch_rate": (to_a & to_b).astype(float),
-        "follow_rate": (to_a.astype(float) + to_b) / 2,
+        "switch_rate": to_a * to_b,
+        "follow_rate": (to_a + to_b) / 2,
         "margin_shift": margin_a - margin_b,
         "mass_ratio": (mass_a + mass_b) / 2,
         "top1": (right_a + right_b) / 2,

@@ -33,7 +33,7 @@ def test_is_written_logged_and_compared(runs, zoo, tmp_path):
     assert ended.code == 0, ended.err
     table = (tmp_path / "report" / "top_down_control.csv").read_text()
     assert table.startswith("model,mode,alpha,prior,switch rate")
-    assert len(table.splitlines()) == 1 + 2 * 3
+    assert len(table.splitlines()) == 1 + 2 * 4
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from datamodules import Digits, TwoObjects
 from datamodules.base import ImageDataModule
 from datamodules.images import Split
 from tasks import TopDownControl
-from tasks.evaluations.top_down_control import mass_on
+from tasks.evaluations.top_down_control import absent_class, mass_on
 from tasks.metrics.control import ControlRecords, intervals
 
 SMALL = {"patch_size": 2, "embed_dim": 16, "depth": 2, "num_heads": 2, "class_token": False, "global_pool": "avg"}
@@ -108,6 +108,23 @@ class TestKnownAnswers:
         assert scores[f"{prefix}/switch_rate"] == 1
         assert scores[f"{prefix}/mass_ratio"] > (0.55 if mode == "mask_att" else 0.99)
 
+    def test_a_model_that_looks_does_not_say_what_is_not_there(self):
+        task = known("perceiver_io", alphas=[1])
+        task.model.model.blocks[0].attn.proj.weight.detach().zero_()
+        task.model.model.head.bias.data[2] = -0.1  # of the classes that are not there, none is first by its number
+        scores = run(task, two(images=Colours(), classes=["red", "green"])).scores
+        assert scores["perceiver_io/1/absent/top1"] == 0
+        assert [name for name in scores if "/absent/" in name] == ["perceiver_io/1/absent/top1"]
+        task.model.model.head.bias.data[2] = 9.0
+        assert run(task, two(images=Colours(), classes=["red", "green"])).scores["perceiver_io/1/absent/top1"] == 1
+
+    def test_absent_classes_are_neither_and_take_turns(self):
+        labels = torch.tensor([[a, b] for a in range(5) for b in range(5) if a != b]).repeat(3, 1)
+        for index in (torch.arange(60), torch.zeros(60, dtype=torch.int64), torch.full((60,), 2)):
+            absent = absent_class(labels, index, 5)
+            assert ((absent[:, None] != labels).all(1) & (absent >= 0) & (absent < 5)).all()
+        assert absent_class(torch.tensor([[1, 3]]).expand(6, 2), torch.arange(6), 5).tolist() == [0, 2, 4, 0, 2, 4]
+
     def test_masks_are_weighed_by_the_part_of_a_token_that_they_cover(self):
         maps = torch.zeros(2, 3, 1, 2)
         maps[0, :, 0, 0], maps[0, :, 0, 1] = 2, 1
@@ -120,9 +137,10 @@ class TestKnownAnswers:
 class TestRows:
     def test_each_mode_alpha_and_prior(self):
         names = [str(setting) for setting in control(alphas=[1, 2.5]).settings]
-        assert names == ["plain/-/none", *(f"absvit/{a}/{p}" for a in ("1", "2.5") for p in ("query", "prototype"))]
+        priors = ("query", "prototype", "absent")
+        assert names == ["plain/-/none", *(f"absvit/{a}/{p}" for a in ("1", "2.5") for p in priors)]
         names = [str(setting) for setting in control(modes=["feedback", "mask_att"], alphas=[3]).settings]
-        assert names == ["plain/-/none", "feedback/3/none", "mask_att/-/query", "mask_att/-/prototype"]
+        assert names == ["plain/-/none", "feedback/3/none", *(f"mask_att/-/{prior}" for prior in priors)]
         assert [str(setting) for setting in control("feedback", alphas=[3]).settings][1:] == ["feedback/3/none"]
 
     def test_without_signal_every_answer_is_that_of_the_first_pass(self):
@@ -132,7 +150,7 @@ class TestRows:
                 decoder.linear.weight.zero_()
         scores = run(task, two()).scores
         for name in ("switch_rate", "follow_rate", "margin_shift", "mass_ratio", "top1"):
-            assert len({value for key, value in scores.items() if key.endswith(name)}) == 1
+            assert len({value for key, value in scores.items() if key.endswith(name) and "absent" not in key}) == 1
         assert scores["absvit/1/prototype/margin_shift"] == 0
         assert scores["absvit/1/prototype/follow_rate"] == 0.5
 
@@ -160,16 +178,17 @@ class TestRows:
         task.model.model.blocks[0].register_forward_hook(lambda *_: calls.append(1))
         task.model.model.blocks[0].attn.register_forward_hook(lambda *_: calls.append(2))
         run(task, TwoObjects(pairs=4, batch_size=4))
-        assert calls.count(2) == 1 + 2 * 3  # the first pass; for each alpha the query, A and B
+        assert calls.count(2) == 1 + 2 * 4  # the first pass; for each alpha the query, A, B and C
 
     def test_metrics_have_the_same_names_whatever_the_mode(self):
         for mode in ("absvit", "feedback", "mask_att"):
             task = control(mode, alphas=[1, 10])
-            names = [name for setting in task.settings for name in task._logged_as(setting) if "query" not in name]
-            assert names == ["plain", "at_1", "at_10"]
+            names = [name for setting in task.settings for name in task._logged_as(setting) if name[:2] != "qu"]
+            assert [name for name in names if "absent" not in name] == ["plain", "at_1", "at_10"]
         task = control(modes=["absvit", "mask_att"], alphas=[1])
         names = [name for setting in task.settings for name in task._logged_as(setting)]
-        assert names == ["plain", "query_at_1", "at_1", "mask_att_query_at_1", "mask_att_at_1"]
+        own = ["query_at_1", "at_1", "absent_at_1"]
+        assert names == ["plain", *own, *(f"mask_att_{name}" for name in own)]
 
     def test_notes(self):
         notes = run(control(pool="token", modes=["absvit", "feedback"], alphas=[1]), two()).notes
@@ -225,7 +244,7 @@ class TestProcesses:
             task = control(alphas=[2])
             run(task, data)
             parts.append(task.records)
-        both = ControlRecords(12, 3)
+        both = ControlRecords(12, 4)
         both.update(torch.arange(12), torch.arange(12))
         for name in ("answers", "group", "counted"):
             setattr(both, name, sum(getattr(part, name) for part in parts))
@@ -236,6 +255,15 @@ class TestProcesses:
             for name, v in found.items()
         }
         assert named == pytest.approx(whole, rel=1e-5, abs=1e-6)
+
+    def test_are_gathered(self):
+        whole = run(control(alphas=[2]), two())
+        torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+        try:
+            result = run(control(alphas=[2]), two())
+        finally:
+            torch.distributed.destroy_process_group()
+        assert result.scores == whole.scores and result.facts["pairs"] == 12
 
     def test_goes_on(self):
         whole, task = run(control(alphas=[2]), two()).scores, control(alphas=[2])
@@ -263,8 +291,8 @@ class TestResult:
             *("margin shift ↑", "mass ratio ↑", "top1 ↑"),
         )
         assert [row[1:4] for row in table.rows] == [
-            ("plain", "-", "none"), ("absvit", "1", "query"), ("absvit", "1", "prototype"),
-            ("plain", "-", "none"), ("mask_att", "-", "query"), ("mask_att", "-", "prototype"),
+            ("plain", "-", "none"), *(("absvit", "1", prior) for prior in ("query", "prototype", "absent")),
+            ("plain", "-", "none"), *(("mask_att", "-", prior) for prior in ("query", "prototype", "absent")),
         ]  # fmt: skip
         ControlScores.write_comparison(tmp_path / "both", results, table)
         assert (tmp_path / "both" / "top_down_control.md").is_file()
