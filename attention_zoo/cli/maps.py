@@ -79,7 +79,8 @@ def maps(
             model's own query. Prototypes of classes share the space of the tokens where these are averaged, not where
             a class token is read.
         alpha: with --prior, scales of what is sent back, one or several (default the model's own).
-        modes: with --prior, what the second pass hears, one or several (default the model's own).
+        modes: with --prior, what the second pass hears, one or several (default the model's own); feedback hears no
+            prior, and the weights are those of the mode that the model was trained in.
         norms: with --prior, cut (default) draws what norms have above 0.7 max + 0.3 min, as the demonstration does;
             plain draws the norms themselves.
         corruption: also show images corrupted as in ImageNet-C, with its parameters for their size: gaussian_noise,

@@ -141,6 +141,19 @@ class TestDecoder:
         none = decode_signals(model, decoder, images, prior, alpha=0.0)
         assert_close(none.both, none.bottom_up)
 
+    def test_a_pyramid_feeds_back_to_its_first_stage(self):
+        torch.manual_seed(0)
+        model = az.TopDown(timm.create_model("rvt_tiny", mixer="DotProduct", img_size=64, num_classes=3), alpha=5)
+        for weight in (*model.decoders.parameters(), *model.unpools.parameters()):
+            torch.nn.init.normal_(weight, std=weight.shape[1] ** -0.5)  # what flows back keeps its size
+        images = pictures(1, size=64)
+        decoder = fit_decoder(model, [images])
+        with torch.no_grad():
+            prior = model.eval().first_pass(images).output[0, 0]  # which some token is
+        seen = decode_signals(model, decoder, images, prior)
+        assert seen.top_down.shape == seen.both.shape == images.shape
+        assert not torch.equal(seen.both, seen.bottom_up)
+
     def test_refusals(self):
         decoder = fit_decoder(absvit(), [pictures(2)])
         with pytest.raises(az.InputError, match="at least one image"):

@@ -60,6 +60,17 @@ def test_inside_and_outside_of_an_object(zoo, tmp_path, twice, photo):
     assert "difference" in ended.out
 
 
+def test_maps_of_the_run_under_a_prior(zoo, tmp_path, twice, photo):
+    run = ["--ckpt_path", twice / "checkpoints" / "last.ckpt", "--out", "maps.svg"]
+    ended = zoo("maps", photo, *run, "--prior", "3", "--modes", "absvit", "mask_att", "--norms", "plain")
+    assert (ended.code, ended.out) == (0, "maps.svg: norms of tokens\n"), ended.err
+    svg = (tmp_path / "maps.svg").read_text()
+    for words in ("prior 3", "similarity", "absvit, α = 2", "mask_att"):
+        assert f"<!-- {words} -->" in svg
+    ended = zoo("maps", photo, *run, "--overwrite", "--prior", "eleven")
+    assert ended.code == 2 and "unknown class 'eleven'; choose from: 0, 1, 2" in ended.err
+
+
 def test_masks_of_one_number_and_of_several(tmp_path):
     labels = np.zeros((2, 4), np.uint8)
     labels[:, 1:3] = 255
