@@ -57,7 +57,8 @@ class Probabilistic(AdaptingMixture):
 
     With the defaults it is `DotProduct`. Adaptation has no parameters: it can be switched on in a model that was
     trained without. It runs in float32 also under autocast, since normalisers are exponents. Class and register
-    tokens are units like all others, at no distance from anyone.
+    tokens are units like all others, at no distance from anyone. Most readings of attention by pairs of tokens are
+    settings of its switches, see `attention_zoo.mixers.switches`.
 
     Args:
         dim: token width.
