@@ -67,8 +67,8 @@ def offset_of(category: Mapping[str, Any]) -> str | None:
     named = _only("lemma").get(plain(synset.split(".")[0]))
     if offset is not None or named is None:
         return offset
-    said, known = _words(definition), _words(_table("definition")[named])
-    return named if said and 2 * len(said & known) >= len(said) else None
+    own, known = _words(definition), _words(_table("definition")[named])
+    return named if own and 2 * len(own & known) >= len(own) else None
 
 
 def _words(text: str) -> set[str]:

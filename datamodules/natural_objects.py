@@ -150,14 +150,14 @@ class COCOObjects(NaturalObjects):
         files: Any = split.images
         column: Any = split.columns["mask"]
         outputs = coco_labels(data.class_names)
-        found = []
+        scenes = []
         for place, segments in enumerate(column.segments):
             wanted = {outputs[label]: label for label in segments[:, 1].tolist() if label in outputs}
             if len(wanted) > 1:
                 labels = column[place].mask
                 areas = {output: float((labels == label).float().mean()) for output, label in wanted.items()}
-                found.append(Scene(files.names[place], areas, _Labelled(column, place, wanted)))
-        return found
+                scenes.append(Scene(files.names[place], areas, _Labelled(column, place, wanted)))
+        return scenes
 
 
 class _Labelled:
@@ -191,7 +191,7 @@ class LVISObjects(NaturalObjects):
         outputs = {
             number: label for number, category in categories.items() if (label := label_of(category)) is not None
         }
-        found = []
+        scenes = []
         for record, drawn in zip(records, outlines, strict=True):
             shapes, size = defaultdict(list), (record["height"], record["width"])
             for outline in drawn:
@@ -200,8 +200,8 @@ class LVISObjects(NaturalObjects):
             if len(shapes) > 1:
                 mask = _Outlined(dict(shapes), size)
                 areas = {output: float(mask(output).float().mean()) for output in shapes}
-                found.append(Scene(str(data.image_file("val", record)), areas, mask))
-        return found
+                scenes.append(Scene(str(data.image_file("val", record)), areas, mask))
+        return scenes
 
 
 class _Outlined:

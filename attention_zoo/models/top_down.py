@@ -181,8 +181,8 @@ class TopDown(nn.Module, TokenModel):
         first = self.first_pass(images)
         with hearing_codes(self.model, self.sparsity > 0) as codes:
             second = self.second_pass(first, prior, keep=range(len(first.host.layers)))
-        logits, found = (first.host.classify(each.output) for each in (second, first))
-        return Outputs(logits, (found,), self._loss(first.host, second, prior, codes))
+        logits, first_logits = (first.host.classify(each.output) for each in (second, first))
+        return Outputs(logits, (first_logits,), self._loss(first.host, second, prior, codes))
 
     def _loss(self, host: TokenHost, second: SecondPass, prior: Tensor | None, codes: list[Tensor]) -> Tensor | float:
         """Return the variational loss of a second pass; its parts that are off cost nothing."""

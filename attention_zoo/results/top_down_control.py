@@ -66,8 +66,8 @@ class ControlScores(Scores):
             *SETTING,
             *(f"{name.replace('_', ' ')} {scale.arrow}".rstrip() for name, scale in scales.items()),
         )
-        said = [f"{label}: {note}" for label, result in results.items() for note in result.notes]
-        return Table(header, tuple(rows), (*notes, "in brackets: 95 % intervals by bootstrap over pairs", *said))
+        remarks = [f"{label}: {note}" for label, result in results.items() for note in result.notes]
+        return Table(header, tuple(rows), (*notes, "in brackets: 95 % intervals by bootstrap over pairs", *remarks))
 
     def cell(self, name: str) -> str:
         """Return a score with its interval as text; empty if there is none of that name."""

@@ -175,7 +175,7 @@ class TopDownControl(Classification):
             if setting.prior == "absent":
                 label = absent_class(batch["labels"], batch["index"], self.top_down.num_classes)
                 tokens = self._tokens(first, setting, self.top_down.class_prior(label))
-                self.records.record_absent(place, batch["index"], label, self._said(first, *tokens, batch))
+                self.records.record_absent(place, batch["index"], label, self._answer(first, *tokens, batch))
             else:
                 asked = self.ask(first, setting, batch)
                 self.records.record(place, batch["index"], batch["labels"], *asked)
@@ -183,13 +183,13 @@ class TopDownControl(Classification):
     def ask(self, first: FirstPass, setting: Setting, batch: dict[str, Tensor]) -> tuple[Asked, Asked]:
         """Return what the model says asked for A, and asked for B; the same where the setting has no prototypes."""
         if setting.mode == PLAIN:
-            said = self._said(first, first.output, first.states[0][1], batch)
-            return said, said
+            answer = self._answer(first, first.output, first.states[0][1], batch)
+            return answer, answer
         if setting.prior != "prototype":
-            said = self._said(first, *self._tokens(first, setting, None), batch)
-            return said, said
+            answer = self._answer(first, *self._tokens(first, setting, None), batch)
+            return answer, answer
         priors = [self.top_down.class_prior(batch["labels"][:, place]) for place in (0, 1)]
-        a, b = (self._said(first, *self._tokens(first, setting, prior), batch) for prior in priors)
+        a, b = (self._answer(first, *self._tokens(first, setting, prior), batch) for prior in priors)
         return a, b
 
     def _tokens(self, first: FirstPass, setting: Setting, prior: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -198,7 +198,7 @@ class TopDownControl(Classification):
         second: SecondPass = self.top_down.second_pass(first, prior, alpha=setting.alpha, mode=mode, keep=[self.layer])
         return second.output, second.output if mode == "perceiver_io" else second.states[0][1]
 
-    def _said(self, first: FirstPass, output: Tensor, weighed: Tensor, batch: dict[str, Tensor]) -> Asked:
+    def _answer(self, first: FirstPass, output: Tensor, weighed: Tensor, batch: dict[str, Tensor]) -> Asked:
         """Return logits, and the share of the mass on both objects."""
         host = first.host
         logits = host.classify(output).float()
@@ -210,14 +210,14 @@ class TopDownControl(Classification):
     def on_test_epoch_end(self) -> None:
         """Log the scores over all processes, and keep them as the result."""
         with self.records.sync_context():
-            found, counted = self.records.scores(), self.records.counted.bool()
+            scores_of_each, counted = self.records.scores(), self.records.counted.bool()
             undefined = self.records.without_mass()
         named = {
             f"{setting}/{score}": value
-            for setting, scores in zip(self.settings, found, strict=True)
+            for setting, scores in zip(self.settings, scores_of_each, strict=True)
             for score, value in scores.items()
         }
-        for setting, scores in zip(self.settings, found, strict=True):
+        for setting, scores in zip(self.settings, scores_of_each, strict=True):
             for key in self._logged_as(setting):
                 self.log_dict({f"test/{key}/{score}": value.mean for score, value in scores.items()})
         self.result = ControlScores(

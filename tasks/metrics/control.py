@@ -68,7 +68,7 @@ class ControlRecords(Metric):
             self.add_state(name, torch.zeros(pairs, dtype=torch.int64), dist_reduce_fx="sum")
 
     def update(self, index: Tensor, group: Tensor) -> None:
-        """Count pairs; `record` keeps what was said of them.
+        """Count pairs; `record` keeps the answers about them.
 
         Args:
             index: (B,) int64, the pairs.
@@ -77,7 +77,7 @@ class ControlRecords(Metric):
         self.counted[index], self.group[index] = 1, group
 
     def record(self, setting: int, index: Tensor, labels: Tensor, first: Asked, second: Asked) -> None:
-        """Keep what was said in a setting.
+        """Keep the answers in a setting.
 
         Args:
             setting: place of the setting.

@@ -12,6 +12,7 @@ from torch.testing import assert_close
 
 import attention_zoo as az
 from attention_zoo.evaluation import Evaluated, Resumable, read_results, result_kinds
+from attention_zoo.mixers.registry import MIXERS
 from attention_zoo.results.top_down_control import ControlScores
 from datamodules import Digits, TwoObjects
 from datamodules.base import ImageDataModule
@@ -372,3 +373,22 @@ class TestRefusals:
             task.model.model.head.weight[0] = 3e38
         with pytest.raises(az.InputError, match="logits of 5 of 5 images are not finite"):
             run(task, two())
+
+
+@pytest.mark.parametrize("mixer", ["DotProduct", "VarsSD", "Probabilistic"])
+def test_any_host_and_mixer_under_top_down(mixer):
+    torch.manual_seed(0)
+    small = {"embed_dims": (12, 24), "depths": (1, 1), "num_heads": (2, 4)}
+    task = TopDownControl(
+        model="rvt_tiny",
+        num_classes=10,
+        image_size=(16, 32),
+        model_args=small,
+        top_down="absvit",
+        mixer=MIXERS[mixer],
+        alphas=[1],
+        layer=0,
+    )
+    scores = run(task, two(pairs=4, images=Digits(image_size=16))).scores
+    assert scores["absvit/1/prototype/mass_ratio"] == pytest.approx(0.5, abs=0.1)
+    assert math.isfinite(scores["absvit/1/prototype/margin_shift"])

@@ -160,16 +160,19 @@ class SparseReconstruction(SelfMixer):
 
     def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Return the reconstructed values (B, H, N, D) of queries q and values v (B, H, N, D); k is not used."""
+        if self.hear is not None:
+            return self._mix_and_tell(q, v, self.hear)
         with torch.autocast(q.device.type, enabled=False):
-            values = self.split(precise(v))
-            if self.hear is None:
-                mixed = self.form.reconstruct(self, precise(q), values)
-            else:
-                dictionary, lista = self.problem(precise(q), values)
-                codes = lista.solve()
-                self.hear(codes)
-                mixed = dictionary.reconstruct(codes)
+            mixed = self.form.reconstruct(self, precise(q), self.split(precise(v)))
             return mixed.mT.reshape(v.mT.shape).mT.to(v.dtype)
+
+    def _mix_and_tell(self, q: Tensor, v: Tensor, hear: Callable[[Tensor], None]) -> Tensor:
+        """Return what `mix` does, and tell the codes."""
+        with torch.autocast(q.device.type, enabled=False):
+            dictionary, lista = self.problem(precise(q), self.split(precise(v)))
+            codes = lista.solve()
+            hear(codes)
+            return dictionary.reconstruct(codes).mT.reshape(v.mT.shape).mT.to(v.dtype)
 
     def split(self, v: Tensor) -> Tensor:
         """Return values (B, H, N, D) by dictionary, (B, G, N, E); equal to v where every head has one."""
