@@ -92,7 +92,7 @@ def _errors(sizes: Sizes, mixer: az.SelfMixer, number: int, mask: Tensor | None)
     x = torch.randn(2, number, sizes.width, generator=torch.Generator().manual_seed(1))
     expected = _output_and_gradient(copy.deepcopy(mixer).double(), x.double(), mask)
     found: Row = {}
-    for name, dtype, most in (("float32", torch.float32, 1e-3), ("bfloat16", torch.bfloat16, 0.1)):
+    for name, dtype, most in (("float32", torch.float32, 1e-3), ("bfloat16", torch.bfloat16, 0.3)):
         with torch.autocast(sizes.device, dtype, enabled=dtype != torch.float32):
             there = None if mask is None else mask.to(sizes.device)
             outputs = _output_and_gradient(copy.deepcopy(mixer).to(sizes.device), x.to(sizes.device), there)

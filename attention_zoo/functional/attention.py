@@ -18,8 +18,8 @@ from attention_zoo.functional.precision import HALF, precise
 ALIGNED = 8
 """Number of entries that widths, strides and offsets are multiples of on CUDA: 16 bytes of half precision at least."""
 
-WIDEST_FLASH = 256
-"""Width of a head up to which CUDA's flash kernel goes, forward and backward."""
+WIDEST_FLASH = 192
+"""Width of a head up to which CUDA's flash kernel goes, forward and backward, on every GPU that has it."""
 
 MOST_BLOCKS = (1 << 16) - 1
 """Size of batch and of heads up to which CUDA launches a fused kernel: both are counted in a grid of that size."""
@@ -49,7 +49,8 @@ def attend(
     """
     if mask is None:
         return _attend(q, k, v, scale, key_bias, None)
-    mask, nothing = opened(_unexpanded(mask))
+    # in the type of the scores first: the lowest number of a wider one is -inf there
+    mask, nothing = opened(_unexpanded(mask).to(q.dtype))
     if mask.shape[-1] == 1:  # what a query adds to all of its scores changes no weight
         out, lse = _attend(q, k, v, scale, key_bias, None)
         lse = lse + mask[..., 0].to(lse.dtype)
@@ -87,14 +88,13 @@ def softmax_attention(
     if mask is None:
         return _torch_attention(q, k, v, None, dropout, is_causal, scale)
     mask = _unexpanded(mask)
+    mask = mask if mask.dtype == torch.bool else mask.to(q.dtype)
     if is_causal:
         before = torch.ones(q.shape[-2], k.shape[-2], dtype=torch.bool, device=q.device).tril()
         mask = mask & before if mask.dtype == torch.bool else mask.masked_fill(~before, -torch.inf)
     mask, nothing = opened(mask)
     if mask.shape[-1] == 1:  # what a query adds to all of its scores changes no weight
         mask = None
-    elif mask.dtype != torch.bool:
-        mask = mask.to(q.dtype)
     return _torch_attention(q, k, v, mask, dropout, False, scale).masked_fill(nothing, 0.0)
 
 
@@ -208,7 +208,7 @@ def _attend(
         weights, log_sum = normalized(scores)
         return weights.to(v.dtype) @ v, log_sum
     if mask is not None:
-        mask = _aligned_rows(mask.to(q.dtype)) if _on_cuda(q) else mask
+        mask = _aligned_rows(mask) if _on_cuda(q) else mask
     if key_bias is not None and mask is not None:
         # their sum would be a mask of its own for each batch and head; as a channel the bias costs next to nothing
         q, k, key_bias = F.pad(q, (0, 1), value=1.0), torch.cat((k, key_bias[..., None] / scale), -1), None

@@ -151,7 +151,7 @@ class TestTheChoiceOfKernel:
             assert ways == (["forward", "backward"] if expected else [])
 
     @pytest.mark.parametrize(
-        ("width", "kernel"), [(64, "flash"), (241, "flash"), (256, "efficient"), (300, "efficient")]
+        ("width", "kernel"), [(64, "flash"), (184, "flash"), (185, "efficient"), (300, "efficient")]
     )
     def test_width(self, monkeypatch, width, kernel):
         with device(monkeypatch) as gpu:

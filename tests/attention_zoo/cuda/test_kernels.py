@@ -165,3 +165,14 @@ def test_rows_of_any_layout_are_aligned(kernels, layout):
         probe = LAYOUTS[layout](normal(*out.shape, seed=4)) if x is moved else normal(*out.shape, seed=4)
         gradients.append(torch.autograd.grad((out, lse), inputs, (probe, torch.ones_like(lse).cos())))
     assert_close(*gradients)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("reading", [lambda *args: attend(*args[:3], 0.7, mask=args[3])[0], softmax_attention])
+def test_the_lowest_number_of_a_wider_type_forbids(kernels, dtype, reading):
+    q, k, v = (normal(BATCH, HEADS, 4, 8, seed=seed).to(dtype) for seed in range(3))
+    mask = torch.zeros(4, 4)
+    mask[1], mask[2, 1:] = torch.finfo(torch.float32).min, torch.finfo(torch.float32).min
+    out = reading(q, k, v, mask)
+    assert out[:, :, 1].abs().max() == 0
+    assert_close(out[:, :, 2], v[:, :, 0])
