@@ -156,21 +156,22 @@ def test_atoms_of_any_scale():
 class TestMixers:
     @pytest.mark.parametrize("name", ["VarsS", "VarsSD"])
     @pytest.mark.parametrize(("grid", "prefix"), [((13, 12), 0), ((3, 5), 1)])
-    def test_both_ways_agree(self, name, grid, prefix, monkeypatch):
+    def test_all_ways_agree(self, name, grid, prefix, monkeypatch):
         torch.manual_seed(0)
         mixer = az.create_mixer(name, 12, HEADS, grid=grid, num_prefix_tokens=prefix, dtype=torch.float64, lam=0.1)
-        mixer.most_tabulated = 0
         x = leaf(2, prefix + grid[0] * grid[1], 12)
         results = []
-        for unrolls in (True, False):
-            monkeypatch.setattr(SparseReconstruction, "unrolls", lambda mixer, v, chosen=unrolls: chosen)
+        for fewest, tabulated in ((0, 0), (10**6, 0), (10**6, 10**6)):
+            monkeypatch.setattr(SparseReconstruction, "fewest_unrolled", fewest)
+            monkeypatch.setattr(SparseReconstruction, "most_tabulated", tabulated)
             out = mixer(x)
             results.append((out, torch.autograd.grad(out.square().sum(), [x, *mixer.parameters()])))
-        assert_close(*results, rtol=1e-12, atol=1e-12)
+        assert_close(results[0], results[1], rtol=1e-12, atol=1e-12)
+        assert_close(results[0], results[2], rtol=1e-12, atol=1e-12)
 
     def test_many_tokens_on_a_cpu_are_unrolled_and_few_are_not(self):
         mixer = az.create_mixer("VarsS", 12, HEADS)
-        few, many = (torch.zeros(1, HEADS, n, 6) for n in (mixer.most_tabulated, mixer.most_tabulated + 1))
+        few, many = (torch.zeros(1, HEADS, mixer.fewest_unrolled - n, 6) for n in (1, 0))
         assert not mixer.unrolls(few) and mixer.unrolls(many)
         assert not mixer.unrolls(many[:0]) and not mixer.unrolls(many.to("meta"))
 

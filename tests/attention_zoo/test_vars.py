@@ -61,8 +61,7 @@ def exact_eigenvalue(monkeypatch):
 def form(request, monkeypatch):
     """All forms of the static dictionary, whatever the grid's size."""
     monkeypatch.setattr(SparseReconstruction, "most_tabulated", 10**6 if request.param == "matrix" else 0)
-    if request.param != "unrolled":
-        monkeypatch.setattr(SparseReconstruction, "unrolls", lambda mixer, v: False)
+    monkeypatch.setattr(SparseReconstruction, "fewest_unrolled", 0 if request.param == "unrolled" else 10**6)
 
 
 @pytest.mark.usefixtures("form")

@@ -85,7 +85,9 @@ class SparseReconstruction(SelfMixer):
     defaults: ClassVar[dict[str, tuple[int, float]]] = {"paper": (3, 0.3), "released": (5, 0.3)}
     """The number of steps and the lambda of each variant."""
     most_tabulated = 150
-    """Tokens up to which a matrix takes less time than convolutions; see benchmarks/static_kernels.py."""
+    """Tokens up to which a matrix takes less time than convolutions step by step."""
+    fewest_unrolled = 90
+    """Tokens from which `functional.unrolled` takes less time than a matrix; see benchmarks/static_kernels.py."""
     form: "Form"
     hear: Callable[[Tensor], None] | None = None
     """A function that `mix` tells the codes (B, G, A, E) after the last update; None tells nobody."""
@@ -125,13 +127,14 @@ class SparseReconstruction(SelfMixer):
         return self.form.problem(self, q, v)
 
     def quick(self, dictionary: Bounded, v: Tensor) -> Bounded:
-        """Return the same dictionary for values v (B, G, N, E), written out as a matrix where the tokens are few."""
-        return Tabulated(dictionary, self.identity(v)) if v.shape[2] <= self.most_tabulated else dictionary
+        """Return the same dictionary for values v (B, G, N, E), written out as a matrix where that is quickest."""
+        written_out = v.shape[2] <= self.most_tabulated and not self.unrolls(v)
+        return Tabulated(dictionary, self.identity(v)) if written_out else dictionary
 
     def unrolls(self, v: Tensor) -> bool:
         """Return whether operators on values v (B, G, N, E) are quickest as `functional.unrolled` has them."""
-        written_out = v.shape[2] <= self.most_tabulated
-        return v.device.type == "cpu" and v.numel() > 0 and not written_out and not torch.compiler.is_compiling()
+        many = v.shape[2] >= self.fewest_unrolled and v.numel() > 0
+        return many and v.device.type == "cpu" and not torch.compiler.is_compiling()
 
     def iteration(self, contract: Callable[[Tensor], Tensor], drive: Tensor, step_size: Tensor, w1: Tensor) -> Lista:
         """Return the iteration by the variant's rules, with lambda scaled by w₁."""
