@@ -11,7 +11,7 @@ class InputError(ValueError):
     """
 
 
-MANY = 30
+MANY = 50
 """Messages list all choices up to this number; of more they name only the nearest."""
 
 

@@ -98,7 +98,7 @@ def log_likelihood(
     k: Tensor,
     *,
     v: Tensor | None = None,
-    v_given: Tensor | None = None,
+    values: Tensor | None = None,
     beta: Precision = 0.0,
     **terms: Unpack[Terms],
 ) -> Tensor:
@@ -108,17 +108,17 @@ def log_likelihood(
 
     Beside the shared arguments (see the module), of which positions are refused:
         v: mean values (B, H, M, E).
-        v_given: values v_i of the queries (B, H, N, E); without them the likelihood is that of the queries alone.
+        values: values v_i of the queries (B, H, N, E); without them the likelihood is that of the queries alone.
     """
-    mixture = Mixture(q=q, k=k, v=v, beta=beta, **terms).checked(v_init=v_given)
+    mixture = Mixture(q=q, k=k, v=v, beta=beta, **terms).checked(v_init=values)
     _refuse_positions(mixture)
     alpha, prior = mixture.alpha, mixture.log_prior
     log_pi = k.new_zeros(k.shape[:3]) if mixture.log_mixing is None else mixture.log_mixing
     if mixture.magnitude_prior:
         log_pi = log_pi + alpha / 2 * k.square().sum(-1) + (0.0 if v is None else beta / 2 * v.square().sum(-1))
     scores = _log_gaussian(q, k, alpha)
-    if v is not None and v_given is not None and (isinstance(beta, Tensor) or beta):
-        scores = scores + _log_gaussian(v_given, v, beta)
+    if v is not None and values is not None and (isinstance(beta, Tensor) or beta):
+        scores = scores + _log_gaussian(values, v, beta)
     log_pi = log_pi[:, :, None]
     if prior is not None:
         log_pi = log_pi + (prior if isinstance(prior, Tensor) else prior.full())

@@ -19,7 +19,9 @@ import torch
 from torch import Tensor
 
 from attention_zoo.functional.attention import attend, bounded
+from attention_zoo.functional.memory import score_bound
 from attention_zoo.functional.mixture import Joint
+from attention_zoo.functional.precision import widened
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,9 @@ class RobustFit:
 
         Each step is one fused attention of the units among themselves.
         """
+        kind = x.dtype
         x = x - x.mean(2, keepdim=True).detach()  # the kernel does not see it, and the squares are smaller
+        (x,) = widened(score_bound(x, x, alpha), x)
         scaled, squares = bounded(x, x, alpha), alpha / 2 * x.square().sum(-1)
         log_weights = torch.zeros_like(squares).log_softmax(-1)
         for _ in range(self.steps):
@@ -107,7 +111,7 @@ class RobustFit:
             near = log_sum.clamp(max=0).exp()  # sum_l pi_l K(x_j, x_l)
             distances = 1 - 2 * near + (log_weights.exp() * near).sum(-1, keepdim=True)  # squared
             log_weights = self._log_weight(distances).log_softmax(-1)
-        return log_weights
+        return log_weights.to(kind)
 
     def _log_weight(self, squares: Tensor) -> Tensor:
         """Return log(psi(d) / d) for squared distances."""

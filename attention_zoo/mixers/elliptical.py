@@ -2,7 +2,7 @@
 
     out = softmax(q diag(m) k^T / sqrt(d)) v,    m_d = mean_n |v^l - v^(l-1)|_nd, divided by the largest
 
-S. Nielsen, L. Abdullaev, R. Teo, T. Nguyen, Elliptical Attention, NeurIPS 2024 (eq. 9, 12).
+S. Nielsen, L. Abdullaev, R. Teo, T. Nguyen, Elliptical Attention, NeurIPS 2024.
 """
 
 from typing import Unpack
@@ -26,7 +26,7 @@ class Elliptical(MixtureMixer):
 
     reading = "kernel smoothing, in an elliptical metric"
     paper = "Nielsen et al. 2024"
-    equation = "softmax(Q M Kᵀ/√d) V, M = diag(mean |Vˡ − Vˡ⁻¹|) (9, 12)"
+    equation = "softmax(Q M Kᵀ/√d) V, M = diag(mean |Vˡ − Vˡ⁻¹|)"
     complexity = "N²"
 
     def __init__(self, dim: int, num_heads: int = 8, **host: Unpack[HostOptions]) -> None:

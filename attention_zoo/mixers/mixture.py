@@ -1,8 +1,9 @@
 """The mixture behind most readings of attention, as the base of the mixers that fix its switches."""
 
+from abc import abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Any, Literal, cast
+from typing import Any, Literal, Unpack, cast
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +15,7 @@ from attention_zoo.functional.mixture import Precision
 from attention_zoo.functional.precision import precise
 from attention_zoo.functional.robust import Penalty, RobustFit, infer_by_robust_units, infer_robust_values
 from attention_zoo.functional.sinkhorn import infer_balanced_values
-from attention_zoo.mixers.base import SelfMixer, log_mask
+from attention_zoo.mixers.base import HostOptions, SelfMixer, log_mask
 from attention_zoo.mixers.switches import Switches
 from attention_zoo.mixers.unit_numbers import GaussianComponents, UnitNumber, of_keys, repeat_terms, softplus_inverse
 
@@ -34,7 +35,8 @@ class Units:
         q: queries (B, H, N, D).
         k: keys (B, H, M, D).
         v: mean values (B, H, M, E).
-        given: keys of the units as they were given, one for each unit (B, H, M', D), for what is predicted from them.
+        single_keys: one key of each unit (B, H, M', D), where ``k`` has one of each component; numbers are predicted
+            from them.
         terms: keyword arguments that all functions of the mixture share.
         beta: precisions of the values.
         log_robust: log weights of keys and values together under a robust fit (B, H, M).
@@ -43,7 +45,7 @@ class Units:
     q: Tensor
     k: Tensor
     v: Tensor
-    given: Tensor
+    single_keys: Tensor
     terms: dict[str, Any]
     beta: Precision = 0.0
     log_robust: Tensor | None = None
@@ -58,6 +60,10 @@ class MixtureMixer(SelfMixer):
     beta: float
     before: Handed | None
     onward: Handed | None
+
+    @abstractmethod
+    def __init__(self, dim: int, num_heads: int = 8, **host: Unpack[HostOptions]) -> None:
+        super().__init__(dim, num_heads, **host)
 
     def switch(self, switches: Switches, *, alpha: float | None = None, beta: float = 0.0, **theta: float) -> None:
         """Choose the switches, and make the parameters that they need.
@@ -114,7 +120,8 @@ class MixtureMixer(SelfMixer):
         moving = switches.penalised and steps.iterations > 0 and steps.through_distance
         if moving or self.beta > 0 or switches.prior.form == "robust":
             return super().map_weights(q, k, v)
-        identity = torch.eye(k.shape[2], dtype=precise(v[:0]).dtype, device=v.device)
+        q, k, v = map(precise, (q, k, v))
+        identity = torch.eye(k.shape[2], dtype=v.dtype, device=v.device)
         return self.infer(q, k, v, None, identity.expand(*k.shape[:2], -1, -1))
 
     def infer(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, read: Tensor | None = None) -> Tensor:
@@ -152,7 +159,7 @@ class MixtureMixer(SelfMixer):
     def _units(self, q: Tensor, k: Tensor, v: Tensor, terms: dict[str, Any]) -> Units:
         """Return queries and units under the kernel and the prior of the switches."""
         kernel = self.switches.kernel
-        k = given = F.normalize(k, dim=-1) if kernel.unit_keys else k
+        k = single_keys = F.normalize(k, dim=-1) if kernel.unit_keys else k
         alpha, beta = self._number("alpha", self.alpha, k), self._number("beta", self.beta, k)
         metric = self._metric(q, v)
         log_robust = None
@@ -172,7 +179,7 @@ class MixtureMixer(SelfMixer):
             terms["log_mixing"] = shares if mixing is None else shares + mixing
             v = self.components.repeated(v, 2)
             beta = self._of_components(beta)
-        return Units(q, k, v, given, terms | {"alpha": alpha}, beta, log_robust)
+        return Units(q, k, v, single_keys, terms | {"alpha": alpha}, beta, log_robust)
 
     def _number(self, name: str, fixed: float, k: Tensor) -> Precision:
         """Return a number of the units: the fixed one, or one for each unit (B, H, M)."""
@@ -210,18 +217,20 @@ class MixtureMixer(SelfMixer):
         """Return the values (B, H, N, E) of the queries, or ``read`` under the weights that the values lead to."""
         shown, likelihood = units.v if read is None else read, self.switches.likelihood
         if self.switches.penalised:
-            made_of = (likelihood.eps, likelihood.gamma, likelihood.delta, likelihood.through_distance)
-            penalty = Penalty(cast(Literal["l1", "mcp", "huber"], likelihood.form), *made_of)
+            numbers = (likelihood.eps, likelihood.gamma, likelihood.delta)
+            kind = cast(Literal["l1", "mcp", "huber"], likelihood.form)
+            penalty = Penalty(kind, *numbers, likelihood.through_distance)
             return infer_robust_values(self._mixture(units).joint(), units.v, penalty, likelihood.iterations, shown)
         if self.switches.balanced:
             adapt = self.switches.adapt
             model = self._mixture(units).widened().joint()
             return infer_balanced_values(model, shown.to(model.q.dtype), adapt.half_steps, adapt.begin)
         if units.log_robust is not None:
-            mixture = self._mixture(units)
+            mixture = self._mixture(units).widened()
             log_marginal = cast(Tensor, mixture.log_mixing)
             model = replace(mixture, log_mixing=None).joint()
-            return infer_by_robust_units(model, shown, units.log_robust, log_marginal)
+            wide = log_marginal.dtype
+            return infer_by_robust_units(model, shown.to(wide), units.log_robust.to(wide), log_marginal)
         args: dict[str, Any] = {"beta": units.beta, "iterations": likelihood.iterations}
         return infer_values(units.q, units.k, shown, **args, **units.terms)
 

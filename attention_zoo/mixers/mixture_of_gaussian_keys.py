@@ -3,7 +3,7 @@
     out_i = sum_jr pi_r N(q_i | k_j + b_r, 1/alpha_r) v_j / sum_jr pi_r N(q_i | k_j + b_r, 1/alpha_r)
 
 T. Nguyen, T. Nguyen, D. Le, D. Nguyen, V.-A. Tran, R. Baraniuk, N. Ho, S. Osher, Improving Transformers with
-Probabilistic Attention Keys, ICML 2022 (eq. 9, the keys of section 2.3 that are shifts of one another).
+Probabilistic Attention Keys, ICML 2022; of its two forms the one whose keys are shifts of one another.
 """
 
 from typing import Unpack
@@ -31,7 +31,7 @@ class MixtureOfGaussianKeys(MixtureMixer):
 
     reading = "MAP inference, several Gaussians a unit"
     paper = "Nguyen et al. 2022 (MGK)"
-    equation = "Σⱼᵣ πᵣ N(qᵢ|kⱼ+bᵣ, 1/αᵣ) vⱼ / Σⱼᵣ πᵣ N(qᵢ|kⱼ+bᵣ, 1/αᵣ) (9)"
+    equation = "Σⱼᵣ πᵣ N(qᵢ|kⱼ+bᵣ, 1/αᵣ) vⱼ / Σⱼᵣ πᵣ N(qᵢ|kⱼ+bᵣ, 1/αᵣ)"
     complexity = "N²"
 
     def __init__(

@@ -8,34 +8,28 @@ P. Gabbur, M. Bilkhu, J. Movellan, Probabilistic Attention for Interactive Segme
 """
 
 from dataclasses import replace
-from typing import Annotated, Any, Literal, TypedDict, Unpack, cast, get_type_hints
+from typing import Annotated, Any, TypedDict, Unpack, cast, get_type_hints
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from attention_zoo.domains import Domain, PositiveInt, complaint, shown
+from attention_zoo.domains import Domain, complaint, shown
 from attention_zoo.functional.em import (
-    Anchor,
-    Prior,
-    adapt_keys,
     adapt_mixing_weights,
-    adapt_precisions,
     adapt_value_precisions,
     infer_fixed,
-    infer_values,
     propagate_values,
 )
 from attention_zoo.functional.fixed_units import FixedValues, resolved
-from attention_zoo.functional.mixture import Precision, joint
-from attention_zoo.functional.positions import FactoredPositions, distance_prior, window_prior
+from attention_zoo.functional.mixture import joint
 from attention_zoo.functional.precision import precise
-from attention_zoo.mixers.base import HostOptions, log_mask
-from attention_zoo.mixers.mixture import MixtureMixer, Units
+from attention_zoo.mixers.adapting_mixture import AdaptingMixture, Rate, Shape
+from attention_zoo.mixers.base import log_mask
+from attention_zoo.mixers.mixture import Units
 from attention_zoo.mixers.options import Amount, Iterations
 from attention_zoo.mixers.premise import Measures, mixture
 from attention_zoo.mixers.registry import register
-from attention_zoo.mixers.relative_positions import RelativePositions
 from attention_zoo.mixers.switches import Adapt, Kernel, Switches, UnitPrior, ValueLikelihood
 
 
@@ -53,31 +47,22 @@ ADAPTATION = get_type_hints(Adaptation, include_extras=True)
 
 Alpha = Annotated[float, Domain(least=1e-6, most=1e6)]
 """A precision of queries, by which features are divided."""
-Shape = Annotated[float, Domain(least=1, most=1e6)]
-"""The shape of a Gamma prior that has a mode."""
-Rate = Annotated[float, Domain(above=0, most=1e12)]
-"""The rate of a Gamma prior; the limit is above the default rate of the least alpha."""
 Concentration = Annotated[float, Domain(least=1, most=1e6)]
 """The concentration of a Dirichlet prior that has a mode."""
 
 
 @register
-class Probabilistic(MixtureMixer):
+class Probabilistic(AdaptingMixture):
     """MAP inference in a Gaussian mixture whose units are the tokens, ``Σⱼ p(uⱼ | qᵢ) μⱼ``, adapted on line.
 
     With the defaults it is `DotProduct`. Adaptation has no parameters: it can be switched on in a model that was
     trained without. It runs in float32 also under autocast, since normalisers are exponents. Class and register
-    tokens are units like all others, at no distance from anyone.
+    tokens are units like all others, at no distance from anyone. Most readings of attention by pairs of tokens are
+    settings of its switches, see `attention_zoo.mixers.switches`.
 
     Args:
         dim: token width.
         num_heads: heads.
-        key_adaptation: EM steps of the keys towards the queries (Eq. 18); 0 is off.
-        key_prior_precision: theta >= 0 of the keys; 0 is the maximum-likelihood update.
-        precision_adaptation: EM steps of each unit's alpha after those of the keys (Eq. 36); 0 is off.
-        precision_prior: shape and rate of the Gamma prior of the alphas; None is (1 + d/2, d/2 / alpha), one query
-            at the distance that alpha expects.
-        anchor: what theta pulls to, the step before (as Eq. 18 and 23 print) or the initial one (section 3.5).
         alpha: precision of the queries; None is 1/√d, the scale of dot-product attention.
         beta: precision of the values, needed by value propagation (the paper's: 0.1).
         value_propagation: EM steps that spread the values of clicked units, see `mix` (Eq. 23); 0 is off.
@@ -87,15 +72,11 @@ class Probabilistic(MixtureMixer):
         value_precision_prior: shape and rate of a Gamma prior; adapts each unit's beta to the clicks (Eq. 37).
         mixing_concentration: concentration of a Dirichlet prior; adapts the clicked units' mixing weights (Eq. 38).
         magnitude_prior: units are as probable as Eq. 10 says; otherwise all alike.
-        positions: relative embeddings of queries and keys (Eq. 25, 26), factored into rows and columns or full.
-        value_positions: whether the values have relative embeddings too.
-        distance_precision: precision of a prior for near units, exp(-precision/2 distance²) in tokens (Eq. 40).
-        window: local context: a token reads those within so many rows and columns, and the class token.
         kernel: the likelihood of the queries: where alpha comes from, the metric, Gaussians a unit.
         prior: the prior of the units; None is the magnitude prior, or a uniform one for ``magnitude_prior=False``.
         value_likelihood: the likelihood of the values, and the steps that infer a value.
         adapt: what else adapts: queries, both marginals, the firmness of keys and means.
-        **host: see `SelfMixer`; positions, a distance prior and a window need ``grid``.
+        **layer: see `AdaptingMixture` (keys and alphas that adapt), `PlacedMixture` (positions) and `SelfMixer`.
     """
 
     reading = "MAP inference in a mixture model"
@@ -109,11 +90,6 @@ class Probabilistic(MixtureMixer):
         dim: int,
         num_heads: int = 8,
         *,
-        key_adaptation: Iterations = 0,
-        key_prior_precision: Amount = 0.0,
-        precision_adaptation: Iterations = 0,
-        precision_prior: tuple[Shape, Rate] | None = None,
-        anchor: Anchor = "current",
         alpha: Alpha | None = None,
         beta: Amount = 0.0,
         value_propagation: Iterations = 0,
@@ -122,74 +98,34 @@ class Probabilistic(MixtureMixer):
         value_precision_prior: tuple[Shape, Rate] | None = None,
         mixing_concentration: Concentration | None = None,
         magnitude_prior: bool = True,
-        positions: Literal["factored", "full"] | None = None,
-        value_positions: bool = False,
-        distance_precision: Amount = 0.0,
-        window: PositiveInt | None = None,
         kernel: Kernel | None = None,
         prior: UnitPrior | None = None,
         value_likelihood: ValueLikelihood | None = None,
         adapt: Adapt | None = None,
-        **host: Unpack[HostOptions],
+        **layer: Any,
     ) -> None:
-        super().__init__(dim, num_heads, **host)
+        super().__init__(dim, num_heads, **layer)
+        self.value_propagation, self.value_prior_precision = value_propagation, value_prior_precision
+        self.condition_on_values = condition_on_values
+        self.value_precision_prior, self.mixing_concentration = value_precision_prior, mixing_concentration
+        self.check(value_propagation == 0 or beta > 0, "value_propagation needs beta above 0")
+        fits = mixing_concentration is None or not self.value_positions
+        self.check(fits, "mixing_concentration cannot be used with value_positions=True")
         self.check(magnitude_prior or prior is None, "magnitude_prior=False and prior: give one of them")
         prior = prior or UnitPrior("magnitude" if magnitude_prior else "uniform")
-        self.switches = Switches(kernel or Kernel(), prior, value_likelihood or ValueLikelihood(), adapt or Adapt())
-        self.alpha = self.head_dim**-0.5 if alpha is None else alpha
-        self.key_adaptation, self.key_prior_precision, self.anchor = key_adaptation, key_prior_precision, anchor
-        self.precision_adaptation = precision_adaptation
-        own = (1 + self.head_dim / 2, self.head_dim / 2 / self.alpha)
-        self.precision_prior = own if precision_prior is None else precision_prior
-        self.beta, self.value_propagation = beta, value_propagation
-        self.value_prior_precision, self.condition_on_values = value_prior_precision, condition_on_values
-        self.value_precision_prior, self.mixing_concentration = value_precision_prior, mixing_concentration
-        self.distance_precision, self.window = distance_precision, window
-        self._check_options(positions, value_positions)
-        self.switch(self.switches, alpha=alpha, beta=beta, **self._thetas())
-        self.positions: torch.nn.ModuleDict | None = None
-        if positions and self.grid:
-            names = ("q", "k", "v") if value_positions else ("q", "k")
-            prefix, factored = self.num_prefix_tokens, positions == "factored"
-            tables = {
-                name: RelativePositions(self.grid, self.head_dim, prefix, factored=factored, **self.made)
-                for name in names
-            }
-            self.positions = torch.nn.ModuleDict(tables)
-        if positions or distance_precision or window:
-            self.tokens = "grid"
+        switches = Switches(kernel or Kernel(), prior, value_likelihood or ValueLikelihood(), adapt or Adapt())
+        self._check_thetas(switches)
+        self.switch(switches, alpha=alpha, beta=beta, **self._thetas())
 
-    def _check_options(self, positions: str | None, value_positions: bool) -> None:
-        """Refuse options that do not fit together."""
-        fits = self.value_propagation == 0 or self.beta > 0
-        self.check(fits, "value_propagation needs beta above 0")
-        self.check(
-            positions is not None or not value_positions, "value_positions=True needs positions='factored' or 'full'"
-        )
-        fits = self.mixing_concentration is None or not value_positions
-        self.check(fits, "mixing_concentration cannot be used with value_positions=True")
-        for name, value in (("positions", positions), ("distance_precision", self.distance_precision)):
-            self.check(not value or self.grid is not None, f"{name}={value!r} needs grid=(height, width)")
-        self.check(self.window is None or self.grid is not None, f"window={self.window} needs grid=(height, width)")
-        self._check_switches(positions is not None, value_positions)
-
-    def _check_switches(self, positions: bool, value_positions: bool) -> None:
-        """Refuse switches that do not fit together with the other options."""
-        switches = self.switches
-        kernel, adapt = switches.kernel, switches.adapt
-        fits = not positions or (kernel.metric == "isotropic" and not adapt.queries)
-        self.check(fits, "positions need kernel.metric='isotropic' and adapt.queries=0")
-        places = positions or self.distance_precision or self.window or self.value_propagation
-        fits = kernel.components == 1 or not places
-        wrong = "positions, distance_precision, window and value_propagation"
-        self.check(fits, f"kernel.components={kernel.components} cannot be used with {wrong}")
-        fits = not value_positions or not (switches.penalised or switches.balanced or switches.prior.form == "robust")
-        self.check(fits, "value_positions=True needs a softmax: no penalty, no half_steps, no robust prior")
-        fits = adapt.theta == "fixed" or bool(self._thetas())
-        self.check(fits, f"adapt.theta={adapt.theta!r} needs key_adaptation or value_propagation")
+    def _check_thetas(self, switches: Switches) -> None:
+        """Refuse a theta that is learned of nothing that adapts, and clicks on units of several Gaussians."""
+        theta, components = switches.adapt.theta, switches.kernel.components
+        fits = components == 1 or not self.value_propagation
+        self.check(fits, f"kernel.components={components} cannot be used with value_propagation")
+        fits = theta == "fixed" or bool(self._thetas())
+        self.check(fits, f"adapt.theta={theta!r} needs key_adaptation or value_propagation")
         for name, start in self._thetas().items():
-            fits = adapt.theta == "fixed" or start > 0
-            self.check(fits, f"adapt.theta={adapt.theta!r} needs {name} above 0, at which it starts")
+            self.check(theta == "fixed" or start > 0, f"adapt.theta={theta!r} needs {name} above 0, at which it starts")
 
     def _thetas(self) -> dict[str, float]:
         """Return the firmness of what adapts, by its option's name."""
@@ -254,38 +190,6 @@ class Probabilistic(MixtureMixer):
                 out = self._read_with_own_weights(out, units, values)
             return out.to(kind)
 
-    def _adapted(self, units: Units) -> Units:
-        """Return the units after the EM steps of keys and alphas, and then of the queries."""
-        if self.key_adaptation:
-            k = adapt_keys(
-                units.q,
-                units.k,
-                v=units.v,
-                beta=units.beta,
-                iterations=self.key_adaptation,
-                prior_precision=self._theta("key_prior_precision", units),
-                anchor=self.anchor,
-                **units.terms,
-            )
-            units = replace(units, k=k)
-        shape, rate = self.precision_prior
-        for _ in range(self.precision_adaptation):
-            alpha = adapt_precisions(units.q, units.k, shape=shape, rate=rate, **units.terms)
-            units = replace(units, terms=units.terms | {"alpha": alpha})
-        return super()._adapted(units)
-
-    def _theta(self, name: str, units: Units) -> Precision:
-        """Return a firmness: the option of this name, or a number for each unit (B, H, M)."""
-        return self._of_components(self._number(name, getattr(self, name), units.given))
-
-    def _read(self, units: Units, read: Tensor | None) -> Tensor:
-        """Return the values (B, H, N, E) of the queries, with the values' positions where they have some."""
-        if not self.positions or "v" not in self.positions:
-            return super()._read(units, read)
-        args: dict[str, Any] = {"beta": units.beta, "iterations": self.switches.likelihood.iterations}
-        v_pos = self._position("v", units.v)
-        return infer_values(units.q, units.k, units.v, v_pos=v_pos, **args, **units.terms)
-
     def _propagated(self, units: Units, fixed: FixedValues) -> Units:
         """Return units whose mean values (B, H, N, E), and their precisions, the clicks have changed."""
         args = {"beta": units.beta, "fixed_mask": fixed.mask, **units.terms}
@@ -321,41 +225,8 @@ class Probabilistic(MixtureMixer):
 
     def _precise(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         """Return the tensors, in float32 or wider unless the options leave plain dot-product attention."""
-        adapts = self.key_adaptation or self.precision_adaptation or self.value_propagation or self.tokens == "grid"
-        return tuple(map(precise, tensors)) if adapts or self.beta else super()._precise(*tensors)
-
-    def _prior(self, q: Tensor, mask: Tensor | None) -> Prior | None:
-        """Return the log prior of who reads whom: the distance prior, the window and a mask, added up."""
-        height, width = self.spatial_shape(q.shape[2]) if self.distance_precision or self.window else (0, 0)
-        args: dict[str, Any] = {"prefix": self.num_prefix_tokens, "like": q}
-        if self.window:
-            window = window_prior((height, width), self.window, **args)
-            mask = window if mask is None else window + mask
-        if not self.distance_precision:
-            return mask
-        distance = distance_prior((height, width), self.distance_precision, **args)
-        return distance if mask is None else distance.full() + mask
-
-    def _position(self, name: str, x: Tensor) -> FactoredPositions | Tensor:
-        """Return the relative embeddings of queries ("q"), keys ("k") or values ("v") for tokens x (B, H, N, D)."""
-        tables = cast(torch.nn.ModuleDict, self.positions)
-        return tables[name](x.dtype, self.spatial_shape(x.shape[2]))
-
-    def _terms(self, q: Tensor, mask: Tensor | None) -> dict[str, Any]:
-        """Return the keyword arguments that all EM functions share, without the precisions."""
-        places = {
-            "q_pos": self._position("q", q) if self.positions else None,
-            "k_pos": self._position("k", q) if self.positions else None,
-        }
-        return super()._terms(q, mask) | places | {"log_prior": self._prior(q, mask)}
-
-    def adapted_keys(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """Return keys (B, H, N, D) after ``key_adaptation`` steps, for queries, initial keys and mean values."""
-        return self._adapted_units(q, k, v).k
-
-    def _adapted_units(self, q: Tensor, k: Tensor, v: Tensor) -> Units:
-        q, k, v = self._precise(q, k, v)
-        return self._adapted(self._units(q, k, v, self._terms(q, None)))
+        spreads = self.value_propagation or self.beta
+        return tuple(map(precise, tensors)) if spreads else super()._precise(*tensors)
 
     def map_weights(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Return p(u_j | q_i) (B, H, N, N) under the adapted keys; with beta > 0 their own change is left out.

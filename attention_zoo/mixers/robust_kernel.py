@@ -3,17 +3,16 @@
     out_i = sum_j pi_j K(q_i, k_j) v_j / sum_j pi'_j K(q_i, k_j),    K(q, k) = exp(-|q - k|^2 / sqrt(d))
 
 pi weighs keys and values together, pi' keys alone, both from a robust fit (kernelised IRLS). X. Han, T. Ren, T. Nguyen,
-K. Nguyen, J. Ghosh, N. Ho, Designing Robust Transformers using Robust Kernel Density Estimation, NeurIPS 2023 (eq. 12).
+K. Nguyen, J. Ghosh, N. Ho, Designing Robust Transformers using Robust Kernel Density Estimation, NeurIPS 2023.
 """
 
 from typing import Literal, Unpack
 
-from attention_zoo.domains import PositiveFloat
 from attention_zoo.mixers.base import HostOptions, SelfMixer
 from attention_zoo.mixers.mixture import MixtureMixer
 from attention_zoo.mixers.options import Iterations
 from attention_zoo.mixers.registry import register
-from attention_zoo.mixers.switches import Kernel, Switches, UnitPrior
+from attention_zoo.mixers.switches import Kernel, Switches, Threshold, UnitPrior
 
 
 @register
@@ -35,7 +34,7 @@ class RobustKernel(MixtureMixer):
 
     reading = "kernel smoothing, robust"
     paper = "Han et al. 2023 (RKDE)"
-    equation = "Σⱼ πⱼ K(qᵢ, kⱼ) vⱼ / Σⱼ π′ⱼ K(qᵢ, kⱼ) (12)"
+    equation = "Σⱼ πⱼ K(qᵢ, kⱼ) vⱼ / Σⱼ π′ⱼ K(qᵢ, kⱼ)"
     complexity = "N²"
     mix_masked = SelfMixer.mix_masked  # refused: the fit is one to all units, whoever may read them
 
@@ -45,7 +44,7 @@ class RobustKernel(MixtureMixer):
         num_heads: int = 8,
         *,
         loss: Literal["huber", "hampel"] = "huber",
-        threshold: PositiveFloat = 0.2,
+        threshold: Threshold = 0.2,
         steps: Iterations = 1,
         **host: Unpack[HostOptions],
     ) -> None:

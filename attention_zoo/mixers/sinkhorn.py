@@ -2,8 +2,7 @@
 
     log W <- log W - logsumexp of its rows, then of its columns, and so on, from q k^T / sqrt(d);    out = W v
 
-M. Sander, P. Ablin, M. Blondel, G. Peyré, Sinkformers: Transformers with Doubly Stochastic Attention, AISTATS 2022
-(eq. 3).
+M. Sander, P. Ablin, M. Blondel, G. Peyré, Sinkformers: Transformers with Doubly Stochastic Attention, AISTATS 2022.
 """
 
 from typing import Unpack
@@ -34,7 +33,7 @@ class Sinkhorn(MixtureMixer):
 
     reading = "kernel smoothing, doubly stochastic"
     paper = "Sander et al. 2022"
-    equation = "Sinkhorn(exp(Q Kᵀ/√d)) V (3)"
+    equation = "Sinkhorn(exp(Q Kᵀ/√d)) V"
     complexity = "N²"
 
     def __init__(

@@ -24,6 +24,8 @@ Components = Annotated[int, Domain(least=1, most=16)]
 """A number of Gaussians of each unit."""
 Epsilon = Annotated[float, Domain(least=1e-12, most=1e6)]
 """What keeps the weight of a distance finite."""
+Threshold = Annotated[float, Domain(least=1e-6, most=1e6)]
+"""A distance in the features of a Gaussian kernel, where none is above the root of 2."""
 
 
 @checked
@@ -35,7 +37,7 @@ class Kernel:
         alpha: where the precisions come from; they start at the number ``alpha``.
         metric: all channels alike; a learned precision for each channel of a head; or those of the "layers": how much
             each channel of the values changes from the layer before to this one (Elliptical attention), without a
-            gradient, and all alike where there is no layer before.
+            gradient, and all alike where there is no layer before. All other options hold in the metric.
         components: Gaussians of each unit, at learned distances from its key, with learned shares and precisions.
         unit_keys: whether keys have length one.
     """
@@ -62,7 +64,7 @@ class UnitPrior:
 
     form: Literal["magnitude", "uniform", "predicted", "robust"] = "magnitude"
     loss: Literal["huber", "hampel"] = "huber"
-    threshold: PositiveFloat = 0.2
+    threshold: Threshold = 0.2
     iterations: Iterations = 1
 
 

@@ -9,6 +9,7 @@ from torch.export import Dim
 from torch.testing import assert_close
 
 import attention_zoo as az
+from attention_zoo.mixers.switches import Adapt, Kernel, UnitPrior, ValueLikelihood
 
 DIM, HEADS = 12, 2
 OPTIONS = {
@@ -18,6 +19,9 @@ OPTIONS = {
         {"key_adaptation": 1, "precision_adaptation": 1, "positions": "factored", "distance_precision": 0.1},
         {"key_adaptation": 1, "positions": "full", "value_positions": True, "window": 3},
         {"magnitude_prior": False, "beta": 0.1},
+        {"kernel": Kernel("predicted", "diagonal", components=2), "prior": UnitPrior("predicted")},
+        {"adapt": Adapt(queries=1, half_steps=2), "value_likelihood": ValueLikelihood()},
+        {"value_likelihood": ValueLikelihood("l1", through_distance=True)},
     ],
     **{name: [{"variant": "released"}] for name in ("VarsD", "VarsS", "VarsSD", "Performer")},
 }

@@ -11,6 +11,7 @@ from torch.testing import assert_close
 import attention_zoo as az
 from attention_zoo.functional import em
 from attention_zoo.functional.attention import bounded
+from attention_zoo.mixers.switches import Adapt, Kernel, UnitPrior, ValueLikelihood
 
 DIM, HEADS = 8, 2
 OPTIONS = {
@@ -23,6 +24,9 @@ OPTIONS = {
         {"key_adaptation": 1, "magnitude_prior": False, "window": 3},
         {"key_adaptation": 1, "positions": "factored", "value_positions": True, "distance_precision": 0.1},
         {"key_adaptation": 1, "positions": "full", "value_positions": True},
+        {"kernel": Kernel("predicted", "diagonal", components=2), "prior": UnitPrior("predicted")},
+        {"adapt": Adapt(queries=1, half_steps=2), "value_likelihood": ValueLikelihood()},
+        {"value_likelihood": ValueLikelihood("l1", through_distance=True)},
     ],
     **{name: [{"variant": "released"}] for name in ("VarsD", "VarsS", "VarsSD", "Performer")},
 }
