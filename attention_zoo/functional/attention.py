@@ -337,7 +337,7 @@ def _in_rows(x: Tensor) -> bool:
         return x.stride(-1) == 1
     steps = [step for size, step in zip(x.shape[:-1], x.stride()[:-1], strict=True) if size > 1]
     if not torch.compiler.is_compiling():  # a graph has no such number; its compiler lays out what kernels read
-        steps.append(x.storage_offset())
+        steps.append(int(x.storage_offset()))
     return x.stride(-1) == 1 and all(step % ALIGNED == 0 for step in steps)
 
 
