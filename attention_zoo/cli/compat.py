@@ -13,11 +13,11 @@ import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO, get_origin
 
 import jsonargparse._common
 import jsonargparse._typehints
-from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
+from jsonargparse import ArgumentParser, Namespace, get_loader, set_parsing_settings
 
 from attention_zoo.cli.errors import TIP, UNSAID
 
@@ -77,6 +77,41 @@ def starting_afresh(keeping: tuple[type, ...]) -> Iterator[None]:
         yield
     finally:
         module.discard_init_args_on_class_path_change = stock
+
+
+@contextmanager
+def nesting_mappings() -> Iterator[None]:
+    """While the block runs, ``--args.part.name value`` sets ``name`` in the mapping ``part`` of the mapping ``args``.
+
+    jsonargparse puts a new mapping with that name alone in the place of ``part``, and leaves the value as text. It has
+    no setting for this.
+    """
+    module = jsonargparse._typehints
+    stock = module.adapt_typehints
+
+    def adapt(val: Any, typehint: Any, *args: Any, **kwargs: Any) -> Any:
+        nested = isinstance(val, module.NestedArg) and "." in str(val.key)
+        if nested and get_origin(typehint) in module.mapping_origin_types:
+            part, *rest = str(val.key).split(".")
+            before = kwargs.get("prev_val")
+            value = get_loader("yaml")(val.val) if isinstance(val.val, str) else val.val
+            mapping = before.get(part) if isinstance(before, dict) else None
+            val = module.NestedArg(part, _with_item(mapping, rest, value))
+        return stock(val, typehint, *args, **kwargs)
+
+    module.adapt_typehints = adapt
+    try:
+        yield
+    finally:
+        module.adapt_typehints = stock
+
+
+def _with_item(mapping: Any, keys: Sequence[str], value: Any) -> Any:
+    """Return ``mapping`` (anything else counts as an empty one) with ``value`` at the nested ``keys``."""
+    if not keys:
+        return value
+    known = dict(mapping) if isinstance(mapping, dict) else {}
+    return {**known, keys[0]: _with_item(known.get(keys[0]), keys[1:], value)}
 
 
 class Hooks(Base):

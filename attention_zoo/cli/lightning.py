@@ -24,6 +24,7 @@ from attention_zoo.cli.compat import (
     end_further_processes,
     further_processes,
     launch_further_processes_with,
+    nesting_mappings,
     quieten,
     starting_afresh,
 )
@@ -131,7 +132,7 @@ class ZooCLI(Hooks, LightningCLI):
         """Parse the arguments, and choose the run folder, also for further processes of the run."""
         command, *rest = self.argv
         text = self._config_of_the_checkpoint(command)
-        with starting_afresh(keeping=(L.LightningModule, L.LightningDataModule)):
+        with starting_afresh(keeping=(L.LightningModule, L.LightningDataModule)), nesting_mappings():
             self.config = parser.parse_args([command, *(["--config", text] if text else []), *rest])
         trainer = self.config[command]["trainer"]
         trainer["callbacks"] = without_repeats(trainer["callbacks"])

@@ -10,6 +10,7 @@ import sys
 import warnings
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import lightning as L
 import pytest
@@ -210,6 +211,23 @@ class TestJsonargparse:
         with compat.starting_afresh(keeping=(One,)):
             assert size() == 5
         assert size() == 5
+
+    @pytest.mark.parametrize("optional", [False, True])
+    def test_items_of_mappings_in_mappings_are_set_inside_the_block_alone(self, optional):
+        parser = ArgumentParser(exit_on_error=False)
+        kind = dict[str, Any] | None if optional else dict[str, Any]
+        parser.add_argument("--args", type=kind, default={"size": 3, "part": {"mode": "a", "deep": {"x": 1}}})
+        words = ["--args.part.alpha=2.5", "--args.part.deep.y=[1, 2]", "--args.part.mode=b", "--args.own.name=c"]
+        expected = {
+            "size": 3,
+            "part": {"mode": "b", "alpha": 2.5, "deep": {"x": 1, "y": [1, 2]}},
+            "own": {"name": "c"},
+        }
+        assert parser.parse_args(words).args != expected  # or there is nothing to change
+        with compat.nesting_mappings():
+            assert parser.parse_args(words).args == expected
+            assert parser.parse_args(["--args.size=4"]).args["size"] == 4
+        assert parser.parse_args(words).args != expected
 
     def test_imports_are_limited_inside_the_block_alone(self, parser):
         def parse():
