@@ -20,8 +20,7 @@ from attention_zoo.mixers.switches import Epsilon, Switches, ValueLikelihood
 class Pro(MixtureMixer):
     """``argmin_z Σⱼ Aᵢⱼ ρ(|z − vⱼ|)`` by Newton-IRLS, A the softmax weights; no parameters, so it fits trained models.
 
-    It is the mixture with a heavy-tailed likelihood of the values. As in the released code the distances d have no
-    gradient in the weights, unless ``distance_gradient`` is set. No step, or Huber with a large δ, is `DotProduct`.
+    It is the mixture with a heavy-tailed likelihood of the values. No step, or Huber with a large δ, is `DotProduct`.
 
     Args:
         dim: token width.
@@ -32,7 +31,8 @@ class Pro(MixtureMixer):
         eps: what keeps w finite.
         gamma: for "mcp", the distance from which values count no more.
         delta: for "huber", the distance from which the penalty is linear.
-        distance_gradient: whether gradients pass through d.
+        distance_gradient: whether gradients pass through d; in the released code they do not, which is also what makes
+            maps quick to draw.
         **host: see `SelfMixer`.
     """
 
@@ -51,7 +51,7 @@ class Pro(MixtureMixer):
         eps: Epsilon = 1e-2,
         gamma: PositiveFloat = 4.0,
         delta: PositiveFloat = 4.0,
-        distance_gradient: bool = False,
+        distance_gradient: bool = True,
         **host: Unpack[HostOptions],
     ) -> None:
         super().__init__(dim, num_heads, **host)

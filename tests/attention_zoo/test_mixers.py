@@ -100,7 +100,6 @@ class TestEveryMixer:
 
     def test_gradients(self, name, options):
         x = tokens(4, batch=1).requires_grad_()
-        options = {"distance_gradient": True} if name == "Pro" else options  # by default it has none there
         assert torch.autograd.gradcheck(build(name, grid=(2, 2), **options), (x,))
 
     def test_every_parameter_gets_a_gradient(self, name, options):

@@ -44,7 +44,7 @@ class Largest(TorchDispatchMode):
         ("MixtureOfGaussianKeys", {}),
         ("RobustKernel", {"steps": 2}),
         ("Pro", {}),
-        ("Pro", {"distance_gradient": True}),
+        ("Pro", {"distance_gradient": False}),
         ("Probabilistic", {"magnitude_prior": False, "key_adaptation": 1}),
         ("Probabilistic", {"prior": UnitPrior("predicted"), "kernel": Kernel("predicted", "diagonal")}),
         ("Probabilistic", {"beta": 0.1, "value_likelihood": ValueLikelihood(iterations=3, beta="predicted")}),
