@@ -252,5 +252,5 @@ class Probabilistic(AdaptingMixture):
             prior_precision=self.key_prior_precision,
             anchor=self.anchor,
             magnitude_prior=self.switches.prior.form == "magnitude",
-            precision_prior=self.precision_prior,
+            precision_prior=cast(tuple[float, float], self.precision_prior),  # which `switch` has set
         )
