@@ -7,32 +7,16 @@ Y. Chen, Q. Tao, F. Tonin, J. Suykens, Primal-Attention: Self-attention through 
 Representation, NeurIPS 2023 (eq. 6, 8).
 """
 
-from typing import Any, Unpack
+from typing import Unpack
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from attention_zoo.mixers.base import HostOptions, SelfMixer
+from attention_zoo.mixers.base import HostOptions, Kept, SelfMixer
 from attention_zoo.mixers.options import Amount, Number
 from attention_zoo.mixers.premise import Measure, Measures
 from attention_zoo.mixers.registry import register
-
-
-class _WithLoss(torch.autograd.Function):
-    """Returns a tensor as it is, and has the backward pass add the gradient of a loss to that of the model's loss."""
-
-    @staticmethod
-    def forward(x: Tensor, loss: Tensor) -> Tensor:
-        return x.view_as(x)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        ctx.save_for_backward(torch.ones_like(inputs[1]))
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
-        return grad, ctx.saved_tensors[0]
 
 
 @register
@@ -41,8 +25,7 @@ class Primal(SelfMixer):
 
     The directions are made from the values of evenly spaced tokens, each weighted by where it stands, so that the
     reading is of a grid. (The released layer takes the tokens themselves for values: the value projection there is the
-    identity.) In training the loss ``eta J²``, which is zero for singular vectors, joins the model's own in the
-    backward pass; what is logged leaves it out, and a gradient scaler does not scale it.
+    identity.) In training it has a loss of its own, ``eta J²``, which is zero for singular vectors.
 
     Args:
         dim: token width.
@@ -78,6 +61,7 @@ class Primal(SelfMixer):
         shape = (num_heads, count, low_rank)
         self.we, self.wr = (nn.Parameter(self._orthogonal(shape)) for _ in range(2))
         self.Lambda = nn.Parameter(torch.rand(num_heads, low_rank, **self.made)) if eta else None
+        self.own_loss = Kept()
         self.concate_weight = nn.Linear(2 * low_rank, self.head_dim, **self.made)
 
     def _orthogonal(self, shape: tuple[int, ...]) -> Tensor:
@@ -90,7 +74,7 @@ class Primal(SelfMixer):
         left, right = self.scores(q, k, v)
         out = self.concate_weight(torch.cat((left, right), -1)).to(v.dtype)
         if self.training and self.Lambda is not None:
-            out = _WithLoss.apply(out, self.eta * self.objective(left, right).mean().square())
+            self.own_loss.value = self.eta * self.objective(left, right).mean().square()
         return out
 
     def scores(self, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:

@@ -192,7 +192,7 @@ class TestPrimal:
             scores.append(torch.einsum("bhnd,bhde->bhne", x / x.norm(dim=-1, keepdim=True), directions))
         same(mixer.mix(q, k, v), mixer.concate_weight(torch.cat(scores, -1)))
 
-    def test_training_adds_the_loss_of_the_decomposition(self):
+    def test_in_training_it_has_the_loss_of_the_decomposition(self):
         mixer, x = build("Primal", grid=(3, 4), low_rank=3, eta=0.3), draw(2, 12, DIM)
         probe = draw(2, 12, DIM, seed=5)
         grads = []
@@ -200,7 +200,9 @@ class TestPrimal:
             mixer.train(training).zero_grad()
             out = mixer(x)
             loss = (out * probe).sum()
-            if not training:
+            if training:
+                loss = loss + az.auxiliary_loss(mixer)
+            else:
                 left, right = mixer.scores(*mixer.project(x))
                 sides = [(side * mixer.Lambda[:, None]).norm(dim=-1).square().mean() / 2 for side in (left, right)]
                 trace = torch.einsum("hps,hpd->hsd", mixer.we, mixer.wr).mean(0).trace()
