@@ -8,6 +8,7 @@ weights serves both.
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Self
 
 import torch
@@ -18,9 +19,6 @@ from attention_zoo.functional.dictionaries import Atoms, Dictionary, Joined, Ker
 
 BLOCK = 4
 """Columns of the grid whose codes share a matrix product in `KernelGradient`; more waste arithmetic, fewer calls."""
-
-DEPTHWISE = torch.backends.mkldnn.is_available()
-"""Whether this build of torch has quick depthwise convolutions on the CPU, for float32; asked once, as graphs cannot."""
 
 
 class Gradient(ABC):
@@ -125,8 +123,8 @@ class Convolutions(Operator):
     def _convolved(self, codes: Tensor, *, turned: bool) -> Tensor:
         """Return codes (B, height width, K C), each channel convolved with its kernel or the kernel turned around."""
         padding = self.weights.shape[-1] // 2
-        if codes.dtype == torch.float32 and DEPTHWISE:
-            weight = self._filters(turned=turned)
+        if codes.dtype == torch.float32 and torch.backends.mkldnn.is_available():
+            weight = self._turned_filters if turned else self._filters
             images = codes.unflatten(1, self.grid).permute(0, 3, 1, 2)  # in memory the channels are last
             convolved = F.conv2d(images, weight, padding=padding, groups=codes.shape[2])
             return convolved.permute(0, 2, 3, 1).flatten(1, 2).contiguous()
@@ -136,10 +134,16 @@ class Convolutions(Operator):
         convolved = F.conv2d(images.transpose(1, 2).flatten(0, 1), kernels, padding=padding, groups=len(kernels))
         return convolved.unflatten(0, (-1, self.width)).transpose(1, 2).flatten(3).flatten(1, 2).mT.contiguous()
 
-    def _filters(self, *, turned: bool) -> Tensor:
-        """Return the kernel of each channel, or the kernel turned around, (K C, 1, s, s)."""
-        kernels = self.weights.flip(-2, -1) if turned else self.weights
-        return kernels.transpose(0, 1)[:, :, None].expand(-1, -1, self.width, -1, -1).flatten(0, 2)[:, None]
+    @cached_property
+    def _filters(self) -> Tensor:
+        """The kernel of each channel, (K C, 1, s, s)."""
+        kernels = self.weights.transpose(0, 1)[:, :, None]
+        return kernels.expand(-1, -1, self.width, -1, -1).flatten(0, 2)[:, None]
+
+    @cached_property
+    def _turned_filters(self) -> Tensor:
+        """The kernel of each channel, turned around."""
+        return self._filters.flip(-2, -1)
 
 
 class KernelGradient(Gradient):
