@@ -138,10 +138,11 @@ class Convolutions(Operator):
     def _filters(self) -> Tensor:
         """The kernel of each channel, (K C, 1, s, s)."""
         kernels = self.weights.transpose(0, 1)[:, :, None]
-        return kernels.expand(-1, -1, self.width, -1, -1).flatten(0, 2)[:, None].contiguous()
+        return kernels.expand(-1, -1, self.width, -1, -1).flatten(0, 2)[:, None]
 
     @cached_property
     def _turned_filters(self) -> Tensor:
+        """The kernel of each channel, turned around."""
         return self._filters.flip(-2, -1)
 
 
@@ -167,21 +168,18 @@ class KernelGradient(Gradient):
 
     def add(self, values: Tensor, codes: Tensor) -> None:
         """Add the form of values (B, T, C) and codes (B, height width, K C), both contiguous."""
-        number, width, across = self.operator.number, self.operator.width, self.operator.grid[1]
-        batch, _, channels = values.shape
+        number, across = self.operator.number, self.operator.grid[1]
         blocks = self._blocks(values)  # (blocks, B, height + s - 1, reach, C)
-        own_stride, read_stride = (across * number * channels, channels, 1), (blocks.stride(2), channels, 1)
-        for sample in range(batch):
+        shape = self.height, self.side * self.reach, self.operator.width
+        strides = blocks.stride(2), values.shape[2], 1  # the s rows that a row of the grid reads lie in one piece
+        of_heads = codes.unflatten(2, (number, -1)).flatten(1, 2).unflatten(1, (self.height, -1)).split(shape[2], -1)
+        for head, rows in enumerate(of_heads):  # (B, height, width K, E)
             for index, start in enumerate(self.starts):
-                columns = min(self.columns, across - start)
-                own_shape = self.height, columns * number, width
-                read_shape = self.height, self.side * self.reach, width
-                own_offset = codes.storage_offset() + sample * codes.stride(0) + start * number * channels
-                read_offset = index * blocks.stride(0) + sample * blocks.stride(1)
-                for head, sums in enumerate(self.sums[columns]):
-                    own = codes.as_strided(own_shape, own_stride, own_offset + head * width)
-                    read = blocks.as_strided(read_shape, read_stride, read_offset + head * width)
-                    sums.baddbmm_(own, read.mT)
+                stop = min(start + self.columns, across)
+                sums = self.sums[stop - start][head]
+                for sample, own in enumerate(rows[:, :, start * number : stop * number].unbind()):
+                    offset = index * blocks.stride(0) + sample * blocks.stride(1) + head * shape[2]
+                    sums.baddbmm_(own, blocks.as_strided(shape, strides, offset).mT)
 
     def total(self) -> Tensor:
         """Return the gradient (H, K, s, s)."""

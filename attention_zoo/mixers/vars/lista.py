@@ -132,7 +132,10 @@ class SparseReconstruction(SelfMixer):
         return Tabulated(dictionary, self.identity(v)) if written_out else dictionary
 
     def unrolls(self, v: Tensor) -> bool:
-        """Return whether operators on values v (B, G, N, E) are quickest as `functional.unrolled` has them."""
+        """Return whether operators on values v (B, G, N, E) are quickest as `functional.unrolled` has them.
+
+        A compiled graph would hold its loop over the samples written out, so it takes the iteration step by step.
+        """
         many = v.shape[2] >= self.fewest_unrolled and v.numel() > 0
         return many and v.device.type == "cpu" and not torch.compiler.is_compiling()
 
