@@ -1,4 +1,4 @@
-"""The places where the library uses private parts of timm, mmengine and mmcv; `cli.compat` has those of the commands.
+"""The places where the library uses private parts of timm, mmengine, mmcv and torch; `cli.compat` has those of the commands.
 
 Each part says why it is needed. ``tests/cli/test_compat.py`` fails where it no longer holds in a new release, and
 pyproject.toml has a ceiling for the version of each library.
@@ -14,6 +14,7 @@ from pathlib import Path
 from types import FrameType, ModuleType
 from typing import Any, NoReturn
 
+import torch
 from timm.models import _factory, create_model, vision_transformer
 from timm.models.naflexvit import NaFlexVit
 from timm.models.vision_transformer import VisionTransformer
@@ -51,6 +52,14 @@ def attn_layers() -> dict[str, Any]:
     """
     table = getattr(vision_transformer, "ATTN_LAYERS", None)
     return table if isinstance(table, dict) else {}
+
+
+def in_transform() -> bool:
+    """Return whether a transform of ``torch.func`` is at work, which cannot enter an autograd function of ours.
+
+    torch has no public question for it.
+    """
+    return torch._C._are_functorch_transforms_active()
 
 
 def requested_checkpoint() -> str | None:

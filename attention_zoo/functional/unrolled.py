@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from attention_zoo.compat import in_transform
 from attention_zoo.functional.dictionaries import Dictionary
 from attention_zoo.functional.operators import Gradient, Operator, by_channel, operators
 from attention_zoo.functional.sparse import soft_threshold
@@ -76,7 +77,7 @@ def reconstruct(
     Returns:
         The reconstructed values (B, T, C).
     """
-    if torch._C._are_functorch_transforms_active():  # torch.func cannot enter a function of ours
+    if in_transform():  # torch.func cannot enter a function of ours
         return reconstruct_plainly(values, step_size, threshold, steps, dictionary, mixed)
     weights = [part.weights for part in (*dictionary, *mixed)]
     learned = [tensor for tensor in (values, step_size, threshold, *weights) if tensor is not None]

@@ -316,3 +316,15 @@ class TestLightning:
             for n, (handlers, filters) in before.items():
                 logging.getLogger(n).handlers, logging.getLogger(n).filters = handlers, filters
             logging.getLogger("lightning.fabric.utilities.seed").setLevel(seeds)
+
+
+def test_torch_says_whether_a_transform_is_at_work():
+    seen = []
+
+    def watched(x):
+        seen.append(library.in_transform())
+        return x.sum()
+
+    watched(torch.ones(2))
+    torch.func.grad(watched)(torch.ones(2))
+    assert seen == [False, True]
