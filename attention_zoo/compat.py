@@ -1,4 +1,4 @@
-"""The places where the library uses private parts of timm, mmengine, mmcv and torch; `cli.compat` has those of the commands.
+"""The places where the library uses private parts of timm, torch, mmengine and mmcv; the commands' are in `cli.compat`.
 
 Each part says why it is needed. ``tests/cli/test_compat.py`` fails where it no longer holds in a new release, and
 pyproject.toml has a ceiling for the version of each library.
