@@ -244,7 +244,7 @@ class SelfMixer(_Mixer):
             if top_down is not None and how.get("top_down_to") == "qkv":
                 decoder = how.get("top_down_decoder")
                 x = x + (top_down if decoder is None else nn.functional.linear(top_down, decoder))
-            q = torch.cat((q, self._to_heads(x)), -1)
+            q = torch.cat((q, self._to_heads(x).to(q.dtype)), -1)  # autocast has queries in another type
         return q, k, v if gate is None else v * gate[:, None]
 
     def _to_heads(self, x: Tensor) -> Tensor:

@@ -67,7 +67,7 @@ class Routing(SelfMixer):
 
     def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Return the mixed values (B, H, N, D) of queries q, keys k and values v, all (B, H, N, D)."""
-        q, k = F.normalize(q, dim=-1), F.normalize(k, dim=-1)
+        q, k = _unit(q), _unit(k)
         if self.training:
             self._learn(q, k)
         asked, read = self.members(q), self.members(k)  # (B, H, C, w)
@@ -113,7 +113,7 @@ class Routing(SelfMixer):
 
     def map_weights(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Return the softmax weights (B, H, N, N), zero between tokens that share no centroid."""
-        q, k = F.normalize(q, dim=-1), F.normalize(k, dim=-1)
+        q, k = _unit(q), _unit(k)
         queries, keys = (
             torch.zeros_like(self.similarity(tokens)).scatter(2, self.members(tokens).mT, 1.0).bool()
             for tokens in (q, k)
@@ -122,6 +122,11 @@ class Routing(SelfMixer):
         weights = scores.masked_fill(~keys.mT[:, :, :, None], -torch.inf).softmax(-1)  # (B, H, C, N, N)
         inside = queries.mT.to(weights.dtype)[..., None]
         return (weights * inside).sum(2) / inside.sum(2).clamp(min=1)
+
+
+def _unit(tokens: Tensor) -> Tensor:
+    """Return tokens (B, H, N, D) of length one, in their own type also under autocast."""
+    return F.normalize(tokens, dim=-1).to(tokens.dtype)
 
 
 def _of_channels(index: Tensor, like: Tensor) -> Tensor:

@@ -68,10 +68,7 @@ class Sparsifier(SelfMixer):
         number = self.num_prefix_tokens + math.prod(self.grid or ())
         rank = max(1, number // reduce_tokens)
         self.guess_q, self.guess_k = nn.Linear(self.head_dim, width, **made), nn.Linear(self.head_dim, width, **made)
-        self.basis_in = nn.Parameter(torch.empty(number, rank, **made))
-        self.basis_out = nn.Parameter(torch.empty(number, rank, **made))
-        for basis in (self.basis_in, self.basis_out):
-            nn.init.trunc_normal_(basis, std=0.02)
+        self.basis_in, self.basis_out = (nn.Parameter(0.02 * torch.randn((number, rank), **made)) for _ in range(2))
         self.learned_grid = self.grid
         self.own_loss = Kept()
 

@@ -105,8 +105,9 @@ class VariedSizeWindow(SelfMixer):
         axes = [torch.arange(n, device=tokens.device, dtype=scale.dtype) for n in size]
         slot = torch.stack(torch.meshgrid(*axes, indexing="ij")[::-1], -1)
         middle = F.avg_pool2d(slot.movedim(-1, 0), window).movedim(0, -1)  # of each window
-        reach = slot.new_tensor([(size[axis] - 1) / 2 / numbers[axis] for axis in (1, 0)])
-        scale, offset, middle = (_of_slots(each, window) for each in (scale, offset * reach, middle))
+        reach = [(size[axis] - 1) / 2 / numbers[axis] for axis in (1, 0)]
+        offset = torch.stack([offset[..., axis] * reach[axis] for axis in (0, 1)], -1)
+        scale, offset, middle = (_of_slots(each, window) for each in (scale, offset, middle))
         return slot + scale * (slot - middle) + offset
 
     def _layout(self, grid: tuple[int, int]) -> tuple[tuple[int, int], tuple[int, int]]:
@@ -152,8 +153,8 @@ def _of_slots(each: Tensor, window: tuple[int, int]) -> Tensor:
 
 def _sampled(image: Tensor, places: Tensor) -> Tensor:
     """Return an image (B, H, height, width, D) at ``places`` (B, H, height, width, 2), interpolated, 0 outside."""
-    size = places.new_tensor([image.shape[3], image.shape[2]])
-    where = ((2 * places + 1) / size - 1).flatten(0, 1)
+    sizes = image.shape[3], image.shape[2]
+    where = torch.stack([(2 * places[..., axis] + 1) / sizes[axis] - 1 for axis in (0, 1)], -1).flatten(0, 1)
     channels = image.movedim(-1, 2).flatten(0, 1).to(where.dtype)
     sampled = F.grid_sample(channels, where, align_corners=False).to(image.dtype)
     return sampled.unflatten(0, image.shape[:2]).movedim(2, -1)

@@ -25,8 +25,8 @@ DIM, HEADS, SIDE = 64, 2, 64
 N = SIDE * SIDE
 HALF = (torch.bfloat16, torch.float16)
 VIT = {"embed_dim": 24, "depth": 2, "num_heads": 2, "patch_size": 8}
-FORMS_THE_MATRIX = {"SigmoidAttention"}
-"""Readings with a matrix of all pairs of tokens: torch has no fused kernel for a sigmoid."""
+FORMS_THE_MATRIX = {"SigmoidAttention", "Sparsifier"}
+"""Readings with a matrix of all pairs of tokens: torch has no fused kernel for a sigmoid, and the guess is a matrix."""
 
 
 def create(name, **options):
