@@ -125,7 +125,8 @@ class SelfMixer(_Mixer):
     """Whether parameters are for the one ``grid`` that they were made for, as those of some released layers are."""
     takes_tokens: ClassVar[bool] = False
     """Whether `mix` also gets the tokens themselves, for what it predicts from them (gates, windows): they follow the
-    queries in the channels of each head, so that ``q`` is (B, H, N, 2 D); see `split_tokens`."""
+    queries in the channels of each head, so that ``q`` is (B, H, N, 2 D). Heads that project for `mix` in their own way
+    may leave them out; see `split_tokens`."""
     drops_attention: ClassVar[bool] = False
     """Whether `mix` drops attention weights at the rate ``attn_drop.p`` in training; otherwise the base refuses one.
 
@@ -254,12 +255,9 @@ class SelfMixer(_Mixer):
     def split_tokens(self, q: Tensor) -> tuple[Tensor, Tensor]:
         """Return the queries (B, H, N, D) and the tokens (B, N, dim) that ``q`` (B, H, N, 2 D) holds.
 
-        Raises:
-            InputError: ``q`` is without the tokens, as queries that were not made by `project` are.
+        Queries without tokens, (B, H, N, D), which `project` did not make, stand for the tokens too.
         """
-        fits = q.shape[-1] == 2 * self.head_dim
-        self.check(fits, f"queries of width {q.shape[-1]} are without the tokens, which follow them in `project`")
-        queries, tokens = q.split(self.head_dim, -1)
+        queries, tokens = q.split(self.head_dim, -1) if q.shape[-1] > self.head_dim else (q, q)
         return queries, tokens.transpose(1, 2).flatten(2)
 
     def drop_projections(self) -> Self:
@@ -267,16 +265,11 @@ class SelfMixer(_Mixer):
 
         Returns:
             The mixer itself, whose `forward` refuses tokens from then on.
-
-        Raises:
-            InputError: a reading, this one or one inside, takes the tokens too, which such a head does not hand on.
         """
-        inside = [module for module in self.modules() if isinstance(module, SelfMixer)]
-        for module in inside:
-            module.check(not module.takes_tokens, "this reading needs the tokens beside q, k and v, which are not here")
-        for module in inside:
-            module.projects = False
-            module.qkv = module.proj = nn.Identity()
+        for module in self.modules():
+            if isinstance(module, SelfMixer):
+                module.projects = False
+                module.qkv = module.proj = nn.Identity()
         return self
 
     def check_tokens(self, x: Tensor) -> None:

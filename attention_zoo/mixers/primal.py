@@ -13,7 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from attention_zoo.mixers.base import HostOptions, Kept, SelfMixer
+from attention_zoo.mixers.base import HostOptions, SelfMixer
+from attention_zoo.mixers.losses import joined
 from attention_zoo.mixers.options import Amount, Number
 from attention_zoo.mixers.premise import Measure, Measures
 from attention_zoo.mixers.registry import register
@@ -25,7 +26,8 @@ class Primal(SelfMixer):
 
     The directions are made from the values of evenly spaced tokens, each weighted by where it stands, so that the
     reading is of a grid. (The released layer takes the tokens themselves for values: the value projection there is the
-    identity.) In training it has a loss of its own, ``eta J²``, which is zero for singular vectors.
+    identity.) In training the loss ``eta J²``, which is zero for singular vectors, joins the backward pass
+    (`losses.joined`).
 
     Args:
         dim: token width.
@@ -61,7 +63,6 @@ class Primal(SelfMixer):
         shape = (num_heads, count, low_rank)
         self.we, self.wr = (nn.Parameter(self._orthogonal(shape)) for _ in range(2))
         self.Lambda = nn.Parameter(torch.rand(num_heads, low_rank, **self.made)) if eta else None
-        self.own_loss = Kept()
         self.concate_weight = nn.Linear(2 * low_rank, self.head_dim, **self.made)
 
     def _orthogonal(self, shape: tuple[int, ...]) -> Tensor:
@@ -74,7 +75,7 @@ class Primal(SelfMixer):
         left, right = self.scores(q, k, v)
         out = self.concate_weight(torch.cat((left, right), -1)).to(v.dtype)
         if self.training and self.Lambda is not None:
-            self.own_loss.value = self.eta * self.objective(left, right).mean().square()
+            out = joined(out, self.eta * self.objective(left, right).mean().square())
         return out
 
     def scores(self, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:

@@ -26,10 +26,10 @@ from attention_zoo.mixers.registry import register
 class Routing(SelfMixer):
     """Softmax attention of unit queries and keys inside clusters of equal size.
 
-    Each centroid takes the ``ceil(N / clusters)`` nearest queries, and as many keys. A query that several take gets
-    the mean of what it reads there, one that none takes gets zero. In training the centroids, which are buffers, follow
-    the mean of the queries and keys nearest to them; the first batch moves them all the way. A small loss of the
-    mixer's own pulls queries and keys to their centroids.
+    Each centroid takes the ``ceil(N / clusters)`` nearest queries, at least two, and as many keys. A query that several
+    take gets the mean of what it reads there, one that none takes gets zero. In training the centroids, which are
+    buffers, follow the mean of the queries and keys nearest to them; the first batch moves them all the way. A small
+    loss of the mixer's own pulls queries and keys to their centroids.
 
     Args:
         dim: token width.
@@ -84,7 +84,7 @@ class Routing(SelfMixer):
 
     def members(self, tokens: Tensor) -> Tensor:
         """Return the indices (B, H, C, w) of the tokens (B, H, N, D) that each centroid takes."""
-        size = -(-tokens.shape[2] // self.clusters)
+        size = max(-(-tokens.shape[2] // self.clusters), min(2, tokens.shape[2]))
         with torch.no_grad():
             return self.similarity(tokens).topk(size, 2).indices.mT
 

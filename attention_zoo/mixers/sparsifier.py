@@ -17,12 +17,16 @@ from torch import Tensor, nn
 
 from attention_zoo.domains import Domain, PositiveInt
 from attention_zoo.functional.attention import softmax_attention
-from attention_zoo.mixers.base import HostOptions, Kept, SelfMixer
+from attention_zoo.mixers.base import HostOptions, SelfMixer
+from attention_zoo.mixers.losses import joined
 from attention_zoo.mixers.options import Amount
 from attention_zoo.mixers.registry import register
 
 Share = Annotated[float, Domain(above=0, most=1)]
 """The share of something that is kept, from above 0 to all of it."""
+
+LEAST = 4
+"""The fewest keys that a query reads, so that a softmax over them can learn."""
 
 
 @register
@@ -30,13 +34,13 @@ class Sparsifier(SelfMixer):
     """Softmax attention of each query over the share of the keys that a low-rank guess of its weights finds largest.
 
     The guess is made and masked as a matrix: cost in time and memory is N², as in the released code, and what is saved
-    are the keys read. Prefix tokens read all tokens. In training it has a loss of its own, of the guess. Where the
-    grid changes, P and B are resampled bilinearly.
+    are the keys read. Prefix tokens read all tokens. In training the loss of the guess joins the backward pass
+    (`losses.joined`). Where the grid changes, P and B are resampled bilinearly.
 
     Args:
         dim: token width.
         num_heads: heads.
-        keep: share of the tokens that a query reads, rounded up.
+        keep: share of the tokens that a query reads, rounded up; it reads at least `LEAST`.
         reduce_tokens: how many times fewer than tokens the rank of the guess is.
         reduce_width: how many times narrower than a head the guess' queries and keys are.
         guess: factor of the loss of the guess.
@@ -70,16 +74,18 @@ class Sparsifier(SelfMixer):
         self.guess_q, self.guess_k = nn.Linear(self.head_dim, width, **made), nn.Linear(self.head_dim, width, **made)
         self.basis_in, self.basis_out = (nn.Parameter(0.02 * torch.randn((number, rank), **made)) for _ in range(2))
         self.learned_grid = self.grid
-        self.own_loss = Kept()
 
     def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Return the mixed values (B, H, N, D) of queries q, keys k and values v, all (B, H, N, D)."""
         guessed = self.guessed(q, k)
-        if self.training and guessed.numel():
-            weights = (q.detach() @ k.detach().mT * self.head_dim**-0.5).softmax(-1)
-            self.own_loss.value = self.guess * F.mse_loss(guessed, weights[:, :, self.num_prefix_tokens :])
         dropout = self.attn_drop.p if self.training else 0.0
-        return softmax_attention(q, k, v, self.chosen(guessed), dropout)
+        mixed = softmax_attention(q, k, v, self.chosen(guessed), dropout)
+        return joined(mixed, self.loss(guessed, q, k)) if self.training and guessed.numel() else mixed
+
+    def loss(self, guessed: Tensor, q: Tensor, k: Tensor) -> Tensor:
+        """Return the loss of the guess, a scalar; it alone learns from it."""
+        weights = (q.detach() @ k.detach().mT * self.head_dim**-0.5).softmax(-1)
+        return self.guess * F.mse_loss(guessed, weights[:, :, self.num_prefix_tokens :])
 
     def guessed(self, q: Tensor, k: Tensor) -> Tensor:
         """Return the guess of the weights (B, H, N - prefix, N) of the grid's tokens; only it learns from this."""
@@ -102,7 +108,8 @@ class Sparsifier(SelfMixer):
         """Return who may read whom, (B, H, N, N) bool."""
         number = guessed.shape[-1]
         with torch.no_grad():
-            kept = guessed.topk(math.ceil(self.keep * number), -1).indices
+            least = min(LEAST, number)
+            kept = guessed.topk(max(math.ceil(self.keep * number), least), -1).indices
             allowed = torch.zeros_like(guessed, dtype=torch.bool).scatter(-1, kept, True)
             return F.pad(allowed, (0, 0, self.num_prefix_tokens, 0), value=True)
 

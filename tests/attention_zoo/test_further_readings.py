@@ -200,9 +200,7 @@ class TestPrimal:
             mixer.train(training).zero_grad()
             out = mixer(x)
             loss = (out * probe).sum()
-            if training:
-                loss = loss + az.auxiliary_loss(mixer)
-            else:
+            if not training:
                 left, right = mixer.scores(*mixer.project(x))
                 sides = [(side * mixer.Lambda[:, None]).norm(dim=-1).square().mean() / 2 for side in (left, right)]
                 trace = torch.einsum("hps,hpd->hsd", mixer.we, mixer.wr).mean(0).trace()

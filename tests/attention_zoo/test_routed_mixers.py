@@ -89,12 +89,12 @@ class TestMixtureOfHeads:
         with pytest.raises(az.InputError, match=f"MixtureOfHeads.*{named}"):
             build("MixtureOfHeads", **options)
 
-    def test_q_without_the_tokens_is_refused(self):
-        q = torch.zeros(1, HEADS, 3, DIM // HEADS, dtype=torch.float64)
-        with pytest.raises(az.InputError, match="MixtureOfHeads.*without the tokens"):
-            build("MixtureOfHeads").mix(q, q, q)
-        with pytest.raises(az.InputError, match="MixtureOfHeads.*needs the tokens"):
-            build("MixtureOfHeads").drop_projections()
+    def test_queries_stand_for_tokens_where_there_are_none(self):
+        mixer = randomise(build("MixtureOfHeads", shared=1))
+        q, k, v = mixer.project(tokens(7))
+        q, _ = mixer.split_tokens(q)
+        gates = mixer.gates(q.transpose(1, 2).flatten(2))
+        assert_close(mixer.drop_projections().mix(q, k, v), softmax_of(q, k) @ v * gates, **EXACT)
 
 
 class TestRouting:
@@ -108,7 +108,7 @@ class TestRouting:
     def test_naive_form(self, number, clusters):
         mixer = build("Routing", clusters=clusters)
         q, k, v = mixer.project(tokens(number))
-        size = -(-number // clusters)
+        size = max(2, -(-number // clusters))
         q_hat, k_hat = F.normalize(q, dim=-1), F.normalize(k, dim=-1)
         expected = torch.zeros_like(v)
         for b in range(2):
@@ -221,14 +221,17 @@ class TestSparsifier:
         assert (read[..., 0] == 16).all() and (read[..., 1:] == 4).all()
 
     def test_the_guess_learns_from_its_own_loss_alone(self):
-        mixer = build("Sparsifier", grid=(3, 5)).train()
-        x = tokens(15)
-        out = mixer(x)
+        mixer, x = build("Sparsifier", grid=(3, 5)), tokens(15)
         guess = [name for name, _ in mixer.named_parameters() if name.startswith(("guess", "basis"))]
-        of_output = dict(zip(*_gradients(mixer, out.square().sum()), strict=True))
-        of_loss = dict(zip(*_gradients(mixer, az.auxiliary_loss(mixer)), strict=True))
-        assert {name for name, gradient in of_output.items() if gradient is None} == set(guess)
-        assert {name for name, gradient in of_loss.items() if gradient is not None} == set(guess)
+        in_evaluation = _gradients(mixer, mixer(x).square().sum())
+        in_training = _gradients(mixer.train(), mixer(x).square().sum())
+        q, k, _ = mixer.project(x)
+        of_loss = _gradients(mixer, mixer.loss(mixer.guessed(q, k), q, k))
+        for name in in_training:
+            assert_close(in_training[name], (of_loss if name in guess else in_evaluation)[name], **EXACT)
+            assert ((of_loss[name] != 0).any() == (name in guess)) and (
+                (in_evaluation[name] == 0).all() == (name in guess)
+            )
 
     def test_a_guess_that_is_trained_finds_the_largest_weights(self):
         mixer, x = build("Sparsifier", grid=(2, 4), reduce_tokens=1, reduce_width=1, keep=0.25), 3 * tokens(8, batch=8)
@@ -311,7 +314,7 @@ class TestOwnLosses:
         for twin in (copy.deepcopy(mixer), pickle.loads(pickle.dumps(mixer))):
             assert isinstance(twin.own_loss, Kept) and twin.own_loss.value is None
 
-    @pytest.mark.parametrize("name", ["MixtureOfHeads", "Routing", "Sparsifier"])
+    @pytest.mark.parametrize("name", ["MixtureOfHeads", "Routing"])
     def test_compiles_as_one_graph_in_training(self, name):
         mixer, x = build(name, grid=(3, 3)).train(), tokens(9)
         torch.compiler.reset()
@@ -322,50 +325,5 @@ class TestOwnLosses:
 
 def _gradients(mixer, loss):
     names, parameters = zip(*mixer.named_parameters(), strict=True)
-    return names, torch.autograd.grad(loss, parameters, allow_unused=True, retain_graph=True)
-
-
-class TestReversed:
-    def gates(self, mixer, x):
-        heads = F.softmax(x @ mixer.of_heads.weight.T / mixer.temperature, -1)
-        return (mixer.of_message(x).sigmoid() * heads).transpose(1, 2)[..., None]
-
-    def test_naive_form(self):
-        mixer, x = build("Reversed", temperature=0.5), tokens(7)
-        q, k, v = mixer.project(x)
-        weights = softmax_of(q[..., : DIM // HEADS], k)
-        assert_close(mixer.mix(q, k, v), weights.mT @ (self.gates(mixer, x) * v), **EXACT)
-
-    def test_what_is_sent_arrives(self):
-        mixer, x = build("Reversed"), tokens(7)
-        q, k, v = mixer.project(x)
-        assert_close(mixer.mix(q, k, v).sum(2), (self.gates(mixer, x) * v).sum(2), **EXACT)
-
-    def test_messages_fall_from_layer_to_layer(self):
-        first, second = build("Reversed"), randomise(build("Reversed"))
-        second.follow(first)
-        x, y = tokens(7), tokens(7, seed=5)
-        first(x)
-        alone = second.of_message(y).sigmoid()
-        second(y)
-        assert_close(second.message.value, alone * first.of_message(x).sigmoid(), **EXACT)
-        second.follow(None)
-        second(y)
-        assert_close(second.message.value, alone, **EXACT)
-
-    @pytest.mark.parametrize("how", ["built", "swapped"])
-    def test_a_model_links_its_layers(self, how):
-        vit = {"img_size": 16, "patch_size": 4, "embed_dim": DIM, "depth": 3, "num_heads": HEADS, "num_classes": 3}
-        if how == "built":
-            model = VisionTransformer(**vit, attn_layer="Reversed")
-        else:
-            model = az.swap_mixers(VisionTransformer(**vit), "Reversed", layers={"1": "DotProduct"})
-            assert model.blocks[2].attn.before is model.blocks[0].attn.message
-            az.swap_mixers(model, "Reversed")
-        layers = [block.attn for block in model.blocks]
-        assert layers[0].before is None
-        assert [layer.before for layer in layers[1:]] == [layer.message for layer in layers[:-1]]
-        twin = copy.deepcopy(model)
-        assert twin.blocks[1].attn.before is twin.blocks[0].attn.message
-        model(torch.randn(2, 3, 16, 16)).sum().backward()
-        assert (layers[2].message.value <= layers[1].message.value).all()
+    found = torch.autograd.grad(loss, parameters, allow_unused=True, materialize_grads=True)
+    return dict(zip(names, found, strict=True))
