@@ -1,0 +1,1 @@
+"""Hosts: layers of timm's models that project, turn and bias queries and keys themselves, around any mixer."""
