@@ -14,6 +14,7 @@ from attention_zoo.cli.bench import bench
 from attention_zoo.cli.compat import launch_further_processes_with
 from attention_zoo.cli.corrupt import corrupt
 from attention_zoo.cli.errors import PROGRAM, debugging, fail
+from attention_zoo.cli.hosts import hosts
 from attention_zoo.cli.maps import maps
 from attention_zoo.cli.mixers import mixers
 from attention_zoo.cli.parser import ZooParser, configure_parsing
@@ -40,6 +41,7 @@ TRAINING = {
 
 TOOLS: dict[str, Callable[..., int | None]] = {
     "mixers": mixers,
+    "hosts": hosts,
     "maps": maps,
     "corrupt": corrupt,
     "sweep": sweep,

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from timm.models.convit import MHSA
 from timm.models.davit import WindowAttention
 from timm.models.fastvit import Attention as FastVitAttention
 from timm.models.metaformer import Attention as MetaFormerAttention
@@ -25,6 +26,14 @@ class DavitLayer(WindowLayer, WindowAttention):
 
 class MetaFormerLayer(HostLayer, MetaFormerAttention):
     """A mixer in the place of the softmax of MetaFormer's ``Attention``."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return tokens x (B, N, dim) mixed."""
+        return self.proj_drop(self.proj(self.merge(self.mix(*self.split(self.qkv(x))))))
+
+
+class ConvitLayer(HostLayer, MHSA):
+    """A mixer in the place of the softmax of ConViT's ``MHSA``; its gated ``GPSA`` stays."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Return tokens x (B, N, dim) mixed."""

@@ -25,7 +25,7 @@ class SwinV2Layer(SwinFamilyLayer, WindowAttention):
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """Return windows x (windows * B, N, dim) mixed under the masks (windows, N, N) of shifted windows."""
         q, k, v = self.split(F.linear(x, self.qkv.weight, joint_bias(self)))
-        q, k = cosine_queries(q, self.logit_scale).to(v.dtype), F.normalize(k, dim=-1)
+        q, k = cosine_queries(q, self.logit_scale).to(v.dtype), F.normalize(k, dim=-1).to(v.dtype)
         mixed = self.mix(q, k, v, with_mask(self.position_bias(), mask, len(x)))
         return self.proj_drop(self.proj(self.merge(mixed)))
 
@@ -41,7 +41,7 @@ class SwinV2CrLayer(SwinFamilyLayer, WindowMultiHeadAttention):
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """Return windows x (windows * B, N, dim) mixed under the masks (windows, N, N) of shifted windows."""
         q, k, v = self.split(self.qkv(x))
-        q, k = cosine_queries(q, self.logit_scale).to(v.dtype), F.normalize(k, dim=-1)
+        q, k = cosine_queries(q, self.logit_scale).to(v.dtype), F.normalize(k, dim=-1).to(v.dtype)
         mixed = self.mix(q, k, v, with_mask(self.position_bias(), mask, len(x)))
         return self.proj_drop(self.proj(self.merge(mixed)))
 

@@ -14,6 +14,7 @@ from attention_zoo.hosts.gcvit import GcvitLayer
 from attention_zoo.hosts.gemma import GemmaLayer
 from attention_zoo.hosts.maxvit import Attention2dLayer, AttentionClLayer
 from attention_zoo.hosts.plain import (
+    ConvitLayer,
     DavitLayer,
     FastVitLayer,
     MetaFormerLayer,
@@ -40,6 +41,7 @@ HOST_LAYERS: dict[type[nn.Module], type[HostLayer]] = {
         Attention2dLayer,
         AttentionClLayer,
         BeitLayer,
+        ConvitLayer,
         DavitLayer,
         EvaLayer,
         FastVitLayer,
@@ -76,8 +78,10 @@ OBSTACLES: dict[str, str] = {
     "cait.ClassAttn": ONE_QUERY,
     "cait.TalkingHeadAttn": "mixes the scores of its heads before and after its softmax, so that no head is by itself",
     "coat.FactorAttnConvRelPosEnc": NO_SOFTMAX,
+    "convit.GPSA": "adds a softmax of positions to that of its scores by a gate",
     "cpubone.ConvAttention": CONVOLUTIONS,
     "crossvit.CrossAttention": ONE_QUERY,
+    "csatv2.SpatialTransformerBlock": "is a whole block that projects for itself",
     "davit.ChannelAttention": CHANNELS,
     "davit.ChannelAttentionV2": CHANNELS,
     "edgenext.CrossCovarianceAttn": CHANNELS,
@@ -87,6 +91,7 @@ OBSTACLES: dict[str, str] = {
     "efficientvit_msra.CascadedGroupAttention": "feeds each head with the output of the one before",
     "hiera.MaskUnitAttention": "pools its queries between stages, and readings mix one set of tokens",
     "hieradet_sam2.MultiScaleAttention": "pools its queries between stages, and readings mix one set of tokens",
+    "iformer.SHMA": UNEQUAL,
     "layers.attention_pool.AttentionPoolLatent": ONE_QUERY,
     "layers.attention_pool.AttentionPoolPrr": ONE_QUERY,
     "layers.attention_pool2d.AttentionPool2d": ONE_QUERY,
@@ -94,7 +99,7 @@ OBSTACLES: dict[str, str] = {
     "layers.attention2d.MultiQueryAttention2d": FEWER_KEYS,
     "layers.attention2d.MultiQueryAttentionV2": FEWER_KEYS,
     "layers.diff_attention.DiffAttention": "subtracts two maps of heads of half the width; the mixer Differential does",
-    "layers.bottleneck_attn.BottleneckAttn": "adds positions to its scores that a reading would have to make of images",
+    "layers.bottleneck_attn.BottleneckAttn": "adds products of queries and positions to its scores, which no layer here does yet",
     "layers.halo_attn.HaloAttn": "reads more keys, those around a block, than it has queries",
     "layers.lambda_layer.LambdaLayer": NO_SOFTMAX,
     "layers.non_local_attn.BatNonLocalAttn": NO_SOFTMAX,
@@ -107,11 +112,13 @@ OBSTACLES: dict[str, str] = {
     "nextvit.ConvAttention": NO_SOFTMAX,
     "nextvit.EfficientAttention": FEWER_KEYS,
     "pvt_v2.Attention": FEWER_KEYS,
+    "shvit.SHSA": UNEQUAL,
     "swiftformer.EfficientAdditiveAttention": NO_SOFTMAX,
     "twins.GlobalSubSampleAttn": FEWER_KEYS,
+    "vision_transformer.DiffParallelScalingBlock": "projects for attention and its MLP by one layer",
+    "vision_transformer.ParallelScalingBlock": "projects for attention and its MLP by one layer",
     "volo.ClassAttention": ONE_QUERY,
     "volo.OutlookAttention": NO_SOFTMAX,
-    "xcit.ClassAttentionBlock": ONE_QUERY,
     "xcit.XCA": CHANNELS,
 }
 """Why the attention layers of timm that have no layer of ours cannot have a mixer, by `layer_name`."""
@@ -147,6 +154,15 @@ def swappable(model: nn.Module) -> list[tuple[str, nn.Module]]:
         inside = found and name.startswith(found[-1][0] + ".")
         if not inside and (isinstance(module, Attention | SelfMixer) or host_layer_for(module) is not None):
             found.append((name, module))
+    return found
+
+
+def grid_host(model: nn.Module, layer: str) -> nn.Module | None:
+    """Return the innermost of `GRID_HOSTS` that the layer of this name is in, ``model`` itself included, or None."""
+    found = None
+    for name, module in model.named_modules():
+        if isinstance(module, GRID_HOSTS) and (not name or layer.startswith(f"{name}.")):
+            found = module
     return found
 
 

@@ -17,7 +17,7 @@ from attention_zoo.domains import NOT_NEGATIVE, complaint
 from attention_zoo.errors import InputError
 from attention_zoo.grids import grid_teller, outer_mixers, tell_grids
 from attention_zoo.hosts.base import HostLayer
-from attention_zoo.hosts.table import GRID_HOSTS, host_layer_for, is_plain, swappable, unswappable
+from attention_zoo.hosts.table import GRID_HOSTS, grid_host, host_layer_for, is_plain, swappable, unswappable
 from attention_zoo.mixers.base import Linked, MixerFactory, Numbered, SelfMixer
 from attention_zoo.mixers.options import Grid
 from attention_zoo.mixers.registry import MIXERS, Factory, as_factory, list_mixers
@@ -207,12 +207,16 @@ def layer_indices(key: str, depth: int) -> range:
 
 def _rebuild(model: nn.Module, name: str, old: nn.Module, factory: Factory[SelfMixer]) -> nn.Module:
     """Return what replaces ``old``, the layer ``name``, with its weights, device, type and training mode."""
-    host = _host_of(model, name)
+    host = grid_host(model, name)
     kind = host_layer_for(old)
     if kind is not None and not is_plain(old):
-        prefix = getattr(host or model, "num_prefix_tokens", 0)
-        return kind.around(old, factory, model, None if host is None else _grid_size(host), prefix)
+        return kind.around(old, factory, model, None if host is None else _grid_size(host), _prefix(host or model))
     return _mixer_for(model, name, cast(Attention | SelfMixer, old), factory, host)
+
+
+def _prefix(part: nn.Module) -> int:
+    """Return the number of class and register tokens before the grid that a model, or a mixer, says; else 0."""
+    return getattr(part, "num_prefix_tokens", 0)
 
 
 def _mixer_for(
@@ -234,7 +238,7 @@ def _mixer_for(
         proj_drop=old.proj_drop.p,
         norm_layer=partial(_like, norms[0]) if norms else None,
         grid=getattr(old, "grid", None) if host is None else _grid_size(host),
-        num_prefix_tokens=getattr(host or model, "num_prefix_tokens", getattr(old, "num_prefix_tokens", 0)),
+        num_prefix_tokens=_prefix(host or (old if isinstance(old, SelfMixer) else model)),
         device=weight.device,
         dtype=weight.dtype,
     )
@@ -253,15 +257,6 @@ class _BuiltAround(Protocol):
 
     def check_mixer(self, mixer: nn.Module) -> None:
         """Raise an InputError for a mixer that the block would have been built around in another way."""
-
-
-def _host_of(model: nn.Module, layer: str) -> nn.Module | None:
-    """Return the innermost model that tells its grid and that the layer of this name is in, or None."""
-    found = None
-    for name, module in model.named_modules():
-        if isinstance(module, GRID_HOSTS) and (not name or layer.startswith(f"{name}.")):
-            found = module
-    return found
 
 
 def _require_grid(mixer: SelfMixer, model: nn.Module) -> None:

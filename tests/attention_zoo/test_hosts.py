@@ -10,6 +10,7 @@ import torch
 from timm.layers import Attention, AttentionRope, RelPosBias, RelPosMlp
 from timm.models import (
     beit,
+    convit,
     davit,
     eva,
     fastvit,
@@ -84,6 +85,7 @@ LAYERS = {
     "coatnet, heads last": (maxxvit.Attention2d(16, dim_head=8, head_first=False), IMAGE, {"shared_rel_pos": SHARED}),
     "davit": (davit.WindowAttention(16, WINDOW, 2), WINDOWS, {}),
     "metaformer": (metaformer.Attention(16, head_dim=8), TOKENS, {}),
+    "convit": (convit.MHSA(16, 2), TOKENS, {}),
     "tnt": (tnt.Attention(16, 16, 2), TOKENS, {}),
     "nest": (nest.Attention(16, 2), LAST, {}),
     "volo": (volo.Attention(16, 2), LAST, {}),
