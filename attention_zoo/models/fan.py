@@ -111,20 +111,18 @@ class FAN(Xcit):
         timms = {"embed_dim": 192, "depth": 12, "num_heads": 4, "mlp_ratio": 4.0, "qkv_bias": True, "eta": 1.0, **xcit}
         super().__init__(**{"patch_size": 16, "tokens_norm": True, **timms, "depth": 0})
         factory = mixer_factory(mixer, mixer_args, variant)
-        dim, heads, bias = self.embed_dim, timms["num_heads"], timms["qkv_bias"]
-        size, patch = self.patch_embed.img_size, self.patch_embed.patch_size
-        drops = {"attn_drop": timms.get("attn_drop_rate", 0.0)}
-        grid = size[0] // patch, size[1] // patch
-        for _ in range(timms["depth"]):
-            rate = timms.get("proj_drop_rate", 0.0)
-            attn = build_apart(factory, dim=dim, num_heads=heads, qkv_bias=bias, grid=grid, proj_drop=rate, **drops)
-            mlp = ChannelProcessing(dim, heads, int(dim * timms["mlp_ratio"]), bias, drop=rate, **drops)
+        embed: Any = self.patch_embed
+        dim, depth, heads, bias = self.embed_dim, timms["depth"], timms["num_heads"], timms["qkv_bias"]
+        grid = embed.img_size[0] // embed.patch_size, embed.img_size[1] // embed.patch_size
+        dropped, attn_dropped = timms.get("proj_drop_rate", 0.0), timms.get("attn_drop_rate", 0.0)
+        host = {"qkv_bias": bias, "attn_drop": attn_dropped, "proj_drop": dropped, "grid": grid}
+        for _ in range(depth):
+            attn = build_apart(factory, dim=dim, num_heads=heads, **host)
+            mlp = ChannelProcessing(dim, heads, int(dim * timms["mlp_ratio"]), bias, attn_dropped, dropped)
+            mlp.apply(_start)
             self.blocks.append(FanBlock(attn, mlp, timms.get("drop_path_rate", 0.0), timms["eta"]))
-        self.feature_info = [
-            {"num_chs": dim, "reduction": patch, "module": f"blocks.{i}"} for i in range(timms["depth"])
-        ]
-        for block in self.blocks:
-            block.mlp.apply(_start)
+        reduction = {"num_chs": dim, "reduction": embed.patch_size}
+        self.feature_info = [reduction | {"module": f"blocks.{index}"} for index in range(depth)]
         self.register_load_state_dict_pre_hook(_as_ours)
 
 
