@@ -16,11 +16,12 @@ from attention_zoo.hosts.survey import (
     surveys,
     write_surveys,
 )
-from attention_zoo.hosts.table import OBSTACLES, OTHER
+from attention_zoo.hosts.table import OBSTACLES
 from attention_zoo.mixers.registry import list_mixers
 from attention_zoo.terminal import console, text_table
 
 HEADER = ("Architecture", "Attention", "Host", "Mixers, or why not")
+NO_PLACE = "has options that leave no place for a mixer"
 MARKDOWN = ("attention of timm", "architectures", "such as", "mixers, or why not")
 
 
@@ -77,7 +78,7 @@ def _row(name: str, layers: Survey) -> tuple[str, ...]:
 
 def verdict(layers: Survey) -> str:
     """Return how many mixers can stand in an architecture and what they have to be, or why none can."""
-    kept = [f"{layer} {OBSTACLES.get(layer, OTHER)}" for layer, needs in layers.items() if needs is None]
+    kept = [f"{layer} {OBSTACLES.get(layer, NO_PLACE)}" for layer, needs in layers.items() if needs is None]
     if not is_host(layers):
         return "; ".join(kept)
     asked = {need for needs in layers.values() if needs is not None for need in needs}

@@ -10,7 +10,6 @@ from typing import Any, ClassVar, Self, cast
 import torch
 from torch import Tensor, nn
 
-from attention_zoo.errors import InputError
 from attention_zoo.mixers.base import SelfMixer
 from attention_zoo.mixers.registry import MIXERS, Factory, list_mixers
 
@@ -111,9 +110,6 @@ class HostLayer(nn.Module):
         Raises:
             InputError: the reading, or an argument of it, does not fit the layer; the error says why and what fits.
         """
-        reason = cls.obstacle(layer)
-        if reason is not None:
-            raise InputError(f"{type(layer).__name__} in {type(model).__name__} cannot have a mixer: {reason}")
         (num_heads, width), window = cls.heads(layer), cls.window(layer)
         weight = next(layer.parameters())
         mixer = factory(

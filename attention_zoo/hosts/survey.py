@@ -17,7 +17,7 @@ from torch import nn
 
 from attention_zoo.errors import InputError
 from attention_zoo.hosts.base import fitting_mixers
-from attention_zoo.hosts.table import OBSTACLES, grid_host, host_layer_for, is_plain, layer_name, swappable
+from attention_zoo.hosts.table import grid_host, host_layer_for, is_plain, layer_name, swappable, unswappable
 from attention_zoo.mixers.base import SelfMixer
 from attention_zoo.mixers.registry import MIXERS, list_mixers
 from attention_zoo.runs.files import read_json, write_text
@@ -58,30 +58,25 @@ def survey_architecture(name: str) -> Survey:
 
 
 def survey(model: nn.Module) -> Survey:
-    """Return the attention layers of a model, those that mixers can stand in first."""
-    seen: dict[str, Needs | None] = {}
+    """Return the attention layers of a model, those that mixers can stand in last."""
+    seen: dict[str, Needs] = {}
     for name, layer in swappable(model):
         kind = host_layer_for(layer)
         key = layer_name(Attention if isinstance(layer, Attention) else type(layer))
         told = grid_host(model, name) is not None
-        needs: Needs | None
         if kind is None or is_plain(layer):
             needs = ("whole", "grid") if told else ("whole",)
-        elif kind.obstacle(layer) is not None:
-            needs = None
         else:
             asked = {"bias": kind.adds_bias(layer, model), "grid": told or kind.sees_grid}
             needs = tuple(word for word, holds in asked.items() if holds)
-        before = seen.get(key, needs)
-        seen[key] = needs if before is None or needs is None else _both(before, needs)
-    others = {layer_name(type(module)) for module in model.modules()}
-    return seen | {name: None for name in sorted(others) if name in OBSTACLES}
+        seen[key] = _both(seen.get(key, needs), needs)
+    return {**dict.fromkeys(unswappable(model)), **seen}
 
 
 def _both(one: Needs, other: Needs) -> Needs:
     """Return what two layers need together: a bias if either has one, a grid if both tell it."""
-    words = [word for word in ("whole", "grid") if word in one and word in other]
-    return (*words, "bias") if "bias" in one or "bias" in other else tuple(words)
+    asked = set(one) & set(other) | {"bias"} & (set(one) | set(other))
+    return tuple(word for word in ("whole", "bias", "grid") if word in asked)
 
 
 def is_host(layers: Survey) -> bool:

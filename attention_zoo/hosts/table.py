@@ -12,6 +12,7 @@ from attention_zoo.hosts.beit import BeitLayer
 from attention_zoo.hosts.eva import EvaLayer, RopeLayer
 from attention_zoo.hosts.gcvit import GcvitLayer
 from attention_zoo.hosts.gemma import GemmaLayer
+from attention_zoo.hosts.hiera import HieraLayer, Sam2Layer
 from attention_zoo.hosts.maxvit import Attention2dLayer, AttentionClLayer
 from attention_zoo.hosts.plain import (
     ConvitLayer,
@@ -47,10 +48,12 @@ HOST_LAYERS: dict[type[nn.Module], type[HostLayer]] = {
         FastVitLayer,
         GcvitLayer,
         GemmaLayer,
+        HieraLayer,
         MetaFormerLayer,
         NestLayer,
         RelPosLayer,
         RopeLayer,
+        Sam2Layer,
         SamLayer,
         SwinLayer,
         SwinV2CrLayer,
@@ -89,8 +92,6 @@ OBSTACLES: dict[str, str] = {
     "efficientformer_v2.Attention2d": "mixes the scores of its heads before and after its softmax",
     "efficientformer_v2.Attention2dDownsample": FEWER_KEYS,
     "efficientvit_msra.CascadedGroupAttention": "feeds each head with the output of the one before",
-    "hiera.MaskUnitAttention": "pools its queries between stages, and readings mix one set of tokens",
-    "hieradet_sam2.MultiScaleAttention": "pools its queries between stages, and readings mix one set of tokens",
     "iformer.SHMA": UNEQUAL,
     "layers.attention2d.MultiQueryAttention2d": FEWER_KEYS,
     "layers.attention2d.MultiQueryAttentionV2": FEWER_KEYS,
@@ -123,9 +124,6 @@ OBSTACLES: dict[str, str] = {
 }
 """Why the attention layers of timm that have no layer of ours cannot have a mixer, by `layer_name`."""
 
-OTHER = "is a layer that no mixer can replace yet"
-"""The reason for an attention layer of timm that `OBSTACLES` does not name."""
-
 
 def layer_name(kind: type) -> str:
     """Return the name of a class of timm as here and in tables: its module inside ``timm.models``, and its own name."""
@@ -152,9 +150,15 @@ def swappable(model: nn.Module) -> list[tuple[str, nn.Module]]:
     found: list[tuple[str, nn.Module]] = []
     for name, module in model.named_modules():
         inside = found and name.startswith(found[-1][0] + ".")
-        if not inside and (isinstance(module, Attention | SelfMixer) or host_layer_for(module) is not None):
+        if not inside and (isinstance(module, Attention | SelfMixer) or _has_place(module)):
             found.append((name, module))
     return found
+
+
+def _has_place(layer: nn.Module) -> bool:
+    """Return whether a layer of ours can take this very layer's place."""
+    kind = host_layer_for(layer)
+    return kind is not None and kind.obstacle(layer) is None
 
 
 def grid_host(model: nn.Module, layer: str) -> nn.Module | None:
@@ -168,13 +172,12 @@ def grid_host(model: nn.Module, layer: str) -> nn.Module | None:
 
 def unswappable(model: nn.Module) -> dict[str, str]:
     """Return why attention layers of ``model`` can have no mixer, by `layer_name`."""
-    names = {layer_name(type(module)) for module in model.modules() if is_attention(type(module))}
-    return {name: OBSTACLES.get(name, OTHER) for name in sorted(names)}
-
-
-def is_attention(kind: type) -> bool:
-    """Return whether a class is an attention layer of timm without a layer of ours."""
-    name = layer_name(kind)
-    if not kind.__module__.startswith("timm.") or kind in HOST_LAYERS:
-        return False
-    return name in OBSTACLES
+    reasons = {}
+    for layer in model.modules():
+        name, kind = layer_name(type(layer)), host_layer_for(layer)
+        obstacle = None if kind is None else kind.obstacle(layer)
+        if name in OBSTACLES:
+            reasons[name] = OBSTACLES[name]
+        elif obstacle is not None:
+            reasons[name] = f"can have no mixer: {obstacle}"
+    return dict(sorted(reasons.items()))

@@ -16,6 +16,8 @@ from timm.models import (
     fastvit,
     gcvit,
     gemma4_vit,
+    hiera,
+    hieradet_sam2,
     maxxvit,
     metaformer,
     nest,
@@ -79,6 +81,9 @@ LAYERS = {
         {},
     ),
     "shared positions": (vision_transformer_relpos.RelPosAttention(16, 2), TOKENS, {"shared_rel_pos": SHARED}),
+    "hiera": (hiera.MaskUnitAttention(16, 24, 2, window_size=3, use_mask_unit_attn=True), TOKENS, {}),
+    "hiera over the image": (hiera.MaskUnitAttention(16, 16, 2), TOKENS, {}),
+    "sam 2": (hieradet_sam2.MultiScaleAttention(16, 24, 2), LAST, {}),
     "maxvit": (maxxvit.AttentionCl(16, dim_head=8, rel_pos_cls=BIASED), LAST, {}),
     "maxvit, heads last": (maxxvit.AttentionCl(16, 32, dim_head=8, head_first=False), LAST, {}),
     "coatnet": (maxxvit.Attention2d(16, dim_head=8, rel_pos_cls=BIASED), IMAGE, {}),
@@ -266,9 +271,19 @@ def test_attention_of_another_kind_is_refused_with_its_reason(layer, reason):
         az.swap_mixers(Holder(layer), "DotProduct")
 
 
-def test_values_of_another_width_are_refused():
-    with pytest.raises(az.InputError, match="values are of another width"):
-        az.swap_mixers(Holder(tnt.Attention(16, 8, 2)), "DotProduct")
+@pytest.mark.parametrize(
+    ("layer", "reason"),
+    [
+        (tnt.Attention(16, 8, 2), "tnt.Attention can have no mixer: its values are of another width"),
+        (tiny_vit.Attention(16, 4, 2, attn_ratio=2, resolution=WINDOW), "its values are of another width"),
+        (hiera.MaskUnitAttention(16, 16, 2, q_stride=4), "pools its queries"),
+    ],
+)
+def test_layers_whose_options_leave_no_place_stay_timms(layer, reason):
+    with pytest.raises(az.InputError, match=reason):
+        az.swap_mixers(Holder(layer), "DotProduct")
+    both = nn.ModuleList([Holder(layer), Holder(tnt.Attention(16, 16, 2))])
+    assert [isinstance(part.attn, HostLayer) for part in az.swap_mixers(both, "DotProduct")] == [False, True]
 
 
 def test_no_grid_no_neighbours():
