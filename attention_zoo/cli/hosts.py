@@ -22,6 +22,9 @@ from attention_zoo.terminal import console, text_table
 
 HEADER = ("Architecture", "Attention", "Host", "Mixers, or why not")
 NO_PLACE = "has options that leave no place for a mixer"
+FEW = 10
+"""Number of mixers up to which they are named."""
+
 MARKDOWN = ("attention of timm", "architectures", "such as", "mixers, or why not")
 
 
@@ -85,5 +88,7 @@ def verdict(layers: Survey) -> str:
     told = all("grid" in needs for needs in layers.values() if needs is not None)
     kind = "that take its position biases" if "bias" in asked else "of sets and grids" if told else "of sets of tokens"
     stays = ", ".join(layer for layer, needs in layers.items() if needs is None)
-    number = f"{len(readings(layers))} of {len(list_mixers('self'))}"
-    return f"{number}, {kind}" + (f"; timm's own: {stays}" if stays else "")
+    names = readings(layers)
+    number = f"{len(names)} of {len(list_mixers('self'))}, {kind}"
+    few = f": {', '.join(names)}" if len(names) <= FEW else ""
+    return number + few + (f"; timm's own: {stays}" if stays else "")

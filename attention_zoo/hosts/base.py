@@ -51,7 +51,7 @@ class HostLayer(nn.Module):
                 setattr(self, f"k_{part}", copy.deepcopy(keys).requires_grad_(learns and not unread))
 
     @classmethod
-    def heads(cls, layer: Any) -> tuple[int, int]:
+    def shape_of_heads(cls, layer: Any) -> tuple[int, int]:
         """Return the number of heads of a layer of timm, and their width."""
         return layer.num_heads, layer.qkv.out_features // (3 * layer.num_heads)
 
@@ -110,7 +110,7 @@ class HostLayer(nn.Module):
         Raises:
             InputError: the reading, or an argument of it, does not fit the layer; the error says why and what fits.
         """
-        (num_heads, width), window = cls.heads(layer), cls.window(layer)
+        (num_heads, width), window = cls.shape_of_heads(layer), cls.window(layer)
         weight = next(layer.parameters())
         mixer = factory(
             dim=num_heads * width,

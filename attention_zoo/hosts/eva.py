@@ -15,7 +15,7 @@ class _RotaryLayer(HostLayer):
     """What both layers with rotary positions do around their softmax."""
 
     @classmethod
-    def heads(cls, layer: Any) -> tuple[int, int]:
+    def shape_of_heads(cls, layer: Any) -> tuple[int, int]:
         """Return the number of heads and their width, which may be another than the width of tokens gives."""
         return layer.num_heads, layer.head_dim
 

@@ -12,7 +12,7 @@ class GcvitLayer(WindowLayer, WindowAttentionGlobal):
     """A mixer in the place of the softmax of GCViT's ``WindowAttentionGlobal``."""
 
     @classmethod
-    def heads(cls, layer: Any) -> tuple[int, int]:
+    def shape_of_heads(cls, layer: Any) -> tuple[int, int]:
         """Return the number of heads and their width."""
         return layer.num_heads, layer.head_dim
 

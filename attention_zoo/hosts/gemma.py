@@ -12,7 +12,7 @@ class GemmaLayer(HostLayer, Gemma4Attention):
     """A mixer in the place of the softmax of ``Gemma4Attention``, whose queries may share keys and values in groups."""
 
     @classmethod
-    def heads(cls, layer: Any) -> tuple[int, int]:
+    def shape_of_heads(cls, layer: Any) -> tuple[int, int]:
         """Return the number of heads and their width, which may be another than the width of tokens gives."""
         return layer.num_heads, layer.head_dim
 

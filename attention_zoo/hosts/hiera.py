@@ -15,7 +15,7 @@ class HieraLayer(HostLayer, MaskUnitAttention):
     """A mixer in the place of the softmax of Hiera's ``MaskUnitAttention``."""
 
     @classmethod
-    def heads(cls, layer: Any) -> tuple[int, int]:
+    def shape_of_heads(cls, layer: Any) -> tuple[int, int]:
         """Return the number of heads and their width."""
         return layer.heads, layer.head_dim
 

@@ -15,7 +15,7 @@ class _MaxLayer(HostLayer):
     sees_grid = True
 
     @classmethod
-    def heads(cls, layer: Any) -> tuple[int, int]:
+    def shape_of_heads(cls, layer: Any) -> tuple[int, int]:
         """Return the number of heads and their width."""
         return layer.num_heads, layer.dim_head
 

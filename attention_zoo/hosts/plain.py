@@ -44,7 +44,7 @@ class TntLayer(HostLayer, TntAttention):
     """A mixer in the place of the softmax of TNT's ``Attention``, of patches or of the pixels in one."""
 
     @classmethod
-    def heads(cls, layer: Any) -> tuple[int, int]:
+    def shape_of_heads(cls, layer: Any) -> tuple[int, int]:
         """Return the number of heads and the width of their queries."""
         return layer.num_heads, layer.head_dim
 
@@ -99,7 +99,7 @@ class VisformerLayer(HostLayer, VisformerAttention):
     sees_grid = True
 
     @classmethod
-    def heads(cls, layer: Any) -> tuple[int, int]:
+    def shape_of_heads(cls, layer: Any) -> tuple[int, int]:
         """Return the number of heads and their width, which may be another than the width of tokens gives."""
         return layer.num_heads, layer.head_dim
 

@@ -64,6 +64,7 @@ def survey(model: nn.Module) -> Survey:
         kind = host_layer_for(layer)
         key = layer_name(Attention if isinstance(layer, Attention) else type(layer))
         told = grid_host(model, name) is not None
+        needs: Needs
         if kind is None or is_plain(layer):
             needs = ("whole", "grid") if told else ("whole",)
         else:

@@ -14,7 +14,7 @@ class TinyVitLayer(HostLayer, Attention):
     sees_grid = True
 
     @classmethod
-    def heads(cls, layer: Any) -> tuple[int, int]:
+    def shape_of_heads(cls, layer: Any) -> tuple[int, int]:
         """Return the number of heads and the width of their keys."""
         return layer.num_heads, layer.key_dim
 
