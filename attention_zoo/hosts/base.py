@@ -145,7 +145,7 @@ def misfit(mixer: SelfMixer | type[SelfMixer], *, bias: bool, grid: bool) -> str
     if mixer.takes_tokens:
         return "which needs the tokens beside queries, keys and values"
     if not {"q", "v"} <= set(mixer.projections):
-        return "which does not read queries and values that were projected apart"
+        return "which does not take queries and values of separate projections"
     if bias and not mixer.takes_masks():
         return "which cannot use its position bias (takes_masks)"
     if mixer.tokens == "grid" and not grid:
