@@ -13,6 +13,7 @@ from attention_zoo.mixers.adaptation import adapted, set_adaptation
 from attention_zoo.mixers.axial import Axial
 from attention_zoo.mixers.base import CrossMixer, HostOptions, MixerFactory, SelfMixer
 from attention_zoo.mixers.losses import auxiliary_loss
+from attention_zoo.mixers.mixture_of_heads import MixtureOfHeads
 from attention_zoo.mixers.registry import MIXERS, MixerInfo, create_mixer, list_mixers, mixer_info, register
 from attention_zoo.mixers.swapping import attn_layer, swap_mixers
 from attention_zoo.mixers.token_aware_pooling import TokenAwarePooling
@@ -30,6 +31,7 @@ __all__ = [
     "InputError",
     "MixerFactory",
     "MixerInfo",
+    "MixtureOfHeads",
     "Outputs",
     "SelfMixer",
     "TokenAwarePooling",

@@ -6,9 +6,9 @@ there calls `SelfMixer.set_grid` of every mixer before the first block runs. Blo
 """
 
 import math
+from typing import cast
 
 from timm.layers import Format
-from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from attention_zoo.errors import InputError
@@ -44,9 +44,9 @@ class GridTeller:
                 )
 
 
-def tell_grids(host: VisionTransformer) -> None:
-    """Make ``host`` tell its present mixers the grid of every forward pass."""
-    teller = grid_teller(host.patch_embed)
+def tell_grids(host: nn.Module) -> None:
+    """Make ``host``, a model with a patch embedding, tell its present mixers the grid of every forward pass."""
+    teller = grid_teller(cast(nn.Module, host.patch_embed))
     teller.mixers = outer_mixers(host)
 
 

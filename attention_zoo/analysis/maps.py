@@ -22,6 +22,8 @@ from timm.layers import Attention
 from torch import Tensor, nn
 
 from attention_zoo.errors import InputError
+from attention_zoo.hosts.base import HostLayer
+from attention_zoo.hosts.table import swappable
 from attention_zoo.mixers.base import Assignments, Atoms, SelfMixer, Steps, TopDownOptions
 from attention_zoo.mixers.swapping import layer_indices, mixer_layers, swap_mixers
 
@@ -219,7 +221,11 @@ def _by_head(seen: LayerInput, read: Tensor, heads: Heads) -> Pictures:
 
 def _with_mixers(model: nn.Module) -> nn.Module:
     """Return ``model`` itself, or a copy with `DotProduct` in place of timm's attention if it has any."""
-    foreign = [str(index) for index, (_, layer) in enumerate(mixer_layers(model)) if isinstance(layer, Attention)]
+    foreign = [
+        str(index)
+        for index, (_, layer) in enumerate(swappable(model))
+        if isinstance(layer, Attention) and not isinstance(layer, HostLayer)
+    ]
     return swap_mixers(copy.deepcopy(model), layers=dict.fromkeys(foreign, "DotProduct")) if foreign else model
 
 

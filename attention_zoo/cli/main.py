@@ -15,6 +15,7 @@ from attention_zoo.cli.compat import launch_further_processes_with
 from attention_zoo.cli.corrupt import corrupt
 from attention_zoo.cli.decode import decode
 from attention_zoo.cli.errors import PROGRAM, debugging, fail
+from attention_zoo.cli.hosts import hosts
 from attention_zoo.cli.maps import maps
 from attention_zoo.cli.mixers import mixers
 from attention_zoo.cli.parser import ZooParser, configure_parsing
@@ -42,6 +43,7 @@ TRAINING = {
 
 TOOLS: dict[str, Callable[..., int | None]] = {
     "mixers": mixers,
+    "hosts": hosts,
     "maps": maps,
     "decode": decode,
     "premises": premises,

@@ -39,7 +39,8 @@ def attend(
         v: values (B, H, M, E); E may differ from D.
         scale: factor of q.k.
         key_bias: (B, H, M), added to the scores of each key; differentiable.
-        mask: added to the scores, broadcasting to (B, H, N, M); no gradient reaches it.
+        mask: added to the scores, broadcasting to (B, H, N, M). A gradient reaches one that wants it, a learned bias of
+            positions say, and then the N x M matrix is formed.
 
     Returns:
         The attended values (B, H, N, E) and ``logsumexp_j(scale q_i.k_j + key_bias_j + mask_ij)`` (B, H, N), both
@@ -201,7 +202,8 @@ def _attend(
     q: Tensor, k: Tensor, v: Tensor, scale: float, key_bias: Tensor | None, mask: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     """Compute `attend` for a mask in which every row allows some key to be read."""
-    if not _has_kernel(q, mask):
+    learned = mask is not None and mask.requires_grad and torch.is_grad_enabled()
+    if learned or not _has_kernel(q, mask):
         scores = scale * q @ k.mT  # (B, H, N, M)
         for bias in (None if key_bias is None else key_bias[..., None, :], mask):
             scores = scores if bias is None else scores + bias

@@ -17,15 +17,14 @@ from torch import Tensor, nn
 from attention_zoo.domains import NOT_NEGATIVE, Domain, shown
 from attention_zoo.mixers.base import HostOptions, Kept, MixerFactory, SelfMixer
 from attention_zoo.mixers.options import Amount
-from attention_zoo.mixers.registry import as_factory, register
+from attention_zoo.mixers.registry import as_factory
 
 Heads = Annotated[int, NOT_NEGATIVE, Domain(most=1 << 16)]
 """A number of heads, perhaps none."""
 
 
-@register
 class MixtureOfHeads(SelfMixer):
-    """Any self-mixer of q, k and v, whose heads every token weighs.
+    """Any self-mixer of q, k and v, whose heads every token weighs; like `Axial` it is no reading of its own.
 
     In training it has a loss of its own (eq. 9), which keeps the loads of the routed heads even. All heads are
     computed, for all tokens: the readings are, as released, weighed and not skipped.
@@ -42,10 +41,6 @@ class MixtureOfHeads(SelfMixer):
         **host: see `SelfMixer`.
     """
 
-    reading = "mixture of heads, around any reading"
-    paper = "Jin et al. 2025 (MoH)"
-    equation = "Σₕ gₕ(x) headₕ Wₕ (6)"
-    complexity = "as inside"
     takes_tokens = True
     drops_attention = True  # the mixer inside refuses it where it does not
 

@@ -84,9 +84,10 @@ class Routing(SelfMixer):
 
     def members(self, tokens: Tensor) -> Tensor:
         """Return the indices (B, H, C, w) of the tokens (B, H, N, D) that each centroid takes."""
-        size = max(-(-tokens.shape[2] // self.clusters), min(2, tokens.shape[2]))
-        with torch.no_grad():
-            return self.similarity(tokens).topk(size, 2).indices.mT
+        number = tokens.shape[2]
+        size = torch.sym_max((number + self.clusters - 1) // self.clusters, torch.sym_min(2, number))
+        with torch.no_grad():  # sorted, since a graph of any number of tokens knows no top of so many
+            return self.similarity(tokens).argsort(2, descending=True)[:, :, :size].mT
 
     def similarity(self, tokens: Tensor) -> Tensor:
         """Return the products (B, H, N, C) of unit tokens (B, H, N, D) with the centroids, in float32 at least."""

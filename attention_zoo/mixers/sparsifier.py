@@ -70,7 +70,7 @@ class Sparsifier(SelfMixer):
         self.keep, self.guess, made = keep, guess, self.made
         width = max(1, self.head_dim // reduce_width)
         number = self.num_prefix_tokens + math.prod(self.grid or ())
-        rank = max(1, number // reduce_tokens)
+        rank = max(2, number // reduce_tokens)
         self.guess_q, self.guess_k = nn.Linear(self.head_dim, width, **made), nn.Linear(self.head_dim, width, **made)
         self.basis_in, self.basis_out = (nn.Parameter(0.02 * torch.randn((number, rank), **made)) for _ in range(2))
         self.learned_grid = self.grid

@@ -16,6 +16,8 @@ from attention_zoo.compat import host_in_construction
 from attention_zoo.domains import NOT_NEGATIVE, complaint
 from attention_zoo.errors import InputError
 from attention_zoo.grids import grid_teller, outer_mixers, tell_grids
+from attention_zoo.hosts.base import HostLayer
+from attention_zoo.hosts.table import GRID_HOSTS, grid_host, host_layer_for, is_plain, swappable, unswappable
 from attention_zoo.mixers.base import Linked, MixerFactory, Numbered, SelfMixer
 from attention_zoo.mixers.options import Grid
 from attention_zoo.mixers.registry import MIXERS, Factory, as_factory, list_mixers
@@ -119,8 +121,12 @@ def swap_mixers(
     reading whose queries are its keys takes the rows of the queries. What a reading has beside them starts fresh. A
     ``VisionTransformer``, also inside ``model``, tells its mixers the grid of every forward pass from then on.
 
+    Other attention layers of timm (rotary positions, windows, relative positions; `attention_zoo.hosts`) stay as they
+    are around their softmax, under their names, and hand queries, keys and values to the mixer. Attention that is
+    not of this kind, of a class token alone say, stays timm's.
+
     Args:
-        model: e.g. any timm ``VisionTransformer``, pretrained or not.
+        model: any timm model with attention, pretrained or not; ``python -m attention_zoo hosts`` lists them.
         mixer: for every layer that ``layers`` does not name: a name, a dotted path or a factory; None leaves those as
             they are.
         layers: mixers for some layers: keys are ``"3"``, ``"0-3"`` (both ends included), ``"last"`` or ``"last-4"``
@@ -140,11 +146,9 @@ def swap_mixers(
         raise InputError(f"swap_mixers changes a model, not {model!r}")
     if not isinstance(layers, (Mapping, type(None))):
         raise InputError(f"layers={layers!r} must name a mixer for each key, such as {{'last': 'VarsD'}}")
-    found = mixer_layers(model)
+    found = swappable(model)
     if not found:
-        raise InputError(
-            f"{type(model).__name__} has no attention to swap: hosts have timm's Attention (any VisionTransformer)"
-        )
+        raise InputError(_nothing_to_swap(model))
     choices: list[Factory[SelfMixer] | None] = [None if mixer is None else as_factory(mixer, options)] * len(found)
     for key, choice in (layers or {}).items():
         for index in layer_indices(key, len(found)):
@@ -154,10 +158,17 @@ def swap_mixers(
     for (name, _, _), new in zip(chosen, fresh, strict=True):
         model.set_submodule(name, new)
     for host in model.modules():
-        if isinstance(host, VisionTransformer) and outer_mixers(host):
+        if isinstance(host, GRID_HOSTS) and outer_mixers(host):
             tell_grids(host)
-    tell_layers(layer for _, layer in mixer_layers(model))
+    tell_layers(layer for _, layer in swappable(model))
     return model
+
+
+def _nothing_to_swap(model: nn.Module) -> str:
+    """Return the message that a model has no layer to swap, with the reason for each kind of attention that it has."""
+    reasons = "; ".join(f"{name} {reason}" for name, reason in unswappable(model).items())
+    hosts = "hosts have timm's Attention (any VisionTransformer) or another layer that `hosts` lists"
+    return f"{type(model).__name__} has no attention to swap: {reasons or hosts}"
 
 
 def tell_layers(layers: Iterable[nn.Module]) -> None:
@@ -194,12 +205,25 @@ def layer_indices(key: str, depth: int) -> range:
     return indices
 
 
-def _rebuild(model: nn.Module, name: str, old: Attention | SelfMixer, factory: Factory[SelfMixer]) -> SelfMixer:
-    """Return a mixer to replace ``old``, the layer ``name``, with its weights, device, type and training mode."""
+def _rebuild(model: nn.Module, name: str, old: nn.Module, factory: Factory[SelfMixer]) -> nn.Module:
+    """Return what replaces ``old``, the layer ``name``, with its weights, device, type and training mode."""
+    host = grid_host(model, name)
+    kind = host_layer_for(old)
+    if kind is not None and not is_plain(old):
+        return kind.around(old, factory, model, None if host is None else _grid_size(host), _prefix(host or model))
+    return _mixer_for(model, name, cast(Attention | SelfMixer, old), factory, host)
+
+
+def _prefix(part: nn.Module) -> int:
+    """Return the number of class and register tokens before the grid that a model, or a mixer, says; else 0."""
+    return getattr(part, "num_prefix_tokens", 0)
+
+
+def _mixer_for(
+    model: nn.Module, name: str, old: Attention | SelfMixer, factory: Factory[SelfMixer], host: nn.Module | None
+) -> SelfMixer:
+    """Return a mixer to replace ``old``, whose place it takes as a whole."""
     dim = old.dim if isinstance(old, SelfMixer) else old.qkv.in_features
-    if getattr(old, "gate", None) is not None or dim != old.num_heads * old.head_dim:
-        raise InputError("gated attention and heads of their own width have no place for their weights in a mixer")
-    host = _host_of(model, name)
     weight = next(old.parameters(), None)
     weight = next(model.parameters()) if weight is None else weight  # a reading may have none
     norms = [norm for norm in (old.q_norm, old.k_norm, old.norm) if not isinstance(norm, nn.Identity)]
@@ -214,7 +238,7 @@ def _rebuild(model: nn.Module, name: str, old: Attention | SelfMixer, factory: F
         proj_drop=old.proj_drop.p,
         norm_layer=partial(_like, norms[0]) if norms else None,
         grid=getattr(old, "grid", None) if host is None else _grid_size(host),
-        num_prefix_tokens=getattr(host or model, "num_prefix_tokens", getattr(old, "num_prefix_tokens", 0)),
+        num_prefix_tokens=_prefix(host or (old if isinstance(old, SelfMixer) else model)),
         device=weight.device,
         dtype=weight.dtype,
     )
@@ -235,15 +259,6 @@ class _BuiltAround(Protocol):
         """Raise an InputError for a mixer that the block would have been built around in another way."""
 
 
-def _host_of(model: nn.Module, layer: str) -> VisionTransformer | None:
-    """Return the innermost ``VisionTransformer`` that the layer of this name is in, or None."""
-    found = None
-    for name, module in model.named_modules():
-        if isinstance(module, VisionTransformer) and (not name or layer.startswith(f"{name}.")):
-            found = module
-    return found
-
-
 def _require_grid(mixer: SelfMixer, model: nn.Module) -> None:
     """Refuse a reading that looks at the grid in a model that does not tell it.
 
@@ -259,13 +274,15 @@ def _require_grid(mixer: SelfMixer, model: nn.Module) -> None:
 
 
 def mixer_layers(model: nn.Module) -> list[tuple[str, Attention | SelfMixer]]:
-    """Return the layers to swap, with their names; a mixer inside another mixer is not listed by itself."""
-    found: list[tuple[str, Attention | SelfMixer]] = []
-    for name, module in model.named_modules():
-        inside = found and name.startswith(found[-1][0] + ".")
-        if isinstance(module, (Attention, SelfMixer)) and not inside:
-            found.append((name, module))
-    return found
+    """Return the layers of tokens, timm's `Attention` or a mixer in its place, with their names.
+
+    A mixer inside another mixer, or inside a layer of a host that projects for it, is not listed by itself.
+    """
+    return [
+        (name, layer)
+        for name, layer in swappable(model)
+        if isinstance(layer, Attention | SelfMixer) and not isinstance(layer, HostLayer)
+    ]
 
 
 def _carry(old: Attention | SelfMixer, new: SelfMixer) -> None:
@@ -294,7 +311,7 @@ def _carry(old: Attention | SelfMixer, new: SelfMixer) -> None:
                 kept[name].copy_(tensor.view_as(kept[name]))  # a linear layer may be a convolution of one pixel
 
 
-def _grid_size(host: VisionTransformer) -> tuple[int, int] | None:
+def _grid_size(host: nn.Module) -> tuple[int, int] | None:
     """Return height and width of the token grid that a vision transformer is built for, or None."""
     grid = getattr(host.patch_embed, "grid_size", None)
     return None if grid is None else tuple(grid)

@@ -65,6 +65,12 @@ class TestAttend:
 
         assert torch.autograd.gradcheck(outputs, (q, k, v, bias) if biased else (q, k, v))
 
+    @pytest.mark.parametrize("shape", [(1, 1, 4, 6), (2, 2, 4, 6), (1, 2, 4, 1)])
+    def test_a_learned_mask_gets_a_gradient(self, shape):
+        q, k, v = heads(5, 5, 3, tokens=[4, 6, 6])
+        mask = torch.randn(shape, dtype=q.dtype, generator=torch.Generator().manual_seed(2)).requires_grad_()
+        assert torch.autograd.gradcheck(lambda q, k, v, mask: attend(q, k, v, 0.7, mask=mask), (q, k, v, mask))
+
     def test_any_layout_in_memory(self):
         q, k, v = (x.detach() for x in heads(5, 5, 3))
         turned = [x.mT.contiguous().mT.requires_grad_() for x in (q, k, v)]

@@ -25,6 +25,7 @@ SELF = az.list_mixers("self")
 VIT = {"embed_dim": 24, "depth": 2, "num_heads": 2, "patch_size": 8}
 RVT = {"embed_dims": (12, 24), "depths": (2, 1), "num_heads": (2, 4)}
 ONE_STAGE = {"embed_dims": (24,), "depths": (2,), "num_heads": (2,)}
+FAN = {"embed_dim": 24, "depth": 2, "num_heads": 2}
 RESNET = {"layers": (1, 1, 1, 2), "channels": (8, 8, 8, 12), "num_heads": 2}
 SMALL = {
     "rvt_tiny": RVT,
@@ -37,9 +38,13 @@ SMALL = {
     "gfnet_small": VIT,
     "gfnet_base": VIT,
     "botnet50": RESNET,
+    "fan_tiny": FAN,
+    "fan_small": FAN,
+    "fan_base": FAN,
+    "fan_large": FAN,
 }
 """What makes each model small."""
-KINDS = ["rvt_tiny", "rvt_base", "deit_conv_tiny_patch16_224", "gfnet_tiny", "botnet50"]
+KINDS = ["rvt_tiny", "rvt_base", "deit_conv_tiny_patch16_224", "gfnet_tiny", "botnet50", "fan_tiny"]
 """One model of each construction."""
 SIZE = (48, 80)
 RELEASED = ["DotProduct", "Performer", "VarsD", "VarsS", "VarsSD"]
