@@ -7,7 +7,7 @@ A. Roy, M. Saffar, A. Vaswani, D. Grangier, Efficient Content-Based Sparse Atten
 2021 (section 4.1, algorithm 1).
 """
 
-from typing import Unpack
+from typing import Any, Unpack
 
 import torch
 import torch.nn.functional as F
@@ -67,6 +67,8 @@ class Routing(SelfMixer):
 
     def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Return the mixed values (B, H, N, D) of queries q, keys k and values v, all (B, H, N, D)."""
+        if torch.compiler.is_exporting():  # a graph for any number of tokens cannot gather the top of so many
+            return self.map_weights(q, k, v).to(v.dtype) @ v
         q, k = _unit(q), _unit(k)
         if self.training:
             self._learn(q, k)
@@ -84,10 +86,19 @@ class Routing(SelfMixer):
 
     def members(self, tokens: Tensor) -> Tensor:
         """Return the indices (B, H, C, w) of the tokens (B, H, N, D) that each centroid takes."""
+        with torch.no_grad():
+            return self.similarity(tokens).topk(self.size(tokens), 2).indices.mT
+
+    def size(self, tokens: Tensor) -> Any:
+        """Return the number w of the tokens (B, H, N, D) that a centroid takes; in a graph it may be a symbol."""
         number = tokens.shape[2]
-        size = torch.sym_max((number + self.clusters - 1) // self.clusters, torch.sym_min(2, number))
-        with torch.no_grad():  # sorted, since a graph of any number of tokens knows no top of so many
-            return self.similarity(tokens).argsort(2, descending=True)[:, :, :size].mT
+        return torch.sym_max((number + self.clusters - 1) // self.clusters, torch.sym_min(2, number))
+
+    def membership(self, tokens: Tensor) -> Tensor:
+        """Return which of the tokens (B, H, N, D) each centroid takes, (B, H, N, C) bool."""
+        with torch.no_grad():
+            place = self.similarity(tokens).argsort(2, descending=True).argsort(2)
+            return place < self.size(tokens)
 
     def similarity(self, tokens: Tensor) -> Tensor:
         """Return the products (B, H, N, C) of unit tokens (B, H, N, D) with the centroids, in float32 at least."""
@@ -115,10 +126,7 @@ class Routing(SelfMixer):
     def map_weights(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Return the softmax weights (B, H, N, N), zero between tokens that share no centroid."""
         q, k = _unit(q), _unit(k)
-        queries, keys = (
-            torch.zeros_like(self.similarity(tokens)).scatter(2, self.members(tokens).mT, 1.0).bool()
-            for tokens in (q, k)
-        )  # (B, H, N, C)
+        queries, keys = self.membership(q), self.membership(k)  # (B, H, N, C)
         scores = (q @ k.mT * self.head_dim**-0.5)[:, :, None]  # (B, H, 1, N, N)
         weights = scores.masked_fill(~keys.mT[:, :, :, None], -torch.inf).softmax(-1)  # (B, H, C, N, N)
         inside = queries.mT.to(weights.dtype)[..., None]
