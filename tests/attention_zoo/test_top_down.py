@@ -478,12 +478,26 @@ class TestBuilt:
             self.build(name, {} if name == "resnet18" else self.ARGS, top_down=top_down)
 
 
+def asked_with(**options):
+    model = wrapped().eval()
+    return model.second_pass(model.first_pass(images()), **options)
+
+
 @pytest.mark.parametrize(
     ("build", "message"),
     [
         (lambda: az.TopDown(vit(), mode="absvitt"), "mode='absvitt' must be one of: absvit, feedback"),
         (lambda: az.TopDown(vit(), reduction="max"), "reduction='max'"),
         (lambda: az.TopDown(vit(), variant="other"), "variant='other'"),
+        (lambda: az.TopDown(vit(), alpha=float("inf")), "alpha=inf must be a finite number"),
+        (lambda: az.TopDown(vit(), alpha=-1.0), "alpha=-1.0 must not be negative"),
+        (lambda: az.TopDown(vit(), variational_weight=float("nan")), "variational_weight=nan must be a finite number"),
+        (lambda: asked_with(alpha=float("nan")), "alpha=nan must be a finite number"),
+        (lambda: asked_with(alpha=-1.0), "alpha=-1.0 must not be negative"),
+        (lambda: wrapped().class_prior(-1), "class_prior: -1 must be places of classes, integers from 0 to"),
+        (lambda: wrapped().class_prior([0, 10**6]), r"class_prior: \[0, 1000000\] must be"),
+        (lambda: wrapped().class_prior("cat"), "class_prior: cat must be"),
+        (lambda: wrapped().class_prior(torch.tensor(0.5)), "class_prior: tensor.* must be"),
         (lambda: az.TopDown(vit(), channel_gate=-1.0), "channel_gate=-1.0 must not be negative"),
         (lambda: az.TopDown(vit(), temperature=0.0), "temperature=0.0 must be above 0"),
         (lambda: az.TopDown(vit(), sparsity=float("nan")), "sparsity=nan must be a finite number"),
