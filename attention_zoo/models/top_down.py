@@ -23,6 +23,7 @@ from attention_zoo.models.synthesis_losses import (
     hearing_codes,
     prior_loss,
     reconstruction_loss,
+    sparse_mixers,
 )
 from attention_zoo.models.token_hosts import TokenHost, TokenModel, token_model
 from attention_zoo.outputs import Outputs
@@ -116,6 +117,8 @@ class TopDown(nn.Module, TokenModel):
             require(f"TopDown: {name}", number, kind)
             if number and mode not in fitting:
                 raise InputError(f"TopDown: {name}={number} is for the modes {', '.join(fitting)}, not for {mode}")
+        if sparsity:
+            sparse_mixers(model)
         self.model = model
         self.mode, self.alpha, self.variant = mode, alpha, variant
         self.variational_weight, self.reduction = variational_weight, reduction

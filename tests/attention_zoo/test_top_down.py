@@ -8,6 +8,7 @@ from torch import nn
 from torch.testing import assert_close
 
 import attention_zoo as az
+from attention_zoo.mixers.losses import with_auxiliary_loss
 from attention_zoo.models import build_model
 from attention_zoo.models.synthesis_losses import code_length, prior_loss, reconstruction_loss
 from attention_zoo.models.top_down import DECODED
@@ -46,9 +47,7 @@ class TestEveryMixer:
     @pytest.mark.parametrize("mode", MODES)
     def test_trains(self, name, mode):
         model = wrapped(name, mode=mode).train()
-        outputs = model(images())
-        if mode == "perceiver_io":
-            outputs = az.Outputs(outputs)
+        outputs = with_auxiliary_loss(model, model(images()))
         assert len(outputs.extra_logits) == (mode != "perceiver_io")
         total = sum(x.square().sum() for x in (outputs.logits, *outputs.extra_logits)) + outputs.aux_loss
         total.backward()
@@ -308,7 +307,7 @@ class TestSparsity:
 
     def test_needs_codes(self):
         with pytest.raises(az.InputError, match="sparsity is of the codes of sparse mixers.*VarsS, VarsD, VarsSD"):
-            wrapped(sparsity=0.1).train()(images())
+            wrapped(sparsity=0.1)  # before anything is trained
 
 
 class TestState:
