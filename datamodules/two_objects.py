@@ -59,7 +59,7 @@ class TwoObjects(ObjectPairs):
         squeeze: squeeze each image, whatever its aspect, into one half of a picture of the size that the data's images
             have; otherwise every image is prepared as the data do it, and the picture is twice as wide or high.
         seed: seed of the choice of couples.
-        classes: names of the classes that take part; None is all.
+        classes: names of the classes that take part, such as ``3`` of the digits; None is all.
         num_workers: as in ImageDataModule; images that are in memory load fast enough without.
         loading: the arguments of ImageDataModule; ``image_size`` is that of the picture, and ``mean`` and ``std`` are
             by default those of ``images``.
@@ -77,7 +77,7 @@ class TwoObjects(ObjectPairs):
         layout: Layout = "beside",
         squeeze: bool = False,
         seed: Seed = 0,
-        classes: list[str] | None = None,
+        classes: list[str | int] | None = None,
         num_workers: SignedInt = 0,
         **loading: Any,
     ) -> None:
@@ -89,8 +89,8 @@ class TwoObjects(ObjectPairs):
         self.IMAGE_SIZE: tuple[int, int] = (height, width)  # type: ignore[assignment,misc]  # two sides are one too
         super().__init__(num_workers=num_workers, **loading)
         self.pairs, self.part, self.layout, self.squeeze, self.seed = pairs, part, layout, squeeze, seed
-        self.classes = classes
-        for name in classes or ():
+        self.classes = [str(name) for name in classes] if classes is not None else None
+        for name in self.classes or ():
             if name not in source.class_names:
                 raise unknown(f"class of {type(source).__name__}", name, source.class_names)
         height, width = self.image_size

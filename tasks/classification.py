@@ -87,6 +87,8 @@ class Classification(Task):
         **task: Any,
     ) -> None:
         super().__init__(**task)
+        if num_classes < 2:
+            raise InputError(f"num_classes={num_classes}: a classifier needs data of two or more classes")
         self.model = build_model(
             model,
             num_classes=num_classes,

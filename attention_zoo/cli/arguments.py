@@ -7,6 +7,7 @@ parser takes.
 
 import inspect
 import json
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,10 @@ FROM_DATA = ("num_classes", "image_size", "things")
 
 YES, NO = ("True", "true", "yes"), ("False", "false", "no")
 """Words by which YAML and the command line turn a switch on, and off."""
+
+
+NEGATIVE = re.compile(r"-\.?\d|-\.?(inf|nan)$", re.IGNORECASE)
+"""How negative numbers begin, which are values and no options."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +123,7 @@ def as_config(tool: Callable[..., Any], argv: Sequence[str]) -> list[str]:
         if name in lists:
             target = name
             collected.setdefault(name, []).extend([value] if equals else [])
-        elif argument.startswith("-"):
+        elif argument.startswith("-") and not NEGATIVE.match(argument):
             bare = argument in switches and after not in ("true", "false")
             others = configs if name == "--config" else rest
             others += [argument, "true"] if bare else [argument]

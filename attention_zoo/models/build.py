@@ -13,7 +13,7 @@ from attention_zoo.mixers.base import MixerFactory
 from attention_zoo.mixers.swapping import mixer_layers, swap_mixers, tell_layers
 from attention_zoo.models.checkpoints import load_checkpoint
 from attention_zoo.models.registration import takes_mixer
-from attention_zoo.models.sizes import check_patches, check_runs
+from attention_zoo.models.sizes import check_patches, check_patches_fit, check_runs
 from attention_zoo.models.top_down import TopDown
 from attention_zoo.models.white_box import with_feed_forward
 
@@ -145,4 +145,8 @@ def timm_model(
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise InputError(f"model {name!r} with {args}: {what}: {reason}") from error
     tell_layers(layer for _, layer in mixer_layers(model))  # a model that builds its blocks around mixers does not
+    try:
+        check_patches_fit(model)
+    except InputError as error:
+        raise InputError(f"model {name!r}: {error}") from error
     return swap_mixers(model, mixer, layers=layer_mixers) if mixer is not None or layer_mixers else model

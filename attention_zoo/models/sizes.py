@@ -78,6 +78,18 @@ def check_patches(model: nn.Module, image_size: tuple[int, int] | None = None) -
             _check_seen(embedding, tuple(size))
 
 
+def check_patches_fit(model: nn.Module) -> None:
+    """Refuse a model that is built for images with no room for one of its patches, which has no grid of tokens.
+
+    Raises:
+        InputError: the images are smaller than a patch.
+    """
+    for embedding, _ in _embeddings(model):
+        own, patch = getattr(embedding, "img_size", None), getattr(embedding, "patch_size", None)
+        if own is not None and patch is not None and any(side < part for side, part in zip(own, patch, strict=True)):
+            _check_division(tuple(own), tuple(patch))
+
+
 def check_runs(model: nn.Module, image_size: tuple[int, int]) -> None:
     """Refuse images that ``model`` cannot take, by running it once on an image of zeros.
 

@@ -69,6 +69,18 @@ def code_length(codes: Sequence[Tensor], reduction: Reduction) -> Tensor:
     return sum(lengths[1:], lengths[0])
 
 
+def sparse_mixers(model: nn.Module) -> list[SparseReconstruction]:
+    """Return the mixers of ``model`` that find sparse codes, in the order of the layers.
+
+    Raises:
+        InputError: there are none.
+    """
+    mixers = [module for module in model.modules() if isinstance(module, SparseReconstruction)]
+    if not mixers:
+        raise InputError("sparsity is of the codes of sparse mixers, of which the model has none: VarsS, VarsD, VarsSD")
+    return mixers
+
+
 @contextmanager
 def hearing_codes(model: nn.Module, wanted: bool = True) -> Iterator[list[Tensor]]:
     """Collect the sparse codes (B, G, A, E) that the mixers of ``model`` find in the block, in the order of the layers.
@@ -80,9 +92,7 @@ def hearing_codes(model: nn.Module, wanted: bool = True) -> Iterator[list[Tensor
     Raises:
         InputError: no mixer of the model finds sparse codes.
     """
-    mixers = [module for module in model.modules() if isinstance(module, SparseReconstruction)] if wanted else []
-    if wanted and not mixers:
-        raise InputError("sparsity is of the codes of sparse mixers, of which the model has none: VarsS, VarsD, VarsSD")
+    mixers = sparse_mixers(model) if wanted else []
     codes: list[Tensor] = []
     for mixer in mixers:
         mixer.hear = codes.append

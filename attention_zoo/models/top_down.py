@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from attention_zoo.domains import PositiveFloat, require
+from attention_zoo.domains import PositiveFloat, require, shown
 from attention_zoo.errors import InputError
 from attention_zoo.mixers.premise import Measure, Measures
 from attention_zoo.models.passes import FirstPass, SecondPass
@@ -23,6 +23,7 @@ from attention_zoo.models.synthesis_losses import (
     hearing_codes,
     prior_loss,
     reconstruction_loss,
+    sparse_mixers,
 )
 from attention_zoo.models.token_hosts import TokenHost, TokenModel, token_model
 from attention_zoo.outputs import Outputs
@@ -34,6 +35,8 @@ GATED = ("absvit", "qkv")
 """The modes in which something is sent back that depends on the prior."""
 SECOND = ("absvit", "feedback", "mask_att", "qkv")
 """The modes that have a second pass."""
+INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
+"""The types of the places of classes."""
 
 
 class Decoder(nn.Module):
@@ -104,6 +107,8 @@ class TopDown(nn.Module, TokenModel):
             if value not in choices:
                 raise InputError(f"TopDown: {name}={value!r} must be one of: {', '.join(choices)}")
         for name, number, kind, fitting in (
+            ("alpha", alpha, float, get_args(Mode)),
+            ("variational_weight", variational_weight, float, get_args(Mode)),
             ("channel_gate", channel_gate, float, GATED),
             ("prior_weight", prior_weight, float, SECOND),
             ("temperature", temperature, PositiveFloat, get_args(Mode)),
@@ -112,6 +117,8 @@ class TopDown(nn.Module, TokenModel):
             require(f"TopDown: {name}", number, kind)
             if number and mode not in fitting:
                 raise InputError(f"TopDown: {name}={number} is for the modes {', '.join(fitting)}, not for {mode}")
+        if sparsity:
+            sparse_mixers(model)
         self.model = model
         self.mode, self.alpha, self.variant = mode, alpha, variant
         self.variational_weight, self.reduction = variational_weight, reduction
@@ -241,8 +248,10 @@ class TopDown(nn.Module, TokenModel):
             last: the layer to end with; None is the model's last.
 
         Raises:
-            InputError: the prior does not fit, or the model has no weights for the mode.
+            InputError: the prior or alpha does not fit, or the model has no weights for the mode.
         """
+        if alpha is not None:
+            require("TopDown: alpha", alpha, float)
         mode, host = self.mode if mode is None else self.check_mode(mode), first.host
         similarity = self.similarity(first.output, prior, mode)
         sent = (self.alpha if alpha is None else alpha) * similarity * first.output
@@ -309,12 +318,19 @@ class TopDown(nn.Module, TokenModel):
         classifier says little about the other tokens.
 
         Raises:
-            InputError: the classifier is not one linear layer.
+            InputError: the classifier is not one linear layer, or there is no such class.
         """
         classifier = self.get_classifier()
         if not isinstance(classifier, nn.Linear):
             raise InputError(f"class prototypes are rows of one linear classifier; this is {type(classifier).__name__}")
-        return classifier.weight[index]
+        number = len(classifier.weight)
+        try:
+            places = torch.as_tensor(index, device=classifier.weight.device)
+        except (TypeError, ValueError, RuntimeError):
+            places = torch.empty(0)
+        if places.dtype not in INTEGERS or bool(((places < 0) | (places >= number)).any()):
+            raise InputError(f"class_prior: {shown(index)} must be places of classes, integers from 0 to {number - 1}")
+        return classifier.weight[places.long()]
 
     def _feed_back(self, host: TokenHost, sent: Tensor) -> list[Tensor]:
         """Return r of each layer, from the first to the last, of tokens (B, N, dim) that are sent back."""

@@ -1,17 +1,18 @@
 """Whether a model with a top-down pass looks at the object that it is asked for, over many pictures of two objects."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from attention_zoo.domains import PositiveFloat
 from attention_zoo.errors import InputError
+from attention_zoo.mixers.base import SelfMixer
 from attention_zoo.models.checkpoints import TASK, resized_positions
 from attention_zoo.models.top_down import FirstPass, Mode, SecondPass, TopDown
 from attention_zoo.results.top_down_control import ControlScores
@@ -137,10 +138,16 @@ class TopDownControl(Classification):
                     yield Setting(mode, alpha, "absent")
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Resample the position embeddings of a checkpoint for the grid of the pictures."""
+        """Resample the position embeddings of a checkpoint for the grid of the pictures.
+
+        Raises:
+            InputError: its mixers have weights of another grid.
+        """
         weights = checkpoint["state_dict"]
         own = {name.removeprefix(TASK): weights.pop(name) for name in list(weights) if name.startswith(TASK)}
-        weights.update({TASK + name: weight for name, weight in resized_positions(self.model, own).items()})
+        resized = resized_positions(self.model, own)
+        check_grids(self.model, resized)
+        weights.update({TASK + name: weight for name, weight in resized.items()})
 
     def setup(self, stage: str) -> None:
         """Set up the records of a test.
@@ -287,6 +294,29 @@ class TopDownControl(Classification):
     def _data(self) -> Any:
         trainer: Any = self.trainer
         return trainer.datamodule
+
+
+def check_grids(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Refuse weights that differ from those of a model in the shapes of its mixers' own alone.
+
+    Args:
+        model: a model that is built for the grid of the pictures.
+        weights: its weights by name, of a model of another grid.
+
+    Raises:
+        InputError: naming the mixer, and pictures that it can see.
+    """
+    shapes = {name: weight.shape for name, weight in model.state_dict().items()}
+    other = [name for name, weight in weights.items() if shapes.get(name, weight.shape) != weight.shape]
+    mixers = {place: mixer for place, mixer in model.named_modules() if isinstance(mixer, SelfMixer)}
+    bound = {name: mixer for name in other for place, mixer in mixers.items() if name.startswith(f"{place}.")}
+    if other and len(bound) == len(other):
+        name = other[0]
+        raise InputError(
+            f"TopDownControl: {type(bound[name]).__name__} has weights for each place of the grid that it was trained "
+            f"on, {name} {tuple(weights[name].shape)}, not {tuple(shapes[name])}; show it pictures of the size "
+            f"of its images, such as TwoObjects with squeeze: true"
+        )
 
 
 def absent_class(labels: Tensor, index: Tensor, num_classes: int) -> Tensor:

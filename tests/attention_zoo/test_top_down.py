@@ -8,6 +8,7 @@ from torch import nn
 from torch.testing import assert_close
 
 import attention_zoo as az
+from attention_zoo.mixers.losses import with_auxiliary_loss
 from attention_zoo.models import build_model
 from attention_zoo.models.synthesis_losses import code_length, prior_loss, reconstruction_loss
 from attention_zoo.models.top_down import DECODED
@@ -46,9 +47,7 @@ class TestEveryMixer:
     @pytest.mark.parametrize("mode", MODES)
     def test_trains(self, name, mode):
         model = wrapped(name, mode=mode).train()
-        outputs = model(images())
-        if mode == "perceiver_io":
-            outputs = az.Outputs(outputs)
+        outputs = with_auxiliary_loss(model, model(images()))
         assert len(outputs.extra_logits) == (mode != "perceiver_io")
         total = sum(x.square().sum() for x in (outputs.logits, *outputs.extra_logits)) + outputs.aux_loss
         total.backward()
@@ -308,7 +307,7 @@ class TestSparsity:
 
     def test_needs_codes(self):
         with pytest.raises(az.InputError, match="sparsity is of the codes of sparse mixers.*VarsS, VarsD, VarsSD"):
-            wrapped(sparsity=0.1).train()(images())
+            wrapped(sparsity=0.1)  # before anything is trained
 
 
 class TestState:
@@ -478,12 +477,26 @@ class TestBuilt:
             self.build(name, {} if name == "resnet18" else self.ARGS, top_down=top_down)
 
 
+def asked_with(**options):
+    model = wrapped().eval()
+    return model.second_pass(model.first_pass(images()), **options)
+
+
 @pytest.mark.parametrize(
     ("build", "message"),
     [
         (lambda: az.TopDown(vit(), mode="absvitt"), "mode='absvitt' must be one of: absvit, feedback"),
         (lambda: az.TopDown(vit(), reduction="max"), "reduction='max'"),
         (lambda: az.TopDown(vit(), variant="other"), "variant='other'"),
+        (lambda: az.TopDown(vit(), alpha=float("inf")), "alpha=inf must be a finite number"),
+        (lambda: az.TopDown(vit(), alpha=-1.0), "alpha=-1.0 must not be negative"),
+        (lambda: az.TopDown(vit(), variational_weight=float("nan")), "variational_weight=nan must be a finite number"),
+        (lambda: asked_with(alpha=float("nan")), "alpha=nan must be a finite number"),
+        (lambda: asked_with(alpha=-1.0), "alpha=-1.0 must not be negative"),
+        (lambda: wrapped().class_prior(-1), "class_prior: -1 must be places of classes, integers from 0 to"),
+        (lambda: wrapped().class_prior([0, 10**6]), r"class_prior: \[0, 1000000\] must be"),
+        (lambda: wrapped().class_prior("cat"), "class_prior: cat must be"),
+        (lambda: wrapped().class_prior(torch.tensor(0.5)), "class_prior: tensor.* must be"),
         (lambda: az.TopDown(vit(), channel_gate=-1.0), "channel_gate=-1.0 must not be negative"),
         (lambda: az.TopDown(vit(), temperature=0.0), "temperature=0.0 must be above 0"),
         (lambda: az.TopDown(vit(), sparsity=float("nan")), "sparsity=nan must be a finite number"),

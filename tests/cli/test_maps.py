@@ -245,6 +245,7 @@ def test_checkpoint_of_something_else(zoo, tmp_path, checkpoint, photo, case):
         (["[a, b]", "--many", "[{x: 1}]"], ["[a, b]", "--many", "[{x: 1}]"]),
         ([], ["[]"]),
         (["a", "--many", "x", "--config", "c"], ["--config", "c", '["a"]', "--many", '["x"]']),
+        (["a", "--many", "-1", "-.5", "--one", "-2"], ['["a"]', "--many", '["-1", "-.5"]', "--one", "-2"]),
         (["--one", "1", "--config=c"], ["[]", "--config=c", "--one", "1"]),
     ],
 )

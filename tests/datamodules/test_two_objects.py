@@ -96,7 +96,7 @@ class TestPictures:
         assert data.protocol["images"] == "ImageFolder"
 
     def test_of_some_classes_alone(self):
-        batch = read(pictures(classes=["3", "8"]))
+        batch = read(pictures(classes=[3, "8"]))  # as YAML reads the names of digits
         assert set(batch["labels"].flatten().tolist()) == {3, 8}
         assert batch["group"].tolist() == [place // 2 for place in range(40)]
 

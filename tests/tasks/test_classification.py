@@ -324,3 +324,16 @@ class TestRandomness:
 def test_refuses_label_smoothing_out_of_range():
     with pytest.raises(az.InputError, match="label_smoothing=1.5"):
         task(label_smoothing=1.5)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"num_classes": 1}, "num_classes=1: a classifier needs data of two or more classes"),
+        ({"image_size": (8, 16), "mixer": "DotProduct"}, "'vit_tiny_patch16_224': patches of 16 x 16 pixels do not"),
+        ({"image_size": (8, 16), "top_down": "absvit"}, "'vit_tiny_patch16_224': patches of 16 x 16 pixels do not"),
+    ],
+)
+def test_what_no_classifier_can_be_made_for(options, message):
+    with pytest.raises(az.InputError, match=message):
+        Classification(model="vit_tiny_patch16_224", **options)

@@ -331,6 +331,18 @@ def test_a_checkpoint_of_smaller_images(tmp_path):
     assert_close(task.model.decoders[0].linear.weight, small.decoders[0].linear.weight)
 
 
+@pytest.mark.parametrize("mixer", ["Sparsifier", "GlobalFilter", "Primal", "Agent"])
+def test_a_checkpoint_of_mixers_of_another_grid(mixer):
+    def weights(**size):
+        model = timm.create_model("absvit_tiny_patch16_224", num_classes=10, mixer=MIXERS[mixer], **{**SMALL, **size})
+        return {"state_dict": {f"model.{name}": tensor for name, tensor in model.state_dict().items()}}
+
+    task = control(mixer=MIXERS[mixer])
+    with pytest.raises(az.InputError, match=f"{mixer} has weights for each place of the grid.*squeeze: true"):
+        task.on_load_checkpoint(weights(img_size=8))
+    task.on_load_checkpoint(weights(img_size=(8, 8), embed_dim=32))  # another model, which loading says
+
+
 class TestRefusals:
     @pytest.mark.parametrize(
         ("build", "message"),
