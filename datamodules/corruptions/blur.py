@@ -100,6 +100,6 @@ class _Enlargements:
         if len(factors) < self.count:
             self.count, self.total = 0, np.zeros_like(self.image)
         for factor in factors[self.count :]:
-            self.total += zoom_into_centre(self.image, factor)
+            self.total += self.image if factor == 1 else zoom_into_centre(self.image, factor)
         self.count = len(factors)
         return self.total[..., :3]

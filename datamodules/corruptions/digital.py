@@ -2,8 +2,8 @@
 
 import io
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -26,21 +26,20 @@ def saturate(picture: Picture, rng: Generator, factor: float, added: float) -> P
     return hues.image(np.clip(hues.saturation * factor + added, 0, 1), hues.value)
 
 
-@dataclass(frozen=True)
-class _Hues:
+class _Hues(NamedTuple):
     """An image as HSV, each plane (H, W): scikit-image's formulas, in fewer passes.
 
     Attributes:
         rest: how far the hue is from the neighbouring one at which a single channel is the lowest, 0 to 1.
-        highest: of each channel, where it is the value itself.
-        lowest: of each channel, where it is the lowest.
+        highest: where each channel is the value itself, bool (H, 3, W).
+        lowest: where each channel is the lowest.
         saturation: in 0..1.
         value: in 0..1.
     """
 
     rest: np.ndarray
-    highest: list[np.ndarray]
-    lowest: list[np.ndarray]
+    highest: np.ndarray
+    lowest: np.ndarray
     saturation: np.ndarray
     value: np.ndarray
 
@@ -48,7 +47,7 @@ class _Hues:
         """The image of these hues with another saturation or value."""
         high, low = to_pixels(value), to_pixels(value * (1 - saturation))
         middle = to_pixels(value * (1 - self.rest * saturation))
-        places = zip(self.highest, self.lowest, strict=True)
+        places = ((self.highest[:, channel], self.lowest[:, channel]) for channel in range(3))
         return merged(*(np.where(highest, high, np.where(lowest, low, middle)) for highest, lowest in places))
 
 
@@ -57,7 +56,11 @@ _HIGHEST = np.array([[1, 0, 0, 0, 0, 1], [0, 1, 1, 0, 0, 0], [0, 0, 0, 1, 1, 0]]
 
 
 def _hues(picture: Picture) -> _Hues:
-    red, green, blue = picture.planes
+    parts = [_hues_of(*(plane[rows] for plane in picture.planes)) for rows in bands(*picture.pixels.shape[:2])]
+    return _Hues(*map(np.concatenate, zip(*parts, strict=True)))
+
+
+def _hues_of(red: np.ndarray, green: np.ndarray, blue: np.ndarray) -> _Hues:
     value = np.maximum(np.maximum(red, green), blue)
     range_ = value - np.minimum(np.minimum(red, green), blue)
     gray = range_ == 0
@@ -71,7 +74,7 @@ def _hues(picture: Picture) -> _Hues:
     sixth = whole.astype(np.intp) % 6
     after = sixths - whole
     rest = np.where(sixth % 2 == 1, after, 1 - after)
-    highest, lowest = ([row.take(sixth) for row in table] for table in (_HIGHEST, np.roll(_HIGHEST, 3, 1)))
+    highest, lowest = (np.stack([row.take(sixth) for row in table], 1) for table in (_HIGHEST, np.roll(_HIGHEST, 3, 1)))
     return _Hues(rest, highest, lowest, range_ / np.where(value == 0, 1, value), value)
 
 
