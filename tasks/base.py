@@ -24,6 +24,7 @@ from attention_zoo.scales import Scale, scale_of
 from attention_zoo.seeding import derive_seed, run_seed
 from tasks.compiling import Compile
 from tasks.guards import BatchNormGuard, FiniteWeights, check_training_loss
+from tasks.optimizers import fused
 from tasks.schedules import Poly, warmup_cosine
 from tasks.throughput import Throughput
 from tasks.trial import try_out
@@ -49,7 +50,8 @@ class Task(Checked, L.LightningModule):
 
     Args:
         optimizer: builds the optimizer from parameter groups; default AdamW, learning rate 1e-3, weight decay 0.05.
-            Norms, biases, tokens, position embeddings and what the model names in ``no_weight_decay`` get no decay.
+            AdamW steps in torch's fused kernel on CPUs and CUDA unless ``fused`` or ``foreach`` say otherwise. Norms,
+            biases, tokens, position embeddings and what the model names in ``no_weight_decay`` get no decay.
         scheduler: builds a schedule that steps once an epoch; default is linear warm-up and cosine, step by step.
         warmup_epochs: epochs of the default schedule's warm-up.
         min_lr_ratio: last learning rate of the default schedule, or of ``poly``, as a fraction of the highest.
@@ -125,6 +127,7 @@ class Task(Checked, L.LightningModule):
             optimizer = (self.optimizer or _default_optimizer)(groups)
         except ValueError as error:  # torch checks rates, betas and decays
             raise InputError(f"optimizer: {error}") from error
+        optimizer = fused(optimizer, clips_scaled=self._clips_scaled)
         for group in optimizer.param_groups:
             group["lr"] *= group.get("lr_scale", 1.0)
         if self.scheduler is not None:
@@ -141,6 +144,12 @@ class Task(Checked, L.LightningModule):
             warmup = min(self._steps(self.warmup_epochs), int(total))
             schedule = warmup_cosine(optimizer, warmup_steps=warmup, total_steps=int(total), floor=self.min_lr_ratio)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    @property
+    def _clips_scaled(self) -> bool:
+        """Whether the trainer clips gradients under mixed precision."""
+        mixed = str(getattr(self.trainer, "precision", "")).endswith("-mixed")
+        return mixed and bool(getattr(self.trainer, "gradient_clip_val", None))
 
     def _total_steps(self) -> int:
         """Return the number of optimizer steps in the whole run.
