@@ -2,8 +2,9 @@
 
     python benchmarks/corruptions.py [--pairs 5]
 
-Every call makes all five severities. Both make the same images except for frost, and for elastic_transform, where that
-package has another, simpler algorithm.
+Every call makes all five severities, ours of one `Picture`, as the command ``corrupt`` and robustness evaluation do.
+Both make the same images except for frost, and for elastic_transform, where that package has another, simpler
+algorithm. The first case is ours alone: what a picture saves that is shared over the severities.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -16,7 +17,7 @@ import torch
 from jsonargparse import auto_cli
 from timing import Case, compare
 
-from datamodules.corruptions import CORRUPTIONS, EXTRA_CORRUPTIONS, corrupt
+from datamodules.corruptions import CORRUPTIONS, EXTRA_CORRUPTIONS, Picture, corrupt
 
 SEVERITIES = range(1, 6)
 
@@ -35,7 +36,9 @@ def main(pairs: int = 5, size: int = 224) -> None:
 
 
 def cases(image: np.ndarray) -> Iterator[Case]:
-    """Yield the case of the benchmark's 15 corruptions together, then one for each corruption."""
+    """Yield the cases of the benchmark's 15 corruptions together, then one for each corruption."""
+    shared, alone = (by_us(image, CORRUPTIONS, share) for share in (True, False))
+    yield Case("all 15: each severity alone / of one picture", alone, shared, "> 1")
     for title, names, goal in (
         ("all 15", CORRUPTIONS, "> 1.5"),
         *((name, [name], "") for name in CORRUPTIONS + EXTRA_CORRUPTIONS),
@@ -54,13 +57,14 @@ def by_package(image: np.ndarray, names: Sequence[str]) -> Callable[[], None]:
     return call
 
 
-def by_us(image: np.ndarray, names: Sequence[str]) -> Callable[[], None]:
-    """Return a call that makes the corruptions at all severities with our code."""
+def by_us(image: np.ndarray, names: Sequence[str], share: bool = True) -> Callable[[], None]:
+    """Return a call that makes the corruptions at all severities with our code, of one picture or of the image."""
 
     def call() -> None:
+        source = Picture(image) if share else image
         for name in names:
             for severity in SEVERITIES:
-                corrupt(image, name, severity)
+                corrupt(source, name, severity)
 
     return call
 

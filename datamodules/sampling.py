@@ -94,7 +94,7 @@ class TrainSampler(DistributedSampler[SampleKey]):
 
 
 class EvaluationSampler(DistributedSampler[SampleKey]):
-    """Process r reads the samples r, r + num_replicas, ... in order, each sample exactly once.
+    """Process r reads the samples r, r + num_replicas, ... in order, or a block of them, each sample exactly once.
 
     Collective operations run once a batch, so every process must make as many: a shorter one ends with a duplicate
     whose key says ``counted=False``.
@@ -104,13 +104,19 @@ class EvaluationSampler(DistributedSampler[SampleKey]):
         num_replicas: number of processes; None asks ``torch.distributed`` (1 if it is not initialised).
         rank: this process; None asks ``torch.distributed`` (0 if it is not initialised).
         first: how many of this process's samples to leave out: those that an interrupted evaluation had behind it.
+        blocks: give each process samples that follow one another, where neighbours share work.
     """
 
     def __init__(
-        self, dataset: Sized, num_replicas: int | None = None, rank: int | None = None, first: int = 0
+        self,
+        dataset: Sized,
+        num_replicas: int | None = None,
+        rank: int | None = None,
+        first: int = 0,
+        blocks: bool = False,
     ) -> None:
         super().__init__(cast(Dataset[Any], dataset), *_processes(num_replicas, rank), shuffle=False)
-        self.first = min(first, self.num_samples)
+        self.first, self.blocks = min(first, self.num_samples), blocks
 
     def __len__(self) -> int:
         return self.num_samples - self.first
@@ -118,7 +124,10 @@ class EvaluationSampler(DistributedSampler[SampleKey]):
     def __iter__(self) -> Iterator[SampleKey]:
         """This process's keys, the padding last."""
         last = len(cast(Sized, self.dataset)) - 1
-        for index in range(self.rank + self.first * self.num_replicas, self.total_size, self.num_replicas):
+        every = range(self.rank, self.total_size, self.num_replicas)
+        if self.blocks:
+            every = range(self.rank * self.num_samples, (self.rank + 1) * self.num_samples)
+        for index in every[self.first :]:
             yield SampleKey(self.epoch, min(index, last), index <= last)
 
 

@@ -40,7 +40,6 @@ class SemanticSegmentation(DenseTask):
         auxiliary_head: the same of a further head in training, by default FCNHead; an empty dictionary is none.
         neck: the same of a neck, such as MultiLevelNeck; None is none.
         inference: how images are looked at in evaluation; None is whole and once.
-        grad_checkpointing: keep only the inputs of the backbone's blocks in training, and compute the rest again.
         **dense: see `DenseTask`.
     """
 
@@ -56,7 +55,6 @@ class SemanticSegmentation(DenseTask):
         auxiliary_head: dict[str, Any] | None = None,
         neck: dict[str, Any] | None = None,
         inference: Inference | None = None,
-        grad_checkpointing: bool = False,
         **dense: Any,
     ) -> None:
         head, auxiliary = _head(UPERHEAD, decode_head), _head(FCNHEAD, auxiliary_head)
@@ -65,8 +63,6 @@ class SemanticSegmentation(DenseTask):
             return Segmentor(backbone, num_classes, head, None if auxiliary_head == {} else auxiliary, neck, IGNORE)
 
         super().__init__(put_on, model, image_size, **dense)
-        if grad_checkpointing:
-            self.model.backbone.set_grad_checkpointing()
         self.num_classes = num_classes
         self.show_example(image_size)
         self.inference = inference or Inference()

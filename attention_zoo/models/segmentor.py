@@ -100,6 +100,11 @@ class Segmentor(nn.Module):
             for key, value in head.loss(maps, samples, {}).items()
         }
 
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Make training keep only the inputs of the backbone's blocks and compute the rest again."""
+        backbone: Any = self.backbone
+        backbone.set_grad_checkpointing(enable)
+
     def no_weight_decay(self) -> set[str]:
         """Return the names of the parameters that should have no weight decay: those that the backbone names."""
         return {f"backbone.{name}" for name in self.backbone.no_weight_decay()}

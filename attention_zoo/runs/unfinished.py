@@ -65,7 +65,7 @@ class Unfinished(Callback):
             return
         parts: list[Cell] = getattr(data, "cells", None) or []
         cells = [(cell.benchmark.name, cell.images, cell.corruption, cell.severity) for cell in parts]
-        everything = f"{self.identity} {trainer.world_size} {trainer.precision} {cells}"
+        everything = f"{self.identity} {trainer.world_size} {trainer.precision} {cells}{getattr(data, 'order', '')}"
         digest = hashlib.sha256(everything.encode()).hexdigest()[:16]
         refuse_links(self.folder)
         self.path = self.folder / f"{digest}-{trainer.global_rank}.pt"

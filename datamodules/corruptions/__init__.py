@@ -17,6 +17,7 @@ from datamodules.corruptions.apply import (
     require_severity,
 )
 from datamodules.corruptions.parameters import SCALES, SIZES, Scale, scale_for
+from datamodules.corruptions.pixels import Picture
 
 __all__ = [
     "CORRUPTIONS",
@@ -25,6 +26,7 @@ __all__ = [
     "SCALES",
     "SIZES",
     "Corruption",
+    "Picture",
     "Scale",
     "corrupt",
     "corruptions_at",

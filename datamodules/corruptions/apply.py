@@ -13,7 +13,7 @@ from attention_zoo.domains import shown
 from attention_zoo.errors import InputError, unknown
 from datamodules.corruptions import blur, digital, noise, weather
 from datamodules.corruptions.parameters import PARAMETERS, SCALES, Scale, scale_for
-from datamodules.corruptions.pixels import Pixels
+from datamodules.corruptions.pixels import Picture, Pixels
 
 _FUNCTIONS: dict[str, Callable[..., Pixels]] = {
     "gaussian_noise": noise.gaussian_noise,
@@ -49,12 +49,13 @@ GROUPS = dict(zip(_FUNCTIONS, (group for group, size in _SIZES.items() for _ in 
 
 
 def corrupt(
-    image: np.ndarray, name: str, severity: int, *, seed: int | None = None, scale: Scale = "imagenet"
+    image: np.ndarray | Picture, name: str, severity: int, *, seed: int | None = None, scale: Scale = "imagenet"
 ) -> np.ndarray:
     """An image under a corruption of ImageNet-C.
 
     Args:
-        image: uint8 (H, W, 3), of any size; lengths such as blur radii are pixels, whatever the size.
+        image: uint8 (H, W, 3), of any size; lengths such as blur radii are pixels, whatever the size. A `Picture` of
+            it, to be corrupted in several ways, which computes once what these share.
         name: one of `CORRUPTIONS` or `EXTRA_CORRUPTIONS`.
         severity: 1 to 5.
         seed: of all that is random, at least 0; the same gives the same image. None draws anew each time.
@@ -67,13 +68,16 @@ def corrupt(
         InputError: unknown name or scale, severity or seed out of range, or no such image.
     """
     _require(name, severity, scale)
+    picture = image if isinstance(image, Picture) else None
+    image = image if picture is None else picture.pixels
     if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         raise InputError(f"image must be a uint8 array (H, W, 3), got {_kind(image)}")
     if not image.size:
         raise InputError(f"image has no pixels: {_kind(image)}")
     if seed is not None and seed < 0:
         raise InputError(f"seed={shown(seed)} must be at least 0")
-    corrupted = _FUNCTIONS[name](image, np.random.default_rng(seed), *PARAMETERS[scale][name][severity - 1])
+    picture = picture or Picture(image)
+    corrupted = _FUNCTIONS[name](picture, np.random.default_rng(seed), *PARAMETERS[scale][name][severity - 1])
     return corrupted.copy() if np.shares_memory(corrupted, image) else corrupted
 
 

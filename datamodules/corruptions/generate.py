@@ -22,7 +22,7 @@ from attention_zoo.errors import InputError
 from attention_zoo.seeding import derive_seed
 from datamodules.corruptions.apply import CORRUPTIONS, EXTRA_CORRUPTIONS, GROUPS, corrupt
 from datamodules.corruptions.parameters import Scale
-from datamodules.corruptions.pixels import Pixels
+from datamodules.corruptions.pixels import Picture, Pixels
 from datamodules.images import contents, decode, list_images, subfolders
 
 JPEG_QUALITY = 85
@@ -123,8 +123,8 @@ class Recipe:
             return np.array(functional.resize(image, [self.size, self.size]))
         return np.array(functional.center_crop(functional.resize(image, [_shorter(self.size)]), [self.size] * 2))
 
-    def corrupted(self, image: Pixels, sample: Sample) -> Pixels:
-        """Corrupt a prepared image: uint8 (H, W, 3) to uint8 (H, W, 3)."""
+    def corrupted(self, image: Pixels | Picture, sample: Sample) -> Pixels:
+        """Corrupt a prepared image: uint8 (H, W, 3), or a `Picture` of it, to uint8 (H, W, 3)."""
         file, name, severity = sample
         seed = derive_seed(self.seed, zlib.crc32(_bytes(file)), _NUMBERS[name], severity)
         return corrupt(image, name, severity, seed=seed, scale=self.scale)
@@ -175,7 +175,7 @@ class FolderWriter(Dataset[int]):
         places = {cell: folder / _jpeg(file) for cell, folder in self.parts.items()}
         missing = {cell: path for cell, path in places.items() if not path.exists()}
         if missing:
-            image = self.recipe.prepared(decode(str(self.source.root / file)))
+            image = Picture(self.recipe.prepared(decode(str(self.source.root / file))))
         for cell, path in missing.items():
             buffer = io.BytesIO()
             pixels = self.recipe.corrupted(image, (file, *cell))

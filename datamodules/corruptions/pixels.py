@@ -1,34 +1,117 @@
 """What several corruptions do with images: from and to uint8, zoom into the centre, motion blur."""
 
+from collections.abc import Callable, Hashable, Iterator
+from typing import Any, TypeVar
+
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 Pixels = NDArray[np.uint8]
 """An image, uint8 (H, W, 3)."""
 
+Shared = TypeVar("Shared")
+
+
+class Picture:
+    """An image to be corrupted several times, and what its corruptions share, such as its hues.
+
+    Args:
+        pixels: uint8 (H, W, 3); it may not change any more.
+    """
+
+    def __init__(self, pixels: Pixels) -> None:
+        self.pixels = pixels
+        self._shared: dict[Hashable, Any] = {}
+
+    def shared(self, compute: Callable[..., Shared], *arguments: Hashable) -> Shared:
+        """What a function makes of this picture and further arguments, computed when it is first asked for."""
+        key = compute, *arguments
+        if key not in self._shared:
+            self._shared[key] = compute(self, *arguments)
+        return self._shared[key]
+
+    @property
+    def unit(self) -> np.ndarray:
+        """The pixels in 0..1, float64 (H, W, 3); not to be written to, like all that is shared."""
+        return self.shared(_unit)
+
+    @property
+    def single(self) -> np.ndarray:
+        """The pixels in 0..1, float32 (H, W, 3)."""
+        return self.shared(_single)
+
+    @property
+    def planes(self) -> tuple[np.ndarray, ...]:
+        """Red, green and blue in 0..1, each float64 (H, W)."""
+        return self.shared(_planes)
+
+
+def _unit(picture: Picture) -> np.ndarray:
+    return picture.pixels / 255.0
+
+
+def _single(picture: Picture) -> np.ndarray:
+    return picture.pixels.astype(np.float32) / 255
+
+
+def _planes(picture: Picture) -> tuple[np.ndarray, ...]:
+    return tuple(np.asarray(plane) / 255.0 for plane in cv2.split(picture.pixels))
+
 
 def to_pixels(x: np.ndarray) -> np.ndarray:
     """From values in 0..1, cut off to whole levels as the authors do, not rounded."""
-    return (np.clip(x, 0, 1) * 255).astype(np.uint8)
+    levels = np.clip(x, 0, 1)
+    levels *= 255
+    return levels.astype(np.uint8)
+
+
+def merged(red: np.ndarray, green: np.ndarray, blue: np.ndarray) -> np.ndarray:
+    """Three planes (H, W) as one image (H, W, 3)."""
+    return np.asarray(cv2.merge([red, green, blue]))
+
+
+def bands(height: int, width: int) -> Iterator[slice]:
+    """The rows of an image in parts that stay in the processor's cache, with what is computed of them on the way."""
+    rows = max(1, 2**13 // max(width, 1))
+    return (slice(start, start + rows) for start in range(0, height, rows))
 
 
 def zoom_into_centre(x: np.ndarray, factor: float) -> np.ndarray:
     """The centre of ``x`` (H, W, ...) enlarged to (H, W, ...) by linear interpolation, corners on corners."""
-    return _enlarge(_enlarge(x, factor, 0), factor, 1)
+    height, width = x.shape[:2]
+    above, below, down = _neighbours(height, factor, x.dtype)
+    left, right, along = _neighbours(width, factor, x.dtype)
+    # Flat rows: numpy is slow where it spreads weights over a last axis as short as that of channels.
+    along = np.repeat(along, x[0, 0].size)
+    enlarged = np.empty_like(x)
+    for rows in bands(height, width):
+        tall = _between(x[above[rows]], x[below[rows]], down[rows, None])
+        enlarged[rows] = _between(tall.take(left, 1), tall.take(right, 1), along)
+    return enlarged
 
 
-def _enlarge(x: np.ndarray, factor: float, axis: int) -> np.ndarray:
-    """Along one axis; a centre that comes out larger is trimmed, half of it at the start."""
-    side = x.shape[axis]
+def _neighbours(side: int, factor: float, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Along one axis, for each place of the result: the places before and after it, and how far it is between them.
+
+    A centre that comes out larger is trimmed, half of it at the start.
+    """
     centre = int(np.ceil(side / factor))
     enlarged = round(centre * factor)
     positions = np.arange(side) + (enlarged - side) // 2
     positions = np.minimum(positions * ((centre - 1) / max(enlarged - 1, 1)), centre - 1)
     low = np.minimum(positions.astype(int), max(centre - 2, 0))
-    weight = (positions - low).astype(x.dtype)
     start = (side - centre) // 2
-    before, after = x.take(start + low, axis), x.take(start + np.minimum(low + 1, centre - 1), axis)
-    return before + (after - before) * weight.reshape(-1, *[1] * (x.ndim - axis - 1))
+    return start + low, start + np.minimum(low + 1, centre - 1), (positions - low).astype(dtype)
+
+
+def _between(first: np.ndarray, second: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """``first`` + (``second`` - ``first``) * ``weight``, which spreads over flat rows; written over ``second``."""
+    start, result = first.reshape(len(first), -1), second.reshape(len(second), -1)
+    result -= start
+    result *= weight
+    result += start
+    return second
 
 
 def motion_blur_pixels(x: np.ndarray, radius: int, sigma: float, angle: float) -> np.ndarray:

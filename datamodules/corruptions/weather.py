@@ -5,7 +5,7 @@ import numpy as np
 from numpy.random import Generator
 from scipy.ndimage import gaussian_filter
 
-from datamodules.corruptions.pixels import Pixels, motion_blur_pixels, to_pixels, zoom_into_centre
+from datamodules.corruptions.pixels import Picture, Pixels, merged, motion_blur_pixels, to_pixels, zoom_into_centre
 from datamodules.corruptions.textures import TEXTURES, texture
 
 WATER = np.array([175, 238, 238], np.float32) / 255
@@ -16,13 +16,12 @@ MUD = np.array([63, 42, 20], np.float32) / 255
 _EMBOSS = np.array([[-2, -1, 0], [-1, 1, 1], [0, 1, 2]])
 
 
-def fog(image: Pixels, rng: Generator, amount: float, decay: float) -> Pixels:
+def fog(picture: Picture, rng: Generator, amount: float, decay: float) -> Pixels:
     """Adds clouds, `plasma` times ``amount``, and scales down to the image's own maximum."""
-    x = image / 255.0
-    height, width = image.shape[:2]
-    clouds = plasma(max(2, 1 << (max(height, width) - 1).bit_length()), rng, decay)[:height, :width, None]
-    brightest = x.max()
-    return to_pixels((x + amount * clouds) * brightest / (brightest + amount))
+    height, width = picture.pixels.shape[:2]
+    clouds = amount * plasma(max(2, 1 << (max(height, width) - 1).bit_length()), rng, decay)[:height, :width]
+    brightest = picture.pixels.max() / 255.0
+    return merged(*(to_pixels((plane + clouds) * brightest / (brightest + amount)) for plane in picture.planes))
 
 
 def plasma(side: int, rng: Generator, decay: float) -> np.ndarray:
@@ -56,9 +55,9 @@ def plasma(side: int, rng: Generator, decay: float) -> np.ndarray:
     return heights / heights.max()
 
 
-def frost(image: Pixels, rng: Generator, image_weight: float, frost_weight: float, scale: float) -> Pixels:
+def frost(picture: Picture, rng: Generator, image_weight: float, frost_weight: float, scale: float) -> Pixels:
     """Adds a random part of one of the authors' pictures of frost, resized by ``scale``."""
-    height, width = image.shape[:2]
+    height, width = picture.pixels.shape[:2]
     ice = texture(TEXTURES[rng.integers(len(TEXTURES))], scale)
     if ice.shape[0] < height or ice.shape[1] < width:  # larger than any image of the authors
         cover = max(height / ice.shape[0], width / ice.shape[1])
@@ -66,11 +65,11 @@ def frost(image: Pixels, rng: Generator, image_weight: float, frost_weight: floa
     # As the authors draw it, the last row and column are never seen.
     top, left = (rng.integers(max(1, larger - side)) for larger, side in zip(ice.shape, (height, width), strict=False))
     part = ice[top : top + height, left : left + width]
-    return np.clip(image_weight * image + frost_weight * part, 0, 255).astype(np.uint8)
+    return np.clip(image_weight * picture.pixels + frost_weight * part, 0, 255).astype(np.uint8)
 
 
 def snow(
-    image: Pixels,
+    picture: Picture,
     rng: Generator,
     mean: float,
     std: float,
@@ -85,23 +84,30 @@ def snow(
     The flakes are normal noise of ``mean`` and ``std``, enlarged by ``zoom``, where it is above ``threshold``, blurred
     downwards by ``radius`` and ``sigma``.
     """
-    x = image.astype(np.float32) / 255
-    flakes = zoom_into_centre(rng.normal(mean, std, x.shape[:2]), zoom)
+    flakes = zoom_into_centre(rng.normal(mean, std, picture.pixels.shape[:2]), zoom)
     flakes[flakes < threshold] = 0
-    flakes = motion_blur_pixels(to_pixels(flakes), radius, sigma, rng.uniform(-135, -45))[..., None] / 255.0
-    gray = cv2.cvtColor(x, cv2.COLOR_RGB2GRAY)[..., None]
-    whitened = mix * x + (1 - mix) * np.maximum(x, gray * 1.5 + 0.5)
-    return to_pixels(whitened + flakes + np.rot90(flakes, 2))
+    flakes = motion_blur_pixels(to_pixels(flakes), radius, sigma, rng.uniform(-135, -45)) / 255.0
+    turned = np.ascontiguousarray(np.rot90(flakes, 2))
+    planes, white = picture.shared(_whitened)
+    whitened = (mix * plane + (1 - mix) * whiter for plane, whiter in zip(planes, white, strict=True))
+    return merged(*(to_pixels(plane + flakes + turned) for plane in whitened))
+
+
+def _whitened(picture: Picture) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """The planes of an image, and the same as they are in snow, float32 (H, W)."""
+    planes = [np.asarray(plane) for plane in cv2.split(picture.single)]
+    light = cv2.cvtColor(picture.single, cv2.COLOR_RGB2GRAY) * 1.5 + 0.5
+    return planes, [np.maximum(plane, light) for plane in planes]
 
 
 def spatter(
-    image: Pixels, rng: Generator, mean: float, std: float, sigma: float, threshold: float, amount: float, mud: bool
+    picture: Picture, rng: Generator, mean: float, std: float, sigma: float, threshold: float, amount: float, mud: bool
 ) -> Pixels:
     """Spatters water or mud: normal noise of ``mean`` and ``std``, blurred by ``sigma``, where above ``threshold``.
 
     ``amount`` is how bright the brightest drop of water is, and the blur of mud in pixels.
     """
-    x = image.astype(np.float32) / 255
+    x = picture.single
     liquid = gaussian_filter(rng.normal(mean, std, x.shape[:2]), sigma, mode="nearest")
     liquid[liquid < threshold] = 0
     if mud:
@@ -111,7 +117,7 @@ def spatter(
     drops = _drops(liquid)
     brightest = drops.max()
     if brightest == 0:  # an image so small that no drop hit it
-        return image
+        return picture.pixels
     return to_pixels(x + (drops / brightest * amount)[..., None] * WATER)
 
 

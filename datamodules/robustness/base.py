@@ -1,7 +1,8 @@
 """What the robustness data of ImageNet, CIFAR-10 and Tiny-ImageNet have in common: cells, and how they are chosen."""
 
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, cast
 
@@ -9,19 +10,20 @@ import numpy as np
 import torch
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
-from torch.utils.data import ConcatDataset, Dataset
+from torch.utils.data import ConcatDataset, Dataset, Subset
 
 from attention_zoo.domains import Domain
 from attention_zoo.errors import InputError
 from attention_zoo.evaluation import Benchmark, Cell
 from datamodules.base import EvaluationDataModule
 from datamodules.checks import MOST_SEED, require_different, require_whole
-from datamodules.corruptions import CORRUPTIONS, SIZES, Scale, require_corruption, require_severity
+from datamodules.corruptions import CORRUPTIONS, SIZES, Picture, Scale, require_corruption, require_severity
 from datamodules.corruptions.generate import JPEG_QUALITY, SEVERITIES, Recipe
 from datamodules.corruptions.textures import textures_folder
 from datamodules.images import ImageFiles, Images, Split
 from datamodules.robustness.folders import made_facts, record
-from datamodules.robustness.images import Generated, Labelled
+from datamodules.robustness.images import Generated, Labelled, Latest, LatestImages
+from datamodules.sampling import EvaluationSampler, GroupedSampler
 from datamodules.splits import stratified_split
 
 _CLASSES_SEED = 20_261_121
@@ -51,13 +53,34 @@ class Clean(NamedTuple):
     unprepared: Labelled
     names: Sequence[str]
 
+    @classmethod
+    def of(
+        cls,
+        images: Images,
+        labels: np.ndarray,
+        names: Sequence[str],
+        prepare: Callable[[LatestImages], Images] | None = None,
+    ) -> "Clean":
+        """Return clean images, each of which is read once for all cells that are made of it.
+
+        Args:
+            images: as they lie there.
+            labels: of each, int64 (N,).
+            names: of each.
+            prepare: makes of them those that are tested; None tests them as they are.
+        """
+        files, sources = LatestImages(images), np.arange(len(labels))
+        content = Labelled(files if prepare is None else prepare(files), labels, sources)
+        return cls(content, Labelled(files, labels, sources), names)
+
 
 class RobustnessDataModule(EvaluationDataModule):
     """Base of data that test a trained model on several benchmarks in one pass.
 
     After ``setup("test")`` there is ``cells``. Batches have ``cell`` (B,) int64, the position in it, and ``number``
     (B,) int64, that of the image in its cell; ``index`` is the position among all images. A batch may have images of
-    several cells. ``label`` is an output of the model in every benchmark.
+    several cells. ``label`` is an output of the model in every benchmark. What is made of one clean image comes in a
+    row, in one process, so that no process decodes an image twice; a worker does where a batch ends amid such a row.
 
     Corruptions that are made here depend on ``corruption_seed``, corruption, severity and the image's name only. With
     ``jpeg``, those of images in class folders (ImageNet, Tiny-ImageNet) are the ones that ``python -m attention_zoo
@@ -108,6 +131,7 @@ class RobustnessDataModule(EvaluationDataModule):
         self.images_per_cell = images_per_cell
         self.corruption_seed, self.jpeg_quality = corruption_seed, JPEG_QUALITY if jpeg else None
         self.cells: list[Cell] = []
+        self.order = ""
         self._check()
         self.severities.sort()
 
@@ -173,7 +197,18 @@ class RobustnessDataModule(EvaluationDataModule):
             "number": [range(cell.images) for cell in self.cells],
         }
         images: ConcatDataset[Tensor] = ConcatDataset([cast(Dataset[Tensor], part.content.images) for part in parts])
-        return Split(images, {name: ConcatDataset(values) for name, values in columns.items()})
+        split = Split(images, {name: ConcatDataset(values) for name, values in columns.items()})
+        if sum(part.content.sources is not None for part in parts) < 2:
+            return split
+        self.order = "by image"
+        order = _by_image([part.content for part in parts])
+        ordered = {name: Subset(cast(Dataset[Any], values), order) for name, values in split.columns.items()}
+        return Split(LatestImages(Subset(images, order)), ordered)  # a process may be padded by its last image
+
+    def evaluation_sampler(self, dataset: Any) -> EvaluationSampler | GroupedSampler:
+        """Return the order of evaluation and prediction, as `DataModule` says."""
+        in_rows = bool(self.order) and dataset.split is self.splits.get("test")
+        return EvaluationSampler(dataset, *self.processes(), first=self.tested, blocks=in_rows)
 
     def _require_frost(self) -> None:
         """Look for the pictures of frost before anything is tested; without them, leave it out if that is asked for.
@@ -245,11 +280,24 @@ class RobustnessDataModule(EvaluationDataModule):
         recipe = Recipe(self.SCALE, SIZES[self.SCALE], self.corruption_seed)
         facts = {**self.c_facts, **made_facts(recipe, self.jpeg_quality)}
         benchmark = self.benchmark(*self.C, facts, source="generated")
-        images, labels = clean.unprepared
+        images, labels, sources = clean.unprepared
+        pictures = Latest(images, partial(_picture, recipe))
         for corruption in self.corruptions:
             for severity in self.severities:
-                corrupted = Generated(images, clean.names, recipe, corruption, severity, self.jpeg_quality)
-                yield self.part(benchmark, Labelled(self.prepared_corrupted(corrupted), labels), corruption, severity)
+                corrupted = Generated(pictures, clean.names, recipe, corruption, severity, self.jpeg_quality)
+                content = Labelled(self.prepared_corrupted(corrupted), labels, sources)
+                yield self.part(benchmark, content, corruption, severity)
+
+
+def _picture(recipe: Recipe, image: Tensor) -> Picture:
+    return Picture(recipe.prepared(image))
+
+
+def _by_image(contents: Sequence[Labelled]) -> Sequence[int]:
+    """The places of all samples in an order in which those of one clean image come together, and first."""
+    apart = np.iinfo(np.int64).max
+    sources = [np.full(len(one.labels), apart) if one.sources is None else one.sources for one in contents]
+    return np.concatenate(sources).argsort(kind="stable").tolist()
 
 
 def choose(labels: np.ndarray, count: int) -> np.ndarray:

@@ -45,8 +45,8 @@ class CIFAR10Robustness(RobustnessDataModule):
         root = self.there(self.clean_root, "CIFAR-10 test images")
         if root is not None:
             split = CIFAR10(str(root)).load(["test"])["test"]
-            content = Labelled(split.images, np.array(split.columns["label"]))
-            clean = Clean(content, content, [str(number) for number in range(len(content.labels))])
+            labels = np.array(split.columns["label"])
+            clean = Clean.of(split.images, labels, [str(number) for number in range(len(labels))])
         yield from self.clean_and_corrupted(clean)
 
     def read_corrupted(self, root: Path) -> Iterator[tuple[str, int, Labelled]]:

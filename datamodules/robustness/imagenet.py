@@ -134,8 +134,8 @@ class ImageNetRobustness(RobustnessDataModule):
 
     def _clean(self, root: Path) -> Clean:
         names, labels = read_files(root, synsets(), kind=SYNSET)
-        files = ImageFiles(names)
-        return Clean(Labelled(Prepared(files, self.default_resize()), labels), Labelled(files, labels), names.below())
+        resize = self.default_resize()
+        return Clean.of(ImageFiles(names), labels, names.below(), lambda files: Prepared(files, resize))
 
     def _read(self, root: Path, classes: tuple[int, ...] | None = None, kind: str = SYNSET) -> Labelled:
         """The images of a folder, whose classes are all or some of the 1000."""

@@ -62,8 +62,7 @@ class TinyImageNetRobustness(RobustnessDataModule):
         root = self.there(self.clean_root, "Tiny-ImageNet validation images")
         if root is not None:
             names, labels = read_validation(root, self.class_names)
-            content = Labelled(ImageFiles(names), labels)
-            clean = Clean(content, content, names.below())
+            clean = Clean.of(ImageFiles(names), labels, names.below())
         yield from self.clean_and_corrupted(clean)
 
     def read_corrupted(self, root: Path) -> Iterator[tuple[str, int, Labelled]]:

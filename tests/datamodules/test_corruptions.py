@@ -14,10 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from scipy.ndimage import gaussian_filter, map_coordinates, zoom
+from skimage.color import hsv2rgb, rgb2hsv
+from skimage.util import random_noise
 
 import datamodules.corruptions.textures as textures
 from attention_zoo.errors import InputError
-from datamodules.corruptions import CORRUPTIONS, EXTRA_CORRUPTIONS, SCALES, Corruption, corrupt, scale_for
+from datamodules.corruptions import CORRUPTIONS, EXTRA_CORRUPTIONS, SCALES, Corruption, Picture, corrupt, scale_for
 from datamodules.corruptions.blur import shuffle
 from datamodules.corruptions.parameters import PARAMETERS
 from datamodules.corruptions.pixels import zoom_into_centre
@@ -185,6 +187,83 @@ class TestAgainstOthers:
             assert found  # two of the pictures are the same
             seen.update(found[:1])
         assert len(seen) > 2
+
+
+def levels(x):
+    return np.uint8(np.clip(x, 0, 1) * 255)
+
+
+class TestAgainstPlainCode:
+    """To the bit what the libraries make in more passes, on images whose levels include black, white and grays."""
+
+    IMAGES = st.builds(
+        lambda height, width, seed, few: np.random.default_rng(seed).choice(few, (height, width, 3)),
+        st.integers(1, 30),
+        st.integers(1, 30),
+        st.integers(0, 99),
+        st.sampled_from([np.arange(256, dtype=np.uint8), np.array([0, 1, 254, 255], np.uint8), np.zeros(1, np.uint8)]),
+    )
+
+    @settings(max_examples=40, deadline=None)
+    @given(IMAGES, st.integers(1, 5), st.sampled_from(SCALES))
+    def test_brightness_and_saturate_are_scikit_images(self, image, severity, scale):
+        added = PARAMETERS[scale]["brightness"][severity - 1][0]
+        factor, more = PARAMETERS[scale]["saturate"][severity - 1]
+        hsv = rgb2hsv(image / 255.0)
+        bright, vivid = hsv.copy(), hsv.copy()
+        bright[..., 2] = np.clip(hsv[..., 2] + added, 0, 1)
+        vivid[..., 1] = np.clip(hsv[..., 1] * factor + more, 0, 1)
+        assert np.array_equal(corrupt(image, "brightness", severity, scale=scale), levels(hsv2rgb(bright)))
+        assert np.array_equal(corrupt(image, "saturate", severity, scale=scale), levels(hsv2rgb(vivid)))
+
+    @settings(max_examples=30, deadline=None)
+    @given(IMAGES, st.integers(1, 5), st.integers(0, 99))
+    def test_impulse_noise_and_contrast(self, image, severity, seed):
+        amount, factor = (PARAMETERS["imagenet"][name][severity - 1][0] for name in ("impulse_noise", "contrast"))
+        x = image / 255.0
+        noisy = random_noise(x, mode="s&p", rng=np.random.default_rng(seed), amount=amount)
+        assert np.array_equal(corrupt(image, "impulse_noise", severity, seed=seed), levels(noisy))
+        mean = x.mean((0, 1), keepdims=True)
+        assert np.array_equal(corrupt(image, "contrast", severity), levels((x - mean) * factor + mean))
+
+    @settings(max_examples=20, deadline=None)
+    @given(IMAGES, st.integers(1, 5))
+    def test_gaussian_blur_and_zoom_blur(self, image, severity):
+        sigma = PARAMETERS["imagenet"]["gaussian_blur"][severity - 1][0]
+        blurred = gaussian_filter(image / 255.0, (sigma, sigma, 0), mode="nearest")
+        assert np.array_equal(corrupt(image, "gaussian_blur", severity), levels(blurred))
+        x = np.float32(image / 255.0)
+        factors = np.arange(1, *PARAMETERS["imagenet"]["zoom_blur"][severity - 1])
+        total = np.zeros_like(x)
+        for factor in factors:
+            total += zoom_into_centre(x, factor)
+        assert np.array_equal(corrupt(image, "zoom_blur", severity), levels((x + total) / (len(factors) + 1)))
+
+
+class TestPicture:
+    @pytest.mark.parametrize("order", [(1, 2, 3, 4, 5), (5, 3, 1, 4, 2)])
+    def test_several_corruptions_of_one_are_those_of_the_image(self, order):
+        image = photo(40, 33)
+        image.setflags(write=False)
+        picture = Picture(image)
+        for severity in order:
+            for name in ALL:
+                alone = corrupt(image, name, severity, seed=severity)
+                assert np.array_equal(corrupt(picture, name, severity, seed=severity), alone), (name, severity)
+
+    def test_what_they_share_is_computed_once(self):
+        picture, calls = Picture(photo(8)), []
+
+        def total(picture, factor):
+            calls.append(factor)
+            return factor * picture.pixels.sum()
+
+        assert picture.shared(total, 2) == picture.shared(total, 2) == 2 * picture.shared(total, 1)
+        assert calls == [2, 1]
+
+    def test_no_picture(self):
+        with pytest.raises(InputError, match=r"float64 \(8, 8, 3\)"):
+            corrupt(Picture(photo(8) / 255), "contrast", 1)
 
 
 class TestAnyImage:

@@ -12,7 +12,7 @@ from torchvision.transforms import functional as classic
 from attention_zoo.cli.corrupt import corrupt as write_corruptions
 from attention_zoo.errors import InputError
 from attention_zoo.evaluation import Cell
-from datamodules import CIFAR10Robustness, ImageNetRobustness, TinyImageNetRobustness
+from datamodules import CIFAR10Robustness, ImageNetRobustness, TinyImageNetRobustness, images
 from datamodules.cifar10 import CLASSES
 from datamodules.corruptions import CORRUPTIONS, GROUPS
 from datamodules.imagenet import outputs_of
@@ -250,6 +250,49 @@ def test_generated_corruptions_depend_on_seed_and_image_only(roots):
     assert torch.equal(whole["image"], workers["image"])
     assert not torch.equal(whole["image"], other["image"])
     assert all(any(torch.equal(image, known) for known in whole["image"]) for image in few["image"])
+
+
+ALL_OF_ONE = {"c_generated": True, "iid_subsets": True, "image_size": 224, "corruptions": ["contrast", "fog"]}
+
+
+def test_no_image_is_decoded_twice(roots, monkeypatch):
+    decoded = []
+    monkeypatch.setattr(images, "decode", lambda path, data=None: decoded.append(path) or decode(path, data))
+    chosen = {name: roots[name] for name in ("val", "a", "r")}
+    data = imagenet(chosen, batch_size=5, **ALL_OF_ONE)
+    batch = loaded(data)
+    assert len(batch["index"]) == sum(cell.images for cell in data.cells) > 5 * 12  # clean, subsets and -C
+    assert len(decoded) == len(set(decoded)) == 12 + 4 + 6
+    for world in (2, 3):
+        for rank in range(world):
+            decoded.clear()
+            data.trainer = SimpleNamespace(world_size=world, global_rank=rank)
+            list(data.test_dataloader())
+            assert len(decoded) == len(set(decoded)), (world, rank)
+
+
+def test_every_cell_has_its_own_images_however_they_are_ordered(roots):
+    mixed, twin = (loaded(imagenet({"val": roots["val"]}, num_workers=workers, **ALL_OF_ONE)) for workers in (0, 2))
+    assert all(torch.equal(mixed[name], twin[name]) for name in mixed)
+    assert mixed["index"].tolist() == list(range(len(mixed["index"])))
+    clean = of(mixed, 0)
+    assert clean["number"].tolist() == list(range(12))
+    for corruption in ALL_OF_ONE["corruptions"]:
+        single = imagenet({"val": roots["val"]}, **{**ALL_OF_ONE, "corruptions": [corruption], "severities": [3]})
+        alone = of(loaded(single), 1)
+        data = imagenet({"val": roots["val"]}, **ALL_OF_ONE)
+        data.setup("test")
+        place = next(n for n, cell in enumerate(data.cells) if (cell.corruption, cell.severity) == (corruption, 3))
+        together = of(mixed, place)
+        for name in ("image", "label", "number"):
+            assert torch.equal(alone[name], together[name])
+
+
+def test_a_test_goes_on_in_the_middle_of_an_images_cells(roots):
+    data = imagenet({"val": roots["val"]}, batch_size=4, **ALL_OF_ONE)
+    whole = loaded(data)
+    data.tested = 7
+    assert loaded(data)["index"].tolist() == whole["index"][7:].tolist()
 
 
 # CIFAR-10

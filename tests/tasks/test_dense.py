@@ -12,14 +12,15 @@ from attention_zoo.clicks import Clicks
 from tasks.dense import DenseTask
 
 TASK = {"optimizer", "scheduler", "warmup_epochs", "min_lr_ratio", "poly", "no_decay", "layer_decay"}
+TASK |= {"compile", "grad_checkpointing"}
 BACKBONE = {"model", "image_size", "mixer", "layer_mixers", "out_indices", "pretrained", "weights", "model_args"}
 KEYS = {
     "SemanticSegmentation": {
-        *("num_classes", "top_down", "decode_head", "auxiliary_head", "neck", "inference", "grad_checkpointing"),
+        *("num_classes", "top_down", "decode_head", "auxiliary_head", "neck", "inference"),
     },
     "MaskSegmentation": {
         *("num_classes", "things", "interaction", "dual_path", "coordinates", "decoder", "strides", "auxiliary"),
-        *("top_down", "loss_weights", "sampling", "thresholds", "backbone_lr"),
+        *("top_down", "loss_weights", "sampling", "thresholds", "backbone_lr", "pixel_attention"),
     },
     "InteractiveSegmentation": {
         *("start", "decoder", "head", "guidance", "clicks_in", "curriculum", "losses", "extra_weight", "protocol"),

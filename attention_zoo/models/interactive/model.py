@@ -1,6 +1,6 @@
 """Models that take an image and clicks, and give a mask."""
 
-from typing import Literal, NamedTuple, Unpack, get_args
+from typing import Any, Literal, NamedTuple, Unpack, get_args
 
 import torch
 import torch.nn.functional as F
@@ -138,6 +138,11 @@ class InteractiveModel(nn.Module):
     ) -> Tensor:
         """Return the logits (B, 1, H, W) of `decode` for the features of `encode`."""
         return self.decode(self.encode(image, clicks, box, previous), clicks, **adaptation)
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Make training keep only the inputs of the backbone's blocks and compute the rest again."""
+        backbone: Any = self.backbone
+        backbone.set_grad_checkpointing(enable)
 
     def no_weight_decay(self) -> set[str]:
         """Return the names of the parameters that should have no weight decay: those that the backbone names."""

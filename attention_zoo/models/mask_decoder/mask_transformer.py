@@ -1,6 +1,7 @@
 """The mask transformer: a backbone under the mask decoder."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -70,6 +71,11 @@ class MaskTransformer(nn.Module):
         stride = max(self.backbone.strides)
         height, width = (-(-side // stride) * stride for side in size)
         return height, width
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Make training keep only the inputs of the backbone's blocks and compute the rest again."""
+        backbone: Any = self.backbone
+        backbone.set_grad_checkpointing(enable)
 
     def no_weight_decay(self) -> set[str]:
         """Return the names of parameters that should have no weight decay: the queries and the backbone's own."""
