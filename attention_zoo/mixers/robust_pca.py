@@ -65,16 +65,10 @@ class RobustPCA(SelfMixer):
 
     def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Return the low-rank part (B, H, N, D) of keys q (B, H, N, D), whose values are v; k is not used."""
-        return self.mix_masked(q, k, v, None, False)
-
-    def mix_masked(self, q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor | None, is_causal: bool) -> Tensor:
-        """Mix as `mix` does, reading only where the mask allows; mu looks at all keys."""
         with torch.autocast(q.device.type, enabled=False):
-            return self._pursuit(precise(q), precise(v), attn_mask, is_causal)[0].to(v.dtype)
+            return self._pursuit(precise(q), precise(v))[0].to(v.dtype)
 
-    def _pursuit(
-        self, keys: Tensor, values: Tensor, mask: Tensor | None = None, is_causal: bool = False
-    ) -> tuple[Tensor, Tensor, list[Tensor]]:
+    def _pursuit(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
         """Return the low-rank part and the sparse part (B, H, N, D), and K - L - S after each round."""
         size = keys.abs().sum((2, 3), keepdim=True).clamp(min=LEAST)
         threshold = self.sparsity * keys.shape[2] * self.dim / (4 * size)
@@ -83,7 +77,7 @@ class RobustPCA(SelfMixer):
         for _ in range(self.iterations):
             sparse = soft_threshold(keys - low + dual, threshold)
             cleaned = keys - sparse - dual
-            low = softmax_attention(cleaned, cleaned, values, mask, is_causal=is_causal)
+            low = softmax_attention(cleaned, cleaned, values)
             rests.append(keys - low - sparse)
             dual = dual + rests[-1]
         return low, sparse, rests

@@ -102,5 +102,6 @@ def repeat_terms(terms: dict[str, Any], components: GaussianComponents) -> dict[
     if mixing is not None:
         changed["log_mixing"] = components.repeated(mixing, -1)
     if isinstance(prior, Tensor) and prior.shape[-1] > 1:
-        changed["log_prior"] = components.repeated(prior, -1)
+        once = prior[tuple(slice(1) if not step else slice(None) for step in prior.stride()[:-1])]  # what is expanded
+        changed["log_prior"] = components.repeated(once, -1)
     return changed

@@ -46,7 +46,7 @@ def test_every_value_of_every_option_works_or_is_refused_by_name(name, option):
             except az.InputError as error:
                 message = str(error)
                 assert message.startswith(f"{name}: ") and option in message and "\n" not in message, message
-                assert len(message) < 250
+                assert len(message.partition("; choose from: ")[0]) < 250
                 refused += 1
             else:
                 assert works(mixer), f"{option}={value!r} beside {base}"

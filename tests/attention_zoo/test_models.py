@@ -14,6 +14,7 @@ from torch.testing import assert_close
 
 import attention_zoo as az
 from attention_zoo.compat import host_in_construction, requested_checkpoint
+from attention_zoo.grids import outer_mixers
 from attention_zoo.mixers.vars.released import ChannelBatchNorm
 from attention_zoo.models import build_model
 from attention_zoo.models.botnet import MapMixer
@@ -60,7 +61,8 @@ def images(size=SIZE, batch=2):
 
 
 def mixers_of(model):
-    return [module for module in model.modules() if isinstance(module, az.SelfMixer)]
+    """The mixers of a model, without those inside another one, such as `Kuramoto`'s."""
+    return outer_mixers(model)
 
 
 @pytest.mark.parametrize("mixer", SELF)
