@@ -17,7 +17,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from attention_zoo.analysis.maps import LayerInput, observe
+from attention_zoo.analysis.maps import LayerInput, evaluating, observe
 from attention_zoo.errors import InputError
 from attention_zoo.functional.diagnostics import effective_rank, row_entropy, token_diversity, tokens_of_mass
 from attention_zoo.mixers.base import HostOptions, SelfMixer
@@ -72,18 +72,29 @@ def examine(
     """
     last = len(mixer_layers(model)) - 1
     found: list[Examined] = []
-    for seen in observe(model, images, f"0-{max(last, 0)}" if layers is None else layers).layers:
-        q, k, v = seen.mixer.project(seen.tokens)
-        found.append(Examined(seen.layer, ANY, ABOUT_ANY, about_any(seen)))
-        for mixer in (seen.mixer, *_others(seen, readings)):
-            if isinstance(mixer, Premise):
-                found.append(Examined(seen.layer, type(mixer).__name__, mixer.premise, mixer.premise_measures(q, k, v)))
-    return found + list(_of_the_model(model, images, {each.layer for each in found}))
+    with evaluating(model):
+        for seen in observe(model, images, f"0-{max(last, 0)}" if layers is None else layers).layers:
+            found += _of_layer(seen, readings)
+        return found + list(_of_the_model(model, images, {each.layer for each in found}))
+
+
+def _of_layer(seen: LayerInput, readings: Sequence[str]) -> Iterator[Examined]:
+    """Yield what can be measured in a layer, of any reading, of its own and of further ones."""
+    mixer = seen.mixer
+    yield Examined(seen.layer, ANY, ABOUT_ANY, about_any(seen))
+    q, k, v = mixer.project(seen.tokens, **seen.signal)
+    if isinstance(mixer, Premise):
+        yield Examined(seen.layer, type(mixer).__name__, mixer.premise, mixer.premise_measures(q, k, v))
+    if mixer.takes_tokens:
+        q = q[..., : mixer.head_dim]  # the tokens, which follow, are for the mixer itself
+    for other in _others(seen, readings):
+        premise = cast(Premise, other)  # which `check_readings` has seen to
+        yield Examined(seen.layer, type(other).__name__, premise.premise, premise.premise_measures(q, k, v))
 
 
 def about_any(seen: LayerInput) -> Measures:
     """Return what can be asked of every reading in a layer."""
-    weights = seen.mixer.attention_map(seen.tokens)
+    weights = seen.mixer.attention_map(seen.tokens, **seen.signal)
     number = weights.shape[-1]
     holding = tokens_of_mass(weights)
     kind = holding.dtype
