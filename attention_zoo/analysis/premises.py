@@ -9,6 +9,7 @@ A reading states its premise in its own file (`attention_zoo.mixers.premise`). W
 measured here: how rows of attention maps are spread, and how alike tokens have become.
 """
 
+import itertools
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from torch import Tensor, nn
 from attention_zoo.analysis.maps import LayerInput, evaluating, observe
 from attention_zoo.errors import InputError
 from attention_zoo.functional.diagnostics import effective_rank, row_entropy, token_diversity, tokens_of_mass
-from attention_zoo.mixers.base import HostOptions, SelfMixer
+from attention_zoo.mixers.base import HostOptions, Linked, SelfMixer
 from attention_zoo.mixers.premise import Measure, Measures, ModelPremise, Premise
 from attention_zoo.mixers.registry import create_mixer, mixer_class
 from attention_zoo.mixers.swapping import mixer_layers
@@ -73,12 +74,13 @@ def examine(
     last = len(mixer_layers(model)) - 1
     found: list[Examined] = []
     with evaluating(model):
-        for seen in observe(model, images, f"0-{max(last, 0)}" if layers is None else layers).layers:
-            found += _of_layer(seen, readings)
+        every = observe(model, images, f"0-{max(last, 0)}" if layers is None else layers).layers
+        for seen, others in zip(every, _others(every, readings), strict=True):
+            found += _of_layer(seen, others)
         return found + list(_of_the_model(model, images, {each.layer for each in found}))
 
 
-def _of_layer(seen: LayerInput, readings: Sequence[str]) -> Iterator[Examined]:
+def _of_layer(seen: LayerInput, others: Sequence[SelfMixer]) -> Iterator[Examined]:
     """Yield what can be measured in a layer, of any reading, of its own and of further ones."""
     mixer = seen.mixer
     yield Examined(seen.layer, ANY, ABOUT_ANY, about_any(seen))
@@ -87,7 +89,7 @@ def _of_layer(seen: LayerInput, readings: Sequence[str]) -> Iterator[Examined]:
         yield Examined(seen.layer, type(mixer).__name__, mixer.premise, mixer.premise_measures(q, k, v))
     if mixer.takes_tokens:
         q = q[..., : mixer.head_dim]  # the tokens, which follow, are for the mixer itself
-    for other in _others(seen, readings):
+    for other in others:
         premise = cast(Premise, other)  # which `check_readings` has seen to
         yield Examined(seen.layer, type(other).__name__, premise.premise, premise.premise_measures(q, k, v))
 
@@ -112,18 +114,30 @@ def check_readings(names: Sequence[str]) -> None:
     """Refuse readings whose premise cannot be asked of another mixer's weights.
 
     Raises:
-        InputError: there is no such self-mixer, it brings no premise, or it has parameters of its own.
+        InputError: there is no such self-mixer, it brings no premise, or it keeps parameters or buffers of its own.
     """
     for name in names:
         cls = mixer_class(name)
         if not (issubclass(cls, SelfMixer) and hasattr(cls, "premise") and hasattr(cls, "premise_measures")):
             raise InputError(f"mixer {name} brings no premise; it says none in its own file")
-        own = list(cast(SelfMixer, create_mixer(name, 8, 2, grid=(2, 2))).drop_projections().parameters())
-        if own:
+        mixer = cast(SelfMixer, create_mixer(name, 8, 2, grid=(2, 2))).drop_projections()
+        if mixer.state_dict():  # centroids of an online k-means are as much a model's own as parameters are
             raise InputError(f"the premise of {name} needs parameters that only a model trained with it has")
 
 
-def _others(seen: LayerInput, readings: Sequence[str]) -> list[SelfMixer]:
+def _others(layers: Sequence[LayerInput], readings: Sequence[str]) -> list[list[SelfMixer]]:
+    """Return the mixers of the further readings for each of some layers, each linked with that of the layer before."""
+    every = [_others_of_layer(seen, readings) for seen in layers]
+    for place, (one, two) in enumerate(itertools.pairwise(every)):
+        follows = layers[place].layer + 1 == layers[place + 1].layer
+        before = {type(mixer): mixer for mixer in one}
+        for mixer in two if follows else ():
+            if isinstance(mixer, Linked):
+                mixer.follow(before.get(type(mixer)))
+    return every
+
+
+def _others_of_layer(seen: LayerInput, readings: Sequence[str]) -> list[SelfMixer]:
     """Return the mixers of the further readings, with the width, heads and grid of a layer; its own is left out."""
     mixer = seen.mixer
     names = [name for name in dict.fromkeys(readings) if mixer_class(name) is not type(mixer)]

@@ -15,8 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from attention_zoo.domains import NOT_NEGATIVE, Domain, shown
+from attention_zoo.functional.diagnostics import evenness
 from attention_zoo.mixers.base import HostOptions, Kept, MixerFactory, SelfMixer
 from attention_zoo.mixers.options import Amount
+from attention_zoo.mixers.premise import Measure, Measures
 from attention_zoo.mixers.registry import as_factory, register
 
 Heads = Annotated[int, NOT_NEGATIVE, Domain(most=1 << 16)]
@@ -46,6 +48,7 @@ class MixtureOfHeads(SelfMixer):
     paper = "Jin et al. 2025 (MoH)"
     equation = "Σₕ gₕ(x) headₕ Wₕ (6)"
     complexity = "as inside"
+    premise = "Tokens choose different heads, and none of the heads stays without tokens."
     takes_tokens = True
     drops_attention = True  # the mixer inside refuses it where it does not
 
@@ -148,3 +151,20 @@ class MixtureOfHeads(SelfMixer):
         """Return the maps (B, H, N, N) of the reading inside, each row times the weight of its head."""
         q, tokens = self.split_tokens(q)
         return self.inside.map_weights(q, k, v) * self.gates(tokens)
+
+    def premise_measures(self, q: Tensor, k: Tensor, v: Tensor) -> Measures:
+        """Return how evenly tokens choose among the routed heads, one number an image, for q (B, H, N, 2 D), k and v.
+
+        It is compared with what it is where all tokens choose the same; where all heads are chosen there is nothing to
+        say.
+        """
+        if self.of_routed is None or self.topk == self.routed:
+            return {}
+        _, tokens = self.split_tokens(q)
+        chances = self.of_routed(tokens)
+        loads = torch.zeros_like(chances).scatter(-1, chances.topk(self.topk, -1).indices, 1.0).sum(1)  # (B, E)
+        even = evenness(loads)[:, None]
+        return {
+            "evenness of the heads' loads": Measure(even, torch.full_like(even, self.topk / self.routed), "higher"),
+            "routed heads without a token": Measure((loads == 0).to(even.dtype).mean(-1, keepdim=True)),
+        }

@@ -154,7 +154,7 @@ def test_every_premise_is_a_sentence_and_its_measures_have_a_number_for_each_ima
                 assert measure.last.shape in ((3, 2), (3, 1))
                 assert measure.last.isfinite().all()
                 assert measure.compared_with is None or measure.compared_with.shape == measure.last.shape
-    assert bringing >= 15
+    assert bringing >= 24
 
 
 def test_clusters_that_are_there_hold_and_dead_centres_are_counted():
@@ -268,6 +268,16 @@ class TestModels:
         assert_close(found["DotProduct"][name].last, dot.premise_measures(q[..., :16], k, v)[name].last)
         assert found["Hopfield"]["energy of the queries"].last.shape == (3, 2)
 
+    def test_elliptical_is_asked_of_layers_that_follow_each_other(self, model, images):
+        every = examine(model, images, None, ["Elliptical"])
+        found = {each.layer: each.measures for each in every if each.reading == "Elliptical"}
+        assert found[0] == {}
+        one, two = (seen.mixer.project(seen.tokens)[2] for seen in observe(model, images, "0-1").layers)
+        change = (two - one).abs().mean(2)
+        share = change / change.sum(-1, keepdim=True)
+        even = (-(share * share.log()).sum(-1)).exp() / 16
+        assert_close(found[1]["evenness of the channels' precisions"].last, even)
+
     def test_tokens_that_are_alike(self, model, images):
         class Alike:
             mixer = az.create_mixer("DotProduct", 12, 2)
@@ -280,7 +290,7 @@ class TestModels:
         assert measures["rows that average most tokens"].last.min() == 1
 
 
-@pytest.mark.parametrize("name", ["Sigmoid", "SigmoidAttention", "KMeans", "KMeansCross", "VarsS"])
+@pytest.mark.parametrize("name", ["Sigmoid", "Window", "KMeans", "KMeansCross", "VarsS", "MixtureOfHeads", "Routing"])
 def test_readings_that_cannot_be_asked(name):
     with pytest.raises(az.InputError, match=name):
         check_readings([name])
