@@ -12,6 +12,7 @@ measured here: how rows of attention maps are spread, and how alike tokens have 
 import itertools
 import math
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import cast
 
@@ -23,7 +24,7 @@ from attention_zoo.errors import InputError
 from attention_zoo.functional.diagnostics import effective_rank, row_entropy, token_diversity, tokens_of_mass
 from attention_zoo.mixers.base import HostOptions, Linked, SelfMixer
 from attention_zoo.mixers.premise import Measure, Measures, ModelPremise, Premise
-from attention_zoo.mixers.registry import create_mixer, mixer_class
+from attention_zoo.mixers.registry import create_mixer, list_mixers, mixer_class
 from attention_zoo.mixers.swapping import mixer_layers
 
 ANY = "any reading"
@@ -114,15 +115,35 @@ def check_readings(names: Sequence[str]) -> None:
     """Refuse readings whose premise cannot be asked of another mixer's weights.
 
     Raises:
-        InputError: there is no such self-mixer, it brings no premise, or it keeps parameters or buffers of its own.
+        InputError: there is no such self-mixer, it brings no premise, or its premise needs what only a model trained
+            with it has.
     """
     for name in names:
         cls = mixer_class(name)
-        if not (issubclass(cls, SelfMixer) and hasattr(cls, "premise") and hasattr(cls, "premise_measures")):
-            raise InputError(f"mixer {name} brings no premise; it says none in its own file")
-        mixer = cast(SelfMixer, create_mixer(name, 8, 2, grid=(2, 2))).drop_projections()
-        if mixer.state_dict():  # centroids of an online k-means are as much a model's own as parameters are
-            raise InputError(f"the premise of {name} needs parameters that only a model trained with it has")
+        if not (issubclass(cls, SelfMixer) and _brings_premise(cls)):
+            raise InputError(f"mixer {name} brings no premise; {_choices()}")
+        if not _can_be_asked_of_others(name):
+            own = "needs parameters, or buffers, that only a model trained with it has"
+            raise InputError(f"the premise of {name} {own}; {_choices()}")
+
+
+def _choices() -> str:
+    """Return which readings can be asked of any mixer's weights, for the end of a message."""
+    names = []
+    for name in list_mixers("self"):
+        with suppress(InputError):  # of a mixer from outside that these sizes do not fit
+            names += [name] if _brings_premise(mixer_class(name)) and _can_be_asked_of_others(name) else []
+    return "choose from: " + ", ".join(names)
+
+
+def _brings_premise(cls: type) -> bool:
+    return hasattr(cls, "premise") and hasattr(cls, "premise_measures")
+
+
+def _can_be_asked_of_others(name: str) -> bool:
+    """Return whether a mixer has nothing of its own but projections: no parameters, no buffers such as centroids."""
+    mixer = cast(SelfMixer, create_mixer(name, 8, 2, grid=(2, 2)))
+    return not mixer.takes_tokens and not mixer.drop_projections().state_dict()
 
 
 def _others(layers: Sequence[LayerInput], readings: Sequence[str]) -> list[list[SelfMixer]]:
