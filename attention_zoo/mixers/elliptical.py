@@ -57,7 +57,5 @@ class Elliptical(MixtureMixer):
         agreement = torch.linalg.vecdot(one, other) / (one.norm(dim=-1) * other.norm(dim=-1))
         return {
             "evenness of the channels' precisions": Measure(evenness(metric[:, :, 0])),
-            "correlation of the precisions of two halves of the tokens": Measure(
-                agreement, torch.zeros_like(agreement), "higher"
-            ),
+            "agreement of tokens on the precisions": Measure(agreement, torch.zeros_like(agreement), "higher"),
         }
