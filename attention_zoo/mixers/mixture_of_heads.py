@@ -14,9 +14,10 @@ from typing import Annotated, Unpack
 import torch
 from torch import Tensor, nn
 
-from attention_zoo.domains import NOT_NEGATIVE, Domain, shown
+from attention_zoo.domains import NOT_NEGATIVE, Domain
 from attention_zoo.functional.diagnostics import evenness
 from attention_zoo.mixers.base import HostOptions, Kept, MixerFactory, SelfMixer
+from attention_zoo.mixers.inside import building_inside
 from attention_zoo.mixers.options import Amount
 from attention_zoo.mixers.premise import Measure, Measures
 from attention_zoo.mixers.registry import as_factory, register
@@ -65,10 +66,9 @@ class MixtureOfHeads(SelfMixer):
         **host: Unpack[HostOptions],
     ) -> None:
         super().__init__(dim, num_heads, **host)
-        fits = mixer is None or isinstance(mixer, str) or callable(mixer)
-        self.check(fits, f"mixer={shown(mixer)} must be the name of a self-mixer or a factory of one")
         inside: HostOptions = {**host, "qkv_bias": False, "qk_norm": False, "scale_norm": False, "proj_drop": 0.0}
-        self.inside = as_factory(mixer or "DotProduct")(dim, num_heads, **inside)
+        with building_inside(self, mixer):
+            self.inside = as_factory("DotProduct" if mixer is None else mixer)(dim, num_heads, **inside)
         self.tokens = self.inside.tokens
         self._project_as(self.inside, host)
         self.inside.drop_projections()
