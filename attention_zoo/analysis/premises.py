@@ -9,20 +9,22 @@ A reading states its premise in its own file (`attention_zoo.mixers.premise`). W
 measured here: how rows of attention maps are spread, and how alike tokens have become.
 """
 
+import itertools
 import math
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from attention_zoo.analysis.maps import LayerInput, observe
+from attention_zoo.analysis.maps import LayerInput, evaluating, observe
 from attention_zoo.errors import InputError
 from attention_zoo.functional.diagnostics import effective_rank, row_entropy, token_diversity, tokens_of_mass
-from attention_zoo.mixers.base import HostOptions, SelfMixer
+from attention_zoo.mixers.base import HostOptions, Linked, SelfMixer
 from attention_zoo.mixers.premise import Measure, Measures, ModelPremise, Premise
-from attention_zoo.mixers.registry import create_mixer, mixer_class
+from attention_zoo.mixers.registry import create_mixer, list_mixers, mixer_class
 from attention_zoo.mixers.swapping import mixer_layers
 
 ANY = "any reading"
@@ -72,18 +74,30 @@ def examine(
     """
     last = len(mixer_layers(model)) - 1
     found: list[Examined] = []
-    for seen in observe(model, images, f"0-{max(last, 0)}" if layers is None else layers).layers:
-        q, k, v = seen.mixer.project(seen.tokens)
-        found.append(Examined(seen.layer, ANY, ABOUT_ANY, about_any(seen)))
-        for mixer in (seen.mixer, *_others(seen, readings)):
-            if isinstance(mixer, Premise):
-                found.append(Examined(seen.layer, type(mixer).__name__, mixer.premise, mixer.premise_measures(q, k, v)))
-    return found + list(_of_the_model(model, images, {each.layer for each in found}))
+    with evaluating(model):
+        every = observe(model, images, f"0-{max(last, 0)}" if layers is None else layers).layers
+        for seen, others in zip(every, _others(every, readings), strict=True):
+            found += _of_layer(seen, others)
+        return found + list(_of_the_model(model, images, {each.layer for each in found}))
+
+
+def _of_layer(seen: LayerInput, others: Sequence[SelfMixer]) -> Iterator[Examined]:
+    """Yield what can be measured in a layer, of any reading, of its own and of further ones."""
+    mixer = seen.mixer
+    yield Examined(seen.layer, ANY, ABOUT_ANY, about_any(seen))
+    q, k, v = mixer.project(seen.tokens, **seen.signal)
+    if isinstance(mixer, Premise):
+        yield Examined(seen.layer, type(mixer).__name__, mixer.premise, mixer.premise_measures(q, k, v))
+    if mixer.takes_tokens:
+        q = q[..., : mixer.head_dim]  # the tokens, which follow, are for the mixer itself
+    for other in others:
+        premise = cast(Premise, other)  # which `check_readings` has seen to
+        yield Examined(seen.layer, type(other).__name__, premise.premise, premise.premise_measures(q, k, v))
 
 
 def about_any(seen: LayerInput) -> Measures:
     """Return what can be asked of every reading in a layer."""
-    weights = seen.mixer.attention_map(seen.tokens)
+    weights = seen.mixer.attention_map(seen.tokens, **seen.signal)
     number = weights.shape[-1]
     holding = tokens_of_mass(weights)
     kind = holding.dtype
@@ -101,18 +115,50 @@ def check_readings(names: Sequence[str]) -> None:
     """Refuse readings whose premise cannot be asked of another mixer's weights.
 
     Raises:
-        InputError: there is no such self-mixer, it brings no premise, or it has parameters of its own.
+        InputError: there is no such self-mixer, it brings no premise, or its premise needs what only a model trained
+            with it has.
     """
     for name in names:
         cls = mixer_class(name)
-        if not (issubclass(cls, SelfMixer) and hasattr(cls, "premise") and hasattr(cls, "premise_measures")):
-            raise InputError(f"mixer {name} brings no premise; it says none in its own file")
-        own = list(cast(SelfMixer, create_mixer(name, 8, 2, grid=(2, 2))).drop_projections().parameters())
-        if own:
-            raise InputError(f"the premise of {name} needs parameters that only a model trained with it has")
+        if not (issubclass(cls, SelfMixer) and _brings_premise(cls)):
+            raise InputError(f"mixer {name} brings no premise; {_choices()}")
+        if not _can_be_asked_of_others(name):
+            own = "needs parameters, or buffers, that only a model trained with it has"
+            raise InputError(f"the premise of {name} {own}; {_choices()}")
 
 
-def _others(seen: LayerInput, readings: Sequence[str]) -> list[SelfMixer]:
+def _choices() -> str:
+    """Return which readings can be asked of any mixer's weights, for the end of a message."""
+    names = []
+    for name in list_mixers("self"):
+        with suppress(InputError):  # of a mixer from outside that these sizes do not fit
+            names += [name] if _brings_premise(mixer_class(name)) and _can_be_asked_of_others(name) else []
+    return "choose from: " + ", ".join(names)
+
+
+def _brings_premise(cls: type) -> bool:
+    return hasattr(cls, "premise") and hasattr(cls, "premise_measures")
+
+
+def _can_be_asked_of_others(name: str) -> bool:
+    """Return whether a mixer has nothing of its own but projections: no parameters, no buffers such as centroids."""
+    mixer = cast(SelfMixer, create_mixer(name, 8, 2, grid=(2, 2)))
+    return not mixer.takes_tokens and not mixer.drop_projections().state_dict()
+
+
+def _others(layers: Sequence[LayerInput], readings: Sequence[str]) -> list[list[SelfMixer]]:
+    """Return the mixers of the further readings for each of some layers, each linked with that of the layer before."""
+    every = [_others_of_layer(seen, readings) for seen in layers]
+    for place, (one, two) in enumerate(itertools.pairwise(every)):
+        follows = layers[place].layer + 1 == layers[place + 1].layer
+        before = {type(mixer): mixer for mixer in one}
+        for mixer in two if follows else ():
+            if isinstance(mixer, Linked):
+                mixer.follow(before.get(type(mixer)))
+    return every
+
+
+def _others_of_layer(seen: LayerInput, readings: Sequence[str]) -> list[SelfMixer]:
     """Return the mixers of the further readings, with the width, heads and grid of a layer; its own is left out."""
     mixer = seen.mixer
     names = [name for name in dict.fromkeys(readings) if mixer_class(name) is not type(mixer)]

@@ -41,7 +41,7 @@ def premises(
     Args:
         ckpt_path: checkpoints of image classification, one or several.
         readings: further mixers whose premises are asked of the queries, keys and values of every layer; they may have
-            no parameters of their own (Probabilistic, DotProduct, DoublyNormalized, Twicing).
+            no parameters of their own (Probabilistic, DotProduct, Hopfield, Sinkhorn, Pro, Elliptical and others).
         layer: 3, 0-3, last or last-4, counted in the model's order; by default all.
         images: number of test images, spread evenly over the test data.
         batch_size: images at a time.
@@ -59,7 +59,7 @@ def premises(
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{out} is a file; choose a folder with --out")
     if folder.exists() and any(folder.iterdir()) and not overwrite:
-        raise InputError(f"{out} is not empty; choose another folder with --out, or give --overwrite true")
+        raise InputError(f"{folder} is not empty; choose another folder with --out, or give --overwrite true")
     if not ckpt_path:
         raise InputError("nothing to examine: give --ckpt_path CHECKPOINT [--ckpt_path CHECKPOINT ...]")
     check_readings(readings or ())

@@ -49,6 +49,24 @@ def tokens_of_mass(weights: Tensor, mass: float = MASS) -> Tensor:
     return 1.0 + (held[..., :-1] < mass * held[..., -1:]).sum(-1).to(held.dtype)
 
 
+def evenness(counts: Tensor) -> Tensor:
+    """Return how evenly counts (..., K) are spread: the exponential of their entropy over K, 1 where all are alike."""
+    shares = _shares(counts)
+    entropy = -torch.special.xlogy(shares, shares).sum(-1)
+    return entropy.exp() / counts.shape[-1]
+
+
+def marginal_distance(weights: Tensor) -> Tensor:
+    """Return how far row and column sums of maps (B, H, N, N) are from one: the mean over tokens of both distances."""
+    rows, columns = (precise(weights).sum(dim) for dim in (-1, -2))
+    return (rows - 1).abs().mean(-1) + (columns - 1).abs().mean(-1)
+
+
+def row_distance(weights: Tensor, others: Tensor) -> Tensor:
+    """Return the share of a row by which maps (B, H, N, M) differ: half the sum of differences, mean over the rows."""
+    return (precise(weights) - precise(others)).abs().sum(-1).mean(-1) / 2
+
+
 def token_diversity(x: Tensor) -> Tensor:
     """Return how far tokens (..., N, C) are from being all alike: the share of their length beside their mean."""
     x = precise(x)

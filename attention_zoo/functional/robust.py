@@ -54,6 +54,24 @@ class Penalty:
         inverse = -distances.log()
         return inverse if self.kind == "l1" else (inverse + math.log(self.delta)).clamp(max=0)
 
+    def cost(self, distances: Tensor) -> Tensor:
+        """Return rho(d) of distances of any shape, the integral of w(d) d from 0."""
+        if self.kind == "l1":
+            return self._linear(distances)
+        if self.kind == "huber":
+            bend = max(0.0, self.delta - self.eps)
+            near = distances.clamp(max=bend)
+            further = self._linear(distances.clamp(min=bend)) - self._linear(near.new_tensor(bend))
+            return near.square() / 2 + self.delta * further
+        bend = max(0.0, 1 / (self.eps + 1 / self.gamma) - self.eps)
+        near = distances.clamp(max=bend)
+        floor = self.eps / 2 * (distances.square() - near.square())
+        return self._linear(near) - near.square() / (2 * self.gamma) + floor
+
+    def _linear(self, distances: Tensor) -> Tensor:
+        """Return the integral of d / (d + eps) from 0."""
+        return distances - self.eps * (distances / self.eps).log1p()
+
 
 def infer_robust_values(model: Joint, v: Tensor, penalty: Penalty, steps: int, read: Tensor | None = None) -> Tensor:
     """Return the values z_i that make sum_j w_ij rho(|z_i - mu_j|) small, by reweighting the mean ``steps`` times.
@@ -112,6 +130,12 @@ class RobustFit:
             distances = 1 - 2 * near + (log_weights.exp() * near).sum(-1, keepdim=True)  # squared
             log_weights = self._log_weight(distances).log_softmax(-1)
         return log_weights.to(kind)
+
+    def outliers(self, x: Tensor, alpha: float) -> Tensor:
+        """Return which units x (B, H, M, D) lie beyond the threshold from their own density, (B, H, M)."""
+        kernel = (-alpha / 2 * torch.cdist(x, x, compute_mode="donot_use_mm_for_euclid_dist").square()).exp()
+        near = kernel.mean(-1)
+        return 1 - 2 * near + near.mean(-1, keepdim=True) > self.threshold**2
 
     def _log_weight(self, squares: Tensor) -> Tensor:
         """Return log(psi(d) / d) for squared distances."""

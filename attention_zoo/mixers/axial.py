@@ -12,11 +12,12 @@ from typing import Any, Literal, Unpack, cast
 import torch
 from torch import Tensor
 
-from attention_zoo.domains import PositiveInt, shown
+from attention_zoo.domains import PositiveInt
 from attention_zoo.functional.fixed_units import FixedValues, resolved
 from attention_zoo.functional.positions import window_prior
 from attention_zoo.mixers.base import HostOptions, MixerFactory, SelfMixer, TopDownOptions, gated
 from attention_zoo.mixers.dot_product import DotProduct
+from attention_zoo.mixers.inside import building_inside
 from attention_zoo.mixers.registry import as_factory
 
 
@@ -65,13 +66,12 @@ class Axial(SelfMixer):
     ) -> None:
         own: HostOptions = {**host, "qk_norm": False, "scale_norm": False, "proj_drop": 0.0}
         super().__init__(dim, num_heads, **own)
-        fits = mixer is None or isinstance(mixer, str) or callable(mixer)
-        self.check(fits, f"mixer={shown(mixer)} must be the name of a self-mixer or a factory of one")
         self.context = context
-        factory = as_factory(mixer or DotProduct)
         height, width = self.grid or (None, None)
-        self.height = self._line_mixer(factory, dim, num_heads, height, host)
-        self.width = self._line_mixer(factory, dim, num_heads, width, host)
+        with building_inside(self, mixer):
+            factory = as_factory(DotProduct if mixer is None else mixer)
+            self.height = self._line_mixer(factory, dim, num_heads, height, host)
+            self.width = self._line_mixer(factory, dim, num_heads, width, host)
 
     def _line_mixer(
         self, factory: MixerFactory, dim: int, num_heads: int, length: int | None, host: HostOptions

@@ -11,11 +11,11 @@ from typing import Annotated, Unpack
 import torch
 from torch import Tensor, nn
 
-from attention_zoo.domains import Domain, PositiveInt, shown
-from attention_zoo.errors import InputError
+from attention_zoo.domains import Domain, PositiveInt
 from attention_zoo.functional.precision import precise
 from attention_zoo.mixers.base import HostOptions, MixerFactory, SelfMixer
 from attention_zoo.mixers.dot_product import DotProduct
+from attention_zoo.mixers.inside import building_inside
 from attention_zoo.mixers.options import SomeIterations
 from attention_zoo.mixers.premise import Measure, Measures
 from attention_zoo.mixers.registry import as_factory, register
@@ -70,15 +70,11 @@ class Kuramoto(SelfMixer):
         **host: Unpack[HostOptions],
     ) -> None:
         super().__init__(dim, num_heads, **host)
-        fits = mixer is None or isinstance(mixer, str) or callable(mixer)
-        self.check(fits, f"mixer={shown(mixer)} must be the name of a self-mixer or a factory of one")
         inner: HostOptions = {**host, "qk_norm": False, "scale_norm": False, "attn_drop": 0.0, "proj_drop": 0.0}
-        try:
+        with building_inside(self, mixer):
             self.inner = as_factory(DotProduct if mixer is None else mixer)(dim, num_heads, **inner)
-        except (InputError, TypeError) as error:
-            raise self.refusal(f"mixer={shown(mixer)}: {error}") from error
-        self.check(bool(self.inner.projections), f"mixer={shown(mixer)} has no queries to couple oscillators by")
-        self.inner.drop_projections()
+            self.inner.check(bool(self.inner.projections), "no queries to couple oscillators by")
+            self.inner.drop_projections()
         self.tokens, self.bound_to_grid = self.inner.tokens, self.inner.bound_to_grid
         self.steps, self.step_size = steps, step_size
         self.width = next(n for n in WIDTHS if self.head_dim % n == 0) if width is None else width

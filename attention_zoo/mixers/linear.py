@@ -18,6 +18,7 @@ from torch import Tensor
 
 from attention_zoo.functional.precision import precise
 from attention_zoo.mixers.base import HostOptions, SelfMixer
+from attention_zoo.mixers.premise import Measures, approximation, kernel_smoothing
 from attention_zoo.mixers.registry import register
 
 FOCUS = 3
@@ -68,6 +69,7 @@ class Linear(SelfMixer):
     paper = "Katharopoulos et al. 2020; Han et al. 2023, 2024"
     equation = "φ(Q) (φ(K)ᵀ V) / (φ(Q) φ(K)ᵀ 1)"
     complexity = "N"
+    premise = "Features of single tokens tell who reads whom: about as softmax does, and so that values are foretold."
 
     def __init__(
         self,
@@ -115,3 +117,14 @@ class Linear(SelfMixer):
         if self.normaliser == "sum":
             return weights / self.total(phi_q, phi_k)
         return (weights - weights.mean(-1, keepdim=True) + 1) / k.shape[2]
+
+    def premise_measures(self, q: Tensor, k: Tensor, v: Tensor) -> Measures:
+        """Return how near the weights are to those of softmax, and how well they foretell tokens, for q, k and v.
+
+        Under "rms" there are no weights, and nothing to say.
+        """
+        if self.normaliser == "rms":
+            return {}
+        weights = self.map_weights(q, k, v)
+        softmax = (precise(q) @ precise(k).mT * self.head_dim**-0.5).softmax(-1)
+        return {**approximation(weights, softmax), **kernel_smoothing(weights, v)}

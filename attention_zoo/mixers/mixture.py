@@ -170,8 +170,7 @@ class MixtureMixer(SelfMixer):
         if metric is not None:  # of the diagonal metric m, q^T diag(m) k; distances are those after this scaling
             q, k = q * metric.sqrt(), k * metric.sqrt()
         if self.switches.prior.form == "robust":
-            prior = self.switches.prior
-            fit = RobustFit(prior.loss, prior.threshold, prior.iterations)
+            fit = self._robust_fit()
             terms = terms | {"log_mixing": fit.log_weights(k, self.alpha)}
             log_robust = fit.log_weights(torch.cat((k, v), -1), self.alpha)
         if self.components is not None:
@@ -219,10 +218,8 @@ class MixtureMixer(SelfMixer):
         """Return the values (B, H, N, E) of the queries, or ``read`` under the weights that the values lead to."""
         shown, likelihood = units.v if read is None else read, self.switches.likelihood
         if self.switches.penalised:
-            numbers = (likelihood.eps, likelihood.gamma, likelihood.delta)
-            kind = cast(Literal["l1", "mcp", "huber"], likelihood.form)
-            penalty = Penalty(kind, *numbers, likelihood.through_distance)
-            return infer_robust_values(self._mixture(units).joint(), units.v, penalty, likelihood.iterations, shown)
+            model = self._mixture(units).joint()
+            return infer_robust_values(model, units.v, self._penalty(), likelihood.iterations, shown)
         if self.switches.balanced:
             adapt = self.switches.adapt
             model = self._mixture(units).widened().joint()
@@ -235,6 +232,17 @@ class MixtureMixer(SelfMixer):
             return infer_by_robust_units(model, shown.to(wide), units.log_robust.to(wide), log_marginal)
         args: dict[str, Any] = {"beta": units.beta, "iterations": likelihood.iterations}
         return infer_values(units.q, units.k, shown, **args, **units.terms)
+
+    def _penalty(self) -> Penalty:
+        """Return the penalty of a heavy-tailed likelihood of the values."""
+        likelihood = self.switches.likelihood
+        kind = cast(Literal["l1", "mcp", "huber"], likelihood.form)
+        return Penalty(kind, likelihood.eps, likelihood.gamma, likelihood.delta, likelihood.through_distance)
+
+    def _robust_fit(self) -> RobustFit:
+        """Return how the prior of the units is fitted where it is robust."""
+        prior = self.switches.prior
+        return RobustFit(prior.loss, prior.threshold, prior.iterations)
 
     def _mixture(self, units: Units) -> Mixture:
         """Return queries and units as one object, without values."""

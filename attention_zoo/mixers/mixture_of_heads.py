@@ -14,9 +14,12 @@ from typing import Annotated, Unpack
 import torch
 from torch import Tensor, nn
 
-from attention_zoo.domains import NOT_NEGATIVE, Domain, shown
+from attention_zoo.domains import NOT_NEGATIVE, Domain
+from attention_zoo.functional.diagnostics import evenness
 from attention_zoo.mixers.base import HostOptions, Kept, MixerFactory, SelfMixer
+from attention_zoo.mixers.inside import building_inside
 from attention_zoo.mixers.options import Amount
+from attention_zoo.mixers.premise import Measure, Measures
 from attention_zoo.mixers.registry import as_factory
 
 Heads = Annotated[int, NOT_NEGATIVE, Domain(most=1 << 16)]
@@ -41,6 +44,7 @@ class MixtureOfHeads(SelfMixer):
         **host: see `SelfMixer`.
     """
 
+    premise = "Tokens choose different heads, and none of the heads stays without tokens."
     takes_tokens = True
     drops_attention = True  # the mixer inside refuses it where it does not
 
@@ -57,10 +61,9 @@ class MixtureOfHeads(SelfMixer):
         **host: Unpack[HostOptions],
     ) -> None:
         super().__init__(dim, num_heads, **host)
-        fits = mixer is None or isinstance(mixer, str) or callable(mixer)
-        self.check(fits, f"mixer={shown(mixer)} must be the name of a self-mixer or a factory of one")
         inside: HostOptions = {**host, "qkv_bias": False, "qk_norm": False, "scale_norm": False, "proj_drop": 0.0}
-        self.inside = as_factory(mixer or "DotProduct")(dim, num_heads, **inside)
+        with building_inside(self, mixer):
+            self.inside = as_factory("DotProduct" if mixer is None else mixer)(dim, num_heads, **inside)
         self.tokens = self.inside.tokens
         self._project_as(self.inside, host)
         self.inside.drop_projections()
@@ -143,3 +146,20 @@ class MixtureOfHeads(SelfMixer):
         """Return the maps (B, H, N, N) of the reading inside, each row times the weight of its head."""
         q, tokens = self.split_tokens(q)
         return self.inside.map_weights(q, k, v) * self.gates(tokens)
+
+    def premise_measures(self, q: Tensor, k: Tensor, v: Tensor) -> Measures:
+        """Return how evenly tokens choose among the routed heads, one number an image, for q (B, H, N, 2 D), k and v.
+
+        It is compared with what it is where all tokens choose the same; where all heads are chosen there is nothing to
+        say.
+        """
+        if self.of_routed is None or self.topk == self.routed:
+            return {}
+        _, tokens = self.split_tokens(q)
+        chances = self.of_routed(tokens)
+        loads = torch.zeros_like(chances).scatter(-1, chances.topk(self.topk, -1).indices, 1.0).sum(1)  # (B, E)
+        even = evenness(loads)[:, None]
+        return {
+            "evenness of the heads' loads": Measure(even, torch.full_like(even, self.topk / self.routed), "higher"),
+            "routed heads without a token": Measure((loads == 0).to(even.dtype).mean(-1, keepdim=True)),
+        }

@@ -8,12 +8,14 @@ K. Choromanski et al., Rethinking Attention with Performers, ICLR 2021 (eq. 4, 5
 from typing import Literal, Unpack
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from attention_zoo.functional.precision import precise
 from attention_zoo.functional.random_features import kernel_factors, unit_kernel_factors
 from attention_zoo.mixers.base import HostOptions, SelfMixer
 from attention_zoo.mixers.options import Ratio
+from attention_zoo.mixers.premise import Measures, approximation
 from attention_zoo.mixers.random_directions import draw_directions
 from attention_zoo.mixers.registry import register
 
@@ -40,6 +42,7 @@ class Performer(SelfMixer):
     paper = "Choromanski et al. 2021"
     equation = "D⁻¹ Φ(Q) (Φ(K)ᵀ V)"
     complexity = "N"
+    premise = "Few random features tell who reads whom about as the kernel does that they stand for."
     rand_matrix: Tensor
 
     def __init__(
@@ -76,3 +79,10 @@ class Performer(SelfMixer):
         phi_q, phi_k = self.factors(q, k)
         weights = phi_q @ phi_k.mT
         return weights / weights.sum(-1, keepdim=True)
+
+    def premise_measures(self, q: Tensor, k: Tensor, v: Tensor) -> Measures:
+        """Return how near the weights are to those of the kernel itself, for q and k (B, H, N, D)."""
+        wide, keys, scale = precise(q), precise(k), self.head_dim**-0.5
+        if self.variant == "released":
+            wide, keys, scale = F.normalize(wide, dim=-1), F.normalize(keys, dim=-1), 1.0
+        return approximation(self.map_weights(q, k, v), (wide @ keys.mT * scale).softmax(-1))

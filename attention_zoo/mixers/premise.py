@@ -7,8 +7,8 @@ A mixer that brings a premise states it in one sentence and measures it on the q
     def premise_measures(self, q, k, v):
         return {"within-cluster variance": Measure(within, within_random, "lower")}
 
-``python -m attention_zoo premises`` runs it on the layers of checkpoints. `kernel_smoothing`, `coding`,
-`retrieval` and `mixture` are premises that several readings can share.
+``python -m attention_zoo premises`` runs it on the layers of checkpoints. `kernel_smoothing`, `approximation`,
+`coding`, `retrieval` and `mixture` are premises that several readings can share.
 """
 
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from typing import Literal, Protocol, TypedDict, Unpack, runtime_checkable
 import torch
 from torch import Tensor
 
-from attention_zoo.functional.diagnostics import coding_rate, leave_one_out_error, log_likelihood
+from attention_zoo.functional.diagnostics import coding_rate, leave_one_out_error, log_likelihood, row_distance
 from attention_zoo.functional.em import Anchor, adapt_keys, adapt_precisions
 from attention_zoo.functional.mixture import Precision
 from attention_zoo.functional.precision import precise
@@ -103,6 +103,18 @@ def kernel_smoothing(weights: Tensor, v: Tensor) -> Measures:
     uniform = weights.new_ones(()).expand_as(weights)
     error, mean = (leave_one_out_error(each, v) for each in (weights, uniform))
     return {"leave-one-out error of the values": Measure(error, mean, "lower")}
+
+
+def approximation(weights: Tensor, exact: Tensor) -> Measures:
+    """Return whether tokens read what an exact kernel would have them read, and not all alike.
+
+    Args:
+        weights: who reads whom, (B, H, N, N).
+        exact: the same under the exact kernel, rows that sum to one.
+    """
+    uniform = torch.full_like(exact, 1 / exact.shape[-1])
+    missed = Measure(row_distance(weights, exact), row_distance(uniform, exact), "lower")
+    return {"share of a row that is read elsewhere than by softmax": missed}
 
 
 def coding(before: Tensor, after: Tensor) -> Measures:

@@ -8,10 +8,17 @@ Z. Hou, W. Gao, Y. Shen, F. Wang, X. Liu, ProTransformer: Robustify Transformers
 
 from typing import Literal, Unpack
 
+import torch
+from torch import Tensor
+
 from attention_zoo.domains import PositiveFloat
+from attention_zoo.functional.diagnostics import row_distance
+from attention_zoo.functional.precision import precise
+from attention_zoo.functional.robust import infer_robust_values
 from attention_zoo.mixers.base import HostOptions
 from attention_zoo.mixers.mixture import MixtureMixer
 from attention_zoo.mixers.options import Iterations
+from attention_zoo.mixers.premise import Measure, Measures
 from attention_zoo.mixers.registry import register
 from attention_zoo.mixers.switches import Epsilon, Switches, ValueLikelihood
 
@@ -40,6 +47,7 @@ class Pro(MixtureMixer):
     paper = "Hou et al. 2024"
     equation = "argmin_z Σⱼ Aᵢⱼ ρ(‖z − vⱼ‖), A = softmax(Q Kᵀ/√d)"
     complexity = "N²"
+    premise = "Some of the values that a token reads are outliers, so that a robust mean lies apart from the mean."
 
     def __init__(
         self,
@@ -57,3 +65,25 @@ class Pro(MixtureMixer):
         super().__init__(dim, num_heads, **host)
         likelihood = ValueLikelihood(penalty, steps, eps, gamma, delta, through_distance=distance_gradient)
         self.switch(Switches(likelihood=likelihood))
+
+    def premise_measures(self, q: Tensor, k: Tensor, v: Tensor) -> Measures:
+        """Return the penalty ``Σⱼ Aᵢⱼ ρ(|zᵢ − vⱼ|)`` of the mean and after each step, for q, k, v (B, H, N, D).
+
+        Also the share of the weights that the steps move to other values. Both are means over the queries; without
+        steps there is nothing to say.
+        """
+        steps, penalty = self.switches.likelihood.iterations, self._penalty()
+        if not steps:
+            return {}
+        q, k, v = map(precise, (q, k, v))
+        model = self._mixture(self._units(q, k, v, self._terms(q, None))).joint()
+        scores, path = model.scores(slice(None)), []
+        for step in range(steps + 1):
+            values = infer_robust_values(model, v, penalty, step)
+            distances = torch.cdist(values, v, compute_mode="donot_use_mm_for_euclid_dist")
+            path.append((scores.softmax(-1) * penalty.cost(distances)).sum(-1).mean(-1))
+        moved = (scores + penalty.log_weights(values, v, slice(None))).softmax(-1)
+        return {
+            "penalty of the values": Measure(torch.stack(path, -1), better="lower"),
+            "share of a row that moves to other values": Measure(row_distance(moved, scores.softmax(-1))),
+        }

@@ -15,10 +15,12 @@ from torch import Tensor
 
 from attention_zoo.domains import Fraction
 from attention_zoo.functional.attention import softmax_attention
+from attention_zoo.functional.diagnostics import evenness, within_cluster_share
 from attention_zoo.functional.precision import precise
 from attention_zoo.mixers.base import HostOptions, Kept, SelfMixer
 from attention_zoo.mixers.learned_centres import Clusters
 from attention_zoo.mixers.options import Amount
+from attention_zoo.mixers.premise import Measure, Measures
 from attention_zoo.mixers.registry import register
 
 
@@ -44,6 +46,7 @@ class Routing(SelfMixer):
     paper = "Roy et al. 2021"
     equation = "softmax_{S_c}(Q Kᵀ/√d) V, S_c = top N/C of μ_c"
     complexity = "N²/C + N C"
+    premise = "Keys lie in clusters of equal size around the centroids, so that each is read by one of them."
     drops_attention = True
     centroids: Tensor
     updates: Tensor
@@ -131,6 +134,24 @@ class Routing(SelfMixer):
         weights = scores.masked_fill(~keys.mT[:, :, :, None], -torch.inf).softmax(-1)  # (B, H, C, N, N)
         inside = queries.mT.to(weights.dtype)[..., None]
         return (weights * inside).sum(2) / inside.sum(2).clamp(min=1)
+
+    def premise_measures(self, q: Tensor, k: Tensor, v: Tensor) -> Measures:
+        """Return how tightly and evenly keys k (B, H, N, D) lie around the centroids, and how many are read by none.
+
+        A key belongs to the nearest centroid. By lot the centroids would leave out ``(1 - w/N)^C`` of the keys.
+        """
+        k = F.normalize(precise(k), dim=-1)
+        mine = F.one_hot(self.similarity(k).argmax(-1), self.clusters).mT  # (B, H, C, N)
+        within, by_lot = within_cluster_share(k, mine)
+        members = self.members(k)
+        read = torch.zeros_like(k[..., 0]).scatter(2, members.flatten(2), 1.0)
+        chance = (1 - members.shape[3] / k.shape[2]) ** self.clusters
+        left_out = 1 - read.mean(-1)
+        return {
+            "variance of keys within clusters": Measure(within, by_lot, "lower"),
+            "evenness of the clusters": Measure(evenness(mine.sum(-1).to(k.dtype))),
+            "share of the keys that no centroid takes": Measure(left_out, torch.full_like(left_out, chance), "lower"),
+        }
 
 
 def _unit(tokens: Tensor) -> Tensor:

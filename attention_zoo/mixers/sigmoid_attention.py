@@ -11,7 +11,9 @@ import torch
 from torch import Tensor
 
 from attention_zoo.domains import Domain
+from attention_zoo.functional.precision import precise
 from attention_zoo.mixers.base import HostOptions, SelfMixer, log_mask
+from attention_zoo.mixers.premise import Measure, Measures, kernel_smoothing
 from attention_zoo.mixers.registry import register
 
 Bias = Annotated[float, Domain(least=-1e6, most=1e6)]
@@ -33,6 +35,7 @@ class SigmoidAttention(SelfMixer):
     paper = "Ramapuram et al. 2025"
     equation = "σ(Q Kᵀ/√d − log N) V"
     complexity = "N²"
+    premise = "Rows of weights sum to about one by themselves, and foretell values better than the mean of all does."
     drops_attention = True
 
     def __init__(self, dim: int, num_heads: int = 8, *, bias: Bias | None = None, **host: Unpack[HostOptions]) -> None:
@@ -60,3 +63,9 @@ class SigmoidAttention(SelfMixer):
     def map_weights(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Return the weights (B, H, N, N); rows need not sum to one."""
         return self.weights(q, k)
+
+    def premise_measures(self, q: Tensor, k: Tensor, v: Tensor) -> Measures:
+        """Return how far rows sum from one, mean over them, and how well they foretell tokens, for q, k and v."""
+        weights = precise(self.weights(q, k))
+        off = (weights.sum(-1) - 1).abs().mean(-1)
+        return {"distance of row sums from one": Measure(off), **kernel_smoothing(weights, v)}

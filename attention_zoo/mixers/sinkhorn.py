@@ -7,10 +7,16 @@ M. Sander, P. Ablin, M. Blondel, G. Peyré, Sinkformers: Transformers with Doubl
 
 from typing import Unpack
 
+import torch
+from torch import Tensor
+
+from attention_zoo.functional.diagnostics import marginal_distance
+from attention_zoo.functional.precision import precise
 from attention_zoo.functional.sinkhorn import Marginal
 from attention_zoo.mixers.base import HostOptions
 from attention_zoo.mixers.mixture import MixtureMixer
 from attention_zoo.mixers.options import SomeIterations
+from attention_zoo.mixers.premise import Measure, Measures
 from attention_zoo.mixers.registry import register
 from attention_zoo.mixers.switches import Adapt, Switches
 
@@ -35,6 +41,7 @@ class Sinkhorn(MixtureMixer):
     paper = "Sander et al. 2022"
     equation = "Sinkhorn(exp(Q Kᵀ/√d)) V"
     complexity = "N²"
+    premise = "Tokens are read about as much as they read, and each normalisation brings the weights nearer to that."
 
     def __init__(
         self,
@@ -47,3 +54,18 @@ class Sinkhorn(MixtureMixer):
     ) -> None:
         super().__init__(dim, num_heads, **host)
         self.switch(Switches(adapt=Adapt(half_steps=iterations, begin=begin)))
+
+    def premise_measures(self, q: Tensor, k: Tensor, v: Tensor) -> Measures:
+        """Return how far row and column sums of the weights are from one, after each normalisation, for q, k, v.
+
+        They are compared with those of softmax.
+        """
+        adapt = self.switches.adapt
+        log_weights = precise(q) @ precise(k).mT * self.alpha
+        softmax, path = log_weights.softmax(-1), []
+        for step in range(adapt.half_steps):
+            rows = (adapt.begin == "rows") == (step % 2 == 0)
+            log_weights = log_weights.log_softmax(-1 if rows else -2)
+            path.append(marginal_distance(log_weights.exp()))
+        reached = Measure(torch.stack(path, -1), marginal_distance(softmax), "lower")
+        return {"distance of row and column sums from one": reached}

@@ -8,6 +8,7 @@ import torch
 from torch.testing import assert_close
 
 import attention_zoo as az
+from attention_zoo.analysis.maps import observe
 from attention_zoo.analysis.premises import ANY, about_any, check_readings, examine, findings
 from attention_zoo.functional import diagnostics
 from attention_zoo.functional.em import adapt_keys
@@ -153,7 +154,7 @@ def test_every_premise_is_a_sentence_and_its_measures_have_a_number_for_each_ima
                 assert measure.last.shape in ((3, 2), (3, 1))
                 assert measure.last.isfinite().all()
                 assert measure.compared_with is None or measure.compared_with.shape == measure.last.shape
-    assert bringing >= 15
+    assert bringing >= 24
 
 
 def test_clusters_that_are_there_hold_and_dead_centres_are_counted():
@@ -228,10 +229,60 @@ class TestModels:
         assert (found[1]["cosine of signal and input"].last.abs() <= 1).all()
         assert [each for each in examine(az.TopDown(inner, mode="mask_att"), images) if each.reading == "TopDown"] == []
 
+    def test_layers_are_asked_with_the_signal_that_they_hear_and_in_evaluation_mode(self, images):
+        torch.manual_seed(0)
+        inner = timm.create_model(
+            "vit_tiny_patch16_224", img_size=8, patch_size=2, embed_dim=32, depth=2, num_heads=2, drop_path_rate=0.9
+        )
+        model = az.TopDown(az.swap_mixers(inner, "DotProduct"))
+        with torch.no_grad():
+            for parameter in model.decoders.parameters():
+                parameter.normal_(std=1.0)
+        found = {each.layer: each.measures for each in examine(model.train(), images) if each.reading == "DotProduct"}
+        assert all(module.training for module in model.modules())
+        name = "leave-one-out error of the values"
+        for seen in observe(model, images, "0-1").layers:
+            assert seen.signal
+            with torch.no_grad():
+                expected = seen.mixer.premise_measures(*seen.mixer.project(seen.tokens, **seen.signal))[name]
+                deaf = seen.mixer.premise_measures(*seen.mixer.project(seen.tokens))[name]
+            assert_close(found[seen.layer][name].last, expected.last)
+            assert (found[seen.layer][name].last - deaf.last).abs().max() > 1e-3
+        rebuilt = "R² of the decoder"
+        trained, evaluated = (
+            [each.measures[rebuilt].last for each in examine(model.train(mode), images) if rebuilt in each.measures]
+            for mode in (True, False)
+        )
+        assert len(trained) == 2
+        assert_close(trained, evaluated)
+
+    def test_other_readings_of_a_mixer_that_takes_the_tokens(self, images):
+        torch.manual_seed(0)
+        inner = timm.create_model("vit_tiny_patch16_224", img_size=8, patch_size=2, embed_dim=32, depth=1, num_heads=2)
+        model = az.swap_mixers(inner, "MixtureOfHeads")
+        found = {each.reading: each.measures for each in examine(model, images, "0", ["Hopfield", "DotProduct"])}
+        (seen,) = observe(model, images, "0").layers
+        q, k, v = seen.mixer.project(seen.tokens)
+        dot = az.create_mixer("DotProduct", 32, 2)
+        name = "leave-one-out error of the values"
+        assert_close(found["DotProduct"][name].last, dot.premise_measures(q[..., :16], k, v)[name].last)
+        assert found["Hopfield"]["energy of the queries"].last.shape == (3, 2)
+
+    def test_elliptical_is_asked_of_layers_that_follow_each_other(self, model, images):
+        every = examine(model, images, None, ["Elliptical"])
+        found = {each.layer: each.measures for each in every if each.reading == "Elliptical"}
+        assert found[0] == {}
+        one, two = (seen.mixer.project(seen.tokens)[2] for seen in observe(model, images, "0-1").layers)
+        change = (two - one).abs().mean(2)
+        share = change / change.sum(-1, keepdim=True)
+        even = (-(share * share.log()).sum(-1)).exp() / 16
+        assert_close(found[1]["evenness of the channels' precisions"].last, even)
+
     def test_tokens_that_are_alike(self, model, images):
         class Alike:
             mixer = az.create_mixer("DotProduct", 12, 2)
             tokens = torch.ones(3, NUMBER, 12)
+            signal = {}
 
         measures = about_any(Alike)
         for name, value in (("row entropy", 1.0), ("effective rank of the map", 1.0), ("diversity of the tokens", 0.0)):
@@ -239,9 +290,9 @@ class TestModels:
         assert measures["rows that average most tokens"].last.min() == 1
 
 
-@pytest.mark.parametrize("name", ["Sigmoid", "SigmoidAttention", "KMeans", "KMeansCross", "VarsS"])
+@pytest.mark.parametrize("name", ["Sigmoid", "Window", "KMeans", "KMeansCross", "VarsS", "MixtureOfHeads", "Routing"])
 def test_readings_that_cannot_be_asked(name):
-    with pytest.raises(az.InputError, match=name):
+    with pytest.raises(az.InputError, match=f"{name}.*choose from: .*DotProduct"):
         check_readings([name])
 
 

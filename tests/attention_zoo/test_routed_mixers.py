@@ -12,6 +12,7 @@ from torch.testing import assert_close
 import attention_zoo as az
 from attention_zoo.mixers.base import AuxiliaryLoss, Kept
 from attention_zoo.mixers.losses import with_auxiliary_loss
+from attention_zoo.mixers.registry import mixer_class
 from attention_zoo.mixers.token_aware_pooling import TokenAwarePooling, dilated_mean, likeness
 
 DIM, HEADS = 20, 4
@@ -36,6 +37,20 @@ def randomise(module):
 
 def softmax_of(q, k):
     return (q @ k.mT / q.shape[-1] ** 0.5).softmax(-1)
+
+
+@pytest.mark.parametrize("outer", [mixer_class("Kuramoto"), mixer_class("MixtureOfHeads"), az.Axial])
+@pytest.mark.parametrize("inner", ["Nothing", "KMeansCross", 3, ""])
+def test_a_mixer_that_cannot_be_inside_is_refused_by_the_one_outside(outer, inner):
+    with pytest.raises(az.InputError, match=f"^{outer.__name__}: mixer={inner}") as refusal:
+        outer(12, 2, mixer=inner)
+    assert len(str(refusal.value).splitlines()) == 1
+
+
+def test_oscillators_are_coupled_by_queries_alone():
+    for inner in ("MixtureOfHeads", "GatedConv"):
+        with pytest.raises(az.InputError, match=f"^Kuramoto: mixer={inner}: {inner}: "):
+            az.create_mixer("Kuramoto", 12, 2, mixer=inner, grid=(2, 2))
 
 
 class TestMixtureOfHeads:

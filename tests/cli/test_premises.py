@@ -58,7 +58,7 @@ def test_two_checkpoints_of_one_name_and_an_existing_folder(zoo, tmp_path, check
     ("options", "words"),
     [
         (["--readings", "VarsS"], ["VarsS", "parameters"]),
-        (["--readings", "Linear"], ["Linear", "no premise"]),
+        (["--readings", "Window"], ["Window", "no premise"]),
         (["--readings", "Nothing"], ["Nothing", "choose from"]),
         (["--layer", "7"], ["7"]),
         (["--images", "0"], ["images", "at least 1"]),
