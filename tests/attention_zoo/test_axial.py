@@ -15,8 +15,6 @@ GRID = (3, 5)
 
 def build(mixer="DotProduct", seed=0, grid=GRID, dtype=torch.float64, **options):
     torch.manual_seed(seed)
-    if mixer == "Sparsifier":  # whose default share of a short line is one token
-        mixer = partial(az.MIXERS[mixer], keep=1.0)
     return az.Axial(DIM, HEADS, mixer=mixer, grid=grid, dtype=dtype, **options).eval()
 
 
@@ -49,7 +47,7 @@ class TestEveryMixer:
         x = tokens(20).requires_grad_()
         out = axial(x)
         assert out.shape == x.shape
-        (out.square().sum() + az.auxiliary_loss(axial)).backward()
+        out.square().sum().backward()
         assert x.grad.isfinite().all()
         assert all(p.grad is not None for p in axial.parameters())
 
@@ -59,7 +57,6 @@ class TestEveryMixer:
         masked = az.MIXERS[name].mix_masked is not az.SelfMixer.mix_masked
         # of the first it matters who else reads a token, the second reads what others read
         reach = {"DoublyNormalized": 2, "Twicing": 2, "Sinkhorn": 3}.get(name, 1 if masked else 3)
-        reach = 9 if name == "RobustPCA" else reach  # its mu is one to all keys of a line, whoever reads them
         for column in range(9):
             for other in range(9):
                 if abs(column - other) > reach:
