@@ -24,7 +24,8 @@ from torch import Tensor, nn
 from attention_zoo.errors import InputError
 from attention_zoo.hosts.base import HostLayer
 from attention_zoo.hosts.table import swappable
-from attention_zoo.mixers.base import Assignments, Atoms, SelfMixer, Steps, TopDownOptions
+from attention_zoo.mixers.base import SelfMixer, TopDownOptions
+from attention_zoo.mixers.protocols import Assignments, Atoms, Steps
 from attention_zoo.mixers.swapping import layer_indices, mixer_layers, swap_mixers
 
 Heads = Literal["mean", "each"]

@@ -22,8 +22,9 @@ from torch import Tensor, nn
 from attention_zoo.analysis.maps import LayerInput, evaluating, observe
 from attention_zoo.errors import InputError
 from attention_zoo.functional.diagnostics import effective_rank, row_entropy, token_diversity, tokens_of_mass
-from attention_zoo.mixers.base import HostOptions, Linked, SelfMixer
+from attention_zoo.mixers.base import HostOptions, SelfMixer
 from attention_zoo.mixers.premise import Measure, Measures, ModelPremise, Premise
+from attention_zoo.mixers.protocols import Linked
 from attention_zoo.mixers.registry import create_mixer, list_mixers, mixer_class
 from attention_zoo.mixers.swapping import mixer_layers
 

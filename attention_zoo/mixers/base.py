@@ -7,7 +7,7 @@ B batch, N tokens, M pixels, L queries, H heads, D width of a head, dim = H * D.
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any, ClassVar, Literal, Protocol, Self, TypedDict, Unpack, cast, runtime_checkable
+from typing import Any, ClassVar, Literal, Protocol, Self, TypedDict, Unpack, cast
 
 import torch
 from torch import Tensor, nn
@@ -514,71 +514,6 @@ class CrossMixer(_Mixer):
         """Return which query each pixel belongs to: (B, num_heads, L, M), soft or one-hot; columns sum to one."""
         q, k, _ = self.project(queries, pixels)
         return self.assign(self.affinity(q, k))
-
-
-@runtime_checkable
-class Steps(Protocol):
-    """A self-mixer that refines what it reads step by step: ``isinstance(mixer, Steps)``."""
-
-    def attention_path(self, x: Tensor, top_down: Tensor | None = None, **how: Unpack[TopDownOptions]) -> Tensor:
-        """Return `SelfMixer.attention_map` before the first step and after each, (steps + 1, B, H, N, N)."""
-
-
-@runtime_checkable
-class Atoms(Protocol):
-    """A self-mixer that codes its values in a dictionary: ``isinstance(mixer, Atoms)``."""
-
-    def dictionary(self, x: Tensor, top_down: Tensor | None = None, **how: Unpack[TopDownOptions]) -> Tensor:
-        """Return the atoms for tokens ``x`` (B, N, dim): (B, H, N, number of atoms)."""
-
-
-@runtime_checkable
-class Assignments(Protocol):
-    """A self-mixer whose tokens belong to clusters: ``isinstance(mixer, Assignments)``."""
-
-    def assignments(self, x: Tensor, top_down: Tensor | None = None, **how: Unpack[TopDownOptions]) -> Tensor:
-        """Return which of K clusters each token of ``x`` (B, N, dim) belongs to: (B, H, K, N), soft or one-hot."""
-
-
-@runtime_checkable
-class Numbered(Protocol):
-    """A self-mixer that is another one in each layer: ``isinstance(mixer, Numbered)``; hosts tell it which."""
-
-    def set_layer(self, index: int) -> None:
-        """Be the mixer of the layer ``index``, counted from 0 in the model's order."""
-
-
-@runtime_checkable
-class Linked(Protocol):
-    """A self-mixer that takes up what the same reading kept in the layer before: ``isinstance(mixer, Linked)``."""
-
-    def follow(self, before: Any) -> None:
-        """Take up what ``before``, a mixer of the same class, keeps of each pass; None: begin anew in each pass."""
-
-
-@runtime_checkable
-class AuxiliaryLoss(Protocol):
-    """A self-mixer with a loss of its own, which a task adds to its own: ``isinstance(mixer, AuxiliaryLoss)``."""
-
-    own_loss: "Kept"
-    """The loss of the last forward pass in training, a scalar; see `attention_zoo.mixers.losses`."""
-
-
-class Kept:
-    """Holds a tensor of the last forward pass, with its graph; copies and pickles of a model hold none.
-
-    Attributes:
-        value: the tensor, or None before the first pass.
-    """
-
-    def __init__(self) -> None:
-        self.value: Tensor | None = None
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> "Kept":
-        return Kept()
-
-    def __reduce__(self) -> tuple[type["Kept"], tuple[()]]:
-        return Kept, ()
 
 
 class MixerFactory(Protocol):

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from attention_zoo.mixers.base import AuxiliaryLoss, SelfMixer
+from attention_zoo.mixers.base import SelfMixer
+from attention_zoo.mixers.protocols import AuxiliaryLoss
 from attention_zoo.outputs import Outputs
 
 

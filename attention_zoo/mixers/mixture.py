@@ -14,7 +14,8 @@ from attention_zoo.functional.mixture import Precision
 from attention_zoo.functional.precision import precise
 from attention_zoo.functional.robust import Penalty, RobustFit, infer_by_robust_units, infer_robust_values
 from attention_zoo.functional.sinkhorn import infer_balanced_values
-from attention_zoo.mixers.base import HostOptions, Kept, SelfMixer, log_mask
+from attention_zoo.mixers.base import HostOptions, SelfMixer, log_mask
+from attention_zoo.mixers.protocols import Kept
 from attention_zoo.mixers.switches import Switches
 from attention_zoo.mixers.unit_numbers import GaussianComponents, UnitNumber, of_keys, repeat_terms, softplus_inverse
 

@@ -16,10 +16,11 @@ from torch import Tensor, nn
 
 from attention_zoo.domains import NOT_NEGATIVE, Domain
 from attention_zoo.functional.diagnostics import evenness
-from attention_zoo.mixers.base import HostOptions, Kept, MixerFactory, SelfMixer
+from attention_zoo.mixers.base import HostOptions, MixerFactory, SelfMixer
 from attention_zoo.mixers.inside import building_inside
 from attention_zoo.mixers.options import Amount
 from attention_zoo.mixers.premise import Measure, Measures
+from attention_zoo.mixers.protocols import Kept
 from attention_zoo.mixers.registry import as_factory
 
 Heads = Annotated[int, NOT_NEGATIVE, Domain(most=1 << 16)]

@@ -15,8 +15,9 @@ from torch import Tensor, nn
 
 from attention_zoo.functional.attention import attend
 from attention_zoo.functional.precision import precise
-from attention_zoo.mixers.base import HostOptions, Kept, SelfMixer
+from attention_zoo.mixers.base import HostOptions, SelfMixer
 from attention_zoo.mixers.options import Ratio
+from attention_zoo.mixers.protocols import Kept
 from attention_zoo.mixers.registry import register
 
 

@@ -17,10 +17,11 @@ from attention_zoo.domains import Fraction
 from attention_zoo.functional.attention import softmax_attention
 from attention_zoo.functional.diagnostics import evenness, within_cluster_share
 from attention_zoo.functional.precision import precise
-from attention_zoo.mixers.base import HostOptions, Kept, SelfMixer
+from attention_zoo.mixers.base import HostOptions, SelfMixer
 from attention_zoo.mixers.learned_centres import Clusters
 from attention_zoo.mixers.options import Amount
 from attention_zoo.mixers.premise import Measure, Measures
+from attention_zoo.mixers.protocols import Kept
 from attention_zoo.mixers.registry import register
 
 

@@ -18,8 +18,9 @@ from attention_zoo.errors import InputError
 from attention_zoo.grids import grid_teller, outer_mixers, tell_grids
 from attention_zoo.hosts.base import HostLayer
 from attention_zoo.hosts.table import GRID_HOSTS, grid_host, host_layer_for, is_plain, swappable, unswappable
-from attention_zoo.mixers.base import Linked, MixerFactory, Numbered, SelfMixer
+from attention_zoo.mixers.base import MixerFactory, SelfMixer
 from attention_zoo.mixers.options import Grid
+from attention_zoo.mixers.protocols import Linked, Numbered
 from attention_zoo.mixers.registry import MIXERS, Factory, as_factory, list_mixers
 
 

@@ -14,8 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from attention_zoo.domains import shown
-from attention_zoo.mixers.base import HostOptions, Kept, MixerFactory, SelfMixer, TopDownOptions
+from attention_zoo.mixers.base import HostOptions, MixerFactory, SelfMixer, TopDownOptions
 from attention_zoo.mixers.options import Amount, KernelSide
+from attention_zoo.mixers.protocols import Kept
 from attention_zoo.mixers.registry import as_factory
 
 

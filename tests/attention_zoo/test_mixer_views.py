@@ -5,7 +5,8 @@ import torch
 from torch.testing import assert_close
 
 import attention_zoo as az
-from attention_zoo.mixers.base import Assignments, Atoms, Steps, _mean_derivative
+from attention_zoo.mixers.base import _mean_derivative
+from attention_zoo.mixers.protocols import Assignments, Atoms, Steps
 
 SELF = az.list_mixers("self")
 DIM, HEADS, GRID = 12, 2, (3, 3)

@@ -10,8 +10,8 @@ from timm.models.vision_transformer import VisionTransformer
 from torch.testing import assert_close
 
 import attention_zoo as az
-from attention_zoo.mixers.base import AuxiliaryLoss, Kept
 from attention_zoo.mixers.losses import with_auxiliary_loss
+from attention_zoo.mixers.protocols import AuxiliaryLoss, Kept
 from attention_zoo.mixers.registry import mixer_class
 from attention_zoo.mixers.token_aware_pooling import TokenAwarePooling, dilated_mean, likeness
 
