@@ -13,6 +13,7 @@ from attention_zoo.clicks import Clicks
 from attention_zoo.mixers.probabilistic import Probabilistic
 from attention_zoo.models.interactive import ConvHead, CorrectiveAttention
 from attention_zoo.models.interactive.units import ClickedUnits
+from tests.mixers import costly
 from tests.reference import naive_em
 
 SIZE = (12, 16)
@@ -252,7 +253,7 @@ def test_a_click_on_a_wrongly_labelled_region_flips_what_looks_alike_elsewhere(a
 
 class TestEveryMixer:
     @both_kinds
-    @pytest.mark.parametrize("name", SELF)
+    @pytest.mark.parametrize("name", costly())
     def test_classifies_and_every_parameter_learns(self, name, attention):
         head = build(attention, mixer=name, grid=GRID, context=4).train()
         out = head(features(), SOME, SIZE)

@@ -10,6 +10,7 @@ from torch.testing import assert_close
 
 import attention_zoo as az
 from attention_zoo.mixers.switches import Adapt, Kernel, UnitPrior, ValueLikelihood
+from tests.mixers import CORE
 
 DIM, HEADS = 12, 2
 OPTIONS = {
@@ -35,7 +36,7 @@ COVERED = (
 )
 """Options that leave Python by the same lines as others; they belong to the slow tests."""
 CASES = [
-    pytest.param(*variant, id=name, marks=[pytest.mark.slow] if name in COVERED else [])
+    pytest.param(*variant, id=name, marks=[pytest.mark.slow] if name in COVERED or variant[0] not in CORE else [])
     for variant, name in zip(VARIANTS, IDS, strict=True)
 ]
 

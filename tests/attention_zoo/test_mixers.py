@@ -11,6 +11,7 @@ from torch.testing import assert_close
 
 import attention_zoo as az
 from attention_zoo.mixers.switches import Adapt, Kernel, UnitPrior, ValueLikelihood
+from tests.mixers import CORE
 from tests.reference import naive, naive_em
 
 SELF = az.list_mixers("self")
@@ -200,7 +201,7 @@ def test_any_shape(name, height, width, batch, num_heads, head_dim):
 @pytest.mark.parametrize(
     ("name", "options"),
     [
-        pytest.param(*variant, id=label, marks=[pytest.mark.slow] if variant[1] else [])
+        pytest.param(*variant, id=label, marks=[pytest.mark.slow] if variant[1] or variant[0] not in CORE else [])
         for variant, label in zip(VARIANTS, IDS, strict=True)
     ],
 )

@@ -21,6 +21,7 @@ from attention_zoo.models.botnet import MapMixer
 from attention_zoo.models.checkpoints import load_checkpoint
 from attention_zoo.models.conv_embed import ConvPatchEmbed
 from attention_zoo.models.rvt import ConvStem
+from tests.mixers import costly
 
 SELF = az.list_mixers("self")
 VIT = {"embed_dim": 24, "depth": 2, "num_heads": 2, "patch_size": 8}
@@ -65,7 +66,7 @@ def mixers_of(model):
     return outer_mixers(model)
 
 
-@pytest.mark.parametrize("mixer", SELF)
+@pytest.mark.parametrize("mixer", costly())
 @pytest.mark.parametrize("name", KINDS)
 class TestEveryMixerInEveryModel:
     def test_every_parameter_gets_a_gradient(self, name, mixer):

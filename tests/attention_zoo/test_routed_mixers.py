@@ -48,9 +48,8 @@ def test_a_mixer_that_cannot_be_inside_is_refused_by_the_one_outside(outer, inne
 
 
 def test_oscillators_are_coupled_by_queries_alone():
-    for inner in ("MixtureOfHeads", "GatedConv"):
-        with pytest.raises(az.InputError, match=f"^Kuramoto: mixer={inner}: {inner}: "):
-            az.create_mixer("Kuramoto", 12, 2, mixer=inner, grid=(2, 2))
+    with pytest.raises(az.InputError, match="^Kuramoto: mixer=GatedConv: GatedConv: "):
+        az.create_mixer("Kuramoto", 12, 2, mixer="GatedConv", grid=(2, 2))
 
 
 class TestMixtureOfHeads:

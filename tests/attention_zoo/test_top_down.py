@@ -12,6 +12,7 @@ from attention_zoo.mixers.losses import with_auxiliary_loss
 from attention_zoo.models import build_model
 from attention_zoo.models.synthesis_losses import code_length, prior_loss, reconstruction_loss
 from attention_zoo.models.top_down import DECODED
+from tests.mixers import costly
 
 MODES = ["absvit", "feedback", "perceiver_io", "mask_att", "qkv"]
 SMALL = {"img_size": 16, "patch_size": 4, "embed_dim": 24, "depth": 3, "num_heads": 2, "num_classes": 5}
@@ -42,7 +43,7 @@ def tokens_of(model):
     return model.forward_features(images())
 
 
-@pytest.mark.parametrize("name", SELF)
+@pytest.mark.parametrize("name", costly())
 class TestEveryMixer:
     @pytest.mark.parametrize("mode", MODES)
     def test_trains(self, name, mode):

@@ -14,6 +14,7 @@ from tasks import Classification
 from tasks.base import decay_groups
 from tasks.classification import Mixing, classification_metrics
 from tasks.schedules import Poly, warmup_cosine
+from tests.mixers import costly
 
 SMALL = {"patch_size": 4, "embed_dim": 16, "depth": 2, "num_heads": 2}
 
@@ -60,7 +61,7 @@ ALONE = ("ChannelAttention", "FocalModulation", "ToST")
 """Readings by which a class token takes hardly anything from the image; they are for models that average tokens."""
 
 
-@pytest.mark.parametrize("name", az.list_mixers("self"))
+@pytest.mark.parametrize("name", costly())
 def test_every_mixer_learns(name):
     pooling = {"class_token": False, "global_pool": "avg"} if name in ALONE else {}
     module = task(mixer=az.MIXERS[name], warmup_epochs=0.0, model_args=SMALL | pooling)

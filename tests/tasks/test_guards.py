@@ -24,6 +24,7 @@ from tasks.mask_losses import LossWeights, Sampling
 from tasks.metrics import NSS, CalibrationError, SubsetAccuracy
 from tasks.schedules import Poly
 from tasks.sync_norm import ProcessBatchNorm
+from tests.mixers import costly
 from tests.tasks import test_classification, test_interactive, test_mask_segmentation, test_robustness, test_semantic
 from tests.tasks.cells import DigitBenchmarks
 
@@ -153,7 +154,7 @@ def test_a_loss_that_is_not_finite_stays_in_the_mean():
     assert metric.compute().isnan()
 
 
-@pytest.mark.parametrize("name", az.list_mixers("self"))
+@pytest.mark.parametrize("name", costly())
 def test_fresh_weights_are_finite(name):
     check_weights(test_classification.task(mixer=az.MIXERS[name]).model)
 

@@ -9,7 +9,6 @@ from torch import nn
 from torch.testing import assert_close
 from torch.utils.data import DataLoader
 
-import attention_zoo as az
 from attention_zoo.errors import InputError
 from attention_zoo.mmseg import import_mmseg
 from tasks import SemanticSegmentation
@@ -18,6 +17,7 @@ from tasks.dense_inference import Inference
 from tasks.metrics import MeanIoU
 from tasks.schedules import Poly
 from tasks.semantic import classes_at
+from tests.mixers import costly
 
 TINY = {"patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 2}
 HEADS = {"decode_head": {"channels": 8}, "auxiliary_head": {"channels": 8}}
@@ -52,7 +52,7 @@ def ramp(side):
 
 
 class TestModel:
-    @pytest.mark.parametrize("mixer", [None, *az.list_mixers("self")])
+    @pytest.mark.parametrize("mixer", [None, *costly()])
     @pytest.mark.parametrize("top_down", [None, "absvit"])
     def test_every_mixer_in_one_pass_and_two(self, mixer, top_down):
         model = task(mixer=mixer, top_down=top_down)
