@@ -8,17 +8,20 @@ Tree Emerges from Reversed Attention, CVPR 2023 (section 3.2). No code was relea
 sending token is how we read the section.
 """
 
-from typing import Unpack
+from typing import Annotated, Unpack
 
 import torch
 from torch import Tensor, nn
 
+from attention_zoo.domains import Domain
 from attention_zoo.functional.attention import attend
 from attention_zoo.functional.precision import precise
 from attention_zoo.mixers.base import HostOptions, SelfMixer
-from attention_zoo.mixers.options import Ratio
 from attention_zoo.mixers.protocols import Kept
 from attention_zoo.mixers.registry import register
+
+Temperature = Annotated[float, Domain(least=1e-3, most=1e6)]
+"""What logits are divided by before a softmax."""
 
 
 @register
@@ -41,7 +44,9 @@ class Reversed(SelfMixer):
     complexity = "N²"
     takes_tokens = True
 
-    def __init__(self, dim: int, num_heads: int = 8, *, temperature: Ratio = 1.0, **host: Unpack[HostOptions]) -> None:
+    def __init__(
+        self, dim: int, num_heads: int = 8, *, temperature: Temperature = 1.0, **host: Unpack[HostOptions]
+    ) -> None:
         super().__init__(dim, num_heads, **host)
         self.temperature, made = temperature, self.made
         self.of_heads = nn.Linear(dim, num_heads, bias=False, **made) if num_heads > 1 else None
