@@ -15,16 +15,13 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor
 
 from attention_zoo.errors import InputError
-from attention_zoo.evaluation import Cell, Resumable
+from attention_zoo.evaluation import OF_THE_LOADING, Cell, Resumable
 from attention_zoo.runs.checkpoint import Checkpoint
 from attention_zoo.runs.files import write_bytes
 from attention_zoo.runs.folders import refuse_links
 
 UNFINISHED = "unfinished"
 """Name of the folder of the counts, inside the run folder."""
-
-OF_THE_LOADING = ("batch_size", "num_workers")
-"""Options of the data that no count depends on."""
 
 EVERY = 20
 """Number of batches after which the counts are written to disk."""
