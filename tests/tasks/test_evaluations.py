@@ -147,6 +147,23 @@ def test_it_goes_on_after_an_interruption(zoo, tmp_path, monkeypatch):
     assert whole.scores == parts.scores
 
 
+def test_it_starts_anew_where_its_code_is_another_by_now(zoo, tmp_path, monkeypatch):
+    monkeypatch.setattr(unfinished, "EVERY", 1)
+    monkeypatch.setattr(ShiftsOfTheseTests, "stops_at", 2)
+    assert zoo(*shifts("parts")).code != 0
+    monkeypatch.setattr(ShiftsOfTheseTests, "stops_at", 0)
+    assert "interrupted after 128 images" in zoo(*shifts("parts")).out
+    monkeypatch.setattr(unfinished, "fingerprint", lambda task, data: f"{type(task)} {type(data)}, edited")
+    assert "interrupted after" not in zoo(*shifts("parts")).out
+
+
+def test_counts_that_do_not_say_what_they_are_of_are_refused_at_once(zoo, monkeypatch):
+    monkeypatch.setattr(unfinished, "EVERY", 1)
+    monkeypatch.setattr(ShiftsOfTheseTests, "progress", lambda task: {"right": task.accuracy.correct})
+    ended = zoo(*shifts("parts"))
+    assert ended.code == 2 and "ShiftsOfTheseTests.progress() must have 'seen'" in ended.err
+
+
 def test_results_are_reported_side_by_side(zoo, tmp_path):
     for name, pixels in (("a", 1), ("b", 1), ("c", 2)):
         assert zoo(*shifts(name, "--model.pixels", pixels, "--seed_everything", len(name))).code == 0
