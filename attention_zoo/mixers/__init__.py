@@ -6,17 +6,13 @@
 import importlib
 import pkgutil
 
-from attention_zoo.mixers.registry import MIXERS, Mixer
-
-
-BROKEN: dict[str, Exception] = {}
-"""The errors of the modules of this package that cannot be imported, by the modules' names. The others work without
-them; the command line refuses to start, and so does the lookup of a mixer that is not found."""
+from attention_zoo.mixers.registry import BROKEN, MIXERS, Mixer
 
 
 def import_all() -> None:
     """Import every module of this package and its subpackages, so that each registers its mixer."""
-    for module in sorted(found.name for found in pkgutil.walk_packages(__path__, f"{__name__}.", BROKEN.setdefault)):
+    modules = pkgutil.walk_packages(__path__, f"{__name__}.", onerror=lambda name: None)  # imported again below
+    for module in sorted(found.name for found in modules):
         try:
             importlib.import_module(module)
         except Exception as error:  # a person's own file may raise anything

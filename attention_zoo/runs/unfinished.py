@@ -40,7 +40,7 @@ def identity(config: Mapping[str, Any], checkpoint: Checkpoint | None) -> str:
 class Unfinished(Callback):
     """Keeps the counts of a `Resumable` task, so that the same evaluation goes on after an interruption.
 
-    Each process has a file of its own, named after all that the counts depend on, also the code of task, model and data.
+    Each process has a file of its own, named after all that the counts depend on: also the code of task, model, data.
     It is gone once the evaluation is done. An evaluation of a part of the data (``trainer.limit_test_batches``) is not
     kept.
 
