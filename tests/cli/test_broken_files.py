@@ -83,3 +83,31 @@ def test_a_mixer_of_a_taken_name_names_both_files():
         az.register(type("VarsD", (az.MIXERS["VarsD"],), {"__module__": __name__}))
     told = str(caught.value)
     assert "is registered already" in told and "vars/d.py" in told and __file__ in told
+
+
+@pytest.mark.parametrize("argv", [["--model", "TwinOfTheseTests"], ["--config", "twin.yaml"]])
+def test_two_tasks_of_one_name_are_told_by_their_paths(tmp_path, monkeypatch, capsys, argv):
+    import tasks
+
+    for module in (tasks.classification, tasks.semantic):
+        twin = type("TwinOfTheseTests", (tasks.Classification,), {"__module__": module.__name__})
+        monkeypatch.setattr(module, "TwinOfTheseTests", twin, raising=False)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "twin.yaml").write_text("model: {class_path: TwinOfTheseTests}\n")
+    with pytest.raises(SystemExit) as end:
+        program.main(["fit", *argv, "--data", "Digits", "--print_config"])
+    assert end.value.code == 2
+    paths = "tasks.classification.TwinOfTheseTests, tasks.semantic.TwinOfTheseTests"
+    told = f"error: model: 'TwinOfTheseTests' is the name of several classes: {paths}; give a dotted path"
+    assert told in capsys.readouterr().err.replace("config: ", "")
+
+
+def test_an_evaluation_of_a_sweep_that_is_no_mapping_is_named(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "sweep.yaml").write_text("out: x\nconfigs: [a.yaml]\nevaluations: {shifts: file.yaml}\n")
+    with pytest.raises(SystemExit) as end:
+        program.main(["sweep", "--config", "sweep.yaml"])
+    told = capsys.readouterr().err
+    assert end.value.code == 2
+    got = "got evaluations.shifts: 'file.yaml'"
+    assert told == f"error: sweep: 'shifts' of evaluations must be a mapping of options, {got}\n"
