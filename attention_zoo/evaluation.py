@@ -18,6 +18,9 @@ from attention_zoo.reports.table import Table
 RECORD = "generated.json"
 """File that says how corrupted images were made, in a folder of images that were generated and not released."""
 
+OF_THE_LOADING = ("batch_size", "num_workers")
+"""Options of the data that no result depends on."""
+
 
 @dataclass(frozen=True)
 class Benchmark:

@@ -6,6 +6,7 @@ in `attention_zoo.cli.errors`. ``tests/cli/test_errors.py`` makes the libraries 
 
 import os
 import re
+import sys
 import traceback
 from dataclasses import dataclass
 from pathlib import Path
@@ -108,6 +109,9 @@ SAYINGS = (
 STRAY = re.compile(r"(\w+)(?:\.__init__)?\(\) got an unexpected keyword argument '([^']+)'")
 """The pattern of Python's message that a constructor takes no such argument."""
 
+OURS = ("attention_zoo", "tasks", "datamodules")
+"""The packages in which a person may have put a file."""
+
 STATE = re.compile(r"Error\(s\) in loading state_dict for (\w+):")
 """Pattern of torch: weights do not fit a model."""
 
@@ -131,6 +135,23 @@ def bad_input(error: BaseException) -> str | None:
     if isinstance(error, OSError) and error.filename:
         return f"{os.fsdecode(error.filename)}: {error.strerror}"
     return in_our_words(error)
+
+
+def broken_file(error: BaseException) -> str | None:
+    """Return the line about a file of this project that cannot be imported; None for an error of other origin."""
+    roots = [Path(module.__file__).parent for name in OURS if (module := sys.modules.get(name)) and module.__file__]
+    if isinstance(error, SyntaxError) and error.filename:
+        places = [(error.filename, error.lineno)]
+    else:
+        frames = traceback.walk_tb(error.__traceback__)
+        places = [(frame.f_code.co_filename, line) for frame, line in frames if frame.f_code.co_name == "<module>"]
+    places = [place for place in places if any(Path(place[0]).is_relative_to(root) for root in roots)]
+    if not places:
+        return None
+    file, line = places[-1]
+    message = error.msg if isinstance(error, SyntaxError) else str(error)
+    kind = "" if isinstance(error, InputError) else f"{type(error).__name__}: "
+    return f"{file}, line {line}, cannot be imported: {kind}{one_line(message)}"
 
 
 def in_our_words(error: BaseException) -> str | None:

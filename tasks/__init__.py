@@ -1,4 +1,10 @@
-"""The tasks: LightningModules with loss, metrics, optimisation and logging. None of them names a mixer."""
+"""The tasks: LightningModules with loss, metrics, optimisation and logging. None of them names a mixer.
+
+Importing the package imports every module in it, so that the command line finds a task of a new file by its name.
+"""
+
+import importlib
+import pkgutil
 
 from tasks.base import Task
 from tasks.classification import Classification
@@ -27,3 +33,6 @@ __all__ = [
     "Task",
     "TopDownControl",
 ]
+
+for _module in sorted(module.name for module in pkgutil.iter_modules(__path__)):
+    importlib.import_module(f"{__name__}.{_module}")

@@ -12,6 +12,7 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback, GradientAccumulationScheduler
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from timm.models.vision_transformer import VisionTransformer
 from timm.optim import param_groups_layer_decay, param_groups_weight_decay
@@ -95,14 +96,19 @@ class Task(Checked, L.LightningModule):
         self.optimizer, self.scheduler = optimizer, scheduler
         self.warmup_epochs, self.min_lr_ratio = warmup_epochs, min_lr_ratio
         self.scales: dict[str, Scale] = {}
+        self.without_scale: set[str] = set()
         self.compiles, self.grad_checkpointing = compile, grad_checkpointing
 
     def log(self, name: str, value: Any, *args: Any, **options: Any) -> None:
-        """Log a metric as Lightning does, and keep its `Scale` in ``scales`` if one is known."""
+        """Log a metric as Lightning does, and keep its `Scale` in ``scales``; a test warns if none is known."""
         scale = scale_of(value) if isinstance(value, Metric) else None
         scale = scale or self._stated(name.partition("/")[2])
         if scale is not None:
             self.scales[name] = scale
+        elif name.startswith("test/") and name not in self.without_scale:
+            self.without_scale.add(name)
+            metric = name.partition("/")[2]
+            rank_zero_warn(f"{metric} does not say which way is better; {type(self).__name__}.METRICS can state it")
         super().log(name, value, *args, **options)
 
     def _stated(self, name: str) -> Scale | None:

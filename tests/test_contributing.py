@@ -48,7 +48,41 @@ for command in json.load(open("commands.json")):
 json.dump(codes, open("codes.json", "w"))
 import attention_zoo, datamodules, tasks
 json.dump([package.__file__ for package in (attention_zoo, datamodules, tasks)], open("packages.json", "w"))
+import re
+from pathlib import Path
+import pytest
+from attention_zoo.cli.mixers import markdown_table
+readme = Path("README.md").read_text()
+old = re.search(r"(?m)^\\| name \\|(.*\\n)(\\|.*\\n)+", readme)[0]
+Path("README.md").write_text(readme.replace(old, markdown_table() + "\\n"))
+class Outcomes:
+    def __init__(self):
+        self.of = {}
+    def pytest_runtest_logreport(self, report):
+        if report.when == "call" or report.failed:
+            self.of[report.nodeid] = report.outcome
+outcomes = Outcomes()
+code = pytest.main(["-q", "-p", "no:cacheprovider", *json.load(open("tests.json"))], plugins=[outcomes])
+json.dump([int(code), outcomes.of], open("outcomes.json", "w"))
 """
+
+SHIPPED = "tests/cli/test_shipped.py"
+HELD = [
+    *(
+        f"{SHIPPED}::test_every_{'overlay_composes' if 'mixers' in name else 'task_parses_as_it_is'}"
+        f"[{name.removeprefix('configs/')}]"
+        for name, _ in FILES
+        if name.endswith(".yaml")
+    ),
+    f"{SHIPPED}::test_the_sweeps_of_mixers_have_them_all",
+    f"{SHIPPED}::test_the_readme_lists_the_mixers",
+    "tests/attention_zoo/test_registry.py::test_the_readmes_table_is_the_registrys",
+]
+"""The default tests that hold what a recipe adds beside its own file."""
+
+TESTS = ["tests/__init__.py", "tests/conftest.py", "tests/processes.py", "tests/cli/conftest.py"]
+TESTS += sorted({name.partition("::")[0] for name in HELD})
+"""The files of these tests."""
 
 
 @pytest.fixture(scope="module")
@@ -57,9 +91,16 @@ def newcomer(tmp_path_factory):
     folder = tmp_path_factory.mktemp("newcomer")
     for name in ("attention_zoo", "datamodules", "tasks", "configs"):
         shutil.copytree(ROOT / name, folder / name)
+    for name in ("README.md", "pyproject.toml", *TESTS):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, folder / name)
     for name, content in FILES:
         assert not (folder / name).exists(), f"{name} is there already"
         (folder / name).write_text(content)
+    (row,) = re.findall(r"^    \w+: {model.mixer: \w+}\n", TEXT, re.MULTILINE)
+    sweep = folder / "configs" / "sweeps" / "cifar10_related.yaml"
+    sweep.write_text(sweep.read_text().replace("  mixer:\n", f"  mixer:\n{row}"))
+    (folder / "tests.json").write_text(json.dumps(HELD))
     commands = [shlex.split(command) for command in COMMANDS]
     commands = [[*command, *BRIEF.get(command[0], "").split()] for command in commands]
     (folder / "commands.json").write_text(json.dumps(commands))
@@ -85,6 +126,12 @@ def test_the_commands_of_the_recipes_work_in_a_copy_with_their_files(newcomer):
     codes = json.loads((folder / "codes.json").read_text())
     assert dict(zip(COMMANDS, codes, strict=True)) == dict.fromkeys(COMMANDS, 0), ended.stderr
     assert all(Path(file).is_relative_to(folder) for file in json.loads((folder / "packages.json").read_text()))
+
+
+def test_the_default_tests_hold_after_the_recipes(newcomer):
+    folder, ended = newcomer
+    code, outcomes = json.loads((folder / "outcomes.json").read_text())
+    assert (code, outcomes) == (0, dict.fromkeys(HELD, "passed")), ended.stdout[-8000:]
 
 
 def test_the_tests_of_the_recipes_have_numbers(newcomer):

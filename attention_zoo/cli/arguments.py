@@ -57,7 +57,7 @@ def prepare(argv: Sequence[str]) -> Prepared:
     checkpoint = find_checkpoint(wanted, Path(folder) if folder else None, trust=trust, weights_only=weights_only)
     if checkpoint.config is None and not (configs or values_of(argv, "--model")):
         raise InputError(f"{checkpoint.path} carries no config; give the one of its run with --config")
-    resolved = ["--ckpt_path", str(checkpoint.path)] if wanted in KEYWORDS else []
+    resolved = ["--ckpt_path", str(checkpoint.path)] if wanted in KEYWORDS or Path(wanted).is_dir() else []
     return Prepared([*argv, *resolved], checkpoint)
 
 

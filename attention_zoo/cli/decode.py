@@ -122,9 +122,7 @@ def find_run(name: str) -> Path:
     """
     from attention_zoo.runs.folders import find_checkpoint
 
-    folder = Path(name)
-    wanted = find_checkpoint("last", folder) if folder.is_dir() else find_checkpoint(name, None)
-    return wanted.path
+    return find_checkpoint(name, None).path
 
 
 def training_batches(module: "ImageDataModule", folder: str | None) -> "tuple[int, Iterator[Tensor]]":

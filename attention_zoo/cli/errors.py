@@ -70,6 +70,13 @@ VALUES = (
         re.compile(r"expects a function or a callable class: (.*?)\.*(?: Got value.*)?$", re.MULTILINE),
         lambda match, asked: f"{match[1]}; {choices(asked.key)}",
     ),
+    Refused(
+        re.compile(
+            r"Multiple subclasses with name (\S+)\. Give the full class path to avoid ambiguity: (.*?)\.?$",
+            re.MULTILINE,
+        ),
+        lambda match, asked: f"{match[1]!r} is the name of several classes: {match[2]}; give a dotted path",
+    ),
 )
 """Messages about the value of a key; the first that fits counts."""
 

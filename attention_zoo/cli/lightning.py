@@ -37,7 +37,7 @@ from attention_zoo.runs.cost_log import CostLog
 from attention_zoo.runs.folders import fresh_folder, guard_run, put_away, run_name
 from attention_zoo.runs.lock import held
 from attention_zoo.runs.records import MetricsLog, SaveConfig
-from attention_zoo.runs.result_writer import Narrator, ResultWriter
+from attention_zoo.runs.result_writer import Narrator, ResultCheck, ResultWriter
 from attention_zoo.runs.trainer import Trainer, last_checkpoint
 from attention_zoo.runs.unfinished import UNFINISHED, Unfinished, identity
 from attention_zoo.sayings import bad_argument, bad_input, other_model, root_cause
@@ -192,7 +192,7 @@ class ZooCLI(Hooks, LightningCLI):
         options = self.config_init[self.subcommand]["trainer"]
         folder = Path(options["default_root_dir"]) if options["default_root_dir"] else None
         fitting = self.subcommand == "fit"
-        callbacks: list[Callback] = [FailTogether(self.checkpoint)]
+        callbacks: list[Callback] = [FailTogether(self.checkpoint), ResultCheck()]
         if not options["barebones"]:
             if options["logger"] is True or (options["logger"] is None and fitting):
                 version = "" if fitting else self.subcommand

@@ -24,8 +24,9 @@ from attention_zoo.cli.report import report
 from attention_zoo.cli.sweep import sweep
 from attention_zoo.domains import checked, without_empty_lists
 from attention_zoo.errors import InputError, unknown
+from attention_zoo.mixers import BROKEN
 from attention_zoo.runs.configs import with_bases
-from attention_zoo.sayings import bad_input, not_restored, other_model
+from attention_zoo.sayings import bad_input, broken_file, not_restored, other_model
 
 INTERRUPTED, TERMINATED = 130, 143
 """Exit codes after Ctrl-C and after SIGTERM, by the convention of shells."""
@@ -76,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
     except Exception as error:
-        message = bad_input(error)
+        message = broken_file(error) or bad_input(error)
         if message is None or debugging():
             raise
         fail(message)
@@ -86,6 +87,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def run(argv: list[str]) -> int | None:
     """Run the command ``argv[0]``, and return its exit code, or None if it has none of its own."""
+    for error in BROKEN.values():
+        raise error
     argv = with_bases(argv)
     command = argv[0]
     put_our_packages_first()

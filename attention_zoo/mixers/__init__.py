@@ -6,13 +6,17 @@
 import importlib
 import pkgutil
 
-from attention_zoo.mixers.registry import MIXERS, Mixer
+from attention_zoo.mixers.registry import BROKEN, MIXERS, Mixer
 
 
 def import_all() -> None:
     """Import every module of this package and its subpackages, so that each registers its mixer."""
-    for module in sorted(found.name for found in pkgutil.walk_packages(__path__, f"{__name__}.")):
-        importlib.import_module(module)
+    modules = pkgutil.walk_packages(__path__, f"{__name__}.", onerror=lambda name: None)  # imported again below
+    for module in sorted(found.name for found in modules):
+        try:
+            importlib.import_module(module)
+        except Exception as error:  # a person's own file may raise anything
+            BROKEN[module] = error
 
 
 def __getattr__(name: str) -> type[Mixer]:

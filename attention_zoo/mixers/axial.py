@@ -72,6 +72,7 @@ class Axial(SelfMixer):
             factory = as_factory(DotProduct if mixer is None else mixer)
             self.height = self._line_mixer(factory, dim, num_heads, height, host)
             self.width = self._line_mixer(factory, dim, num_heads, width, host)
+        self.norms_by_batch = self.height.norms_by_batch
 
     def _line_mixer(
         self, factory: MixerFactory, dim: int, num_heads: int, length: int | None, host: HostOptions

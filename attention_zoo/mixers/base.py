@@ -121,6 +121,8 @@ class SelfMixer(_Mixer):
     projections: ClassVar[tuple[str, ...]] = ("q", "k", "v")
     """Row blocks of ``qkv``; a reading whose queries are its keys says ``("q", "v")``, one that takes the tokens as
     they are says ``()`` and has no output projection either."""
+    norms_by_batch: bool = False
+    """Whether the layer normalises by batch where it needs to, so that a block like RVT's does too, and not before."""
     bound_to_grid: bool = False
     """Whether parameters are for the one ``grid`` that they were made for, as those of some released layers are."""
     takes_tokens: ClassVar[bool] = False
@@ -216,6 +218,8 @@ class SelfMixer(_Mixer):
             self._check_mask(attn_mask, (*q.shape[:3], k.shape[2]))
             attn_mask = torch.atleast_2d(attn_mask)
         mixed = self.mix_masked(q, k, v, attn_mask, is_causal) if masked else self.mix(q, k, v)
+        if not torch.compiler.is_compiling() and mixed.shape != v.shape:
+            raise self.refusal(f"mixed values have the shape {tuple(mixed.shape)}, not {tuple(v.shape)} as the values")
         return self.proj_drop(self.proj(self.norm(mixed.transpose(1, 2).flatten(2))))
 
     def project(

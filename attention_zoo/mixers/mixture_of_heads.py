@@ -67,6 +67,8 @@ class MixtureOfHeads(SelfMixer):
             self.inside = as_factory("DotProduct" if mixer is None else mixer)(dim, num_heads, **inside)
         self.tokens = self.inside.tokens
         self._project_as(self.inside, host)
+        if self.inside.norms_by_batch:  # the norm before the output projection, which is this mixer's
+            self.norms_by_batch, self.norm, self.inside.norm = True, self.inside.norm, nn.Identity()
         self.inside.drop_projections()
         shared, routed = self._numbers(shared, routed)
         self.check(topk is None or min(1, routed) <= topk <= routed, f"topk={topk} must be 1 to routed={routed}")

@@ -2,12 +2,15 @@
 
 import importlib
 import inspect
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from types import MappingProxyType, NoneType, UnionType
 from typing import Annotated, Any, Generic, Literal, TypeVar, Union, cast, get_args, get_origin, overload
+
+from torch import nn
 
 from attention_zoo.compat import attn_layers
 from attention_zoo.errors import InputError, unknown
@@ -21,7 +24,16 @@ _MIXERS: dict[str, type[Mixer]] = {}
 MIXERS: Mapping[str, type[Mixer]] = MappingProxyType(_MIXERS)
 """Every registered mixer class by name (read only; `register` adds to it)."""
 
+BROKEN: dict[str, Exception] = {}
+"""The errors of the modules of the package that cannot be imported, by the modules' names. The others work without
+them; the command line refuses to start, and the message that a mixer is unknown names them."""
+
 _FACTS = ("reading", "paper", "equation", "complexity")
+
+STRAY = re.compile(r"got an unexpected keyword argument '([^']+)'")
+"""The pattern of Python's message that a constructor takes no such argument."""
+
+HAND_ON = "its constructor must take **host and hand it on by super().__init__(dim, num_heads, **host)"
 
 
 @dataclass(frozen=True)
@@ -57,7 +69,11 @@ def register(cls: MixerClass) -> MixerClass:
     if not (inspect.isclass(cls) and issubclass(cls, (SelfMixer, CrossMixer))):
         raise InputError(f"only subclasses of SelfMixer and CrossMixer can be registered, not {cls!r}")
     if cls.__name__ in _MIXERS:
-        raise InputError(f"a mixer called {cls.__name__!r} is registered already; give the new one another name")
+        files = [inspect.getmodule(each) for each in (_MIXERS[cls.__name__], cls)]
+        first, second = (getattr(module, "__file__", None) or "a notebook" for module in files)
+        raise InputError(
+            f"a mixer called {cls.__name__!r} is registered already, by {first}; give that of {second} another name"
+        )
     missing = [fact for fact in _FACTS if not isinstance(getattr(cls, fact, None), str)]
     if missing:
         raise InputError(f"mixer {cls.__name__!r} must state as class attributes: {', '.join(missing)}")
@@ -113,6 +129,8 @@ def mixer_class(name: str) -> type[Mixer]:
         paths = sorted(f"{cls.__module__}.{cls.__qualname__}" for cls in found)
         raise InputError(f"mixer {name!r} is the name of several classes: {', '.join(paths)}; give a dotted path")
     if not found:
+        for module, error in BROKEN.items():
+            raise InputError(f"{unknown('mixer', name, MIXERS)} ({module} cannot be imported: {error})") from error
         raise unknown("mixer", name, MIXERS)
     return found[0]
 
@@ -199,6 +217,9 @@ class Factory(Generic[Made]):
         try:
             made = self.make(*args, **{**host, **self.options})
         except TypeError as error:
+            stray = STRAY.search(str(error))
+            if stray is not None and stray[1] in host and stray[1] not in self.options:
+                raise InputError(f"{self.name} does not take the host's {stray[1]}: {HAND_ON}") from error
             if not self.options:
                 raise
             chosen = ", ".join(f"{name}={value!r}" for name, value in self.options.items())
@@ -206,7 +227,21 @@ class Factory(Generic[Made]):
         if not isinstance(made, _BOTH) or self.kind not in (None, _kind(type(made))):
             needed = {"self": "SelfMixer", "cross": "CrossMixer", None: "SelfMixer or CrossMixer"}[self.kind]
             raise InputError(f"mixer {self.name} built a {type(made).__name__}, which is no {needed}")
+        if isinstance(made, SelfMixer):
+            self._check_arrived(made, {**host, **self.options})
         return cast(Made, made)
+
+    def _check_arrived(self, mixer: SelfMixer, asked: Mapping[str, Any]) -> None:
+        """Refuse a mixer whose constructor has kept to itself what every host gives."""
+        here: dict[str, Any] = {"num_prefix_tokens": mixer.num_prefix_tokens}
+        if asked.get("grid") is not None:
+            here["grid"] = mixer.grid
+        if isinstance(mixer.qkv, nn.Linear):
+            here["qkv_bias"] = mixer.qkv.bias is not None
+        for name, value in here.items():
+            wanted = tuple(asked[name]) if name == "grid" else asked.get(name, value)
+            if value != wanted:
+                raise InputError(f"{self.name} was to have {name}={wanted} and has {value}: {HAND_ON}")
 
 
 @overload

@@ -256,7 +256,7 @@ def _mixer_for(
 class _BuiltAround(Protocol):
     """A block that is built around its mixer, and so does not take every other mixer."""
 
-    def check_mixer(self, mixer: nn.Module) -> None:
+    def check_mixer(self, mixer: SelfMixer) -> None:
         """Raise an InputError for a mixer that the block would have been built around in another way."""
 
 

@@ -56,6 +56,7 @@ class TokenAwarePooling(SelfMixer):
         self.check(fits, f"mixer={shown(mixer)} must be the name of a self-mixer or a factory of one")
         self.scales, self.diversity, made = scales, diversity, self.made
         self.inside = as_factory(mixer or "DotProduct")(dim, num_heads, **host)
+        self.norms_by_batch = self.inside.norms_by_batch
         self.ranges = nn.Sequential(
             nn.Conv2d(dim, scales, 3, padding=1, bias=False, **made),
             nn.BatchNorm2d(scales, **made),

@@ -17,7 +17,6 @@ from torch.utils.checkpoint import checkpoint
 
 from attention_zoo.errors import InputError
 from attention_zoo.mixers.base import MixerFactory, SelfMixer
-from attention_zoo.mixers.vars import VarsS
 from attention_zoo.mixers.vars.released import ChannelBatchNorm
 from attention_zoo.models.registration import Variant, build, build_apart, configs, mixer_factory, register_host
 from attention_zoo.models.token_hosts import StagedHost, TokenModel
@@ -86,7 +85,8 @@ class ConvMlp(nn.Module):
 class Block(nn.Module):
     """Mixer and feed-forward layer, each with its residual: (B, N, dim) -> (B, N, dim).
 
-    With the released VARS-S, the normalisation is by batch, inside the mixer and before the feed-forward layer.
+    With a mixer that normalises by batch, such as the released VARS-S, the block does so before its feed-forward layer,
+    and has no norm before the mixer.
     """
 
     attn: SelfMixer
@@ -95,7 +95,7 @@ class Block(nn.Module):
         self, attn: SelfMixer, dim: int, hidden: int, *, conv_ffn: bool, drop: float, drop_path: float
     ) -> None:
         super().__init__()
-        self.by_batch = by_batch = _by_batch(attn)
+        self.by_batch = by_batch = attn.norms_by_batch
         self.norm1 = nn.Identity() if by_batch else layer_norm(dim)
         self.attn = attn
         self.drop_path = DropPath(drop_path) if drop_path > 0 else nn.Identity()
@@ -105,15 +105,17 @@ class Block(nn.Module):
         if by_batch:
             self.register_load_state_dict_pre_hook(_released_block)
 
-    def check_mixer(self, mixer: nn.Module) -> None:
+    def check_mixer(self, mixer: SelfMixer) -> None:
         """Refuse a mixer around which the block would have been built in another way.
 
         Raises:
-            InputError: the mixer is the released VARS-S and the block's own is not, or the other way round.
+            InputError: the mixer normalises by batch, as the released VARS-S, and the block's own does not, or the
+                other way round.
         """
-        if _by_batch(mixer) != self.by_batch:
+        if mixer.norms_by_batch != self.by_batch:
             own, new = (
-                f"{type(each).__name__}{' (released)' if _by_batch(each) else ''}" for each in (self.attn, mixer)
+                type(each).__name__ + (f" ({getattr(each, 'variant', 'by batch')})" if each.norms_by_batch else "")
+                for each in (self.attn, mixer)
             )
             raise InputError(
                 f"RVT's blocks are built around {own} and normalise in another way than those of {new}, which cannot "
@@ -126,11 +128,6 @@ class Block(nn.Module):
         x = self.drop_path(self.attn(self.norm1(x), **signal)) + x  # contiguous, which x is not where it was a map
         normed = self.norm2(x)
         return x + self.drop_path(self.mlp(normed, grid) if self.conv_ffn else self.mlp(normed))
-
-
-def _by_batch(mixer: nn.Module) -> bool:
-    """Return whether the mixer is normalised by batch, and its block with it."""
-    return isinstance(mixer, VarsS) and mixer.variant == "released"
 
 
 def _released_block(block: nn.Module, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:

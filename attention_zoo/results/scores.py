@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from attention_zoo.errors import InputError
-from attention_zoo.evaluation import Evaluated, Result
+from attention_zoo.evaluation import OF_THE_LOADING, Evaluated, Result
 from attention_zoo.reports.table import Table
 from attention_zoo.reports.writing import whole
 from attention_zoo.runs.files import read_json
@@ -17,12 +17,21 @@ from attention_zoo.scales import NEITHER, Scale, read_scales
 FORMAT = "attention_zoo scores 1"
 """The value of ``format`` in a result's file, by which the file is recognised."""
 
+NOT_MEASURED = (*OF_THE_LOADING, "augment", "repeated_augmentation", "predict_dir")
+"""Options of data modules that no score of a test depends on: how fast it is read, and what training or prediction
+alone makes of it. All other options count. So does the path of the data, since another folder may hold other images."""
+
+ROUNDING = 1e-6
+"""The amount by which rounding may take a score beyond the bounds of its scale."""
+
 
 @dataclass(frozen=True)
 class Scores(Result):
     """The scores of one model under one protocol.
 
-    A subclass names its ``file``; the files of its tables have the same name with other endings.
+    A subclass names its ``file``; the files of its tables have the same name with other endings. Scores can be compared
+    that share the ``protocol``, and, as far as the command line has put a config among the ``facts``, the class of the
+    data and its options, but for those of `NOT_MEASURED`.
 
     Attributes:
         scores: the finite numbers, by name.
@@ -32,7 +41,7 @@ class Scores(Result):
         facts: further facts that a reader needs, as plain values.
 
     Raises:
-        InputError: a score is not a finite number.
+        InputError: there is no score, or one is not a finite number or out of the bounds of its scale.
     """
 
     scores: Mapping[str, float]
@@ -42,10 +51,27 @@ class Scores(Result):
     facts: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Check that every score is a finite number."""
+        """Check that there are scores, all of them finite numbers within the bounds of their scales."""
+        if not self.scores:
+            raise InputError(f"{type(self).__name__} holds no score; give at least one number by its name")
         for name, value in self.scores.items():
             if not is_number(value):
-                raise InputError(f"the score {name} must be a finite number, got {value!r:.60}")
+                kind = type(value).__name__
+                other = "" if isinstance(value, float) or value is None else f" of type {kind}; float() makes it one"
+                raise InputError(f"the score {name} must be a finite number, got {value!r:.60}{other}")
+            scale = self.scale_of(name)
+            least, most = scale.limits
+            if not least - ROUNDING <= value <= most + ROUNDING:
+                bounds = " and ".join(
+                    f"{words} {bound:g}"
+                    for words, bound in (("at least", scale.least), ("at most", scale.most))
+                    if bound is not None
+                )
+                raise InputError(f"the score {name} must by its scale be {bounds}, got {value!r:.60}")
+
+    def scale_of(self, name: str) -> Scale:
+        """Return the scale of a score; one without direction and bounds if none is stated."""
+        return self.scales.get(name, NEITHER)
 
     def of(self, evaluated: Evaluated) -> Self:
         """Return this result with the title and the facts of the evaluated model."""
@@ -95,8 +121,9 @@ class Scores(Result):
 
     @classmethod
     def differences(cls, results: Mapping[str, Self]) -> list[str]:
-        """Return a line for each result and key of the protocol in which it differs from the first result."""
-        return list(_differing({label: result.protocol for label, result in results.items()}))
+        """Return a line for each result and key of protocol and data in which it differs from the first result."""
+        by_protocol = _differing({label: result.protocol for label, result in results.items()})
+        return [*by_protocol, *_of_other_data({label: result.facts for label, result in results.items()})]
 
     @classmethod
     def compare(cls, results: Mapping[str, Self], *, mixed: bool = False) -> Table:
@@ -111,7 +138,7 @@ class Scores(Result):
             raise InputError(
                 f"different protocols: {differing[0]}{more}; --mixed true puts them into one table with notes"
             )
-        scales = {name: result.scales.get(name, NEITHER) for result in results.values() for name in result.scores}
+        scales = {name: result.scale_of(name) for result in results.values() for name in result.scores}
         rows = [
             (label, *(f"{result.scores[name]:.4g}" if name in result.scores else "" for name in scales))
             for label, result in results.items()
@@ -141,3 +168,27 @@ def _differing(protocols: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
             one, other = (protocols[each].get(key, "not said") for each in (first, label))
             if json.dumps(one, sort_keys=True, default=str) != json.dumps(other, sort_keys=True, default=str):
                 yield f"{key} is {one} in {first}, {other} in {label}"
+
+
+def _of_other_data(facts: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    """Yield a line for each result and option of the data in which it differs from the first whose data are known."""
+    configs = {label: fact.get("config") for label, fact in facts.items()}
+    known = {
+        label: config["data"]
+        for label, config in configs.items()
+        if isinstance(config, Mapping) and isinstance(config.get("data"), Mapping)
+    }
+    first, *others = known or [""]
+    for label in others:
+        one, other = known[first], known[label]
+        if one.get("class_path") != other.get("class_path"):
+            yield from _differing({name: {"data": known[name].get("class_path")} for name in (first, label)})
+            continue
+        yield from _differing({name: dict(_that_count(known[name])) for name in (first, label)})
+
+
+def _that_count(data: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Yield the options of data on which a score may depend, each after ``data.``."""
+    for name, value in (data.get("init_args") or {}).items():
+        if name not in NOT_MEASURED:
+            yield f"data.{name}", value

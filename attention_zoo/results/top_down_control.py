@@ -8,7 +8,7 @@ from attention_zoo.errors import InputError
 from attention_zoo.reports.table import Table
 from attention_zoo.results.scores import Scores
 from attention_zoo.runs.results import is_number
-from attention_zoo.scales import NEITHER
+from attention_zoo.scales import NEITHER, Scale
 
 SETTING = ("mode", "alpha", "prior")
 """What tells the rows of one model apart, in the order in which it stands in the name of a score."""
@@ -52,9 +52,7 @@ class ControlScores(Scores):
             InputError: protocols differ and ``mixed`` does not allow it.
         """
         notes = super().compare(results, mixed=mixed).notes
-        scales = {
-            key(name): result.scales.get(key(name), NEITHER) for result in results.values() for name in result.scores
-        }
+        scales = {key(name): result.scale_of(name) for result in results.values() for name in result.scores}
         rows = []
         for label, result in results.items():
             settings = dict.fromkeys(name.rpartition("/")[0] for name in result.scores)
@@ -68,6 +66,10 @@ class ControlScores(Scores):
         )
         remarks = [f"{label}: {note}" for label, result in results.items() for note in result.notes]
         return Table(header, tuple(rows), (*notes, "in brackets: 95 % intervals by bootstrap over pairs", *remarks))
+
+    def scale_of(self, name: str) -> Scale:
+        """Return the scale of a score, which scores of the same last part share."""
+        return self.scales.get(key(name), NEITHER)
 
     def cell(self, name: str) -> str:
         """Return a score with its interval as text; empty if there is none of that name."""

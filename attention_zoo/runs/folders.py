@@ -100,7 +100,7 @@ def find_checkpoint(wanted: str, folder: Path | None, *, trust: bool = False, we
     """Return the checkpoint that ``--ckpt_path`` names: a file, or the last or best of a run.
 
     Args:
-        wanted: a path, ``"last"`` or ``"best"``.
+        wanted: a path of a checkpoint, or of a run, whose last one it is; ``"last"`` or ``"best"``.
         folder: the run that the keywords mean; without one, the newest under ``runs/``.
         trust: whether the reader trusts the file; see `read_checkpoint`.
         weights_only: whether it must hold tensors and plain values alone; see `read_checkpoint`.
@@ -108,6 +108,8 @@ def find_checkpoint(wanted: str, folder: Path | None, *, trust: bool = False, we
     Raises:
         InputError: there is no such checkpoint, or `read_checkpoint` refuses it.
     """
+    if wanted not in KEYWORDS and Path(wanted).is_dir():
+        folder, wanted = Path(wanted), "last"
     if wanted not in KEYWORDS:
         return read_checkpoint(Path(wanted), trust=trust, weights_only=weights_only)
     last = _last_of(folder) if folder else _newest()

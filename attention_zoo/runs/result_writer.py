@@ -9,7 +9,8 @@ from lightning.pytorch.callbacks import Callback, RichProgressBar
 from lightning.pytorch.utilities import rank_zero_only
 from rich.markup import escape
 
-from attention_zoo.evaluation import Evaluated, Evaluation, Narrating
+from attention_zoo.errors import InputError
+from attention_zoo.evaluation import Evaluated, Evaluation, Narrating, Result
 from attention_zoo.mixers.registry import MIXERS, mixer_options
 from attention_zoo.runs.checkpoint import Checkpoint
 from attention_zoo.runs.folders import new_folder
@@ -17,6 +18,26 @@ from attention_zoo.terminal import print_table
 
 REPORT_SECONDS = 1.0
 """Seconds between two messages in the progress bar on steps that take long within a batch."""
+
+
+class ResultCheck(Callback):
+    """Refuses an evaluation without a result; it stands before the callbacks that keep metrics and results."""
+
+    def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Check that an evaluation has left a `Result`.
+
+        Raises:
+            InputError: ``result`` is None still, or of another class.
+        """
+        if not isinstance(pl_module, Evaluation):
+            return
+        task, result = type(pl_module).__name__, pl_module.result
+        if result is None:
+            raise InputError(f"{task} is an evaluation without a result: set self.result in on_test_epoch_end")
+        if not isinstance(result, Result):
+            raise InputError(
+                f"the result of {task} must be a Result, such as Scores, got one of {type(result).__name__}"
+            )
 
 
 class ResultWriter(Callback):

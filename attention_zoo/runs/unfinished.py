@@ -15,16 +15,14 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor
 
 from attention_zoo.errors import InputError
-from attention_zoo.evaluation import Cell, Resumable
+from attention_zoo.evaluation import OF_THE_LOADING, Cell, Resumable
 from attention_zoo.runs.checkpoint import Checkpoint
 from attention_zoo.runs.files import write_bytes
 from attention_zoo.runs.folders import refuse_links
+from attention_zoo.runs.sources import fingerprint
 
 UNFINISHED = "unfinished"
 """Name of the folder of the counts, inside the run folder."""
-
-OF_THE_LOADING = ("batch_size", "num_workers")
-"""Options of the data that no count depends on."""
 
 EVERY = 20
 """Number of batches after which the counts are written to disk."""
@@ -42,8 +40,9 @@ def identity(config: Mapping[str, Any], checkpoint: Checkpoint | None) -> str:
 class Unfinished(Callback):
     """Keeps the counts of a `Resumable` task, so that the same evaluation goes on after an interruption.
 
-    Each process has a file of its own, named after all that the counts depend on. It is gone once the evaluation is
-    done. An evaluation of a part of the data (``trainer.limit_test_batches``) is not kept.
+    Each process has a file of its own, named after all that the counts depend on: also the code of task, model, data.
+    It is gone once the evaluation is done. An evaluation of a part of the data (``trainer.limit_test_batches``) is not
+    kept.
 
     Args:
         folder: the folder of the files.
@@ -65,7 +64,9 @@ class Unfinished(Callback):
             return
         parts: list[Cell] = getattr(data, "cells", None) or []
         cells = [(cell.benchmark.name, cell.images, cell.corruption, cell.severity) for cell in parts]
-        everything = f"{self.identity} {trainer.world_size} {trainer.precision} {cells}{getattr(data, 'order', '')}"
+        code = fingerprint(pl_module, data)
+        order = getattr(data, "order", "")
+        everything = f"{self.identity} {code} {trainer.world_size} {trainer.precision} {cells}{order}"
         digest = hashlib.sha256(everything.encode()).hexdigest()[:16]
         refuse_links(self.folder)
         self.path = self.folder / f"{digest}-{trainer.global_rank}.pt"
@@ -83,14 +84,21 @@ class Unfinished(Callback):
             pl_module.go_on(self.counts)
 
     def on_test_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *batch: object) -> None:
-        """Write the counts every `EVERY` batches, but not after the last batch, when nothing is left to go on with."""
+        """Write the counts every `EVERY` batches, but not after the last batch, when nothing is left to go on with.
+
+        Raises:
+            InputError: the counts of the task do not say how many samples they are of.
+        """
         progress = trainer.test_loop.batch_progress
         if self.path is None or progress.is_last_batch or progress.current.ready % EVERY:
             return
         if not isinstance(pl_module, Resumable):
             return
-        counts = io.BytesIO()
-        torch.save(pl_module.progress(), counts)
+        progressed, counts = pl_module.progress(), io.BytesIO()
+        if not isinstance(progressed.get("seen"), Tensor):
+            task = type(pl_module).__name__
+            raise InputError(f"{task}.progress() must have 'seen', a tensor of the number of samples processed so far")
+        torch.save(progressed, counts)
         try:
             write_bytes(self.path, counts.getbuffer())
         except InputError as error:

@@ -64,7 +64,9 @@ def _check_types(plan: "Plan") -> None:
     for key in ("runs", "evaluations"):
         for name, chosen in (getattr(plan, key) or {}).items():
             if not isinstance(chosen, dict):
-                raise InputError(f"sweep: {name!r} of {key} must be a mapping of options, got {chosen!r:.60}")
+                raise InputError(
+                    f"sweep: {name!r} of {key} must be a mapping of options, got {key}.{name}: {chosen!r:.60}"
+                )
     for key in ("options", "runs", "evaluations", "baseline"):
         axes.check_plain(f"sweep: {key}", getattr(plan, key))
     for name in plan.axes:

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from attention_zoo.runs.configs import parts
 from attention_zoo.sweeps import Plan
 
 ROOT = Path(__file__).parents[2]
@@ -12,7 +13,11 @@ FIGURES = [ROOT / "configs/sweeps/figure1.yaml", *sorted((ROOT / "configs/sweeps
 
 
 def plan(path):
-    return Plan(**{key: value for key, value in yaml.safe_load(path.read_text()).items() if key != "out"})
+    """The plan of a config, which may say only in what it differs from another one."""
+    content = {}
+    for part in parts(str(path)):
+        content |= yaml.safe_load(part if "\n" in part else Path(part).read_text())
+    return Plan(**{key: value for key, value in content.items() if key != "out"})
 
 
 @pytest.mark.parametrize("path", FIGURES, ids=lambda path: path.stem)

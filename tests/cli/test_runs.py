@@ -195,3 +195,14 @@ def test_a_run_says_what_it_cost(run_folder):
         and cost["processes"] == 1
         and cost["versions"].keys() >= {"torch", "attention_zoo"}
     )
+
+
+def test_the_folder_of_a_run_stands_for_its_last_checkpoint(run_folder, call, tmp_path, log):
+    where = ["--trainer.default_root_dir", tmp_path / "tested", "--trainer.limit_test_batches", "1"]
+    assert call("test", "--ckpt_path", run_folder, *where) == 0
+    assert log(tmp_path / "tested")[-1]["checkpoint"] == str(run_folder / "checkpoints" / "last.ckpt")
+
+
+def test_a_folder_without_checkpoints_is_of_no_run(tmp_path, call, capfd):
+    assert call("test", "--ckpt_path", tmp_path) == 2
+    assert f"{tmp_path} has no last checkpoint" in capfd.readouterr().err

@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 import attention_zoo as az
+from attention_zoo.runs.configs import parts
 from attention_zoo.sweeps import Plan
 
 ROOT = Path(__file__).parents[2]
@@ -56,12 +57,28 @@ def test_every_task_trains(zoo, tmp_path, path):
     assert (tmp_path / "checkpoints" / "last.ckpt").is_file()
 
 
+def content_of(path):
+    """The keys of a config and of those that it builds on, each from the last that has it."""
+    content = {}
+    for part in parts(str(path)):
+        content |= yaml.safe_load(part if "\n" in part else Path(part).read_text())
+    return content
+
+
+def class_of(part):
+    """The class that a config names, as a word or before its options."""
+    return part if isinstance(part, str) else part["class_path"]
+
+
 @pytest.mark.parametrize("path", TASKS, ids=path_id)
 def test_every_task_parses_as_it_is(zoo, path):
     ended = zoo("fit" if path in TRAINING else "test", "--config", path, "--print_config")
     assert ended.code == 0, ended.err
-    wanted = yaml.safe_load(path.read_text())["data"]["class_path"]
-    assert yaml.safe_load(ended.out)["data"]["class_path"].endswith(wanted)
+    found = yaml.safe_load(ended.out)
+    named = {kind: part for kind, part in content_of(path).items() if kind in ("model", "data")}
+    assert named  # an evaluation leaves its data to the checkpoint
+    for kind, part in named.items():
+        assert found[kind]["class_path"].endswith(class_of(part)), kind
 
 
 def assert_contains(found, wanted):
@@ -69,6 +86,8 @@ def assert_contains(found, wanted):
     for name, value in wanted.items():
         if isinstance(value, dict) and "class_path" in value:
             assert found[name]["class_path"].endswith(value["class_path"])
+        elif isinstance(value, dict) and isinstance(found[name], dict):
+            assert_contains(found[name], value)
         else:
             assert found[name] == value
 
@@ -83,8 +102,10 @@ def test_every_overlay_composes(zoo, path):
         for key, value in (keys.get("init_args") or keys).items():
             found = (config[section].get("init_args") or config[section])[key.removesuffix("+")]
             if key == "mixer":
-                assert found["class_path"].endswith(value["class_path"])
-                assert_contains(found.get("init_args", {}), value.get("init_args", {}))
+                assert found["class_path"].endswith(class_of(value))
+                assert_contains(
+                    found.get("init_args", {}), {} if isinstance(value, str) else value.get("init_args", {})
+                )
             elif key.endswith("+"):
                 assert any(part["class_path"] == value[0]["class_path"] for part in found)
             elif key == "plugins":
@@ -108,7 +129,9 @@ def test_the_sweeps_of_mixers_have_them_all():
     for name in ("cifar10_mixers", "cifar10_related"):
         axes = yaml.safe_load((ROOT / "configs" / "sweeps" / f"{name}.yaml").read_text())["axes"]
         swept += axes["mixer"]
-    assert sorted({*swept}) == [name for name in az.list_mixers() if az.mixer_info(name).kind == "self"]
+    assert {az.mixer_info(name).kind for name in swept} == {"self"}
+    registered = set(swept) & set(az.list_mixers())  # beside them, wrappers of mixers are swept
+    assert sorted(registered) == az.list_mixers("self")
 
 
 def test_the_readme_lists_the_mixers():

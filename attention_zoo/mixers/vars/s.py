@@ -61,4 +61,5 @@ class VarsS(SparseReconstruction):
         super().__init__(dim, num_heads, **host)
         self.choose(variant, steps, lam)
         self.check(kernel_size % 2 == 1, f"kernel_size={kernel_size} must be odd, so that a kernel has a centre")
+        self.norms_by_batch = variant == "released"
         self.form = Spectral(self, num_kernels) if variant == "released" else Everywhere(self, num_kernels, kernel_size)
