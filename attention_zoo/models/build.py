@@ -145,8 +145,10 @@ def timm_model(
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise InputError(f"model {name!r} with {args}: {what}: {reason}") from error
     tell_layers(layer for _, layer in mixer_layers(model))  # a model that builds its blocks around mixers does not
+    if mixer is None and not layer_mixers:
+        return model
     try:
-        check_patches_fit(model)
+        check_patches_fit(model)  # or a mixer would be the one to complain, about a grid without tokens
     except InputError as error:
         raise InputError(f"model {name!r}: {error}") from error
-    return swap_mixers(model, mixer, layers=layer_mixers) if mixer is not None or layer_mixers else model
+    return swap_mixers(model, mixer, layers=layer_mixers)

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from timm.layers import PatchEmbed, resample_abs_pos_embed
+from timm.layers import PatchEmbed, resample_abs_pos_embed, to_2tuple
 from torch import Tensor, nn
 
 from attention_zoo.compat import PositionedVisionTransformer
@@ -86,7 +86,10 @@ def check_patches_fit(model: nn.Module) -> None:
     """
     for embedding, _ in _embeddings(model):
         own, patch = getattr(embedding, "img_size", None), getattr(embedding, "patch_size", None)
-        if own is not None and patch is not None and any(side < part for side, part in zip(own, patch, strict=True)):
+        if own is None or patch is None:
+            continue
+        own, patch = to_2tuple(own), to_2tuple(patch)
+        if any(side < part for side, part in zip(own, patch, strict=True)):
             _check_division(tuple(own), tuple(patch))
 
 
