@@ -33,7 +33,9 @@ NARROW_DECODER = """
 """
 PARTS["CamVid"] = SHAPES
 PARTS["MMSegData"] = SHAPES + NARROW_VIT
-PARTS["COCOPanoptic"] = SHAPES + NARROW_DECODER + "--model.decoder.widths [16,8,8,8] --model.decoder.blocks [1,1,1,1]"
+PARTS["ADE20KPanoptic"] = PARTS["COCOPanoptic"] = (
+    SHAPES + NARROW_DECODER + "--model.decoder.widths [16,8,8,8] --model.decoder.blocks [1,1,1,1]"
+)
 PARTS["CityscapesPanoptic"] = (
     SHAPES + NARROW_DECODER + "--model.decoder.widths [16,8,8,8,8] --model.decoder.blocks [1,1,1,1,1]"
 )
