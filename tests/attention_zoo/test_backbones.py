@@ -15,6 +15,7 @@ from attention_zoo.mixers.axial import Axial
 from attention_zoo.models import build_backbone, build_model
 from attention_zoo.models.token_hosts import token_model
 from tests.attention_zoo.test_models import RVT, SMALL
+from tests.mixers import costly
 
 SELF = az.list_mixers("self")
 VIT = {"embed_dim": 24, "depth": 4, "num_heads": 2}
@@ -46,7 +47,7 @@ def assert_fits(backbone, maps, size):
         assert found.isfinite().all()
 
 
-@pytest.mark.parametrize("mixer", SELF)
+@pytest.mark.parametrize("mixer", costly())
 @pytest.mark.parametrize("name", ARGS)
 def test_every_mixer_at_other_sizes(name, mixer):
     backbone = build(name, mixer=mixer)

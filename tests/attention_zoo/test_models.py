@@ -158,7 +158,12 @@ class TestEveryModel:
         assert model.eval()(images()).shape == (2, 5)
 
 
-@pytest.mark.parametrize("name", KINDS)
+QUICKLY_COMPILED = ("rvt_tiny", "botnet50")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[] if name in QUICKLY_COMPILED else [pytest.mark.slow]) for name in KINDS]
+)
 def test_compiles_and_exports(name):
     torch.compiler.reset()
     model = build(name)

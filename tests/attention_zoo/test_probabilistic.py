@@ -67,8 +67,8 @@ class TestFixedValues:
     @pytest.mark.parametrize(
         "more",
         [
-            {"value_precision_prior": (2.0, 1.0)},
-            {"mixing_concentration": 1.0},
+            pytest.param({"value_precision_prior": (2.0, 1.0)}, marks=pytest.mark.slow),
+            pytest.param({"mixing_concentration": 1.0}, marks=pytest.mark.slow),
             {"mixing_concentration": 1.2, "value_precision_prior": (2.0, 1.0), "precision_adaptation": 1},
             {"positions": "factored", "mixing_concentration": 1.2},
             {"condition_on_values": False, "anchor": "initial", "window": 3, "magnitude_prior": False},

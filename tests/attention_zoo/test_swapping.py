@@ -14,6 +14,7 @@ from attention_zoo import compat as library
 from attention_zoo.mixers.registry import registering
 from attention_zoo.mixers.swapping import layer_indices, mixer_layers
 from attention_zoo.models import build_model
+from tests.mixers import costly
 
 SMALL = {"img_size": 16, "patch_size": 4, "embed_dim": 24, "depth": 3, "num_heads": 2, "num_classes": 5}
 SELF = az.list_mixers("self")
@@ -117,7 +118,7 @@ def test_swap_between_mixers_keeps_shared_state():
     assert model.blocks[0].attn.w1.item() == 0.5
 
 
-@pytest.mark.parametrize("before", SELF)
+@pytest.mark.parametrize("before", costly())
 def test_every_mixer_for_every_other_keeps_the_rows_of_both(before):
     model = az.swap_mixers(vit(depth=1), before)
     for after in SELF:

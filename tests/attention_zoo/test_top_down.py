@@ -393,6 +393,7 @@ class TestOtherHosts:
         model(self.images(name))
         assert heard == [False] * (len(heard) // 2) + [True] * (len(heard) // 2)
 
+    @pytest.mark.slow
     def test_gradient_checkpointing_and_export(self, name):
         gradients = []
         for enabled in (False, True):

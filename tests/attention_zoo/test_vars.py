@@ -89,7 +89,7 @@ class TestNaiveTwinsOfKernels:
 
         compare(m, tokens(prefix + grid[0] * grid[1]), twin)
 
-    @pytest.mark.parametrize("name", ["VarsS", "VarsSD"])
+    @pytest.mark.parametrize("name", ["VarsS", pytest.param("VarsSD", marks=pytest.mark.slow)])
     def test_compiled(self, name):
         mixer, x = build(name, num_prefix_tokens=1, dtype=torch.float32), tokens(16, dtype=torch.float32)
         torch.compiler.reset()

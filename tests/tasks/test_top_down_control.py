@@ -208,6 +208,13 @@ class TestRows:
         assert "perceiver_io/1/prototype/switch_rate" in result.scores
         assert any("12 pairs have no mass ratio" in note for note in result.notes)
 
+    def test_weights_that_are_not_finite_are_no_score(self):
+        task = control(alphas=[1])
+        with torch.no_grad():
+            task.model.model.head.weight[0, 0] = math.nan
+        with pytest.raises(az.InputError, match="finite"):
+            run(task, two())
+
     def test_mass_is_left_out_where_it_is_not_wanted(self):
         result = run(control(alphas=[1], mass=False), two())
         assert not [name for name in result.scores if name.endswith("mass_ratio")]
