@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from attention_zoo.domains import shown
 from attention_zoo.mixers.base import HostOptions, MixerFactory, SelfMixer, TopDownOptions
+from attention_zoo.mixers.inside import building_inside
 from attention_zoo.mixers.options import Amount, KernelSide
 from attention_zoo.mixers.protocols import Kept
 from attention_zoo.mixers.registry import as_factory
@@ -52,10 +52,9 @@ class TokenAwarePooling(SelfMixer):
     ) -> None:
         own: HostOptions = {**host, "qk_norm": False, "scale_norm": False, "proj_drop": 0.0}
         super().__init__(dim, num_heads, **own)
-        fits = mixer is None or isinstance(mixer, str) or callable(mixer)
-        self.check(fits, f"mixer={shown(mixer)} must be the name of a self-mixer or a factory of one")
         self.scales, self.diversity, made = scales, diversity, self.made
-        self.inside = as_factory(mixer or "DotProduct")(dim, num_heads, **host)
+        with building_inside(self, mixer):
+            self.inside = as_factory("DotProduct" if mixer is None else mixer)(dim, num_heads, **host)
         self.norms_by_batch = self.inside.norms_by_batch
         self.ranges = nn.Sequential(
             nn.Conv2d(dim, scales, 3, padding=1, bias=False, **made),

@@ -39,7 +39,9 @@ def softmax_of(q, k):
     return (q @ k.mT / q.shape[-1] ** 0.5).softmax(-1)
 
 
-@pytest.mark.parametrize("outer", [mixer_class("Kuramoto"), mixer_class("MixtureOfHeads"), az.Axial])
+@pytest.mark.parametrize(
+    "outer", [mixer_class("Kuramoto"), mixer_class("MixtureOfHeads"), az.Axial, az.TokenAwarePooling]
+)
 @pytest.mark.parametrize("inner", ["Nothing", "KMeansCross", 3, ""])
 def test_a_mixer_that_cannot_be_inside_is_refused_by_the_one_outside(outer, inner):
     with pytest.raises(az.InputError, match=f"^{outer.__name__}: mixer={inner}") as refusal:
