@@ -25,7 +25,16 @@ CORE = (
 """One or more of each kind of code: fused, iterated, clustered, in windows, with convolutions, sampled."""
 
 
-def costly(names=None):
-    """The self-mixers as parameters of a test; those that are not core belong to the slow tests."""
+LEAST = ("DotProduct", "Probabilistic")
+"""Those of a test whose every mixer costs seconds, and which another test covers by parts."""
+
+
+def marks(name, core=CORE):
+    """What marks a case of a mixer in a costly test: those that are not core belong to the slow tests."""
+    return [] if name in core else [pytest.mark.slow]
+
+
+def costly(names=None, core=CORE):
+    """The self-mixers as parameters of a costly test."""
     names = az.list_mixers("self") if names is None else names
-    return [pytest.param(name, marks=[] if name in CORE else [pytest.mark.slow]) for name in names]
+    return [pytest.param(name, marks=marks(name, core)) for name in names]

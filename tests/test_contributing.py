@@ -141,6 +141,13 @@ def test_the_tests_of_the_recipes_have_numbers(newcomer):
     assert len(tests) == sum(command.startswith("test ") for command in COMMANDS), lines
 
 
+def test_the_costs_of_the_recipes_have_flops(newcomer):
+    folder, _ = newcomer
+    costs = [json.loads(path.read_text()) for path in folder.glob("runs/*/cost.json")]
+    assert len(costs) == sum(command.startswith("fit ") for command in COMMANDS)
+    assert all(cost["flops"] for cost in costs), costs
+
+
 @pytest.mark.parametrize("check", [("check",), ("format", "--check")])
 def test_files_of_the_recipes_are_in_the_style_of_the_project(newcomer, check):
     folder, _ = newcomer

@@ -10,12 +10,13 @@ of VARS these are GFNet's rows of technical report EECS-2024-49, section 1.4.
 from functools import partial
 from typing import Any, Literal
 
-from timm.layers import DropPath, PatchEmbed
+from timm.layers import PatchEmbed
 from torch import Tensor, nn
 
 from attention_zoo.errors import InputError
 from attention_zoo.mixers.base import MixerFactory
 from attention_zoo.mixers.swapping import swap_mixers
+from attention_zoo.models.blocks import MixerBlock
 from attention_zoo.models.conv_embed import ConvPatchEmbed
 from attention_zoo.models.registration import Variant, build, configs, mixer_factory, refuse_attn_layer, register_host
 from attention_zoo.models.sizes import SizedVisionTransformer, check_patches
@@ -23,54 +24,16 @@ from attention_zoo.models.sizes import SizedVisionTransformer, check_patches
 STEMS = {"patch": PatchEmbed, "conv": ConvPatchEmbed}
 
 
-class FilterBlock(nn.Module):
-    """Mixer and feed-forward layer in one residual, (B, N, dim) -> (B, N, dim).
+class FilterBlock(MixerBlock):
+    """Mixer and feed-forward layer in one residual; see `MixerBlock`."""
 
-    The arguments are those of timm's ``Block``; those not named here go to the mixer, which refuses unknown ones.
-    A layer scale and a norm inside the feed-forward layer have no place here.
-
-    Raises:
-        InputError: a layer scale or such a norm is asked for.
-    """
-
-    def __init__(
-        self,
-        dim: int,
-        num_heads: int,
-        mlp_ratio: float,
-        *,
-        attn_layer: type[nn.Module],
-        mlp_layer: type[nn.Module],
-        norm_layer: type[nn.Module],
-        act_layer: type[nn.Module],
-        drop_path: float,
-        scale_mlp_norm: bool = False,
-        init_values: float | None = None,
-        depth: int = 0,
-        **attention: Any,
-    ) -> None:
-        super().__init__()
-        if init_values is not None or scale_mlp_norm:
-            raise InputError(
-                f"GFNet: init_values={init_values}, scale_mlp_norm={scale_mlp_norm}: block {depth} has no layer scale "
-                "and no norm in its feed-forward layer"
-            )
-        placed = {name: attention.get(name) for name in ("device", "dtype")}
-        scale_norm, drop = attention.pop("scale_attn_norm", False), attention.get("proj_drop", 0.0)
-        self.norm1 = norm_layer(dim, **placed)
-        self.filter = attn_layer(dim, num_heads=num_heads, scale_norm=scale_norm, norm_layer=norm_layer, **attention)
-        self.norm2 = norm_layer(dim, **placed)
-        self.mlp = mlp_layer(dim, int(dim * mlp_ratio), act_layer=act_layer, drop=drop, **placed)
-        self.drop_path = DropPath(drop_path) if drop_path > 0 else nn.Identity()
+    MODEL = "GFNet"
+    MIXER = "filter"
 
     @property
     def attn(self) -> nn.Module:
         """The mixer, under the name it has in timm's blocks."""
         return self.filter
-
-    def forward(self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False) -> Tensor:
-        """Return the tokens (B, N, dim) after the block; the masks go to the mixer, which may refuse them."""
-        return self.run(x, attn_mask=attn_mask, is_causal=is_causal)
 
     def run(self, x: Tensor, **signal: Any) -> Tensor:
         """Return the tokens (B, N, dim) after the block; keyword arguments, such as signals, go to the mixer."""

@@ -12,10 +12,10 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from timm.layers import DropPath
 from torch import Tensor, nn
 
 from attention_zoo.errors import InputError
+from attention_zoo.models.blocks import MixerBlock
 
 STEP_SIZE, SPARSITY = 0.1, 0.1
 """eta and lambda of the released code."""
@@ -55,50 +55,18 @@ class SparseCoding(nn.Module):
         return (z + self.step_size * F.linear(rest, self.weight.mT) - self.step_size * self.sparsity).relu()
 
 
-class WhiteBoxBlock(nn.Module):
-    """Mixer with a residual, then `SparseCoding` without one, (B, N, dim) -> (B, N, dim).
+class WhiteBoxBlock(MixerBlock):
+    """Mixer with a residual, then `SparseCoding` without one; see `MixerBlock`.
 
-    The arguments are those of timm's ``Block``; those not named here go to the mixer, which refuses unknown ones.
     Dictionaries are square and have no activation but their own, so that ``mlp_ratio``, ``mlp_layer`` and ``act_layer``
     say nothing here.
-
-    Raises:
-        InputError: a layer scale or a norm inside the feed-forward step is asked for.
     """
 
-    def __init__(
-        self,
-        dim: int,
-        num_heads: int,
-        mlp_ratio: float,
-        *,
-        attn_layer: type[nn.Module],
-        mlp_layer: type[nn.Module],
-        norm_layer: type[nn.Module],
-        act_layer: type[nn.Module],
-        drop_path: float,
-        scale_mlp_norm: bool = False,
-        init_values: float | None = None,
-        depth: int = 0,
-        **attention: Any,
-    ) -> None:
-        super().__init__()
-        if init_values is not None or scale_mlp_norm:
-            raise InputError(
-                f"feed_forward='ista': init_values={init_values}, scale_mlp_norm={scale_mlp_norm}: block {depth} has "
-                "no layer scale and no norm in its feed-forward step"
-            )
-        placed: dict[str, Any] = {name: attention.get(name) for name in ("device", "dtype")}
-        scale_norm = attention.pop("scale_attn_norm", False)
-        self.norm1 = norm_layer(dim, **placed)
-        self.attn = attn_layer(dim, num_heads=num_heads, scale_norm=scale_norm, norm_layer=norm_layer, **attention)
-        self.norm2 = norm_layer(dim, **placed)
-        self.mlp = SparseCoding(dim, **placed)
-        self.drop_path = DropPath(drop_path) if drop_path > 0 else nn.Identity()
+    MODEL = "feed_forward='ista'"
 
-    def forward(self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False) -> Tensor:
-        """Return the tokens (B, N, dim) after the block; the masks go to the mixer, which may refuse them."""
-        return self.run(x, attn_mask=attn_mask, is_causal=is_causal)
+    def feed_forward(self, mlp_layer: type[nn.Module], dim: int, hidden: int, **mlp: Any) -> nn.Module:
+        """Return the step of sparse coding in ``dim`` atoms."""
+        return SparseCoding(dim, device=mlp["device"], dtype=mlp["dtype"])
 
     def run(self, x: Tensor, **signal: Any) -> Tensor:
         """Return the tokens (B, N, dim) after the block; keyword arguments, such as signals, go to the mixer."""

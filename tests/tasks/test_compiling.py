@@ -11,13 +11,10 @@ from torch.testing import assert_close
 import attention_zoo as az
 from tasks import InteractiveSegmentation
 from tests.attention_zoo.test_models import KINDS, build, images
+from tests.mixers import LEAST, costly
 from tests.tasks.test_classification import fit, loader, task
 from tests.tasks.test_semantic import batch
 from tests.tasks.test_semantic import task as semantic_task
-
-SELF = az.list_mixers("self")
-QUICK = ("DotProduct", "Probabilistic")
-"""Compiled in every run of the tests; the others by themselves in ``test_mixers``, and here in a slow test."""
 
 
 @pytest.fixture
@@ -35,7 +32,7 @@ def graphs(monkeypatch):
     return compiled
 
 
-@pytest.mark.parametrize("name", [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in SELF])
+@pytest.mark.parametrize("name", costly(core=LEAST))  # others are compiled by themselves in test_mixers
 def test_a_vision_transformer_of_every_mixer_is_one_graph(graphs, name):
     torch.manual_seed(0)
     small = {"img_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 1, "num_heads": 2, "num_classes": 5}
