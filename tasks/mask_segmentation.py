@@ -20,6 +20,7 @@ from attention_zoo.models.mask_decoder import (
     MaskTransformer,
     PanopticThresholds,
     SemanticHeadKind,
+    instance_masks,
     panoptic_segments,
     semantic_probabilities,
 )
@@ -27,6 +28,7 @@ from attention_zoo.models.mask_decoder.parts import resize
 from attention_zoo.scales import PROPORTION
 from tasks.dense import IGNORE, DenseTask, check_labels
 from tasks.mask_losses import LossWeights, MaskCriterion, Sampling
+from tasks.metrics.instances import InstanceAP, instance_target
 from tasks.metrics.mean_iou import MeanIoU
 from tasks.metrics.panoptic import ExactPanopticQuality, panoptic_target
 
@@ -144,11 +146,12 @@ class MaskSegmentation(MaskTask):
         loss_weights: weights of the losses.
         sampling: sampling of pixels in the losses.
         thresholds: thresholds of the panoptic output.
+        instance_ap: whether the average precision of the things' masks is measured too, see `InstanceAP`.
         backbone_lr: learning rate of the backbone, as a fraction of that of the rest.
         **mask: see `MaskTask`.
     """
 
-    METRICS = {**MeanIoU.SCALES, "*_quality": PROPORTION}
+    METRICS = {**MeanIoU.SCALES, "*_quality": PROPORTION, "instance_ap*": PROPORTION}
 
     def __init__(
         self,
@@ -160,6 +163,7 @@ class MaskSegmentation(MaskTask):
         loss_weights: LossWeights | None = None,
         sampling: Sampling | None = None,
         thresholds: PanopticThresholds | None = None,
+        instance_ap: bool = False,
         backbone_lr: float = 1.0,
         **mask: Any,
     ) -> None:
@@ -167,11 +171,13 @@ class MaskSegmentation(MaskTask):
         self.things = sorted(things or ())
         if self.things and not 0 <= self.things[0] <= self.things[-1] < num_classes:
             raise InputError(f"things={self.things} are no classes of {num_classes}")
+        if instance_ap and not self.things:
+            raise InputError("instance_ap=True needs things, classes whose segments are told apart; the data have none")
         self.backbone_lr = backbone_lr
         self.criterion = MaskCriterion(loss_weights, sampling)
         self.thresholds = thresholds or PanopticThresholds()
-        self.val_metrics = mask_metrics(num_classes, self.things)
-        self.test_metrics = mask_metrics(num_classes, self.things)
+        self.val_metrics = mask_metrics(num_classes, self.things, instance_ap)
+        self.test_metrics = mask_metrics(num_classes, self.things, instance_ap)
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Return the groups of every task, each split into the backbone, at its own learning rate, and the rest."""
@@ -232,6 +238,9 @@ class MaskSegmentation(MaskTask):
                 predicted = panoptic_segments(classes, mask_logits, self.things, self.thresholds)
                 target = panoptic_target(batch["segments"][place])
                 metrics["panoptic"].update(predicted[None], target[None])
+            if "instances" in metrics:
+                found = instance_masks(classes, mask_logits, self.things, self.thresholds)
+                metrics["instances"].update([found], [instance_target(batch["segments"][place], self.things)])
 
     def _log_metrics(self, stage: str, metrics: Any) -> None:
         self.log_iou(stage, metrics["iou"])
@@ -240,11 +249,18 @@ class MaskSegmentation(MaskTask):
             for name, value in zip(("panoptic", "segmentation", "recognition"), values, strict=True):
                 self.log(f"{stage}/{name}_quality", value, prog_bar=name == "panoptic")
             metrics["panoptic"].reset()
+        if "instances" in metrics:
+            if metrics["instances"].labelled or not self.trainer.sanity_checking:  # which looks at a few images alone
+                for name, value in metrics["instances"].compute().items():
+                    self.log(f"{stage}/{name}", value)
+            metrics["instances"].reset()
 
 
-def mask_metrics(num_classes: int, things: Collection[int]) -> nn.ModuleDict:
-    """Return the metrics of a stage: ``iou``, over the whole set, and with things ``panoptic`` quality."""
+def mask_metrics(num_classes: int, things: Collection[int], instance_ap: bool) -> nn.ModuleDict:
+    """Return the metrics of a stage: ``iou``, over the whole set, with things ``panoptic``, and if asked ``instances``."""
     metrics: dict[str, nn.Module] = {"iou": MeanIoU(num_classes, IGNORE)}
     if things:
         metrics["panoptic"] = ExactPanopticQuality(num_classes, things)
+    if instance_ap:
+        metrics["instances"] = InstanceAP()
     return nn.ModuleDict(metrics)

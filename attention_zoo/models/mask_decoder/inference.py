@@ -63,10 +63,7 @@ def panoptic_segments(
         from 1.
     """
     limits = thresholds or PanopticThresholds()
-    scores, labels = class_logits.float().softmax(-1)[:, :-1].max(-1)
-    probabilities = mask_logits.float().softmax(0)
-    masks = probabilities > limits.pixel
-    means = (probabilities * masks).flatten(1).sum(1) / masks.flatten(1).sum(1).clamp(min=1)
+    scores, labels, masks, means = _query_masks(class_logits, mask_logits, limits)
     is_thing = torch.isin(labels, labels.new_tensor(sorted(things)))
     sure = scores > torch.where(is_thing, limits.thing, limits.stuff)
     panoptic = labels.new_zeros(*mask_logits.shape[1:], 2)
@@ -84,3 +81,41 @@ def panoptic_segments(
             stuff[label] = segment
         panoptic[free] = panoptic.new_tensor([label, segment])
     return panoptic
+
+
+def instance_masks(
+    class_logits: Tensor, mask_logits: Tensor, things: Collection[int], thresholds: PanopticThresholds | None = None
+) -> dict[str, Tensor]:
+    """Return the things of one image, a query each, in the form of torchmetrics' ``MeanAveragePrecision``.
+
+    Average precision orders them by score, so that no query is left out for a low one: of the thresholds only those of
+    the mask apply. The score is the panoptic one, the probability of the class times that of the mask's pixels.
+
+    Args:
+        class_logits: (L, C + 1), logits of the queries' classes, void last.
+        mask_logits: (L, H, W), logits of the queries' masks.
+        things: classes whose segments stay apart; queries of other classes are left out, those without a pixel too.
+        thresholds: what a query's mask holds, and the exponent of the mask in the score.
+
+    Returns:
+        ``masks`` (n, H, W) bool, ``scores`` (n,) float in [0, 1], and ``labels`` (n,) int64.
+    """
+    limits = thresholds or PanopticThresholds()
+    scores, labels, masks, means = _query_masks(class_logits, mask_logits, limits)
+    kept = torch.isin(labels, labels.new_tensor(sorted(things))) & masks.flatten(1).any(1)
+    scores = scores * means**limits.mask_exponent
+    return {"masks": masks[kept], "scores": scores[kept], "labels": labels[kept]}
+
+
+def _query_masks(
+    class_logits: Tensor, mask_logits: Tensor, limits: PanopticThresholds
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return of each query the probability of its class (L,), the class, its mask (L, H, W), and the mask's mean (L,).
+
+    The mean is that of the mask's probabilities where it holds the pixel.
+    """
+    scores, labels = class_logits.float().softmax(-1)[:, :-1].max(-1)
+    probabilities = mask_logits.float().softmax(0)
+    masks = probabilities > limits.pixel
+    means = (probabilities * masks).flatten(1).sum(1) / masks.flatten(1).sum(1).clamp(min=1)
+    return scores, labels, masks, means
