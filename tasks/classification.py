@@ -20,6 +20,7 @@ from attention_zoo.models import build_model
 from attention_zoo.models.top_down import Mode
 from attention_zoo.seeding import run_seed, seeded
 from tasks.base import Task
+from tasks.patch_augmentation import PatchAugmentation, augment_patches
 
 MIXING_SALT = 2
 """Number that keeps the seeds of mixing different from those of steps and samples."""
@@ -67,6 +68,7 @@ class Classification(Task):
         model_args: further arguments of the timm model, e.g. ``patch_size``.
         label_smoothing: of the training loss; evaluation losses have none.
         mixing: mixup and cutmix; None is off.
+        patch_augmentation: train on each batch a second time, its patches augmented one by one; the losses add up.
         **task: see `Task`.
     """
 
@@ -84,6 +86,7 @@ class Classification(Task):
         model_args: dict[str, Any] | None = None,
         label_smoothing: Annotated[float, Domain(least=0, below=1)] = 0.1,
         mixing: Mixing | None = None,
+        patch_augmentation: PatchAugmentation | None = None,
         **task: Any,
     ) -> None:
         super().__init__(**task)
@@ -102,6 +105,7 @@ class Classification(Task):
         )
         self.label_smoothing = label_smoothing
         self.show_example(image_size)
+        self.patch_augmentation = patch_augmentation
         self.mixing = _mixup(mixing, num_classes, label_smoothing) if mixing else None
         self.val_metrics = classification_metrics(num_classes)
         self.test_metrics = classification_metrics(num_classes)
@@ -113,15 +117,21 @@ class Classification(Task):
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         """Return the training loss of one batch, a scalar."""
         image, target = self.mix(batch["image"], batch["label"], batch_idx)
+        loss = self._loss(image, target)
+        if self.patch_augmentation is not None:
+            loss = loss + self._loss(augment_patches(image, self.patch_augmentation), target)
+        self.log("train/loss", loss, on_step=True, on_epoch=True, prog_bar=True, batch_size=len(image), sync_dist=True)
+        return loss
+
+    def _loss(self, image: Tensor, target: Tensor) -> Tensor:
+        """Return the training loss of images (B, 3, H, W), a scalar, for labels (B,) or mixed ones (B, num_classes)."""
         outputs = with_auxiliary_loss(self.model, self(image))
         smoothing = 0.0 if self.mixing else self.label_smoothing  # mixing smooths its targets itself
         losses = [
             F.cross_entropy(logits.float(), target, label_smoothing=smoothing)
             for logits in (outputs.logits, *outputs.extra_logits)
         ]
-        loss = torch.stack(losses).mean() + outputs.aux_loss
-        self.log("train/loss", loss, on_step=True, on_epoch=True, prog_bar=True, batch_size=len(image), sync_dist=True)
-        return loss
+        return torch.stack(losses).mean() + outputs.aux_loss
 
     def mix(self, image: Tensor, label: Tensor, batch_idx: int) -> tuple[Tensor, Tensor]:
         """Return images and targets after mixup or cutmix, seeded by run, epoch, batch and process.

@@ -18,15 +18,15 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
 import torch
-from timm.layers import Attention
 from torch import Tensor, nn
 
+from attention_zoo.analysis.hosted import Handed, handed, with_projections
 from attention_zoo.errors import InputError
 from attention_zoo.hosts.base import HostLayer
 from attention_zoo.hosts.table import swappable
 from attention_zoo.mixers.base import SelfMixer, TopDownOptions
 from attention_zoo.mixers.protocols import Assignments, Atoms, Steps
-from attention_zoo.mixers.swapping import layer_indices, mixer_layers, swap_mixers
+from attention_zoo.mixers.swapping import layer_indices, swap_mixers
 
 Heads = Literal["mean", "each"]
 Pictures = dict[str, Tensor]
@@ -42,8 +42,9 @@ class LayerInput:
 
     Attributes:
         layer: the layer's place among the layers of the model, from 0.
-        mixer: the layer; timm's attention becomes a `DotProduct` of the same weights.
-        tokens: (B, N, dim), the input of the layer.
+        mixer: the layer; timm's attention becomes a `DotProduct` of the same weights. Of a layer of another host it is
+            the mixer inside, with the projections of that layer, see `with_projections`.
+        tokens: (B, N, dim), the input of the layer; where that is a map, as in some other hosts, the layer's values.
         grid: height and width of the token grid.
         num_prefix_tokens: number of class and register tokens before the grid.
         has_class_token: whether the first token is a class token.
@@ -75,7 +76,7 @@ def attention_maps(model: nn.Module, images: Tensor, layers: str = "last") -> di
     """Return who reads whom in layers of ``model``: `SelfMixer.attention_map` (B, H, N, N) by the layer's place.
 
     Args:
-        model: a model of self-mixers or of timm's attention.
+        model: a model of self-mixers or of any attention of timm that can have one.
         images: (B, 3, H, W), normalised as the model wants them.
         layers: ``"3"``, ``"0-3"`` (both ends included), ``"last"`` or ``"last-4"``, counted in the model's order.
 
@@ -94,12 +95,15 @@ def observe(model: nn.Module, images: Tensor, layers: str = "last") -> Observati
     pass, with the top-down signal that it hears there.
 
     Raises:
-        InputError: the layers do not exist, the model has no attention, or its tokens are no grid.
+        InputError: the layers do not exist, the model has no attention, its tokens are no grid, or a layer attends
+            inside windows.
     """
     model = _with_mixers(model)
-    every = mixer_layers(model)
+    every = swappable(model)
     if not every:
-        raise InputError(f"{type(model).__name__} has no attention to look at: no mixer, no Attention of timm")
+        raise InputError(
+            f"{type(model).__name__} has no attention to look at: no mixer, no attention that can have one"
+        )
     chosen = layer_indices(layers, len(every))
     inputs: dict[int, tuple[Tensor, dict[str, Any]]] = {}
 
@@ -112,8 +116,9 @@ def observe(model: nn.Module, images: Tensor, layers: str = "last") -> Observati
         )
         for index in chosen
     ]
+    hosted = [layer for _, layer in every if isinstance(layer, HostLayer)]
     try:
-        with evaluating(model):
+        with evaluating(model), handed(hosted) as found:
             output = model(images)
     finally:
         for handle in handles:
@@ -121,7 +126,14 @@ def observe(model: nn.Module, images: Tensor, layers: str = "last") -> Observati
     unused = [index for index in chosen if index not in inputs]
     if unused:
         raise InputError(f"layer {unused[0]} of {type(model).__name__} did not run on the images")
-    seen = [_placed(model, index, every[index][1], *inputs[index], images) for index in chosen]
+    seen = []
+    for index in chosen:
+        layer, (tokens, signal) = every[index][1], inputs[index]
+        if isinstance(layer, HostLayer):
+            values = layer.merge(found[layer].v)
+            layer = _unhosted(model, index, layer, found[layer], len(images))
+            tokens = tokens if tokens.dim() == 3 else values
+        seen.append(_placed(model, index, layer, tokens, signal, images))
     return Observation(output, seen)
 
 
@@ -223,11 +235,23 @@ def _by_head(seen: LayerInput, read: Tensor, heads: Heads) -> Pictures:
 def _with_mixers(model: nn.Module) -> nn.Module:
     """Return ``model`` itself, or a copy with `DotProduct` in place of timm's attention if it has any."""
     foreign = [
-        str(index)
-        for index, (_, layer) in enumerate(swappable(model))
-        if isinstance(layer, Attention) and not isinstance(layer, HostLayer)
+        str(index) for index, (_, layer) in enumerate(swappable(model)) if not isinstance(layer, SelfMixer | HostLayer)
     ]
     return swap_mixers(copy.deepcopy(model), layers=dict.fromkeys(foreign, "DotProduct")) if foreign else model
+
+
+def _unhosted(model: nn.Module, index: int, layer: HostLayer, seen: Handed, batch: int) -> SelfMixer:
+    """Return the mixer of a host layer, with what it was handed for ``batch`` images.
+
+    Raises:
+        InputError: the layer attends inside windows.
+    """
+    if len(seen.q) != batch:
+        raise InputError(
+            f"layer {index} of {type(model).__name__} attends inside windows, {len(seen.q) // batch} of each image: "
+            "no map of it spans the image"
+        )
+    return with_projections(layer, seen)
 
 
 @contextmanager

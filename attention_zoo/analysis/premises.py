@@ -22,11 +22,11 @@ from torch import Tensor, nn
 from attention_zoo.analysis.maps import LayerInput, evaluating, observe
 from attention_zoo.errors import InputError
 from attention_zoo.functional.diagnostics import effective_rank, row_entropy, token_diversity, tokens_of_mass
+from attention_zoo.hosts.table import swappable
 from attention_zoo.mixers.base import HostOptions, SelfMixer
 from attention_zoo.mixers.premise import Measure, Measures, ModelPremise, Premise
 from attention_zoo.mixers.protocols import Linked
 from attention_zoo.mixers.registry import create_mixer, list_mixers, mixer_class
-from attention_zoo.mixers.swapping import mixer_layers
 
 ANY = "any reading"
 """The name under which stands what can be asked of every reading."""
@@ -73,7 +73,7 @@ def examine(
     Raises:
         InputError: the layers do not exist, the model has no attention, or a reading cannot be asked of it.
     """
-    last = len(mixer_layers(model)) - 1
+    last = len(swappable(model)) - 1
     found: list[Examined] = []
     with evaluating(model):
         every = observe(model, images, f"0-{max(last, 0)}" if layers is None else layers).layers

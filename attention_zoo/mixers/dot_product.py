@@ -5,6 +5,7 @@
 A. Vaswani et al., Attention Is All You Need, NeurIPS 2017 (eq. 1).
 """
 
+import torch
 from torch import Tensor
 
 from attention_zoo.functional.attention import softmax_attention
@@ -35,6 +36,12 @@ class DotProduct(SelfMixer):
     def map_weights(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Return the softmax weights (B, H, N, N)."""
         return (q @ k.mT * self.head_dim**-0.5).softmax(-1)
+
+    def masked_map_weights(self, q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor) -> Tensor:
+        """Return the softmax weights (B, H, N, N) under a mask; a token that may read no token has zeros."""
+        scores = q @ k.mT * self.head_dim**-0.5
+        masked = scores.masked_fill(~attn_mask, -torch.inf) if attn_mask.dtype == torch.bool else scores + attn_mask
+        return masked.softmax(-1).nan_to_num(0.0)
 
     def premise_measures(self, q: Tensor, k: Tensor, v: Tensor) -> Measures:
         """Return how well tokens are foretold by those they read, for q, k and v (B, H, N, D)."""

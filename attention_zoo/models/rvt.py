@@ -2,7 +2,8 @@
 
 X. Mao et al., Towards Robust Vision Transformer, CVPR 2022; B. Shi, T. Darrell, X. Wang, Visual Attention Emerges
 from Recurrent Sparse Reconstruction, ICML 2022 (technical report EECS-2024-49, section 1.4). With
-``variant="released"`` the state dicts of the authors' code (github.com/bfshi/VARS) load unchanged.
+``variant="released"`` the state dicts of the authors' code (github.com/bfshi/VARS) load unchanged. ``rvt_*_plus``, RVT*
+of Mao et al., scale attention by position; `PatchAugmentation` is the other half of their recipe.
 """
 
 from collections import OrderedDict
@@ -18,6 +19,7 @@ from torch.utils.checkpoint import checkpoint
 from attention_zoo.errors import InputError
 from attention_zoo.mixers.base import MixerFactory, SelfMixer
 from attention_zoo.mixers.vars.released import ChannelBatchNorm
+from attention_zoo.models.position_scaling import PositionScaled
 from attention_zoo.models.registration import Variant, build, build_apart, configs, mixer_factory, register_host
 from attention_zoo.models.token_hosts import StagedHost, TokenModel
 
@@ -197,6 +199,7 @@ class RVT(nn.Module, TokenModel):
         mixer: a name of ``list_mixers("self")`` or a factory.
         mixer_args: the mixer's own arguments.
         variant: handed to mixers that know it. With "released", `VarsS` makes the blocks those of the authors' code.
+        scaled_blocks: how many of the first stage's blocks scale their dot products by position, see `PositionScaled`.
         **common: arguments of `Common`.
 
     Raises:
@@ -220,6 +223,7 @@ class RVT(nn.Module, TokenModel):
         mixer: str | MixerFactory = "DotProduct",
         mixer_args: dict[str, Any] | None = None,
         variant: Variant = "paper",
+        scaled_blocks: int = 0,
         **common: Any,
     ) -> None:
         super().__init__()
@@ -235,6 +239,11 @@ class RVT(nn.Module, TokenModel):
         self.pos_drop = nn.Dropout(timms.pos_drop_rate)
         self.transformers, self.pools = nn.ModuleList(), nn.ModuleList()
         factory = mixer_factory(mixer, mixer_args, variant)
+        if scaled_blocks and factory.name != "DotProduct":
+            raise InputError(
+                f"RVT: scaled_blocks={scaled_blocks} scales dot products by position, which {factory.name} has none of: "
+                "give mixer='DotProduct', or a model without _plus"
+            )
         host: dict[str, Any] = {
             "qkv_bias": timms.qkv_bias,
             "attn_drop": timms.attn_drop_rate,
@@ -246,7 +255,8 @@ class RVT(nn.Module, TokenModel):
                 grid = (-(-grid[0] // 2), -(-grid[1] // 2))
             blocks = []
             for index in range(sum(depths[:stage]), sum(depths[:stage]) + depth):
-                attn = build_apart(factory, dim=dim, num_heads=heads, grid=grid, **host)
+                make = factory if stage or index >= scaled_blocks else PositionScaled
+                attn = build_apart(make, dim=dim, num_heads=heads, grid=grid, **host)
                 rate = timms.drop_path_rate * index / sum(depths)
                 hidden, drop = int(dim * mlp_ratio), timms.proj_drop_rate
                 blocks.append(Block(attn, dim, hidden, conv_ffn=conv_ffn, drop=drop, drop_path=rate))
@@ -333,7 +343,11 @@ def _average(global_pool: str) -> str:
     return global_pool
 
 
-default_cfgs = configs(("rvt_tiny", "rvt_small", "rvt_base"), first_conv="patch_embed.proj.0")
+NAMES = ("rvt_tiny", "rvt_small", "rvt_base", "rvt_tiny_plus", "rvt_small_plus", "rvt_base_plus")
+SMALL = {"embed_dims": (384,), "depths": (12,), "num_heads": (6,)}
+BASE = {"embed_dims": (768,), "depths": (12,), "num_heads": (12,)}
+
+default_cfgs = configs(NAMES, first_conv="patch_embed.proj.0")
 
 
 @register_host
@@ -345,12 +359,31 @@ def rvt_tiny(pretrained: bool = False, **kwargs: Any) -> RVT:
 @register_host
 def rvt_small(pretrained: bool = False, **kwargs: Any) -> RVT:
     """Build RVT-S; arguments are those of `RVT`."""
-    size = {"embed_dims": (384,), "depths": (12,), "num_heads": (6,)}
-    return build(RVT, "rvt_small", pretrained, kwargs, **size)
+    return build(RVT, "rvt_small", pretrained, kwargs, **SMALL)
 
 
 @register_host
 def rvt_base(pretrained: bool = False, **kwargs: Any) -> RVT:
     """Build RVT-B, whose feed-forward layers have no convolution; arguments are those of `RVT`."""
-    size = {"embed_dims": (768,), "depths": (12,), "num_heads": (12,), "conv_ffn": False}
-    return build(RVT, "rvt_base", pretrained, kwargs, **size)
+    return build(RVT, "rvt_base", pretrained, kwargs, **BASE, conv_ffn=False)
+
+
+@register_host
+def rvt_tiny_plus(pretrained: bool = False, **kwargs: Any) -> RVT:
+    """Build RVT-Ti*, whose first stage scales attention by position; arguments are those of `RVT`."""
+    return build(RVT, "rvt_tiny_plus", pretrained, kwargs, scaled_blocks=10)
+
+
+@register_host
+def rvt_small_plus(pretrained: bool = False, **kwargs: Any) -> RVT:
+    """Build RVT-S*, whose first five blocks scale attention by position; arguments are those of `RVT`."""
+    return build(RVT, "rvt_small_plus", pretrained, kwargs, **SMALL, scaled_blocks=5)
+
+
+@register_host
+def rvt_base_plus(pretrained: bool = False, **kwargs: Any) -> RVT:
+    """Build RVT-B*, whose first five blocks scale attention by position; arguments are those of `RVT`.
+
+    Its feed-forward layers have a convolution, as in the code of Mao et al. and unlike VARS' RVT-B.
+    """
+    return build(RVT, "rvt_base_plus", pretrained, kwargs, **BASE, scaled_blocks=5)

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from attention_zoo.analysis import attention_pictures, observe
 from attention_zoo.domains import Domain
 from attention_zoo.functional.checks import check_finite
-from attention_zoo.mixers.swapping import mixer_layers
+from attention_zoo.hosts.table import swappable
 from tasks.classification import Classification
 from tasks.metrics import NSS, ForegroundErrors
 
@@ -146,7 +146,7 @@ def finest_layer(model: nn.Module, image: Tensor) -> str:
         model: a model with mixers or attention of timm.
         image: (B, 3, H, W), of which the first is run through the model.
     """
-    depth = len(mixer_layers(model))
+    depth = len(swappable(model))
     grids = [seen.grid for seen in observe(model, image[:1], f"0-{depth - 1}" if depth > 1 else "last").layers]
     return str(max(range(depth), key=lambda layer: (grids[layer][0] * grids[layer][1], layer)))
 

@@ -33,15 +33,31 @@ OPTIONS = {
 VARIANTS = [(name, options) for name in az.list_mixers() for options in ({}, *OPTIONS.get(name, []))]
 
 
-@pytest.mark.parametrize(("name", "options"), VARIANTS, ids=["-".join([n, *o]) for n, o in VARIANTS])
-@settings(max_examples=12, deadline=None)
-@given(
+EVERY = pytest.mark.parametrize(("name", "options"), VARIANTS, ids=["-".join([n, *o]) for n, o in VARIANTS])
+TOKENS = given(
     exponent=st.integers(-30, 24),
     shape=st.sampled_from(["all", "one token", "one channel", "zeros"]),
     half=st.booleans(),
     seed=st.integers(0, 99),
 )
+
+
+@EVERY
+@settings(max_examples=5, deadline=None)
+@TOKENS
 def test_outputs_and_gradients_are_finite(name, options, exponent, shape, half, seed):
+    assert_finite(name, options, exponent, shape, half, seed)
+
+
+@pytest.mark.slow
+@EVERY
+@settings(max_examples=40, deadline=None)
+@TOKENS
+def test_many_more_are_finite(name, options, exponent, shape, half, seed):
+    assert_finite(name, options, exponent, shape, half, seed)
+
+
+def assert_finite(name, options, exponent, shape, half, seed):
     torch.manual_seed(seed)
     cross = name in az.list_mixers("cross")
     mixer = az.create_mixer(name, DIM, HEADS, **options, **({} if cross else {"grid": (3, 6)}))

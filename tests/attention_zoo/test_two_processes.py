@@ -1,11 +1,28 @@
-"""Two training steps of every model with every mixer in two processes: no parameter is left out, all stay equal."""
+"""Two training steps of models with mixers in two processes: no parameter is left out, all stay equal."""
 
+import pytest
+
+import attention_zoo as az
 from tests import processes
 from tests.attention_zoo.test_models import KINDS, SIZE, SMALL
 from tests.attention_zoo.two_steps import train_all
+from tests.mixers import CORE, LEAST
+
+MODELS = {name: {"num_classes": 5, **SMALL[name]} for name in KINDS}
+HOST = "deit_conv_tiny_patch16_224"
+"""The model that also looks twice."""
 
 
-def test_every_model_with_every_mixer(tmp_path):
-    models = {name: {"num_classes": 5, **SMALL[name]} for name in KINDS}
-    ended = processes.run(train_all, models, SIZE, ranks=2, cwd=tmp_path, timeout=300)
+def train_in_two_processes(pairs, folder):
+    ended = processes.run(train_all, pairs, MODELS, SIZE, ranks=2, cwd=folder, timeout=300)
     assert ended.code == 0, ended.err
+
+
+def test_every_kind_of_mixer_and_every_model(tmp_path):
+    rest = [(name, mixer) for name in KINDS for mixer in LEAST if name != HOST]
+    train_in_two_processes([(HOST, mixer) for mixer in CORE] + rest, tmp_path)
+
+
+@pytest.mark.slow
+def test_every_model_with_every_mixer(tmp_path):
+    train_in_two_processes([(name, mixer) for name in KINDS for mixer in az.list_mixers("self")], tmp_path)

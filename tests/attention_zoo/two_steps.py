@@ -1,4 +1,4 @@
-"""Two training steps of every given model with every mixer; test_two_processes runs them in two processes."""
+"""Two training steps of given models with mixers; test_two_processes runs them in two processes."""
 
 import timm
 import torch
@@ -8,15 +8,14 @@ from torch.nn.parallel import DistributedDataParallel
 import attention_zoo as az
 
 
-def build_all(models, size):
-    for name, args in models.items():
-        for mixer in az.list_mixers("self"):
+def build_all(pairs, models, size):
+    for name, mixer in pairs:
+        torch.manual_seed(0)
+        yield f"{name} with {mixer}", timm.create_model(name, mixer=mixer, img_size=size, **models[name])
+        if name.startswith("deit"):
             torch.manual_seed(0)
-            yield f"{name} with {mixer}", timm.create_model(name, mixer=mixer, img_size=size, **args)
-            if name.startswith("deit"):
-                torch.manual_seed(0)
-                host = timm.create_model(name, mixer=mixer, img_size=size, **args)
-                yield f"TopDown of {name} with {mixer}", az.TopDown(host)
+            host = timm.create_model(name, mixer=mixer, img_size=size, **models[name])
+            yield f"TopDown of {name} with {mixer}", az.TopDown(host)
 
 
 def train(model, size, rank):
@@ -34,15 +33,16 @@ def train(model, size, rank):
     return torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
 
 
-def train_all(models, size):
+def train_all(pairs, models, size):
     """Train as one of the processes.
 
     Args:
+        pairs: names of models, each with that of a mixer.
         models: arguments by the names of the models.
         size: height and width of the images.
     """
     dist.init_process_group("gloo")
-    for name, model in build_all(models, size):
+    for name, model in build_all(pairs, models, size):
         try:
             flat = train(model, size, dist.get_rank())
         except Exception as error:

@@ -212,9 +212,13 @@ TINY_BACKBONE = {
 }
 TINY_BACKBONE |= {name: TINY_BACKBONE["figure1"] for name in ("figure1_resnet50", "figure2", "figure5", "figure7")}
 TINY_BACKBONE["figure8"] = TINY_BACKBONE["figure4"]
+OVERLAYS = ("figure7", "figure8")
+"""Those that are others with an option or two, see ``test_shipped``; their training belongs to the slow tests."""
 
 
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path", [pytest.param(p, id=p.stem, marks=[pytest.mark.slow] if p.stem in OVERLAYS else []) for p in CONFIGS]
+)
 def test_every_config_trains(zoo, tmp_path, path):
     argv = [*BRIEF.split(), *TINY_BACKBONE.get(path.stem, ()), "--trainer.default_root_dir", tmp_path / "run"]
     ended = zoo("fit", "--config", path, *argv)

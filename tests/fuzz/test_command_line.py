@@ -52,7 +52,7 @@ def prepared(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
 
 
-@settings(max_examples=200, derandomize=True, **QUIET)
+@settings(max_examples=80, derandomize=True, **QUIET)
 @given(case=CASES)
 def test_fit_takes_or_refuses(prepared, case):
     assert fault(*case) is None, f"{case[0]} {case[1]!r:.50}"

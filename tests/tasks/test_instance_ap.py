@@ -54,7 +54,11 @@ def test_crowds_excuse_and_stuff_is_left_out():
 
 
 def test_nothing_found_is_zero_and_nothing_labelled_is_no_score():
-    empty = {"masks": torch.zeros(0, 1, 20, dtype=torch.bool), "labels": torch.zeros(0).long(), "scores": torch.zeros(0)}
+    empty = {
+        "masks": torch.zeros(0, 1, 20, dtype=torch.bool),
+        "labels": torch.zeros(0).long(),
+        "scores": torch.zeros(0),
+    }
     assert precision(empty, [row(0)], [1]) == (0, 0)
     with pytest.raises(InputError, match="no instance of a thing has a label"):
         precision(empty, [row(0)], [2])
