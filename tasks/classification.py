@@ -72,6 +72,8 @@ class Classification(Task):
         **task: see `Task`.
     """
 
+    SHARDS = True
+
     def __init__(
         self,
         model: str = "vit_tiny_patch16_224",

@@ -257,7 +257,7 @@ class MaskSegmentation(MaskTask):
 
 
 def mask_metrics(num_classes: int, things: Collection[int], instance_ap: bool) -> nn.ModuleDict:
-    """Return the metrics of a stage: ``iou``, over the whole set, with things ``panoptic``, and if asked ``instances``."""
+    """Return the metrics of a stage: ``iou``, over the whole set, with things ``panoptic``, if asked ``instances``."""
     metrics: dict[str, nn.Module] = {"iou": MeanIoU(num_classes, IGNORE)}
     if things:
         metrics["panoptic"] = ExactPanopticQuality(num_classes, things)

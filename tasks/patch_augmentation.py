@@ -45,7 +45,7 @@ def augment_patches(image: Tensor, options: PatchAugmentation) -> Tensor:
     size, (height, width) = options.size, image.shape[2:]
     if height % size or width % size:
         raise InputError(
-            f"patch_augmentation: size={size} does not divide images of {height} x {width} pixels; give a size that does"
+            f"patch_augmentation: size={size} does not divide images of {height} x {width} pixels; give one that does"
         )
     grid = image.unflatten(3, (-1, size)).unflatten(2, (-1, size)).permute(0, 2, 4, 1, 3, 5)  # (B, h, w, C, s, s)
     patches = grid.flatten(0, 2)

@@ -241,8 +241,8 @@ class RVT(nn.Module, TokenModel):
         factory = mixer_factory(mixer, mixer_args, variant)
         if scaled_blocks and factory.name != "DotProduct":
             raise InputError(
-                f"RVT: scaled_blocks={scaled_blocks} scales dot products by position, which {factory.name} has none of: "
-                "give mixer='DotProduct', or a model without _plus"
+                f"RVT: scaled_blocks={scaled_blocks} scales dot products by position, which {factory.name} has none "
+                "of: give mixer='DotProduct', or a model without _plus"
             )
         host: dict[str, Any] = {
             "qkv_bias": timms.qkv_bias,

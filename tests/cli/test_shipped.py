@@ -119,6 +119,9 @@ def test_every_overlay_composes(zoo, path):
                 )
             elif key.endswith("+"):
                 assert any(part["class_path"] == value[0]["class_path"] for part in found)
+            elif key == "strategy" and isinstance(value, dict):
+                assert_contains({key: found}, {key: value})
+                assert found["init_args"].items() >= value["init_args"].items()
             elif key == "plugins":
                 assert_contains(found[0]["init_args"], value[0]["init_args"])
             else:
