@@ -42,15 +42,17 @@ FASTER = ("Window", "Neighborhood", "BiLevelRouting")
 
 
 class OnGrid(nn.Module):
-    """A layer of timm that takes images (B, height, width, dim), on tokens (B, N, dim) of a square grid."""
+    """A layer of timm that takes images, channels last or first, on tokens (B, N, dim) of a square grid."""
 
-    def __init__(self, layer: nn.Module) -> None:
+    def __init__(self, layer: nn.Module, channels_first: bool = False) -> None:
         super().__init__()
-        self.layer = layer
+        self.layer, self.channels_first = layer, channels_first
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the tokens (B, N, dim) after the layer."""
         side = math.isqrt(x.shape[1])
+        if self.channels_first:
+            return self.layer(x.mT.unflatten(2, (side, side))).flatten(2).mT
         return self.layer(x.unflatten(1, (side, side))).flatten(1, 2)
 
 
@@ -79,7 +81,7 @@ TWINS: dict[str, Callable[[], nn.Module]] = {
     "CrossCovariance": lambda: XCA(DIM, HEADS, qkv_bias=True),
     "ChannelAttention": lambda: ChannelAttention(DIM, HEADS, qkv_bias=True),
     "Differential": lambda: DiffAttention(DIM, HEADS, qkv_bias=True),
-    "FocalModulation": lambda: OnGrid(FocalModulation(DIM, 3, 2)),
+    "FocalModulation": lambda: OnGrid(FocalModulation(DIM, 3, 2), channels_first=True),
     "GatedConv": lambda: OnGrid(gated_conv()),
     "Window": lambda: OnGrid(Windows()),
 }

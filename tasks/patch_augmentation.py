@@ -59,10 +59,10 @@ def augment_patches(image: Tensor, options: PatchAugmentation) -> Tensor:
 
 def _cropped(patches: Tensor, chosen: Tensor, area: float) -> Tensor:
     """Return patches (n, C, s, s) of which the ``chosen`` (n,) are squares from inside them, at least of this area."""
-    whole = patches[chosen]
-    side = (area + (1 - area) * torch.rand(len(whole), device=patches.device)).sqrt()
-    shift = (1 - side)[:, None] * (2 * torch.rand(len(whole), 2, device=patches.device) - 1)
+    number = len(patches)
+    side = (area + (1 - area) * torch.rand(number, device=patches.device)).sqrt()
+    shift = (1 - side)[:, None] * (2 * torch.rand(number, 2, device=patches.device) - 1)
     theta = torch.cat([torch.diag_embed(side[:, None].expand(-1, 2)), shift[:, :, None]], 2).to(patches.dtype)
-    places = F.affine_grid(theta, list(whole.shape), align_corners=False)
-    cut = F.grid_sample(whole, places, padding_mode="border", align_corners=False)
-    return patches.index_put((chosen,), cut)
+    places = F.affine_grid(theta, list(patches.shape), align_corners=False)
+    cut = F.grid_sample(patches, places, padding_mode="border", align_corners=False)
+    return torch.where(chosen[:, None, None, None], cut, patches)

@@ -53,7 +53,6 @@ class Neighborhood(SelfMixer):
     ) -> None:
         super().__init__(dim, num_heads, **host)
         self.check(kernel % 2 == 1, f"kernel={kernel} must be odd")
-        self.check(engine in ("tiles", "natten"), f"engine={engine!r} must be 'tiles' or 'natten'")
         self.kernel, self.dilation, self.engine = kernel, dilation, engine
         if engine == "natten":
             _na2d(self)

@@ -58,6 +58,38 @@ class Local(Engine):
         self.threads.shutdown(cancel_futures=True)
 
 
+class Submitted:
+    """A job on a cluster; one that ends without a word, as with its node, was killed and can be submitted again.
+
+    Args:
+        job: the job.
+        handle: submitit's job.
+    """
+
+    def __init__(self, job: Job, handle: Any) -> None:
+        self.job, self.handle = job, handle
+
+    def done(self) -> bool:
+        """Return whether the job has ended."""
+        return self.handle.done()
+
+    def result(self) -> Record:
+        """Return the record of the job once it has ended; that of one that was lost is ``running``, or has failed.
+
+        Raises:
+            InputError: the job ended in an error, such as a full disk.
+        """
+        from submitit.core.utils import FailedJobError, UncompletedJobError
+
+        try:
+            return self.handle.result()
+        except FailedJobError as error:
+            words = [line for line in str(error).splitlines() if line.strip()]
+            raise InputError(f"{self.job.run.name}: {(words or [type(error).__name__])[-1].strip()}") from error
+        except UncompletedJobError:
+            return self.job.lost()
+
+
 class Submitit(Engine):
     """An engine that runs jobs on a cluster by submitit: SLURM, or with ``cluster="local"`` its local mode.
 
@@ -84,7 +116,7 @@ class Submitit(Engine):
 
     def submit(self, job: Job) -> Handle:
         """Submit a job to the cluster, and return its handle."""
-        return self.executor.submit(job)
+        return Submitted(job, self.executor.submit(job))
 
     def close(self) -> None:
         """Leave the jobs to the cluster, where they go on."""

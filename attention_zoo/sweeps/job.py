@@ -118,6 +118,40 @@ class Job:
             self._keep(record)
         return record
 
+    def lost(self) -> Record:
+        """Return the record of the run after the process of this job ended without a word, as its node died.
+
+        That counts as a kill of the part that it was at. The record is ``running``, so that the job is started again,
+        until the kills of one part are too many. Where the command itself still runs, nothing is counted.
+        """
+        record, _ = known_record(self.folder)
+        if record.status in ("done", "failed"):
+            return record
+        with held(self.folder / LOCK) as lock:
+            if lock is None:
+                return record
+            record.status = "running"
+            try:
+                self._count_kill(
+                    record, f"its job ended {ATTEMPTS} times without a word; do nodes die, or out of memory?"
+                )
+            except InputError as error:
+                record.status, record.reason = "failed", str(error)
+            self._keep(record)
+        return record
+
+    def _count_kill(self, record: Record, reason: str) -> None:
+        """Count that a part was killed.
+
+        Raises:
+            InputError: that has happened too often, for this reason.
+        """
+        record.kills, record.part_kills = record.kills + 1, record.part_kills + 1
+        self._keep(record)
+        if record.part_kills >= ATTEMPTS:
+            record.part_kills = 0  # who tries the run again has as many attempts
+            raise InputError(reason)
+
     def _carry_out(self, record: Record, lock: TextIO) -> None:
         if FIT not in record.parts:
             self._part(FIT, record, lock)
@@ -146,11 +180,7 @@ class Job:
                 if self._disk_is_full():
                     raise DiskFull(self.folder)
                 raise InputError(self._last_words() or f"{name} ended with exit code {code}")
-            record.kills, record.part_kills = record.kills + 1, record.part_kills + 1
-            self._keep(record)
-            if record.part_kills >= ATTEMPTS:
-                record.part_kills = 0  # who tries the run again has as many attempts
-                raise InputError(f"{name} was killed {ATTEMPTS} times (signal {-code}); out of memory?")
+            self._count_kill(record, f"{name} was killed {ATTEMPTS} times (signal {-code}); out of memory?")
         record.parts[name] = round(time.monotonic() - started, 1)
         record.begun, record.part_kills = 0.0, 0
         if name != FIT:

@@ -53,7 +53,7 @@ def test_without_the_package_a_word(monkeypatch):
     monkeypatch.setitem(sys.modules, "natten", None)
     with pytest.raises(az.InputError, match="Neighborhood: engine='natten' needs the package natten"):
         pair()
-    with pytest.raises(az.InputError, match="engine='cuda' must be 'tiles' or 'natten'"):
+    with pytest.raises(az.InputError, match="engine='cuda': unknown engine 'cuda'; choose from: natten, tiles"):
         pair("cuda")
 
 

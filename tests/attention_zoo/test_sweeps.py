@@ -15,11 +15,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
+from submitit.core.utils import FailedJobError, UncompletedJobError
 
 from attention_zoo.errors import InputError
 from attention_zoo.runs.checkpoint import CONFIG
 from attention_zoo.sweeps import Job, Plan, carry_out, driver
-from attention_zoo.sweeps.engines import Local, Submitit
+from attention_zoo.sweeps.engines import Local, Submitit, Submitted
 from attention_zoo.sweeps.job import DiskFull, Record, held, read_record
 from attention_zoo.sweeps.plan import ENGINE, Run, read_plan, write
 
@@ -649,6 +650,16 @@ class TestDriver:
         assert "[red]x" in console.file.getvalue() and "[/b]" in console.file.getvalue()
 
 
+class Gone:
+    """What submitit has of a job that ended without a result."""
+
+    def __init__(self, error=None):
+        self.error = error or UncompletedJobError("no result file")
+
+    def result(self):
+        raise self.error
+
+
 class TestSubmitit:
     def test_its_local_mode(self, config, tmp_path):
         plan = Plan([config], {"optimiser": {"A": {"optimiser": 1}}})
@@ -657,6 +668,34 @@ class TestSubmitit:
         handle = engine.submit(Job(plan, plan.all_runs()[0], tmp_path / "run"))
         assert handle.result() == read_record(tmp_path / "run")
         assert handle.result().status == "failed" and "optimiser" in handle.result().reason
+
+    def test_a_job_that_is_lost_is_started_again_and_fails_in_the_end(self, config, tmp_path):
+        lost = job(config, tmp_path)
+        (tmp_path / "run.json").write_text(json.dumps(asdict(Record("running", parts={"fit": 2.0}))))
+        for kills in (1, 2):
+            record = Submitted(lost, Gone()).result()
+            assert (record.status, record.kills, record.part_kills) == ("running", kills, kills)
+        assert read_record(tmp_path) == record
+        assert job(config, tmp_path)().status == "done"  # it goes on with the evaluations
+        assert [command[0] for command in lost.commands] == ["test", "test"]
+        (tmp_path / "run.json").write_text(json.dumps(asdict(Record("running", part_kills=2))))
+        record = Submitted(lost, Gone()).result()
+        assert record.status == "failed" and record.reason.startswith("its job ended 3 times without a word")
+
+    @pytest.mark.parametrize("status", ["done", "failed"])
+    def test_one_that_is_lost_after_its_end_keeps_its_record(self, config, tmp_path, status):
+        (tmp_path / "run.json").write_text(json.dumps(asdict(Record(status))))
+        assert Submitted(job(config, tmp_path), Gone()).result() == Record(status)
+
+    def test_nothing_is_counted_while_its_command_runs(self, config, tmp_path):
+        (tmp_path / "run.json").write_text(json.dumps(asdict(Record("running"))))
+        with held(tmp_path / "lock"):
+            assert Submitted(job(config, tmp_path), Gone()).result() == Record("running")
+
+    def test_an_error_of_a_job_is_one_line(self, config, tmp_path):
+        wrong = Gone(FailedJobError("Traceback\n  File\nDiskFull: no space left on the disk\n"))
+        with pytest.raises(InputError, match="^seed=0: DiskFull: no space left on the disk$"):
+            Submitted(job(config, tmp_path), wrong).result()
 
     def test_bad_parameters(self, tmp_path):
         with pytest.raises(InputError, match="submitit: .*partition_of_slurm"):

@@ -60,7 +60,13 @@ def content_of(path):
     return content
 
 
-@pytest.mark.parametrize("path", TRAINING, ids=path_id)
+ALIKE = ("ade20k_kmax", "ade20k_upernet", "cityscapes_kmax", "cityscapes_upernet", "imagenet_rvt_plus")
+"""Those that train by the same code as others here, with other numbers; their training belongs to the slow tests."""
+
+
+@pytest.mark.parametrize(
+    "path", [pytest.param(p, id=path_id(p), marks=[pytest.mark.slow] if p.stem in ALIKE else []) for p in TRAINING]
+)
 def test_every_task_trains(zoo, tmp_path, path):
     content = content_of(path)
     own = content["model"]["init_args"]
