@@ -27,7 +27,6 @@ from tasks.compiling import Compile
 from tasks.guards import BatchNormGuard, FiniteWeights, check_training_loss
 from tasks.optimizers import fused
 from tasks.schedules import Poly, warmup_cosine
-from tasks.sharding import is_sharding, shard
 from tasks.throughput import Throughput
 from tasks.trial import try_out
 
@@ -74,7 +73,7 @@ class Task(Checked, L.LightningModule):
     """
 
     SHARDS: ClassVar[bool] = False
-    """Whether the task enters its model by ``forward`` alone, so that it can be sharded over processes."""
+    """Whether the task enters its model by ``forward`` alone, so that `FullySharded` can shard it over processes."""
 
     model: nn.Module
 
@@ -210,20 +209,6 @@ class Task(Checked, L.LightningModule):
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Return the groups the optimizer is built from; ``lr_scale`` multiplies the learning rate of a group."""
         return decay_groups(self.model, self.no_decay, self.layer_decay)
-
-    def configure_model(self) -> None:
-        """Shard the model, if the trainer's strategy is one that shards.
-
-        Raises:
-            InputError: it is, and this task enters parts of its model by themselves, which then have no parameters.
-        """
-        if not is_sharding(self.trainer.strategy):
-            return
-        if not self.SHARDS:
-            raise InputError(
-                f"trainer.strategy: {type(self).__name__} cannot shard its model; train it with strategy=ddp"
-            )
-        shard(self.model, self.trainer.strategy.device_mesh["data_parallel"])
 
     def on_fit_start(self) -> None:
         """Switch gradient checkpointing on, if it is asked for.

@@ -1,28 +1,42 @@
-"""Shards a task's model over processes, block by block, by torch's FSDP2 under Lightning's strategy for it."""
+"""Shards a task's model over processes, block by block, by torch's FSDP2."""
 
-from lightning.pytorch.strategies import ModelParallelStrategy, Strategy
+from functools import partial
+from typing import Any
+
+from lightning.pytorch.strategies import ModelParallelStrategy
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 
+from attention_zoo.domains import PositiveInt
 from attention_zoo.errors import InputError
 from attention_zoo.hosts.table import swappable
 
 
-def is_sharding(strategy: Strategy) -> bool:
-    """Return whether a strategy expects the task to shard its model.
+class FullySharded(ModelParallelStrategy):
+    """Parameters, gradients and optimizer state are sharded over all processes; checkpoints are whole, as of any run.
 
-    Raises:
-        InputError: it expects tensors to be split as well, which no model here is written for.
+    It is Lightning's strategy for FSDP2, which leaves the sharding to the task: here any classifier's is `shard`.
+
+    Args:
+        processes: number of processes, the trainer's ``devices`` times ``num_nodes``.
     """
-    if not isinstance(strategy, ModelParallelStrategy):
-        return False
-    if strategy.device_mesh["tensor_parallel"].size() != 1:
-        raise InputError(
-            "trainer.strategy: tensor_parallel_size must be 1, and data_parallel_size the number of processes: models "
-            "are sharded (FSDP), their tensors are not split"
-        )
-    return True
+
+    def __init__(self, processes: PositiveInt) -> None:
+        super().__init__(data_parallel_size=processes, tensor_parallel_size=1, save_distributed_checkpoint=False)
+
+    def setup_environment(self) -> None:
+        """Let the processes find each other, and have the task shard its model when the trainer asks it to."""
+        super().setup_environment()
+        task: Any = self.lightning_module
+        # of this task alone: a class that has the hook is told by Lightning what it may not do without sharding
+        task.configure_model = partial(_shard_model_of, task, self.device_mesh["data_parallel"])
+
+
+def _shard_model_of(task: Any, mesh: DeviceMesh) -> None:
+    if not task.SHARDS:
+        raise InputError(f"trainer.strategy: {type(task).__name__} cannot shard its model; train it with strategy=ddp")
+    shard(task.model, mesh)
 
 
 def shard(model: nn.Module, mesh: DeviceMesh) -> None:

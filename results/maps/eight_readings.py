@@ -1,4 +1,4 @@
-"""Draw what a layer of a trained ViT-S/14 reads in a photograph, by eight readings of the same queries, keys and values.
+"""Draw what a layer of a trained ViT-S/14 reads in a photograph, by eight readings of the same queries, keys, values.
 
     python results/maps/eight_readings.py --photo PHOTO.jpg --weights WEIGHTS.pth --queries '["9,11", "3,24"]'
 
@@ -55,7 +55,8 @@ def main(
     image = decode(str(photo))
     height, width = rows * PATCH, round(rows * image.shape[2] / image.shape[1]) * PATCH
     image = v2.functional.resize(image, [height, width], v2.InterpolationMode.BICUBIC, antialias=True)
-    model = timm.create_model(MODEL, img_size=(height, width), checkpoint_path=str(weights)).eval()
+    model = timm.create_model(MODEL, checkpoint_path=str(weights)).eval()
+    model.set_input_size((height, width))
     mean, std = (torch.tensor(model.pretrained_cfg[name])[:, None, None] for name in ("mean", "std"))
     batch = ((image.float() / 255 - mean) / std)[None]
     lines: list[list[Cell]] = [[Cell(marked(image, query))] for query in ("mean", *queries)]

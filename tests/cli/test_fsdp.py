@@ -8,7 +8,7 @@ from torch.testing import assert_close
 
 CONFIG = Path(__file__).parents[2] / "configs" / "machines" / "fsdp.yaml"
 TWO = ["--trainer.accelerator", "cpu", "--trainer.devices", "2"]
-SHARDED = ["--config", CONFIG, *TWO, "--trainer.precision", "32-true", "--trainer.strategy.data_parallel_size", "2"]
+SHARDED = ["--config", CONFIG, *TWO, "--trainer.precision", "32-true", "--trainer.strategy.processes", "2"]
 
 
 @pytest.fixture(scope="module")
@@ -44,8 +44,8 @@ def test_one_process_tests_it_as_any_other(fitted, call, log):
     assert found[0]["test/loss"] == pytest.approx(found[1]["test/loss"], rel=1e-4)
 
 
-def test_tensors_that_would_be_split_are_refused(process, tiny, tmp_path):
-    argv = ["--trainer.strategy.data_parallel_size", "1", "--trainer.strategy.tensor_parallel_size", "2"]
-    ended = process("fit", "--config", tiny, *SHARDED[:-2], *argv, ranks=2, cwd=tmp_path)
+def test_tasks_that_enter_parts_of_their_model_are_refused(process, tmp_path):
+    argv = ["--data", "Shapes", "--data.scenes", "[4,2,2]", "--data.image_size", "32", "--data.num_workers", "0"]
+    ended = process("fit", "--model", "SemanticSegmentation", *argv, *SHARDED, ranks=2, cwd=tmp_path)
     assert ended.code == 2
-    assert "error: trainer.strategy: tensor_parallel_size must be 1" in ended.err
+    assert "error: trainer.strategy: SemanticSegmentation cannot shard its model" in ended.err
