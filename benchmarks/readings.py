@@ -63,7 +63,7 @@ def main(
         device: the device to run on.
     """
     torch.set_num_threads(threads)
-    compare(list(cases(tokens or [196, 784], batch, device)), pairs, device)
+    compare(list(cases(tokens or [196, 784], batch, device)), pairs, device, cpu_time=device == "cpu")
 
 
 def cases(counts: list[int], batch: int, device: str) -> Iterator[Case]:

@@ -5,6 +5,8 @@
 1. The mixers for which timm has a layer, with the same weights, over that layer: forward, and forward + backward.
 2. The others over `DotProduct`. Those of windows, neighbourhoods and routed regions shall be faster from 784 tokens on.
 3. The linear ones: the largest number of tokens over the smallest, beside the ratio of the numbers.
+
+On a CPU times are CPU seconds of this process, so that other work on the machine counts little.
 """
 
 import math
@@ -109,7 +111,7 @@ def main(
     torch.set_num_threads(threads)
     counts = tokens or [196, 784, 3136]
     chosen = [*TWINS, *BESIDE_ATTENTION, *LINEAR] if only is None else only
-    compare(list(cases(chosen, counts, batch, device)), pairs, device)
+    compare(list(cases(chosen, counts, batch, device)), pairs, device, cpu_time=device == "cpu")
 
 
 def cases(chosen: list[str], counts: list[int], batch: int, device: str) -> Iterator[Case]:

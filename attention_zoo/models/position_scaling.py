@@ -53,7 +53,8 @@ class PositionScaled(SelfMixer):
 
     def scales(self, number: int) -> Tensor:
         """Return the factors (H, N, N) of the scores between ``number`` tokens, N, each in 0..1."""
-        grid, own, weight = self.spatial_shape(number), self.made_for, self.att_mask
+        grid, own = self.spatial_shape(number), self.made_for
+        weight: Tensor = self.att_mask
         if grid != own:
             for _ in range(2):  # the places that are read, then those that read
                 places = F.interpolate(weight.unflatten(2, own), grid, mode="bilinear", align_corners=False)
