@@ -17,6 +17,7 @@ from attention_zoo.errors import InputError
 from attention_zoo.runs.checkpoint import Checkpoint
 from attention_zoo.runs.files import parse_yaml, read_text
 from attention_zoo.runs.folders import KEYWORDS, find_checkpoint
+from attention_zoo.runs.shipped import is_text, no_config
 
 FROM_DATA = ("num_classes", "image_size", "things")
 """Arguments of the task that are taken from the data and cannot be given."""
@@ -79,11 +80,11 @@ def read_config(value: str) -> dict[str, Any]:
     Raises:
         InputError: the file does not exist, is no YAML, or holds no keys.
     """
-    is_text = "\n" in value or ": " in value
-    if not is_text and not Path(value).is_file():
-        raise InputError(f"config {value} {'is a folder' if Path(value).is_dir() else 'does not exist'}")
-    name = f"config {'on the command line' if is_text else value}"
-    content = parse_yaml(value if is_text else read_text(value), name)
+    text = is_text(value)
+    if not text and not Path(value).is_file():
+        raise InputError(f"config {value} is a folder") if Path(value).is_dir() else no_config(value)
+    name = f"config {'on the command line' if text else value}"
+    content = parse_yaml(value if text else read_text(value), name)
     if not isinstance(content, dict):
         raise InputError(f"{name} holds no keys (such as model, data, trainer)")
     return content
