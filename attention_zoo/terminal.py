@@ -48,6 +48,11 @@ def printable(name: object) -> str:
     return str(name).encode("utf-8", "backslashreplace").decode("utf-8")
 
 
+def counted(number: int, noun: str, nouns: str | None = None) -> str:
+    """Return a number and what it counts: ``1 image``, ``1,200 images``, or with a plural of its own ``2 classes``."""
+    return f"{number:,} {noun if number == 1 else nouns or noun + 's'}"
+
+
 def console() -> Console:
     """Return a console that prints to stdout, `PLAIN_WIDTH` columns wide if that is no terminal."""
     out = terminal()

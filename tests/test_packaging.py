@@ -14,6 +14,7 @@ import pytest
 from tests.processes import ROOT
 
 LEFT_OUT = (".git", ".venv", ".mypy_cache", ".ruff_cache", ".pytest_cache", ".hypothesis", "build", "runs", "results")
+"""What the root of the repository may have that is no source of the wheel."""
 COMMIT = ["-c", "user.name=x", "-c", "user.email=x@example.org", "commit", "-qm", "all"]
 
 
@@ -34,7 +35,11 @@ def built(sources, folder):
 @pytest.fixture(scope="module")
 def sources(tmp_path_factory):
     folder = tmp_path_factory.mktemp("sources") / "copy"
-    return shutil.copytree(ROOT, folder, ignore=shutil.ignore_patterns(*LEFT_OUT, "*.egg-info"))
+
+    def left_out(folder, names):
+        return [n for n in names if n == "__pycache__" or (Path(folder) == ROOT and (n in LEFT_OUT or "egg-info" in n))]
+
+    return shutil.copytree(ROOT, folder, ignore=left_out)
 
 
 @pytest.fixture(scope="module")

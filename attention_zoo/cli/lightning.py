@@ -28,9 +28,11 @@ from attention_zoo.cli.compat import (
     quieten,
     starting_afresh,
 )
-from attention_zoo.cli.errors import PROGRAM, debugging, fail, failed_elsewhere, leave, rank
+from attention_zoo.cli.errors import debugging, fail, failed_elsewhere, leave, rank
+from attention_zoo.cli.overview import PROGRAM
 from attention_zoo.cli.parser import ZooParser, parse_taken
 from attention_zoo.errors import InputError
+from attention_zoo.runs.account import Account
 from attention_zoo.runs.checkpoint import Checkpoint, check_fit, check_kinds, check_schedules, read_checkpoint
 from attention_zoo.runs.checkpoint_io import WholeCheckpoints, check_remembered
 from attention_zoo.runs.cost_log import CostLog
@@ -201,7 +203,7 @@ class ZooCLI(Hooks, LightningCLI):
                 kwargs["logger"] = False
             if folder and not options["fast_dev_run"]:
                 callbacks.append(MetricsLog(folder, None if fitting else self.checkpoint))
-                callbacks += [CostLog(folder)] if fitting else []
+                callbacks += [CostLog(folder), Account(folder, PROGRAM)] if fitting else []
             if self.subcommand == "test":
                 callbacks += self._result_writers(folder)
             if options["enable_checkpointing"] is not False:

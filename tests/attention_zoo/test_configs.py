@@ -140,7 +140,9 @@ class TestConfigsOfTheProject:
         with pytest.raises(az.InputError, match="digit.yaml does not exist; did you mean classification/digits.yaml"):
             Plan(["digit.yaml"], axes)
 
-    @pytest.mark.parametrize("name", ["../configs/mixers/vars_d.yaml", "mixers/../mixers/vars_d.yaml", "/mixers/vars_d"])
+    @pytest.mark.parametrize(
+        "name", ["../configs/mixers/vars_d.yaml", "mixers/../mixers/vars_d.yaml", "/mixers/vars_d"]
+    )
     def test_a_name_leads_nowhere_else(self, name, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)
         assert find_config(name) == name
