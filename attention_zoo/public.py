@@ -1,5 +1,6 @@
 """The names of the library that a person uses; `attention_zoo` has them all as its own, by its `__all__`."""
 
+from attention_zoo.cli.loading import Loaded, load
 from attention_zoo.errors import InputError
 from attention_zoo.functional.fixed_units import FixedValues
 from attention_zoo.mixers.adaptation import adapted, set_adaptation

@@ -38,6 +38,7 @@ from attention_zoo.runs.checkpoint_io import WholeCheckpoints, check_remembered
 from attention_zoo.runs.cost_log import CostLog
 from attention_zoo.runs.folders import fresh_folder, guard_run, put_away, run_name
 from attention_zoo.runs.lock import held
+from attention_zoo.runs.loggers import not_installed, placed
 from attention_zoo.runs.records import MetricsLog, SaveConfig
 from attention_zoo.runs.result_writer import Narrator, ResultCheck, ResultWriter
 from attention_zoo.runs.trainer import Trainer, last_checkpoint
@@ -144,6 +145,7 @@ class ZooCLI(Hooks, LightningCLI):
             if self.checkpoint:
                 check_fit(self.checkpoint)
             self.claim(trainer)
+        trainer["logger"] = placed(trainer["logger"], Path(trainer["default_root_dir"] or "."))
 
     def _config_of_the_checkpoint(self, command: str) -> str | None:
         """Return the config that is taken from the checkpoint, after checking that it names only what it may."""
@@ -184,7 +186,7 @@ class ZooCLI(Hooks, LightningCLI):
                 check_kinds(self.checkpoint, self.model)
         except Exception as error:
             cause = root_cause(error)
-            message = bad_argument(cause)
+            message = not_installed(cause) or bad_argument(cause)
             if message is None or debugging():
                 raise cause from None
             raise InputError(message) from error
@@ -261,12 +263,7 @@ def load_classification(path: Path, *, trust: bool = False) -> tuple[Checkpoint,
             says, or has weights that are not finite.
     """
     checkpoint = read_checkpoint(path, trust=trust)
-    taken = checkpoint.taken("maps")
-    if taken is None:
-        raise InputError(f"{path} carries no config, so that nothing says what model it is of")
-    task, data = _build(checkpoint, taken)
-    if not (isinstance(task, tasks.Classification) and isinstance(data, ImageDataModule)):
-        raise InputError(f"{path} is of {type(task).__name__} on {type(data).__name__}, not of image classification")
+    task, data = build_classification(checkpoint)
     check_kinds(checkpoint, task)
     weights = torch.load(path, map_location="cpu", weights_only=True, mmap=True)["state_dict"]
     try:
@@ -278,6 +275,22 @@ def load_classification(path: Path, *, trust: bool = False) -> tuple[Checkpoint,
         raise InputError(message) from error
     check_weights(task)
     return checkpoint, task, data
+
+
+def build_classification(checkpoint: Checkpoint) -> tuple[tasks.Classification, ImageDataModule]:
+    """Return the task of a checkpoint, without its weights, and the data, of which nothing is read yet.
+
+    Raises:
+        InputError: there is no config, or it is not of image classification.
+    """
+    taken = checkpoint.taken("maps")
+    if taken is None:
+        raise InputError(f"{checkpoint.path} carries no config, so that nothing says what model it is of")
+    task, data = _build(checkpoint, taken)
+    if not (isinstance(task, tasks.Classification) and isinstance(data, ImageDataModule)):
+        kinds = f"{type(task).__name__} on {type(data).__name__}"
+        raise InputError(f"{checkpoint.path} is of {kinds}, not of image classification")
+    return task, data
 
 
 def _build(checkpoint: Checkpoint, taken: dict[str, Any]) -> tuple[L.LightningModule, L.LightningDataModule]:

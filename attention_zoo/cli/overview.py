@@ -56,6 +56,10 @@ TOOLS = {
         "Write a data set under the corruptions of ImageNet-C, in the layout of the released ones.",
         "SRC DST --severities 1 3 5",
     ),
+    "export": Command(
+        "Write a trained classifier as a program of torch or ONNX, or as a folder for timm or the Hugging Face Hub.",
+        "--ckpt_path RUN --format onnx --out model.onnx",
+    ),
     "sweep": Command(
         "Train and evaluate one recipe over mixers, seeds and any other axis.",
         "--config sweeps/digits_mixers.yaml --workers 2",

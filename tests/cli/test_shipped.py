@@ -112,8 +112,10 @@ def test_every_overlay_composes(zoo, path):
                 )
             elif key.endswith("+"):
                 assert any(part["class_path"] == value[0]["class_path"] for part in found)
-            elif key == "plugins":
-                assert_contains(found[0]["init_args"], value[0]["init_args"])
+            elif key in ("plugins", "logger"):
+                for own, wanted in zip(found, value, strict=True):
+                    assert own["class_path"] == wanted["class_path"]
+                    assert_contains(own["init_args"], wanted["init_args"])
             else:
                 assert found == value
 
