@@ -38,7 +38,7 @@ from attention_zoo.runs.checkpoint_io import WholeCheckpoints, check_remembered
 from attention_zoo.runs.cost_log import CostLog
 from attention_zoo.runs.folders import fresh_folder, guard_run, put_away, run_name
 from attention_zoo.runs.lock import held
-from attention_zoo.runs.loggers import not_installed, placed
+from attention_zoo.runs.loggers import check_installed, placed
 from attention_zoo.runs.records import MetricsLog, SaveConfig
 from attention_zoo.runs.result_writer import Narrator, ResultCheck, ResultWriter
 from attention_zoo.runs.trainer import Trainer, last_checkpoint
@@ -138,6 +138,7 @@ class ZooCLI(Hooks, LightningCLI):
         with starting_afresh(keeping=(L.LightningModule, L.LightningDataModule)), nesting_mappings():
             self.config = parser.parse_args([command, *(["--config", text] if text else []), *rest])
         trainer = self.config[command]["trainer"]
+        check_installed(trainer["logger"])
         trainer["callbacks"] = without_repeats(trainer["callbacks"])
         if trainer["default_root_dir"] is None and self.checkpoint and self.checkpoint.run_folder:
             trainer["default_root_dir"] = os.path.relpath(self.checkpoint.run_folder)
@@ -186,7 +187,7 @@ class ZooCLI(Hooks, LightningCLI):
                 check_kinds(self.checkpoint, self.model)
         except Exception as error:
             cause = root_cause(error)
-            message = not_installed(cause) or bad_argument(cause)
+            message = bad_argument(cause)
             if message is None or debugging():
                 raise cause from None
             raise InputError(message) from error

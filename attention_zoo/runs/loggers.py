@@ -1,15 +1,18 @@
 """Places loggers in the folder of their run, and tells which extra one needs that is not installed."""
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from jsonargparse import Namespace
 
+from attention_zoo.errors import InputError
+
 RUN, NAME = "{run}", "{name}"
 """Texts in the arguments of a logger that stand for the run's folder, and for the name of that folder."""
 
-EXTRAS = ("mlflow", "trackio", "wandb")
-"""Extras of the package that are named after the logger's library."""
+EXTRAS = {"MLFlowLogger": "mlflow", "TrackioLogger": "trackio", "WandbLogger": "wandb"}
+"""Loggers by the names of their classes, each with its library, after which an extra of the package is named."""
 
 
 def placed(loggers: Any, folder: Path) -> Any:
@@ -37,10 +40,16 @@ def _replaced(value: Any, words: dict[str, str]) -> Any:
     return words.get(value, value) if isinstance(value, str) else value
 
 
-def not_installed(error: BaseException) -> str | None:
-    """Return the line about a logger whose library is not installed; None for any other error."""
-    if not isinstance(error, ImportError):
-        return None
-    named = f"{error.name} {error}".lower()
-    extra = next((extra for extra in EXTRAS if extra in named), None)
-    return extra and f'trainer.logger: {extra} is not installed: pip install "attention_zoo[{extra}]"'
+def check_installed(loggers: Any) -> None:
+    """Check that the libraries of loggers are installed; their constructors would say so at length.
+
+    Args:
+        loggers: one parsed logger, a list of them, or another value of ``trainer.logger``.
+
+    Raises:
+        InputError: one is not; the message names the extra.
+    """
+    for logger in loggers if isinstance(loggers, list) else [loggers]:
+        extra = EXTRAS.get(logger["class_path"].rpartition(".")[2]) if isinstance(logger, Namespace) else None
+        if extra is not None and find_spec(extra) is None:
+            raise InputError(f'trainer.logger: {extra} is not installed: pip install "attention_zoo[{extra}]"')

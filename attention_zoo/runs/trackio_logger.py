@@ -2,7 +2,6 @@
 
 from argparse import Namespace
 from collections.abc import Mapping
-from importlib.util import find_spec
 from typing import Any
 
 from lightning.pytorch.loggers.logger import Logger, rank_zero_experiment
@@ -17,15 +16,10 @@ class TrackioLogger(Logger):
     Args:
         project: the project that the run belongs to.
         name: the name of the run.
-
-    Raises:
-        ModuleNotFoundError: trackio is not installed.
     """
 
     def __init__(self, project: str = "attention_zoo", name: str | None = None) -> None:
         super().__init__()
-        if find_spec("trackio") is None:
-            raise ModuleNotFoundError("trackio is not installed", name="trackio")
         self._project, self._name = project, name
         self._run: Any = None
         self._parameters: dict[str, Any] = {}
