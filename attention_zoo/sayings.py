@@ -11,7 +11,6 @@ import traceback
 from dataclasses import dataclass
 from pathlib import Path
 
-from attention_zoo.compat import shape_mismatches
 from attention_zoo.errors import InputError
 
 RESTORING = "lightning.pytorch.trainer.connectors.checkpoint_connector"
@@ -196,6 +195,8 @@ def other_model(error: BaseException, checkpoint: Path | None) -> str | None:
     model = STATE.fullmatch(head)
     if model is None or not isinstance(error, RuntimeError):
         return None
+    from attention_zoo.compat import shape_mismatches  # imports timm
+
     shapes = [shape for problem in problems for shape in shape_mismatches(problem)]
     parts = [_first_keys(problem) for problem in problems if not shape_mismatches(problem)]
     parts += [f"{key} is {file} in the file, {here} in the model" for key, file, here in shapes[:3]]

@@ -1,7 +1,7 @@
 """Consoles and tables that print text as it is: brackets and colons in names are not read as rich's markup."""
 
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, TypeVar
 
 from rich.console import Console
 from rich.table import Table
@@ -9,6 +9,8 @@ from rich.text import Text
 
 if TYPE_CHECKING:
     from attention_zoo.reports.table import Table as Report
+
+Item = TypeVar("Item")
 
 PLAIN_WIDTH = 160
 """Width in columns of output that does not go to a terminal, so that a file or a pipe gets whole lines."""
@@ -46,6 +48,36 @@ def text_table(
 def printable(name: object) -> str:
     """Return a file's name as text that can be printed: bytes that are no UTF-8 become escapes."""
     return str(name).encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def tracked(
+    items: Iterable[Item], words: str, *, total: float | None = None, weight: Callable[[Item], float] = lambda item: 1
+) -> Iterator[Item]:
+    """Yield the items, with a bar on stderr, if that is a terminal: how far it is, and how long the rest takes.
+
+    Args:
+        items: the items.
+        words: what is being done.
+        total: the sum of the weights of all items; by default that of ``items``, which then are a collection.
+        weight: how long an item takes beside the others.
+    """
+    from rich.markup import escape
+    from rich.progress import Progress
+
+    screen = terminal(stderr=True)  # a file or a pipe would get a line of nothing
+    if total is None:
+        items = list(items)
+        total = sum(map(weight, items))
+    with Progress(console=screen, transient=True, disable=not screen.is_terminal) as progress:
+        task = progress.add_task(escape(words), total=total)
+        for item in items:
+            yield item
+            progress.advance(task, weight(item))
+
+
+def counted(number: int, noun: str, nouns: str | None = None) -> str:
+    """Return a number and what it counts: ``1 image``, ``1,200 images``, or with a plural of its own ``2 classes``."""
+    return f"{number:,} {noun if number == 1 else nouns or noun + 's'}"
 
 
 def console() -> Console:

@@ -13,12 +13,14 @@ import lightning as L
 import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.utilities import rank_zero_info
 from PIL import Image, ImageDraw
 
 from attention_zoo.clicks import ClickedImage
 from attention_zoo.errors import InputError, unknown
 from attention_zoo.runs.files import replacing, write_text
 from attention_zoo.runs.folders import named_path
+from attention_zoo.terminal import counted, printable
 from datamodules.images import below, decode
 
 Row = tuple[int, str, list[int], list[float]]
@@ -235,6 +237,8 @@ class PredictionWriter(Callback):
     def on_predict_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Finish the output in every process."""
         self.predictions.finish(trainer)
+        number, what = len(self.predictions.data.splits["predict"].images), self.predictions.FORMAT
+        rank_zero_info(f"{printable(self.predictions.path)}: {what} of {counted(number, 'image')}")
 
 
 def png_names(images: list[str], folder: Path) -> dict[str, Path]:

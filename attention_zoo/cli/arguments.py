@@ -11,12 +11,14 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args, get_origin
+from typing import TYPE_CHECKING, Any, get_args, get_origin
 
 from attention_zoo.errors import InputError
-from attention_zoo.runs.checkpoint import Checkpoint
 from attention_zoo.runs.files import parse_yaml, read_text
-from attention_zoo.runs.folders import KEYWORDS, find_checkpoint
+from attention_zoo.runs.shipped import is_text, no_config
+
+if TYPE_CHECKING:
+    from attention_zoo.runs.checkpoint import Checkpoint
 
 FROM_DATA = ("num_classes", "image_size", "things")
 """Arguments of the task that are taken from the data and cannot be given."""
@@ -34,7 +36,7 @@ class Prepared:
     """A command line that names its checkpoint as a file, so that all processes read the same; and that checkpoint."""
 
     argv: list[str]
-    checkpoint: Checkpoint | None
+    checkpoint: "Checkpoint | None"
 
 
 def prepare(argv: Sequence[str]) -> Prepared:
@@ -44,6 +46,8 @@ def prepare(argv: Sequence[str]) -> Prepared:
         InputError: one of them cannot be read, an argument of the task is given that comes from the data, or nothing
             says what model the checkpoint is of.
     """
+    from attention_zoo.runs.folders import KEYWORDS, find_checkpoint  # imports torch
+
     configs = [read_config(value) for value in values_of(argv, "--config", "-c")]
     for name in FROM_DATA:  # a link would overwrite them without a word
         if _last(argv, configs, "model", name) or _last(argv, configs, "model", "init_args", name):
@@ -79,11 +83,11 @@ def read_config(value: str) -> dict[str, Any]:
     Raises:
         InputError: the file does not exist, is no YAML, or holds no keys.
     """
-    is_text = "\n" in value or ": " in value
-    if not is_text and not Path(value).is_file():
-        raise InputError(f"config {value} {'is a folder' if Path(value).is_dir() else 'does not exist'}")
-    name = f"config {'on the command line' if is_text else value}"
-    content = parse_yaml(value if is_text else read_text(value), name)
+    text = is_text(value)
+    if not text and not Path(value).is_file():
+        raise InputError(f"config {value} is a folder") if Path(value).is_dir() else no_config(value)
+    name = f"config {'on the command line' if text else value}"
+    content = parse_yaml(value if text else read_text(value), name)
     if not isinstance(content, dict):
         raise InputError(f"{name} holds no keys (such as model, data, trainer)")
     return content

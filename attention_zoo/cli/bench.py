@@ -4,7 +4,7 @@ from typing import Literal
 
 from attention_zoo.mixers.registry import list_mixers, mixer_class
 from attention_zoo.runs.folders import free_folder, named_path
-from attention_zoo.terminal import print_table
+from attention_zoo.terminal import print_table, tracked
 
 
 def bench(
@@ -42,7 +42,6 @@ def bench(
         overwrite: whether ``out`` may hold something already.
     """
     import torch
-    from rich.progress import track
 
     from attention_zoo.analysis.costs import Cost, Setting, check_setting, measure
     from attention_zoo.analysis.subjects import find_device
@@ -59,7 +58,7 @@ def bench(
     for count in counts:
         check_setting(names, count, setting)
     costs: list[Cost] = []
-    for count in track(counts, description="tokens"):
+    for count in tracked(counts, "measuring", weight=float):  # more tokens take longer
         costs += measure(names, count, setting)
     note = (
         f"{dim} channels, {num_heads} heads, batch {batch}, {dtype}, {' and '.join(chosen)}, {device}, "

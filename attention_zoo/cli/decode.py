@@ -2,7 +2,6 @@
 
 import sys
 from collections.abc import Iterator, Mapping
-from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING
 from attention_zoo.domains import PositiveInt
 from attention_zoo.errors import InputError
 from attention_zoo.runs.files import replacing, write_json
-from attention_zoo.terminal import printable
+from attention_zoo.terminal import printable, tracked
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -61,17 +60,12 @@ def decode(
         device: where the model runs, e.g. cuda.
         trust_checkpoint: whether the config in the checkpoint may name any class, and run its code.
     """
-    from rich.progress import track
-
     from attention_zoo.analysis.decoded import Averages, decode_image, decoded_sheet
     from attention_zoo.analysis.decoder import fit_decoder, require_feedback
     from attention_zoo.analysis.priors import LEARNED, prior_of
     from attention_zoo.analysis.subjects import find_device
     from attention_zoo.cli.maps import trained
-    from attention_zoo.terminal import terminal
 
-    console = terminal(stderr=True)
-    progress = partial(track, console=console, disable=not console.is_terminal)
     folder = Path(out)
     check_folder(folder, overwrite)
     subject, module = trained(find_run(ckpt_path), find_device(device), trust_checkpoint)
@@ -82,11 +76,11 @@ def decode(
     shown = Shown(images, module, masks, rows)
     where = next(model.parameters()).device
     count, batches = training_batches(module, data)
-    normalised = (batch.to(where) for batch in progress(batches, "fitting", total=count))
+    normalised = (batch.to(where) for batch in tracked(batches, "fitting", total=count))
     decoder = fit_decoder(model, normalised, ridge, mean=module.mean, std=module.std)
     drawn: dict[str, Decoded] = {}
     averages = Averages()
-    for name in progress(shown.names, "decoding"):
+    for name in tracked(shown.names, "decoding"):
         image, mask = shown.read(name)
         decoded = decode_image(subject, decoder, image, priors, alpha, mask)
         averages.add(decoded.ratios)

@@ -15,11 +15,8 @@ from dataclasses import dataclass
 from functools import cache
 from typing import NoReturn
 
-from attention_zoo import list_mixers
 from attention_zoo.errors import MANY, unknown
 from attention_zoo.sayings import one_line
-
-PROGRAM = "python -m attention_zoo"
 
 DEBUG = "JSONARGPARSE_DEBUG"
 """Environment variable whose value ``true`` makes errors keep their traceback. jsonargparse reads it too."""
@@ -231,6 +228,7 @@ def kinds() -> dict[str, tuple[str, NamesOf]]:
     from lightning.pytorch.loggers import Logger
 
     import tasks
+    from attention_zoo import list_mixers
     from attention_zoo.attacks import Attack
 
     def of(base: type) -> NamesOf:

@@ -28,14 +28,17 @@ from attention_zoo.cli.compat import (
     quieten,
     starting_afresh,
 )
-from attention_zoo.cli.errors import PROGRAM, debugging, fail, failed_elsewhere, leave, rank
+from attention_zoo.cli.errors import debugging, fail, failed_elsewhere, leave, rank
+from attention_zoo.cli.overview import PROGRAM
 from attention_zoo.cli.parser import ZooParser, parse_taken
 from attention_zoo.errors import InputError
+from attention_zoo.runs.account import Account
 from attention_zoo.runs.checkpoint import Checkpoint, check_fit, check_kinds, check_schedules, read_checkpoint
 from attention_zoo.runs.checkpoint_io import WholeCheckpoints, check_remembered
 from attention_zoo.runs.cost_log import CostLog
 from attention_zoo.runs.folders import fresh_folder, guard_run, put_away, run_name
 from attention_zoo.runs.lock import held
+from attention_zoo.runs.loggers import check_installed, placed
 from attention_zoo.runs.records import MetricsLog, SaveConfig
 from attention_zoo.runs.result_writer import Narrator, ResultCheck, ResultWriter
 from attention_zoo.runs.trainer import Trainer, last_checkpoint
@@ -135,6 +138,7 @@ class ZooCLI(Hooks, LightningCLI):
         with starting_afresh(keeping=(L.LightningModule, L.LightningDataModule)), nesting_mappings():
             self.config = parser.parse_args([command, *(["--config", text] if text else []), *rest])
         trainer = self.config[command]["trainer"]
+        check_installed(trainer["logger"])
         trainer["callbacks"] = without_repeats(trainer["callbacks"])
         if trainer["default_root_dir"] is None and self.checkpoint and self.checkpoint.run_folder:
             trainer["default_root_dir"] = os.path.relpath(self.checkpoint.run_folder)
@@ -142,6 +146,7 @@ class ZooCLI(Hooks, LightningCLI):
             if self.checkpoint:
                 check_fit(self.checkpoint)
             self.claim(trainer)
+        trainer["logger"] = placed(trainer["logger"], Path(trainer["default_root_dir"] or "."))
 
     def _config_of_the_checkpoint(self, command: str) -> str | None:
         """Return the config that is taken from the checkpoint, after checking that it names only what it may."""
@@ -201,7 +206,7 @@ class ZooCLI(Hooks, LightningCLI):
                 kwargs["logger"] = False
             if folder and not options["fast_dev_run"]:
                 callbacks.append(MetricsLog(folder, None if fitting else self.checkpoint))
-                callbacks += [CostLog(folder)] if fitting else []
+                callbacks += [CostLog(folder), Account(folder, PROGRAM)] if fitting else []
             if self.subcommand == "test":
                 callbacks += self._result_writers(folder)
             if options["enable_checkpointing"] is not False:
@@ -259,12 +264,7 @@ def load_classification(path: Path, *, trust: bool = False) -> tuple[Checkpoint,
             says, or has weights that are not finite.
     """
     checkpoint = read_checkpoint(path, trust=trust)
-    taken = checkpoint.taken("maps")
-    if taken is None:
-        raise InputError(f"{path} carries no config, so that nothing says what model it is of")
-    task, data = _build(checkpoint, taken)
-    if not (isinstance(task, tasks.Classification) and isinstance(data, ImageDataModule)):
-        raise InputError(f"{path} is of {type(task).__name__} on {type(data).__name__}, not of image classification")
+    task, data = build_classification(checkpoint)
     check_kinds(checkpoint, task)
     weights = torch.load(path, map_location="cpu", weights_only=True, mmap=True)["state_dict"]
     try:
@@ -276,6 +276,22 @@ def load_classification(path: Path, *, trust: bool = False) -> tuple[Checkpoint,
         raise InputError(message) from error
     check_weights(task)
     return checkpoint, task, data
+
+
+def build_classification(checkpoint: Checkpoint) -> tuple[tasks.Classification, ImageDataModule]:
+    """Return the task of a checkpoint, without its weights, and the data, of which nothing is read yet.
+
+    Raises:
+        InputError: there is no config, or it is not of image classification.
+    """
+    taken = checkpoint.taken("maps")
+    if taken is None:
+        raise InputError(f"{checkpoint.path} carries no config, so that nothing says what model it is of")
+    task, data = _build(checkpoint, taken)
+    if not (isinstance(task, tasks.Classification) and isinstance(data, ImageDataModule)):
+        kinds = f"{type(task).__name__} on {type(data).__name__}"
+        raise InputError(f"{checkpoint.path} is of {kinds}, not of image classification")
+    return task, data
 
 
 def _build(checkpoint: Checkpoint, taken: dict[str, Any]) -> tuple[L.LightningModule, L.LightningDataModule]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from attention_zoo.errors import InputError
 from attention_zoo.mixers.base import MixerFactory
 from attention_zoo.runs.files import replacing
-from attention_zoo.terminal import printable
+from attention_zoo.terminal import counted, printable
 
 if TYPE_CHECKING:  # drawing and training libraries take seconds to import, which other commands need not wait for
     import torch
@@ -115,9 +115,10 @@ def maps(
         figure = side_by_side(subjects, shown, read, layers=layer or "last", corruptions=corruptions)
     with replacing(path) as file:
         figure.savefig(file, format=path.suffix.lower()[1:])
-    facts = [f"norms of tokens{', cut at 0.7 max + 0.3 min' if look.norms == 'cut' else ''}"] if look else []
+    facts = [f"{counted(len(subjects), 'model')} on {counted(len(shown), 'image')}"]
+    facts += [f"norms of tokens{', cut at 0.7 max + 0.3 min' if look.norms == 'cut' else ''}"] if look else []
     facts += [] if ckpt_path or pretrained else ["of random weights; see --ckpt_path and --pretrained"]
-    sys.stdout.write(f"{printable(path)}{': ' if facts else ''}{'; '.join(facts)}\n")
+    sys.stdout.write(f"{printable(path)}: {'; '.join(facts)}\n")
 
 
 def _reading(

@@ -3,7 +3,7 @@
 import argparse
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import yaml
 from jsonargparse import ArgumentParser, Namespace, get_loader, set_loader, set_parsing_settings
@@ -13,9 +13,11 @@ from attention_zoo.cli.compat import importing_only, keys_of
 from attention_zoo.cli.errors import DENIED, KEY, about_keys, debugging, reason
 from attention_zoo.config_checks import check_config, check_numbers, named_paths
 from attention_zoo.errors import InputError
-from attention_zoo.runs.checkpoint import Checkpoint
 from attention_zoo.runs.files import check_value, check_yaml
 from attention_zoo.runs.trust import PACKAGES, foreign, is_allowed
+
+if TYPE_CHECKING:
+    from attention_zoo.runs.checkpoint import Checkpoint
 
 
 class Refusal(argparse.ArgumentError):
@@ -85,7 +87,7 @@ class ZooParser(ArgumentParser):
         return Refusal("", about_keys(message, lambda name: _beside(keys_of(parser), name)))
 
 
-def parse_taken(parser: ZooParser, checkpoint: Checkpoint, config: dict[str, Any]) -> Namespace:
+def parse_taken(parser: ZooParser, checkpoint: "Checkpoint", config: dict[str, Any]) -> Namespace:
     """Parse the config taken from a checkpoint; that of an untrusted one imports nothing outside `PACKAGES`.
 
     Args:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from attention_zoo.domains import PositiveInt
 from attention_zoo.errors import InputError
 from attention_zoo.runs.files import replacing, write_json, write_text
-from attention_zoo.terminal import print_table, printable, terminal
+from attention_zoo.terminal import print_table, printable, tracked
 
 if TYPE_CHECKING:  # drawing and training libraries take seconds to import, which other commands need not wait for
     import torch
@@ -114,16 +114,11 @@ def _examined(
 def _batches(data: "ImageDataModule", images: int, batch_size: int, name: str) -> "Iterator[Tensor]":
     """Yield normalised images (B, 3, H, W), spread evenly over the test data."""
     import torch
-    from rich.markup import escape
-    from rich.progress import track
 
     data.setup("test")
     dataset, collate = data.dataset("test"), data.collate("test")
     number = min(images, len(dataset))
     indices = torch.linspace(0, len(dataset) - 1, number).round().long().tolist()
     starts = range(0, number, batch_size)
-    screen = terminal(stderr=True)  # a file or a pipe would get a line of nothing
-    for start in track(
-        starts, description=escape(name), transient=True, console=screen, disable=not screen.is_terminal
-    ):
+    for start in tracked(starts, name):
         yield collate([dataset[index] for index in indices[start : start + batch_size]])["image"]

@@ -82,6 +82,7 @@ class ClickResult(Result):
     """
 
     file: ClassVar[str] = "clicks.json"
+    shows_metrics: ClassVar[bool] = True
 
     title: str
     data: str
@@ -116,10 +117,12 @@ class ClickResult(Result):
             save(figure, stage / "clicks.png")
 
     def tables(self) -> list[tuple[str, Table]]:
-        """Return the one table to print: numbers of clicks and mean IoU, with a row for each curve."""
+        """Return the one table to print: numbers of clicks and mean IoU, a row for each curve, least clicks first."""
         from attention_zoo.reports.clicks.tables import noc_table
 
-        return [(self.title, noc_table({self.title: self}))]
+        goal = f"{THRESHOLDS[-1]:.2f}"
+        ordered = replace(self, curves=sorted(self.curves, key=lambda curve: curve.noc[goal]))
+        return [(self.title, noc_table({self.title: ordered}))]
 
     @classmethod
     def differences(cls, results: Mapping[str, Self]) -> list[str]:

@@ -1,7 +1,8 @@
 """Resolves configs that build on others: ``base: other.yaml``, or a list of files, at the top of a config.
 
 A base acts as if it had been given with a ``--config`` of its own before the config that names it, so that the
-config wins over it. Paths are relative to the config's folder, and a base may have bases.
+config wins over it. Paths are relative to the config's folder, and a base may have bases. Configs that come with the
+project go by their names; see `attention_zoo.runs.shipped`.
 """
 
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ import yaml
 
 from attention_zoo.errors import InputError
 from attention_zoo.runs.files import parse_yaml, read_text
+from attention_zoo.runs.shipped import find_config, is_text, no_config
 
 BASE = "base"
 """The key of a config that names the files that it builds on."""
@@ -21,7 +23,9 @@ OPTIONS = ("--config", "-c")
 
 
 def with_bases(argv: Sequence[str]) -> list[str]:
-    """Return a command line whose configs name no bases: each base stands before its config, with its own option.
+    """Return a command line whose configs are paths, or YAML, and name no bases.
+
+    Each base stands before its config, with an option of its own.
 
     A config that cannot be read stays as it is, for the parser to refuse.
 
@@ -54,13 +58,14 @@ def parts(value: str) -> list[str]:
     Raises:
         InputError: a base cannot be read, or leads back to the config that names it.
     """
-    is_text = "\n" in value or ": " in value
+    text = is_text(value)
+    value = find_config(value)
     try:
-        content = parse_yaml(value if is_text else read_text(value), value)
+        content = parse_yaml(value if text else read_text(value), value)
     except InputError:
         return [value]
-    here = Path() if is_text else Path(value)
-    return _parts(value, content, here if is_text else here.parent, () if is_text else (here.resolve(),))
+    here = Path() if text else Path(value)
+    return _parts(value, content, here if text else here.parent, () if text else (here.resolve(),))
 
 
 def _parts(value: str, content: Any, folder: Path, above: tuple[Path, ...]) -> list[str]:
@@ -79,15 +84,17 @@ def _parts(value: str, content: Any, folder: Path, above: tuple[Path, ...]) -> l
     bases = [bases] if isinstance(bases, str) else bases
     if not isinstance(bases, list) or not bases or not all(isinstance(base, str) for base in bases):
         raise InputError(f"{name}: {BASE} must be a file or a list of files, got {bases!r:.60}")
-    of_bases = [part for base in bases for part in _of_base(name, folder / base, above)]
+    of_bases = [part for base in bases for part in _of_base(name, folder / base, base, above)]
     own = {key: each for key, each in content.items() if key != BASE}
     return [*of_bases, yaml.safe_dump(own, sort_keys=False)] if own else of_bases
 
 
-def _of_base(name: str, path: Path, above: tuple[Path, ...]) -> list[str]:
-    """Return the parts of the base at ``path`` that the config ``name`` names."""
+def _of_base(name: str, path: Path, base: str, above: tuple[Path, ...]) -> list[str]:
+    """Return the parts of the base that the config ``name`` names: what is at ``path``, or of the project's configs."""
     if not path.is_file():
-        raise InputError(f"{name}: its {BASE} {path} does not exist")
+        missing, path = path, Path(find_config(base))
+        if not path.is_file():
+            raise no_config(str(missing), where=f"{name}: its {BASE}")
     if path.resolve() in above:
         raise InputError(f"{name}: its {BASE} {path} leads back to it")
     content = parse_yaml(read_text(path), f"{name}: its {BASE} {path}")

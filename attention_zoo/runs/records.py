@@ -16,6 +16,7 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_only, rank_zer
 from attention_zoo.errors import InputError
 from attention_zoo.runs.checkpoint import CONFIG, FROM_ELSEWHERE, Checkpoint
 from attention_zoo.runs.files import append_json_line, write_text
+from attention_zoo.runs.loggers import unplaced
 from attention_zoo.scales import Scale
 
 
@@ -37,6 +38,8 @@ class SaveConfig(SaveConfigCallback):
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Turn the config into text, with the class names that the data give."""
         config = self.config.clone()
+        run = config["trainer"]
+        run["logger"] = unplaced(run["logger"], Path(run["default_root_dir"]))
         config["ckpt_path"] = config["trainer"]["default_root_dir"] = None
         config["weights_only"], config["trust_checkpoint"] = True, False  # each command states its own trust
         options = (config.get("data") or {}).get("init_args") or {}

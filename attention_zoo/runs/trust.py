@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from attention_zoo.errors import InputError
+from attention_zoo.runs.loggers import NAME, RUN
 
 PACKAGES = ("attention_zoo", "datamodules", "tasks", "torch", "torchvision", "timm", "lightning")
 """Packages whose classes a checkpoint may name, within the limits of `is_allowed`."""
@@ -79,6 +80,8 @@ def check_places(trainer: Any, path: Path) -> None:
         InputError: there is such an argument, or a string that is a path out of the folder.
     """
     for key, text in _strings(trainer):
+        if text in (RUN, NAME) or (key == "version" and not text):
+            continue  # in the run's folder; "" is the version of TensorBoard's curves there
         if key in WRITES or os.path.isabs(text) or text.startswith("~") or ".." in Path(text).parts:
             raise untrusted(path, f"says where to write: {key} is {text!r}")
 

@@ -13,6 +13,7 @@ import yaml
 
 from attention_zoo.errors import InputError, unknown
 from attention_zoo.runs.files import read_yaml
+from attention_zoo.runs.shipped import find_config
 
 RANGES = ("uniform", "log_uniform", "integers")
 """The kinds of ranges to draw values from; each takes its least and its largest value."""
@@ -113,8 +114,8 @@ def settings(name: str, value: Any) -> dict[str, Any]:
     parts = dict(value) if isinstance(value, Mapping) else {"config": value} if is_config(value) else {name: value}
     file = parts.pop("config", None)
     shared: dict[str, Any] = {}
-    if file is not None and Path(file).exists():
-        content = read_yaml(file)
+    if file is not None and Path(find_config(file)).exists():
+        content = read_yaml(find_config(file))
         if not isinstance(content, dict):
             raise InputError(f"{file} is no config: it holds no keys")
         shared = {plain(key): each for key, each in flat(content).items()}

@@ -16,6 +16,7 @@ import yaml
 
 from attention_zoo.errors import InputError, unknown
 from attention_zoo.runs.files import read_yaml, write_text
+from attention_zoo.runs.shipped import find_config, no_config
 from attention_zoo.sweeps.axes import drawn, is_config, is_range, labelled, option, options
 from attention_zoo.sweeps.checks import check_keys, check_plan
 
@@ -94,8 +95,8 @@ class Plan:
         check_plan(self)
         if with_files:
             for path in self.files():
-                if not Path(path).is_file():
-                    raise InputError(f"sweep: config {path} does not exist")
+                if not Path(find_config(path)).is_file():
+                    raise no_config(path, where="sweep: config")
             check_keys(self)
 
     def labels_and_values(self, name: str) -> Iterable[tuple[Any, Any]]:

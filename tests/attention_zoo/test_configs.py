@@ -8,6 +8,8 @@ import yaml
 
 import attention_zoo as az
 from attention_zoo.runs.configs import parts, with_bases
+from attention_zoo.runs.shipped import find_config, no_config
+from attention_zoo.sweeps.plan import Plan
 
 ROOT = Path(__file__).parents[2]
 SHIPPED = sorted((ROOT / "configs").rglob("*.yaml"))
@@ -104,3 +106,54 @@ def test_no_two_shipped_configs_differ_in_a_line_or_two():
         if len(one & other) >= 8 and len(one & other) > 0.75 * min(len(one), len(other))
     ]
     assert alike == []
+
+
+class TestConfigsOfTheProject:
+    """They go by their names, from any folder."""
+
+    @pytest.mark.parametrize("name", ["classification/digits.yaml", "configs/classification/digits.yaml"])
+    def test_a_name_is_found_anywhere(self, name, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        assert with_bases(["fit", "--config", name])[2] == str(ROOT / "configs/classification/digits.yaml")
+
+    def test_a_file_of_that_path_wins(self, write, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        write("mixers/vars_d.yaml", "x: 1")
+        assert with_bases(["fit", "--config=mixers/vars_d.yaml"]) == ["fit", "--config", "mixers/vars_d.yaml"]
+
+    def test_bases_of_a_named_config_are_found(self, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        found = parts("semantic/ade20k_kmax.yaml")
+        assert len(found) == len(parts(str(ROOT / "configs/semantic/ade20k_kmax.yaml"))) > 1
+
+    def test_a_base_may_be_a_name(self, write):
+        top = write("top.yaml", "base: [mixers/vars_d.yaml]\nx: 1")
+        assert parts(top) == [str(ROOT / "configs/mixers/vars_d.yaml"), "x: 1\n"]
+
+    def test_a_sweep_may_name_them(self, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        axes = {"mixer": {"D": "mixers/vars_d.yaml", "S": "mixers/vars_s.yaml"}}
+        plan = Plan(["classification/digits.yaml"], axes)
+        assert plan.recipe() == ["--config", "classification/digits.yaml"]
+        with pytest.raises(az.InputError, match="both set model.mixer"):  # so the files are read
+            Plan(["classification/digits.yaml"], axes, options={"model.mixer": "VarsD"})
+        with pytest.raises(az.InputError, match="digit.yaml does not exist; did you mean classification/digits.yaml"):
+            Plan(["digit.yaml"], axes)
+
+    @pytest.mark.parametrize(
+        "name", ["../configs/mixers/vars_d.yaml", "mixers/../mixers/vars_d.yaml", "/mixers/vars_d"]
+    )
+    def test_a_name_leads_nowhere_else(self, name, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        assert find_config(name) == name
+
+    @pytest.mark.parametrize(
+        ("name", "said"),
+        [
+            ("clasification/digits.yml", "did you mean classification/digits.yaml"),
+            ("vars_d", "did you mean mixers/vars_d.yaml"),
+            ("zzzzqq", "brings configs of base, callbacks, classification"),
+        ],
+    )
+    def test_an_unknown_name_lists_the_nearest(self, name, said):
+        assert said in str(no_config(name))

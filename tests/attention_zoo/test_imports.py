@@ -13,8 +13,8 @@ FORBIDDEN = {
     "datamodules": ("tasks", CLI),
 }
 """What the modules of a package import nowhere, not in functions and not for type checkers either."""
-APART = ("attention_zoo/cli/", "attention_zoo/__main__.py")
-"""The command line itself."""
+APART = ("attention_zoo/cli/", "attention_zoo/__main__.py", "attention_zoo/public.py")
+"""The command line itself, and the names that a person uses from Python, which have `load` of it."""
 
 
 def imports(path):

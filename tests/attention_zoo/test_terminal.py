@@ -2,10 +2,11 @@
 
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from rich.console import Console
 from rich.text import Text
 
 from attention_zoo.mixers.registry import MIXERS, list_mixers, mixer_info
-from attention_zoo.terminal import terminal, text_table
+from attention_zoo.terminal import terminal, text_table, tracked
 
 NAMES = st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=1, max_size=30)
 
@@ -42,3 +43,13 @@ def test_the_list_of_mixers_shows_every_equation(capsys):
         assert equation[:12] in shown or len(equation) > 12
     assert "F⁻¹[W∘F[x]]" in "".join(shown.split("│"))
     assert set(MIXERS) == set(list_mixers())
+
+
+def test_progress_is_for_terminals_alone(capsys, monkeypatch):
+    assert list(tracked(range(3), "work")) == [0, 1, 2]
+    assert list(tracked(iter("ab"), "work", total=2)) == ["a", "b"]
+    assert capsys.readouterr() == ("", "")
+    monkeypatch.setattr("attention_zoo.terminal.terminal", lambda **kwargs: Console(force_terminal=True, width=80))
+    for item in tracked([1, 3], "[b]work", weight=float):
+        assert item in (1, 3)
+    assert "[b]work" in capsys.readouterr().out

@@ -49,8 +49,8 @@ def test_mixers_of_one_kind(zoo):
 
 
 def test_prediction_options_are_of_predict_only(zoo):
-    assert "--prediction.top_k" in zoo("predict", "--help").out
-    assert "--prediction" not in zoo("fit", "--help").out
+    assert "--prediction.top_k" in zoo("predict", "--help", "all").out
+    assert "--prediction" not in zoo("fit", "--help", "all").out
 
 
 @pytest.mark.parametrize(

@@ -50,7 +50,7 @@ def test_checkpoint(zoo, tmp_path, checkpoint, images):
     files = sorted(images.glob("*.png"))[:2]
     ended = zoo("maps", *files, "--ckpt_path", checkpoint, "--layer", "0-1")
     assert (ended.code, ended.err) == (0, "")
-    assert ended.out == "maps.png\n"
+    assert ended.out == f"maps.png: 1 model on {len(files)} images\n"
     height, width, _ = picture(tmp_path / "maps.png").shape
     assert 1.1 < width / height < 1.7  # three columns, two rows, and what is written around
 

@@ -15,7 +15,8 @@ README = (ROOT / "README.md").read_text()
 TASKS = sorted(path for kind in ("classification", "semantic") for path in (ROOT / "configs" / kind).glob("*.yaml"))
 TRAINING = [path for path in TASKS if re.search("max_(epochs|steps)", path.read_text())]
 SWEEPS = sorted((ROOT / "configs" / "sweeps").glob("*.yaml"))
-OVERLAYS = sorted(path for kind in ("callbacks", "machines", "mixers") for path in (ROOT / "configs" / kind).iterdir())
+OVER = ("callbacks", "loggers", "machines", "mixers")
+OVERLAYS = sorted(path for kind in OVER for path in (ROOT / "configs" / kind).glob("*.yaml"))
 BRIEF = """
 --trainer.max_epochs 1 --trainer.limit_train_batches 2 --trainer.limit_val_batches 1 --trainer.enable_progress_bar false
 --trainer.enable_model_summary false --trainer.log_every_n_steps 1 --trainer.accelerator cpu --trainer.devices 1
@@ -128,8 +129,10 @@ def test_every_overlay_composes(zoo, path):
             elif key == "strategy" and isinstance(value, dict):
                 assert_contains({key: found}, {key: value})
                 assert found["init_args"].items() >= value["init_args"].items()
-            elif key == "plugins":
-                assert_contains(found[0]["init_args"], value[0]["init_args"])
+            elif key in ("plugins", "logger"):
+                for own, wanted in zip(found, value, strict=True):
+                    assert own["class_path"] == wanted["class_path"]
+                    assert_contains(own["init_args"], wanted["init_args"])
             else:
                 assert found == value
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from attention_zoo.cli import lightning as training
+from attention_zoo.cli.commands import tool
 from attention_zoo.cli.main import TOOLS, main
 from attention_zoo.domains import Seed
 from tests.fuzz.options import Option, foreign, groups, options_of, trainer_options
@@ -103,10 +104,10 @@ def spots() -> list[Spot]:
             others = [other for other in options_of(owner) if other.required and other not in (o, options_of(owner)[0])]
             needed = [f"--{place}.{other.name}={as_text(example(other.kind))}" for other in others]
             found.append(Spot(o, f"{place}.{o.name}", (f"--{name}={owner.__name__}", *needed)))
-    for name, tool in TOOLS.items():
-        words = [as_text(example(o.kind)) for o in options_of(tool) if _bare(o) and o.kind is str]
-        for o in options_of(tool):
-            others = [other for other in options_of(tool) if other.required and other != o and not _bare(other)]
+    for name, function in ((name, tool(name)) for name in TOOLS):
+        words = [as_text(example(o.kind)) for o in options_of(function) if _bare(o) and o.kind is str]
+        for o in options_of(function):
+            others = [other for other in options_of(function) if other.required and other != o and not _bare(other)]
             needed = [f"--{other.name}={as_text(example(other.kind))}" for other in others]
             found += [] if _bare(o) else [Spot(o, o.name, (*words, *needed), (name,))]
     return found

@@ -17,6 +17,7 @@ import datamodules  # noqa: F401  its classes can be found
 import tasks
 from attention_zoo import list_mixers
 from attention_zoo.attacks import Attack
+from attention_zoo.cli.commands import tool
 from attention_zoo.cli.main import TOOLS
 from attention_zoo.config_checks import TRAINER
 from attention_zoo.mixers.registry import mixer_class
@@ -94,7 +95,7 @@ def groups() -> dict[str, list[Any]]:
         "attack": sorted(set(subclasses(Attack)), key=str),
         "model": sorted(set(subclasses(tasks.Task)), key=str),
         "data": sorted(set(subclasses(DataModule)), key=str),
-        "tool": list(TOOLS.values()),
+        "tool": [tool(name) for name in TOOLS],
     }
     owners = [owner for group in found.values() for owner in group]
     nested = {part for owner in owners for option in options_of(owner) for part in _inside(option.kind)}

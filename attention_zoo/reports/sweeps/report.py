@@ -18,6 +18,7 @@ from attention_zoo.scales import Scale, Scales
 from attention_zoo.sweeps.axes import flat, label_of
 from attention_zoo.sweeps.driver import Row, collected, flat_metrics, folder_of, rows
 from attention_zoo.sweeps.plan import Run, read_plan
+from attention_zoo.terminal import tracked
 
 COSTS = {
     "parameters": ("parameters, M", 1e-6),
@@ -103,7 +104,7 @@ class SweepReport:
 
     def _groups(self) -> Iterator[Group]:
         settings: dict[str, Group] = {}
-        for run, record, *_ in self.found:
+        for run, record, *_ in tracked(self.found, "reading runs"):
             group = settings.setdefault(repr(run.values), Group(run.values, self.called(run.values)))
             folder = folder_of(self.out, run)
             if record.status == "failed":

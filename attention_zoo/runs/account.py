@@ -1,0 +1,70 @@
+"""The callback that tells a person what a training found, where it writes, and what comes next."""
+
+import shlex
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
+
+from attention_zoo.terminal import counted, printable
+
+NAMED = 6
+"""Number of classes that are named."""
+
+PARTS = {"train": "to train on", "val": "to validate on"}
+"""Parts of the data that a training reads, and what they are for."""
+
+
+class Account(Callback):
+    """Says before a training what the data have and where the run is kept, and after it how it is tested.
+
+    Args:
+        folder: the run folder.
+        program: the words that start the command line.
+    """
+
+    def __init__(self, folder: Path, program: str) -> None:
+        self.folder, self.program = folder, program
+
+    @rank_zero_only
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Say what the data have, and where the run is kept."""
+        with_data: Any = trainer
+        rank_zero_info(f"data: {described(with_data.datamodule)}")
+        rank_zero_info(f"run folder: {printable(self.folder)}")
+
+    @rank_zero_only
+    def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Say what tests the model, if there is a checkpoint of it."""
+        path = checkpoint_of(trainer)
+        if path is not None:
+            command = f"{self.program} test --ckpt_path {shlex.quote(printable(path))}"
+            rank_zero_info(f"trained {counted(trainer.current_epoch, 'epoch')}; to test it: {command}")
+
+
+def described(data: Any) -> str:
+    """Return the name of the data, their classes, and the sizes of the parts that were read, as far as they tell."""
+    names = getattr(data, "class_names", None)
+    facts = []
+    if names:
+        few = ", ".join(map(str, names[:NAMED])) + (", ..." if len(names) > NAMED else "")
+        facts.append(f"{counted(len(names), 'class', 'classes')} ({printable(few)})")
+    splits = getattr(data, "splits", {})
+    facts += [f"{counted(len(splits[part].images), 'image')} {text}" for part, text in PARTS.items() if part in splits]
+    return ", ".join([type(data).__name__, *facts])
+
+
+def checkpoint_of(trainer: L.Trainer) -> Path | None:
+    """Return the best checkpoint of a run that watched a metric, else its last one; None if nothing was kept."""
+    kept = [callback for callback in trainer.checkpoint_callbacks if isinstance(callback, ModelCheckpoint)]
+    best = [callback.best_model_path for callback in sorted(kept, key=lambda each: each.monitor is None)]
+    path = next((path for path in best if path), None)
+    return None if path is None else _near(Path(path))
+
+
+def _near(path: Path) -> Path:
+    """Return a path as it is written from the working folder, if it is below that."""
+    here = Path.cwd().resolve()
+    return path.resolve().relative_to(here) if path.resolve().is_relative_to(here) else path

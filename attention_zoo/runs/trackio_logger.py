@@ -1,0 +1,70 @@
+"""A logger of Lightning that writes to Trackio, in its local store."""
+
+from argparse import Namespace
+from collections.abc import Mapping
+from typing import Any
+
+from lightning.pytorch.loggers.logger import Logger, rank_zero_experiment
+from lightning.pytorch.utilities import rank_zero_only
+
+
+class TrackioLogger(Logger):
+    """Writes the metrics of a run to Trackio, whose folder the environment variable ``TRACKIO_DIR`` sets.
+
+    A run that goes on adds to the Trackio run of its name.
+
+    Args:
+        project: the project that the run belongs to.
+        name: the name of the run.
+    """
+
+    def __init__(self, project: str = "attention_zoo", name: str | None = None) -> None:
+        super().__init__()
+        self._project, self._name = project, name
+        self._run: Any = None
+        self._parameters: dict[str, Any] = {}
+
+    @property
+    def name(self) -> str:
+        """Return the name of the project."""
+        return self._project
+
+    @property
+    def version(self) -> str | None:
+        """Return the name of the run."""
+        return self._name
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> Any:
+        """Return the run of Trackio, which begins at the first call."""
+        if self._run is None:
+            import trackio
+
+            self._run = trackio.init(
+                self._project,
+                name=self._name,
+                config=self._parameters,
+                resume="allow",
+                embed=False,
+                auto_log_gpu=False,
+                auto_log_cpu=False,
+            )
+        return self._run
+
+    @rank_zero_only
+    def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
+        """Keep hyperparameters for the beginning of the run; Trackio takes none later."""
+        self._parameters |= vars(params) if isinstance(params, Namespace) else params
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Log metrics at a step."""
+        self.experiment.log(dict(metrics), step=step)
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        """Finish the run, with all that waits to be written."""
+        if self._run is not None:
+            self._run.finish()
+            self._run = None
