@@ -12,6 +12,8 @@ Croce, M. Hein, Reliable Evaluation of Adversarial Robustness with an Ensemble o
 from attention_zoo.attacks.auto_attack import AutoAttack
 from attention_zoo.attacks.base import Attack, Attacked, OnPixels, Watched, quotient, unheard, without_gradient
 from attention_zoo.attacks.gradient import FGSM, PGD
+from attention_zoo.attacks.square import Square
+from attention_zoo.attacks.transfer import Source, Transfer, Transferring
 
 __all__ = [
     "FGSM",
@@ -20,6 +22,10 @@ __all__ = [
     "Attacked",
     "AutoAttack",
     "OnPixels",
+    "Source",
+    "Square",
+    "Transfer",
+    "Transferring",
     "Watched",
     "quotient",
     "unheard",

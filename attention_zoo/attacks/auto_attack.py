@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from attention_zoo.attacks.base import Attack, Norm, Watched, radius
-from attention_zoo.domains import Seed
+from attention_zoo.domains import PositiveInt, Seed
 from attention_zoo.errors import InputError
 
 FEWEST_CLASSES = 4
@@ -29,15 +29,26 @@ class AutoAttack(Attack):
         norm: norm of the ball, ``Linf`` or ``L2``.
         version: ``standard``, ``plus`` (more attacks and restarts) or ``rand`` (of randomised models).
         seed: seed of the random draws.
+        images: the most images that a test attacks, evenly spread; None attacks as many as other attacks do.
 
     Raises:
         InputError: an argument is out of range, or the package is not installed.
     """
 
+    norm: Norm
+    eps: float
+
     def __init__(
-        self, eps: float | str = 4 / 255, *, norm: Norm = "Linf", version: Version = "standard", seed: Seed = 0
+        self,
+        eps: float | str = 4 / 255,
+        *,
+        norm: Norm = "Linf",
+        version: Version = "standard",
+        seed: Seed = 0,
+        images: PositiveInt | None = None,
     ) -> None:
         self.eps, self.norm, self.version, self.seed = radius(eps, norm), norm, version, seed
+        self.images = images
         _autoattack()  # before the first batch, not hours into an evaluation
 
     def perturb(self, model: Watched, pixels: Tensor, label: Tensor, index: Sequence[int]) -> Tensor:

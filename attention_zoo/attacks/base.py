@@ -77,11 +77,11 @@ class Watched:
 
     def __init__(self, model: Classifier, name: str, report: Callable[[str], None]) -> None:
         self.model, self.name, self.report = model, name, report
-        self.part, self.passes = "", 0
+        self.enter("")
 
-    def enter(self, part: str) -> None:
-        """Begin a part of the attack, and count its passes from zero."""
-        self.part, self.passes = part, 0
+    def enter(self, part: str, most: int | None = None) -> None:
+        """Begin a part of the attack, which makes ``most`` passes, and count them from zero."""
+        self.part, self.passes, self.most = part, 0, most
 
     def __call__(self, pixels: Tensor) -> Tensor:
         """Return the logits (B, classes) of pixels (B, C, H, W).
@@ -91,7 +91,8 @@ class Watched:
         """
         self.passes += 1
         words = " ".join(filter(None, (self.name, self.part)))
-        self.report(f"{words}: pass {self.passes} over {len(pixels)} images")
+        passes = f"{self.passes} of {self.most}" if self.most else f"{self.passes}"
+        self.report(f"{words}: pass {passes} over {len(pixels)} images")
         return check_finite(f"logits under {self.name}", self.model(pixels))
 
 
@@ -101,9 +102,15 @@ class Attack(Checked, ABC):
     Attributes:
         settings: everything that the outcome depends on, as plain values by name.
         looks_at_gradients: whether the attack finds out for which images the loss has no gradient.
+        images: the most images that a test attacks, for attacks that are slow; None is no limit.
+        norm: norm of the ball; None where the attack has none.
+        eps: radius of the ball, of pixels in 0..1; None where the attack has none.
     """
 
     looks_at_gradients = False
+    images: int | None = None
+    norm: Norm | None = None
+    eps: float | None = None
 
     def __call__(self, model: Classifier, pixels: Tensor, label: Tensor, index: Tensor | None = None) -> Tensor:
         """Return the attacked images (B, C, H, W) of `run`, given its arguments; warn of images without a gradient."""
@@ -154,11 +161,26 @@ class Attack(Checked, ABC):
         """Attack a batch for `run`, which sets everything up; return pixels alone if no gradients are looked at."""
 
     @property
+    def trusts_gradients(self) -> bool:
+        """Whether the attack steps along the model's own gradients.
+
+        Where another attack in the same ball finds more than such a one, these may be hidden.
+        """
+        return False
+
+    @property
+    def ball(self) -> str | None:
+        """The ball that the attack stays in, in words: attacks are compared in the same ball alone; None without."""
+        return None if self.eps is None else f"{self.norm} {length(self.eps, self.norm)}"
+
+    @property
     def settings(self) -> dict[str, Any]:
         """All that the outcome depends on, by name; with the norm Linf, lengths are written as in ``1/255``."""
         values = {"attack": type(self).__name__, **vars(self)}
-        lengths = ("eps", "step") if values.get("norm") == "Linf" else ()
-        return {key: f"{255 * value:g}/255" if key in lengths else value for key, value in values.items()}
+        if self.norm is not None:
+            values["norm"] = self.norm
+        values.pop("images", None)  # how many were attacked is a fact of the test
+        return {key: length(value, self.norm) if key in ("eps", "step") else value for key, value in values.items()}
 
 
 def without_gradient(number: int, images: int) -> str:
@@ -183,6 +205,11 @@ def quotient(name: str, value: float | str) -> float:
     if not 0 < number < float("inf"):
         raise InputError(f"{name}={value} must be a positive number or a quotient such as 4/255")
     return number
+
+
+def length(value: float, norm: Norm | None) -> float | str:
+    """Return a length as tables write it: as in ``1/255`` with the norm Linf, else the number itself."""
+    return f"{255 * value:g}/255" if norm == "Linf" else value
 
 
 def radius(eps: float | str, norm: Norm) -> float:

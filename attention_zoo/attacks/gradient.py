@@ -1,6 +1,7 @@
 """Attacks that follow the gradient of a loss by the pixels: PGD, and its one step, FGSM."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from attention_zoo.attacks.losses import Loss, harm, losses_of
 from attention_zoo.domains import PositiveInt, Seed
 from attention_zoo.errors import InputError
 from attention_zoo.functional.checks import check_finite
+from attention_zoo.mixers.protocols import passing_straight_through
 from attention_zoo.seeding import derive_seed
 
 START_SALT = 0xA77
@@ -32,6 +34,8 @@ class PGD(Attack):
             eq. 6), which does not change with the logits' scale and needs three classes. The first saturates where
             logits are large: its gradient is 0, and such images withstand without having been attacked.
         norm: norm of the ball: ``Linf``, or ``L2`` over an image.
+        bpda: whether to follow the gradients of the mixers' surrogates for thresholds and choices that stop gradients
+            (see `attention_zoo.mixers.protocols.StraightThrough`); without such a mixer it changes nothing.
         seed: seed of the random starts; each start follows from it and the number of the sample.
 
     Raises:
@@ -39,6 +43,8 @@ class PGD(Attack):
     """
 
     looks_at_gradients = True
+    norm: Norm
+    eps: float
 
     def __init__(
         self,
@@ -50,16 +56,34 @@ class PGD(Attack):
         restarts: PositiveInt = 1,
         loss: Loss = "cross_entropy",
         norm: Norm = "Linf",
+        bpda: bool = False,
         seed: Seed = 0,
     ) -> None:
         self.eps, self.step = radius(eps, norm), quotient("step", step)
         self.steps, self.restarts = steps, restarts
         self.random_start, self.loss, self.norm, self.seed = random_start, loss, norm, seed
+        self.bpda = bpda
         if restarts > 1 and not random_start:
             raise InputError(f"restarts={restarts} need random_start: without it all are the same")
 
+    @property
+    def trusts_gradients(self) -> bool:
+        """Whether the steps follow the model's own gradients."""
+        return self.steps > 1 and not self.bpda
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The values that the outcome depends on; ``bpda`` where it is on."""
+        settings = super().settings
+        return settings if self.bpda else {key: value for key, value in settings.items() if key != "bpda"}
+
     def perturb(self, model: Watched, pixels: Tensor, label: Tensor, index: Sequence[int]) -> Attacked:
         """Attack one batch for `Attack.run`."""
+        with passing_straight_through(model.model) if self.bpda else nullcontext():
+            return self._worst(model, pixels, label, index)
+
+    def _worst(self, model: Watched, pixels: Tensor, label: Tensor, index: Sequence[int]) -> Attacked:
+        """Return the outcome of the restart that is worst for the model, image by image."""
         worst, blind = self._attempt(model, pixels, label, index, 0)
         for restart in range(1, self.restarts):
             attempt, also_blind = self._attempt(model, pixels, label, index, restart)
