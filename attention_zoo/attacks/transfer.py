@@ -90,7 +90,7 @@ class Transfer(Attack):
     def settings(self) -> dict[str, Any]:
         """The settings of the attack on the source, and the name of that."""
         settings = self.attack.settings
-        return {**settings, "attack": f"Transfer of {settings['attack']}", "source": self._source().title}
+        return {**settings, "attack": f"Transfer of {settings['attack']}", "transferred_from": self._source().title}
 
     def _source(self) -> Source:
         if self.source is None:

@@ -137,7 +137,7 @@ def test_images_of_another_model_are_evaluated(zoo, run, config):
     ended = zoo("test", "--ckpt_path", last, "--config", config, *ONE, *attacks, "--model.variants", "null")
     assert ended.code == 0, ended.err
     columns = {column["name"]: column["protocol"] for column in read(evaluations(run)[-1])["columns"]}
-    assert columns["transfer"]["source"].startswith("vit_tiny_patch16_224 VarsD steps=2 (")
+    assert columns["transfer"]["transferred_from"].startswith("vit_tiny_patch16_224 VarsD steps=2 (")
     assert columns["square"]["images"] == 5
     assert columns["pgd"]["bpda"] is True
 

@@ -295,7 +295,8 @@ def test_attacks_in_a_ball_are_compared_image_by_image(hidden, tmp_path):
     assert [pair.images for pair in row.pairs] == [8, 24, 24]
     columns = {column.name: column for column in hidden.columns}
     assert [columns[name].protocol["images"] for name in ("square", "pgd", "small")] == [8, 24, 24]
-    assert columns["transfer"].protocol["source"] == "the same"
+    assert columns["transfer"].protocol["transferred_from"] == "the same"
+    assert columns["transfer"].protocol["source"] == "scikit-learn"
     assert columns["transfer"].protocol["attack"] == "Transfer of PGD"
     (pgd,), (transfer,) = row.counts["pgd"], row.counts["transfer"]
     assert pairs["transfer"].only_other - pairs["transfer"].only_reference == pgd.correct - transfer.correct > 0
