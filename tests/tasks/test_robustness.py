@@ -363,7 +363,19 @@ def test_a_running_attack_speaks_in_the_progress_bar(monkeypatch):
     monkeypatch.setattr(result_writer, "describe", lambda trainer, words: said.append(words))
     writer = result_writer.Narrator()
     built = task(attacks={"fgsm": FGSM()})
-    trainer = SimpleNamespace(datamodule=None)
+    trainer = SimpleNamespace(datamodule=None, progress_bar_callback=object())
     writer.on_test_batch_start(trainer, built, None, 0)
     FGSM().run(built.model, torch.rand(2, 3, 8, 8), torch.tensor([0, 1]), report=built.report)
     assert said == ["FGSM: pass 1 over 2 images"]
+
+
+def test_without_a_progress_bar_a_slow_attack_prints_lines(monkeypatch):
+    monkeypatch.setattr(result_writer, "LOG_SECONDS", -1.0)
+    said = []
+    monkeypatch.setattr(result_writer, "rank_zero_info", said.append)
+    built = task(attacks={"square": Square(queries=1)})
+    loop = SimpleNamespace(batch_progress=SimpleNamespace(current=SimpleNamespace(ready=2)))
+    trainer = SimpleNamespace(progress_bar_callback=None, test_loop=loop, num_test_batches=[5])
+    result_writer.Narrator().on_test_batch_start(trainer, built, None, 1)
+    Square(queries=1).run(built.model, torch.rand(1, 3, 8, 8), torch.tensor([0]), report=built.report)
+    assert said[0] == "batch 2 of 5: Square: pass 1 of 2 over 1 images"
