@@ -333,8 +333,8 @@ class Outcome(NamedTuple):
 def _count_pairs(parts: Sequence[Part], tallies: Sequence["Tally"], outcomes: Mapping[str, Outcome]) -> None:
     """Count how each attack and its reference fared on the images that both attacked."""
     for part, tally in zip(parts, tallies, strict=True):
-        if part.reference in outcomes and part.column.name in outcomes:
-            reference, other = outcomes[part.reference], outcomes[part.column.name]
+        reference, other = outcomes.get(part.reference or ""), outcomes.get(part.column.name)
+        if reference is not None and other is not None:
             both = reference.attacked & other.attacked
             tally.pair.update(reference.withstood[both], other.withstood[both])
 

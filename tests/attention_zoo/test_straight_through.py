@@ -19,7 +19,7 @@ STATING = {"KMeans", "RobustPCA", "Routing", "VarsD", "VarsS", "VarsSD"}
 
 def layer(name, grid=(4, 4), **options):
     torch.manual_seed(0)
-    return az.MIXERS[name](16, 2, grid=grid, **options).eval()
+    return (az.MIXERS.get(name) or getattr(az, name))(16, 2, grid=grid, **options).eval()
 
 
 def gradient_of(mixer, x, weight):
@@ -40,6 +40,7 @@ def test_who_states_surrogates():
         *((name, {}) for name in sorted(STATING)),
         *((name, {"variant": "released"}) for name in ("VarsD", "VarsS", "VarsSD")),
         ("KMeans", {"metric": "euclidean", "reduce": "mean", "iterations": 2}),
+        ("MixtureOfHeads", {"shared": 0, "topk": 1}),
     ],
 )
 def test_values_stay_and_gradients_change(name, options, grid):
