@@ -73,6 +73,25 @@ def test_the_sides_fall_as_autoattacks_do():
     assert attack._side(1, torch.zeros(1, 3, 4, 40)) == 4
 
 
+def test_it_is_as_strong_as_its_authors():
+    package = pytest.importorskip("pyautoattack")
+    generator = torch.Generator().manual_seed(0)
+    first, second = torch.randn(32, 192, generator=generator) / 8, torch.randn(10, 32, generator=generator)
+    pixels = torch.rand(200, 3, 8, 8, generator=generator)
+
+    def model(images):
+        return torch.relu(images.flatten(1) @ first.T - 0.2) @ second.T
+
+    label = model(pixels).argmax(1)
+    theirs = package.square.SquareAttack(model, norm="Linf", n_queries=100, eps=0.03, p_init=0.8, device="cpu")
+    left = [
+        accuracy(model, attacked, label)
+        for attacked in (Square(0.03, 100)(model, pixels, label), theirs.perturb(pixels, label))
+    ]
+    assert 0.1 < left[0] < 0.9
+    assert left[0] == pytest.approx(left[1], abs=0.06)
+
+
 def test_squares_lie_everywhere():
     places = torch.rand(4000, 2, generator=torch.Generator().manual_seed(0))
     chosen = _windows(places, 2, torch.zeros(4000, 3, 4, 5))

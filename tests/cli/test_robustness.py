@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 
 TASKS = Path(__file__).parents[1] / "tasks"
 EVALUATION = """
@@ -140,6 +141,22 @@ def test_images_of_another_model_are_evaluated(zoo, run, config):
     assert columns["transfer"]["transferred_from"].startswith("vit_tiny_patch16_224 VarsD steps=2 (")
     assert columns["square"]["images"] == 5
     assert columns["pgd"]["bpda"] is True
+
+
+class Code:
+    """What a file may hold to run code where it is unpickled."""
+
+    def __reduce__(self):
+        return print, ("code of the file ran",)
+
+
+def test_another_model_runs_no_code(zoo, run, config, tmp_path):
+    torch.save({"state_dict": {}, "code": Code()}, tmp_path / "evil.ckpt")
+    source = ["--model.attacks.t", "Transfer", "--model.attacks.t.checkpoint", tmp_path / "evil.ckpt"]
+    ended = zoo("test", "--ckpt_path", run / "checkpoints/last.ckpt", "--config", config, *ONE, *source)
+    assert ended.code == 2
+    assert "evil.ckpt refused: it holds more than tensors and plain values" in ended.err
+    assert "code of the file ran" not in ended.out + ended.err
 
 
 def test_two_processes_count_the_same(process, run, config, evaluated):
