@@ -14,11 +14,13 @@ from datamodules.image_folder import ImageFolder
 from datamodules.imagenet import ImageNet
 from datamodules.interactive import (
     DAVIS,
+    DAVIS585,
     LVIS,
     SBD,
     Berkeley,
     CamVidObjects,
     GrabCut,
+    HQSeg44K,
     InteractiveDataModule,
     MaskFolder,
     ObjectScenes,
@@ -48,12 +50,14 @@ from datamodules.two_objects import TwoObjects
 __all__ = [
     "ADE20KPanoptic",
     "DAVIS",
+    "DAVIS585",
     "LVIS",
     "LVISObjects",
     "SBD",
     "Berkeley",
     "CamVidObjects",
     "GrabCut",
+    "HQSeg44K",
     "InteractiveDataModule",
     "MaskFolder",
     "ObjectScenes",

@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -32,8 +32,8 @@ class InteractiveSegmentation(ClickTraining):
     """Training and evaluation of a click-guided segmenter, whose attention is any mixer.
 
     Batches as of `InteractiveDataModule`. A validation logs ``val/miou_K``, the mean IoU after K clicks, and
-    ``val/miou``, that after the last. A test logs ``test/noc_80``, ``_85`` and ``_90``, the mean IoU after 0, 1, 3, 5,
-    10 and 20 clicks (with ``settings``, under ``test/NAME/``) and leaves all curves in ``result``.
+    ``val/miou``, that after the last. A test logs ``test/noc_80``, ``_85``, ``_90`` and ``_95``, the mean IoU
+    after 0, 1, 3, 5, 10 and 20 clicks (with ``settings``, under ``test/NAME/``) and leaves all curves in ``result``.
 
     Args:
         model: a name of ``timm.list_models()``, the backbone.
@@ -155,7 +155,7 @@ class InteractiveSegmentation(ClickTraining):
             start = time.perf_counter()
             with self.adaptation(setting):
                 ask = asking(self.model, batch["image"], box, protocol, setting.values)
-                session = simulate(ask, batch["mask"], protocol, seeds)
+                session = simulate(ask, batch["mask"], protocol, seeds, batch.get("initial"))
             table.update(place, batch["index"], session.ious, session.made, time.perf_counter() - start)
 
     @contextmanager
@@ -213,7 +213,20 @@ class InteractiveSegmentation(ClickTraining):
             "corner_noise": data.corner_noise,
             "trials": data.trials,
         }
+        if isinstance(data, Correcting):
+            protocol["initial_mask"] = data.initial_mask
         return ClickResult(self.title, type(data).__name__, protocol, objects, curves, self.ious, self.names)
+
+
+@runtime_checkable
+class Correcting(Protocol):
+    """Data whose clicks correct masks.
+
+    Attributes:
+        initial_mask: which masks they correct.
+    """
+
+    initial_mask: str
 
 
 def complete(states: dict[str, Tensor], trials: int, names: Sequence[str]) -> tuple[Any, list[str]]:

@@ -240,6 +240,7 @@ def kinds() -> dict[str, tuple[str, NamesOf]]:
         "layer_mixers": ("mixer", lambda: list_mixers("self")),
         "variants": ("mixer", lambda: list_mixers("self")),
         "attacks": ("attack", of(Attack)),
+        "attack": ("attack", of(Attack)),
         "interaction": ("interaction", lambda: list_mixers("cross")),
         "model": ("task", of(tasks.Task)),
         "data": ("data", of(L.LightningDataModule)),

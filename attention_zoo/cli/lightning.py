@@ -1,5 +1,6 @@
 """``fit``, ``validate``, ``test`` and ``predict``: LightningCLI with this project's folders, checkpoints and errors."""
 
+import hashlib
 import os
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -18,6 +19,7 @@ from lightning.pytorch.utilities import rank_zero_info
 
 import datamodules  # noqa: F401  so that its classes can be named
 import tasks
+from attention_zoo.attacks import OnPixels, Source, Transferring
 from attention_zoo.cli.arguments import FROM_DATA
 from attention_zoo.cli.compat import (
     Hooks,
@@ -36,11 +38,11 @@ from attention_zoo.runs.account import Account
 from attention_zoo.runs.checkpoint import Checkpoint, check_fit, check_kinds, check_schedules, read_checkpoint
 from attention_zoo.runs.checkpoint_io import WholeCheckpoints, check_remembered
 from attention_zoo.runs.cost_log import CostLog
-from attention_zoo.runs.folders import fresh_folder, guard_run, put_away, run_name
+from attention_zoo.runs.folders import find_checkpoint, fresh_folder, guard_run, put_away, run_name
 from attention_zoo.runs.lock import held
 from attention_zoo.runs.loggers import check_installed, placed
 from attention_zoo.runs.records import MetricsLog, SaveConfig
-from attention_zoo.runs.result_writer import Narrator, ResultCheck, ResultWriter
+from attention_zoo.runs.result_writer import Narrator, ResultCheck, ResultWriter, described
 from attention_zoo.runs.trainer import Trainer, last_checkpoint
 from attention_zoo.runs.unfinished import UNFINISHED, Unfinished, identity
 from attention_zoo.sayings import bad_argument, bad_input, other_model, root_cause
@@ -185,6 +187,8 @@ class ZooCLI(Hooks, LightningCLI):
             super().instantiate_classes()
             if self.checkpoint:
                 check_kinds(self.checkpoint, self.model)
+            if isinstance(self.model, Transferring) and self.subcommand == "test":
+                load_sources(self.model)
         except Exception as error:
             cause = root_cause(error)
             message = bad_argument(cause)
@@ -292,6 +296,23 @@ def build_classification(checkpoint: Checkpoint) -> tuple[tasks.Classification, 
         kinds = f"{type(task).__name__} on {type(data).__name__}"
         raise InputError(f"{checkpoint.path} is of {kinds}, not of image classification")
     return task, data
+
+
+def load_sources(task: Transferring) -> None:
+    """Load the models that attacks of a task are transferred from; a checkpoint must be trusted by its folder.
+
+    Raises:
+        InputError: one is no checkpoint of image classification; see `load_classification`.
+    """
+    for transfer in task.transfers.values():
+        path = find_checkpoint(transfer.checkpoint, None).path
+        checkpoint, other, data = load_classification(path)
+        options = (checkpoint.config or {})["model"].get("init_args") or {}
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()[:8]
+        words = [options.get("model"), described(options.get("mixer")), f"({digest})"]
+        pixels = OnPixels(other.model, data.mean, data.std)
+        transfer.take(Source(pixels, " ".join(filter(None, words)), data.class_names, data.image_size))
 
 
 def _build(checkpoint: Checkpoint, taken: dict[str, Any]) -> tuple[L.LightningModule, L.LightningDataModule]:

@@ -16,6 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from attention_zoo.functional.straight_through import straight_through
+
 Metric = Literal["dot", "euclidean"]
 Reduce = Literal["sum", "mean"]
 
@@ -61,6 +63,12 @@ def one_hot(index: Tensor, num_centres: int, dtype: torch.dtype | None = None) -
     return F.one_hot(index, num_centres).mT.to(dtype or torch.get_default_dtype())
 
 
+def straight_assignment(affinity: Tensor) -> Tensor:
+    """Return the `hard_assignment` by an affinity (..., L, M) as ones and zeros, with `soft_assignment`'s gradient."""
+    soft = soft_assignment(affinity)
+    return straight_through(one_hot(hard_assignment(affinity), affinity.shape[-2], affinity.dtype), soft)
+
+
 def weights(assignment: Tensor, reduce: Reduce = "sum") -> Tensor:
     """Return how much centres take from pixels (..., L, M): the update is ``weights(A) @ values``.
 
@@ -103,6 +111,24 @@ def collect(
         return sums
     sizes = segment_sum(torch.ones_like(values[..., :1]), index, num_centres)
     return torch.where(sizes > 0, sums / sizes.clamp(min=1), empty)
+
+
+def straight_collect(
+    values: Tensor, assignment: Tensor, *, reduce: Reduce = "sum", empty: Tensor | float = 0.0
+) -> Tensor:
+    """Return what `collect` does, with a gradient in the assignment too.
+
+    Args:
+        values: values of the pixels (B, H, M, D).
+        assignment: of pixels to centres (B, H, L, M), by `straight_assignment`.
+        reduce: see `collect`.
+        empty: see `collect`.
+    """
+    taken = weights(assignment, reduce) @ values
+    if reduce == "mean":
+        taken = torch.where(assignment.sum(-1, keepdim=True) > 0, taken, empty)
+    index, centres = assignment.detach().argmax(-2), assignment.shape[-2]
+    return straight_through(collect(values, index, centres, reduce=reduce, empty=empty), taken)
 
 
 def segment_sum(values: Tensor, index: Tensor, num_segments: int) -> Tensor:

@@ -15,6 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from attention_zoo.functional.straight_through import straight_through
+
 
 class _SoftThreshold(torch.autograd.Function):
     """Computes `soft_threshold`, with a gradient that needs only its output.
@@ -66,14 +68,27 @@ def gelu_slope(x: Tensor, threshold: Tensor | float) -> Tensor:
 
 
 class Shrinkage(NamedTuple):
-    """A function that thresholds codes, and its derivative."""
+    """A function that thresholds codes, its derivative, and the function with a gradient that passes the threshold."""
 
     value: Callable[[Tensor, Tensor | float], Tensor]
     slope: Callable[[Tensor, Tensor | float], Tensor]
+    straight: Callable[[Tensor, Tensor | float], Tensor]
 
 
-SOFT = Shrinkage(soft_threshold, soft_slope)
-GELU = Shrinkage(gelu_threshold, gelu_slope)
+def straight_soft_threshold(x: Tensor, threshold: Tensor | float) -> Tensor:
+    """Return `soft_threshold`, with the gradient of x - threshold sgn(S(x)): what is cut to 0 passes it on as well."""
+    value = soft_threshold(x, threshold)
+    return straight_through(value, x - threshold * value.detach().sign())
+
+
+def straight_gelu_threshold(x: Tensor, threshold: Tensor | float) -> Tensor:
+    """Return `gelu_threshold`, with the gradient of x - threshold sgn(x)."""
+    surrogate = x - threshold * x.detach().sign()
+    return straight_through(gelu_threshold(x, threshold), surrogate)
+
+
+SOFT = Shrinkage(soft_threshold, soft_slope, straight_soft_threshold)
+GELU = Shrinkage(gelu_threshold, gelu_slope, straight_gelu_threshold)
 
 
 @dataclass(frozen=True)
@@ -91,6 +106,7 @@ class Lista:
         steps: number of updates.
         shrinkage: the threshold S.
         shrinks_start: whether to start from S_lam(P^T v) instead.
+        straight_through: whether gradients pass the threshold as if it cut nothing to 0.
     """
 
     contract: Callable[[Tensor], Tensor]
@@ -100,14 +116,16 @@ class Lista:
     steps: int
     shrinkage: Shrinkage = SOFT
     shrinks_start: bool = False
+    straight_through: bool = False
 
     def path(self) -> Iterator[Tensor]:
         """Yield the codes (..., A, D) before the first update and after each, ``steps + 1`` times."""
-        codes = self.shrinkage.value(self.drive, self.lam) if self.shrinks_start else self.drive
+        shrink = self.shrinkage.straight if self.straight_through else self.shrinkage.value
+        codes = shrink(self.drive, self.lam) if self.shrinks_start else self.drive
         yield codes
         pull, threshold = self.step_size * self.drive, self.lam * self.step_size
         for _ in range(self.steps):
-            codes = self.shrinkage.value(self.contract(codes).add_(pull), threshold)
+            codes = shrink(self.contract(codes).add_(pull), threshold)
             yield codes
 
     def solve(self) -> Tensor:

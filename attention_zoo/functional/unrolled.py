@@ -15,7 +15,7 @@ from torch import Tensor
 from attention_zoo.compat import in_transform
 from attention_zoo.functional.dictionaries import Dictionary
 from attention_zoo.functional.operators import Gradient, Operator, by_channel, operators
-from attention_zoo.functional.sparse import soft_threshold
+from attention_zoo.functional.sparse import soft_threshold, straight_soft_threshold
 
 MOST_AT_ONCE = 1 << 19
 """Codes of the samples that are computed together: more would leave the cache between one operation and the next."""
@@ -25,7 +25,13 @@ Codes = list[Tensor]
 
 
 def unrolled(
-    values: Tensor, step_size: Tensor, threshold: Tensor, steps: int, dictionary: Dictionary, mixed: Dictionary
+    values: Tensor,
+    step_size: Tensor,
+    threshold: Tensor,
+    steps: int,
+    dictionary: Dictionary,
+    mixed: Dictionary,
+    straight_through: bool = False,
 ) -> Tensor:
     """Return values coded in a dictionary and decoded again; differentiable, also twice, by all that it is given.
 
@@ -36,6 +42,7 @@ def unrolled(
         steps: the number of updates.
         dictionary: P, of parts that `operators` knows.
         mixed: A, what was learned in its place.
+        straight_through: whether gradients pass the threshold as if it cut nothing to 0.
 
     Returns:
         The reconstructed values (B, H, T, E), a view of tokens (B, T, H E).
@@ -50,7 +57,7 @@ def unrolled(
         for whole in (dictionary, mixed)
     )
     reconstructed = [
-        reconstruct(own, step, limit, steps, own_parts, own_others)
+        reconstruct(own, step, limit, steps, own_parts, own_others, straight_through)
         for own, step, limit, own_parts, own_others in zip(*some, parts, others, strict=True)
     ]
     return torch.cat(reconstructed).unflatten(2, (heads, width)).transpose(1, 2)
@@ -63,6 +70,7 @@ def reconstruct(
     steps: int,
     dictionary: Sequence[Operator],
     mixed: Sequence[Operator],
+    straight_through: bool = False,
 ) -> Tensor:
     """Return values coded in a dictionary and decoded again; differentiable, also twice, by all tensors and weights.
 
@@ -73,18 +81,19 @@ def reconstruct(
         steps: the number of updates.
         dictionary: the parts of P.
         mixed: the parts of A, what was learned in its place.
+        straight_through: whether gradients pass the threshold as if it cut nothing to 0.
 
     Returns:
         The reconstructed values (B, T, C).
     """
     if in_transform():  # torch.func cannot enter a function of ours
-        return reconstruct_plainly(values, step_size, threshold, steps, dictionary, mixed)
+        return reconstruct_plainly(values, step_size, threshold, steps, dictionary, mixed, straight_through)
     weights = [part.weights for part in (*dictionary, *mixed)]
     learned = [tensor for tensor in (values, step_size, threshold, *weights) if tensor is not None]
     if not (torch.is_grad_enabled() and any(tensor.requires_grad for tensor in learned)):
         return _Solution(step_size, threshold, dictionary, mixed).solve(values, steps)[0]
     empty = [part.bound_to(None) for part in (*dictionary, *mixed)]
-    return _Reconstruction.apply(values, step_size, threshold, steps, empty, *weights)
+    return _Reconstruction.apply(values, step_size, threshold, steps, empty, straight_through, *weights)
 
 
 def reconstruct_plainly(
@@ -94,15 +103,17 @@ def reconstruct_plainly(
     steps: int,
     dictionary: Sequence[Operator],
     mixed: Sequence[Operator],
+    straight_through: bool = False,
 ) -> Tensor:
     """Return what `reconstruct` does, as plain operations that autograd follows any number of times."""
+    shrink = straight_soft_threshold if straight_through else soft_threshold
     drive = [part.encode(values) for part in dictionary]
     pull = [part.spread(step_size) * own for part, own in zip(dictionary, drive, strict=True)]
     step, codes = by_channel(step_size, mixed[0].width), drive
     for _ in range(steps):
         residual = -step * _decoded(mixed, codes)
         before = [u + part.encode(residual) + p for part, u, p in zip(mixed, codes, pull, strict=True)]
-        codes = [soft_threshold(u, part.spread(threshold)) for part, u in zip(mixed, before, strict=True)]
+        codes = [shrink(u, part.spread(threshold)) for part, u in zip(mixed, before, strict=True)]
     return _decoded(dictionary, codes)
 
 
@@ -117,12 +128,13 @@ class _Reconstruction(torch.autograd.Function):
         threshold: Tensor,
         steps: int,
         parts: Sequence[Operator],
+        straight_through: bool,
         *weights: Tensor | None,
     ) -> Tensor:
         solution = _Solution(step_size, threshold, *_bound(parts, weights))
         out, path, decoded = solution.solve(values, steps, keep=True)
         ctx.save_for_backward(values, step_size, threshold, *weights, *decoded, *(t for codes in path for t in codes))
-        ctx.steps, ctx.parts = steps, parts
+        ctx.steps, ctx.parts, ctx.straight_through = steps, parts, straight_through
         return out
 
     @staticmethod
@@ -130,15 +142,16 @@ class _Reconstruction(torch.autograd.Function):
         parts, steps, saved = ctx.parts, ctx.steps, iter(ctx.saved_tensors)
         values, step_size, threshold = (next(saved) for _ in range(3))
         weights = [next(saved) for _ in parts]
-        wanted = [*ctx.needs_input_grad[:3], *ctx.needs_input_grad[5:]]
+        wanted = [*ctx.needs_input_grad[:3], *ctx.needs_input_grad[6:]]
         if torch.is_grad_enabled():
-            grads = _gradients_twice(values, step_size, threshold, weights, wanted, steps, parts, grad)
+            twice = (steps, parts, ctx.straight_through, grad)
+            grads = _gradients_twice(values, step_size, threshold, weights, wanted, *twice)
         else:
             decoded = [next(saved) for _ in range(steps)]
             path = [[next(saved) for _ in parts[::2]] for _ in range(steps + 1)]
-            solution = _Solution(step_size, threshold, *_bound(parts, weights))
+            solution = _Solution(step_size, threshold, *_bound(parts, weights), ctx.straight_through)
             grads = solution.gradients(values, path, decoded, grad.contiguous(), wanted[3:])
-        return *grads[:3], None, None, *grads[3:]
+        return *grads[:3], None, None, None, *grads[3:]
 
 
 def _gradients_twice(
@@ -149,10 +162,11 @@ def _gradients_twice(
     wanted: Sequence[bool],
     steps: int,
     parts: Sequence[Operator],
+    straight_through: bool,
     grad: Tensor,
 ) -> list[Tensor | None]:
     """Return the gradients by those tensors that are wanted, from which further gradients can be taken."""
-    out = reconstruct_plainly(values, step_size, threshold, steps, *_bound(parts, weights))
+    out = reconstruct_plainly(values, step_size, threshold, steps, *_bound(parts, weights), straight_through)
     inputs = (values, step_size, threshold, *weights)
     learned = [x for x, needed in zip(inputs, wanted, strict=True) if needed and x is not None]
     grads = iter(torch.autograd.grad(out, learned, grad, create_graph=True, allow_unused=True))
@@ -163,9 +177,14 @@ class _Solution:
     """The iteration for one choice of the numbers and dictionaries, forwards and backwards."""
 
     def __init__(
-        self, step_size: Tensor, threshold: Tensor, dictionary: Sequence[Operator], mixed: Sequence[Operator]
+        self,
+        step_size: Tensor,
+        threshold: Tensor,
+        dictionary: Sequence[Operator],
+        mixed: Sequence[Operator],
+        straight_through: bool = False,
     ) -> None:
-        self.dictionary, self.mixed = dictionary, mixed
+        self.dictionary, self.mixed, self.straight_through = dictionary, mixed, straight_through
         self.step = by_channel(step_size, mixed[0].width)
         self.steps_of_codes = [part.spread(step_size) for part in mixed]
         self.thresholds = [part.spread(threshold) for part in mixed]
@@ -219,8 +238,8 @@ class _Solution:
         for before, after, values_before in zip(path[-2::-1], path[:0:-1], decoded[::-1], strict=True):
             for part, own, pulled, left, room in zip(self.mixed, by_codes, by_pull, after, rooms, strict=True):
                 by_threshold -= part.collect(torch.sign(left, out=room).mul_(own))
-                # nothing passes where the code after the threshold is 0
-                torch.ops.aten.hardshrink_backward(own, left, 0.0, grad_input=own)
+                if not self.straight_through:  # nothing passes where the code after the threshold is 0
+                    torch.ops.aten.hardshrink_backward(own, left, 0.0, grad_input=own)
                 pulled.add_(own)
             by_residual = _decoded(self.mixed, by_codes)
             by_step -= self._by_head(values_before * by_residual)

@@ -25,18 +25,25 @@ class KMeans(LearnedCentres):
     reading = "clustering, k-means"
     paper = "Yu et al. 2022b (kMaX)"
     equation = "softmax(Q (C + A K)ᵀ/√d) A V, A = argmax_K C Kᵀ"
+    straight_through: bool = False
 
     def assign(self, centres: Tensor, k: Tensor) -> Tensor:
-        """Return the index (B, H, N) of the centre nearest to each key."""
+        """Return the index (B, H, N) of the centre nearest to each key; (B, H, K, N) one-hot if it has a gradient."""
+        if self.straight_through:
+            return clustering.straight_assignment(clustering.affinity(centres, k, metric=self.metric))
         with torch.no_grad():
             return clustering.hard_assignment(clustering.affinity(centres, k, metric=self.metric))
 
     def collect(self, values: Tensor, assignment: Tensor, empty: Tensor | float = 0.0) -> Tensor:
         """Return the sums or means (B, H, K, D) of the values over the tokens of each cluster."""
+        if self.straight_through:
+            return clustering.straight_collect(values, assignment, reduce=self.reduce, empty=empty)
         return clustering.collect(values, assignment, self.num_clusters, reduce=self.reduce, empty=empty)
 
     def memberships(self, assignment: Tensor) -> Tensor:
         """Return the assignment one-hot over the centres, (B, H, K, N)."""
+        if self.straight_through:
+            return assignment
         return clustering.one_hot(assignment, self.num_clusters, self.centres.dtype)
 
     def taken(self, assignment: Tensor) -> Tensor:

@@ -35,6 +35,7 @@ class KMeansCross(CrossMixer):
     paper = "Yu et al. 2022b (kMaX)"
     equation = "C + argmax_N(Q Kᵀ) V"
     complexity = "L·M"
+    straight_through: bool = False
 
     def __init__(
         self, dim: int, num_heads: int = 8, *, metric: Metric = "dot", reduce: Reduce = "sum", **shared: Any
@@ -48,6 +49,8 @@ class KMeansCross(CrossMixer):
 
     def read(self, affinity: Tensor, v: Tensor) -> Tensor:
         """Return the sum or mean (B, H, L, D) of the values v (B, H, M, D) assigned to each query."""
+        if self.straight_through:
+            return clustering.straight_collect(v, clustering.straight_assignment(affinity), reduce=self.reduce)
         index = clustering.hard_assignment(affinity)
         return clustering.collect(v, index, affinity.shape[-2], reduce=self.reduce)
 

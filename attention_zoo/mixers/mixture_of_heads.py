@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from attention_zoo.domains import NOT_NEGATIVE, Domain
 from attention_zoo.functional.diagnostics import evenness
+from attention_zoo.functional.straight_through import straight_through
 from attention_zoo.mixers.base import HostOptions, MixerFactory, SelfMixer
 from attention_zoo.mixers.inside import building_inside
 from attention_zoo.mixers.options import Amount
@@ -48,6 +49,7 @@ class MixtureOfHeads(SelfMixer):
     premise = "Tokens choose different heads, and none of the heads stays without tokens."
     takes_tokens = True
     drops_attention = True  # the mixer inside refuses it where it does not
+    straight_through: bool = False
 
     def __init__(
         self,
@@ -135,6 +137,8 @@ class MixtureOfHeads(SelfMixer):
         chosen = torch.zeros_like(chances).scatter(-1, chances.topk(self.topk, -1).indices, 1.0)
         if self.training:
             self.own_loss.value = self.balance * self.imbalance(chances, chosen)
+        if self.straight_through:
+            chosen = straight_through(chosen, chances)
         kept = chances * chosen
         return self.topk * kept / kept.sum(-1, keepdim=True).clamp(min=torch.finfo(kept.dtype).eps)
 

@@ -1,8 +1,10 @@
 """What a self-mixer may offer beyond its reading; a caller asks for it by ``isinstance``."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Protocol, Unpack, runtime_checkable
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from attention_zoo.mixers.base import TopDownOptions
 
@@ -45,6 +47,37 @@ class Linked(Protocol):
 
     def follow(self, before: Any) -> None:
         """Take up what ``before``, a mixer of the same class, keeps of each pass; None: begin anew in each pass."""
+
+
+@runtime_checkable
+class StraightThrough(Protocol):
+    """A mixer with thresholds or choices (arg-max, top-k) that stop gradients: ``isinstance(mixer, StraightThrough)``.
+
+    It states a surrogate for each of them: an operation whose gradient is passed on while ``straight_through`` is True.
+    What the mixer computes must not depend on it.
+    """
+
+    straight_through: bool
+    """Whether gradients are those of the surrogates; False outside of `passing_straight_through`."""
+
+
+@contextmanager
+def passing_straight_through(model: Any) -> Iterator[int]:
+    """Let gradients be those of the mixers' surrogates inside the context; yield how many modules have any.
+
+    Args:
+        model: a module with mixers at any depth; anything else has none.
+    """
+    modules = model.modules() if isinstance(model, nn.Module) else ()
+    mixers = [module for module in modules if isinstance(module, StraightThrough)]
+    before = [mixer.straight_through for mixer in mixers]
+    try:
+        for mixer in mixers:
+            mixer.straight_through = True
+        yield len(mixers)
+    finally:
+        for mixer, value in zip(mixers, before, strict=True):
+            mixer.straight_through = value
 
 
 @runtime_checkable

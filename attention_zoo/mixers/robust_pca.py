@@ -15,7 +15,7 @@ from torch import Tensor
 
 from attention_zoo.functional.attention import softmax_attention
 from attention_zoo.functional.precision import precise
-from attention_zoo.functional.sparse import soft_threshold
+from attention_zoo.functional.sparse import SOFT
 from attention_zoo.mixers.base import HostOptions, SelfMixer
 from attention_zoo.mixers.options import Amount, SomeIterations
 from attention_zoo.mixers.premise import Measure, Measures
@@ -49,6 +49,7 @@ class RobustPCA(SelfMixer):
     equation = "L = softmax(K′ K′ᵀ/√d) V, K′ = K − S − U"
     complexity = "N²"
     projections = ("q", "v")
+    straight_through: bool = False
     premise = "Values lie along the first principal axes of the keys' kernel, and keys are what is read but for a few."
 
     def __init__(
@@ -74,8 +75,9 @@ class RobustPCA(SelfMixer):
         threshold = self.sparsity * keys.shape[2] * self.dim / (4 * size)
         low, dual = torch.zeros_like(keys), torch.zeros_like(keys)
         rests: list[Tensor] = []
+        shrink = SOFT.straight if self.straight_through else SOFT.value
         for _ in range(self.iterations):
-            sparse = soft_threshold(keys - low + dual, threshold)
+            sparse = shrink(keys - low + dual, threshold)
             cleaned = keys - sparse - dual
             low = softmax_attention(cleaned, cleaned, values)
             rests.append(keys - low - sparse)

@@ -17,6 +17,7 @@ from attention_zoo.domains import Fraction
 from attention_zoo.functional.attention import softmax_attention
 from attention_zoo.functional.diagnostics import evenness, within_cluster_share
 from attention_zoo.functional.precision import precise
+from attention_zoo.functional.straight_through import straight_through
 from attention_zoo.mixers.base import HostOptions, SelfMixer
 from attention_zoo.mixers.learned_centres import Clusters
 from attention_zoo.mixers.options import Amount
@@ -49,6 +50,7 @@ class Routing(SelfMixer):
     complexity = "N²/C + N C"
     premise = "Keys lie in clusters of equal size around the centroids, so that each is read by one of them."
     drops_attention = True
+    straight_through: bool = False
     centroids: Tensor
     updates: Tensor
 
@@ -86,7 +88,22 @@ class Routing(SelfMixer):
             2, _of_channels(asked.flatten(2), v), mixed.unflatten(1, (q.shape[1], -1)).flatten(2, 3)
         )
         times = torch.zeros_like(v[..., 0]).scatter_add(2, asked.flatten(2), v.new_ones(asked.shape).flatten(2))
-        return total / times.clamp(min=1)[..., None]
+        mixed = total / times.clamp(min=1)[..., None]
+        return straight_through(mixed, self._soft_reading(q, k, v)) if self.straight_through else mixed
+
+    def _soft_reading(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Return what `mix` reads of unit queries and keys, with a gradient in who is taken by which centroid.
+
+        That is the gradient of a softmax over the centroids.
+        """
+        queries, keys = (
+            straight_through(self.membership(x).to(x.dtype), self.similarity(x).softmax(-1).to(x.dtype)).mT
+            for x in (q, k)
+        )  # (B, H, C, N)
+        scores = (q @ k.mT * self.head_dim**-0.5)[:, :, None].exp() * keys[:, :, :, None]
+        read = scores / scores.sum(-1, keepdim=True)  # (B, H, C, N, N); no score of unit tokens overflows
+        of_each = read @ v[:, :, None] * queries[..., None]
+        return of_each.sum(2) / queries.sum(2).clamp(min=1)[..., None]
 
     def members(self, tokens: Tensor) -> Tensor:
         """Return the indices (B, H, C, w) of the tokens (B, H, N, D) that each centroid takes."""

@@ -14,6 +14,7 @@ from attention_zoo.corruption_error import ALEXNET_ERRORS, mean_corruption_error
 from attention_zoo.errors import InputError
 from attention_zoo.evaluation import Benchmark, Cell, Evaluated, Result, result_kinds
 from attention_zoo.reports.table import Table
+from attention_zoo.results.paired_attacks import Pair, best_of_all, wrong_pairs
 from attention_zoo.runs.files import read_json, write_text
 from attention_zoo.runs.results import is_number, refuse_existing
 
@@ -141,10 +142,12 @@ class Row:
     Attributes:
         name: the name of the row, such as ``as trained``.
         counts: the counts of each column's cells, by the column's name.
+        pairs: attacks in the same ball, compared image by image.
     """
 
     name: str
     counts: Mapping[str, tuple[CellCount, ...]]
+    pairs: tuple[Pair, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -302,6 +305,20 @@ def blind_spots(column: Column, counts: Sequence[CellCount], label: str) -> Iter
         yield f"{column.title}, {label}: {without_gradient(number, sum(count.total for count in counts))}"
 
 
+def alarms(result: RobustnessResult, row: Row, label: str) -> Iterator[str]:
+    """Yield a line where an attack finds clearly more than the one in its ball that follows the gradients.
+
+    Args:
+        result: the result.
+        row: one of its rows.
+        label: the name to give the row.
+    """
+    titles = {column.name: column.title for column in result.columns}
+    for pair in best_of_all(row.pairs).values():
+        if pair.alarming:
+            yield pair.line(titles, label)
+
+
 def _wrong(result: RobustnessResult) -> Iterator[str]:
     """Yield a message for each value that cannot be in a result."""
     if not result.columns or not result.rows:
@@ -320,6 +337,7 @@ def _wrong(result: RobustnessResult) -> Iterator[str]:
                 yield f"row {row.name!r} has no counts of {column.name!r}"
             else:
                 yield from _wrong_counts(f"rows.{row.name}.counts.{column.name}", column, row.counts[column.name])
+        yield from wrong_pairs(f"rows.{row.name}.pairs", row.pairs, [column.name for column in result.columns])
 
 
 def _wrong_column(column: Column) -> Iterator[str]:
@@ -363,6 +381,5 @@ def _column(entry: dict[str, Any]) -> Column:
 
 
 def _row(entry: dict[str, Any]) -> Row:
-    return Row(
-        entry["name"], {name: tuple(CellCount(**cell) for cell in cells) for name, cells in entry["counts"].items()}
-    )
+    counts = {name: tuple(CellCount(**cell) for cell in cells) for name, cells in entry["counts"].items()}
+    return Row(entry["name"], counts, tuple(Pair(**pair) for pair in entry.get("pairs", ())))

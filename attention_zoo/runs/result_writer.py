@@ -6,7 +6,7 @@ from typing import Any
 
 import lightning as L
 from lightning.pytorch.callbacks import Callback, RichProgressBar
-from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 from rich.markup import escape
 
 from attention_zoo.errors import InputError
@@ -18,6 +18,10 @@ from attention_zoo.terminal import print_table
 
 REPORT_SECONDS = 1.0
 """Seconds between two messages in the progress bar on steps that take long within a batch."""
+
+
+LOG_SECONDS = 60.0
+"""Seconds between two such messages where there is no progress bar, and they are lines of the output."""
 
 
 class ResultCheck(Callback):
@@ -99,21 +103,23 @@ class ResultWriter(Callback):
 
 
 class Narrator(Callback):
-    """Shows in the progress bar, if there is one, what an evaluation is doing."""
+    """Shows in the progress bar what an evaluation is doing; without one it prints a line about once a minute."""
 
     def on_test_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
-        """Let a task whose batches may take minutes report what it does, about once a second."""
+        """Let a task whose batches may take minutes report what it does, about once a second in a progress bar."""
         if not isinstance(pl_module, Narrating):
             return
         last = time.monotonic()
+        bar = trainer.progress_bar_callback is not None
+        seconds, show = (REPORT_SECONDS, describe) if bar else (LOG_SECONDS, print_line)
 
         def report(words: str) -> None:
             nonlocal last
-            if time.monotonic() - last > REPORT_SECONDS:
+            if time.monotonic() - last > seconds:
                 last = time.monotonic()
-                describe(trainer, words)
+                show(trainer, words)
 
         pl_module.report = report
 
@@ -136,6 +142,12 @@ def describe(trainer: L.Trainer, words: str) -> None:
     bar = trainer.progress_bar_callback
     if isinstance(bar, RichProgressBar) and bar.progress is not None and bar.test_progress_bar_id is not None:
         bar.progress.update(bar.test_progress_bar_id, description=escape(words))
+
+
+def print_line(trainer: L.Trainer, words: str) -> None:
+    """Print ``words`` as a line on the batch of the test that the trainer is at."""
+    batch = trainer.test_loop.batch_progress.current.ready
+    rank_zero_info(f"batch {batch} of {trainer.num_test_batches[0]}: {words}")
 
 
 def described(mixer: dict[str, Any] | None) -> str | None:

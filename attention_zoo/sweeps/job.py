@@ -93,7 +93,8 @@ class Job:
             DiskFull: the disk has no space left.
         """
         record, _ = known_record(self.folder)
-        if record.status == "done" or (record.status == "failed" and not self.retry):
+        done = record.status == "done" and {FIT, *self.plan.evaluations} <= record.parts.keys()
+        if done or (record.status == "failed" and not self.retry):
             return record
         with held(self.folder / LOCK) as lock:
             if lock is None:

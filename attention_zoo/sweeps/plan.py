@@ -30,7 +30,7 @@ ENGINE = "engine"
 """The name of the folder inside a sweep's folder for files of the engine."""
 
 COMMON = ("configs", "options", "evaluations")
-"""The parts of a plan that must be the same for all sweeps that go into one folder."""
+"""The parts of a plan that must be the same for all sweeps that go into one folder; evaluations may be added."""
 
 DRAWS_SEED = 20_240_607
 """The seed of random draws: the same sweep draws the same runs, and a larger number of draws begins with them."""
@@ -180,7 +180,7 @@ class Plan:
         return options("", self.evaluations[name])
 
     def check(self, folder: Path) -> None:
-        """Check that a folder is new, or holds this sweep, perhaps with other runs.
+        """Check that a folder is new, or holds this sweep, perhaps with other runs or fewer evaluations.
 
         Raises:
             InputError: the folder holds another sweep, or other files.
@@ -191,6 +191,8 @@ class Plan:
             return
         before = read_plan(folder)
         changed = [key for key in COMMON if getattr(before, key) != getattr(self, key)]
+        if {**self.evaluations, **before.evaluations} == self.evaluations:  # finished runs get those that are new
+            changed = [key for key in changed if key != "evaluations"]
         known = {run.name: run.arguments for run in before.all_runs()}
         changed += [
             f"options of {run.name}" for run in self.all_runs() if known.get(run.name, run.arguments) != run.arguments

@@ -74,8 +74,18 @@ class ObjectDataset(Dataset[Any]):
         image, name = self.split.images[place], self.split.columns["name"][place]
         objects = checked(image, self.split.columns["objects"][place], name)
         with seeded(self.seed, epoch, index, AUGMENTATION + repeat):
-            view = self._view(image, objects, name)
-        return {**view._asdict(), "index": index if counted else -1, "name": name}
+            if objects.initial is None:
+                view, initial = self._view(image, objects, name), {}
+            else:
+                view, initial = self._corrected(image, objects, objects.initial, name)
+        return {**view._asdict(), **initial, "index": index if counted else -1, "name": name}
+
+    def _corrected(
+        self, image: Tensor, objects: Instances, initial: Tensor, name: str
+    ) -> tuple[View, dict[str, Tensor]]:
+        """Return a view, and in it the mask that clicks correct, which is cut out as a channel of the image."""
+        view = self._view(torch.cat((image, 255 * initial[None].to(image.dtype))), objects, name)
+        return view._replace(image=view.image[:-1]), {"initial": (view.image[-1] > 127).to(torch.uint8)}
 
     def _view(self, image: Tensor, objects: Instances, name: str) -> View:
         number = objects.numbers[int(torch.randint(len(objects.numbers), ()))]
@@ -111,6 +121,8 @@ def checked(image: Tensor, objects: Instances, name: str) -> Instances:
             f"{name}: the image has {image.shape[-1]} x {image.shape[-2]} pixels, its mask {width} x {height}: "
             "they must be equal"
         )
+    if objects.initial is not None and objects.initial.shape != objects.labels.shape:
+        raise InputError(f"{name}: the mask to start from has another size than the mask")
     if not objects.numbers:
         raise InputError(f"{name}: no object that is large enough")
     return objects
@@ -138,7 +150,8 @@ class InteractiveDataModule(DataModule):
 
     Batches are dictionaries: ``image`` (B, 3, H, W) float32, normalised; ``mask`` (B, H, W) uint8, 1 on the object, 0
     on the background, 255 where nothing counts; ``box`` (B, 4) float32, row and column of one corner of a box roughly
-    around the object and of the opposite corner; ``index`` (B,) int64 as `DataModule` has it; ``name`` (B strings).
+    around the object and of the opposite corner; ``index`` (B,) int64 as `DataModule` has it; ``name`` (B strings);
+    where clicks correct a mask, ``initial`` (B, H, W) uint8, 1 in it.
 
     With ``crop="box"`` (Gabbur et al., NeurIPS 2021, appendix C.3) training and evaluation see views of ``image_size``
     around the object, at the image's own scale where it fits. With ``crop="random"`` (RITM, Sofiiuk et al., ICIP 2022)

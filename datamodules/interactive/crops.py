@@ -120,7 +120,8 @@ class Viewing:
 
     def cut(self, image: Tensor, mask: Tensor, box: Tensor, region: Region) -> View:
         """The view of a region; the box is given in the image's pixels."""
-        image, mask = crop(image, region, self.fill), crop(mask[None], region, (IGNORE,))
+        fill = (*self.fill, *[0] * (len(image) - len(self.fill)))  # further channels are masks
+        image, mask = crop(image, region, fill), crop(mask[None], region, (IGNORE,))
         if (region.height, region.width) != self.size:
             smaller = functional.resize(mask, list(self.size), interpolation=functional.InterpolationMode.NEAREST)
             if not (smaller == OBJECT).any():  # so thin that no pixel's centre is on it

@@ -20,10 +20,12 @@ class Instances(NamedTuple):
     Attributes:
         labels: (H, W) int32: number of the object that a pixel belongs to, 0 background, -1 neither right nor wrong.
         numbers: the objects that a sample may be about; in evaluation one.
+        initial: (H, W) bool, a mask of the object that clicks correct; None where they begin with nothing.
     """
 
     labels: Tensor
     numbers: tuple[int, ...]
+    initial: Tensor | None = None
 
     def mask(self, number: int) -> Tensor:
         """The mask of one object (H, W) uint8: 1 object, 0 background and all other objects, 255 ignored."""
@@ -55,6 +57,25 @@ class ObjectFiles:
     def __getitem__(self, index: int) -> Instances:
         """The objects of one sample."""
         return Instances(self.read(self.paths[index]), self.numbers[index])
+
+
+class CorrectedFiles(ObjectFiles):
+    """Objects, one a file, with the masks that clicks correct.
+
+    Args:
+        paths: file of each sample.
+        read: makes a file the labels of `Instances`.
+        initial: file of the mask to start from of each sample, which ``read`` reads as well; None starts from nothing.
+    """
+
+    def __init__(self, paths: Sequence[str], read: Callable[[str], Tensor], initial: Sequence[str] | None) -> None:
+        super().__init__(paths, read)
+        self.initial = initial
+
+    def __getitem__(self, index: int) -> Instances:
+        """The object of one sample, and the mask to start from."""
+        objects = super().__getitem__(index)
+        return objects if self.initial is None else objects._replace(initial=self.read(self.initial[index]) > 0)
 
 
 def read_trimap(path: str) -> Tensor:

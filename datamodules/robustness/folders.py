@@ -100,7 +100,8 @@ def read_corruptions(
 
 def _places(root: Path, corruption: str) -> list[Path]:
     """Where a corruption is, in either depth."""
-    return [path for path in (root / corruption, root / GROUPS[corruption] / corruption) if path.is_dir()]
+    group = GROUPS.get(corruption, "")  # those of ImageNet-3DCC have none
+    return [path for path in dict.fromkeys((root / corruption, root / group / corruption)) if path.is_dir()]
 
 
 def _corruption(root: Path, corruption: str) -> Path:
@@ -111,10 +112,9 @@ def _corruption(root: Path, corruption: str) -> Path:
 
 
 def _no_corruption(root: Path, corruption: str) -> InputError:
-    return InputError(
-        f"no corruption {corruption} in {root}: expected {corruption}/<severity>/<class>/* or "
-        f"{GROUPS[corruption]}/{corruption}/<severity>/<class>/*; found: {contents(root)}"
-    )
+    places = [corruption, *([f"{GROUPS[corruption]}/{corruption}"] if corruption in GROUPS else [])]
+    expected = " or ".join(f"{place}/<severity>/<class>/*" for place in places)
+    return InputError(f"no corruption {corruption} in {root}: expected {expected}; found: {contents(root)}")
 
 
 def _severity(folder: Path, severity: int, severities: Sequence[int]) -> Path:

@@ -1,6 +1,6 @@
 """The benchmarks that classifiers of ImageNet-1k are tested on."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,12 +17,19 @@ from datamodules.robustness.base import Clean, Facts, Part, RobustnessDataModule
 from datamodules.robustness.folders import read_corruptions
 from datamodules.robustness.images import Generated, Labelled, Prepared
 
+CORRUPTIONS_3D = (
+    *("near_focus", "far_focus", "xy_motion_blur", "z_motion_blur", "flash", "fog_3d"),
+    *("h265_crf", "h265_abr", "bit_error", "iso_noise", "low_light", "color_quant"),
+)
+"""The corruptions of ImageNet-3DCC."""
+
 
 class ImageNetRobustness(RobustnessDataModule):
-    """ImageNet-1k's validation images, and ImageNet-C, -A, -R and -Sketch: those whose folders are given.
+    """ImageNet-1k's validation images, and ImageNet-C, -3DCC, -A, -R and -Sketch: those whose folders are given.
 
     Images are prepared as in the evaluations of VARS, RVT and AbSViT: the shorter side becomes 256/224 of the size and
-    the middle is cut out, but ImageNet-C's are 224 x 224 already, and only cut. On -A (D. Hendrycks et al., Natural
+    the middle is cut out, but those of ImageNet-C and -3DCC (O. Kar et al., 3D Common Corruptions and Data
+    Augmentation, CVPR 2022) are 224 x 224 already, and only cut. On -A (D. Hendrycks et al., Natural
     Adversarial Examples, CVPR 2021) and -R (D. Hendrycks et al., The Many Faces of Robustness, ICCV 2021) the outputs
     of their 200 classes compete; on -Sketch (H. Wang et al., NeurIPS 2019) and the others all 1000.
 
@@ -30,6 +37,8 @@ class ImageNetRobustness(RobustnessDataModule):
         val: ``<synset>/*.JPEG``, the validation images.
         c: ``<corruption>/<severity>/<synset>/*.JPEG``, or with ``noise``, ``blur``, ``weather``, ``digital`` and
             ``extra`` above the corruptions, as the archives are released.
+        c3d: ``<corruption>/<severity>/<synset>/*``, ImageNet-3DCC: all of its 12 corruptions, which ``corruptions``
+            does not choose from; there is no reference of AlexNet for them.
         a: ``<synset>/*``, ImageNet-A.
         r: ``<synset>/*``, ImageNet-R.
         sketch: ``<synset>/*``, ImageNet-Sketch.
@@ -56,12 +65,14 @@ class ImageNetRobustness(RobustnessDataModule):
         r: str | None = None,
         sketch: str | None = None,
         *,
+        c3d: str | None = None,
         iid_subsets: bool = False,
         interpolation: Literal["bicubic", "bilinear"] = "bicubic",
         **kwargs: Any,
     ) -> None:
         super().__init__(val, c, **kwargs)
-        self.roots = {name: Path(root) for name, root in (("a", a), ("r", r), ("sketch", sketch)) if root is not None}
+        further = {"c3d": c3d, "a": a, "r": r, "sketch": sketch}
+        self.roots = {name: Path(root) for name, root in further.items() if root is not None}
         self.iid_subsets = iid_subsets
         self.interpolation = v2.InterpolationMode(interpolation)
 
@@ -109,15 +120,23 @@ class ImageNetRobustness(RobustnessDataModule):
 
     def read_corrupted(self, root: Path) -> Iterator[tuple[str, int, Labelled]]:
         """Yield the cells of the corrupted images, as `RobustnessDataModule` says."""
-        cells = read_corruptions(root, self.corruptions, self.severities, synsets(), SYNSET)
+        yield from self._corrupted(root, self.corruptions)
+
+    def _corrupted(self, root: Path, corruptions: Sequence[str]) -> Iterator[tuple[str, int, Labelled]]:
+        cells = read_corruptions(root, corruptions, self.severities, synsets(), SYNSET)
         for corruption, severity, names, labels in cells:
             yield corruption, severity, Labelled(self.prepared_corrupted(ImageFiles(names)), labels)
 
     def parts(self) -> Iterator[Part]:
-        """Yield all cells, as `RobustnessDataModule` says: clean, its subsets, -C, -A, -R and -Sketch."""
+        """Yield all cells, as `RobustnessDataModule` says: clean, its subsets, -C, -3DCC, -A, -R and -Sketch."""
         validation = self.there(self.clean_root, "ImageNet validation images")
         clean = None if validation is None else self._clean(validation)
         yield from self.clean_and_corrupted(clean)
+        root = self.there(self.roots.get("c3d"), "ImageNet-3DCC")
+        if root is not None:
+            benchmark = self.benchmark("imagenet_3dcc", "ImageNet-3DCC", self.c_facts)
+            for corruption, severity, corrupted in self._corrupted(root, CORRUPTIONS_3D):
+                yield self.part(benchmark, corrupted, corruption, severity)
         for subset in ("a", "r"):
             title = f"ImageNet-{subset.upper()}"
             classes = outputs_of(subset)

@@ -21,7 +21,8 @@ class Session:
     """The outcome of simulated clicks on a batch of objects.
 
     Attributes:
-        ious: (B, clicks + 1) float64, IoU before the first click and after each; the first is 0 without a box.
+        ious: (B, clicks + 1) float64, IoU before the first click and after each; the first is 0 where neither a box
+            nor a mask to correct is given.
         made: (B,) int64, number of clicks made: until nothing was wrong any more, or all.
         prediction: (B, H, W) bool, the last masks.
         history: the clicks on each object, in order.
@@ -33,7 +34,9 @@ class Session:
     history: list[list[Click]]
 
 
-def simulate(ask: Ask, mask: Tensor, protocol: ClickProtocol, seeds: Sequence[int]) -> Session:
+def simulate(
+    ask: Ask, mask: Tensor, protocol: ClickProtocol, seeds: Sequence[int], initial: Tensor | None = None
+) -> Session:
     """Return the `Session` in which annotators click at what is wrong until the clicks of the protocol are used up.
 
     An object whose mask is right keeps the mask, and gets no further click.
@@ -43,11 +46,12 @@ def simulate(ask: Ask, mask: Tensor, protocol: ClickProtocol, seeds: Sequence[in
         mask: (B, H, W) uint8: 1 object, 0 background, 255 ignored.
         protocol: the protocol that is followed.
         seeds: the seed of each object's clicks.
+        initial: (B, H, W), the masks that the first clicks correct, 1 on the object; None starts from nothing.
     """
     target, ignore = mask == 1, mask == 255
     annotators = Annotators(target, ignore, protocol.strategy, seeds)
-    probability = torch.zeros(len(mask), 1, *mask.shape[1:], device=mask.device)
-    if protocol.box:
+    probability = (torch.zeros_like(mask) if initial is None else initial)[:, None].float()
+    if protocol.box and initial is None:
         probability = ask(annotators.clicks, probability)
     prediction = probability[:, 0] > protocol.threshold
     ious = [iou(prediction, target, ignore)]

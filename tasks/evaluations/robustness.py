@@ -1,11 +1,12 @@
 """Robustness of a classifier: clean, corrupted, other and attacked images in one pass over the data."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
-from typing import Any, cast
+from itertools import chain, pairwise
+from typing import Any, NamedTuple, cast
 
 import torch
 from lightning.pytorch.utilities import rank_zero_warn
@@ -13,15 +14,18 @@ from torch import Tensor, nn
 from torchmetrics import Metric, SumMetric
 
 from attention_zoo import MixerFactory, swap_mixers
-from attention_zoo.attacks import FGSM, PGD, Attack, OnPixels, unheard
+from attention_zoo.attacks import FGSM, PGD, Attack, OnPixels, Transfer, unheard
 from attention_zoo.errors import InputError, unknown
 from attention_zoo.evaluation import Benchmark, Cell
 from attention_zoo.functional.checks import check_finite
 from attention_zoo.mixers.swapping import layer_indices, mixer_layers
-from attention_zoo.results.robustness import CellCount, Column, RobustnessResult, Row, blind_spots, grid_of
+from attention_zoo.results.paired_attacks import Pair, best_of_all
+from attention_zoo.results.robustness import CellCount, Column, RobustnessResult, Row, alarms, blind_spots, grid_of
+from attention_zoo.scales import Scale
 from attention_zoo.seeding import run_seed, seeded
 from tasks.classification import Classification
-from tasks.metrics import CalibrationError, MeanCorruptionError, SubsetAccuracy
+from tasks.metrics import CalibrationError, MeanCorruptionError, PairCount, SubsetAccuracy
+from tasks.metrics.subset import ClassSubset
 
 AS_TRAINED = "as trained"
 """The name of the row of the model itself."""
@@ -43,7 +47,8 @@ class Robustness(Classification):
     Args:
         attacks: of the images of the benchmark ``clean``, by the name of their column; None is FGSM and PGD with the
             settings of the VARS, AbSViT and RVT tables, ``{}`` is none.
-        attacked_images: how many of those images are attacked, evenly spread; None is all.
+        attacked_images: how many of those images are attacked, evenly spread; None is all. An attack with ``images``
+            of its own takes so many of them.
         variants: further rows, by name: mixers that take the place of all the model's own in a copy of it, the
             weights carried over and nothing trained (see `attention_zoo.swap_mixers`).
         variant_layers: for some of the variants, the layers that they take alone: ``"3"``, ``"0-3"``, ``"last"`` or
@@ -55,6 +60,8 @@ class Robustness(Classification):
         seen: number of samples that this process is done with in a test.
         report: function that is told in a few words what an attack does, before each of its passes through a model.
     """
+
+    METRICS = {"*_minus_best": Scale("lower", 0.0, 1.0)}
 
     result: RobustnessResult | None = None
 
@@ -91,7 +98,7 @@ class Robustness(Classification):
 
         Raises:
             InputError: the precision is not one that attacks can differentiate in, or the data have no benchmarks, or
-                none that the attacks need.
+                none that the attacks need, or other classes than the model that an attack is transferred from.
         """
         if stage != "test":
             return
@@ -104,6 +111,8 @@ class Robustness(Classification):
         cells = getattr(data, "cells", None)
         if cells is None:
             raise InputError(f"Robustness needs data with benchmarks, which {type(data).__name__} has not")
+        for transfer in self.transfers.values():
+            transfer.check(data.class_names, data.image_size)
         self.parts = list(self._parts(cells, data.num_classes))
         rows = [AS_TRAINED, *self.variants]
         self.seen = 0
@@ -135,6 +144,7 @@ class Robustness(Classification):
             if not len(pixels):
                 continue
             logits = check_finite(f"logits ({row})", network(pixels).float(), batch["number"])
+            outcomes: dict[str, Outcome] = {}
             for part, tally in zip(self.parts, tallies, strict=True):
                 chosen = part.choose(batch["cell"], batch["number"])
                 if not chosen.any():
@@ -146,9 +156,13 @@ class Robustness(Classification):
                     number = batch["number"][chosen]
                     attacked = part.attack.run(network, pixels[chosen], label, number, self.report)
                     name = f"logits ({row}) after {part.column.title}"
-                    tally.update(check_finite(name, network(attacked.pixels).float(), number), label, cell)
+                    after = check_finite(name, network(attacked.pixels).float(), number)
+                    tally.update(after, label, cell)
                     if attacked.no_gradient is not None:
                         tally.no_gradient.update(attacked.no_gradient.sum())
+                    right = tally.right(logits[chosen], label) & tally.right(after, label)
+                    outcomes[part.column.name] = Outcome(chosen, torch.zeros_like(chosen).masked_scatter(chosen, right))
+            _count_pairs(self.parts, tallies, outcomes)
 
     def on_test_epoch_end(self) -> None:
         """Log the numbers of the table over all processes, and keep all that was counted."""
@@ -158,11 +172,15 @@ class Robustness(Classification):
             for part, tally in zip(self.parts, tallies, strict=True):
                 self.log(f"{prefix}{part.column.name}", tally.top1)
             counts = {part.column.name: tally.counts() for part, tally in zip(self.parts, tallies, strict=True)}
-            rows.append(Row(name, counts))
-            for part in self.parts:
-                for line in blind_spots(part.column, counts[part.column.name], name):
-                    rank_zero_warn(line)
+            pairs = [tally.pair_of(part) for part, tally in zip(self.parts, tallies, strict=True) if part.reference]
+            rows.append(Row(name, counts, tuple(pairs)))
+            for reference, pair in best_of_all(pairs).items():
+                self.log(f"{prefix}{reference}_minus_best", max(pair.gap, 0.0) / 100)
         self.result = RobustnessResult(tuple(part.column for part in self.parts), tuple(rows), self._facts())
+        for row in rows:
+            spots = (blind_spots(part.column, row.counts[part.column.name], row.name) for part in self.parts)
+            for line in (*alarms(self.result, row, row.name), *chain.from_iterable(spots)):
+                rank_zero_warn(line)
         self.networks = {}
 
     def progress(self) -> dict[str, Tensor]:
@@ -178,14 +196,19 @@ class Robustness(Classification):
         """Take up what `progress` gave; the data must begin after the samples ``seen``."""
         counts = dict(progress)
         self.seen = int(counts.pop("seen"))
-        new = {name: value for name, value in self.progress().items() if ".no_gradient." in name}
-        self.tallies.load_state_dict({**new, **counts})  # counts of before know nothing of gradients
+        new = {name: value for name, value in self.progress().items() if {"no_gradient", "pair"} & {*name.split(".")}}
+        self.tallies.load_state_dict({**new, **counts})  # counts of before know nothing of gradients and pairs
 
     def place(self, batch: dict[str, Tensor]) -> str:
         """Return in words where the test is: benchmark, corruption and severity of the first image of a batch."""
         cell = self._data.cells[int(batch["cell"][0])]
         words = [cell.benchmark.title, cell.corruption and cell.corruption.replace("_", " "), cell.severity]
         return " ".join(str(word) for word in words if word)
+
+    @property
+    def transfers(self) -> dict[str, Transfer]:
+        """The attacks that are transferred from another model, by the names of their columns."""
+        return {name: attack for name, attack in self.attacks.items() if isinstance(attack, Transfer)}
 
     @property
     def _data(self) -> Any:
@@ -225,13 +248,23 @@ class Robustness(Classification):
             yield Part(column, benchmark, first)
             if benchmark.name != "clean":
                 continue
-            wanted = min(self.attacked_images or own[0].images, own[0].images)
+            most = min(self.attacked_images or own[0].images, own[0].images)
             for name, attack in self.attacks.items():
+                wanted = min(attack.images or most, most)
                 protocol = {**column.protocol, **attack.settings, "images": wanted}
                 kind = type(attack).__name__
                 title = kind if name == kind.lower() else name
                 attacked = Column(name, title, column.classes, protocol)
-                yield Part(attacked, benchmark, first, attack, (wanted, own[0].images))
+                yield Part(attacked, benchmark, first, attack, (own[0].images, most, wanted), self._reference(name))
+
+    def _reference(self, name: str) -> str | None:
+        """Return the first attack along the model's own gradients in the ball of another one, or None."""
+        ball = self.attacks[name].ball
+        if ball is None:
+            return None
+        found = (other for other, attack in self.attacks.items() if attack.trusts_gradients and attack.ball == ball)
+        first = next(found, None)
+        return None if first == name else first
 
     def _facts(self) -> dict[str, Any]:
         data = self._data
@@ -254,14 +287,17 @@ class Part:
         benchmark: the benchmark that the images are from.
         first: position of its first cell among all cells.
         attack: the attack on the images, or None.
-        spread: how many of how many images count, evenly spread; None is all.
+        spread: numbers of images, each of which is evenly spread over those of the number before; the last are those
+            that count. None is all.
+        reference: the column that an attack is compared with image by image; None without.
     """
 
     column: Column
     benchmark: Benchmark
     first: int
     attack: Attack | None = None
-    spread: tuple[int, int] | None = None
+    spread: tuple[int, ...] | None = None
+    reference: str | None = None
 
     @property
     def cells(self) -> int:
@@ -276,10 +312,31 @@ class Part:
             number: (B,) int64, position of each image in its cell.
         """
         chosen = (cell >= self.first) & (cell < self.first + self.cells)
-        if self.spread is None:
-            return chosen
-        wanted, images = self.spread
-        return chosen & ((number + 1) * wanted // images > number * wanted // images)
+        for images, wanted in pairwise(self.spread or ()):
+            chosen = chosen & ((number + 1) * wanted // images > number * wanted // images)
+            number = number * wanted // images
+        return chosen
+
+
+class Outcome(NamedTuple):
+    """What an attack did to the images of a batch.
+
+    Attributes:
+        attacked: (B,) bool, the images that it attacked.
+        withstood: (B,) bool, those of them that the model gets right before and after.
+    """
+
+    attacked: Tensor
+    withstood: Tensor
+
+
+def _count_pairs(parts: Sequence[Part], tallies: Sequence["Tally"], outcomes: Mapping[str, Outcome]) -> None:
+    """Count how each attack and its reference fared on the images that both attacked."""
+    for part, tally in zip(parts, tallies, strict=True):
+        reference, other = outcomes.get(part.reference or ""), outcomes.get(part.column.name)
+        if reference is not None and other is not None:
+            both = reference.attacked & other.attacked
+            tally.pair.update(reference.withstood[both], other.withstood[both])
 
 
 class Tally(nn.Module):
@@ -300,6 +357,8 @@ class Tally(nn.Module):
         self.calibration = CalibrationError(classes, part.cells)
         self.looks = part.attack is not None and part.attack.looks_at_gradients
         self.no_gradient = SumMetric().set_dtype(torch.float64)
+        self.pair = PairCount()
+        self.subset = ClassSubset(classes)
 
     def update(self, logits: Tensor, label: Tensor, cell: Tensor) -> None:
         """Count the images of a batch in their cells.
@@ -311,6 +370,17 @@ class Tally(nn.Module):
         """
         self.top1.update(logits, label, cell)
         self.calibration.update(logits, label, cell)
+
+    def right(self, logits: Tensor, label: Tensor) -> Tensor:
+        """Return which of the images the model gets right, (N,) bool, given as in `update`."""
+        logits, label = self.subset(logits, label)
+        return logits.argmax(1) == label
+
+    def pair_of(self, part: Part) -> Pair:
+        """Return what all processes counted of the part's attack and its reference."""
+        with self.pair.sync_context():
+            images, only_other, only_reference = self.pair.counts.tolist()
+        return Pair(str(part.reference), part.column.name, images, only_other, only_reference)
 
     def counts(self) -> tuple[CellCount, ...]:
         """Return what all processes counted in each cell of the part, in order."""

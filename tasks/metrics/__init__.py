@@ -4,6 +4,15 @@ from tasks.metrics.attention import NSS, ForegroundErrors
 from tasks.metrics.calibration import CalibrationError
 from tasks.metrics.corruption import MeanCorruptionError
 from tasks.metrics.mean_iou import MeanIoU
+from tasks.metrics.paired_attacks import PairCount
 from tasks.metrics.subset import SubsetAccuracy
 
-__all__ = ["NSS", "CalibrationError", "ForegroundErrors", "MeanCorruptionError", "MeanIoU", "SubsetAccuracy"]
+__all__ = [
+    "NSS",
+    "CalibrationError",
+    "ForegroundErrors",
+    "MeanCorruptionError",
+    "MeanIoU",
+    "PairCount",
+    "SubsetAccuracy",
+]

@@ -11,8 +11,8 @@ from torch import nn
 from torch.testing import assert_close
 
 import attention_zoo as az
-from attention_zoo import attacks
-from attention_zoo.attacks import FGSM, PGD, AutoAttack, OnPixels
+from attention_zoo.attacks import FGSM, PGD, AutoAttack, OnPixels, auto_attack
+from attention_zoo.attacks.losses import losses_of
 
 ROUNDING = 1e-7  # of adding and subtracting eps in float32
 
@@ -300,7 +300,7 @@ class TestImagesWithoutGradient:
         ordered = logits.sort().values[0]
         other = ordered[-2] if values[0] == ordered[-1] else ordered[-1]
         expected = (other - values[0]) / (ordered[-1] - ordered[-3] + 1e-12)
-        assert_close(attacks._losses(logits, label, "dlr")[0], expected)
+        assert_close(losses_of(logits, label, "dlr")[0], expected)
 
     def test_losses_need_classes(self, linear):
         _, pixels, label = linear
@@ -341,7 +341,7 @@ def test_an_attack_tells_what_it_does(trained, monkeypatch):
             self.apgd.n_iter = self.apgd.n_iter_orig = self.fab.n_iter = self.square.n_queries = 2
             self.apgd_targeted.n_iter = self.apgd_targeted.n_iter_orig = 2
 
-    monkeypatch.setattr(attacks, "_autoattack", lambda: Brief)
+    monkeypatch.setattr(auto_attack, "_autoattack", lambda: Brief)
     pixels, label = pictures(4, seed=3)
     label = trained(pixels).argmax(1)
     told = []

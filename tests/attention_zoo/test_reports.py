@@ -113,7 +113,7 @@ def test_empty_cells_are_no_numbers(tmp_path):
     found = replace(found, rows=(Row("as trained", {**found.rows[0].counts, "imagenet_c": empty}),))
     assert math.isnan(found.scores["as trained"]["imagenet_c"])
     table = write_result(tmp_path, found)
-    assert table.rows[0] == ("VarsD", "60.00", "-", "40.00")
+    assert table.rows[0] == ("VarsD", "60.00 [56.9, 63.0]", "-", "40.00 [16.8, 68.7]")
     assert json.loads((tmp_path / "robustness.json").read_text())["scores"]["as trained"]["imagenet_c"] is None
     assert ",imagenet_c,fog,3,0,0,,\n" in (tmp_path / "robustness_cells.csv").read_text()
 
@@ -137,12 +137,13 @@ def test_one_table_of_several_results():
     table = compare({"one": result(), "two": result(rows=("as trained", "adapted"), clean=700)})
     assert table.header == ("model", "clean ↑", "IN-C (generated) mCE ↓", "IN-A ↑")
     assert [row[:2] for row in table.rows] == [
-        ("one", "60.00"),
-        ("two, as trained", "70.00"),
-        ("two, adapted", "70.00"),
+        ("one", "60.00 [56.9, 63.0]"),
+        ("two, as trained", "70.00 [67.1, 72.8]"),
+        ("two, adapted", "70.00 [67.1, 72.8]"),
     ]
     assert not any(note.startswith("not comparable") for note in table.notes)
-    assert len(table.notes) == 3
+    assert len(table.notes) == 4
+    assert "95 % interval" in table.notes[3]
     assert "seed 0, images 75000000" in table.notes[1]
     rows = list(csv.reader(io.StringIO(table.csv())))
     assert [tuple(row) for row in rows] == [table.header, *table.rows]
@@ -152,8 +153,8 @@ def test_a_benchmark_that_only_one_has():
     less = result()
     less = replace(less, columns=less.columns[:1])
     table = compare({"less": less, "all": result()})
-    assert table.rows[0] == ("less", "60.00", "", "")
-    assert table.rows[1][3] == "40.00"
+    assert table.rows[0] == ("less", "60.00 [56.9, 63.0]", "", "")
+    assert table.rows[1][3] == "40.00 [16.8, 68.7]"
 
 
 @pytest.mark.parametrize(

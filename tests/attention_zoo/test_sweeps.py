@@ -7,7 +7,7 @@ import os
 import threading
 import time
 import unicodedata
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 
 import pytest
@@ -88,6 +88,12 @@ class TestPlan:
         assert read_plan(tmp_path / "out") == plan
         Plan([config], {"a": [1, 2, 3]}, seeds=[0, 1]).keep(tmp_path / "out")
         assert read_plan(tmp_path / "out").seeds == [0, 1]
+        more = {"test": {}, "noise": {"x": 1}}
+        Plan([config], {"a": [1, 2]}, evaluations=more).keep(tmp_path / "out")
+        assert read_plan(tmp_path / "out").evaluations == more
+        for other in ({"test": {}}, {**more, "noise": {"x": 2}}):
+            with pytest.raises(InputError, match="holds a sweep with other evaluations"):
+                Plan([config], {"a": [1, 2]}, evaluations=other).keep(tmp_path / "out")
 
     def test_another_sweep_in_the_folder_is_refused(self, config, tmp_path):
         Plan([config], {"a": {"one": {"x": 1}}}).keep(tmp_path / "out")
@@ -385,6 +391,15 @@ class TestJob:
         assert [command[0] for command in done.commands] == ["fit", "test", "test"]
         assert done.commands[0][1:3] == ["--config", config] and "--x" in done.commands[2]
         assert done() == record and len(done.commands) == 3
+
+    def test_a_finished_run_gets_the_evaluations_that_are_new(self, config, tmp_path):
+        before = job(config, tmp_path)
+        before()
+        plan = replace(before.plan, evaluations={**before.plan.evaluations, "attacks": {"y": 2}})
+        more = replace(before, plan=plan)
+        assert list(more().metrics) == ["test", "noise", "attacks"]
+        assert [command[0] for command in more.commands] == ["fit", "test", "test", "test"]
+        assert more().status == "done" and len(more.commands) == 4
 
     def test_a_killed_training_goes_on_from_its_checkpoint(self, config, tmp_path):
         killed = job(config, tmp_path, "checkpoint")

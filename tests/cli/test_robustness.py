@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 
 TASKS = Path(__file__).parents[1] / "tasks"
 EVALUATION = """
@@ -129,6 +130,35 @@ def test_the_progress_bar_says_where_it_is(zoo, run, config, monkeypatch):
     assert shown == ["clean", *cells, "some digits"]
 
 
+def test_images_of_another_model_are_evaluated(zoo, run, config):
+    last = run / "checkpoints/last.ckpt"
+    attacks = ["--model.attacks.square", "Square", "--model.attacks.square.queries", "3"]
+    attacks += ["--model.attacks.square.images", "5", "--model.attacks.pgd.bpda", "true"]
+    attacks += ["--model.attacks.transfer", "Transfer", "--model.attacks.transfer.checkpoint", str(run)]
+    ended = zoo("test", "--ckpt_path", last, "--config", config, *ONE, *attacks, "--model.variants", "null")
+    assert ended.code == 0, ended.err
+    columns = {column["name"]: column["protocol"] for column in read(evaluations(run)[-1])["columns"]}
+    assert columns["transfer"]["transferred_from"].startswith("vit_tiny_patch16_224 VarsD steps=2 (")
+    assert columns["square"]["images"] == 5
+    assert columns["pgd"]["bpda"] is True
+
+
+class Code:
+    """What a file may hold to run code where it is unpickled."""
+
+    def __reduce__(self):
+        return print, ("code of the file ran",)
+
+
+def test_another_model_runs_no_code(zoo, run, config, tmp_path):
+    torch.save({"state_dict": {}, "code": Code()}, tmp_path / "evil.ckpt")
+    source = ["--model.attacks.t", "Transfer", "--model.attacks.t.checkpoint", tmp_path / "evil.ckpt"]
+    ended = zoo("test", "--ckpt_path", run / "checkpoints/last.ckpt", "--config", config, *ONE, *source)
+    assert ended.code == 2
+    assert "evil.ckpt refused: it holds more than tensors and plain values" in ended.err
+    assert "code of the file ran" not in ended.out + ended.err
+
+
 def test_two_processes_count_the_same(process, run, config, evaluated):
     argv = ["--ckpt_path", run / "checkpoints/last.ckpt", "--config", config, *TWO]
     found = set(evaluations(run))
@@ -212,6 +242,11 @@ def test_a_model_without_checkpoint_is_said_to_be_random(zoo, tiny, config, tmp_
         (["--model.attacks.pgd.eps", "x"], ["eps=x must be a positive number or a quotient such as 4/255"]),
         (["--model.attacks.pgd.norm", "L7"], ["norm", "Linf", "L2"]),
         (["--model.attacks.pgd", "Pgd"], ["unknown attack 'Pgd'", "PGD", "AutoAttack"]),
+        (
+            ["--model.attacks.t", "Transfer", "--model.attacks.t.checkpoint", "none.ckpt"],
+            ["checkpoint none.ckpt does not exist"],
+        ),
+        (["--model.attacks.t", "Transfer"], ["checkpoint"]),
         (["--model.variants.x", "VarsX"], ["unknown mixer 'VarsX'"]),
         (["--model.attacked_images", "0"], ["attacked_images=0"]),
         (["--data.clean", "false"], ["attacks need the clean images"]),

@@ -59,6 +59,29 @@ def write_davis(root):
     return root
 
 
+def write_davis585(root):
+    """An object whose masks to start from are a part of it, and the background around it."""
+    write_image(root / "bear" / "00009.jpg")
+    write_mask(root / "bear" / "object1_00009.png", 255 * blob(10, 20))
+    write_mask(root / "bear" / "init_sp_object1_00009.png", 255 * blob(10, 20, 6))
+    write_mask(root / "bear" / "init_stm_object1_00009.png", 255 * blob(8, 18, 18, 20))
+    return root
+
+
+def write_hqseg44k(root):
+    for place, (images, masks) in enumerate(
+        [
+            ("DIS5K/DIS-VD/im", "DIS5K/DIS-VD/gt"),
+            ("thin_object_detection/ThinObject5K/images_test", "thin_object_detection/ThinObject5K/masks_test"),
+            ("thin_object_detection/COIFT/images", "thin_object_detection/COIFT/masks"),
+            ("thin_object_detection/HRSOD/images", "thin_object_detection/HRSOD/masks_max255"),
+        ]
+    ):
+        write_image(root / images / f"a{place}.jpg", place)
+        write_mask(root / masks / f"a{place}.png", 200 * blob(10, 20, 12 + place))
+    return root
+
+
 def write_sbd(root):
     """Object 1 of an image fills its box, object 2 is a thin angle."""
     (root / "inst").mkdir(parents=True)

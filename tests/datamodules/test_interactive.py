@@ -46,6 +46,58 @@ def test_davis_takes_what_is_not_black(tmp_path):
     assert masks_of(dm.DAVIS(str(files.write_davis(tmp_path)), **SMALL))[0][1:] == (168, 0)
 
 
+def test_hqseg44k_is_four_sets(tmp_path):
+    found = masks_of(dm.HQSeg44K(str(files.write_hqseg44k(tmp_path)), **SMALL))
+    assert [row[1] for row in found] == [168, 182, 196, 210]
+    with pytest.raises(az.InputError, match="DIS5K/DIS-VD/im"):
+        masks_of(dm.HQSeg44K(str(tmp_path / "none"), **SMALL))
+
+
+class TestDAVIS585:
+    def batch(self, root, **options):
+        data = dm.DAVIS585(str(root), **{**SMALL, **options})
+        data.setup("test")
+        return next(iter(data.test_dataloader()))
+
+    def test_masks_to_start_from(self, tmp_path):
+        root = files.write_davis585(tmp_path)
+        assert [row[1:] for row in masks_of(dm.DAVIS585(str(root), **SMALL))] == [(168, 0)]
+        batch = self.batch(root, crop="random")
+        assert batch["initial"].dtype == torch.uint8
+        assert batch["image"].shape == (1, 3, *files.SIZE)
+        assert torch.equal(batch["initial"][0], torch.from_numpy(files.blob(10, 20, 6)))
+        assert self.batch(root, crop="random", initial_mask="stm")["initial"].sum() == 18 * 20
+        assert "initial" not in self.batch(root, initial_mask="zero")
+
+    def test_they_are_cut_out_as_the_mask_is(self, tmp_path):
+        batch = self.batch(files.write_davis585(tmp_path), image_size=32, corner_noise=0.0)
+        plain = self.batch(tmp_path, image_size=32, corner_noise=0.0, initial_mask="zero")
+        for key in ("image", "mask", "box"):
+            assert torch.equal(batch[key], plain[key])
+        assert batch["initial"].shape == batch["mask"].shape
+        assert ((batch["initial"] == 1) <= (batch["mask"] == 1)).all()
+        assert batch["initial"].sum() == 6 * 14
+
+    @pytest.mark.parametrize("gone", ["00009.jpg", "init_sp_object1_00009.png"])
+    def test_what_is_missing_is_named(self, tmp_path, gone):
+        root = files.write_davis585(tmp_path)
+        (root / "bear" / gone).unlink()
+        with pytest.raises(az.InputError, match=f"needs .*{gone}, which does not exist"):
+            self.batch(root)
+
+    def test_bad_input(self, tmp_path):
+        with pytest.raises(az.InputError, match="SEQUENCE/OBJECT_FRAME.png"):
+            self.batch(tmp_path)
+        with pytest.raises(az.InputError, match="unknown initial_mask 'spp'"):
+            dm.DAVIS585(str(tmp_path), initial_mask="spp")
+        with pytest.raises(az.InputError, match="part of DAVIS585"):
+            dm.DAVIS585(str(tmp_path)).load(["train"])
+        files.write_davis585(tmp_path)
+        files.write_mask(tmp_path / "bear" / "init_sp_object1_00009.png", files.blob(1, 2, size=(9, 9)))
+        with pytest.raises(az.InputError, match="another size"):
+            self.batch(tmp_path)
+
+
 def test_sbd_tests_every_object_and_trains_on_full_ones(tmp_path):
     data = dm.SBD(str(files.write_sbd(tmp_path)), **SMALL)
     assert [row[1] for row in masks_of(data)] == [168, 39 + 20]

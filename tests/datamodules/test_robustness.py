@@ -18,6 +18,7 @@ from datamodules.corruptions import CORRUPTIONS, GROUPS
 from datamodules.imagenet import outputs_of
 from datamodules.images import UnreadableImageError, decode
 from datamodules.robustness.base import choose
+from datamodules.robustness.imagenet import CORRUPTIONS_3D
 from tests.datamodules.files import SYNSETS, truncate, write_corrupted, write_images, write_tiny_imagenet
 
 LABELS = (0, 6, 13, 388)
@@ -92,6 +93,21 @@ def test_all_benchmarks_in_one_pass(roots):
     classes = {cell.benchmark.name: cell.benchmark.classes for cell in data.cells}
     assert classes["imagenet_a"] == outputs_of("a") and classes["imagenet_r"] == outputs_of("r")
     assert classes["clean"] is classes["imagenet_c"] is classes["imagenet_sketch"] is None
+
+
+def test_corruptions_in_three_dimensions(roots, tmp_path):
+    write_corrupted(tmp_path, SYNSETS, 1, (32, 32), CORRUPTIONS_3D, (1, 3))
+    data = imagenet({"val": roots["val"], "c3d": tmp_path})
+    batch = loaded(data)
+    assert len(set(CORRUPTIONS_3D)) == 12
+    cells = [("imagenet_3dcc", name, severity, 4) for name in CORRUPTIONS_3D for severity in (1, 3)]
+    assert named(data) == [("clean", None, None, 12), *cells]
+    assert of(batch, 4)["label"].tolist() == list(LABELS)
+    path = tmp_path / CORRUPTIONS_3D[1] / "3" / SYNSETS[1] / "000.png"
+    torch.testing.assert_close(of(batch, 4)["image"][1], decode(str(path)) / 255)
+    shutil.rmtree(tmp_path / "flash")
+    with pytest.raises(InputError, match=r"no corruption flash in .*expected flash/<severity>/<class>/\*; found"):
+        loaded(imagenet({"c3d": tmp_path}))
 
 
 @pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])

@@ -96,7 +96,8 @@ def spots() -> list[Spot]:
             own = [option for option in options_of(owner) if option.name not in FROM_HOST]
             found += [Spot(o, f"model.mixer.{o.name}", (f"--model.mixer={owner.__name__}",)) for o in own]
     for owner in owners["attack"]:
-        before = ("--model=Robustness", f"--model.attacks.some={owner.__name__}")
+        needed = [f"--model.attacks.some.{o.name}={as_text(example(o.kind))}" for o in options_of(owner) if o.required]
+        before = ("--model=Robustness", f"--model.attacks.some={owner.__name__}", *needed)
         found += [Spot(o, f"model.attacks.some.{o.name}", before) for o in options_of(owner)]
     for name, owner in ((name, owner) for name, given in foreign().items() for owner in given):
         place = name.rstrip("+")

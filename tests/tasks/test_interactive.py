@@ -1,6 +1,7 @@
 """The curriculum, validation and test of the interactive task on tiny models."""
 
 import math
+from dataclasses import replace
 from functools import partial
 from types import SimpleNamespace
 
@@ -356,8 +357,9 @@ def test_noc_of_an_oracle_and_a_constant(clear, toy, clicks, protocol):
     task.model = ToyInModel(toy())
     crop = "box" if protocol == "paper" else "random"
     logged = evaluate(task, berkeley(clear, crop=crop, trials=2))
-    assert [logged[f"test/noc_{goal}"] for goal in (80, 85, 90)] == [clicks] * 3
+    assert [logged[f"test/noc_{goal}"] for goal in (80, 85, 90, 95)] == [clicks] * 4
     (curve,) = task.result.curves
+    assert curve.unreached["0.95"] == curve.unreached["0.90"]
     assert curve.unreached["0.90"] == (0 if clicks == 1 else 3)
     assert len(curve.mean) == 21
     assert np.shape(curve.trials) == (2, 21)
@@ -516,7 +518,14 @@ def test_results_are_read_back_and_compared(clear, tmp_path):
     assert (tmp_path / "a" / "clicks.png").stat().st_size > 5000
     assert differences({"a": results["a"], "b": results["b"]}) == []
     assert differences(results) == ["padding"]
-    assert [row[0] for row in noc_table(results).rows] == ["a", "b", "c"]
+    table = noc_table(results)
+    assert [row[0] for row in table.rows] == ["a", "b", "c"]
+    assert "NoC@95" in table.header
+    curve = results["a"].curves[0]
+    older = replace(curve, noc={key: value for key, value in curve.noc.items() if key != "0.95"})
+    before = {"older": replace(results["a"], curves=[older])}
+    assert "NoC@95" not in noc_table(before).header
+    assert noc_table(before | {"b": results["b"]}).rows[0][table.header.index("NoC@95")] == ""
     axes = overlay(results).axes
     assert [line.get_label() for line in axes[0].lines] == ["a", "b", "c"]
 

@@ -1,6 +1,7 @@
 import csv
 import io
 import json
+from copy import deepcopy
 from types import SimpleNamespace
 
 import lightning as L
@@ -10,7 +11,7 @@ from torch.testing import assert_close
 
 import attention_zoo as az
 import tasks.classification
-from attention_zoo.attacks import FGSM, PGD, Attack
+from attention_zoo.attacks import FGSM, PGD, Attack, Source, Square, Transfer
 from attention_zoo.reports.robustness.comparison import cell_table, compare
 from attention_zoo.results.robustness import RobustnessResult
 from attention_zoo.runs import result_writer
@@ -258,6 +259,77 @@ def test_images_without_a_gradient_are_counted_and_told(tmp_path):
     assert {row["no_gradient"] for row in rows if row["benchmark"] == "clean"} == {""}
 
 
+def fit_head(model, batch):
+    """Make a model of random features get most images of a batch right, by least squares."""
+    head, model.head = model.head, torch.nn.Identity()
+    with torch.no_grad():
+        features = model.eval()(batch["image"])
+        features = torch.cat((features, torch.ones(len(features), 1)), 1)
+        solution = torch.linalg.lstsq(features, torch.eye(10)[batch["label"]]).solution
+        head.weight.copy_(solution[:-1].T)
+        head.bias.copy_(solution[-1])
+    model.head = head
+
+
+@pytest.fixture(scope="module")
+def hidden():
+    """A result of a model whose gradients are hidden by a rounding, and the data; two attacks do not follow them."""
+    data = DigitBenchmarks(images=36, batch_size=36)
+    transfer = Transfer("another.ckpt", PGD("16/255", "4/255", 10))
+    attacks = {"square": Square("16/255", 30, images=8), "pgd": PGD("16/255", "4/255"), "transfer": transfer}
+    attacks |= {"small": Square("1/255", 2), "fgsm": FGSM("16/255")}
+    built = task(attacks=attacks, attacked_images=24)
+    data.setup("test")
+    fit_head(built.model, next(iter(data.test_dataloader())))
+    source = az.attacks.OnPixels(deepcopy(built.model), data.mean, data.std)
+    transfer.take(Source(source, "the same", data.class_names, data.image_size))
+    built.model.patch_embed.register_forward_pre_hook(lambda _, inputs: ((inputs[0] * 64).round() / 64,))
+    return evaluate(built, data)[0]
+
+
+def test_attacks_in_a_ball_are_compared_image_by_image(hidden, tmp_path):
+    row = hidden.row(AS_TRAINED)
+    pairs = {pair.other: pair for pair in row.pairs}
+    assert list(pairs) == ["square", "transfer", "fgsm"]  # not the one in a smaller ball
+    assert {pair.reference for pair in row.pairs} == {"pgd"}
+    assert [pair.images for pair in row.pairs] == [8, 24, 24]
+    columns = {column.name: column for column in hidden.columns}
+    assert [columns[name].protocol["images"] for name in ("square", "pgd", "small")] == [8, 24, 24]
+    assert columns["transfer"].protocol["transferred_from"] == "the same"
+    assert columns["transfer"].protocol["source"] == "scikit-learn"
+    assert columns["transfer"].protocol["attack"] == "Transfer of PGD"
+    (pgd,), (transfer,) = row.counts["pgd"], row.counts["transfer"]
+    assert pairs["transfer"].only_other - pairs["transfer"].only_reference == pgd.correct - transfer.correct > 0
+    hidden.write_json(tmp_path / "robustness.json")
+    assert RobustnessResult.read(tmp_path / "robustness.json").row(AS_TRAINED) == row
+
+
+def test_hidden_gradients_raise_an_alarm(hidden):
+    table = compare({"run": hidden})
+    assert table.header[-1] == "PGD minus the best of all ↓"
+    assert table.rows[0][-1].endswith(" alarm")
+    (note,) = [note for note in table.notes if "may be hidden" in note]
+    assert note.startswith("PGD, run: Transfer lowers the accuracy by ")
+    plain = compare({"run": hidden}, intervals=False)
+    assert all(float(cell) >= 0 for cell in plain.rows[0][1:])
+
+
+def test_a_source_must_fit():
+    transfer = Transfer("other.ckpt")
+    built = task(attacks={"transfer": transfer})
+    data = DigitBenchmarks(images=20, batch_size=16)
+    with pytest.raises(az.InputError, match="the source other.ckpt is not loaded"):
+        evaluate(built, data)
+    transfer.take(Source(built.model, "x", ["cat", "dog"], (8, 8)))
+    with pytest.raises(az.InputError, match=r"other.ckpt is of other classes: 2 \(cat, dog\); those of the data: 10"):
+        evaluate(built, data)
+    transfer.take(Source(built.model, "x", data.class_names, (32, 32)))
+    with pytest.raises(az.InputError, match=r"for images of 32 x 32 pixels; those of the data: 8 x 8"):
+        evaluate(built, data)
+    with pytest.raises(az.InputError, match="a transfer"):
+        Transfer("one.ckpt", transfer)
+
+
 def test_results_and_progress_of_before_know_nothing_of_gradients(tmp_path, evaluated):
     result = evaluated[2]
     result.write_json(tmp_path / "robustness.json")
@@ -271,7 +343,7 @@ def test_results_and_progress_of_before_know_nothing_of_gradients(tmp_path, eval
     assert old.scores == result.scores
     built = evaluated[0]
     progress = built.progress()
-    older = {name: value for name, value in progress.items() if ".no_gradient." not in name}
+    older = {name: value for name, value in progress.items() if not {"no_gradient", "pair"} & {*name.split(".")}}
     assert len(older) < len(progress)
     built.go_on(older)
     assert built.progress().keys() == progress.keys()
@@ -291,7 +363,19 @@ def test_a_running_attack_speaks_in_the_progress_bar(monkeypatch):
     monkeypatch.setattr(result_writer, "describe", lambda trainer, words: said.append(words))
     writer = result_writer.Narrator()
     built = task(attacks={"fgsm": FGSM()})
-    trainer = SimpleNamespace(datamodule=None)
+    trainer = SimpleNamespace(datamodule=None, progress_bar_callback=object())
     writer.on_test_batch_start(trainer, built, None, 0)
     FGSM().run(built.model, torch.rand(2, 3, 8, 8), torch.tensor([0, 1]), report=built.report)
     assert said == ["FGSM: pass 1 over 2 images"]
+
+
+def test_without_a_progress_bar_a_slow_attack_prints_lines(monkeypatch):
+    monkeypatch.setattr(result_writer, "LOG_SECONDS", -1.0)
+    said = []
+    monkeypatch.setattr(result_writer, "rank_zero_info", said.append)
+    built = task(attacks={"square": Square(queries=1)})
+    loop = SimpleNamespace(batch_progress=SimpleNamespace(current=SimpleNamespace(ready=2)))
+    trainer = SimpleNamespace(progress_bar_callback=None, test_loop=loop, num_test_batches=[5])
+    result_writer.Narrator().on_test_batch_start(trainer, built, None, 1)
+    Square(queries=1).run(built.model, torch.rand(1, 3, 8, 8), torch.tensor([0]), report=built.report)
+    assert said[0] == "batch 2 of 5: Square: pass 1 of 2 over 1 images"

@@ -89,6 +89,7 @@ class SparseReconstruction(SelfMixer):
     fewest_unrolled = 90
     """Tokens from which `functional.unrolled` takes less time than a matrix; see benchmarks/static_kernels.py."""
     form: "Form"
+    straight_through: bool = False
     hear: Callable[[Tensor], None] | None = None
     """A function that `mix` tells the codes (B, G, A, E) after the last update; None tells nobody."""
 
@@ -142,7 +143,8 @@ class SparseReconstruction(SelfMixer):
     def iteration(self, contract: Callable[[Tensor], Tensor], drive: Tensor, step_size: Tensor, w1: Tensor) -> Lista:
         """Return the iteration by the variant's rules, with lambda scaled by w₁."""
         shrinkage, shrinks_start = self.rules.shrinkage, self.rules.shrinks_start
-        return Lista(contract, drive, w1 * self.lam, step_size, self.steps, shrinkage, shrinks_start)
+        lam, straight = w1 * self.lam, self.straight_through
+        return Lista(contract, drive, lam, step_size, self.steps, shrinkage, shrinks_start, straight)
 
     def matrix_iteration(self, dictionary: GramAtoms, v: Tensor) -> Lista:
         """Return the `iteration` on a dictionary's Gram matrix, which Γ and the step are multiplied into once."""
@@ -271,4 +273,5 @@ class Operators(Form):
         dictionary, mixed = self.dictionaries(mixer, q, v)
         _, w1, w2 = mixer.learned(v)
         step_size = mixer.rules.step_size(dictionary, w2)
-        return unrolled(v, step_size, w1 * mixer.lam * step_size, mixer.steps, dictionary, mixed)
+        threshold = w1 * mixer.lam * step_size
+        return unrolled(v, step_size, threshold, mixer.steps, dictionary, mixed, mixer.straight_through)

@@ -77,7 +77,9 @@ class Spectral(Form):
         if mixer.training:
             mixer.L.lerp_(largest_singular_value(mixer.kernel), MOMENTUM)
         contract = dictionary.contraction(step_size)
-        return dictionary, Lista(contract, dictionary.encode(v), mixer.lam, step_size, mixer.steps, shrinks_start=True)
+        drive, straight = dictionary.encode(v), mixer.straight_through
+        lista = Lista(contract, drive, mixer.lam, step_size, mixer.steps, shrinks_start=True, straight_through=straight)
+        return dictionary, lista
 
 
 def largest_singular_value(kernel: Tensor) -> Tensor:

@@ -52,20 +52,21 @@ def write_tables(folder: Path, results: Mapping[str, ClickResult]) -> Table:
 def noc_table(results: Mapping[str, ClickResult]) -> Table:
     """Return a table with a row for each curve.
 
-    It holds the mean number of clicks until each IoU of `THRESHOLDS`, the objects that took all clicks, the mean IoU in
-    percent after some numbers of clicks, the numbers of objects and trials, and the seconds per click.
+    It holds the mean number of clicks until each IoU of `THRESHOLDS` that a result has, the objects that took all
+    clicks, the mean IoU in percent after some numbers of clicks, the numbers of objects and trials, and the seconds per
+    click.
     """
     curves = labelled(results)
-    percents = [f"{100 * threshold:.0f}" for threshold in THRESHOLDS]
+    keys = [key for key in (f"{each:.2f}" for each in THRESHOLDS) if any(key in curve.noc for _, _, curve in curves)]
+    percents = [f"{100 * float(key):.0f}" for key in keys]
     last = max(len(curve.mean) - 1 for _, _, curve in curves)
     marks = [mark for mark in (0, 1, 2, 3, 5, 10, 20) if mark <= last]
     header = ["", "data", *(f"NoC@{percent}" for percent in percents)]
     header += [*(f">={last}@{percent}" for percent in percents), *(f"mIoU@{mark}" for mark in marks)]
     rows = []
     for name, result, curve in curves:
-        keys = [f"{threshold:.2f}" for threshold in THRESHOLDS]
-        row = [name, result.data, *(f"{curve.noc[key]:.2f}" for key in keys)]
-        row += [f"{curve.unreached[key]:g}" for key in keys]
+        row = [name, result.data, *(f"{curve.noc[key]:.2f}" if key in curve.noc else "" for key in keys)]
+        row += [f"{curve.unreached[key]:g}" if key in curve.unreached else "" for key in keys]
         row += [f"{100 * curve.mean[mark]:.2f}" if mark < len(curve.mean) else "" for mark in marks]
         rows.append((*row, str(result.objects), str(len(curve.trials)), f"{curve.seconds_per_click:.4f}"))
     notes = [f"not comparable: {key} differs" for key in differences(results)]

@@ -8,18 +8,29 @@ from typing import Any
 from attention_zoo.corruption_error import mean_corruption_error
 from attention_zoo.errors import InputError
 from attention_zoo.reports.table import Table
-from attention_zoo.results.robustness import Column, RobustnessResult, blind_spots
+from attention_zoo.results.paired_attacks import ALARM, accuracy_interval, best_of_all
+from attention_zoo.results.robustness import Column, RobustnessResult, Row, alarms, blind_spots
+
+INTERVALS = "in brackets: the 95 % interval of an accuracy (Wilson's), of other images and not of other trainings"
+BEST_OF_ALL = (
+    "minus the best of all: the accuracy less that under the attack in the same ball that lowers it most, on images "
+    f"that both attacked; alarm: at least {ALARM:g} point, and beyond sampling noise (95 %, Agresti and Min)"
+)
 
 Results = Mapping[str, RobustnessResult]
 """Results by the name that tables give to each, such as the name of its run."""
 
 
-def compare(results: Results, *, mixed: bool = False) -> Table:
+def compare(results: Results, *, mixed: bool = False, intervals: bool = True) -> Table:
     """Return a table with a row for each model of each result, and a column for each benchmark or attack.
+
+    Behind them stands, for each attack that trusts the gradients and others in its ball, by how much the best of all
+    lowers the accuracy more.
 
     Args:
         results: the results to put side by side.
         mixed: whether numbers of different protocols may share a column; notes then say so.
+        intervals: whether accuracies have their 95 % intervals, and alarms are said, in the same cell.
 
     Raises:
         InputError: protocols differ and ``mixed`` does not allow it.
@@ -30,11 +41,19 @@ def compare(results: Results, *, mixed: bool = False) -> Table:
         raise InputError(f"different protocols: {differing[0]}{more}; --mixed true puts them into one table with notes")
     names = columns_of(results)
     columns = {name: [every[name] for every in map(_by_name, results.values()) if name in every] for name in names}
-    header = ("model", *(" / ".join(dict.fromkeys(column.heading for column in columns[name])) for name in names))
+    titles = {name: " / ".join(dict.fromkeys(column.title for column in columns[name])) for name in names}
+    rows_of = [(label, result, result.row(row)) for label, result, row in row_labels(results)]
+    against = list(dict.fromkeys(name for _, _, row in rows_of for name in best_of_all(row.pairs)))
+    header = (
+        "model",
+        *(" / ".join(dict.fromkeys(column.heading for column in columns[name])) for name in names),
+        *(f"{titles[name]} minus the best of all ↓" for name in against),
+    )
     rows = []
-    for label, result, row in row_labels(results):
-        scores = result.scores[row]
-        rows.append((label, *(number(scores[name]) if name in scores else "" for name in names)))
+    for label, result, row in rows_of:
+        own = _by_name(result)
+        scores = [_score(own[name], row, intervals) if name in own else "" for name in names]
+        rows.append((label, *scores, *(_gap(row, name, intervals) for name in against)))
     meanings = dict.fromkeys(
         f"{column.title}: {column.meaning}; {', '.join(f'{key} {value}' for key, value in column.protocol.items())}"
         for name in names
@@ -46,7 +65,10 @@ def compare(results: Results, *, mixed: bool = False) -> Table:
         for column in result.columns
         for line in blind_spots(column, result.row(row).counts[column.name], label)
     ]
-    return Table(header, tuple(rows), (*(f"not comparable: {line}" for line in differing), *blind, *meanings))
+    alarm = [line for label, result, row in rows_of for line in alarms(result, row, label)]
+    also = ([INTERVALS] if intervals else []) + ([BEST_OF_ALL] if against else [])
+    notes = (*(f"not comparable: {line}" for line in differing), *alarm, *blind, *meanings, *also)
+    return Table(header, tuple(rows), notes)
 
 
 def grid(column: Column, result: RobustnessResult, row: str) -> Table:
@@ -128,6 +150,25 @@ def row_labels(results: Results) -> list[tuple[str, RobustnessResult, str]]:
             name = row.name if several and len(results) == 1 else f"{label}, {row.name}" if several else label
             labels.append((name, result, row.name))
     return labels
+
+
+def _score(column: Column, row: Row, intervals: bool) -> str:
+    """Return the number of a column, with its interval where it is an accuracy."""
+    counts = row.counts[column.name]
+    text = number(column.score(counts))
+    if not intervals or column.corruptions or not counts[0].total:
+        return text
+    low, high = accuracy_interval(counts[0].correct, counts[0].total)
+    return f"{text} [{low:.1f}, {high:.1f}]"
+
+
+def _gap(row: Row, reference: str, intervals: bool) -> str:
+    """Return by how much the best of all attacks in the reference's ball lowers the accuracy more; empty without."""
+    pair = best_of_all(row.pairs).get(reference)
+    if pair is None:
+        return ""
+    text = number(max(pair.gap, 0.0))
+    return f"{text} alarm" if intervals and pair.alarming else text
 
 
 def columns_of(results: Results) -> list[str]:

@@ -45,7 +45,7 @@ def write_comparison(folder: Path, results: Results, table: Table) -> None:
 
 
 def _write_tables(folder: Path, results: Results, table: Table, further: str = "") -> None:
-    texts = {"": table.csv(), "_cells": cell_table(results).csv()}
+    texts = {"": compare(results, mixed=True, intervals=False).csv(), "_cells": cell_table(results).csv()}
     for part, text in texts.items():
         (folder / f"robustness{part}.csv").write_text(text, encoding="utf-8")
     (folder / "robustness.md").write_text(table.markdown() + further, encoding="utf-8")

@@ -262,8 +262,9 @@ def test_training_steps(monkeypatch, name, dtype):
 
 @pytest.mark.parametrize("attack", [attacks.FGSM(), attacks.PGD(steps=2, norm="L2", random_start=False)])
 def test_attacks(monkeypatch, attack):
-    monkeypatch.setattr(attacks, "check_finite", lambda name, values, index=None: values)  # it waits, to name an image
-    monkeypatch.setattr(attacks, "_gradient", lambda loss, pixels: torch.randn_like(pixels) * loss.sum())
+    for module in (attacks.base, attacks.gradient):  # it waits, to name an image
+        monkeypatch.setattr(module, "check_finite", lambda name, values, index=None: values)
+    monkeypatch.setattr(attacks.gradient, "_gradient", lambda loss, pixels: torch.randn_like(pixels) * loss.sum())
     model = build("rvt_tiny", mixer="Probabilistic")
     with device(monkeypatch) as gpu:
         classifier = gpu.put(attacks.OnPixels(model, (0.5, 0.5, 0.5), (0.2, 0.3, 0.4)))

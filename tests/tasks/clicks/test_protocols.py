@@ -48,6 +48,26 @@ def test_an_oracle_takes_one_click_and_a_constant_twenty(protocol):
     assert oracle.ious[:, 0].tolist() == [1.0 if protocol.box else 0.0] * 3
 
 
+@pytest.mark.parametrize("protocol", [PAPER, RITM])
+def test_clicks_correct_a_mask(protocol):
+    image, mask, box = objects()
+    initial = (mask == 1).to(torch.uint8)
+    initial[1, :14] = 0
+    asked = []
+
+    def ask(clicks, previous):
+        asked.append(previous)
+        return torch.zeros_like(previous)
+
+    session = simulate(ask, mask, replace(protocol, clicks=2), click_seeds(0, range(3)), initial)
+    assert torch.equal(asked[0][:, 0], initial.float())
+    assert session.ious[[0, 2]].tolist() == [[1.0] * 3] * 2  # right from the start: no click
+    assert 0 < session.ious[1, 0] < 1
+    assert session.history[0] == []
+    y, x, positive = session.history[1][0]
+    assert positive and y < 14
+
+
 def test_ritm_by_hand():
     """Against the protocol written out for one image, without flip and zoom."""
     protocol = replace(RITM, flip=False, zoom_in=None, clicks=6)
