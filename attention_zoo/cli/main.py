@@ -11,6 +11,7 @@ from jsonargparse import auto_cli
 import attention_zoo
 from attention_zoo.cli.arguments import as_config, prepare, read_config, values_of
 from attention_zoo.cli.bench import bench
+from attention_zoo.cli.claims import claims
 from attention_zoo.cli.compat import launch_further_processes_with
 from attention_zoo.cli.corrupt import corrupt
 from attention_zoo.cli.decode import decode
@@ -51,6 +52,7 @@ TOOLS: dict[str, Callable[..., int | None]] = {
     "corrupt": corrupt,
     "sweep": sweep,
     "report": report,
+    "claims": claims,
     "bench": bench,
 }
 """Commands that are functions: signatures give the options, docstrings the help; some return an exit code."""

@@ -1,0 +1,228 @@
+"""The numbers that the runs of a study hold: a value for each seed, by setting and column."""
+
+import csv
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from statistics import fmean
+from typing import TypeVar
+
+from attention_zoo.corruption_error import CATEGORIES
+from attention_zoo.errors import InputError, unknown
+from attention_zoo.reports.sweeps.report import Group, SweepReport
+from attention_zoo.results.clicks import ClickResult
+from attention_zoo.runs.files import read_text
+from attention_zoo.runs.results import NUMBERS, is_number, read_run_config
+from attention_zoo.sweeps.driver import folder_of
+from attention_zoo.sweeps.plan import PLAN, read_plan
+
+_Value = TypeVar("_Value")
+
+Values = Mapping[int, float]
+"""Finite values by seed."""
+
+COST, CELLS = "cost/", "cells/"
+"""The beginnings of columns that are costs of training, and errors under a category of corruptions."""
+
+COUNTED = ("cost/parameters", "cost/flops")
+"""Columns that are counted, not sampled: nothing but the setting decides them."""
+
+RUNS, COUNTS = "runs.csv", "robustness_cells.csv"
+"""The table of all runs that a sweep's report holds, and the counts of every cell that a test leaves in a run."""
+
+
+class Evidence(ABC):
+    """What the runs of a study measured."""
+
+    @abstractmethod
+    def values(self, setting: str, column: str) -> Values:
+        """Return the values of a column under a setting; none where no run of the setting is done yet.
+
+        Raises:
+            InputError: the study has no such setting or column, or a file of its runs cannot be right.
+        """
+
+
+class SweepEvidence(Evidence):
+    """The runs of a sweep, by the names that its report gives to settings and metrics.
+
+    Args:
+        folder: the folder of the sweep, with the folders of its runs.
+
+    Raises:
+        InputError: the folder holds no sweep, none of its runs is done, or a file of a run cannot be read.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.report = SweepReport(folder)
+        for problem in self.report.left_out:  # without that run the numbers would be others
+            raise InputError(problem)
+        self.groups = {group.name: group for group in self.report.groups}
+
+    def values(self, setting: str, column: str) -> Values:
+        """Return the values of a metric ``<evaluation>/<metric>``, a cost or an error; see `Evidence.values`."""
+        group = _among("setting", setting, self.groups)
+        if not group.metrics:
+            return {}
+        if column.startswith(COST):
+            key = _among("column", column, {f"{COST}{name}": name for name in NUMBERS})
+            return {seed: cost[key] for seed, cost in group.costs.items() if is_number(cost.get(key))}
+        if column.startswith(CELLS):
+            return dict(self._category_errors(group, column))
+        measured = {name for metrics in group.metrics.values() for name in metrics}
+        _among("column", column, dict.fromkeys(measured))
+        return group.of(column)
+
+    def _category_errors(self, group: Group, column: str) -> Iterable[tuple[int, float]]:
+        """Yield seed and mean error in percent of each finished run of a setting, under a category of corruptions."""
+        benchmark, _, category = column.removeprefix(CELLS).rpartition("/")
+        corruptions = [name for name, other in CATEGORIES.items() if other == category]
+        if not corruptions:
+            known = dict.fromkeys(CATEGORIES.values())
+            raise unknown("column", column, [f"{CELLS}{benchmark or 'BENCHMARK'}/{each}" for each in known])
+        for row in self.report.found:
+            if row.record.status == "done" and row.run.values == group.values:
+                path = folder_of(self.report.out, row.run) / COUNTS
+                errors = read_errors(path, benchmark)
+                missing = [name for name in corruptions if name not in errors]
+                if missing:
+                    raise InputError(f"{path} has no {missing[0]} of {benchmark}")
+                yield row.run.seed, 100 * fmean(errors[name] for name in corruptions)
+
+
+class TableEvidence(Evidence):
+    """The runs of a sweep of which only the report is kept: the metrics of every run in one table.
+
+    Args:
+        folder: the folder of the report.
+
+    Raises:
+        InputError: the folder holds no sweep, or its table cannot be of it.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        plan, path = read_plan(folder), folder / RUNS
+        self.settings: dict[str, dict[int, dict[str, float]]] = {}
+        titles = list(plan.titles.values())
+        for number, row in enumerate(_rows(path, [*titles, "seed", "state"]), 2):
+            name = ", ".join(row[title] for title in titles)
+            runs = self.settings.setdefault(name, {})
+            if row["state"] == "done":
+                seed = _count(row["seed"], f"line {number} of {path}")
+                runs[seed] = {key: value for key, cell in row.items() if (value := _number(cell)) is not None}
+
+    def values(self, setting: str, column: str) -> Values:
+        """Return the values of a metric ``<evaluation>/<metric>``; see `Evidence.values`."""
+        runs = _among("setting", setting, self.settings)
+        measured = {name for metrics in runs.values() for name in metrics}
+        if runs:
+            _among("column", column, dict.fromkeys(measured))
+        return {seed: metrics[column] for seed, metrics in runs.items() if column in metrics}
+
+
+class ClickEvidence(Evidence):
+    """Tests of interactive segmentation without a sweep: a folder for each model, with the curves of its settings.
+
+    The setting is the title of the result, columns are ``test/<curve>/miou_<clicks>``. The trials of a test repeat the
+    clicks, not the training, and so are no seeds.
+
+    Args:
+        folder: the folder with the results, each in a folder of its own or in this one.
+
+    Raises:
+        InputError: a result cannot be read, or two are of the same model and seed.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.settings: dict[str, dict[int, dict[str, float]]] = {}
+        for path in sorted(folder.rglob(ClickResult.file)):
+            result, seed = ClickResult.read(path), read_run_config(path.parent).get("seed_everything")
+            runs = self.settings.setdefault(result.title, {})
+            if seed in runs:
+                raise InputError(f"{path}: there is another result of {result.title} with seed {seed} in {folder}")
+            runs[int(seed or 0)] = {
+                f"test/{curve.name}/miou_{clicks}": mean
+                for curve in result.curves
+                for clicks, mean in enumerate(curve.mean)
+            }
+
+    def values(self, setting: str, column: str) -> Values:
+        """Return the mean IoU of a curve after a number of clicks; see `Evidence.values`."""
+        runs = _among("setting", setting, self.settings)
+        _among("column", column, {name: None for metrics in runs.values() for name in metrics})
+        return {seed: metrics[column] for seed, metrics in runs.items() if column in metrics}
+
+
+def read_evidence(folder: Path) -> Evidence | None:
+    """Return what a study measured, by the files in its folder; None where the folder does not exist.
+
+    Raises:
+        InputError: the folder holds nothing that can be read as a study.
+    """
+    if not folder.is_dir():
+        return None
+    if (folder / "runs").is_dir():
+        return SweepEvidence(folder)
+    if (folder / RUNS).is_file() and (folder / PLAN).is_file():
+        return TableEvidence(folder)
+    if any(folder.rglob(ClickResult.file)):
+        return ClickEvidence(folder)
+    raise InputError(f"{folder} holds no study: neither runs/, nor {PLAN} and {RUNS}, nor {ClickResult.file} below it")
+
+
+def read_errors(path: Path, benchmark: str) -> dict[str, float]:
+    """Return the mean error over severities, 0..1, by corruption, from the counts of one model under a benchmark.
+
+    Raises:
+        InputError: the file cannot be read, or holds several models or a count that cannot be.
+    """
+    columns = ("model", "benchmark", "corruption", "severity", "correct", "total")
+    errors: dict[str, list[float]] = {}
+    models = set()
+    for number, row in enumerate(_rows(path, columns), 2):
+        models.add(row["model"])
+        if row["benchmark"] == benchmark and row["corruption"]:
+            here = f"line {number} of {path}"
+            correct, total = _count(row["correct"], here), _count(row["total"], here)
+            if not 0 <= correct <= total or not total:
+                raise InputError(f"{here}: {correct} of {total} cannot be correct")
+            errors.setdefault(row["corruption"], []).append(1 - correct / total)
+    if len(models) > 1:
+        raise InputError(f"{path} holds the counts of {len(models)} models, where one is looked for")
+    return {corruption: fmean(each) for corruption, each in errors.items()}
+
+
+def _rows(path: Path, columns: Iterable[str]) -> list[dict[str, str]]:
+    """Return the rows of a CSV file that must have some columns, each row with as many cells as the header."""
+    table = csv.DictReader(read_text(path).splitlines(), strict=True)
+    try:
+        rows = list(table)
+    except csv.Error as error:
+        raise InputError(f"{path} is no table: {error}") from error
+    for column in columns:
+        if column not in (table.fieldnames or ()):
+            raise InputError(f"{path} has no column {column}")
+    for number, row in enumerate(rows, 2):
+        if None in row or None in row.values():
+            raise InputError(f"line {number} of {path} has another number of cells than the header")
+    return rows
+
+
+def _among(kind: str, name: str, choices: Mapping[str, _Value]) -> _Value:
+    if name not in choices:
+        raise unknown(kind, name, choices)
+    return choices[name]
+
+
+def _count(cell: str, here: str) -> int:
+    if not cell.isascii() or not cell.isdecimal():
+        raise InputError(f"{here}: {cell!r:.60} is no count")
+    return int(cell)
+
+
+def _number(cell: str) -> float | None:
+    try:
+        value = float(cell)
+    except ValueError:
+        return None
+    return value if is_number(value) else None
