@@ -54,7 +54,10 @@ def claims_figure(outcomes: Sequence[Outcome]) -> Figure:
 
 def _panel(axes: Axes, measure: Measure, outcomes: Sequence[Outcome]) -> None:
     axes.axvline(0, color="black", linewidth=0.8)
+    axes.margins(x=0.06)
     for row, outcome in enumerate(outcomes):
+        if row and outcomes[row - 1].claim.document != outcome.claim.document:
+            axes.axhline(row - 0.5, color="0.6", linewidth=0.6)
         _row(axes, row, outcome)
     axes.set_yticks(range(len(outcomes)), [outcome.name for outcome in outcomes], fontsize="small")
     axes.set_ylim(len(outcomes) - 0.5, -0.5)

@@ -112,6 +112,7 @@ def _row(claims: Claims, outcome: Outcome) -> tuple[str, ...]:
     command = study.command if study else claim.command
     again = f"`{command}`" if command else escaped(claim.lacks or "")
     verdict = f"**{outcome.verdict}**" if outcome.verdict in (Verdict.HELD, Verdict.NOT_HELD) else str(outcome.verdict)
+    verdict += f": {escaped(claim.note)}" if claim.note and outcome.ours else ""
     chance = "" if math.isnan(outcome.chance) else f"{outcome.chance:.2g}, {outcome.corrected:.2g}"
     cells = (_paper(claim), _ours(outcome), _seeds(outcome))
     return words, escaped(claim.place), *map(escaped, cells), scale, verdict, chance, again
@@ -122,8 +123,8 @@ def _paper(claim: Claim) -> str:
     paper, difference = claim.paper, claim.paper_difference
     if paper is None or difference is None:
         return claim.expect
-    numbers = "" if paper.setting is None else f" ({paper.setting:g} − {paper.baseline:g})"
-    return f"{_signed(f'{difference:.4g}')}{UNITS[claim.measure]} {paper.metric}{numbers}"
+    numbers = "" if paper.setting is None else f" ({paper.setting} − {paper.baseline})"
+    return f"{_signed(f'{difference:.3g}')}{UNITS[claim.measure]} {paper.metric}{numbers}"
 
 
 def _ours(outcome: Outcome) -> str:

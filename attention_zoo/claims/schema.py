@@ -170,6 +170,7 @@ class Claim:
         test: the comparison that tests the claim; None where no study does.
         command: without a comparison, the command that would test the claim.
         lacks: without either, what the project lacks to test it.
+        note: what a reader has to know beside the verdict.
 
     Raises:
         InputError: the tolerance does not go with ``expect``, or not exactly one of ``test``, ``command`` and ``lacks``
@@ -185,6 +186,7 @@ class Claim:
     test: Comparison | None = None
     command: str | None = None
     lacks: str | None = None
+    note: str | None = None
 
     def __post_init__(self) -> None:
         if (self.expect == "same") == (self.tolerance is None):

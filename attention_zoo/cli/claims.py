@@ -7,14 +7,13 @@ from attention_zoo.terminal import console, print_table
 def claims(*, folder: str = "results", check: bool = False) -> int:
     """Put the papers' claims beside what the runs here say of them: which held, which did not, which are noise.
 
-    Reads FOLDER/claims.yaml and the runs that it names below FOLDER; writes README.md (a table a document, with our
-    difference and its interval, seeds, scale, verdict, and the command that repeats it), claims.csv and claims.png
-    there. In a project that has results, python -m attention_zoo claims --check tells whether they still follow from
-    the runs.
+    Reads claims.yaml and the runs that it names in the same folder; writes README.md there (a table a document, with
+    our difference and its interval, seeds, scale, verdict, and the command that repeats it), claims.csv and claims.png.
 
     Args:
         folder: folder of results with a claims.yaml.
-        check: write nothing; fail where a number that was written no longer follows from its runs.
+        check: write nothing; fail where a number that was written no longer follows from its runs. For example
+            python -m attention_zoo claims --check
 
     Returns:
         the exit code: 1 if a check fails, else 0.
