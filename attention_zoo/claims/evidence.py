@@ -154,20 +154,16 @@ class ClickEvidence(Evidence):
 
 
 def read_evidence(folder: Path) -> Evidence | None:
-    """Return what a study measured, by the files in its folder; None where the folder does not exist.
+    """Return what a study measured, by the files in its folder; None where no runs are there yet.
 
     Raises:
-        InputError: the folder holds nothing that can be read as a study.
+        InputError: the folder holds a study that cannot be read.
     """
-    if not folder.is_dir():
-        return None
     if (folder / "runs").is_dir():
         return SweepEvidence(folder)
     if (folder / RUNS).is_file() and (folder / PLAN).is_file():
         return TableEvidence(folder)
-    if any(folder.rglob(ClickResult.file)):
-        return ClickEvidence(folder)
-    raise InputError(f"{folder} holds no study: neither runs/, nor {PLAN} and {RUNS}, nor {ClickResult.file} below it")
+    return ClickEvidence(folder) if any(folder.rglob(ClickResult.file)) else None
 
 
 def read_errors(path: Path, benchmark: str) -> dict[str, float]:

@@ -46,6 +46,7 @@ def page(claims: Claims, outcomes: Sequence[Outcome], figure: str) -> str:
         f"*Made by `python -m attention_zoo claims` from [{CLAIMS}]({CLAIMS}) and the runs beside it;* "
         "`python -m attention_zoo claims --check` *fails where a number no longer follows from them.*",
         _summary(outcomes),
+        *_decided(outcomes),
         f"![The papers' and our differences, each with its interval]({figure})",
         "*Differences, turned so that those on the right are as claimed: the paper's (diamond) and ours with its 95 % "
         "interval (circle, hollow with too few seeds). The grey bar is the tolerance of a claim that nothing changes.*",
@@ -95,8 +96,20 @@ def _verdicts(outcomes: Sequence[Outcome]) -> str:
     return ", ".join(f"{counts[verdict]} {verdict}" for verdict in Verdict if counts[verdict])
 
 
+def _decided(outcomes: Sequence[Outcome]) -> list[str]:
+    """Return a list of the claims that held and of those that did not; no list where there are none."""
+    lines = []
+    for verdict in (Verdict.HELD, Verdict.NOT_HELD):
+        for outcome in outcomes:
+            if outcome.verdict is verdict:
+                figures = escaped(f"{_ours(outcome)}, the paper {_paper(outcome.claim)}")
+                note = f"; {escaped(outcome.claim.note)}" if outcome.claim.note else ""
+                lines.append(f"* {verdict}: {escaped(outcome.claim.words)}: {figures}{note}")
+    return ["\n".join(lines)] if lines else []
+
+
 def _table(claims: Claims, outcomes: Sequence[Outcome]) -> str:
-    rows = [HEADER, ("---", "---", "---:", "---:", "---:", "---", "---", "---:", "---")]
+    rows: list[tuple[str, ...]] = [HEADER, ("---", "---", "---:", "---:", "---:", "---", "---", "---:", "---")]
     rows += [_row(claims, outcome) for outcome in outcomes]
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
@@ -123,7 +136,8 @@ def _paper(claim: Claim) -> str:
     paper, difference = claim.paper, claim.paper_difference
     if paper is None or difference is None:
         return claim.expect
-    numbers = "" if paper.setting is None else f" ({paper.setting} − {paper.baseline})"
+    between = "−" if claim.measure == "points" else "/"
+    numbers = "" if paper.setting is None else f" ({paper.setting} {between} {paper.baseline})"
     return f"{_signed(f'{difference:.3g}')}{UNITS[claim.measure]} {paper.metric}{numbers}"
 
 

@@ -27,7 +27,7 @@ ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "results"
 VALUES = {"A": (0.50, 0.52, 0.51), "B": (0.60, 0.6202, 0.6101), "C": (0.51, 0.50, 0.53), "D": (0.503, 0.5232, 0.5131)}
 """Accuracies of four settings: B is above A by 10 points in all seeds, C is not, D is above by 0.3 points."""
-COMING = {"configs/sweeps/cifar10_attacks.yaml"}
+COMING = {"configs/sweeps/cifar10_attacks.yaml", "configs/sweeps/key_adaptation.yaml"}
 """Configs of studies that are under way."""
 COMMAND = "python -m attention_zoo sweep --config configs/sweeps/digits_mixers.yaml"
 
@@ -142,8 +142,11 @@ class TestVerdicts:
         found = outcome(stated({"first": claim()}))
         assert (found.verdict, found.ours.count) == (Verdict.TOO_FEW, 2) and math.isnan(found.corrected)
 
-    def test_a_claim_turns_from_out_of_reach_to_tested_when_its_runs_are_there(self, stated, runs):
+    def test_a_claim_turns_from_out_of_reach_to_tested_when_its_runs_are_there(self, stated, runs, tmp_path):
         claims = stated({"first": claim()})
+        assert outcome(claims).verdict == Verdict.OUT_OF_REACH
+        (tmp_path / "small").mkdir()
+        (tmp_path / "small" / "README.md").write_text("to come")
         assert outcome(claims).verdict == Verdict.OUT_OF_REACH
         runs()
         assert outcome(claims).verdict == Verdict.HELD
