@@ -28,6 +28,9 @@ _ONE = r"python -m attention_zoo [\w ./:=,{}\[\]'\"+-]+"
 COMMAND = re.compile(f"{_ONE}( && {_ONE})*")
 """The pattern of a command that a page shows: commands of this project, with nothing that a shell would expand."""
 
+FOLDER = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)*")
+"""The pattern of a study's folder, a path of plain names that a page can link to."""
+
 Expected = Literal["higher", "lower", "same"]
 """What a claim expects of the setting, measured against the baseline."""
 
@@ -93,6 +96,9 @@ class Study:
         scale: the scale of the runs in a few words: model, data, length of training.
         command: the command that makes the runs again.
         columns: the columns that claims may name, by the column's name or a pattern of names (``*/miou_0``).
+
+    Raises:
+        InputError: the folder is no path of plain names, or the command is none of this project.
     """
 
     folder: str
@@ -101,6 +107,8 @@ class Study:
     columns: dict[str, Column]
 
     def __post_init__(self) -> None:
+        if not FOLDER.fullmatch(self.folder):
+            raise InputError(f"folder must be a path of plain names below that of the claims, got {shown(self.folder)}")
         _check_command(self.command)
 
     def column(self, name: str) -> Column:

@@ -5,30 +5,52 @@ from pathlib import Path
 
 import pytest
 
+CLAIMS = """
+documents: {Report: a report}
+studies:
+  mixers:
+    folder: mixers
+    scale: small
+    command: python -m attention_zoo sweep --config configs/sweeps/cifar10_mixers.yaml
+    columns: {test/accuracy: {name: "top-1, %", factor: 100}}
+claims:
+  vars-d:
+    words: VARS-D is better
+    document: Report
+    place: Table 1
+    expect: higher
+    test: {study: mixers, column: test/accuracy, setting: VarsD, baseline: Performer}
+  vars-s:
+    words: VARS-S is worse
+    document: Report
+    place: Table 1
+    expect: lower
+    test: {study: mixers, column: test/accuracy, setting: VarsS, baseline: Performer}
+"""
 RESULTS = Path(__file__).parents[2] / "results"
 
 
 @pytest.fixture
 def folder(tmp_path):
-    """The committed claims, with the runs of three settings of one study."""
-    shutil.copy(RESULTS / "claims.yaml", tmp_path)
-    study = tmp_path / "cifar10_mixers"
-    for run in (RESULTS / "cifar10_mixers" / "runs").iterdir():
-        if run.name.partition(",")[0] in ("mixer=Performer", "mixer=VarsD", "mixer=VarsS"):
+    """Two claims, with the committed runs of their three settings."""
+    (tmp_path / "claims.yaml").write_text(CLAIMS)
+    committed, study = RESULTS / "cifar10_mixers", tmp_path / "mixers"
+    for setting in ("Performer", "VarsD", "VarsS"):
+        for run in committed.glob(f"runs/mixer={setting},*"):
             shutil.copytree(run, study / "runs" / run.name)
-    shutil.copy(RESULTS / "cifar10_mixers" / "sweep.yaml", study)
+    shutil.copy(committed / "sweep.yaml", study)
     return tmp_path
 
 
 def test_it_writes_then_checks_and_fails_by_name(zoo, folder):
     ended = zoo("claims", "--folder", folder)
-    assert ended.code == 0 and "written to" in ended.out and "vars-d-clean" in ended.out
+    assert ended.code == 0 and "written to" in ended.out and "vars-d" in ended.out
     assert zoo("claims", "--folder", folder, "--check").code == 0
-    log = folder / "cifar10_mixers" / "runs" / "mixer=VarsD,seed=1" / "run.json"
+    log = folder / "mixers" / "runs" / "mixer=VarsD,seed=1" / "run.json"
     log.write_text(log.read_text().replace('"test/accuracy": 0.5', '"test/accuracy": 0.6'))
     ended = zoo("claims", "--folder", folder, "--check")
-    assert ended.code == 1 and ended.out.splitlines()[0].startswith("claim ")
-    assert "claim vars-d-clean: difference is" in ended.out and "claim vars-s-clean: difference" not in ended.out
+    assert ended.code == 1 and ended.out.startswith("claim vars-d: difference is ")
+    assert "claim vars-s: difference" not in ended.out
 
 
 def test_without_claims_without_a_page_and_with_somebodys_own(zoo, folder):
