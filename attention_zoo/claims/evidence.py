@@ -13,13 +13,17 @@ from attention_zoo.reports.sweeps.report import Group, SweepReport
 from attention_zoo.results.clicks import ClickResult
 from attention_zoo.runs.files import read_text
 from attention_zoo.runs.results import NUMBERS, is_number, read_run_config
-from attention_zoo.sweeps.driver import folder_of
+from attention_zoo.sweeps.driver import flat_metrics, folder_of
 from attention_zoo.sweeps.plan import PLAN, read_plan
+from attention_zoo.sweeps.record import RECORD, read_record
 
 _Value = TypeVar("_Value")
 
 Values = Mapping[int, float]
 """Finite values by seed."""
+
+Settings = dict[str, dict[int, dict[str, float]]]
+"""The finite metrics of runs: by the setting's name, the seed, and the column's name."""
 
 COST, CELLS = "cost/", "cells/"
 """The beginnings of columns that are costs of training, and errors under a category of corruptions."""
@@ -90,66 +94,21 @@ class SweepEvidence(Evidence):
                 yield row.run.seed, 100 * fmean(errors[name] for name in corruptions)
 
 
-class TableEvidence(Evidence):
-    """The runs of a sweep of which only the report is kept: the metrics of every run in one table.
+class MeasuredRuns(Evidence):
+    """Runs of which only the metrics are kept.
 
     Args:
-        folder: the folder of the report.
-
-    Raises:
-        InputError: the folder holds no sweep, or its table cannot be of it.
+        settings: by setting and seed, the finite metrics of a run by the name of the column.
     """
 
-    def __init__(self, folder: Path) -> None:
-        plan, path = read_plan(folder), folder / RUNS
-        self.settings: dict[str, dict[int, dict[str, float]]] = {}
-        titles = list(plan.titles.values())
-        for number, row in enumerate(_rows(path, [*titles, "seed", "state"]), 2):
-            name = ", ".join(row[title] for title in titles)
-            runs = self.settings.setdefault(name, {})
-            if row["state"] == "done":
-                seed = _count(row["seed"], f"line {number} of {path}")
-                runs[seed] = {key: value for key, cell in row.items() if (value := _number(cell)) is not None}
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
 
     def values(self, setting: str, column: str) -> Values:
         """Return the values of a metric ``<evaluation>/<metric>``; see `Evidence.values`."""
         runs = _among("setting", setting, self.settings)
-        measured = {name for metrics in runs.values() for name in metrics}
         if runs:
-            _among("column", column, dict.fromkeys(measured))
-        return {seed: metrics[column] for seed, metrics in runs.items() if column in metrics}
-
-
-class ClickEvidence(Evidence):
-    """Tests of interactive segmentation without a sweep: a folder for each model, with the curves of its settings.
-
-    The setting is the title of the result, columns are ``test/<curve>/miou_<clicks>``. The trials of a test repeat the
-    clicks, not the training, and so are no seeds.
-
-    Args:
-        folder: the folder with the results, each in a folder of its own or in this one.
-
-    Raises:
-        InputError: a result cannot be read, or two are of the same model and seed.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self.settings: dict[str, dict[int, dict[str, float]]] = {}
-        for path in sorted(folder.rglob(ClickResult.file)):
-            result, seed = ClickResult.read(path), read_run_config(path.parent).get("seed_everything")
-            runs = self.settings.setdefault(result.title, {})
-            if seed in runs:
-                raise InputError(f"{path}: there is another result of {result.title} with seed {seed} in {folder}")
-            runs[int(seed or 0)] = {
-                f"test/{curve.name}/miou_{clicks}": mean
-                for curve in result.curves
-                for clicks, mean in enumerate(curve.mean)
-            }
-
-    def values(self, setting: str, column: str) -> Values:
-        """Return the mean IoU of a curve after a number of clicks; see `Evidence.values`."""
-        runs = _among("setting", setting, self.settings)
-        _among("column", column, {name: None for metrics in runs.values() for name in metrics})
+            _among("column", column, dict.fromkeys(name for metrics in runs.values() for name in metrics))
         return {seed: metrics[column] for seed, metrics in runs.items() if column in metrics}
 
 
@@ -159,11 +118,69 @@ def read_evidence(folder: Path) -> Evidence | None:
     Raises:
         InputError: the folder holds a study that cannot be read.
     """
+    has_plan = (folder / PLAN).is_file()
     if (folder / "runs").is_dir():
-        return SweepEvidence(folder)
-    if (folder / RUNS).is_file() and (folder / PLAN).is_file():
-        return TableEvidence(folder)
-    return ClickEvidence(folder) if any(folder.rglob(ClickResult.file)) else None
+        return SweepEvidence(folder) if has_plan else MeasuredRuns(read_run_records(folder / "runs"))
+    if has_plan and (folder / RUNS).is_file():
+        return MeasuredRuns(read_run_table(folder))
+    return MeasuredRuns(read_curves(folder)) if any(folder.rglob(ClickResult.file)) else None
+
+
+def read_run_records(folder: Path) -> Settings:
+    """Return the metrics of the finished evaluations of runs without a plan, from the record in each run's folder.
+
+    Settings are named as the folders are, ``<setting>,seed=<seed>``, without ``run=`` before them.
+
+    Raises:
+        InputError: a record cannot be read, or a folder has another name.
+    """
+    settings: Settings = {}
+    for path in sorted(folder.glob(f"*/{RECORD}")):
+        setting, _, seed = path.parent.name.removeprefix("run=").rpartition(",seed=")
+        metrics = flat_metrics(read_record(path.parent))
+        known = {name: value for name, value in metrics.items() if value is not None}
+        settings.setdefault(setting, {})[_count(seed, f"{path.parent}: seed")] = known
+    return settings
+
+
+def read_run_table(folder: Path) -> Settings:
+    """Return the metrics of the finished runs of a sweep of which only the report is kept, from its table of runs.
+
+    Raises:
+        InputError: the folder holds no sweep, or its table cannot be of it.
+    """
+    plan, path = read_plan(folder), folder / RUNS
+    titles = list(plan.titles.values())
+    settings: Settings = {}
+    for number, row in enumerate(_rows(path, [*titles, "seed", "state"]), 2):
+        runs = settings.setdefault(", ".join(row[title] for title in titles), {})
+        if row["state"] == "done":
+            known = {name: value for name, cell in row.items() if (value := _number(cell)) is not None}
+            runs[_count(row["seed"], f"line {number} of {path}")] = known
+    return settings
+
+
+def read_curves(folder: Path) -> Settings:
+    """Return the mean IoU after each number of clicks in tests of interactive segmentation without a sweep.
+
+    The setting is the title of a result, columns are ``test/<curve>/miou_<clicks>``. The trials of a test repeat the
+    clicks, not the training, and so are no seeds.
+
+    Raises:
+        InputError: a result cannot be read, or two are of the same model and seed.
+    """
+    settings: Settings = {}
+    for path in sorted(folder.rglob(ClickResult.file)):
+        result, seed = ClickResult.read(path), read_run_config(path.parent).get("seed_everything")
+        runs = settings.setdefault(result.title, {})
+        if seed in runs:
+            raise InputError(f"{path}: there is another result of {result.title} with seed {seed} in {folder}")
+        runs[seed if isinstance(seed, int) else 0] = {
+            f"test/{curve.name}/miou_{clicks}": mean
+            for curve in result.curves
+            for clicks, mean in enumerate(curve.mean)
+        }
+    return settings
 
 
 def read_errors(path: Path, benchmark: str) -> dict[str, float]:

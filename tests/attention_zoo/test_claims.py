@@ -19,7 +19,7 @@ from attention_zoo.claims.verdicts import Verdict, judge
 from attention_zoo.corruption_error import ALEXNET_ERRORS, CATEGORIES
 from attention_zoo.errors import InputError
 from attention_zoo.reports.statistics import holm
-from attention_zoo.results.clicks import ClickCurve, ClickResult
+from attention_zoo.results.clicks import ClickCurve
 from attention_zoo.sweeps import Plan
 from attention_zoo.sweeps.driver import folder_of
 
@@ -208,6 +208,15 @@ class TestEvidence:
         assert (found.verdict, found.ours.count) == (Verdict.HELD, 3)
         assert found.ours.mean == pytest.approx(100 * (sum(VALUES["B"]) - sum(VALUES["A"])) / 3)
 
+    def test_records_of_runs_without_a_plan(self, stated, runs):
+        folder = runs()
+        (folder / "sweep.yaml").unlink()
+        test = comparison("mixer=B", "mixer=A")
+        assert outcome(stated({"first": claim(test=test)})).verdict == Verdict.HELD
+        (folder / "runs" / "mixer=A,seed=0").rename(folder / "runs" / "mixer=A")
+        with pytest.raises(InputError, match="mixer=A: seed: .* is no count"):
+            judge(stated({"first": claim(test=test)}))
+
     def test_curves_of_interactive_tests_by_seed(self, stated, tmp_path):
         for seed in range(3):
             folder = tmp_path / "small" / str(seed)
@@ -219,7 +228,8 @@ class TestEvidence:
                 for name, value in (("plain", 0.5), ("adapted", 0.5 + 0.1 + seed / 1000))
             ]
             folder.mkdir(parents=True)
-            ClickResult("model", "data", {}, 1, curves).write(folder)
+            content = {"title": "model", "data": "data", "protocol": {}, "objects": 1, "curves": curves}
+            (folder / "clicks.json").write_text(json.dumps(content, default=vars))
             (folder / "config.yaml").write_text(f"seed_everything: {seed}")
         columns = {"*/miou_0": {"name": "mean IoU, %", "factor": 100}}
         test = {"study": "small", "column": "test/adapted/miou_0", "setting": "model"}
