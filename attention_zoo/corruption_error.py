@@ -29,6 +29,18 @@ ALEXNET_ERRORS = {
 }
 """AlexNet's top-1 error on ImageNet-C, mean over the five severities, in the canonical order of the 15 corruptions."""
 
+CATEGORIES = {
+    name: category
+    for names, category in (
+        (("gaussian_noise", "shot_noise", "impulse_noise"), "noise"),
+        (("defocus_blur", "glass_blur", "motion_blur", "zoom_blur"), "blur"),
+        (("snow", "frost", "fog", "brightness"), "weather"),
+        (("contrast", "elastic_transform", "pixelate", "jpeg_compression"), "digital"),
+    )
+    for name in names
+}
+"""The category of each of the 15 corruptions, as the authors of ImageNet-C sort them."""
+
 EXTRA_ALEXNET_ERRORS = {
     "speckle_noise": 0.845388,
     "gaussian_blur": 0.787108,

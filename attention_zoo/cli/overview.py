@@ -68,6 +68,10 @@ TOOLS = {
         "Report on a sweep, or join the results of several runs into one table (csv, markdown) and figure.",
         "RUN RUN --out curves",
     ),
+    "claims": Command(
+        "Put the papers' claims beside what the runs here say of them: which held, which did not, which are noise.",
+        "--check",
+    ),
     "bench": Command(
         "Measure what mixers cost: time forward and in training, memory, operations, parameters, growth in the tokens.",
         "VarsD Performer --tokens 196 784",

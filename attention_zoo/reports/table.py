@@ -37,8 +37,8 @@ class Table:
     def markdown(self) -> str:
         """Return the table in markdown, with its notes as a list below."""
         rule = ("---", *["---:"] * (len(self.header) - 1))
-        lines = [f"| {' | '.join(_escaped(cell) for cell in row)} |" for row in (self.header, rule, *self.rows)]
-        notes = [f"* {_escaped(note)}" for note in self.notes]
+        lines = [f"| {' | '.join(escaped(cell) for cell in row)} |" for row in (self.header, rule, *self.rows)]
+        notes = [f"* {escaped(note)}" for note in self.notes]
         return "\n".join([*lines, *([""] if notes else []), *notes]) + "\n"
 
 
@@ -47,6 +47,6 @@ def on_one_line(text: str) -> str:
     return BREAKS.sub(" ", text)
 
 
-def _escaped(text: str) -> str:
+def escaped(text: str) -> str:
     """Return a text on one line, escaped so that markdown shows it as it is and reads no tag, link or end of a cell."""
     return MARKUP.sub(lambda match: ENTITIES.get(match[0], f"\\{match[0]}"), on_one_line(text))

@@ -4,7 +4,7 @@ import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
@@ -46,13 +46,16 @@ def whole(folder: Path) -> Iterator[Path]:
                 folder.rmdir()  # fails, and is meant to, if anything is in it
 
 
-def save(figure: "Figure", target: Path | IO[bytes]) -> None:
-    """Save a figure as PNG; dollar signs in its text are printed as they are, not read as formulas."""
+def save(figure: "Figure", target: Path | IO[bytes], metadata: Mapping[str, str] | None = None) -> None:
+    """Save a figure as PNG, with ``metadata`` as text in the file.
+
+    Dollar signs in the figure's text are printed as they are, not read as formulas.
+    """
     from matplotlib.text import Text
 
     for text in figure.findobj(Text):
         text.set_parse_math(False)
-    figure.savefig(target, format="png")
+    figure.savefig(target, format="png", metadata=dict(metadata or {}))
 
 
 def _install(stage: Path, folder: Path) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from attention_zoo.corruption_error import CATEGORIES
 from attention_zoo.domains import shown
 from attention_zoo.errors import InputError, unknown
 from datamodules.corruptions import blur, digital, noise, weather
@@ -43,8 +44,7 @@ CORRUPTIONS = tuple(_FUNCTIONS)[:15]
 EXTRA_CORRUPTIONS = tuple(_FUNCTIONS)[15:]
 """Those that the authors made to choose models by."""
 
-_SIZES = {"noise": 3, "blur": 4, "weather": 4, "digital": 4, "extra": 4}
-GROUPS = dict(zip(_FUNCTIONS, (group for group, size in _SIZES.items() for _ in range(size)), strict=True))
+GROUPS = {name: CATEGORIES.get(name, "extra") for name in _FUNCTIONS}
 """The group of each corruption, which is a folder in the released archives."""
 
 
