@@ -7,7 +7,7 @@
 P. Gabbur, M. Bilkhu, J. Movellan, Probabilistic Attention for Interactive Segmentation, NeurIPS 2021.
 """
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Annotated, Any, TypedDict, Unpack, cast, get_type_hints
 
 import torch
@@ -22,6 +22,7 @@ from attention_zoo.functional.em import (
     propagate_values,
 )
 from attention_zoo.functional.fixed_units import FixedValues, resolved
+from attention_zoo.functional.gauge import Gauge
 from attention_zoo.functional.mixture import joint
 from attention_zoo.functional.precision import precise
 from attention_zoo.mixers.adapting_mixture import AdaptingMixture, Rate, Shape
@@ -34,16 +35,21 @@ from attention_zoo.mixers.switches import Adapt, Kernel, Switches, UnitPrior, Va
 
 
 class Adaptation(TypedDict, total=False):
-    """The options of `Probabilistic` that can be changed in a built model; their names are its constructor's."""
+    """The options of `Probabilistic` that can be changed in a built model; the last three are those of `Adapt`."""
 
     key_adaptation: Iterations
     key_prior_precision: Amount
     value_propagation: Iterations
     value_prior_precision: Amount
+    gauge: Gauge
+    centre: bool
+    fit_positions: bool
 
 
 ADAPTATION = get_type_hints(Adaptation, include_extras=True)
 """The options of `Adaptation`, each with the kind of value that it takes."""
+OF_SWITCH = tuple(name for name in ADAPTATION if name in {part.name for part in fields(Adapt)})
+"""The options of `Adaptation` that the switch `Adapt` holds; the others are the constructor's own."""
 
 Alpha = Annotated[float, Domain(least=1e-6, most=1e6)]
 """A precision of queries, by which features are divided."""
@@ -148,9 +154,15 @@ class Probabilistic(AdaptingMixture):
         self.check(fits, "value_propagation needs beta above 0")
         fits = not options.get("value_propagation") or self.components is None
         self.check(fits, "value_propagation cannot be used with kernel.components above 1")
-        before = cast(Adaptation, {name: getattr(self, name) for name in options})
-        vars(self).update(options)
-        return before
+        fits = not options.get("fit_positions") or self.positions is not None
+        self.check(fits, "fit_positions=True needs positions='factored' or 'full'")
+        of_switch = {name: value for name, value in options.items() if name in OF_SWITCH}
+        own = {name: value for name, value in options.items() if name not in OF_SWITCH}
+        adapt = self.switches.adapt
+        before = {name: getattr(adapt if name in OF_SWITCH else self, name) for name in options}
+        vars(self).update(own)
+        self.switches = replace(self.switches, adapt=replace(adapt, **of_switch))
+        return cast(Adaptation, before)
 
     def mix(self, q: Tensor, k: Tensor, v: Tensor, fixed: FixedValues | None = None) -> Tensor:
         """Return the inferred values (B, H, N, D) of q, k, v (B, H, N, D); values may have a width E of their own.
