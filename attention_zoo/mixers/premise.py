@@ -8,7 +8,7 @@ A mixer that brings a premise states it in one sentence and measures it on the q
         return {"within-cluster variance": Measure(within, within_random, "lower")}
 
 ``python -m attention_zoo premises`` runs it on the layers of checkpoints. `kernel_smoothing`, `approximation`,
-`coding`, `retrieval` and `mixture` are premises that several readings can share.
+`coding`, `retrieval`, `mixture` and `one_space` are premises that several readings can share.
 """
 
 from dataclasses import dataclass
@@ -192,6 +192,43 @@ def mixture(q: Tensor, k: Tensor, **options: Unpack[MixtureOptions]) -> Measures
             ("alpha", _by_precisions(fitted, judged, k, options)),
         )
     }
+
+
+def one_space(q: Tensor, k: Tensor) -> Measures:
+    """Return whether queries and keys lie in one space, where a mean of queries can stand for a key.
+
+    Means should differ by less than a standard deviation: the distance between them is divided by the root mean square
+    distance of queries and keys from their own means. Covariances should have one size, and one shape: the cosine
+    tr(C_q C_k) / (|C_q| |C_k|) is compared with that between every second query and the others. All of it depends on the
+    gauge (see `attention_zoo.functional.gauge`), which training leaves open under the magnitude prior.
+
+    Args:
+        q: queries (B, H, N, D).
+        k: keys (B, H, M, D).
+    """
+    q, k = precise(q), precise(k)
+    of_queries, of_keys = _covariance(q), _covariance(k)
+    sizes = [each.diagonal(dim1=-2, dim2=-1).sum(-1) for each in (of_queries, of_keys)]
+    distance = (q.mean(2) - k.mean(2)).norm(dim=-1) / ((sizes[0] + sizes[1]) / 2).sqrt()
+    halves = [_covariance(q[:, :, start::2]) for start in (0, 1)]
+    return {
+        "means of queries and keys apart, in standard deviations": Measure(distance, torch.ones_like(distance), "lower"),
+        "variance of the queries, as a multiple of the keys'": Measure(sizes[0] / sizes[1]),
+        "cosine of the covariances of queries and keys": Measure(
+            _cosine(of_queries, of_keys), _cosine(*halves), "higher"
+        ),
+    }
+
+
+def _covariance(x: Tensor) -> Tensor:
+    """Return the covariance (B, H, D, D) of tokens (B, H, N, D)."""
+    deviations = x - x.mean(2, keepdim=True)
+    return deviations.mT @ deviations / x.shape[2]
+
+
+def _cosine(one: Tensor, other: Tensor) -> Tensor:
+    """Return the cosine (B, H) between matrices (B, H, D, D); NaN where one of them is zero."""
+    return (one * other).sum((-2, -1)) / (one.square().sum((-2, -1)) * other.square().sum((-2, -1))).sqrt()
 
 
 def _by_keys(fitted: Tensor, judged: Tensor, k: Tensor, options: MixtureOptions) -> Measure:

@@ -29,7 +29,7 @@ from attention_zoo.mixers.adapting_mixture import AdaptingMixture, Rate, Shape
 from attention_zoo.mixers.base import log_mask
 from attention_zoo.mixers.mixture import Units
 from attention_zoo.mixers.options import Amount, Iterations
-from attention_zoo.mixers.premise import Measures, mixture
+from attention_zoo.mixers.premise import Measures, mixture, one_space
 from attention_zoo.mixers.registry import register
 from attention_zoo.mixers.switches import Adapt, Kernel, Switches, UnitPrior, ValueLikelihood
 
@@ -255,9 +255,9 @@ class Probabilistic(AdaptingMixture):
         return joint(units.q, units.k, beta=units.beta, v=units.v, **units.terms).scores(slice(None)).softmax(-1)
 
     def premise_measures(self, q: Tensor, k: Tensor, v: Tensor) -> Measures:
-        """Return the likelihood of queries under the mixture of the keys as they adapt, for q and k (B, H, N, D)."""
+        """Return the likelihood of queries as keys adapt, and whether both share a space, for q and k (B, H, N, D)."""
         q, k = precise(q), precise(k)
-        return mixture(
+        likelihoods = mixture(
             q,
             k,
             alpha=self._number("alpha", self.alpha, k),
@@ -266,3 +266,4 @@ class Probabilistic(AdaptingMixture):
             magnitude_prior=self.switches.prior.form == "magnitude",
             precision_prior=cast(tuple[float, float], self.precision_prior),  # which `switch` has set
         )
+        return likelihoods | one_space(q, k)
