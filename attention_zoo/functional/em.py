@@ -212,9 +212,7 @@ def adapt_keys(
     return mixture.k.to(k.dtype)
 
 
-def _means_to_write(
-    model: Joint, q: Tensor, q_pos: Positions | None, log_normaliser: Tensor
-) -> tuple[Tensor, Tensor]:
+def _means_to_write(model: Joint, q: Tensor, q_pos: Positions | None, log_normaliser: Tensor) -> tuple[Tensor, Tensor]:
     """Return each unit's mean (B, H, M, D) of the queries, or of 2 q - r^q, and the log of its responsibility."""
     if q_pos is None:
         return model.read_back(q, log_normaliser)

@@ -5,16 +5,16 @@ all that the layer computes, stay as they are under
 
     q -> A^T q,    xi -> A^-1 xi,    r^q -> A^-1 r^q,    r^k -> A^T r^k                                     (gauge)
 
-and, where keys have no positions, under xi -> xi + c, which adds alpha q_i.c to all scores of a query. No loss can fix A
-and c. Key adaptation writes means of queries where keys were, and so depends on them: a query is no vector of the keys'
-space until a map from the one space to the other is chosen. The maps here are fixed by the moments of the tokens that
-are there:
+and, where keys have no positions, under xi -> xi + c, which adds alpha q_i.c to all scores of a query. No loss can fix
+A and c. Key adaptation writes means of queries where keys were, and so depends on them: a query is no vector of the
+keys' space until a map from the one space to the other is chosen. The maps here are fixed by the moments of the tokens
+that are there:
 
 * centred: q -> q - mean(q) + mean(xi), which adapts about the means;
 * matched: q -> M q, with the positive definite M that makes the second moments of the queries those of the keys,
   M C_q M = C_k. It is the geometric mean C_q^-1 # C_k, and optimal transport between two Gaussians. Under a gauge
-  C_q -> A^T C_q A and C_k -> A^-1 C_k A^-T, whence M -> A^-1 M A^-T and M q -> A^-1 M q: what is written is changed as a
-  key is, and the output of the adapted layer is that of the same layer in any gauge.
+  C_q -> A^T C_q A and C_k -> A^-1 C_k A^-T, whence M -> A^-1 M A^-T and M q -> A^-1 M q: what is written is changed as
+  a key is, and the output of the adapted layer is the same in any gauge.
 
 R. Bhatia, Positive Definite Matrices, Princeton 2007, chapter 4 (geometric mean); I. Olkin, F. Pukelsheim, The distance
 between two random vectors with given dispersion matrices, Linear Algebra and its Applications 48, 1982 (transport).
@@ -29,7 +29,7 @@ Gauge = Literal["trained", "moments"]
 """The map from queries to keys: none, as if both were in one space; or that which matches their second moments."""
 
 LEAST = 1e-12
-"""What is added to the second moments in each direction, as a share of their mean; tokens may fill no more than a few."""
+"""What is added to the second moments in each direction, as a share of their mean: tokens may fill only a few."""
 
 
 def towards_keys(q: Tensor, k: Tensor, *, gauge: Gauge = "trained", centre: bool = False) -> Tensor:

@@ -115,9 +115,7 @@ class Joint:
         out, lse = zip(*self._blocks(block, self.q.shape[2], self.k.shape[2]), strict=True)
         return torch.cat(out, 2), torch.cat(lse, 2)
 
-    def read_back(
-        self, x: Tensor, log_normaliser: Tensor, x_pos: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
+    def read_back(self, x: Tensor, log_normaliser: Tensor, x_pos: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Return each unit's mean of x (B, H, N, E) over the queries, and the log of its responsibility for them all.
 
         To the mean that of x_pos (M, N, E) is added, where it is given.

@@ -199,8 +199,8 @@ def one_space(q: Tensor, k: Tensor) -> Measures:
 
     Means should differ by less than a standard deviation: the distance between them is divided by the root mean square
     distance of queries and keys from their own means. Covariances should have one size, and one shape: the cosine
-    tr(C_q C_k) / (|C_q| |C_k|) is compared with that between every second query and the others. All of it depends on the
-    gauge (see `attention_zoo.functional.gauge`), which training leaves open under the magnitude prior.
+    tr(C_q C_k) / (|C_q| |C_k|) is compared with that between every second query and the others. All of it depends on
+    the gauge (see `attention_zoo.functional.gauge`), which training leaves open under the magnitude prior.
 
     Args:
         q: queries (B, H, N, D).
@@ -212,7 +212,9 @@ def one_space(q: Tensor, k: Tensor) -> Measures:
     distance = (q.mean(2) - k.mean(2)).norm(dim=-1) / ((sizes[0] + sizes[1]) / 2).sqrt()
     halves = [_covariance(q[:, :, start::2]) for start in (0, 1)]
     return {
-        "means of queries and keys apart, in standard deviations": Measure(distance, torch.ones_like(distance), "lower"),
+        "means of queries and keys apart, in standard deviations": Measure(
+            distance, torch.ones_like(distance), "lower"
+        ),
         "variance of the queries, as a multiple of the keys'": Measure(sizes[0] / sizes[1]),
         "cosine of the covariances of queries and keys": Measure(
             _cosine(of_queries, of_keys), _cosine(*halves), "higher"

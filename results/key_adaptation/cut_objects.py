@@ -30,7 +30,6 @@ def main(camvid: str, out: str) -> None:
             (folder / kind).mkdir(parents=True)
         for place, (image, objects) in enumerate(zip(split.images, split.columns["objects"], strict=True)):
             write(image, objects.mask(objects.numbers[0]), data.viewing, folder, f"{place:04}.png")
-        print(f"{part}: {len(split.images)} objects")
 
 
 def write(image: Tensor, mask: Tensor, viewing: Viewing, folder: Path, name: str) -> None:
