@@ -12,7 +12,7 @@ A mixer that brings a premise states it in one sentence and measures it on the q
 """
 
 from dataclasses import dataclass
-from typing import Literal, Protocol, TypedDict, Unpack, runtime_checkable
+from typing import Any, Literal, Protocol, TypedDict, Unpack, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -176,22 +176,23 @@ def mixture(q: Tensor, k: Tensor, **options: Unpack[MixtureOptions]) -> Measures
 
     It is measured twice: on the queries that the mixture adapts to, and on every second query where it adapts to the
     others alone. With the magnitude prior the mixing weights move with the keys, as they do in the layer, so that the
-    likelihood can fall. Positions and priors of distance are left out.
+    likelihood can fall. Keys of a mean query each may end up alike, so the share of their variance that is left is
+    measured too. Positions and priors of distance are left out.
 
     Args:
         q: queries (B, H, N, D).
         k: keys (B, H, N, D), the means of the units.
         **options: see `MixtureOptions`.
     """
-    seen, unseen = q[:, :, ::2], q[:, :, 1::2]
-    return {
-        f"log-likelihood of {whose}, {what} adapted": measure
-        for whose, (fitted, judged) in {"the queries": (q, q), "queries kept back": (seen, unseen)}.items()
-        for what, measure in (
-            ("keys", _by_keys(fitted, judged, k, options)),
-            ("alpha", _by_precisions(fitted, judged, k, options)),
-        )
-    }
+    found: Measures = {}
+    for whose, fitted, judged in (("the queries", q, q), ("queries kept back", q[:, :, ::2], q[:, :, 1::2])):
+        path = _adapted_keys(fitted, k, options)
+        found[f"log-likelihood of {whose}, keys adapted"] = _by_keys(judged, path, options)
+        found[f"log-likelihood of {whose}, alpha adapted"] = _by_precisions(fitted, judged, k, options)
+        if fitted is q:
+            variances = torch.stack([_covariance(keys).diagonal(dim1=-2, dim2=-1).sum(-1) for keys in path], -1)
+            found["variance of the keys as they adapt, of what it was"] = Measure(variances / variances[..., :1])
+    return found
 
 
 def one_space(q: Tensor, k: Tensor) -> Measures:
@@ -233,22 +234,17 @@ def _cosine(one: Tensor, other: Tensor) -> Tensor:
     return (one * other).sum((-2, -1)) / (one.square().sum((-2, -1)) * other.square().sum((-2, -1))).sqrt()
 
 
-def _by_keys(fitted: Tensor, judged: Tensor, k: Tensor, options: MixtureOptions) -> Measure:
-    """Return the likelihood of the queries to judge after 0 to `STEPS` steps of the keys towards those to fit."""
-    alpha, magnitude_prior = options["alpha"], options["magnitude_prior"]
-    path = []
-    for steps in range(STEPS + 1):
-        keys = adapt_keys(
-            fitted,
-            k,
-            iterations=steps,
-            alpha=alpha,
-            magnitude_prior=magnitude_prior,
-            prior_precision=options["prior_precision"],
-            anchor=options["anchor"],
-        )
-        path.append(log_likelihood(judged, keys, alpha, _log_prior(keys, alpha, magnitude_prior)))
-    return Measure(torch.stack(path, -1), better="higher")
+def _adapted_keys(q: Tensor, k: Tensor, options: MixtureOptions) -> list[Tensor]:
+    """Return the keys after 0 to `STEPS` steps towards the queries."""
+    given: Any = {name: value for name, value in options.items() if name != "precision_prior"}
+    return [adapt_keys(q, k, iterations=steps, **given) for steps in range(STEPS + 1)]
+
+
+def _by_keys(judged: Tensor, path: list[Tensor], options: MixtureOptions) -> Measure:
+    """Return the likelihood of the queries to judge under the keys of each step."""
+    alpha, prior = options["alpha"], options["magnitude_prior"]
+    likelihoods = [log_likelihood(judged, keys, alpha, _log_prior(keys, alpha, prior)) for keys in path]
+    return Measure(torch.stack(likelihoods, -1), better="higher")
 
 
 def _by_precisions(fitted: Tensor, judged: Tensor, k: Tensor, options: MixtureOptions) -> Measure:

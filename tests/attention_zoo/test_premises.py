@@ -113,6 +113,11 @@ def test_em_makes_the_queries_likelier_under_equal_weights():
     assert measures["log-likelihood of the queries, keys adapted"].holds.all()
     adapted = adapt_keys(q, k, alpha=0.7, iterations=2, magnitude_prior=False)
     assert_close(path[..., 2], diagnostics.log_likelihood(q, adapted, 0.7, torch.zeros(2, 3, 30)))
+    kept = measures["variance of the keys as they adapt, of what it was"].values
+    assert_close(kept[..., 0], torch.ones(2, 3, dtype=torch.float64))
+    assert_close(kept[..., 2], adapted.var(2).sum(-1) / k.var(2).sum(-1))
+    blind = mixture(q, k, magnitude_prior=False, **OPTIONS | {"alpha": 1e-6})  # each query is as likely from any key
+    assert blind["variance of the keys as they adapt, of what it was"].last.max() < 1e-9
 
 
 def test_queries_kept_back_do_not_move_the_keys():
