@@ -156,7 +156,7 @@ class Probabilistic(AdaptingMixture):
         self.check(fits, "value_propagation cannot be used with kernel.components above 1")
         fits = not options.get("fit_positions") or self.positions is not None
         self.check(fits, "fit_positions=True needs positions='factored' or 'full'")
-        of_switch = {name: value for name, value in options.items() if name in OF_SWITCH}
+        of_switch: dict[str, Any] = {name: value for name, value in options.items() if name in OF_SWITCH}
         own = {name: value for name, value in options.items() if name not in OF_SWITCH}
         adapt = self.switches.adapt
         before = {name: getattr(adapt if name in OF_SWITCH else self, name) for name in options}

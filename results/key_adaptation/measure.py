@@ -2,16 +2,19 @@
 
     python results/key_adaptation/measure.py OUT SWEEP [SWEEP ...]
 
-OUT/spaces.csv has the premise of the reading on 64 objects of each domain, seen with the box alone: how far the means
-of queries and keys are apart, their covariances, and what is left of the keys' variance after one step. OUT/gauges.csv
-has the mean IoU before the first click on the own domain after the weights were rewritten by random A as
-`attention_zoo.functional.gauge` says, which changes nothing that the layer computes until its keys adapt.
+In OUT/runs, for every run, spaces.csv has the premise of the reading on 64 objects of each domain, seen with the box
+alone: how far the means of queries and keys are apart, their covariances, and what is left of the keys' variance after
+one step. gauges.csv has the mean IoU before the first click on 128 objects of the own domain after the weights were
+rewritten by random A as `attention_zoo.functional.gauge` says, which changes nothing that the layer computes until its
+keys adapt. controls.csv has the mean IoU by clicks on the own domain, also of a layer that is not adapted but whose
+keys are all at their mean, so that it reads by positions alone, or everything alike.
 """
 
 import csv
 import sys
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,7 +29,8 @@ from attention_zoo.mixers import Probabilistic
 from attention_zoo.models.interactive import Fusion
 from datamodules import Berkeley, MaskFolder
 from tasks import InteractiveSegmentation
-from tasks.clicks.session import iou
+from tasks.clicks.protocols import asking, protocol_of
+from tasks.clicks.session import click_seeds, iou, simulate
 
 DOMAINS = {
     "camvid": partial(MaskFolder, "data/camvid_cut"),
@@ -45,23 +49,23 @@ SPREAD = 0.5
 
 
 def main(out: str, *sweeps: str) -> None:
-    """Measure all runs that have a checkpoint, and write the two tables."""
+    """Measure the runs that have a checkpoint and have not been measured yet."""
     batches = {name: list(boxes(make)) for name, make in DOMAINS.items()}
-    spaces, gauges = [], []
     for folder in sorted(each for sweep in sweeps for each in Path(sweep).glob("runs/*")):
-        if not (folder / "checkpoints" / "last.ckpt").exists():
+        kept = Path(out) / "runs" / folder.name
+        if not (folder / "checkpoints" / "last.ckpt").exists() or (kept / "spaces.csv").exists():
             continue
-        cell, seed = folder.name.removeprefix("run=").rsplit(",seed=", 1)
+        kept.mkdir(parents=True, exist_ok=True)
         task = loaded(folder)
-        for domain, found in batches.items():
-            spaces += [[cell, seed, domain, *row] for row in space(task, found[:1])]
-        if cell.endswith("magnitude"):  # other trainings leave no gauge
-            gauges += [[cell, seed, *row] for row in in_gauges(task, batches["camvid"], int(seed))]
-    write(Path(out) / "spaces.csv", ["cell", "seed", "domain", "measure", "value"], spaces)
-    write(Path(out) / "gauges.csv", ["cell", "seed", "gauge", "way", "mean_iou"], gauges)
+        controls = control(task, batches["camvid"])
+        write(kept / "controls.csv", ["way", *(f"iou_{clicks}" for clicks in range(4))], controls)
+        if "magnitude" in folder.name:  # other trainings leave no gauge
+            write(kept / "gauges.csv", ["gauge", "way", "mean_iou"], in_gauges(task, batches["camvid"][:2]))
+        spaces = [[domain, *row] for domain, found in batches.items() for row in space(task, found[:1])]
+        write(kept / "spaces.csv", ["domain", "measure", "value"], spaces)
 
 
-def write(path: Path, head: list[str], rows: list[list[Any]]) -> None:
+def write(path: Path, head: list[str], rows: Iterable[list[Any]]) -> None:
     """Write a table of rows under a head."""
     with path.open("w", newline="") as file:
         csv.writer(file, lineterminator="\n").writerows([head, *rows])
@@ -85,7 +89,7 @@ def loaded(folder: Path) -> InteractiveSegmentation:
     task = InteractiveSegmentation(
         given["model"],
         (64, 64),
-        mixer=az.attn_layer("Probabilistic", **chosen),
+        mixer=partial(Probabilistic, **chosen),
         decoder=partial(Fusion, width=given["decoder"]["init_args"]["width"]),
         model_args=given["model_args"],
     )
@@ -124,9 +128,36 @@ def space(task: InteractiveSegmentation, batches: list[dict[str, Any]]) -> list[
     return [[name, f"{torch.cat(each).mean().item():.5g}"] for name, each in values.items()]
 
 
-def in_gauges(task: InteractiveSegmentation, batches: list[dict[str, Any]], seed: int) -> Iterator[list[Any]]:
+@torch.no_grad()
+def control(task: InteractiveSegmentation, batches: list[dict[str, Any]]) -> Iterator[list[Any]]:
+    """Yield the mean IoU before and after each of three clicks by ways to adapt, and with all keys at their mean."""
+    mixer, protocol = layer(task), protocol_of("paper", 3)
+    for way in (*WAYS, "keys at their mean"):
+        found = []
+        with az.adapted(mixer, **WAYS.get(way, WAYS["no adaptation"])), keys_at_their_mean(mixer, way not in WAYS):
+            for batch in batches:
+                ask = asking(task.model, batch["image"], batch["box"], protocol, {})
+                found.append(simulate(ask, batch["mask"], protocol, click_seeds(0, batch["index"].tolist())).ious)
+        yield [way, *(f"{value:.6f}" for value in torch.cat(found).mean(0).tolist())]
+
+
+@contextmanager
+def keys_at_their_mean(mixer: Probabilistic, on: bool) -> Iterator[None]:
+    """Have a layer see the mean of all its keys in the place of each while the context lasts, if ``on``."""
+    if not on:
+        yield
+        return
+    mix = mixer.mix
+    mixer.mix = lambda q, k, v: mix(q, k.mean(2, keepdim=True).expand_as(k), v)
+    try:
+        yield
+    finally:
+        del mixer.mix
+
+
+def in_gauges(task: InteractiveSegmentation, batches: list[dict[str, Any]]) -> Iterator[list[Any]]:
     """Yield the mean IoU before the first click in the gauge of the training and in random ones, adapted or not."""
-    mixer, generator = layer(task), torch.Generator().manual_seed(seed)
+    mixer, generator = layer(task), torch.Generator().manual_seed(0)
     weights = {name: value.clone() for name, value in mixer.state_dict().items()}
     for number in range(GAUGES + 1):
         a = torch.eye(mixer.head_dim) if number == 0 else random_gauge(mixer.head_dim, generator)

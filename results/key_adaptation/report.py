@@ -1,7 +1,7 @@
 """Gather the objects of the study's runs, and draw and tabulate what key adaptation is worth.
 
     python results/key_adaptation/report.py collect OUT SWEEP [SWEEP ...]     # OUT/runs
-    python results/key_adaptation/report.py draw OUT                          # OUT/{table,spaces}.md and the figures
+    python results/key_adaptation/report.py draw OUT                          # OUT/{table,spaces,controls}.md and the figures
 
 Differences are those of a way to adapt from no adaptation, object by object, of which the mean over the trained
 networks of a setting is taken first. Intervals are 95 % by Student's t: over networks where there are three or more,
@@ -114,6 +114,7 @@ def draw(out: Path) -> None:
             panel(one, runs, cell, domain)
     figure.savefig(out / "key_adaptation.png")
     (out / "spaces.md").write_text(spaces(out))
+    (out / "controls.md").write_text(controls(out))
     gauges(out).savefig(out / "gauges.png")
 
 
@@ -158,28 +159,52 @@ def table(runs: Runs, cells: Sequence[str]) -> str:
     lines = [head, ["---"] * len(head)]
     for words, estimates in rows:
         lines.append(words + [str(one) + STAR * (next(corrected) < LEVEL) for one in estimates])
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+    return markdown(lines)
+
+
+def measured(out: Path, name: str) -> Iterable[tuple[str, int, dict[str, str]]]:
+    """Yield cell, seed and row of each row of a table that `measure.py` wrote for the runs, in the order of `CELLS`."""
+    for cell in CELLS:
+        for path in sorted(out.glob(f"runs/run={cell},seed=*/{name}")):
+            with path.open(newline="") as file:
+                for row in csv.DictReader(file):
+                    yield cell, int(path.parent.name.rpartition("=")[2]), row
 
 
 def spaces(out: Path) -> str:
     """Return the table of where queries and keys are, means over seeds, as Markdown."""
-    found: dict[tuple[str, str], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
-    with (out / "spaces.csv").open(newline="") as file:
-        for row in csv.DictReader(file):
-            found[row["measure"], row["cell"]][row["domain"]].append(float(row["value"]))
+    found: dict[str, dict[str, dict[str, list[float]]]] = defaultdict(lambda: defaultdict(lambda: defaultdict(list)))
+    for cell, _, row in measured(out, "spaces.csv"):
+        found[row["measure"]][cell][row["domain"]].append(float(row["value"]))
     lines = [["measure", "trained with", *DOMAINS], ["---"] * (2 + len(DOMAINS))]
-    for (measure, cell), values in sorted(found.items()):
-        numbers = [f"{np.mean(values[domain]):.3g}" for domain in DOMAINS]
-        lines.append([measure, CELLS[cell], *numbers])
+    for measure, cells in found.items():
+        for cell, values in cells.items():
+            lines.append([measure, CELLS[cell], *(f"{np.mean(values[domain]):.3g}" for domain in DOMAINS)])
+    return markdown(lines)
+
+
+def controls(out: Path) -> str:
+    """Return the table of a layer with all keys at their mean beside those that adapt, means over seeds, as Markdown."""
+    found: dict[tuple[str, str], list[list[float]]] = defaultdict(list)
+    for cell, _, row in measured(out, "controls.csv"):
+        found[cell, row["way"]].append([100 * float(row[f"iou_{clicks}"]) for clicks in range(4)])
+    head = ["trained with", "keys", *(f"{clicks} clicks" for clicks in range(4))]
+    lines = [head, ["---"] * len(head)]
+    for (cell, way), ious in found.items():
+        lines.append([CELLS[cell], way, *(f"{iou:.1f}" for iou in np.mean(ious, 0))])
+    return markdown(lines)
+
+
+def markdown(lines: Sequence[Sequence[str]]) -> str:
+    """Return a table in Markdown, of which the first line is the head and the second its rule."""
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
 
 
 def gauges(out: Path) -> Figure:
     """Draw the mean IoU of every gauge of the same trained layers."""
     found: dict[tuple[str, str], list[float]] = defaultdict(list)
-    with (out / "gauges.csv").open(newline="") as file:
-        for row in csv.DictReader(file):
-            found[f"{CELLS[row['cell']]}\nseed {row['seed']}", row["way"]].append(100 * float(row["mean_iou"]))
+    for cell, seed, row in measured(out, "gauges.csv"):
+        found[f"{CELLS[cell]}\nseed {seed}", row["way"]].append(100 * float(row["mean_iou"]))
     places = list(dict.fromkeys(place for place, _ in found))
     figure = Figure((1.6 * len(places) + 2, 3.4), dpi=100, layout="constrained")
     axes = figure.subplots()
