@@ -6,7 +6,7 @@ In OUT/runs, for every run, spaces.csv has the premise of the reading on 64 obje
 alone: how far the means of queries and keys are apart, their covariances, and what is left of the keys' variance after
 one step. gauges.csv has the mean IoU before the first click on 128 objects of the own domain after the weights were
 rewritten by random A as `attention_zoo.functional.gauge` says, which changes nothing that the layer computes until its
-keys adapt. controls.csv has the mean IoU by clicks on the own domain, also of a layer that is not adapted but whose
+keys adapt. controls.csv has the mean IoU by clicks on each domain, also of a layer that is not adapted but whose
 keys are all at their mean, so that it reads by positions alone, or everything alike.
 """
 
@@ -57,8 +57,8 @@ def main(out: str, *sweeps: str) -> None:
             continue
         kept.mkdir(parents=True, exist_ok=True)
         task = loaded(folder)
-        controls = control(task, batches["camvid"])
-        write(kept / "controls.csv", ["way", *(f"iou_{clicks}" for clicks in range(4))], controls)
+        controls = [[domain, *row] for domain, found in batches.items() for row in control(task, found)]
+        write(kept / "controls.csv", ["domain", "way", *(f"iou_{clicks}" for clicks in range(4))], controls)
         if "magnitude" in folder.name:  # other trainings leave no gauge
             write(kept / "gauges.csv", ["gauge", "way", "mean_iou"], in_gauges(task, batches["camvid"][:2]))
         spaces = [[domain, *row] for domain, found in batches.items() for row in space(task, found[:1])]

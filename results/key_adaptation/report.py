@@ -1,7 +1,7 @@
 """Gather the objects of the study's runs, and draw and tabulate what key adaptation is worth.
 
     python results/key_adaptation/report.py collect OUT SWEEP [SWEEP ...]     # OUT/runs
-    python results/key_adaptation/report.py draw OUT                          # OUT/{table,spaces,controls}.md and the figures
+    python results/key_adaptation/report.py draw OUT                          # OUT/{table,spaces,controls}.md, figures
 
 Differences are those of a way to adapt from no adaptation, object by object, of which the mean over the trained
 networks of a setting is taken first. Intervals are 95 % by Student's t: over networks where there are three or more,
@@ -184,14 +184,14 @@ def spaces(out: Path) -> str:
 
 
 def controls(out: Path) -> str:
-    """Return the table of a layer with all keys at their mean beside those that adapt, means over seeds, as Markdown."""
-    found: dict[tuple[str, str], list[list[float]]] = defaultdict(list)
+    """Return the table of layers with all keys at their mean beside those that adapt, means over seeds, as Markdown."""
+    found: dict[tuple[str, str, str], list[list[float]]] = defaultdict(list)
     for cell, _, row in measured(out, "controls.csv"):
-        found[cell, row["way"]].append([100 * float(row[f"iou_{clicks}"]) for clicks in range(4)])
-    head = ["trained with", "keys", *(f"{clicks} clicks" for clicks in range(4))]
+        found[CELLS[cell], row["domain"], row["way"]].append([100 * float(row[f"iou_{clicks}"]) for clicks in range(4)])
+    head = ["trained with", "domain", "keys", *(f"{clicks} clicks" for clicks in range(4))]
     lines = [head, ["---"] * len(head)]
-    for (cell, way), ious in found.items():
-        lines.append([CELLS[cell], way, *(f"{iou:.1f}" for iou in np.mean(ious, 0))])
+    for words, ious in found.items():
+        lines.append([*words, *(f"{iou:.1f}" for iou in np.mean(ious, 0))])
     return markdown(lines)
 
 
