@@ -141,6 +141,8 @@ class Probabilistic(AdaptingMixture):
     def set_adaptation(self, **options: Unpack[Adaptation]) -> Adaptation:
         """Adapt in this way from now on; options that are not named stay as they are.
 
+        A layer without positions adapts alike with ``fit_positions`` and without.
+
         Returns:
             The named options as they were before.
 
@@ -154,8 +156,6 @@ class Probabilistic(AdaptingMixture):
         self.check(fits, "value_propagation needs beta above 0")
         fits = not options.get("value_propagation") or self.components is None
         self.check(fits, "value_propagation cannot be used with kernel.components above 1")
-        fits = not options.get("fit_positions") or self.positions is not None
-        self.check(fits, "fit_positions=True needs positions='factored' or 'full'")
         of_switch: dict[str, Any] = {name: value for name, value in options.items() if name in OF_SWITCH}
         own = {name: value for name, value in options.items() if name not in OF_SWITCH}
         adapt = self.switches.adapt

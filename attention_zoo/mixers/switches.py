@@ -124,7 +124,7 @@ class Adapt:
         gauge: the map from queries to keys where keys adapt: none, as "trained", or that which matches the second
             "moments" of both, T = M with M E[q q^T] M = E[xi xi^T].
         centre: whether keys adapt about the means, T q = q - mean(q) + mean(xi); "moments" are about the means then.
-        fit_positions: whether keys adapt together with the queries' positions (Eq. 25).
+        fit_positions: whether keys adapt together with the queries' positions (Eq. 25), which there must be.
     """
 
     queries: Iterations = 0

@@ -23,7 +23,7 @@ class Setting:
         adapt_in: where keys adapt: in the ``backbone``, in the ``head``, or in ``both``.
         gauge: see `attention_zoo.mixers.switches.Adapt`, also for the next two.
         centre: whether keys adapt about the means.
-        fit_positions: whether keys adapt together with the queries' positions.
+        fit_positions: whether keys adapt together with the queries' positions, in layers that have some.
 
     Raises:
         InputError: a number is out of range, or there is no such place.

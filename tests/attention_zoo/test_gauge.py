@@ -217,6 +217,12 @@ class TestLayer:
         assert torch.equal(plain(x), before)
         assert plain.switches.adapt == Adapt()
 
+    def test_layers_without_positions_adapt_as_ever(self):
+        layer, x = self.build(key_adaptation=1), draw(B, N, 8)
+        before = layer(x)
+        with az.adapted(layer, fit_positions=True):
+            assert torch.equal(layer(x), before)
+
     def test_shared_projection_makes_keys_the_queries(self):
         layer = self.build(kernel=Kernel(shared=True), qkv_bias=True, qk_norm=True)
         q, k, _ = layer.project(draw(B, N, 8))
@@ -230,7 +236,6 @@ class TestLayer:
             self.build(adapt=Adapt(fit_positions=True))
         layer = self.build()
         for options, message in (
-            ({"fit_positions": True}, "fit_positions=True needs positions"),
             ({"gauge": "moment"}, "gauge=moment must"),
             ({"centre": 2}, "centre=2"),
         ):
