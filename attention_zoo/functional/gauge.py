@@ -16,6 +16,13 @@ that are there:
   C_q -> A^T C_q A and C_k -> A^-1 C_k A^-T, whence M -> A^-1 M A^-T and M q -> A^-1 M q: what is written is changed as
   a key is, and the output of the adapted layer is the same in any gauge.
 
+No map makes up for what a step does to the differences between keys. For keys xi_j = c + e_j that differ little,
+w_ij = (1 + alpha (q_i - c)^T (e_j - mean(e))) / M under either prior, up to squares, so that a step writes
+mean(q) + alpha C_q (e_j - mean(e)): it multiplies differences by alpha C_q, and in the matched gauge by alpha M C_q,
+whose eigenvalues are those of alpha (C_q C_k)^1/2 in any gauge. These are the standard deviations of the scores
+alpha q.xi along their directions (`score_spreads`). Where all are below 1, keys that adapt come together and attention
+forgets its content: the first phase transition of deterministic annealing, K. Rose, Proceedings of the IEEE 86, 1998.
+
 R. Bhatia, Positive Definite Matrices, Princeton 2007, chapter 4 (geometric mean); I. Olkin, F. Pukelsheim, The distance
 between two random vectors with given dispersion matrices, Linear Algebra and its Applications 48, 1982 (transport).
 """
@@ -59,6 +66,23 @@ def matching(q: Tensor, k: Tensor) -> Tensor:
     root = vectors * values.clamp(min=0).sqrt()[..., None, :] @ vectors.mT
     half = torch.linalg.solve_triangular(factor.mT, root, upper=True)  # L^-T root
     return torch.linalg.solve_triangular(factor, half, upper=False, left=False)
+
+
+def score_spreads(q: Tensor, k: Tensor, alpha: float | Tensor) -> Tensor:
+    """Return alpha (C_q C_k)^1/2's eigenvalues (..., D) in float64, ascending, of q (..., N, D) and k (..., M, D).
+
+    Their squares sum to the variance of the scores alpha q.xi over all pairs of a query and a key about their means.
+
+    Args:
+        q: queries (..., N, D).
+        k: keys (..., M, D).
+        alpha: the precision of the queries, a number, or one for each unit (..., M), whose mean counts.
+    """
+    q, k = (x - x.mean(-2, keepdim=True) for x in (q, k))
+    factor = torch.linalg.cholesky(second_moments(q))
+    values = torch.linalg.eigvalsh(factor.mT @ second_moments(k) @ factor)
+    scale = alpha.double().mean(-1, keepdim=True) if isinstance(alpha, Tensor) else alpha
+    return scale * values.clamp(min=0).sqrt()
 
 
 def second_moments(x: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from attention_zoo.functional.diagnostics import coding_rate, leave_one_out_error, log_likelihood, row_distance
 from attention_zoo.functional.em import Anchor, adapt_keys, adapt_precisions
+from attention_zoo.functional.gauge import score_spreads
 from attention_zoo.functional.mixture import Precision
 from attention_zoo.functional.precision import precise
 
@@ -177,7 +178,9 @@ def mixture(q: Tensor, k: Tensor, **options: Unpack[MixtureOptions]) -> Measures
     It is measured twice: on the queries that the mixture adapts to, and on every second query where it adapts to the
     others alone. With the magnitude prior the mixing weights move with the keys, as they do in the layer, so that the
     likelihood can fall. Keys of a mean query each may end up alike, so the share of their variance that is left is
-    measured too. Positions and priors of distance are left out.
+    measured too, and whether the scores are spread by more than 1 in any direction, without which keys that differ
+    little come together with every step (`attention_zoo.functional.gauge`). Positions and priors of distance are left
+    out.
 
     Args:
         q: queries (B, H, N, D).
@@ -192,6 +195,8 @@ def mixture(q: Tensor, k: Tensor, **options: Unpack[MixtureOptions]) -> Measures
         if fitted is q:
             variances = torch.stack([_covariance(keys).diagonal(dim1=-2, dim2=-1).sum(-1) for keys in path], -1)
             found["variance of the keys as they adapt, of what it was"] = Measure(variances / variances[..., :1])
+            spread = score_spreads(q, k, options["alpha"])[..., -1].to(q.dtype)
+            found["largest spread of the scores in a direction"] = Measure(spread, torch.ones_like(spread), "higher")
     return found
 
 

@@ -49,20 +49,22 @@ SPREAD = 0.5
 
 
 def main(out: str, *sweeps: str) -> None:
-    """Measure the runs that have a checkpoint and have not been measured yet."""
+    """Measure what has not been measured yet of the runs that have a checkpoint."""
     batches = {name: list(boxes(make)) for name, make in DOMAINS.items()}
     for folder in sorted(each for sweep in sweeps for each in Path(sweep).glob("runs/*")):
         kept = Path(out) / "runs" / folder.name
-        if not (folder / "checkpoints" / "last.ckpt").exists() or (kept / "spaces.csv").exists():
+        if not (folder / "checkpoints" / "last.ckpt").exists():
             continue
         kept.mkdir(parents=True, exist_ok=True)
         task = loaded(folder)
-        controls = [[domain, *row] for domain, found in batches.items() for row in control(task, found)]
-        write(kept / "controls.csv", ["domain", "way", *(f"iou_{clicks}" for clicks in range(4))], controls)
-        if "magnitude" in folder.name:  # other trainings leave no gauge
+        if not (kept / "spaces.csv").exists():
+            spaces = [[domain, *row] for domain, found in batches.items() for row in space(task, found[:1])]
+            write(kept / "spaces.csv", ["domain", "measure", "value"], spaces)
+        if not (kept / "controls.csv").exists():
+            controls = [[domain, *row] for domain, found in batches.items() for row in control(task, found)]
+            write(kept / "controls.csv", ["domain", "way", *(f"iou_{clicks}" for clicks in range(4))], controls)
+        if "magnitude" in folder.name and not (kept / "gauges.csv").exists():  # other trainings leave no gauge
             write(kept / "gauges.csv", ["gauge", "way", "mean_iou"], in_gauges(task, batches["camvid"][:2]))
-        spaces = [[domain, *row] for domain, found in batches.items() for row in space(task, found[:1])]
-        write(kept / "spaces.csv", ["domain", "measure", "value"], spaces)
 
 
 def write(path: Path, head: list[str], rows: Iterable[list[Any]]) -> None:

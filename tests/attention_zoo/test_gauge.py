@@ -8,7 +8,7 @@ from torch.testing import assert_close
 
 import attention_zoo as az
 from attention_zoo.functional import em, mixture
-from attention_zoo.functional.gauge import matching, second_moments, towards_keys
+from attention_zoo.functional.gauge import matching, score_spreads, second_moments, towards_keys
 from attention_zoo.functional.positions import FactoredPositions
 from attention_zoo.mixers.switches import Adapt, Kernel
 from tests.reference import naive_em as naive
@@ -126,6 +126,36 @@ class TestMaps:
     def test_gradcheck(self, gauge, centre):
         q, k, _ = (x[:1, :1].clone().requires_grad_() for x in tokens())
         assert torch.autograd.gradcheck(lambda q, k: towards_keys(q, k, gauge=gauge, centre=centre), (q, k))
+
+
+class TestSpread:
+    def test_is_that_of_the_scores_in_any_gauge(self):
+        q, k, _ = tokens()
+        spreads = score_spreads(q, k, ALPHA)
+        scores = ALPHA * (q - q.mean(2, keepdim=True)) @ (k - k.mean(2, keepdim=True)).mT
+        assert_close(spreads.square().sum(-1), scores.square().mean((-2, -1)))
+        other = in_another_gauge(q, k, {})
+        assert_close(score_spreads(other[0], other[1], ALPHA), spreads, **exactly)
+        assert_close(score_spreads(q, k, torch.full((B, H, N), ALPHA, dtype=torch.float64)), spreads)
+
+    @pytest.mark.parametrize("magnitude_prior", [True, False])
+    def test_keys_that_differ_little_differ_by_as_much_after_a_step(self, magnitude_prior):
+        q, _, _ = tokens()
+        apart = 1e-5 * draw(B, H, N, D, seed=2)
+        apart = apart - apart.mean(2, keepdim=True)
+        covariance = second_moments(q - q.mean(2, keepdim=True))
+        centre = draw(D, seed=5)
+        adapted = em.adapt_keys(q, centre + apart, alpha=ALPHA, magnitude_prior=magnitude_prior)
+        expected = q.mean(2, keepdim=True) + ALPHA * apart @ covariance
+        assert_close(adapted, expected, rtol=0, atol=1e-3 * (ALPHA * apart @ covariance).abs().max().item())
+
+    def test_below_one_keys_come_together_and_above_they_do_not(self):
+        q, k, _ = tokens()
+        for size, together in ((0.5, True), (3.0, False)):
+            covariance = second_moments(q - q.mean(2, keepdim=True))
+            alpha = size / torch.linalg.eigvalsh(covariance)[..., -1].max().item()
+            adapted = em.adapt_keys(q, k, alpha=alpha, iterations=60, magnitude_prior=False)
+            assert (adapted.var(2).sum() < 1e-9 * k.var(2).sum()) == together
 
 
 class TestShift:
