@@ -42,7 +42,7 @@ from attention_zoo.functional.checks import AT_LEAST_ONE, COUNTS, check_gamma, c
 from attention_zoo.functional.fixed_units import within
 from attention_zoo.functional.memory import Mixture, Terms, score_bound
 from attention_zoo.functional.memory import Prior as Prior
-from attention_zoo.functional.mixture import Positions, Precision, collect
+from attention_zoo.functional.mixture import Joint, Positions, Precision, collect
 from attention_zoo.functional.positions import FactoredPositions
 from attention_zoo.functional.precision import widened
 
@@ -169,6 +169,8 @@ def adapt_keys(
     prior_precision: Precision = 0.0,
     iterations: int = 1,
     anchor: Anchor = "current",
+    observed: Tensor | None = None,
+    fit_positions: bool = False,
     **terms: Unpack[Terms],
 ) -> Tensor:
     """Return keys adapted to the queries by EM under a Gaussian prior of precision theta (Eq. 18).
@@ -176,13 +178,19 @@ def adapt_keys(
         xi_k <- (theta xi_k + alpha_k S_k m_k) / (theta + alpha_k S_k),    S_k = sum_i w_ik,  m_k = sum_i w_ik q_i / S_k
 
     m_k is a softmax over the queries, so an iteration is two fused attentions, with queries and keys in each other's
-    place in the second.
+    place in the second. Eq. 18 is the maximum of log N(q | xi_k, 1/alpha) alone. With ``fit_positions`` it is that of
+    the density that Eq. 25 ends in, N(q | (xi_k + r^q_ik)/2, 1/(2 alpha)), whose normaliser the key moves too:
+
+        xi_k <- (theta xi_k + alpha_k/2 S_k m_k) / (theta + alpha_k/2 S_k),    m_k = sum_i w_ik (2 q_i - r^q_ik) / S_k
 
     Beside the shared arguments (see the module):
         v: mean values (B, H, M, E), which enter by their magnitude prior only.
         prior_precision: theta >= 0, how firmly a key stays; 0 is the maximum-likelihood update.
         iterations: EM steps; 0 returns the keys as they are.
         anchor: what theta pulls to: the key of the step before (as Eq. 18 prints) or the one given (section 3.5).
+        observed: the queries (B, H, N, D) as the space of the keys has them, whose means are written (see
+            `attention_zoo.functional.gauge`); None is the queries themselves. Responsibilities are those of ``q``.
+        fit_positions: whether keys are fitted together with ``q_pos``, where there is one.
 
     Returns:
         Keys (B, H, M, D). A key that no query may read stays.
@@ -193,12 +201,28 @@ def adapt_keys(
         return k
     mixture = mixture.widened()
     initial, alpha = mixture.k, mixture.alpha
+    written = mixture.q if observed is None else observed.to(mixture.q.dtype)
+    q_pos = mixture.q_pos if fit_positions else None
     for _ in range(iterations):
         model, current = mixture.joint(), mixture.k
-        mean, log_mass = model.read_back(mixture.q, model.read(current)[1])
+        mean, log_mass = _means_to_write(model, written, q_pos, model.read(current)[1])
         held = current if anchor == "current" else initial
-        mixture = replace(mixture, k=_pulled(held, current, mean, log_mass, alpha, prior_precision))
+        precision = alpha if q_pos is None else alpha / 2
+        mixture = replace(mixture, k=_pulled(held, current, mean, log_mass, precision, prior_precision))
     return mixture.k.to(k.dtype)
+
+
+def _means_to_write(model: Joint, q: Tensor, q_pos: Positions | None, log_normaliser: Tensor) -> tuple[Tensor, Tensor]:
+    """Return each unit's mean (B, H, M, D) of the queries, or of 2 q - r^q, and the log of its responsibility."""
+    if q_pos is None:
+        return model.read_back(q, log_normaliser)
+    if isinstance(q_pos, FactoredPositions) and model.fused:
+        rows = q_pos.indicators(q).expand(*q.shape[:2], -1, -1)
+        mean, log_mass = model.read_back(torch.cat((q, rows), -1), log_normaliser)
+        width = q.shape[-1]
+        return 2 * mean[..., :width] - q_pos.reversed().averages(mean[..., width:]), log_mass
+    table = q_pos.full() if isinstance(q_pos, FactoredPositions) else q_pos
+    return model.read_back(2 * q, log_normaliser, -table.transpose(0, 1))
 
 
 def adapt_precisions(q: Tensor, k: Tensor, *, shape: float, rate: float, **terms: Unpack[Terms]) -> Tensor:

@@ -115,8 +115,10 @@ class Joint:
         out, lse = zip(*self._blocks(block, self.q.shape[2], self.k.shape[2]), strict=True)
         return torch.cat(out, 2), torch.cat(lse, 2)
 
-    def read_back(self, x: Tensor, log_normaliser: Tensor) -> tuple[Tensor, Tensor]:
+    def read_back(self, x: Tensor, log_normaliser: Tensor, x_pos: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Return each unit's mean of x (B, H, N, E) over the queries, and the log of its responsibility for them all.
+
+        To the mean that of x_pos (M, N, E) is added, where it is given.
 
         The responsibilities are w_ij = exp(log p(q_i, u_j) - log_normaliser_i), so the means are a softmax over i:
         attention again, queries and keys in each other's place.
@@ -126,13 +128,17 @@ class Joint:
             that may read no unit is responsible for none.
         """
         log_normaliser = log_normaliser.masked_fill(log_normaliser.isneginf(), 0.0)
-        if self.fused:
+        if self.fused and x_pos is None:
             mask = None if self.mask is None else self.mask.mT
             mean, log_mass = attend(self.k, self.q, x, self.scale, key_bias=-log_normaliser, mask=mask)
             return mean, log_mass if self.bias is None else log_mass + self.bias
 
         def block(columns: slice) -> tuple[Tensor, Tensor]:
-            return collect((self.scores(slice(None), columns) - log_normaliser[..., None]).mT, x)
+            weights, log_mass = normalized((self.scores(slice(None), columns) - log_normaliser[..., None]).mT)
+            mean = weights @ x
+            if x_pos is not None:
+                mean = mean + torch.einsum("bhji,jie->bhje", weights, x_pos[columns])
+            return mean, log_mass
 
         means, log_masses = zip(*self._blocks(block, self.k.shape[2], self.q.shape[2]), strict=True)
         return torch.cat(means, 2), torch.cat(log_masses, 2)

@@ -62,6 +62,10 @@ class FactoredPositions(NamedTuple):
             totals.append(spread @ table.to(weights.dtype))
         return F.pad(totals[0] + totals[1], (0, 0, self.prefix, 0))
 
+    def reversed(self) -> "FactoredPositions":
+        """Return the embeddings of the opposite offsets: r[dy, dx] becomes r[-dy, -dx], each pair seen from its end."""
+        return FactoredPositions(self.height.flip(0), self.width.flip(0), self.prefix)
+
     def full(self) -> Tensor:
         """Return all embeddings (N, N, D): entry (i, j) is that of token j as seen from token i."""
         height, width = (

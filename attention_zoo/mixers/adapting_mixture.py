@@ -8,6 +8,7 @@ from torch import Tensor
 
 from attention_zoo.domains import Domain
 from attention_zoo.functional.em import Anchor, adapt_keys, adapt_precisions
+from attention_zoo.functional.gauge import towards_keys
 from attention_zoo.functional.mixture import Precision
 from attention_zoo.functional.precision import precise
 from attention_zoo.mixers.mixture import Units
@@ -62,6 +63,7 @@ class AdaptingMixture(PlacedMixture):
     def _adapted(self, units: Units) -> Units:
         """Return the units after the EM steps of keys and alphas, and then of the queries."""
         if self.key_adaptation:
+            adapt = self.switches.adapt
             k = adapt_keys(
                 units.q,
                 units.k,
@@ -70,6 +72,8 @@ class AdaptingMixture(PlacedMixture):
                 iterations=self.key_adaptation,
                 prior_precision=self._theta("key_prior_precision", units),
                 anchor=self.anchor,
+                observed=towards_keys(units.q, units.k, gauge=adapt.gauge, centre=adapt.centre),
+                fit_positions=adapt.fit_positions,
                 **units.terms,
             )
             units = replace(units, k=k)

@@ -73,6 +73,8 @@ class MixtureMixer(SelfMixer):
         why = switches.conflict(beta)
         self.check(why is None, str(why))
         self.switches, self.plain = switches, switches == Switches()
+        if switches.kernel.shared:
+            self._share_projection()
         self.alpha, self.beta = self.head_dim**-0.5 if alpha is None else alpha, beta
         self.before, self.onward = None, None
         starts = {"alpha": (switches.kernel.alpha, self.alpha), "beta": (switches.likelihood.beta, beta)}
@@ -94,6 +96,12 @@ class MixtureMixer(SelfMixer):
         if switches.prior.form == "predicted":
             self.mixing = nn.Linear(self.dim, self.num_heads, bias=False, **self.made)
             nn.init.zeros_(self.mixing.weight)
+
+    def _share_projection(self) -> None:
+        """Project queries and values alone; keys are the queries."""
+        self.projections = ("q", "v")  # type: ignore[misc]  # of this mixer, in place of its class
+        self.qkv = nn.Linear(self.dim, 2 * self.dim, bias=cast(nn.Linear, self.qkv).bias is not None, **self.made)
+        self.k_norm = nn.Identity()
 
     def follow(self, before: "MixtureMixer | None") -> None:
         """Compare the values with those of the layer ``before`` where the kernel's metric is that of the "layers".

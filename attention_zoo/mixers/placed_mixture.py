@@ -69,6 +69,8 @@ class PlacedMixture(MixtureMixer):
         fits = kernel.components == 1 or self.tokens != "grid"
         wrong = "positions, distance_precision and window"
         self.check(fits, f"kernel.components={kernel.components} cannot be used with {wrong}")
+        fits = self.positions is not None or not adapt.fit_positions
+        self.check(fits, "adapt.fit_positions=True needs positions='factored' or 'full'")
         a_softmax = not (switches.penalised or switches.balanced or switches.prior.form == "robust")
         fits = not self.value_positions or a_softmax
         self.check(fits, "value_positions=True needs a softmax: no penalty, no half_steps, no robust prior")

@@ -8,17 +8,18 @@ A mixer that brings a premise states it in one sentence and measures it on the q
         return {"within-cluster variance": Measure(within, within_random, "lower")}
 
 ``python -m attention_zoo premises`` runs it on the layers of checkpoints. `kernel_smoothing`, `approximation`,
-`coding`, `retrieval` and `mixture` are premises that several readings can share.
+`coding`, `retrieval`, `mixture` and `one_space` are premises that several readings can share.
 """
 
 from dataclasses import dataclass
-from typing import Literal, Protocol, TypedDict, Unpack, runtime_checkable
+from typing import Any, Literal, Protocol, TypedDict, Unpack, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from attention_zoo.functional.diagnostics import coding_rate, leave_one_out_error, log_likelihood, row_distance
 from attention_zoo.functional.em import Anchor, adapt_keys, adapt_precisions
+from attention_zoo.functional.gauge import score_spreads
 from attention_zoo.functional.mixture import Precision
 from attention_zoo.functional.precision import precise
 
@@ -176,40 +177,79 @@ def mixture(q: Tensor, k: Tensor, **options: Unpack[MixtureOptions]) -> Measures
 
     It is measured twice: on the queries that the mixture adapts to, and on every second query where it adapts to the
     others alone. With the magnitude prior the mixing weights move with the keys, as they do in the layer, so that the
-    likelihood can fall. Positions and priors of distance are left out.
+    likelihood can fall. Keys of a mean query each may end up alike, so the share of their variance that is left is
+    measured too, and whether the scores are spread by more than 1 in any direction, without which keys that differ
+    little come together with every step (`attention_zoo.functional.gauge`). Positions and priors of distance are left
+    out.
 
     Args:
         q: queries (B, H, N, D).
         k: keys (B, H, N, D), the means of the units.
         **options: see `MixtureOptions`.
     """
-    seen, unseen = q[:, :, ::2], q[:, :, 1::2]
+    found: Measures = {}
+    for whose, fitted, judged in (("the queries", q, q), ("queries kept back", q[:, :, ::2], q[:, :, 1::2])):
+        path = _adapted_keys(fitted, k, options)
+        found[f"log-likelihood of {whose}, keys adapted"] = _by_keys(judged, path, options)
+        found[f"log-likelihood of {whose}, alpha adapted"] = _by_precisions(fitted, judged, k, options)
+        if fitted is q:
+            variances = torch.stack([_covariance(keys).diagonal(dim1=-2, dim2=-1).sum(-1) for keys in path], -1)
+            found["variance of the keys as they adapt, of what it was"] = Measure(variances / variances[..., :1])
+            spread = score_spreads(q, k, options["alpha"])[..., -1].to(q.dtype)
+            found["largest spread of the scores in a direction"] = Measure(spread, torch.ones_like(spread), "higher")
+    return found
+
+
+def one_space(q: Tensor, k: Tensor) -> Measures:
+    """Return whether queries and keys lie in one space, where a mean of queries can stand for a key.
+
+    Means should differ by less than a standard deviation: the distance between them is divided by the root mean square
+    distance of queries and keys from their own means. Covariances should have one size, and one shape: the cosine
+    tr(C_q C_k) / (|C_q| |C_k|) is compared with that between every second query and the others. All of it depends on
+    the gauge (see `attention_zoo.functional.gauge`), which training leaves open under the magnitude prior.
+
+    Args:
+        q: queries (B, H, N, D).
+        k: keys (B, H, M, D).
+    """
+    q, k = precise(q), precise(k)
+    of_queries, of_keys = _covariance(q), _covariance(k)
+    sizes = [each.diagonal(dim1=-2, dim2=-1).sum(-1) for each in (of_queries, of_keys)]
+    distance = (q.mean(2) - k.mean(2)).norm(dim=-1) / ((sizes[0] + sizes[1]) / 2).sqrt()
+    halves = [_covariance(q[:, :, start::2]) for start in (0, 1)]
     return {
-        f"log-likelihood of {whose}, {what} adapted": measure
-        for whose, (fitted, judged) in {"the queries": (q, q), "queries kept back": (seen, unseen)}.items()
-        for what, measure in (
-            ("keys", _by_keys(fitted, judged, k, options)),
-            ("alpha", _by_precisions(fitted, judged, k, options)),
-        )
+        "means of queries and keys apart, in standard deviations": Measure(
+            distance, torch.ones_like(distance), "lower"
+        ),
+        "variance of the queries, as a multiple of the keys'": Measure(sizes[0] / sizes[1]),
+        "cosine of the covariances of queries and keys": Measure(
+            _cosine(of_queries, of_keys), _cosine(*halves), "higher"
+        ),
     }
 
 
-def _by_keys(fitted: Tensor, judged: Tensor, k: Tensor, options: MixtureOptions) -> Measure:
-    """Return the likelihood of the queries to judge after 0 to `STEPS` steps of the keys towards those to fit."""
-    alpha, magnitude_prior = options["alpha"], options["magnitude_prior"]
-    path = []
-    for steps in range(STEPS + 1):
-        keys = adapt_keys(
-            fitted,
-            k,
-            iterations=steps,
-            alpha=alpha,
-            magnitude_prior=magnitude_prior,
-            prior_precision=options["prior_precision"],
-            anchor=options["anchor"],
-        )
-        path.append(log_likelihood(judged, keys, alpha, _log_prior(keys, alpha, magnitude_prior)))
-    return Measure(torch.stack(path, -1), better="higher")
+def _covariance(x: Tensor) -> Tensor:
+    """Return the covariance (B, H, D, D) of tokens (B, H, N, D)."""
+    deviations = x - x.mean(2, keepdim=True)
+    return deviations.mT @ deviations / x.shape[2]
+
+
+def _cosine(one: Tensor, other: Tensor) -> Tensor:
+    """Return the cosine (B, H) between matrices (B, H, D, D); NaN where one of them is zero."""
+    return (one * other).sum((-2, -1)) / (one.square().sum((-2, -1)) * other.square().sum((-2, -1))).sqrt()
+
+
+def _adapted_keys(q: Tensor, k: Tensor, options: MixtureOptions) -> list[Tensor]:
+    """Return the keys after 0 to `STEPS` steps towards the queries."""
+    given: Any = {name: value for name, value in options.items() if name != "precision_prior"}
+    return [adapt_keys(q, k, iterations=steps, **given) for steps in range(STEPS + 1)]
+
+
+def _by_keys(judged: Tensor, path: list[Tensor], options: MixtureOptions) -> Measure:
+    """Return the likelihood of the queries to judge under the keys of each step."""
+    alpha, prior = options["alpha"], options["magnitude_prior"]
+    likelihoods = [log_likelihood(judged, keys, alpha, _log_prior(keys, alpha, prior)) for keys in path]
+    return Measure(torch.stack(likelihoods, -1), better="higher")
 
 
 def _by_precisions(fitted: Tensor, judged: Tensor, k: Tensor, options: MixtureOptions) -> Measure:

@@ -7,7 +7,7 @@
 P. Gabbur, M. Bilkhu, J. Movellan, Probabilistic Attention for Interactive Segmentation, NeurIPS 2021.
 """
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Annotated, Any, TypedDict, Unpack, cast, get_type_hints
 
 import torch
@@ -22,28 +22,34 @@ from attention_zoo.functional.em import (
     propagate_values,
 )
 from attention_zoo.functional.fixed_units import FixedValues, resolved
+from attention_zoo.functional.gauge import Gauge
 from attention_zoo.functional.mixture import joint
 from attention_zoo.functional.precision import precise
 from attention_zoo.mixers.adapting_mixture import AdaptingMixture, Rate, Shape
 from attention_zoo.mixers.base import log_mask
 from attention_zoo.mixers.mixture import Units
 from attention_zoo.mixers.options import Amount, Iterations
-from attention_zoo.mixers.premise import Measures, mixture
+from attention_zoo.mixers.premise import Measures, mixture, one_space
 from attention_zoo.mixers.registry import register
 from attention_zoo.mixers.switches import Adapt, Kernel, Switches, UnitPrior, ValueLikelihood
 
 
 class Adaptation(TypedDict, total=False):
-    """The options of `Probabilistic` that can be changed in a built model; their names are its constructor's."""
+    """The options of `Probabilistic` that can be changed in a built model; the last three are those of `Adapt`."""
 
     key_adaptation: Iterations
     key_prior_precision: Amount
     value_propagation: Iterations
     value_prior_precision: Amount
+    gauge: Gauge
+    centre: bool
+    fit_positions: bool
 
 
 ADAPTATION = get_type_hints(Adaptation, include_extras=True)
 """The options of `Adaptation`, each with the kind of value that it takes."""
+OF_SWITCH = tuple(name for name in ADAPTATION if name in {part.name for part in fields(Adapt)})
+"""The options of `Adaptation` that the switch `Adapt` holds; the others are the constructor's own."""
 
 Alpha = Annotated[float, Domain(least=1e-6, most=1e6)]
 """A precision of queries, by which features are divided."""
@@ -135,6 +141,8 @@ class Probabilistic(AdaptingMixture):
     def set_adaptation(self, **options: Unpack[Adaptation]) -> Adaptation:
         """Adapt in this way from now on; options that are not named stay as they are.
 
+        A layer without positions adapts alike with ``fit_positions`` and without.
+
         Returns:
             The named options as they were before.
 
@@ -148,9 +156,13 @@ class Probabilistic(AdaptingMixture):
         self.check(fits, "value_propagation needs beta above 0")
         fits = not options.get("value_propagation") or self.components is None
         self.check(fits, "value_propagation cannot be used with kernel.components above 1")
-        before = cast(Adaptation, {name: getattr(self, name) for name in options})
-        vars(self).update(options)
-        return before
+        of_switch: dict[str, Any] = {name: value for name, value in options.items() if name in OF_SWITCH}
+        own = {name: value for name, value in options.items() if name not in OF_SWITCH}
+        adapt = self.switches.adapt
+        before = {name: getattr(adapt if name in OF_SWITCH else self, name) for name in options}
+        vars(self).update(own)
+        self.switches = replace(self.switches, adapt=replace(adapt, **of_switch))
+        return cast(Adaptation, before)
 
     def mix(self, q: Tensor, k: Tensor, v: Tensor, fixed: FixedValues | None = None) -> Tensor:
         """Return the inferred values (B, H, N, D) of q, k, v (B, H, N, D); values may have a width E of their own.
@@ -243,9 +255,9 @@ class Probabilistic(AdaptingMixture):
         return joint(units.q, units.k, beta=units.beta, v=units.v, **units.terms).scores(slice(None)).softmax(-1)
 
     def premise_measures(self, q: Tensor, k: Tensor, v: Tensor) -> Measures:
-        """Return the likelihood of queries under the mixture of the keys as they adapt, for q and k (B, H, N, D)."""
+        """Return the likelihood of queries as keys adapt, and whether both share a space, for q and k (B, H, N, D)."""
         q, k = precise(q), precise(k)
-        return mixture(
+        likelihoods = mixture(
             q,
             k,
             alpha=self._number("alpha", self.alpha, k),
@@ -254,3 +266,4 @@ class Probabilistic(AdaptingMixture):
             magnitude_prior=self.switches.prior.form == "magnitude",
             precision_prior=cast(tuple[float, float], self.precision_prior),  # which `switch` has set
         )
+        return likelihoods | one_space(q, k)

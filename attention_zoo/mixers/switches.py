@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 from attention_zoo.domains import Domain, PositiveFloat, checked
+from attention_zoo.functional.gauge import Gauge
 from attention_zoo.functional.sinkhorn import Marginal
 from attention_zoo.mixers.options import Iterations, SomeIterations
 
@@ -40,12 +41,16 @@ class Kernel:
             gradient, and all alike where there is no layer before. All other options hold in the metric.
         components: Gaussians of each unit, at learned distances from its key, with learned shares and precisions.
         unit_keys: whether keys have length one.
+        shared: whether keys are the queries, by one projection, so that both are in one space by construction: of the
+            changes A that leave scores of dot products as they are (see `attention_zoo.functional.gauge`) those with
+            A^T = A^-1 are left, rotations, under which key adaptation does not change.
     """
 
     alpha: Source = "fixed"
     metric: Literal["isotropic", "diagonal", "layers"] = "isotropic"
     components: Components = 1
     unit_keys: bool = False
+    shared: bool = False
 
 
 @checked
@@ -96,7 +101,19 @@ class ValueLikelihood:
 @checked
 @dataclass(frozen=True)
 class Adapt:
-    """What adapts on line beside keys, precisions and means, which have options of their own.
+    """What adapts on line beside keys, precisions and means, which have options of their own, and how keys do.
+
+    Key adaptation writes sum_i w_ik q_i / S_k in the place of the key xi_k (Eq. 18). That is a maximum of the
+    likelihood if queries are drawn from Gaussians about the keys. But scores alpha q^T xi are the same for q -> A^T q,
+    xi -> A^-1 xi and any invertible A, so under the magnitude prior training says nothing of where keys are in relation
+    to queries: the update is of a choice of A that nobody made. ``gauge`` and ``centre`` make one by the moments of the
+    tokens (`attention_zoo.functional.gauge`): x_i = T q_i is what the keys' space has of a query, and means of x_i are
+    written; who reads whom stays with q and xi. With both options T is optimal transport between two Gaussians.
+
+    Under positions N(q | xi_k, 1/alpha) N(q | r_ik, 1/alpha) is N(q | (xi_k + r_ik)/2, 1/(2 alpha)) but for a factor
+    exp(-alpha/4 |xi_k - r_ik|^2), which depends on the key. Eq. 18 is the maximum of the product as it stands, where
+    positions fall out. That of Eq. 25's last density, alpha/2 sum_i w_ik (2 q_i - r_ik - xi_k) = 0, is reached with
+    ``fit_positions`` by writing means of 2 x_i - r_ik, at half the precision against theta.
 
     Args:
         queries: EM steps of the queries towards the keys (Hopfield's update, mean shift).
@@ -104,12 +121,19 @@ class Adapt:
         begin: which of the two comes first.
         theta: where the precisions come from that hold keys and means where they are; they start at the numbers
             ``key_prior_precision`` and ``value_prior_precision``.
+        gauge: the map from queries to keys where keys adapt: none, as "trained", or that which matches the second
+            "moments" of both, T = M with M E[q q^T] M = E[xi xi^T].
+        centre: whether keys adapt about the means, T q = q - mean(q) + mean(xi); "moments" are about the means then.
+        fit_positions: whether keys adapt together with the queries' positions (Eq. 25), which there must be.
     """
 
     queries: Iterations = 0
     half_steps: SomeIterations = 1
     begin: Marginal = "rows"
     theta: Source = "fixed"
+    gauge: Gauge = "trained"
+    centre: bool = False
+    fit_positions: bool = False
 
 
 @dataclass(frozen=True)

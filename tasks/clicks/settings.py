@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from attention_zoo.domains import checked
+from attention_zoo.functional.gauge import Gauge
 from tasks.clicks.domains import Number
 
 AdaptIn = Literal["backbone", "head", "both"]
@@ -20,6 +21,9 @@ class Setting:
         value_propagation: iterations of Eq. 23 in the head; 0 is none.
         value_prior_precision: theta_mu.
         adapt_in: where keys adapt: in the ``backbone``, in the ``head``, or in ``both``.
+        gauge: see `attention_zoo.mixers.switches.Adapt`, also for the next two.
+        centre: whether keys adapt about the means.
+        fit_positions: whether keys adapt together with the queries' positions, in layers that have some.
 
     Raises:
         InputError: a number is out of range, or there is no such place.
@@ -30,11 +34,15 @@ class Setting:
     value_propagation: Number | None = None
     value_prior_precision: float | None = None
     adapt_in: AdaptIn = "both"
+    gauge: Gauge | None = None
+    centre: bool | None = None
+    fit_positions: bool | None = None
 
     @property
     def keys(self) -> dict[str, Any]:
         """The options of key adaptation that are given, by name."""
-        options = {"key_adaptation": self.key_adaptation, "key_prior_precision": self.key_prior_precision}
+        names = ("key_adaptation", "key_prior_precision", "gauge", "centre", "fit_positions")
+        options = {name: getattr(self, name) for name in names}
         return {name: value for name, value in options.items() if value is not None}
 
     @property

@@ -12,7 +12,7 @@ from attention_zoo.analysis.maps import observe
 from attention_zoo.analysis.premises import ANY, about_any, check_readings, examine, findings
 from attention_zoo.functional import diagnostics
 from attention_zoo.functional.em import adapt_keys
-from attention_zoo.mixers.premise import Measure, Premise, mixture
+from attention_zoo.mixers.premise import Measure, Premise, mixture, one_space
 from attention_zoo.mixers.registry import registering
 from attention_zoo.mixers.vars.premise import converged, objective
 from attention_zoo.reports.premises import Subject, long_table, premise_figure, premise_json, wide_table
@@ -113,6 +113,11 @@ def test_em_makes_the_queries_likelier_under_equal_weights():
     assert measures["log-likelihood of the queries, keys adapted"].holds.all()
     adapted = adapt_keys(q, k, alpha=0.7, iterations=2, magnitude_prior=False)
     assert_close(path[..., 2], diagnostics.log_likelihood(q, adapted, 0.7, torch.zeros(2, 3, 30)))
+    kept = measures["variance of the keys as they adapt, of what it was"].values
+    assert_close(kept[..., 0], torch.ones(2, 3, dtype=torch.float64))
+    assert_close(kept[..., 2], adapted.var(2).sum(-1) / k.var(2).sum(-1))
+    blind = mixture(q, k, magnitude_prior=False, **OPTIONS | {"alpha": 1e-6})  # each query is as likely from any key
+    assert blind["variance of the keys as they adapt, of what it was"].last.max() < 1e-9
 
 
 def test_queries_kept_back_do_not_move_the_keys():
@@ -124,6 +129,31 @@ def test_queries_kept_back_do_not_move_the_keys():
     assert_close(one[name].values, two[name].values, rtol=0, atol=1e-8)
     other[:, :, 1::2] += 50.0
     assert (mixture(other, k, magnitude_prior=True, **OPTIONS)[name].last < one[name].last).all()
+
+
+def test_queries_and_keys_of_one_space_and_of_two():
+    x = draw(2, 3, 400, 4)
+    apart, size, shape = one_space(x[:, :, :200], x[:, :, 200:]).values()
+    assert apart.holds.all()
+    assert apart.values.max() < 0.3
+    assert_close(size.values, torch.ones_like(size.values), rtol=0.3, atol=0)
+    assert shape.values.min() > 0.8
+    stretched = x * torch.tensor([5.0, 0.1, 0.1, 0.1])
+    keys = x.roll(1, -1) * torch.tensor([0.1, 0.1, 0.1, 5.0]) / 2 + 3
+    apart, size, shape = one_space(stretched, keys).values()
+    assert not apart.holds.any()
+    assert_close(size.values, torch.full_like(size.values, 4.0), rtol=0.5, atol=0)
+    assert not shape.holds.any()
+    deviation = ((x.var(2, correction=0).sum(-1) + (2 * x).var(2, correction=0).sum(-1)) / 2).sqrt()
+    apart = one_space(x, 2 * x + 3)["means of queries and keys apart, in standard deviations"]
+    assert_close(apart.values, (x.mean(2) + 3).norm(dim=-1) / deviation)
+
+
+def test_one_token_has_no_covariance_to_compare():
+    apart, size, shape = one_space(draw(1, 2, 1, 3), draw(1, 2, 1, 3, seed=1)).values()
+    assert size.values.isnan().all()
+    assert shape.values.isnan().all()
+    assert not apart.holds.any()
 
 
 @pytest.mark.parametrize("name", ["VarsS", "VarsD", "VarsSD"])

@@ -561,6 +561,16 @@ def test_bad_arguments(options, said):
         Curriculum(rounds=-1)
 
 
+def test_settings_say_how_keys_adapt():
+    setting = Setting(key_adaptation=1, gauge="moments", centre=True)
+    assert setting.plain() == {"key_adaptation": 1, "gauge": "moments", "centre": True, "adapt_in": "both"}
+    task = tiny(head=corrective, settings={"matched": setting})
+    layers = [layer for layer in task.model.modules() if isinstance(layer, az.mixers.Probabilistic)]
+    with task.adaptation(task.settings["matched"]):
+        assert {(layer.switches.adapt.gauge, layer.switches.adapt.centre) for layer in layers} == {("moments", True)}
+    assert {(layer.switches.adapt.gauge, layer.switches.adapt.centre) for layer in layers} == {("trained", False)}
+
+
 COUNTS = (-1, 10**20, 2.5, True)
 
 
@@ -570,6 +580,8 @@ COUNTS = (-1, 10**20, 2.5, True)
         *(({name: value}, name) for name in ("key_adaptation", "value_propagation") for value in COUNTS),
         *(({f"{what}_prior_precision": value}, what) for what in ("key", "value") for value in NO_WEIGHTS),
         ({"adapt_in": "neck"}, "backbone, both, head"),
+        ({"gauge": "matched"}, "moments"),
+        ({"centre": 1}, "centre"),
     ],
 )
 def test_settings_out_of_range(options, said):
