@@ -8,6 +8,7 @@ A. Vaswani et al., Attention Is All You Need, NeurIPS 2017 (eq. 1).
 from torch import Tensor
 
 from attention_zoo.functional.attention import softmax_attention
+from attention_zoo.functional.mixture import Joint
 from attention_zoo.mixers.base import SelfMixer
 from attention_zoo.mixers.premise import Measures, kernel_smoothing
 from attention_zoo.mixers.registry import register
@@ -35,6 +36,10 @@ class DotProduct(SelfMixer):
     def map_weights(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Return the softmax weights (B, H, N, N)."""
         return (q @ k.mT * self.head_dim**-0.5).softmax(-1)
+
+    def joint_probability(self, q: Tensor, k: Tensor, v: Tensor) -> Joint:
+        """Return the scores whose softmax over the keys is `map_weights`, for q, k and v (B, H, N, D)."""
+        return Joint(q, k, self.head_dim**-0.5)
 
     def premise_measures(self, q: Tensor, k: Tensor, v: Tensor) -> Measures:
         """Return how well tokens are foretold by those they read, for q, k and v (B, H, N, D)."""
