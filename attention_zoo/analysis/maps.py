@@ -12,7 +12,7 @@ after each step of the recurrence (Fig. 1.5, A.1), atoms of the dictionary (Fig.
 
 import copy
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
@@ -87,16 +87,18 @@ def attention_maps(model: nn.Module, images: Tensor, layers: str = "last") -> di
 
 
 @torch.no_grad()
-def observe(model: nn.Module, images: Tensor, layers: str = "last") -> Observation:
+def observe(
+    model: nn.Module, images: Tensor, layers: str = "last", run: Callable[[Any, Tensor], Any] | None = None
+) -> Observation:
     """Run ``model`` in evaluation mode on ``images`` and return its output and the inputs of ``layers``.
 
     ``layers`` is written as for `attention_maps`. A layer that runs twice, as under `TopDown`, is seen in its last
-    pass, with the top-down signal that it hears there.
+    pass, with the top-down signal that it hears there. ``run`` returns the output of a model for images; None calls it.
 
     Raises:
         InputError: the layers do not exist, the model has no attention, or its tokens are no grid.
     """
-    model = _with_mixers(model)
+    model = with_mixers(model)
     every = mixer_layers(model)
     if not every:
         raise InputError(f"{type(model).__name__} has no attention to look at: no mixer, no Attention of timm")
@@ -114,7 +116,7 @@ def observe(model: nn.Module, images: Tensor, layers: str = "last") -> Observati
     ]
     try:
         with evaluating(model):
-            output = model(images)
+            output = model(images) if run is None else run(model, images)
     finally:
         for handle in handles:
             handle.remove()
@@ -220,7 +222,7 @@ def _by_head(seen: LayerInput, read: Tensor, heads: Heads) -> Pictures:
     return {f"head {head}": seen.on_grid(each) for head, each in enumerate(read.unbind(1))}
 
 
-def _with_mixers(model: nn.Module) -> nn.Module:
+def with_mixers(model: nn.Module) -> nn.Module:
     """Return ``model`` itself, or a copy with `DotProduct` in place of timm's attention if it has any."""
     foreign = [
         str(index)
