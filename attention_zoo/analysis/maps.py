@@ -200,11 +200,18 @@ def cluster_pictures(seen: LayerInput) -> Pictures:
 
 def _read_by(seen: LayerInput, weights: Tensor, query: str) -> Tensor:
     """Return the row (..., N) of maps (..., N, N) that belongs to a query: what it reads from each token."""
-    if query == "mean":
-        return weights.mean(-2)
+    return weights.mean(-2) if query == "mean" else weights[..., token_of(seen, query), :]
+
+
+def token_of(seen: LayerInput, query: str) -> int:
+    """Return the place of a token, prefix included: ``"cls"``, or ``"row,column"`` on the grid, from 0.
+
+    Raises:
+        InputError: there is no such token.
+    """
     if query == "cls":
         seen.mixer.check(seen.has_class_token, "query 'cls': this model has no class token; use 'mean' or 'row,column'")
-        return weights[..., 0, :]
+        return 0
     place = re.fullmatch(r"\s*(\d{1,6})\s*,\s*(\d{1,6})\s*", query, re.ASCII)
     if not place:
         raise InputError(f"query {query!r}: write 'mean', 'cls' or 'row,column'")
@@ -212,7 +219,7 @@ def _read_by(seen: LayerInput, weights: Tensor, query: str) -> Tensor:
     height, width = seen.grid
     if int(row) >= height or int(column) >= width:
         raise InputError(f"query {query!r}: the grid of layer {seen.layer} has {height} rows and {width} columns")
-    return weights[..., seen.num_prefix_tokens + int(row) * width + int(column), :]
+    return seen.num_prefix_tokens + int(row) * width + int(column)
 
 
 def _by_head(seen: LayerInput, read: Tensor, heads: Heads) -> Pictures:
