@@ -4,7 +4,7 @@ import os
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import lightning as L
 import torch
@@ -44,6 +44,9 @@ from attention_zoo.sayings import bad_argument, bad_input, other_model, root_cau
 from datamodules.base import ImageDataModule
 from datamodules.predictions import PredictionWriter
 from tasks.guards import check_weights
+
+TaskKind = TypeVar("TaskKind", bound=L.LightningModule)
+DataKind = TypeVar("DataKind", bound=L.LightningDataModule)
 
 
 class TrainingParser(ZooParser, LightningArgumentParser):
@@ -247,11 +250,16 @@ def parser_of_parts() -> TrainingParser:
     return parser
 
 
-def load_classification(path: Path, *, trust: bool = False) -> tuple[Checkpoint, tasks.Classification, ImageDataModule]:
+def load_run(
+    path: Path, task_class: type[TaskKind], data_class: type[DataKind], named: str, *, trust: bool = False
+) -> tuple[Checkpoint, TaskKind, DataKind]:
     """Return a checkpoint, its task with the weights loaded, and its data, of which nothing is read yet.
 
     Args:
         path: path of the checkpoint.
+        task_class: the class that the task must be of.
+        data_class: the class that the data must be of.
+        named: what these two are together, for an error.
         trust: whether its config may name any class; see `attention_zoo.runs.trust`.
 
     Raises:
@@ -263,8 +271,8 @@ def load_classification(path: Path, *, trust: bool = False) -> tuple[Checkpoint,
     if taken is None:
         raise InputError(f"{path} carries no config, so that nothing says what model it is of")
     task, data = _build(checkpoint, taken)
-    if not (isinstance(task, tasks.Classification) and isinstance(data, ImageDataModule)):
-        raise InputError(f"{path} is of {type(task).__name__} on {type(data).__name__}, not of image classification")
+    if not (isinstance(task, task_class) and isinstance(data, data_class)):
+        raise InputError(f"{path} is of {type(task).__name__} on {type(data).__name__}, not of {named}")
     check_kinds(checkpoint, task)
     weights = torch.load(path, map_location="cpu", weights_only=True, mmap=True)["state_dict"]
     try:
@@ -276,6 +284,11 @@ def load_classification(path: Path, *, trust: bool = False) -> tuple[Checkpoint,
         raise InputError(message) from error
     check_weights(task)
     return checkpoint, task, data
+
+
+def load_classification(path: Path, *, trust: bool = False) -> tuple[Checkpoint, tasks.Classification, ImageDataModule]:
+    """Return a checkpoint of image classification, its task and its data, as `load_run` does."""
+    return load_run(path, tasks.Classification, ImageDataModule, "image classification", trust=trust)
 
 
 def _build(checkpoint: Checkpoint, taken: dict[str, Any]) -> tuple[L.LightningModule, L.LightningDataModule]:
