@@ -47,8 +47,9 @@ class View:
         image: (3, H, W) uint8, as the model sees it.
         layers: all layers of attention with their inputs.
         norms: L2 norms (N,) of the tokens after the block of each layer; None where a block gives no tokens.
-        similarity: how much each output token (N,) of the first pass is what the prior asks for; None for a model of
-            one pass.
+        prior: what a model that looks twice looked for, with its own alpha and mode where none were given; None for a
+            model of one pass.
+        similarity: how much each output token (N,) of the first pass is what the prior asks for, if there is one.
         prediction: the most probable class; empty for a model whose classes have no names.
     """
 
@@ -57,11 +58,12 @@ class View:
         image: Tensor,
         layers: Sequence[LayerInput],
         norms: Sequence[Tensor | None],
+        prior: Prior | None,
         similarity: Tensor | None,
         prediction: str,
     ) -> None:
         self.image, self.layers, self.norms = image, layers, norms
-        self.similarity, self.prediction = similarity, prediction
+        self.prior, self.similarity, self.prediction = prior, similarity, prediction
         self._maps: dict[int, LazyMap] = {}
 
     def map(self, layer: int) -> LazyMap:
@@ -102,7 +104,9 @@ def see(subject: Subject, image: Tensor, prior: Prior | None = None) -> View:
     depth = len(mixer_layers(model))
     names = f"0-{max(depth - 1, 0)}"
     if isinstance(model, TopDown):
-        twice = _Twice(prior or Prior(), subject.class_names, depth)
+        prior = prior or Prior()
+        prior = Prior(prior.word, model.alpha if prior.alpha is None else prior.alpha, prior.mode or model.mode)
+        twice = _Twice(prior, subject.class_names, depth)
         output, layers = observe(model, batch, names, twice)
         second = cast(SecondPass, twice.second)
         blocks: list[Tensor | None] = [after for _, after in second.states]
@@ -112,14 +116,14 @@ def see(subject: Subject, image: Tensor, prior: Prior | None = None) -> View:
             output, layers = observe(model, batch, names)
         similarity = None
     said = "" if subject.class_names is None else prediction(output, subject.class_names)
-    return View(image, layers, [_norms(after) for after in blocks], similarity, said)
+    return View(image, layers, [_norms(after) for after in blocks], prior, similarity, said)
 
 
 class _Twice:
     """Runs both passes of a model under a prior, and keeps the second.
 
     Args:
-        prior: what to look for.
+        prior: what to look for, with alpha and mode.
         class_names: names of the model's classes; None if they have none.
         depth: the number of layers.
     """
@@ -132,7 +136,7 @@ class _Twice:
         """Return the logits (B, classes) of images (B, 3, H, W)."""
         prior, keep = self.prior, range(self.depth)
         asked = prior_of(model, prior.word, self.class_names)
-        first = model.first_pass(images, keep if (prior.mode or model.mode) == "perceiver_io" else ())
+        first = model.first_pass(images, keep if prior.mode == "perceiver_io" else ())
         self.second = model.second_pass(first, asked, alpha=prior.alpha, mode=prior.mode, keep=keep)
         return first.host.classify(self.second.output)
 

@@ -16,6 +16,7 @@ from attention_zoo.cli.corrupt import corrupt
 from attention_zoo.cli.decode import decode
 from attention_zoo.cli.errors import PROGRAM, debugging, fail
 from attention_zoo.cli.hosts import hosts
+from attention_zoo.cli.look import look
 from attention_zoo.cli.maps import maps
 from attention_zoo.cli.mixers import mixers
 from attention_zoo.cli.parser import ZooParser, configure_parsing
@@ -46,6 +47,7 @@ TOOLS: dict[str, Callable[..., int | None]] = {
     "mixers": mixers,
     "hosts": hosts,
     "maps": maps,
+    "look": look,
     "decode": decode,
     "premises": premises,
     "corrupt": corrupt,

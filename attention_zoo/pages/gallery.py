@@ -2,8 +2,8 @@
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -26,6 +26,8 @@ MOST_UPLOADS = 16
 
 KINDS = ("reads", "read_by", "rollout_reads", "rollout_read_by", "norms", "similarity", "atoms", "clusters")
 """What a picture can be of."""
+
+ROLLOUT = "the product of the maps of all layers up to this one, mean over heads, each averaged with its residual"
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ class Asked:
         kind: one of `KINDS`.
         layer: the layer.
         token: whose attention it is, see `token_of`.
-        head: ``mean``, ``each``, or the number of a head.
+        head: ``mean``, ``each``, or the number of a head; ``every`` is each of all layers of the same tokens.
         step: the step of a recurrent reading; None is the last.
         count: the number of atoms.
     """
@@ -76,6 +78,7 @@ class Given:
         grid: height and width of the token grid.
         how: how they were computed, in words.
         steps: number of steps of a recurrent reading that can be asked for.
+        layers: the layers that the pictures are of.
     """
 
     values: Tensor
@@ -83,6 +86,7 @@ class Given:
     grid: tuple[int, int]
     how: str = ""
     steps: int = 0
+    layers: tuple[int, ...] = ()
 
 
 class Gallery:
@@ -128,7 +132,7 @@ class Gallery:
         """
         key = model, shown
         if key not in self._views:
-            subject = self._subject(model)
+            subject = self.subject(model)
             image = subject.prepare(self._image(shown.image))
             if shown.corruption is not None:
                 image = self.corrupt(shown.corruption, shown.severity)(image)
@@ -149,41 +153,57 @@ class Gallery:
         """
         view = self.view(model, shown)
         seen = view.layers[self._layer(view, asked.layer)]
-        facts = seen.num_prefix_tokens, seen.grid
         if asked.kind in ("norms", "similarity"):
-            values = view.norms[asked.layer] if asked.kind == "norms" else view.similarity
-            if values is None or len(values) != seen.tokens.shape[1]:
-                why = "the blocks of this model give no tokens" if asked.kind == "norms" else "this model looks once"
-                raise InputError(f"no {asked.kind}: {why}")
-            return self._given(values[None], *facts)
+            return self._of_tokens(view, asked)
         if asked.kind in ("atoms", "clusters"):
-            pictures = atom_pictures(seen, asked.count) if asked.kind == "atoms" else cluster_pictures(seen)
-            values = torch.cat(list(pictures.values())).flatten(1)
-            if asked.kind == "clusters" and asked.head not in ("mean", "each"):
-                values = values[self._head(asked.head, len(values))][None]
-            return self._given(values, 0, seen.grid)
-        token = token_of(seen, asked.token)
-        if asked.kind.startswith("rollout"):
-            maps = [self._map(model, shown, view, layer) for layer in range(asked.layer + 1)]
-            if asked.kind == "rollout_reads":
-                values = rollout_rows(maps, [token])[0]
-            else:
-                values = rollout_columns(maps, [token])[0].mT
-            self._forget(model, shown, asked.layer)
-            return self._given(values, *facts, "the product of the maps of all layers up to this one, each with its residual")
+            return self._on_grid(view, asked)
         if asked.kind not in KINDS:
             raise unknown("picture", asked.kind, KINDS)
-        found = self._map(model, shown, view, asked.layer)
-        if asked.kind == "reads":
-            values = found.rows([token], asked.step)[0, :, 0]
+        if asked.head == "every":
+            return self._every(model, shown, asked)
+        token = token_of(seen, asked.token)
+        if asked.kind.startswith("rollout"):
+            maps = [self._map(model, shown, layer) for layer in range(asked.layer + 1)]
+            reads = asked.kind == "rollout_reads"
+            values = rollout_rows(maps, [token])[0] if reads else rollout_columns(maps, [token])[0].mT
+            how, steps = ROLLOUT, 0
         else:
-            values = found.columns([token], asked.step)[0, :, :, 0]
+            found = self._map(model, shown, asked.layer)
+            reads = asked.kind == "reads"
+            each = found.rows([token], asked.step)[0, :, 0] if reads else found.columns([token], asked.step)[0, :, :, 0]
+            values, how, steps = self._of_heads(each, asked.head), found.how, found.steps
         self._forget(model, shown, asked.layer)
-        if asked.head == "mean":
-            values = values.mean(0, keepdim=True)
-        elif asked.head != "each":
-            values = values[self._head(asked.head, len(values))][None]
-        return self._given(values, *facts, found.how, found.steps)
+        return self._given(values, seen.num_prefix_tokens, seen.grid, how, steps)
+
+    def _every(self, model: int, shown: Shown, asked: Asked) -> Given:
+        """Return a picture for each head of each layer that has as many tokens and heads as the one asked for."""
+        layers = self.view(model, shown).layers
+        like = layers[asked.layer]
+        chosen = [
+            place
+            for place, each in enumerate(layers)
+            if each.tokens.shape[1] == like.tokens.shape[1] and each.mixer.num_heads == like.mixer.num_heads
+        ]
+        given = [self.give(model, shown, replace(asked, layer=place, head="each")) for place in chosen]
+        return replace(given[0], values=torch.cat([each.values for each in given]), layers=tuple(chosen))
+
+    def _of_tokens(self, view: View, asked: Asked) -> Given:
+        """Return the norms of tokens, or their similarity to the prior."""
+        seen = view.layers[asked.layer]
+        values = view.norms[asked.layer] if asked.kind == "norms" else view.similarity
+        if values is None or len(values) != seen.tokens.shape[1]:
+            why = "the blocks of this model give no tokens" if asked.kind == "norms" else "this model looks once"
+            raise InputError(f"no {asked.kind}: {why}")
+        return self._given(values[None], seen.num_prefix_tokens, seen.grid)
+
+    def _on_grid(self, view: View, asked: Asked) -> Given:
+        """Return the strongest atoms, or the clusters of each head."""
+        seen = view.layers[asked.layer]
+        pictures = atom_pictures(seen, asked.count) if asked.kind == "atoms" else cluster_pictures(seen)
+        values = torch.cat(list(pictures.values())).flatten(1)
+        if asked.kind == "clusters" and asked.head not in ("mean", "each"):  # labels have no mean
+            values = self._of_heads(values, asked.head)
+        return self._given(values, 0, seen.grid)
 
     @torch.no_grad()
     def entropies(self, model: int, shown: Shown, layer: int) -> list[float]:
@@ -193,17 +213,17 @@ class Gallery:
             InputError: there is no such layer, or see `LazyMap.overview`.
         """
         view = self.view(model, shown)
-        found = self._map(model, shown, view, self._layer(view, layer)).overview.entropy[0]
+        found = self._map(model, shown, self._layer(view, layer)).overview.entropy[0]
         self._forget(model, shown, layer)
         return check_finite("entropies", found).tolist()
 
     def _given(self, values: Tensor, prefix: int, grid: tuple[int, int], how: str = "", steps: int = 0) -> Given:
         return Given(check_finite("pictures", values.detach().float().cpu()), prefix, grid, how, steps)
 
-    def _map(self, model: int, shown: Shown, view: View, layer: int) -> LazyMap:
+    def _map(self, model: int, shown: Shown, layer: int) -> LazyMap:
         self._recent[model, shown, layer] = None
         self._recent.move_to_end((model, shown, layer))
-        return view.map(layer)
+        return self._views[model, shown].map(layer)
 
     def _forget(self, model: int, shown: Shown, layer: int) -> None:
         """Drop the maps that were asked for the longest ago, but not this one, where they are too many."""
@@ -216,7 +236,12 @@ class Gallery:
                 self._views[key[:2]].forget(key[2])
                 del self._recent[key]
 
-    def _subject(self, model: int) -> Subject:
+    def subject(self, model: int) -> Subject:
+        """Return a model by its number.
+
+        Raises:
+            InputError: there is none.
+        """
         if model not in range(len(self.subjects)):
             raise InputError(f"model {model}: there are models 0 to {len(self.subjects) - 1}")
         return list(self.subjects.values())[model]
@@ -236,7 +261,12 @@ class Gallery:
         return layer
 
     @staticmethod
-    def _head(head: str, count: int) -> int:
-        if not (head.isascii() and head.isdigit() and int(head) < count):
-            raise InputError(f"head {head!r}: mean, each, or a number from 0 to {count - 1}")
-        return int(head)
+    def _of_heads(values: Tensor, head: str) -> Tensor:
+        """Return values (H, M) of all heads, of one (1, M), or their mean (1, M)."""
+        if head == "each":
+            return values
+        if head == "mean":
+            return values.mean(0, keepdim=True)
+        if not (head.isascii() and head.isdigit() and len(head) < 4 and int(head) < len(values)):
+            raise InputError(f"head {head!r}: mean, each, or a number from 0 to {len(values) - 1}")
+        return values[int(head)][None]
