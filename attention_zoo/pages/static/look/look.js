@@ -87,7 +87,8 @@ async function draw(token = pinned(), passing = false, from = grid()) {
 function controls() {
   const known = [...byId("image").options].some((option) => option.value === state.image);
   if (!known) byId("image").add(new Option(state.image, state.image));
-  for (const name of ["image", "kind", "corruption", "severity", "prior", "alpha", "mode"]) byId(name).value = state[name];
+  for (const name of ["image", "kind", "corruption", "severity", "prior", "alpha", "mode", "strength"]) byId(name).value = state[name];
+  byId("strength-value").textContent = `${byId("strength").value} %`;
   byId("severity-value").textContent = state.severity;
   byId("severity-row").hidden = !state.corruption;
   byId("every").setAttribute("aria-pressed", String(Boolean(state.every)));
@@ -168,7 +169,7 @@ function listen(panel) {
 }
 
 for (const name of ["image", "kind", "head", "corruption", "prior", "alpha", "mode"]) byId(name).addEventListener("change", () => change({ [name]: byId(name).value.trim() }));
-for (const name of ["layer", "step", "severity"]) byId(name).addEventListener("input", () => change({ [name]: byId(name).value }));
+for (const name of ["layer", "step", "severity", "strength"]) byId(name).addEventListener("input", () => change({ [name]: byId(name).value }));
 byId("cls").addEventListener("click", () => toggleClass());
 byId("every").addEventListener("click", () => change({ every: state.every ? "" : "1" }));
 byId("next").addEventListener("click", () => turnImage(1));

@@ -99,19 +99,21 @@ export class Panel {
     const columns = Math.ceil(Math.sqrt(count));
     const [height, width] = this.view.size;
     const across = Math.round(this.part(".screen").clientWidth * Math.min(devicePixelRatio, 2)) || 480;
-    const cell = [across / columns, ((across / columns) * height) / width];
+    const gap = count > 1 ? Math.round(across / 100) : 0;
+    const side = (across - gap * (columns - 1)) / columns;
+    const cell = [side, (side * height) / width];
     canvas.width = across;
-    canvas.height = Math.round(cell[1] * Math.ceil(count / columns));
-    this.layout = { columns, count };
+    canvas.height = Math.round((cell[1] + gap) * Math.ceil(count / columns)) - gap;
+    this.layout = { columns, step: [cell[0] + gap, cell[1] + gap], cell };
     this.given = given;
     const context = canvas.getContext("2d");
     const labels = state.kind === "clusters";
     for (let place = 0; place < count; place++) {
-      const corner = [(place % columns) * cell[0], Math.floor(place / columns) * cell[1]];
-      context.globalAlpha = given ? 0.4 : 1;
+      const corner = [(place % columns) * (cell[0] + gap), Math.floor(place / columns) * (cell[1] + gap)];
+      context.globalAlpha = given ? 1 - state.strength / 100 : 1;
       context.imageSmoothingEnabled = this.grey.width >= across;
       context.drawImage(this.grey, ...corner, ...cell);
-      if (given) this.cover(context, given, place, corner, cell, labels, token);
+      if (given) this.cover(context, given, place, corner, cell, state, token);
       context.globalAlpha = 1;
       if (OF_TOKEN.includes(state.kind) && token && token !== "cls") this.mark(context, token, state, corner, cell);
       if (count > 1) caption(context, state.kind === "atoms" ? `atom ${place + 1}` : `head ${place}`, corner);
@@ -120,14 +122,15 @@ export class Panel {
     this.tell(given, state, token);
   }
 
-  // Add a picture to the image: 0.4 of the grey image and 0.6 of the colour, as in the sheets of `maps`.
-  cover(context, given, place, corner, cell, labels, token) {
+  // Add a picture to the image; as in the sheets of `maps` it is 0.4 of the grey image and 0.6 of the colour at first.
+  cover(context, given, place, corner, cell, state, token) {
+    const labels = state.kind === "clusters";
     const [height, width] = given.grid;
     const values = given.values[place].subarray(given.prefix);
     const only = labels && token && token !== "cls" && this.over ? values[at(token, width)] : null;
     const small = new OffscreenCanvas(width, height);
     small.getContext("2d").putImageData(coloured(values, width, height, labels, only), 0, 0);
-    context.globalAlpha = 0.6;
+    context.globalAlpha = state.strength / 100;
     context.globalCompositeOperation = "lighter";
     context.imageSmoothingEnabled = false;
     context.drawImage(small, ...corner, ...cell);
@@ -167,7 +170,8 @@ export class Panel {
   // Say in words what the picture shows, below it and for screen readers.
   tell(given, state, token) {
     const about = this.about(state);
-    const where = `layer ${this.layerOf(state)}${OF_HEAD.includes(state.kind) ? `, head ${state.head}` : ""}`;
+    const heads = { mean: ", mean of the heads", each: ", each head" }[state.head] ?? `, head ${state.head}`;
+    const where = `layer ${this.layerOf(state)}${OF_HEAD.includes(state.kind) ? heads : ""}`;
     this.part("h2").textContent = `${this.facts.name}: ${about.mixer}, ${where}`;
     this.part(".how").textContent = given?.how ? `How it is computed: ${given.how}.` : "";
     let words = "";
@@ -229,6 +233,7 @@ export class Panel {
     this.grid.width = heads * (width + 1) - 1;
     this.grid.height = given.layers.length * (height + 1) - 1;
     this.every = { heads, layers: given.layers };
+    this.grid.style.maxWidth = `${Math.max(heads * 56, 168)}px`; // few heads would make a tower
     const context = this.grid.getContext("2d");
     given.values.forEach((values, place) => {
       const corner = [(place % heads) * (width + 1), Math.floor(place / heads) * (height + 1)];
@@ -244,13 +249,12 @@ export class Panel {
   tokenAt(event, state) {
     const [height, width] = this.about(state).grid;
     const box = this.canvas.getBoundingClientRect();
-    const { columns, count } = this.layout;
-    const rows = Math.ceil(count / columns);
-    const inCell = (place, size, cells) => ((place / size) * cells) % 1;
-    const within = (share, size) => Math.min(Math.max(Math.floor(share * size), 0), size - 1);
-    const x = inCell(event.clientX - box.left, box.width, columns);
-    const y = inCell(event.clientY - box.top, box.height, rows);
-    return `${within(y, height)},${within(x, width)}`;
+    const { step, cell } = this.layout;
+    const along = (place, axis, size) => {
+      const inside = ((place * this.canvas.width) / box.width) % step[axis]; // in pixels of the canvas
+      return Math.min(Math.max(Math.floor((inside / cell[axis]) * size), 0), size - 1);
+    };
+    return `${along(event.clientY - box.top, 1, height)},${along(event.clientX - box.left, 0, width)}`;
   }
 
   // The layer and head below a pointer on the small pictures.

@@ -2,7 +2,7 @@
 
 export const DEFAULTS = {
   image: "", kind: "reads", layer: "last", head: "mean", step: "", token: "", corruption: "", severity: "3",
-  prior: "", alpha: "", mode: "", every: "",
+  prior: "", alpha: "", mode: "", every: "", strength: "60",
 };
 
 export function fromAddress() {
