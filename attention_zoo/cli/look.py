@@ -58,11 +58,11 @@ def look(
         from attention_zoo.pages.attention import AttentionPage
         from attention_zoo.pages.server import serve
     except ModuleNotFoundError as error:
-        if error.name not in ("starlette", "uvicorn"):
+        if (error.name or "").partition(".")[0] not in ("starlette", "uvicorn"):
             raise
         raise InputError("pages need further packages: pip install 'attention_zoo[pages]'") from error
     from attention_zoo.analysis.subjects import find_device
-    from attention_zoo.pages.gallery import Gallery
+    from attention_zoo.pages.gallery import Gallery, Shown
     from datamodules.corruptions import CORRUPTIONS, EXTRA_CORRUPTIONS
 
     if ckpt_path and (mixers or model is not None or pretrained):
@@ -79,6 +79,9 @@ def look(
         subjects = _built(mixers, model or MODEL, pretrained, place)
     random = "" if ckpt_path or pretrained else "The weights are random: see --ckpt_path and --pretrained."
     gallery = Gallery(_named(subjects), files or (data and _of_data(data)) or _photographs(), _corrupt)
+    first = next(iter(gallery.images))
+    for place in range(len(subjects)):  # what cannot be looked at is said here, and the page opens at once
+        gallery.view(place, Shown(first))
     serve(AttentionPage(gallery, [*CORRUPTIONS, *EXTRA_CORRUPTIONS], _decode, random), host, port)
 
 
@@ -185,12 +188,13 @@ def _of_data(data: "DataModule") -> "dict[str, Callable[[], Tensor]] | None":
 
 def _photographs() -> "dict[str, Callable[[], Tensor]]":
     """Return functions that read the photographs that come inside scikit-image and scikit-learn."""
+    import numpy as np
     import torch
     from skimage import data
     from sklearn.datasets import load_sample_image
 
     def read(load: Callable[[], object]) -> torch.Tensor:
-        return torch.as_tensor(load()).permute(2, 0, 1).contiguous()
+        return torch.from_numpy(np.array(load())).permute(2, 0, 1).contiguous()
 
     loads = {"cat": data.chelsea, "coffee": data.coffee, "astronaut": data.astronaut}
     loads |= {name: partial(load_sample_image, f"{name}.jpg") for name in ("china", "flower")}
