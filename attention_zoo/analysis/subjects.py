@@ -75,18 +75,21 @@ def subject_of(name: str, mixer: MixerFactory | None, pretrained: bool, device: 
 class Unclicked(nn.Module):
     """The encoder of an interactive model on images without a click or a box, for what looks at its attention.
 
+    Its layers are those of the backbone: the head reads clicks, and does not run.
+
     Args:
         model: the model.
     """
 
     def __init__(self, model: InteractiveModel) -> None:
         super().__init__()
-        self.model = model
+        self.backbone = model.backbone
+        self._encode = model.encode
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the features (B, C, h, w) of images (B, 3, H, W), normalised."""
         none = Clicks(torch.zeros(len(images), 0, 2), torch.zeros(len(images), 0, dtype=torch.int64))
-        return self.model.encode(images, none.to(images.device)).maps
+        return self._encode(images, none.to(images.device)).maps
 
 
 def _imagenet() -> list[str]:

@@ -106,8 +106,8 @@ def of_run(wanted: str, device: "torch.device", trust: bool) -> "tuple[Subject, 
 
     path = find_checkpoint(wanted, None, trust=trust).path
     checkpoint, task, data = load_run(path, tasks.Task, DataModule, "a task of this project", trust=trust)
-    model = Unclicked(task.model) if isinstance(task.model, InteractiveModel) else task.model
-    model = model.to(device)
+    model = task.model.to(device).eval()
+    model = Unclicked(model) if isinstance(model, InteractiveModel) else model
     folder = checkpoint.run_folder
     classes = data.class_names if isinstance(task, tasks.Classification) else None
     subject = Subject(

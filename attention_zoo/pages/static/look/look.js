@@ -137,7 +137,7 @@ async function hover(token, from) {
     await (each.token === null ? draw() : draw(each.token, true, each.from));
     if (each.token !== null) {
       const took = performance.now() - each.since;
-      document.body.dataset.latency = took.toFixed(1);
+      Object.assign(document.body.dataset, { latency: took.toFixed(1), drawn: each.token });
       byId("time").textContent = `Drawn ${took.toFixed(0)} ms after the pointer moved.`;
     }
   }
