@@ -11,6 +11,7 @@ from jsonargparse import auto_cli
 import attention_zoo
 from attention_zoo.cli.arguments import as_config, prepare, read_config, values_of
 from attention_zoo.cli.bench import bench
+from attention_zoo.cli.click import click
 from attention_zoo.cli.compat import launch_further_processes_with
 from attention_zoo.cli.corrupt import corrupt
 from attention_zoo.cli.decode import decode
@@ -50,6 +51,7 @@ TOOLS: dict[str, Callable[..., int | None]] = {
     "look": look,
     "decode": decode,
     "premises": premises,
+    "click": click,
     "corrupt": corrupt,
     "sweep": sweep,
     "report": report,
