@@ -7,22 +7,19 @@ Beside it: a file of a few kB from the same server, asked for by the same browse
 
 import argparse
 import statistics
-import threading
 
 import timm
 import torch
-import uvicorn
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Page
 from rich.console import Console
 from rich.table import Table
 
 import attention_zoo as az
 from attention_zoo.analysis.maps import with_mixers
-from attention_zoo.analysis.side_by_side import Subject
+from attention_zoo.analysis.side_by_side import ImageFunction, Subject
 from attention_zoo.pages.attention import AttentionPage
 from attention_zoo.pages.gallery import Gallery
-from attention_zoo.pages.server import application, listening
-from tests.pages.browser import CHROMIUM
+from tests.pages.browser import chromium, served
 
 FETCHES = """async (path) => {
   const times = [];
@@ -70,30 +67,21 @@ def main() -> None:
     table = Table(title=f"{options.side**2} tokens, 12 x {options.heads} heads, ms after the pointer moved")
     for column in ("mixer", "picture", "median", "95 %", "a file, median"):
         table.add_column(column)
-    with sync_playwright() as started:
-        browser = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+    with chromium() as browser:
         for mixer in options.mixers:
             gallery = Gallery({mixer: subject(mixer, options.side, options.heads)}, {"noise": lambda: image}, _none)
-            with listening("127.0.0.1", 0) as sock:
-                app = application(AttentionPage(gallery, [], lambda name, content: image))
-                server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="off", ws="none"))
-                thread = threading.Thread(target=server.run, kwargs={"sockets": [sock]})
-                thread.start()
+            with served(AttentionPage(gallery, [], lambda name, content: image)) as address:
                 page = browser.new_page(viewport={"width": 1280, "height": 900})
-                address = f"http://127.0.0.1:{sock.getsockname()[1]}"
                 for kind in ("reads", "read_by", "rollout_reads"):
-                    times = hovered(page, f"{address}/?kind={kind}", options.hovers)
+                    times = hovered(page, f"{address}?kind={kind}", options.hovers)
                     file = statistics.median(page.evaluate(FETCHES, "/static/look/look.css"))
                     late = statistics.quantiles(times, n=20)[-1]
                     table.add_row(mixer, kind, *(f"{time:.0f}" for time in (statistics.median(times), late, file)))
                 page.close()
-                server.should_exit = True
-                thread.join()
-        browser.close()
     Console().print(table)
 
 
-def _none(name: str, severity: int) -> object:
+def _none(name: str, severity: int) -> ImageFunction:
     raise NotImplementedError("no corruption is measured")
 
 

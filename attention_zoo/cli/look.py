@@ -6,6 +6,7 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from attention_zoo.cli.click import Port
 from attention_zoo.cli.maps import MODEL
 from attention_zoo.errors import InputError
 from attention_zoo.mixers.base import MixerFactory
@@ -33,7 +34,7 @@ def look(
     pretrained: bool = False,
     images: list[str] | None = None,
     host: str = "127.0.0.1",
-    port: int = 8000,
+    port: Port = 8000,
     device: str = "cpu",
     trust_checkpoint: bool = False,
 ) -> None:
@@ -165,11 +166,14 @@ def _files(paths: list[str]) -> "dict[str, Callable[[], Tensor]]":
 
 
 def _listed(paths: list[str]) -> Iterator[tuple[str, str]]:
+    from attention_zoo.pages.pictures import inside
     from datamodules.images import image_size, list_images
 
     for path in paths:
         if Path(path).is_dir():
-            yield from ((str(Path(file).relative_to(path)), file) for file in list_images(Path(path)))
+            yield from (
+                (str(Path(file).relative_to(path)), file) for file in inside(Path(path), list_images(Path(path)))
+            )
         else:
             image_size(path)  # what cannot be read is known before the page is opened
             yield path, path

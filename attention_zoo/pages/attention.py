@@ -5,7 +5,6 @@ is the image as the model sees it, and ``/api/values`` the numbers of one pictur
 the first four bytes say (unsigned, little-endian), then float32. No answer has N x N numbers.
 """
 
-import io
 import json
 import math
 import re
@@ -13,7 +12,6 @@ import struct
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast, get_args
 
-from PIL import Image
 from starlette.datastructures import QueryParams
 from starlette.requests import Request
 from starlette.responses import Response
@@ -27,6 +25,7 @@ from attention_zoo.errors import InputError, unknown
 from attention_zoo.mixers.protocols import Assignments, Atoms, Steps
 from attention_zoo.models.top_down import Mode
 from attention_zoo.pages.gallery import KINDS, Asked, Gallery, Given, Shown
+from attention_zoo.pages.pictures import as_file
 from attention_zoo.pages.server import json_response, read_body
 from attention_zoo.pages.turns import Turns
 
@@ -102,11 +101,11 @@ class AttentionPage:
         }
 
     async def picture(self, request: Request) -> Response:
-        """Answer with the image as a model sees it, as PNG."""
-        view = await self.turns.call(
-            request, self.gallery.view, model_of(request.query_params), shown_of(request.query_params)
-        )
-        return Response(png(view.image), media_type="image/png")
+        """Answer with the image as a model sees it."""
+        query = request.query_params
+        view = await self.turns.call(request, self.gallery.view, model_of(query), shown_of(query))
+        content, kind = as_file(view.image.cpu())
+        return Response(content, media_type=kind)
 
     async def values(self, request: Request) -> Response:
         """Answer with the numbers of one kind of picture, see the module's docstring."""
@@ -126,13 +125,6 @@ class AttentionPage:
         name = re.sub(r"[^\w .-]", "_", request.query_params.get("name", ""))[-MOST_NAME:].strip() or "image"
         image = await self.turns.call(request, self.decode, name, content)
         return json_response({"image": self.gallery.add(name, content, image)})
-
-
-def png(image: Tensor) -> bytes:
-    """Return an image (3, H, W) uint8 as a PNG file."""
-    file = io.BytesIO()
-    Image.fromarray(image.permute(1, 2, 0).cpu().numpy()).save(file, "PNG", compress_level=1)
-    return file.getvalue()
 
 
 def layers_of(view: View) -> list[dict[str, Any]]:

@@ -1,6 +1,5 @@
 """The attention page in a real browser: hover, click, switch, corrupt, reload, save."""
 
-import threading
 from functools import partial
 from urllib.parse import parse_qs, urlsplit
 
@@ -12,9 +11,8 @@ pytest.importorskip("playwright", reason="playwright is not installed")
 
 import timm
 import torch
-import uvicorn
 from PIL import Image
-from playwright.sync_api import expect, sync_playwright
+from playwright.sync_api import expect
 
 import attention_zoo as az
 from attention_zoo.analysis import attention_maps
@@ -22,11 +20,8 @@ from attention_zoo.analysis.side_by_side import Subject
 from attention_zoo.cli.look import _corrupt, _decode
 from attention_zoo.pages.attention import AttentionPage
 from attention_zoo.pages.gallery import Gallery
-from attention_zoo.pages.server import application, listening
 from datamodules.corruptions import CORRUPTIONS
-from tests.pages.browser import CHROMIUM
-
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")
+from tests.pages.browser import chromium, served
 
 VIT = {"img_size": 32, "patch_size": 4, "embed_dim": 24, "depth": 3, "num_heads": 2, "num_classes": 3}
 MIXERS = ("DotProduct", "VarsD")
@@ -54,22 +49,14 @@ def address(models):
         for place, model in enumerate(models)
     }
     images = {NAME if seed else "noise": partial(picture, seed) for seed in range(2)}
-    page = AttentionPage(Gallery(subjects, images, _corrupt), CORRUPTIONS, _decode)
-    with listening("127.0.0.1", 0) as sock:
-        server = uvicorn.Server(uvicorn.Config(application(page), log_level="warning", lifespan="off", ws="none"))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [sock]}, daemon=True)
-        thread.start()
-        yield f"http://127.0.0.1:{sock.getsockname()[1]}/"
-        server.should_exit = True
-        thread.join()
+    with served(AttentionPage(Gallery(subjects, images, _corrupt), CORRUPTIONS, _decode)) as address:
+        yield address
 
 
 @pytest.fixture(scope="module")
 def browser():
-    with sync_playwright() as started:
-        browser = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+    with chromium() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture
