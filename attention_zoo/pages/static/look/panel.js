@@ -16,7 +16,7 @@ export class Panel {
   constructor(place, facts) {
     this.place = place;
     this.facts = facts;
-    this.turn = 0;
+    this.turn = this.loads = 0;
     const template = document.getElementById("model").content.cloneNode(true);
     this.root = template.querySelector("article");
     this.part = (selector) => this.root.querySelector(selector);
@@ -24,18 +24,17 @@ export class Panel {
     this.grid = this.part(".grid");
   }
 
-  // The query of this model under a state.
-  query(state) {
-    return { model: this.place, ...shown(state), ...(this.view?.prior ? prior(state) : {}) };
-  }
-
+  // Load what the model sees under a state; until it is there, the page goes on with what it had.
   async load(state) {
-    this.view = null;
+    const mine = ++this.loads;
     const plain = { model: this.place, ...shown(state) };
-    this.view = await askJson("view", plain); // says whether a prior can be asked for at all
-    if (this.view.prior && Object.keys(prior(state)).length) this.view = await askJson("view", this.query(state));
-    this.grey = inGrey(await askPicture(this.query(state)));
-    this.part(".prediction").textContent = this.view.prediction;
+    let view = await askJson("view", plain); // says whether a prior can be asked for at all
+    const query = { ...plain, ...(view.prior ? prior(state) : {}) };
+    if (view.prior && Object.keys(prior(state)).length) view = await askJson("view", query);
+    const grey = inGrey(await askPicture(query));
+    if (mine !== this.loads) return;
+    Object.assign(this, { view, grey, query });
+    this.part(".prediction").textContent = view.prediction;
   }
 
   layerOf(state) {
@@ -58,7 +57,7 @@ export class Panel {
   }
 
   asked(state, token) {
-    const query = { ...this.query(state), kind: state.kind, layer: this.layerOf(state), token: token ?? "0,0" };
+    const query = { ...this.query, kind: state.kind, layer: this.layerOf(state), token: token ?? "0,0" };
     const heads = this.about(state).heads;
     query.head = OF_HEAD.includes(state.kind) && Number(state.head) >= heads ? String(heads - 1) : state.head;
     const steps = this.about(state).steps;
@@ -141,11 +140,10 @@ export class Panel {
     const [height, width] = this.about(state).grid;
     const [row, column] = token.split(",").map(Number);
     const size = [cell[0] / width, cell[1] / height];
-    const box = [corner[0] + column * size[0], corner[1] + row * size[1], ...size];
-    for (const [colour, line] of [["#000", 5], ["#fff", 2.5]]) {
+    for (const [colour, line, outside] of [["#000", 4, 2], ["#fff", 2, 2]]) { // around the patch, which stays seen
       context.strokeStyle = colour;
       context.lineWidth = line;
-      context.strokeRect(...box);
+      context.strokeRect(corner[0] + column * size[0] - outside, corner[1] + row * size[1] - outside, size[0] + 2 * outside, size[1] + 2 * outside);
     }
   }
 
@@ -192,7 +190,7 @@ export class Panel {
 
   async showEntropies(state) {
     const [bars, none] = [this.part(".bars"), this.part(".none")];
-    const query = { ...this.query(state), layer: this.layerOf(state) };
+    const query = { ...this.query, layer: this.layerOf(state) };
     const key = JSON.stringify(query);
     if (key !== this.entropiesOf) {
       this.entropiesOf = key;
