@@ -9,7 +9,8 @@ They are those of `SelfMixer.attention_map`, whatever the reading; how they are 
 
 * `SoftmaxMap`: of a softmax of scores a row takes O(N), and so does a column after one fused pass over the tokens.
 * `WholeMap`: a map that has a closed form is computed at once and kept, up to `MOST_BYTES`.
-* `DerivedRows`: a reading without one is differentiated row by row. Columns would take as long as the whole map.
+* `RecurrentMap`: one that would be larger, of a recurrent reading, is multiplied with vectors from either side.
+* `DerivedRows`: a reading without a closed form is differentiated row by row; columns would take as long as all rows.
 """
 
 from abc import ABC, abstractmethod
@@ -33,6 +34,10 @@ MOST_BYTES = 1 << 29
 
 MOST_DERIVATIVES = 1 << 12
 """Tokens times channels up to which a reading without a closed form is differentiated for all rows at once."""
+
+
+ALL_ROWS = "the mean and the entropies of its heads"
+"""What takes all rows of a map, in words."""
 
 
 class Overview(NamedTuple):
@@ -62,7 +67,9 @@ class LazyMap(ABC):
     how: ClassVar[str]
     """How rows are computed, in words."""
     has_columns: ClassVar[bool] = True
-    """Whether columns and the overview can be had."""
+    """Whether columns can be had."""
+    has_overview: ClassVar[bool] = True
+    """Whether the overview can be had."""
 
     def __init__(self, seen: LayerInput) -> None:
         self.seen, self.number, self.steps = seen, seen.tokens.shape[1], 0
@@ -93,7 +100,7 @@ class LazyMap(ABC):
         """The mean over heads and the entropies, after one pass over all rows.
 
         Raises:
-            InputError: the reading would have to be differentiated for too many rows.
+            InputError: all rows of this map would take too long.
         """
 
     def mean_pull(self, weights: Tensor) -> Tensor:
@@ -201,6 +208,67 @@ class WholeMap(LazyMap):
         return super().held() + self._path.nbytes
 
 
+class RecurrentMap(LazyMap):
+    """A map of a recurrent reading, multiplied with vectors from the right, and from the left by its derivative.
+
+    Args:
+        seen: the layer and its input.
+        mixer: its mixer.
+        qkv: its queries, keys and values (B, H, N, D).
+    """
+
+    how = "a recurrence that is linear along its path: each row and column is computed alone"
+    has_overview = False
+
+    def __init__(self, seen: LayerInput, mixer: Steps, qkv: tuple[Tensor, Tensor, Tensor]) -> None:
+        super().__init__(seen)
+        self._mixer, self.steps = mixer, mixer.steps
+        self._q, _, self._v = qkv
+        self._gate = seen.signal.get("value_gate", 1.0)  # (B, N, 1)
+
+    def rows(self, tokens: Sequence[int], step: int | None = None) -> Tensor:
+        """Return what ``tokens`` read from each token, (B, H, R, N); see `LazyMap.rows`."""
+        self._check(tokens, step)
+        return self._pull(self._one_hot(tokens), step)
+
+    def columns(self, tokens: Sequence[int], step: int | None = None) -> Tensor:
+        """Return how much each token reads from ``tokens``, (B, H, N, R); see `LazyMap.columns`."""
+        self._check(tokens, step)
+        return self._push(self._one_hot(tokens).mT, step)
+
+    def mean_pull(self, weights: Tensor) -> Tensor:
+        """Return ``weights @ map`` (B, R, N), mean over heads, for weights (B, R, N) of the tokens."""
+        return self._pull(weights, None).mean(1)
+
+    def mean_push(self, values: Tensor) -> Tensor:
+        """Return ``map @ values`` (B, N, R), mean over heads, for values (B, N, R) of the tokens."""
+        return self._push(values, None).mean(1)
+
+    def _push(self, values: Tensor, step: int | None) -> Tensor:
+        """Return ``map @ values`` (B, H, N, R)."""
+        along = (values * self._gate)[:, None].to(self._v.dtype).expand(-1, self._v.shape[1], -1, -1)
+        return self._mixer.weights_path(self._q, self._v, along)[-1 if step is None else step]
+
+    def _pull(self, weights: Tensor, step: int | None) -> Tensor:
+        """Return ``weights @ map`` (B, H, R, N)."""
+        batch, heads, number, _ = self._v.shape
+        with torch.enable_grad():
+            along = self._v.new_zeros(batch, heads, number, weights.shape[1], requires_grad=True)
+            out = self._mixer.weights_path(self._q, self._v, along)[-1 if step is None else step]
+            pulled = torch.autograd.grad(out, along, weights.mT[:, None].expand_as(out).to(out.dtype))[0]
+        return gated(pulled.mT, self.seen.signal)
+
+    def _one_hot(self, tokens: Sequence[int]) -> Tensor:
+        return _one_hot([self], tokens).to(self._v.dtype)
+
+    @cached_property
+    def overview(self) -> Overview:
+        """Refused: it would take all rows."""
+        raise self.seen.mixer.refusal(
+            f"the map of {self.number} tokens is too large to be kept, which {ALL_ROWS} would take"
+        )
+
+
 class DerivedRows(LazyMap):
     """A map without a closed form, of which rows are had by differentiating the reading; see `LazyMap`.
 
@@ -210,7 +278,7 @@ class DerivedRows(LazyMap):
     """
 
     how = "no closed form: the reading is differentiated for each row, and nobody knows who reads a token"
-    has_columns = False
+    has_columns = has_overview = False
 
     def __init__(self, seen: LayerInput, qkv: tuple[Tensor, Tensor, Tensor]) -> None:
         super().__init__(seen)
@@ -246,7 +314,7 @@ class DerivedRows(LazyMap):
     @cached_property
     def overview(self) -> Overview:
         """Refused: it would take the derivatives of all rows."""
-        raise self._refusal("the mean and the entropies of its heads")
+        raise self._refusal(ALL_ROWS)
 
     def _refusal(self, what: str) -> InputError:
         return self.seen.mixer.refusal(
@@ -273,6 +341,8 @@ def lazy_map(seen: LayerInput) -> LazyMap:
     small = maps * number**2 * torch.float32.itemsize <= MOST_BYTES
     if small and (mixer.has_closed_map or number * mixer.head_dim <= MOST_DERIVATIVES):
         return WholeMap(seen)
+    if qkv is not None and isinstance(mixer, Steps):
+        return RecurrentMap(seen, mixer, qkv)
     if qkv is None:
         raise mixer.refusal(f"the map of {number} tokens is too large to be kept, and no row of it can be had alone")
     return DerivedRows(seen, qkv)

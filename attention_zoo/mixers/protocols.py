@@ -18,6 +18,13 @@ class Steps(Protocol):
     def attention_path(self, x: Tensor, top_down: Tensor | None = None, **how: Unpack[TopDownOptions]) -> Tensor:
         """Return `SelfMixer.attention_map` before the first step and after each, (steps + 1, B, H, N, N)."""
 
+    def weights_path(self, q: Tensor, v: Tensor, along: Tensor | None = None) -> Tensor:
+        """Return the `attention_path` of q and v (B, H, N, D).
+
+        With ``along`` (B, H, N, R) it is the product of the maps with it, (steps + 1, B, H, N, R), linear in ``along``
+        and differentiable.
+        """
+
 
 @runtime_checkable
 class Atoms(Protocol):

@@ -8,7 +8,15 @@ from torch.testing import assert_close
 import attention_zoo as az
 from attention_zoo.analysis import rows as rows_of_maps
 from attention_zoo.analysis.maps import LayerInput, attention_maps, observe
-from attention_zoo.analysis.rows import DerivedRows, SoftmaxMap, WholeMap, lazy_map, rollout_columns, rollout_rows
+from attention_zoo.analysis.rows import (
+    DerivedRows,
+    RecurrentMap,
+    SoftmaxMap,
+    WholeMap,
+    lazy_map,
+    rollout_columns,
+    rollout_rows,
+)
 from attention_zoo.functional.diagnostics import row_entropy
 from attention_zoo.mixers import base
 
@@ -40,6 +48,10 @@ def check(found, seen, step=None):
         return
     assert_close(found.columns(TOKENS, step).float(), expected[..., places], rtol=1e-4, atol=1e-5)
     assert_close(found.mean_push(weights.mT), mean @ weights.mT, rtol=1e-4, atol=1e-5)
+    if not found.has_overview:
+        with pytest.raises(az.InputError, match="which the mean and the entropies of its heads would take"):
+            _ = found.overview
+        return
     assert_close(found.overview.mean.float(), mean, rtol=1e-4, atol=1e-5)
     assert_close(found.overview.entropy.float(), row_entropy(expected), rtol=1e-4, atol=1e-5)
 
@@ -62,15 +74,25 @@ def test_a_reading_says_whether_its_map_has_a_closed_form(name, monkeypatch):
     assert seen.mixer.has_closed_map == (not differentiated)
 
 
-@pytest.mark.parametrize("name", ["VarsD", "Pro", "RobustPCA", "GatedConv", "Probabilistic"])
-def test_a_reading_whose_map_is_too_large_is_differentiated_row_by_row(name, monkeypatch):
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("Probabilistic", SoftmaxMap)]
+    + [(name, RecurrentMap) for name in ("VarsD", "VarsS", "VarsSD")]
+    + [(name, DerivedRows) for name in ("Pro", "RobustPCA", "GatedConv")],
+)
+def test_what_is_had_of_a_map_that_is_too_large(name, kind, monkeypatch):
     monkeypatch.setattr(rows_of_maps, "MOST_DERIVATIVES", 1)
     monkeypatch.setattr(rows_of_maps, "MOST_BYTES", 1)
     seen = layer(build(name))
     found = lazy_map(seen)
-    assert type(found) is (SoftmaxMap if name == "Probabilistic" else DerivedRows)
+    assert type(found) is kind
     with torch.no_grad():
         check(found, seen)
+        if kind is RecurrentMap:
+            path = seen.mixer.attention_path(seen.tokens)
+            for step, weights in enumerate(path):
+                assert_close(found.rows(TOKENS, step), weights[:, :, list(TOKENS)], rtol=1e-4, atol=1e-5)
+                assert_close(found.columns(TOKENS, step), weights[..., list(TOKENS)], rtol=1e-4, atol=1e-5)
 
 
 def test_what_cannot_be_had_row_by_row_is_refused(monkeypatch):
@@ -100,6 +122,7 @@ def test_settings_of_the_mixture(options, kind):
 @pytest.mark.parametrize("name", ["DotProduct", "VarsD", "Pro"])
 def test_what_a_layer_hears_from_above_is_part_of_its_rows(name, monkeypatch):
     monkeypatch.setattr(rows_of_maps, "MOST_DERIVATIVES", 1)
+    monkeypatch.setattr(rows_of_maps, "MOST_BYTES", 1)
     heard = {"top_down": torch.randn(2, 13, DIM), "top_down_to": "qkv", "value_gate": torch.rand(2, 13, 1)}
     seen = layer(build(name), **heard)
     with torch.no_grad():
