@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from attention_zoo.errors import InputError, unknown
+from attention_zoo.run_lengths import RunLengths
 
 POSITIVE, NEGATIVE, PADDING = 1, 0, -1
 """The labels of clicks: on the object, on the background, and no click at all."""
@@ -117,24 +118,34 @@ class ClickedImage:
         image: name of the image.
         clicks: the clicks in the order they were made.
         box: a box roughly around the object; None if there is none.
+        mask: a mask that the clicks correct; None if there is none.
+        setting: options of the model's adaptation by name, which the task checks; None leaves them to the task.
+        threshold: probability above which a pixel is of the object; None leaves it to the task.
 
     Raises:
-        InputError: there are neither clicks nor a box.
+        InputError: there are neither clicks nor a box nor a mask, or the threshold is not in [0, 1).
     """
 
     image: str
     clicks: tuple[Click, ...] = ()
     box: Box | None = None
+    mask: RunLengths | None = None
+    setting: Mapping[str, Any] | None = None
+    threshold: float | None = None
 
     def __post_init__(self) -> None:
-        if not self.clicks and self.box is None:
+        if not self.clicks and self.box is None and self.mask is None:
             raise InputError("neither clicks nor a box, there is nothing to segment")
+        if self.threshold is not None and not (_is_number(self.threshold) and 0 <= self.threshold < 1):
+            raise InputError(f"threshold={_short(self.threshold)} must be at least 0 and below 1")
+        if self.setting is not None and not isinstance(self.setting, Mapping):
+            raise InputError(f"setting must be options by name, got {_short(self.setting)}")
 
     @classmethod
     def parse(cls, content: Any) -> Self:
-        """Return an entry made from plain values ``{"image": name, "clicks": [...], "box": [...]}``.
+        """Return an entry made from plain values ``{"image": name, "clicks": [...], "box": [...], ...}``.
 
-        Either the clicks or the box may be absent.
+        All but the image may be absent, if there are clicks, a box or a mask.
 
         Raises:
             InputError: the content does not have this form; the message says what was expected.
@@ -148,7 +159,26 @@ class ClickedImage:
         clicks, box = content.get("clicks", []), content.get("box")
         if not isinstance(clicks, list):
             raise InputError(f"clicks must be a list, got {_short(clicks)}")
-        return cls(content["image"], tuple(map(Click.parse, clicks)), None if box is None else Box.parse(box))
+        mask, rest = content.get("mask"), {name: content.get(name) for name in ("setting", "threshold")}
+        return cls(
+            content["image"],
+            tuple(map(Click.parse, clicks)),
+            None if box is None else Box.parse(box),
+            None if mask is None else RunLengths.parse(mask),
+            **rest,
+        )
+
+    def plain(self) -> dict[str, Any]:
+        """Return the plain values that `parse` takes; what is None is left out."""
+        parts = {
+            "image": self.image,
+            "clicks": [click._asdict() for click in self.clicks],
+            "box": None if self.box is None else list(self.box),
+            "mask": None if self.mask is None else self.mask.plain(),
+            "setting": None if self.setting is None else dict(self.setting),
+            "threshold": self.threshold,
+        }
+        return {name: value for name, value in parts.items() if value is not None}
 
     @property
     def points(self) -> Tensor:
@@ -166,13 +196,13 @@ class ClickedImage:
         return torch.tensor([math.nan] * 4 if self.box is None else self.box, dtype=torch.float32)
 
     def check_inside(self, size: tuple[int, int]) -> None:
-        """Refuse clicks and a box that are outside the image; corners may be on its far edges.
+        """Refuse clicks, a box and a mask that do not fit the image; corners may be on its far edges.
 
         Args:
             size: height and width of the image in pixels.
 
         Raises:
-            InputError: a click or the box is outside.
+            InputError: a click or the box is outside, or the mask has another size.
         """
         height, width = size
         what = f"is outside the image of {width} x {height} pixels"
@@ -182,6 +212,9 @@ class ClickedImage:
         box = self.box
         if box and (max(box.y, box.opposite_y) > height or max(box.x, box.opposite_x) > width):
             raise InputError(f"the box {list(box)} {what}")
+        if self.mask and self.mask.size != size:
+            rows, columns = self.mask.size
+            raise InputError(f"a mask of {columns} x {rows} pixels for an image of {width} x {height}")
 
 
 def _is_number(value: Any) -> bool:

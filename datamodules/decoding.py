@@ -111,14 +111,15 @@ def decode_labels(name: str) -> Tensor:
     return _read(name, _to_labels)
 
 
-def decode_greys(name: str) -> Tensor:
+def decode_greys(name: str, content: bytes | None = None) -> Tensor:
     """One mask whose grey levels are a code, such as 0, 128 and 255, upright; never scaled or clipped.
 
     Black and white of one bit are 0 and 255, and black is 0 also where the file says that 0 is white. A grey palette
     stands for its greys, one of colours for its indices. Of several channels, all must be equal.
 
     Args:
-        name: path of the file.
+        name: path of the file, or what to call the mask in an error.
+        content: the bytes of the file, where they are in memory already.
 
     Returns:
         tensor (H, W): uint8 of up to 8 bits, else int32.
@@ -126,7 +127,7 @@ def decode_greys(name: str) -> Tensor:
     Raises:
         UnreadableImageError: as `decode_labels`, or the file has colours.
     """
-    return _read(name, _to_greys)
+    return _read(name, _to_greys, content)
 
 
 def decode_colours(name: str) -> Tensor:

@@ -154,9 +154,7 @@ class ObjectMasks(Predictions):
         self.opacity = options["opacity"]
         columns = self.data.splits["predict"].columns
         self.annotations = columns["annotation"]
-        paths = columns["path"]
-        folder = Path(os.path.commonpath([str(Path(path).parent) for path in paths]))
-        self.names = object_names(paths, png_names(sorted(set(paths)), folder))
+        self.names = mask_names(columns["path"])
 
     def add(self, index: int, image: str, prediction: torch.Tensor) -> None:
         """Write mask and overlay of a prediction (H, W) that is nonzero on the object."""
@@ -257,6 +255,12 @@ def png_names(images: list[str], folder: Path) -> dict[str, Path]:
         for image, name in names.items()
     }
     return short if len(set(short.values())) == len(short) else whole
+
+
+def mask_names(paths: list[str]) -> list[Path]:
+    """Return the path of a PNG for each object, by the path of its image, relative to the folder that all are in."""
+    folder = Path(os.path.commonpath([str(Path(path).parent) for path in paths]))
+    return object_names(paths, png_names(sorted(set(paths)), folder))
 
 
 def object_names(paths: list[str], png: dict[str, Path]) -> list[Path]:

@@ -1,23 +1,21 @@
 """Interactive segmentation from clicks to a mask, trained by a curriculum and evaluated click by click."""
 
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
-import torch.nn.functional as F
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from attention_zoo.clicks import Clicks, number_of_clicks
+from attention_zoo.clicks import number_of_clicks
 from attention_zoo.errors import InputError
-from attention_zoo.mixers.adaptation import adapted
 from attention_zoo.results.clicks import ClickCurve, ClickResult
 from attention_zoo.scales import NEITHER, PROPORTION, Scale
 from attention_zoo.seeding import run_seed
+from tasks.clicks.answers import ClickAnswers
 from tasks.clicks.protocols import ClickProtocol, asking
 from tasks.clicks.session import click_seeds, simulate
 from tasks.clicks.settings import Setting
@@ -134,16 +132,25 @@ class InteractiveSegmentation(ClickTraining):
         self.result = self._result(curves, len(self.names))
 
     def predict_step(self, batch: dict[str, Any], batch_idx: int) -> list[Tensor]:
-        """Return the mask (H, W) uint8, 1 on the object, of each whole image, from the clicks that a batch has."""
-        clicks = Clicks(batch["points"], batch["labels"])
-        image, setting = batch["image"], next(iter(self.settings.values()))
-        probability = torch.zeros_like(image[:, :1])
-        with self.adaptation(setting):
-            ask = asking(self.model, image, batch["box"], self.protocol, setting.values)
-            for count in range(min(1, clicks.count), clicks.count + 1):  # what was predicted before may matter
-                probability = ask(clicks.until(count), probability)
-        views = zip(probability, batch["region"].tolist(), batch["size"].tolist(), strict=True)
-        return [(whole(one, region, size) > self.protocol.threshold).to(torch.uint8) for one, region, size in views]
+        """Return the mask (H, W) uint8, 1 on the object, of each whole image, from the clicks that a batch has.
+
+        Images are asked about one by one, so that a mask does not depend on what shares its batch: see `ClickAnswers`.
+        """
+        return [self.clicked(_one(batch, place)).to(torch.uint8) for place in range(len(batch["labels"]))]
+
+    def clicked(self, view: Mapping[str, Any], answers: ClickAnswers | None = None) -> Tensor:
+        """Return the mask (H, W) bool of one clicked object, under the setting that its annotation or the task has.
+
+        Args:
+            view: a batch of one image, as `InteractiveDataModule` has it in prediction.
+            answers: what was answered about this image before; None is nothing.
+
+        Raises:
+            InputError: the annotation has a setting that does not exist or does not fit; or see `ClickAnswers.mask`.
+        """
+        setting = view["annotation"][0].get("setting")
+        own = next(iter(self.settings.values()))
+        return (answers or ClickAnswers(self)).mask(view, own if setting is None else Setting.parse(setting))
 
     def count(
         self, table: ClickTable, batch: dict[str, Any], settings: Sequence[Setting], protocol: ClickProtocol
@@ -157,16 +164,6 @@ class InteractiveSegmentation(ClickTraining):
                 ask = asking(self.model, batch["image"], box, protocol, setting.values)
                 session = simulate(ask, batch["mask"], protocol, seeds, batch.get("initial"))
             table.update(place, batch["index"], session.ious, session.made, time.perf_counter() - start)
-
-    @contextmanager
-    def adaptation(self, setting: Setting) -> Iterator[None]:
-        """Let the model adapt its keys as a setting says while the context lasts.
-
-        Values are not adapted here: `Setting.values` are passed to the head when it is called.
-        """
-        module = {"backbone": self.model.backbone, "head": self.model.head, "both": self.model}[setting.adapt_in]
-        with adapted(module, **setting.keys):
-            yield
 
     def searched(self, loader: Any) -> float:
         """Return the precision of ``value_prior_precision_search`` with the fewest clicks to 90 % IoU on ``loader``."""
@@ -259,20 +256,6 @@ def summary(curve: ClickCurve) -> dict[str, float]:
     )
 
 
-def whole(probability: Tensor, region: Sequence[int], size: Sequence[int]) -> Tensor:
-    """Return the probabilities (H, W) of the image, 0 outside of the view.
-
-    Args:
-        probability: (1, h, w), the probabilities of the view.
-        region: its first row, first column, height and width in the image; may reach out of it.
-        size: height and width of the image.
-    """
-    top, left, height, width = region
-    if tuple(probability.shape[1:]) != (height, width):
-        probability = F.interpolate(probability[None], (height, width), mode="bilinear", align_corners=False)[0]
-    full = probability.new_zeros(tuple(size))
-    rows = slice(max(top, 0), min(top + height, size[0]))
-    columns = slice(max(left, 0), min(left + width, size[1]))
-    inside = probability[0, rows.start - top : rows.stop - top, columns.start - left : columns.stop - left]
-    full[rows, columns] = inside
-    return full
+def _one(batch: Mapping[str, Any], place: int) -> dict[str, Any]:
+    """Return the part of a batch that is about one of its images, as a batch of one."""
+    return {name: values[place : place + 1] for name, values in batch.items()}

@@ -12,7 +12,7 @@ after each step of the recurrence (Fig. 1.5, A.1), atoms of the dictionary (Fig.
 
 import copy
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
@@ -88,17 +88,19 @@ def attention_maps(model: nn.Module, images: Tensor, layers: str = "last") -> di
 
 
 @torch.no_grad()
-def observe(model: nn.Module, images: Tensor, layers: str = "last") -> Observation:
+def observe(
+    model: nn.Module, images: Tensor, layers: str = "last", run: Callable[[Any, Tensor], Any] | None = None
+) -> Observation:
     """Run ``model`` in evaluation mode on ``images`` and return its output and the inputs of ``layers``.
 
     ``layers`` is written as for `attention_maps`. A layer that runs twice, as under `TopDown`, is seen in its last
-    pass, with the top-down signal that it hears there.
+    pass, with the top-down signal that it hears there. ``run`` returns the output of a model for images; None calls it.
 
     Raises:
         InputError: the layers do not exist, the model has no attention, its tokens are no grid, or a layer attends
             inside windows.
     """
-    model = _with_mixers(model)
+    model = with_mixers(model)
     every = swappable(model)
     if not every:
         raise InputError(
@@ -119,7 +121,7 @@ def observe(model: nn.Module, images: Tensor, layers: str = "last") -> Observati
     hosted = [layer for _, layer in every if isinstance(layer, HostLayer)]
     try:
         with evaluating(model), handed(hosted) as found:
-            output = model(images)
+            output = model(images) if run is None else run(model, images)
     finally:
         for handle in handles:
             handle.remove()
@@ -210,11 +212,18 @@ def cluster_pictures(seen: LayerInput) -> Pictures:
 
 def _read_by(seen: LayerInput, weights: Tensor, query: str) -> Tensor:
     """Return the row (..., N) of maps (..., N, N) that belongs to a query: what it reads from each token."""
-    if query == "mean":
-        return weights.mean(-2)
+    return weights.mean(-2) if query == "mean" else weights[..., token_of(seen, query), :]
+
+
+def token_of(seen: LayerInput, query: str) -> int:
+    """Return the place of a token, prefix included: ``"cls"``, or ``"row,column"`` on the grid, from 0.
+
+    Raises:
+        InputError: there is no such token.
+    """
     if query == "cls":
         seen.mixer.check(seen.has_class_token, "query 'cls': this model has no class token; use 'mean' or 'row,column'")
-        return weights[..., 0, :]
+        return 0
     place = re.fullmatch(r"\s*(\d{1,6})\s*,\s*(\d{1,6})\s*", query, re.ASCII)
     if not place:
         raise InputError(f"query {query!r}: write 'mean', 'cls' or 'row,column'")
@@ -222,7 +231,7 @@ def _read_by(seen: LayerInput, weights: Tensor, query: str) -> Tensor:
     height, width = seen.grid
     if int(row) >= height or int(column) >= width:
         raise InputError(f"query {query!r}: the grid of layer {seen.layer} has {height} rows and {width} columns")
-    return weights[..., seen.num_prefix_tokens + int(row) * width + int(column), :]
+    return seen.num_prefix_tokens + int(row) * width + int(column)
 
 
 def _by_head(seen: LayerInput, read: Tensor, heads: Heads) -> Pictures:
@@ -232,7 +241,7 @@ def _by_head(seen: LayerInput, read: Tensor, heads: Heads) -> Pictures:
     return {f"head {head}": seen.on_grid(each) for head, each in enumerate(read.unbind(1))}
 
 
-def _with_mixers(model: nn.Module) -> nn.Module:
+def with_mixers(model: nn.Module) -> nn.Module:
     """Return ``model`` itself, or a copy with `DotProduct` in place of timm's attention if it has any."""
     foreign = [
         str(index) for index, (_, layer) in enumerate(swappable(model)) if not isinstance(layer, SelfMixer | HostLayer)

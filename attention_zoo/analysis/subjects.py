@@ -1,4 +1,4 @@
-"""Models of timm with any mixer, built here and not trained, to be looked at on images of any aspect."""
+"""Models to be looked at: timm's with any mixer, built here and not trained, and interactive ones before a click."""
 
 from functools import lru_cache
 
@@ -9,8 +9,10 @@ from torchvision.transforms import v2
 
 from attention_zoo import MixerFactory
 from attention_zoo.analysis.side_by_side import Subject
+from attention_zoo.clicks import Clicks
 from attention_zoo.errors import InputError
 from attention_zoo.models import build_model
+from attention_zoo.models.interactive import InteractiveModel
 from attention_zoo.seeding import seeded
 
 SHORTER, COARSEST = 224, 32
@@ -68,6 +70,26 @@ def subject_of(name: str, mixer: MixerFactory | None, pretrained: bool, device: 
         class_names=_imagenet() if pretrained and facts.get("num_classes") == CLASSES else None,
         **{key: facts[key] for key in ("mean", "std") if key in facts},
     )
+
+
+class Unclicked(nn.Module):
+    """The encoder of an interactive model on images without a click or a box, for what looks at its attention.
+
+    Its layers are those of the backbone: the head reads clicks, and does not run.
+
+    Args:
+        model: the model.
+    """
+
+    def __init__(self, model: InteractiveModel) -> None:
+        super().__init__()
+        self.backbone = model.backbone
+        self._encode = model.encode
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the features (B, C, h, w) of images (B, 3, H, W), normalised."""
+        none = Clicks(torch.zeros(len(images), 0, 2), torch.zeros(len(images), 0, dtype=torch.int64))
+        return self._encode(images, none.to(images.device)).maps
 
 
 def _imagenet() -> list[str]:

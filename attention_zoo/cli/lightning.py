@@ -5,7 +5,7 @@ import os
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import lightning as L
 import torch
@@ -49,6 +49,9 @@ from attention_zoo.sayings import bad_argument, bad_input, other_model, root_cau
 from datamodules.base import ImageDataModule
 from datamodules.predictions import PredictionWriter
 from tasks.guards import check_weights
+
+TaskKind = TypeVar("TaskKind", bound=L.LightningModule)
+DataKind = TypeVar("DataKind", bound=L.LightningDataModule)
 
 
 class TrainingParser(ZooParser, LightningArgumentParser):
@@ -256,11 +259,19 @@ def parser_of_parts() -> TrainingParser:
     return parser
 
 
-def load_classification(path: Path, *, trust: bool = False) -> tuple[Checkpoint, tasks.Classification, ImageDataModule]:
+IMAGE_CLASSIFICATION = "image classification"
+
+
+def load_run(
+    path: Path, task_class: type[TaskKind], data_class: type[DataKind], named: str, *, trust: bool = False
+) -> tuple[Checkpoint, TaskKind, DataKind]:
     """Return a checkpoint, its task with the weights loaded, and its data, of which nothing is read yet.
 
     Args:
         path: path of the checkpoint.
+        task_class: the class that the task must be of.
+        data_class: the class that the data must be of.
+        named: what these two are together, for an error.
         trust: whether its config may name any class; see `attention_zoo.runs.trust`.
 
     Raises:
@@ -268,7 +279,7 @@ def load_classification(path: Path, *, trust: bool = False) -> tuple[Checkpoint,
             says, or has weights that are not finite.
     """
     checkpoint = read_checkpoint(path, trust=trust)
-    task, data = build_classification(checkpoint)
+    task, data = build_run(checkpoint, task_class, data_class, named)
     check_kinds(checkpoint, task)
     weights = torch.load(path, map_location="cpu", weights_only=True, mmap=True)["state_dict"]
     try:
@@ -282,20 +293,31 @@ def load_classification(path: Path, *, trust: bool = False) -> tuple[Checkpoint,
     return checkpoint, task, data
 
 
-def build_classification(checkpoint: Checkpoint) -> tuple[tasks.Classification, ImageDataModule]:
+def build_run(
+    checkpoint: Checkpoint, task_class: type[TaskKind], data_class: type[DataKind], named: str
+) -> tuple[TaskKind, DataKind]:
     """Return the task of a checkpoint, without its weights, and the data, of which nothing is read yet.
 
     Raises:
-        InputError: there is no config, or it is not of image classification.
+        InputError: there is no config, or it is not of these classes, which are ``named`` so.
     """
     taken = checkpoint.taken("maps")
     if taken is None:
         raise InputError(f"{checkpoint.path} carries no config, so that nothing says what model it is of")
     task, data = _build(checkpoint, taken)
-    if not (isinstance(task, tasks.Classification) and isinstance(data, ImageDataModule)):
-        kinds = f"{type(task).__name__} on {type(data).__name__}"
-        raise InputError(f"{checkpoint.path} is of {kinds}, not of image classification")
+    if not (isinstance(task, task_class) and isinstance(data, data_class)):
+        raise InputError(f"{checkpoint.path} is of {type(task).__name__} on {type(data).__name__}, not of {named}")
     return task, data
+
+
+def build_classification(checkpoint: Checkpoint) -> tuple[tasks.Classification, ImageDataModule]:
+    """Return the task of image classification of a checkpoint and its data, as `build_run` does."""
+    return build_run(checkpoint, tasks.Classification, ImageDataModule, IMAGE_CLASSIFICATION)
+
+
+def load_classification(path: Path, *, trust: bool = False) -> tuple[Checkpoint, tasks.Classification, ImageDataModule]:
+    """Return a checkpoint of image classification, its task and its data, as `load_run` does."""
+    return load_run(path, tasks.Classification, ImageDataModule, IMAGE_CLASSIFICATION, trust=trust)
 
 
 def load_sources(task: Transferring) -> None:

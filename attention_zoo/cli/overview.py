@@ -44,6 +44,10 @@ TOOLS = {
     "maps": Command(
         "Draw attention maps of several mixers or checkpoints side by side.", "IMAGE --ckpt_path A.ckpt B.ckpt"
     ),
+    "look": Command(
+        "Look at attention in a browser: what a patch reads, who reads it, rollout, norms, steps, atoms, clusters.",
+        "--ckpt_path A B",
+    ),
     "decode": Command(
         "Decode images from the bottom-up and the top-down signal of a model's first layer.",
         "IMAGE --ckpt_path RUN --prior tern",
@@ -52,6 +56,7 @@ TOOLS = {
         "Ask of trained models whether the premises of their readings hold, layer by layer, on test images.",
         "--ckpt_path A.ckpt B.ckpt",
     ),
+    "click": Command("Mark objects by clicks, on a page in the browser.", "--ckpt_path RUN --images FOLDER"),
     "corrupt": Command(
         "Write a data set under the corruptions of ImageNet-C, in the layout of the released ones.",
         "SRC DST --severities 1 3 5",

@@ -95,10 +95,6 @@ class AdaptingMixture(PlacedMixture):
         """
         return self._adapted_units(q, k, v).k
 
-    def _adapted_units(self, q: Tensor, k: Tensor, v: Tensor) -> Units:
-        q, k, v = self._precise(q, k, v)
-        return self._adapted(self._units(q, k, v, self._terms(q, None)))
-
     def _precise(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         """Return the tensors, in float32 or wider unless the options leave plain dot-product attention."""
         adapts = self.key_adaptation or self.precision_adaptation

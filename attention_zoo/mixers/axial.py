@@ -197,6 +197,11 @@ class Axial(SelfMixer):
         lines = mixed[:, :, segments.segment, prefix + segments.place]  # (B, lines, length, C)
         return torch.cat((mixed[..., :prefix, :].mean((1, 2)), lines.movedim(2, axis).flatten(1, 2)), 1)
 
+    @property
+    def has_closed_map(self) -> bool:
+        """Whether the readings along both axes have their maps at once; maps under a mask are differentiated."""
+        return self.context is None and self.height.has_closed_map and self.width.has_closed_map
+
     def attention_map(self, x: Tensor, top_down: Tensor | None = None, **how: Unpack[TopDownOptions]) -> Tensor:
         """Return who reads whom for tokens ``x`` (B, N, dim): (B, H, N, N), the product of the maps along the axes.
 

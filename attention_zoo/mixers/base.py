@@ -348,6 +348,12 @@ class SelfMixer(_Mixer):
         """
         return _mean_derivative(lambda values: self.mix(q.detach(), k.detach(), values), v)
 
+    @property
+    def has_closed_map(self) -> bool:
+        """Whether `attention_map` is computed at once, and not by differentiating `mix` token by token."""
+        cls = type(self)
+        return cls.map_weights is not SelfMixer.map_weights or cls.attention_map is not SelfMixer.attention_map
+
     def masked_map_weights(self, q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor) -> Tensor:
         """Return `map_weights` under a mask, boolean or additive, that broadcasts to (B, H, N, N)."""
         return _mean_derivative(lambda values: self.mix_masked(q.detach(), k.detach(), values, attn_mask, False), v)

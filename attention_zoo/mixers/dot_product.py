@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from attention_zoo.functional.attention import softmax_attention
+from attention_zoo.functional.mixture import Joint
 from attention_zoo.mixers.base import SelfMixer
 from attention_zoo.mixers.premise import Measures, kernel_smoothing
 from attention_zoo.mixers.registry import register
@@ -42,6 +43,10 @@ class DotProduct(SelfMixer):
         scores = q @ k.mT * self.head_dim**-0.5
         masked = scores.masked_fill(~attn_mask, -torch.inf) if attn_mask.dtype == torch.bool else scores + attn_mask
         return masked.softmax(-1).nan_to_num(0.0)
+
+    def joint_probability(self, q: Tensor, k: Tensor, v: Tensor) -> Joint:
+        """Return the scores whose softmax over the keys is `map_weights`, for q, k and v (B, H, N, D)."""
+        return Joint(q, k, self.head_dim**-0.5)
 
     def premise_measures(self, q: Tensor, k: Tensor, v: Tensor) -> Measures:
         """Return how well tokens are foretold by those they read, for q, k and v (B, H, N, D)."""

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from attention_zoo.functional.em import adapt_queries, infer_values
 from attention_zoo.functional.memory import Mixture, Prior
-from attention_zoo.functional.mixture import Precision
+from attention_zoo.functional.mixture import Joint, Precision, joint
 from attention_zoo.functional.precision import precise
 from attention_zoo.functional.robust import Penalty, RobustFit, infer_by_robust_units, infer_robust_values
 from attention_zoo.functional.sinkhorn import infer_balanced_values
@@ -126,14 +126,54 @@ class MixtureMixer(SelfMixer):
         return self.infer(q, k, v, log_mask(q, k, attn_mask, is_causal))
 
     def map_weights(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """Return the weights (B, H, N, N), by reading the identity where the reading is linear in the values."""
-        switches, steps = self.switches, self.switches.likelihood
-        moving = switches.penalised and steps.iterations > 0 and steps.through_distance
-        if moving or self.beta > 0 or switches.prior.form == "robust":
+        """Return p(u_j | q_i) (B, H, N, N) under the units as they adapt, which with beta > 0 are held.
+
+        Where the switches leave no softmax over one Gaussian of each unit, the identity is read if the reading is
+        linear in the values, and it is the derivative of the base if not.
+        """
+        found = self.joint_probability(q, k, v)
+        if found is not None:
+            return found.scores(slice(None)).softmax(-1)
+        if not self._is_linear:
             return super().map_weights(q, k, v)
         q, k, v = map(precise, (q, k, v))
         identity = torch.eye(k.shape[2], dtype=v.dtype, device=v.device)
         return self.infer(q, k, v, None, identity.expand(*k.shape[:2], -1, -1))
+
+    @property
+    def has_closed_map(self) -> bool:
+        """Whether `attention_map` is computed at once, and not by differentiating `mix` token by token."""
+        return self._is_softmax or self._is_linear
+
+    @property
+    def _is_softmax(self) -> bool:
+        """Whether the switches leave a softmax over one Gaussian of each unit."""
+        switches, likelihood = self.switches, self.switches.likelihood
+        several = switches.balanced or self.components is not None or likelihood.iterations > 1
+        robust = switches.penalised or switches.prior.form == "robust"
+        return not (several or robust) and likelihood.beta == "fixed"
+
+    @property
+    def _is_linear(self) -> bool:
+        """Whether the switches leave a reading that is linear in the values."""
+        switches, steps = self.switches, self.switches.likelihood
+        moving = switches.penalised and steps.iterations > 0 and steps.through_distance
+        return not (moving or self.beta > 0 or switches.prior.form == "robust")
+
+    def joint_probability(self, q: Tensor, k: Tensor, v: Tensor) -> Joint | None:
+        """Return log p(q_i, u_j) of q, k and v (B, H, N, D) under the units as they adapt.
+
+        It is None where the switches leave no softmax over one Gaussian of each unit.
+        """
+        if not self._is_softmax:
+            return None
+        units = self._adapted_units(*map(precise, (q, k, v)))
+        return joint(units.q, units.k, beta=units.beta, v=units.v, **units.terms)
+
+    def _adapted_units(self, q: Tensor, k: Tensor, v: Tensor) -> Units:
+        """Return queries and units as they adapt, for q, k and v (B, H, N, D)."""
+        q, k, v = self._precise(q, k, v)
+        return self._adapted(self._units(q, k, v, self._terms(q, None)))
 
     def infer(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, read: Tensor | None = None) -> Tensor:
         """Return the values (B, H, N, E) that the queries read from the units.

@@ -149,6 +149,11 @@ class MixtureOfHeads(SelfMixer):
         """
         return self.routed * (chances.mean((0, 1)) * chosen.mean((0, 1))).sum()
 
+    @property
+    def has_closed_map(self) -> bool:
+        """Whether the reading inside has its map at once."""
+        return self.inside.has_closed_map
+
     def map_weights(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Return the maps (B, H, N, N) of the reading inside, each row times the weight of its head."""
         q, tokens = self.split_tokens(q)

@@ -23,7 +23,6 @@ from attention_zoo.functional.em import (
 )
 from attention_zoo.functional.fixed_units import FixedValues, resolved
 from attention_zoo.functional.gauge import Gauge
-from attention_zoo.functional.mixture import joint
 from attention_zoo.functional.precision import precise
 from attention_zoo.mixers.adapting_mixture import AdaptingMixture, Rate, Shape
 from attention_zoo.mixers.base import log_mask
@@ -239,20 +238,6 @@ class Probabilistic(AdaptingMixture):
         """Return the tensors, in float32 or wider unless the options leave plain dot-product attention."""
         spreads = self.value_propagation or self.beta
         return tuple(map(precise, tensors)) if spreads else super()._precise(*tensors)
-
-    def map_weights(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """Return p(u_j | q_i) (B, H, N, N) under the adapted keys; with beta > 0 their own change is left out.
-
-        Where the switches leave no softmax over one Gaussian of each unit, it is the `attention_map` of the base.
-        """
-        switches = self.switches
-        other = (
-            switches.penalised or switches.balanced or switches.prior.form == "robust" or self.components is not None
-        )
-        if other or switches.likelihood.iterations > 1 or switches.likelihood.beta != "fixed":
-            return super().map_weights(q, k, v)
-        units = self._adapted_units(q, k, v)
-        return joint(units.q, units.k, beta=units.beta, v=units.v, **units.terms).scores(slice(None)).softmax(-1)
 
     def premise_measures(self, q: Tensor, k: Tensor, v: Tensor) -> Measures:
         """Return the likelihood of queries as keys adapt, and whether both share a space, for q and k (B, H, N, D)."""

@@ -6,6 +6,7 @@ from typing import Any, Protocol, Unpack, runtime_checkable
 
 from torch import Tensor, nn
 
+from attention_zoo.functional.mixture import Joint
 from attention_zoo.mixers.base import TopDownOptions
 
 
@@ -13,8 +14,18 @@ from attention_zoo.mixers.base import TopDownOptions
 class Steps(Protocol):
     """A self-mixer that refines what it reads step by step: ``isinstance(mixer, Steps)``."""
 
+    steps: int
+    """The number of steps."""
+
     def attention_path(self, x: Tensor, top_down: Tensor | None = None, **how: Unpack[TopDownOptions]) -> Tensor:
         """Return `SelfMixer.attention_map` before the first step and after each, (steps + 1, B, H, N, N)."""
+
+    def weights_path(self, q: Tensor, v: Tensor, along: Tensor | None = None) -> Tensor:
+        """Return the `attention_path` of q and v (B, H, N, D).
+
+        With ``along`` (B, H, N, R) it is the product of the maps with it, (steps + 1, B, H, N, R), linear in ``along``
+        and differentiable.
+        """
 
 
 @runtime_checkable
@@ -31,6 +42,20 @@ class Assignments(Protocol):
 
     def assignments(self, x: Tensor, top_down: Tensor | None = None, **how: Unpack[TopDownOptions]) -> Tensor:
         """Return which of K clusters each token of ``x`` (B, N, dim) belongs to: (B, H, K, N), soft or one-hot."""
+
+
+@runtime_checkable
+class Responsibilities(Protocol):
+    """A self-mixer whose map is a softmax of a joint probability: ``isinstance(mixer, Responsibilities)``.
+
+    Rows and columns of such a map can be had one by one, without the others.
+    """
+
+    def joint_probability(self, q: Tensor, k: Tensor, v: Tensor) -> Joint | None:
+        """Return the log probability whose softmax over the units is `map_weights` of q, k and v (B, H, N, D).
+
+        It is None where the options make the reading another one.
+        """
 
 
 @runtime_checkable

@@ -102,6 +102,11 @@ class TokenAwarePooling(SelfMixer):
         """Return the mixed values (B, H, N, D) of queries, keys and values that were pooled before."""
         return self.inside.mix(q, k, v)
 
+    @property
+    def has_closed_map(self) -> bool:
+        """Whether the reading inside has its map at once."""
+        return self.inside.has_closed_map
+
     def attention_map(self, x: Tensor, top_down: Tensor | None = None, **how: Unpack[TopDownOptions]) -> Tensor:
         """Return who reads whom among the pooled tokens of ``x`` (B, N, dim): (B, H, N, N); a signal is not pooled."""
         return self.inside.attention_map(self.pool(x), top_down, **how)

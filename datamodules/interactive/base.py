@@ -159,7 +159,8 @@ class InteractiveDataModule(DataModule):
     has images of one size.
 
     In prediction a batch has ``image``, ``box`` (B, 4; NaN where none was given), ``points`` (B, n, 2) and ``labels``
-    (B, n) as `attention_zoo.clicks.Clicks`, ``path``, and how to put the mask back: ``region`` and ``size``.
+    (B, n) as `attention_zoo.clicks.Clicks`, ``path``, how to put the mask back, ``region`` and ``size``, and
+    ``annotation``, the entries of the file as plain values.
 
     Args:
         image_size: side, or height and width, of what the network is given, in pixels.
@@ -172,7 +173,9 @@ class InteractiveDataModule(DataModule):
             torchvision.transforms.v2; None is reflection and colour, an empty list is none.
         predict_clicks: JSON file for ``predict``: a list of objects, each ``{"image": path, "clicks": [{"y": row, "x":
             column, "positive": true}, ...], "box": [row, column, row, column]}``, of which ``clicks`` or ``box`` may
-            be left out; paths are relative to ``predict_dir``, by default the file's folder.
+            be left out; paths are relative to ``predict_dir``, by default the file's folder. It may also have the
+            ``mask`` that the clicks correct, as run lengths, and the ``setting`` and ``threshold`` of the task: see
+            `attention_zoo.clicks.ClickedImage`.
         batch_size: as in `DataModule`.
         loading: the other arguments of `DataModule`.
 

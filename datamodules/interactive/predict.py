@@ -72,28 +72,52 @@ class ClickedImages(Dataset[Any]):
             return [self[one] for one in key]
         _, index, counted, _ = key if isinstance(key, SampleKey) else SampleKey(0, key, True)
         image, path = self.split.images[index], self.split.columns["path"][index]
-        annotation = self.split.columns["annotation"][index]
-        size = (image.shape[-2], image.shape[-1])
         try:
-            annotation.check_inside(size)
+            sample = clicked(image, self.split.columns["annotation"][index], self.viewing)
         except InputError as error:
             raise InputError(f"{path}: {error}") from error
-        region = Region(0, 0, *size)
-        if self.viewing is not None:
-            region, view = _region(self.viewing, annotation, size), self.viewing
-            image = crop(image, region, view.fill)
-            image = functional.resize(image, list(view.size), antialias=True) if image.shape[1:] != view.size else image
-        seen = (image.shape[-2], image.shape[-1])
-        return {
-            "image": image,
-            "points": to_view(annotation.points, region, seen),
-            "labels": annotation.labels,
-            "box": to_view(annotation.corners.view(2, 2), region, seen).flatten(),
-            "region": torch.tensor(region),
-            "size": torch.tensor(size),
-            "path": path,
-            "index": index if counted else -1,
-        }
+        return {**sample, "path": path, "index": index if counted else -1}
+
+
+def clicked(
+    image: Tensor,
+    annotation: ClickedImage,
+    viewing: Viewing | None,
+    cut: Callable[[Tensor, Region, Viewing], Tensor] | None = None,
+) -> dict[str, Any]:
+    """Return what a model is given of one clicked object, as `InteractiveDataModule` describes it.
+
+    Args:
+        image: (3, H, W) uint8.
+        annotation: the clicks, in pixels of the image.
+        viewing: see `ClickedImages`.
+        cut: takes the place of `cut_out`, such as one that remembers.
+
+    Raises:
+        InputError: the annotation does not fit the image.
+    """
+    size = (image.shape[-2], image.shape[-1])
+    annotation.check_inside(size)
+    region = Region(0, 0, *size)
+    if viewing is not None:
+        region = _region(viewing, annotation, size)
+        image = (cut or cut_out)(image, region, viewing)
+    seen = (image.shape[-2], image.shape[-1])
+    return {
+        "image": image,
+        "points": to_view(annotation.points, region, seen),
+        "labels": annotation.labels,
+        "box": to_view(annotation.corners.view(2, 2), region, seen).flatten(),
+        "region": torch.tensor(region),
+        "size": torch.tensor(size),
+        "annotation": annotation.plain(),
+    }
+
+
+def cut_out(image: Tensor, region: Region, viewing: Viewing) -> Tensor:
+    """Return a region of an image (3, H, W) uint8, resized to the size of views."""
+    view = crop(image, region, viewing.fill)
+    return functional.resize(view, list(viewing.size), antialias=True) if view.shape[1:] != viewing.size else view
 
 
 def _region(viewing: Viewing, annotation: ClickedImage, size: tuple[int, int]) -> Region:
@@ -121,5 +145,6 @@ class ClickCollate:
             missing = most - len(sample["labels"])
             sample["points"] = torch.cat([sample["points"], torch.zeros(missing, 2)])
             sample["labels"] = torch.cat([sample["labels"], torch.full((missing,), PADDING)])
+        annotations = [sample.pop("annotation") for sample in samples]
         batch = default_collate(samples)
-        return {**batch, "image": self.normalise(batch["image"])}
+        return {**batch, "image": self.normalise(batch["image"]), "annotation": annotations}

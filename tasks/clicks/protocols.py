@@ -67,15 +67,22 @@ def asking(
     if protocol.zoom_in is None:
         return WholeImages(model, image, box, flip=protocol.flip, adaptation=adaptation)
     boxes = [None] * len(image) if box is None else box.split(1)
-    parts = [
-        ZoomIn(model, one, its, size=protocol.zoom_in, flip=protocol.flip, adaptation=adaptation)
-        for one, its in zip(image.split(1), boxes, strict=True)
-    ]
+    pairs = zip(image.split(1), boxes, strict=True)
+    parts = [asking_one(model, one, its, protocol, adaptation) for one, its in pairs]
 
     def ask(clicks: Clicks, previous: Tensor) -> Tensor:
         return torch.cat([part(clicks[i : i + 1], previous[i : i + 1]) for i, part in enumerate(parts)])
 
     return ask
+
+
+def asking_one(
+    model: ClickModel, image: Tensor, box: Tensor | None, protocol: ClickProtocol, adaptation: dict[str, Any]
+) -> WholeImages | ZoomIn:
+    """Return what `asking` returns for one image (1, 3, H, W), which can branch off and share its features."""
+    if protocol.zoom_in is None:
+        return WholeImages(model, image, box, flip=protocol.flip, adaptation=adaptation)
+    return ZoomIn(model, image, box, size=protocol.zoom_in, flip=protocol.flip, adaptation=adaptation)
 
 
 def protocol_of(name: str, clicks: int | None = None, zoom_size: int | None = None) -> ClickProtocol:

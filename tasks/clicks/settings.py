@@ -1,9 +1,11 @@
 """The settings that say how probabilistic layers adapt while a model is asked."""
 
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal, Self
 
 from attention_zoo.domains import checked
+from attention_zoo.errors import unknown
 from attention_zoo.functional.gauge import Gauge
 from tasks.clicks.domains import Number
 
@@ -37,6 +39,19 @@ class Setting:
     gauge: Gauge | None = None
     centre: bool | None = None
     fit_positions: bool | None = None
+
+    @classmethod
+    def parse(cls, content: Mapping[str, Any]) -> Self:
+        """Return a setting made from plain values by name, as `plain` returns them.
+
+        Raises:
+            InputError: an option does not exist or does not fit.
+        """
+        names = [each.name for each in fields(cls)]
+        for name in content:
+            if name not in names:
+                raise unknown("option of setting", str(name), names)
+        return cls(**content)
 
     @property
     def keys(self) -> dict[str, Any]:

@@ -1,5 +1,7 @@
 """The base of interactive segmentation: the click-guided model, and the protocol by which it is asked."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -7,11 +9,13 @@ import torch
 from torch import Tensor
 
 from attention_zoo.clicks import Clicks
+from attention_zoo.mixers.adaptation import adapted
 from attention_zoo.models.backbone import Backbone
 from attention_zoo.models.checkpoints import load_checkpoint
 from attention_zoo.models.interactive import DecoderFactory, HeadFactory, InteractiveModel
 from tasks.clicks.domains import NumberFromOne
 from tasks.clicks.protocols import protocol_of
+from tasks.clicks.settings import Setting
 from tasks.dense import DenseTask
 
 
@@ -72,6 +76,21 @@ class ClickTask(DenseTask):
     ) -> Tensor:
         """Return the logits (B, 1, H, W) of images (B, 3, H, W) with clicks; see `InteractiveModel`."""
         return self.model(image, clicks, box, previous)
+
+    @property
+    def remembers(self) -> bool:
+        """Whether an answer depends on that before it: the model is given it, or looks around it."""
+        return self.model.guidance == "ritm" or self.protocol.zoom_in is not None
+
+    @contextmanager
+    def adaptation(self, setting: Setting) -> Iterator[None]:
+        """Let the model adapt its keys as a setting says while the context lasts.
+
+        Values are not adapted here: `Setting.values` are passed to the head when it is called.
+        """
+        module = {"backbone": self.model.backbone, "head": self.model.head, "both": self.model}[setting.adapt_in]
+        with adapted(module, **setting.keys):
+            yield
 
     @torch.no_grad()
     def predicted(self, batch: dict[str, Tensor], clicks: Clicks, previous: Tensor | None = None) -> Tensor:

@@ -1,7 +1,8 @@
 """Views of a clicked image that a model is shown: the whole, its mirror image, or the object's surroundings."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from copy import copy
+from typing import Any, Protocol, Self
 
 import torch
 import torch.nn.functional as F
@@ -66,6 +67,14 @@ class WholeImages:
             here, mirrored = logits.chunk(2)
             logits = (here + mirrored.flip(-1)) / 2
         return check_finite("logits", logits).sigmoid()
+
+    def branch(self) -> Self:
+        """Return what asks about the next click, and leaves this one as it is: itself, for no click changes it."""
+        return self
+
+    def share(self, other: Self) -> None:
+        """Take over the features of the same images and box, where no click enters the encoder."""
+        self.features = other.features
 
 
 class Window(tuple[int, int, int, int]):
@@ -167,6 +176,14 @@ class ZoomIn:
         inside = F.interpolate(seen, (window.height, window.width), mode="bilinear", align_corners=True)
         window.cut(probability).copy_(inside)
         return probability
+
+    def branch(self) -> Self:
+        """Return what asks about the next click, and leaves this one, and its window, as it is."""
+        return copy(self)
+
+    def share(self, other: Self) -> None:
+        """Take over the features of the same whole image and box; see `WholeImages`."""
+        self.whole.share(other.whole)
 
     def _move(self, positive: Tensor, previous: Tensor) -> None:
         """Take a new window if there is none, a positive click is outside of it, or the mask has moved away.

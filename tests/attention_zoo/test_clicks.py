@@ -164,9 +164,29 @@ def test_a_box_in_a_file_is_right_or_refused(box):
         assert len(str(refusal.value)) < 250 and "\n" not in str(refusal.value)
 
 
+def test_an_entry_of_a_file_is_written_as_it_is_read():
+    entry = {
+        "image": "a.png",
+        "clicks": [{"y": 2, "x": 3.5, "positive": False}],
+        "box": [1, 2, 3, 4],
+        "mask": {"size": [2, 3], "counts": [1, 2, 3]},
+        "setting": {"key_adaptation": 1},
+        "threshold": 0.25,
+    }
+    assert ClickedImage.parse(entry).plain() == entry
+    few = {"image": "a.png", "clicks": [], "box": [1, 2, 3, 4]}
+    assert ClickedImage.parse(few).plain() == few
+    with pytest.raises(az.InputError, match="a mask of 3 x 2 pixels for an image of 30 x 20"):
+        ClickedImage.parse({**few, "mask": entry["mask"]}).check_inside((20, 30))
+
+
 @pytest.mark.parametrize(
     ("entry", "said"),
     [
+        ({"image": "a.png", "box": [1, 2, 3, 4], "threshold": 1}, "threshold=1 must be at least 0 and below 1"),
+        ({"image": "a.png", "box": [1, 2, 3, 4], "threshold": math.nan}, "threshold=nan must be"),
+        ({"image": "a.png", "box": [1, 2, 3, 4], "setting": [1]}, "setting must be options by name"),
+        ({"image": "a.png", "mask": {"size": [2, 3], "counts": [7]}}, "3 x 2 pixels have 7 pixels"),
         ([], "no image"),
         ({"image": 3}, "no image"),
         ({"image": "a.png"}, "neither clicks nor a box"),

@@ -20,7 +20,7 @@ from datamodules import Berkeley, ObjectScenes
 from datamodules.interactive.objects import bounding_box
 from tasks import Curriculum, InteractiveSegmentation, Setting
 from tasks.clicks import number_of_clicks
-from tasks.interactive import whole
+from tasks.clicks.answers import whole
 from tasks.schedules import Poly
 from tests.datamodules.interactive_files import blob, write_mask
 from tests.tasks.toy_clickers import Constant, Oracle, Painter

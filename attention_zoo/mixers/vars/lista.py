@@ -199,11 +199,19 @@ class SparseReconstruction(SelfMixer):
         """Return P (∂u/∂Pᵀv) Pᵀ, mean over channels: what each value contributes through atoms that stay active."""
         return self.weights_path(q, v)[-1]
 
-    def weights_path(self, q: Tensor, v: Tensor) -> Tensor:
-        """Return the `attention_path` (steps + 1, B, H, N, N) from q and v (B, H, N, D)."""
+    def weights_path(self, q: Tensor, v: Tensor, along: Tensor | None = None) -> Tensor:
+        """Return the `attention_path` (steps + 1, B, H, N, N) from q and v (B, H, N, D).
+
+        With ``along`` (B, H, N, R) it is the product of these maps with it, (steps + 1, B, H, N, R), for which they are
+        not formed.
+        """
         with torch.autocast(q.device.type, enabled=False):
             dictionary, lista = self.problem(precise(q), self.split(precise(v)))
-            jacobians = lista.mean_jacobians(self.dense(dictionary, v).mT)
+            if along is None:
+                basis = self.identity(precise(v)).expand(v.shape[0], -1, -1, -1)
+            else:
+                basis = along.repeat_interleave(self.num_dictionaries // self.num_heads, 1)
+            jacobians = lista.mean_jacobians(dictionary.encode(basis))
             weights = torch.stack([dictionary.reconstruct(jacobian) for jacobian in jacobians])
         return weights.unflatten(2, (self.num_heads, -1)).mean(3)
 

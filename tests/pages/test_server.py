@@ -1,0 +1,196 @@
+"""The server of pages: what it serves, whom it refuses, and that one bad request ends nothing."""
+
+import asyncio
+import socket
+import threading
+import time
+
+import pytest
+
+pytest.importorskip("starlette", reason="the extra `pages` is not installed")
+
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route
+from starlette.testclient import TestClient
+
+from attention_zoo.errors import InputError
+from attention_zoo.pages import server
+from attention_zoo.pages.server import application, is_loopback, json_response, listening, read_body, read_json
+from attention_zoo.pages.turns import MOST_WAITING, Turns
+
+LOCAL = "http://127.0.0.1:8000"
+
+
+class Echo:
+    """A page that says what it is told."""
+
+    name = "click"
+
+    def __init__(self):
+        self.turns = Turns()
+        self.running = self.most = 0
+
+    def routes(self):
+        return [
+            Route("/api/echo", self.echo, methods=["POST"]),
+            Route("/api/size", self.size, methods=["POST"]),
+            Route("/api/bad", self.bad),
+            Route("/api/bug", self.bug),
+            Route("/api/slow", self.slow),
+        ]
+
+    async def echo(self, request):
+        return json_response(await read_json(request))
+
+    async def size(self, request):
+        return json_response({"size": len(await read_body(request, 1000))})
+
+    async def bad(self, request):
+        raise InputError("no picture <b>x</b>")
+
+    async def bug(self, request):
+        raise ZeroDivisionError
+
+    async def slow(self, request):
+        def work():
+            self.running += 1
+            self.most = max(self.most, self.running)
+            time.sleep(0.02)
+            self.running -= 1
+            return "done"
+
+        return PlainTextResponse(await self.turns.call(request, work))
+
+
+@pytest.fixture
+def client():
+    return TestClient(application(Echo()), LOCAL, raise_server_exceptions=False)
+
+
+def test_the_page_and_its_files(client):
+    page = client.get("/?image=3")
+    assert page.status_code == 200 and page.headers["content-type"].startswith("text/html")
+    policy = page.headers["content-security-policy"]
+    assert "default-src 'none'" in policy and "unsafe" not in policy and "http" not in policy
+    style = client.get("/static/common/base.css")
+    assert style.headers["content-type"].startswith("text/css")
+    for answer in (page, style, client.get("/nowhere")):
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        assert answer.headers["cross-origin-resource-policy"] == "same-origin"
+    assert client.get("/nowhere").json() == {"error": "Not Found"}
+
+
+@pytest.mark.parametrize("path", ["..%2fserver.py", "%2e%2e/server.py", "..%5cserver.py", "%2fetc%2fpasswd", "%00"])
+def test_no_path_leads_out_of_the_folder(client, path):
+    assert client.get(f"/static/{path}").status_code in (404, 405)
+
+
+@pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example:8000", "", "[", "localhost@evil.example"])
+def test_another_name_for_this_machine_is_refused(client, host):
+    """DNS rebinding: a site of that name leads its visitor's browser here."""
+    answer = client.get("/", headers={"host": host})
+    assert answer.status_code == 421 and "html" not in answer.headers["content-type"]
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1:8000", "localhost:9", "[::1]:8000", "LOCALHOST"])
+def test_its_own_names_are_not(client, host):
+    assert client.get("/", headers={"host": host}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "headers", [{"origin": "http://evil.example"}, {"origin": "null"}, {"sec-fetch-site": "cross-site"}]
+)
+def test_other_sites_may_not_ask(client, headers):
+    assert client.post("/api/echo", content="{}", headers=headers).status_code == 403
+    assert client.post("/api/echo", content="{}", headers={"origin": LOCAL}).json() == {}
+
+
+def test_another_host_needs_the_token():
+    client = TestClient(application(Echo(), None, "secret"), "http://box:8000", follow_redirects=False)
+    for path in ("/", "/?token=wrong", "/static/common/base.css", "/api/bad", "/?token=%ff"):
+        refused = client.get(path)
+        assert refused.status_code == 403 and "token" in refused.text
+    wrong = client.get("/", headers={"cookie": f"{'x' * 9}=secret; token=secret"})
+    assert wrong.status_code == 403
+    entrance = client.get("/?view=2&token=secret")
+    assert entrance.status_code == 303 and entrance.headers["location"] == "/?view=2"
+    assert "HttpOnly" in entrance.headers["set-cookie"]
+    assert client.get("/").status_code == 200
+    assert client.post("/api/echo", content='{"a": 1}').json() == {"a": 1}
+
+
+def test_errors_are_said_and_the_server_goes_on(client):
+    assert client.get("/api/bad").json() == {"error": "no picture <b>x</b>"}
+    assert client.get("/api/bad").status_code == 400
+    assert client.get("/api/bug").status_code == 500
+    assert "content-security-policy" in client.get("/api/bug").headers
+    assert "ZeroDivisionError" in client.get("/api/bug").json()["error"]
+    assert client.post("/api/echo", content='{"a": [1]}').json() == {"a": [1]}
+
+
+@pytest.mark.parametrize("body", [b"", b"[1]", b"{", b'{"a": 1, "a": 2}', b"\xff", b"[" * 100_000])
+def test_what_is_no_json_object_is_refused(client, body):
+    answer = client.post("/api/echo", content=body)
+    assert answer.status_code == 400 and "request" in answer.json()["error"]
+
+
+def test_a_body_that_is_too_large_is_refused(client):
+    assert client.post("/api/size", content=b"x" * 1000).json() == {"size": 1000}
+    assert "1,000 bytes" in client.post("/api/size", content=b"x" * 1001).json()["error"]
+
+
+def test_names_that_are_no_utf8_survive_the_wire():
+    assert json_response({"name": "a\udcff.png"}).body == b'{"name": "a\\udcff.png"}'
+    with pytest.raises(ValueError, match="JSON compliant"):
+        json_response({"iou": float("nan")})
+
+
+def test_answers_are_made_one_at_a_time():
+    page = Echo()
+    with TestClient(application(page), LOCAL) as client:
+        threads = [threading.Thread(target=client.get, args=("/api/slow",)) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert page.most == 1
+
+
+class Connection:
+    """A request whose tab may be closed."""
+
+    def __init__(self, gone=False):
+        self.gone = gone
+
+    async def is_disconnected(self):
+        return self.gone
+
+
+def test_a_closed_tab_is_skipped_and_an_overlong_queue_refused():
+    async def ask():
+        turns, made = Turns(), []
+        first = [turns.call(Connection(gone=place == 1), made.append, place) for place in range(MOST_WAITING)]
+        waiting = [asyncio.ensure_future(each) for each in first]
+        await asyncio.sleep(0)
+        with pytest.raises(server.HTTPException, match="try again"):
+            await turns.call(Connection(), made.append, -1)
+        ended = await asyncio.gather(*waiting, return_exceptions=True)
+        assert isinstance(ended[1], server.HTTPException)
+        await turns.call(Connection(), made.append, -2)
+        return made
+
+    assert asyncio.run(ask()) == [0, *range(2, MOST_WAITING), -2]
+
+
+def test_a_port_that_is_taken_is_said():
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(InputError, match=f"cannot listen on 127.0.0.1, port {port}: .*--port"):
+            listening("127.0.0.1", port)
+    with pytest.raises(InputError, match="cannot listen on nowhere.invalid"):
+        listening("nowhere.invalid", 0)
+
+
+def test_which_hosts_only_this_machine_reaches():
+    assert all(map(is_loopback, ("127.0.0.1", "127.8.9.1", "::1", "localhost")))
+    assert not any(map(is_loopback, ("0.0.0.0", "::", "192.168.1.4", "example.org", "")))
