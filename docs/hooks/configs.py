@@ -1,4 +1,4 @@
-"""A page for each folder of configs, from the comments at their heads: what each reproduces, what to expect, how long."""
+"""A page for each folder of configs, from the comments at their heads: what each reproduces, and what to expect."""
 
 import re
 import textwrap
@@ -59,9 +59,9 @@ def pages() -> Iterator[tuple[str, str]]:
     links = "\n".join(f"- [{title}]({name}.md)" for name, title in folders().items())
     yield (
         "reference/configs/index.md",
-        "# Configs\n\nConfigs compose from left to right, and the command line wins; `--print_config` shows the result. "
-        "`base: other.yaml` (or a list) at the top of a config is the same as giving that file before it; paths are "
-        f"relative to the folder of the config.\n\n{links}\n",
+        "# Configs\n\nConfigs compose from left to right, and the command line wins; `--print_config` shows the "
+        "result. `base: other.yaml` (or a list) at the top of a config is the same as giving that file before it; paths "
+        f"are relative to the folder of the config.\n\n{links}\n",
     )
     for name, title in folders().items():
         entries = "\n".join(entry(path) for path in sorted((CONFIGS / name).rglob("*.yaml")))

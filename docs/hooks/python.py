@@ -24,7 +24,10 @@ def modules(room: str) -> list[str]:
     """Return the dotted paths of the modules of a package, those of its subpackages too."""
     folder = ROOT.joinpath(*room.split("."))
     if room == "attention_zoo":
-        return [room, *(f"{room}.{name}" for name in ("attacks", "clicks", "domains", "errors", "evaluation", "scales"))]
+        return [
+            room,
+            *(f"{room}.{name}" for name in ("attacks", "clicks", "domains", "errors", "evaluation", "scales")),
+        ]
     paths = sorted(path.relative_to(ROOT).with_suffix("") for path in folder.rglob("*.py"))
     found = [".".join(path.parts).removesuffix(".__init__") for path in paths]
     return [name for name in found if not any(part.startswith("_") for part in name.split("."))]

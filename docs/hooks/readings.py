@@ -14,6 +14,7 @@ from pages import ROOT, put, section, table
 
 from attention_zoo.cli.mixers import markdown_table
 from attention_zoo.mixers.registry import MixerInfo, list_mixers, mixer_class, mixer_info
+from attention_zoo.reports.words import in_words
 
 NOTES = ROOT / "docs" / "readings"
 """The folder with what is written by hand about a reading: NAME.md goes below the equations of its page."""
@@ -27,13 +28,8 @@ FIGURES = {
 DECODER = "assignments_{name}.png"
 """The file in ``results/camvid/interactions`` that the page of a cross-mixer shows."""
 MIXERS = "results/cifar10_mixers"
-COLUMNS = {
-    "test/accuracy": "accuracy",
-    "robustness/cifar10_c": "error under corruption, %",
-    "robustness/fgsm": "accuracy under FGSM",
-    "robustness/pgd": "accuracy under PGD",
-}
-"""The metrics of the comparison on CIFAR-10 that pages show, in words."""
+METRICS = ("test/accuracy", "robustness/cifar10_c", "robustness/fgsm", "robustness/pgd")
+"""The metrics of the comparison on CIFAR-10 that pages show."""
 
 
 def split_docstring(text: str) -> tuple[str, list[str], str]:
@@ -103,7 +99,13 @@ def premise(name: str) -> Iterator[str]:
     measured = [row for row in rows("results/premises/premises.csv") if row["reading"] == name and row["holds"]]
     if measured:
         lines = [
-            [row["measure"], row["layer"], f"{float(row['mean']):.3g}", f"{float(row['compared with']):.3g}", f"{float(row['holds']):.0%}"]
+            [
+                row["measure"],
+                row["layer"],
+                f"{float(row['mean']):.3g}",
+                f"{float(row['compared with']):.3g}",
+                f"{float(row['holds']):.0%}",
+            ]
             for row in measured
         ]
         yield "In a small ViT on the digits ([the study](../evidence/premises/README.md)):"
@@ -137,8 +139,12 @@ def evidence(name: str) -> Iterator[str]:
         return
     row = found[name]
     lines = [
-        [words, f"{float(row[f'{metric} mean']):.3g} ± {float(row[f'{metric} half width']):.2g}", difference(row, metric)]
-        for metric, words in COLUMNS.items()
+        [
+            words,
+            f"{float(row[f'{metric} mean']):.3g} ± {float(row[f'{metric} half width']):.2g}",
+            difference(row, metric),
+        ]
+        for metric, words in in_words(METRICS).items()
     ]
     yield (
         "The same small ViT on 10,000 images of CIFAR-10, mean of three seeds and half of its 95 % confidence interval "
@@ -160,7 +166,9 @@ def use(info: MixerInfo) -> Iterator[str]:
     if info.kind == "self":
         command = f"fit --config configs/classification/digits.yaml --model.mixer {info.name}"
     else:
-        command = f"fit --config configs/semantic/camvid_kmax_small.yaml --model.interaction {info.name} --data.root DATA"
+        command = (
+            f"fit --config configs/semantic/camvid_kmax_small.yaml --model.interaction {info.name} --data.root DATA"
+        )
     yield f"```bash\npython -m attention_zoo {command}\n```"
     if info.options:
         meanings = descriptions(mixer_class(info.name))

@@ -13,8 +13,8 @@ SHOWN = (".md", ".png", ".csv", ".json", ".yaml")
 """Suffixes of the files of a study that the site has."""
 OVERVIEW = """# Evidence
 
-Each study is a folder of `results/`: the commands that made it, the resolved configs, every run with its seed, tables and
-figures that the tool wrote, and a sentence on what it shows and what it does not.
+Each study is a folder of `results/`: the commands that made it, the resolved configs, every run with its seed, tables
+and figures that the tool wrote, and a sentence on what it shows and what it does not.
 
 """
 
@@ -52,9 +52,11 @@ def on_files(files: Files, config: MkDocsConfig) -> None:
         put(files, config, uri, text)
     claims = RESULTS / "README.md"
     links = "".join(f"- [{title_of(path)}]({path.parent.name}/README.md)\n" for path in studies())
-    text = claims.read_text(encoding="utf-8") + "\n## Studies\n\n" if claims.is_file() else OVERVIEW
+    text = OVERVIEW
+    if claims.is_file():
+        text = re.sub(r"\]\((\w+)/?\)", r"](\1/README.md)", claims.read_text(encoding="utf-8")) + "\n## Studies\n\n"
     put(files, config, "evidence/index.md", text + links)
     for path in sorted(RESULTS.rglob("*")):
         inner = path.relative_to(RESULTS)
-        if path.is_file() and path.suffix in SHOWN and len(inner.parts) > 1 and "runs" not in inner.parts:
+        if path.is_file() and path.suffix in SHOWN and path != claims and "runs" not in inner.parts:
             put_file(files, config, f"evidence/{inner.as_posix()}", path)
