@@ -60,8 +60,8 @@ def pages() -> Iterator[tuple[str, str]]:
     yield (
         "reference/configs/index.md",
         "# Configs\n\nConfigs compose from left to right, and the command line wins; `--print_config` shows the "
-        "result. `base: other.yaml` (or a list) at the top of a config is the same as giving that file before it; paths "
-        f"are relative to the folder of the config.\n\n{links}\n",
+        "result. `base: other.yaml` (or a list) at the top of a config is the same as giving that file before it; "
+        f"paths are relative to the folder of the config.\n\n{links}\n",
     )
     for name, title in folders().items():
         entries = "\n".join(entry(path) for path in sorted((CONFIGS / name).rglob("*.yaml")))

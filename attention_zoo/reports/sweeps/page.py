@@ -4,13 +4,14 @@ import base64
 import html
 import io
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 
 from matplotlib.figure import Figure
 
-from attention_zoo.reports.statistics import Difference, Estimate, arrow
+from attention_zoo.reports.statistics import Difference, Estimate
 from attention_zoo.reports.sweeps.report import COSTS, Group, SweepReport
 from attention_zoo.reports.table import Table
 from attention_zoo.reports.words import in_words
@@ -21,6 +22,8 @@ from attention_zoo.sweeps.plan import PLAN
 
 REASON = "reason"
 """The heading of the column with the reasons of failures, whose cells may have several lines."""
+WIDTH = 2000
+"""The least width of a figure in pixels: figures fill the page, also on screens of twice its pixels."""
 
 
 @dataclass(frozen=True)
@@ -66,11 +69,10 @@ def page(report: SweepReport, table: Table, runs: Table, drawn: Sequence[tuple[s
 
 def settings_cells(report: SweepReport) -> tuple[list[str], list[list[Cell]]]:
     """Return the headings and the rows of the table of settings: means, differences to a baseline, costs."""
-    words = in_words(report.metrics)
     headings = [", ".join(report.plan.titles.values()) or "setting", "seeds"]
     for metric in report.metrics:
         headings += [
-            arrow(words[metric], report.scale(metric)),
+            report.heading(metric),
             *([f"to {report.baseline}"] if report.baseline else []),
         ]
     headings += [COSTS[name][0] for name in report.costs]
@@ -123,7 +125,8 @@ def _number(text: str) -> Cell:
 
 
 def _html(headings: Sequence[str], rows: Sequence[Sequence[Cell]]) -> str:
-    head = "".join(f"<th scope=col><button>{html.escape(name)}</button></th>" for name in headings)
+    names = [re.sub(" (?=[↑↓]$)", "\N{NO-BREAK SPACE}", name) for name in headings]
+    head = "".join(f"<th scope=col><button>{html.escape(name)}</button></th>" for name in names)
     body = "".join(f"<tr>{''.join(map(_td, headings, row))}</tr>" for row in rows)
     return f"<div class=scroll tabindex=0><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
 
@@ -136,6 +139,7 @@ def _td(heading: str, cell: Cell) -> str:
 
 def _image(figure: Figure, caption: str) -> str:
     content = io.BytesIO()
+    figure.set_dpi(max(figure.get_dpi(), WIDTH / figure.get_figwidth()))
     save(figure, content)
     picture = base64.b64encode(content.getvalue()).decode()
     return f'<img src="data:image/png;base64,{picture}" alt="{html.escape(caption)}">'
