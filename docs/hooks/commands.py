@@ -47,7 +47,12 @@ def pages() -> Iterator[tuple[str, str]]:
         "Ctrl-C ends with 130, SIGTERM with 143.\n",
     )
     for name in commands():
-        yield f"reference/commands/{name}.md", f"# {name}\n\n```text\n{help_of(name, '--help')}```\n"
+        short = help_of(name, "--help")
+        text = f"# {name}\n\n```text\n{short}```\n"
+        everything = help_of(name, "--help", "all") if name in TRAINING else short
+        if everything != short:
+            text += f"\n## All options\n\n```text\n{everything}```\n"
+        yield f"reference/commands/{name}.md", text
 
 
 def on_config(config: MkDocsConfig) -> None:
