@@ -1,4 +1,4 @@
-"""Pages that are files of the project already: the recipes of CONTRIBUTING.md, and the studies in ``results``."""
+"""Pages that are files of the project already: the recipes of CONTRIBUTING.md, the studies in ``results``, the changelog."""
 
 import re
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import Files
 from pages import ROOT, put, put_file, section
 
-RESULTS = ROOT / "results"
+RESULTS, CHANGELOG = ROOT / "results", ROOT / "CHANGELOG.md"
 SHOWN = (".md", ".png", ".csv", ".json", ".yaml")
 """Suffixes of the files of a study that the site has."""
 OVERVIEW = """# Evidence
@@ -41,6 +41,8 @@ def title_of(readme: Path) -> str:
 
 def on_config(config: MkDocsConfig) -> None:
     """Put the pages into the navigation."""
+    if CHANGELOG.is_file():
+        section(config, "Reference").append({"Changelog": "reference/changelog.md"})
     section(config, "How to").extend({heading: uri} for heading, uri, _ in recipes())
     places = [{title_of(path): f"evidence/{path.parent.name}/README.md"} for path in studies()]
     section(config, "Evidence").extend(["evidence/index.md", *places])
@@ -50,6 +52,8 @@ def on_files(files: Files, config: MkDocsConfig) -> None:
     """Put the pages among the files of the site."""
     for _, uri, text in recipes():
         put(files, config, uri, text)
+    if CHANGELOG.is_file():
+        put_file(files, config, "reference/changelog.md", CHANGELOG)
     claims = RESULTS / "README.md"
     links = "".join(f"- [{title_of(path)}]({path.parent.name}/README.md)\n" for path in studies())
     text = OVERVIEW
