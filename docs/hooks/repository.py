@@ -1,4 +1,4 @@
-"""Pages that are files of the project already: the recipes of CONTRIBUTING.md, the studies in ``results``, the changelog."""
+"""Pages that are files of the project already: recipes of CONTRIBUTING.md, studies in ``results``, the changelog."""
 
 import re
 from collections.abc import Iterator
@@ -58,9 +58,14 @@ def on_files(files: Files, config: MkDocsConfig) -> None:
     links = "".join(f"- [{title_of(path)}]({path.parent.name}/README.md)\n" for path in studies())
     text = OVERVIEW
     if claims.is_file():
-        text = re.sub(r"\]\((\w+)/?\)", r"](\1/README.md)", claims.read_text(encoding="utf-8")) + "\n## Studies\n\n"
+        text = re.sub(r"\[([^\]]*)\]\((\w+)/?\)", _study, claims.read_text(encoding="utf-8")) + "\n## Studies\n\n"
     put(files, config, "evidence/index.md", text + links)
     for path in sorted(RESULTS.rglob("*")):
         inner = path.relative_to(RESULTS)
         if path.is_file() and path.suffix in SHOWN and path != claims and "runs" not in inner.parts:
             put_file(files, config, f"evidence/{inner.as_posix()}", path)
+
+
+def _study(link: re.Match[str]) -> str:
+    """Return a link to the folder of a study as one to its page; without a page only the text of the link."""
+    return f"[{link[1]}]({link[2]}/README.md)" if (RESULTS / link[2] / "README.md").is_file() else link[1]
