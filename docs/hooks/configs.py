@@ -11,6 +11,9 @@ from pages import ROOT, put, section
 
 CONFIGS = ROOT / "configs"
 
+OPTION = re.compile(r"(?<![`\w-])(--[a-z][\w.+]*)")
+"""Pattern of an option in the text of a comment."""
+
 FOLDERS = {
     "classification": "Classification and its evaluations",
     "semantic": "Semantic and panoptic segmentation",
@@ -40,7 +43,7 @@ def header(text: str) -> str:
         if indented != code:
             parts.append("\n```bash" if indented else "```\n")
             code = indented
-        parts.append(line[3:] if indented else line.strip())
+        parts.append(line[3:] if indented else OPTION.sub(r"`\1`", line.strip()))
     if code:
         parts.append("```")
     return re.sub(r"^\* ", "\n* ", "\n".join(parts), flags=re.MULTILINE).strip()

@@ -16,8 +16,8 @@ from attention_zoo.cli.mixers import markdown_table
 from attention_zoo.mixers.registry import MixerInfo, list_mixers, mixer_class, mixer_info
 from attention_zoo.reports.words import in_words
 
-NOTES = ROOT / "docs" / "readings"
-"""The folder with what is written by hand about a reading: NAME.md goes below the equations of its page."""
+EQUATIONS = ROOT / "docs" / "equations"
+"""The folder with the equations of papers in LaTeX: NAME.md goes below those of the docstring."""
 FIGURES = {
     "{name}.png": "What the average token reads in the last layer of a small ViT, dot-product attention and this "
     "reading side by side: two test digits, clean and under Gaussian noise. One seed, a scale for each picture.",
@@ -67,7 +67,7 @@ def page(name: str) -> str:
         "```text\n" + "\n".join(equations) + "\n```" if equations else "",
         sources,
     ]
-    written = NOTES / f"{name}.md"
+    written = EQUATIONS / f"{name}.md"
     parts += [written.read_text(encoding="utf-8")] if written.is_file() else []
     parts += [*figures(name), *premise(name), *cost(info), *evidence(name), "## Use", *use(info)]
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -199,7 +199,7 @@ def rows(file: str) -> list[dict[str, str]]:
 def overview() -> str:
     """Return the page with the table of all readings, whose names are links."""
     linked = re.sub(r"^\| `(\w+)`", r"| [`\1`](\1.md)", markdown_table(), flags=re.MULTILINE)
-    return (NOTES / "index.md").read_text(encoding="utf-8").replace("{{ mixers }}", linked)
+    return (ROOT / "docs" / "readings" / "index.md").read_text(encoding="utf-8").replace("{{ mixers }}", linked)
 
 
 def on_config(config: MkDocsConfig) -> None:

@@ -86,9 +86,9 @@ def test_docstrings_are_taken_apart(hook):
 
 
 def test_comments_of_configs_become_text_and_commands(hook):
-    text = "# What it is.\n# Expected: 0.9.\n#   python -m attention_zoo fit\n#   more\n# * a point\na: 1\n# inside\n"
+    text = "# What it is.\n# Else --a.b 3.\n#   python -m attention_zoo fit\n#   more\n# * a point\na: 1\n# inside\n"
     made = hook("configs").header(text)
-    assert made == ("What it is.\nExpected: 0.9.\n\n```bash\npython -m attention_zoo fit\nmore\n```\n\n\n* a point")
+    assert made == ("What it is.\nElse `--a.b` 3.\n\n```bash\npython -m attention_zoo fit\nmore\n```\n\n\n* a point")
     assert hook("configs").header("a: 1\n") == ""
 
 
