@@ -57,6 +57,16 @@ def test_the_readme_is_short():
     assert len((ROOT / "README.md").read_text().splitlines()) <= 120
 
 
+def test_configs_that_pages_name_exist():
+    named = {
+        name
+        for path in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
+        for name in re.findall(r"configs/[\w/]+\.yaml", path.read_text())
+    }
+    assert len(named) > 15
+    assert sorted(name for name in named if not (ROOT / name).is_file()) == []
+
+
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.relative_to(ROOT / "configs").as_posix())
 def test_every_config_says_what_it_is(path):
     first, *_ = path.read_text().splitlines()
