@@ -70,7 +70,7 @@ def follow(page, folder):
             file.write_text(step.content)
             ended = processes.run(runpy.run_path, str(file), cwd=folder, path=[folder], timeout=600)
         else:
-            ended = processes.run(main, arguments(step.content), cwd=folder, path=[folder], timeout=1800)
+            ended = processes.run(main, arguments(step.content), cwd=folder, path=[folder], timeout=3600)
         assert ended.code == 0, f"{step.content}\n{ended.err[-4000:]}"
 
 
