@@ -45,7 +45,7 @@ class Estimate:
     count: int
 
     @classmethod
-    def of(cls, values: Sequence[float]) -> "Estimate":
+    def of(cls, values: Sequence[float] | np.ndarray) -> "Estimate":
         """Return the estimate from the values of all seeds; there must be at least one."""
         count = len(values)
         error = np.std(values, ddof=1) / math.sqrt(count) if count > 1 else math.nan
@@ -67,11 +67,13 @@ class Difference:
         chance: the p-value of a two-sided paired t-test; NaN where there is none: fewer than two common seeds, or
             differences that are not zero and do not vary at all.
         count: the number of common seeds.
+        half_width: half the width of the mean's 95 % confidence interval by Student's t; NaN for fewer than two seeds.
     """
 
     mean: float
     chance: float
     count: int = field(default=0, compare=False)
+    half_width: float = field(default=math.nan, compare=False)
 
     @property
     def is_told(self) -> bool:
@@ -84,12 +86,13 @@ class Difference:
         differences = np.array([one[seed] - other[seed] for seed in sorted(one.keys() & other.keys())])
         if not len(differences):
             return cls(math.nan, math.nan)
-        mean, count = float(differences.mean()), len(differences)
+        estimate = Estimate.of(differences)
+        mean, count, half_width = estimate.mean, estimate.count, estimate.half_width
         if count < 2:
             return cls(mean, math.nan, count)
         if np.ptp(differences) <= ROUNDING * np.abs([*one.values(), *other.values()]).max():
-            return cls(mean, math.nan if differences.any() else 1.0, count)
-        return cls(mean, float(stats.ttest_1samp(differences, 0).pvalue), count)
+            return cls(mean, math.nan if differences.any() else 1.0, count, 0.0)
+        return cls(mean, float(stats.ttest_1samp(differences, 0).pvalue), count, half_width)
 
 
 def holm(chances: Sequence[float]) -> list[float]:

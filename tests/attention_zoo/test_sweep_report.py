@@ -258,8 +258,8 @@ class TestFiles:
         found = {name: figure for name, _, figure in figures(sweep(axes, measure))}
         assert list(found) == ["cost", "robust", "over_steps", "clicks_test", "training"]
         labels = [axes.get_ylabel() for axes in found["robust"].axes]
-        assert labels == ["robustness/fgsm ↑", "robustness/cifar10_c ↓"]
-        assert {axes.get_xlabel() for axes in found["robust"].axes} == {"robustness/clean ↑"}
+        assert labels == ["accuracy under FGSM ↑", "error under corruption, % ↓"]
+        assert {axes.get_xlabel() for axes in found["robust"].axes} == {"accuracy on clean images ↑"}
         (curve, *_) = found["over_steps"].axes[0].lines
         assert curve.get_xdata().tolist() == [1, 3, 5]
         assert curve.get_ydata() == pytest.approx(np.mean(ACCURACIES["A"]) + np.array([0.01, 0.03, 0.05]))

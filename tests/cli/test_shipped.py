@@ -194,15 +194,6 @@ def test_the_readmes_own_mixer_works():
     torch.testing.assert_close(mixer.attention_map(x), torch.full((2, 2, 5, 5), 0.2))
 
 
-def test_the_readmes_python_works():
-    code = re.search(r"```python\n(import attention_zoo as az\nimport timm.*?)```", README, re.DOTALL)[1]
-    found = {}
-    exec(compile(code, "README", "exec"), found)
-    assert found["logits"].shape == (1, 1000)
-    assert found["values"].shape == (1, 2, 4096, 32)
-    assert found["who_reads_whom"].shape == (1, 2, 196, 196)
-
-
 def test_figures_of_one_recipe_differ_in_what_they_say(zoo):
     """Figure 7 is figure 2 with other positions, figure 8 is figure 4 with another head and smaller views."""
     folder = ROOT / "configs" / "interactive"

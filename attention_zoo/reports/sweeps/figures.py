@@ -10,7 +10,6 @@ from matplotlib.ticker import MaxNLocator
 
 from attention_zoo.reports.clicks.figures import overlay
 from attention_zoo.reports.panels import ANY, band, finish, line, panels, point
-from attention_zoo.reports.statistics import arrow
 from attention_zoo.reports.sweeps.report import COSTS, QUALITY, Group, SweepReport
 from attention_zoo.runs.results import Measurement
 
@@ -26,7 +25,7 @@ def figures(report: SweepReport) -> Iterator[tuple[str, str, Figure]]:
     if metric is None:
         return
     if report.costs:
-        yield "cost", f"{metric} over cost, mean and {INTERVAL}", over_cost(report, metric)
+        yield "cost", f"quality over cost, mean and {INTERVAL}", over_cost(report, metric)
     for evaluation, (clean, others) in robust_metrics(report.metrics).items():
         name = "robust" + evaluation.removeprefix("robustness").replace("/", "_")
         yield name, f"robust over clean numbers, mean and {INTERVAL}", against(report, clean, others)
@@ -81,7 +80,7 @@ def over_cost(report: SweepReport, metric: str) -> Figure:
             estimate, value = group.estimate(metric), group.cost(cost)
             if estimate is not None and value is not None:
                 point(axes, value * unit, estimate, place, group.name, (ANY, report.limits(metric)))
-        axes.set(xlabel=label, ylabel=arrow(metric, report.scale(metric)))
+        axes.set(xlabel=label, ylabel=report.heading(metric))
     return finish(figure, every)
 
 
@@ -93,7 +92,7 @@ def against(report: SweepReport, metric: str, others: Sequence[str]) -> Figure:
             across, up = group.estimate(metric), group.estimate(other)
             if across is not None and up is not None:
                 point(axes, across, up, place, group.name, (report.limits(metric), report.limits(other)))
-        axes.set(xlabel=arrow(metric, report.scale(metric)), ylabel=arrow(other, report.scale(other)))
+        axes.set(xlabel=report.heading(metric), ylabel=report.heading(other))
     return finish(figure, every)
 
 
@@ -124,7 +123,7 @@ def over_axis(report: SweepReport, axis: str) -> Figure:
                 label,
                 report.limits(metric),
             )
-        axes.set(xlabel=report.plan.titles[axis], ylabel=arrow(metric, report.scale(metric)))
+        axes.set(xlabel=report.plan.titles[axis], ylabel=report.heading(metric))
         if len(marks) <= MOST_MARKS:
             axes.set_xticks(marks)
     return finish(figure, every)
@@ -163,7 +162,7 @@ def training_curves(report: SweepReport) -> Figure | None:
         if epochs:
             values = np.array([[one[epoch] for epoch in epochs] for one in series])
             band(axes, np.array(epochs) + 1, values.mean(0), (values.min(0), values.max(0)), place, label)
-    axes.set(xlabel="epoch", ylabel=arrow(metric, report.scale(metric)))
+    axes.set(xlabel="epoch", ylabel=report.heading(metric))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     return finish(figure, [axes])
 

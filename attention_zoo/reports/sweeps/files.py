@@ -1,8 +1,5 @@
 """Write a sweep's report as files: tables, figures, one page with all of it, and TensorBoard's HParams."""
 
-import base64
-import html
-import io
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -11,6 +8,7 @@ from matplotlib.figure import Figure
 
 from attention_zoo.errors import InputError
 from attention_zoo.reports.sweeps.figures import figures
+from attention_zoo.reports.sweeps.page import page
 from attention_zoo.reports.sweeps.report import SweepReport
 from attention_zoo.reports.sweeps.tables import numbers_table, runs_table, settings_table
 from attention_zoo.reports.table import Table
@@ -22,19 +20,6 @@ from attention_zoo.sweeps.plan import PLAN
 
 HPARAMS = "hparams"
 """The name of the folder with the files for TensorBoard."""
-
-STYLE = """
-body {font: 15px/1.5 system-ui, sans-serif; margin: 2em auto; max-width: 75em; padding: 0 1em; color: #222}
-table {border-collapse: collapse; margin: 1em 0; font-variant-numeric: tabular-nums; display: block; overflow-x: auto}
-th, td {border-bottom: 1px solid #ddd; padding: .3em .7em; text-align: right; white-space: nowrap}
-th:first-child, td:first-child {text-align: left}
-th {border-bottom: 2px solid #888}
-td.reason {white-space: normal; min-width: 25em; text-align: left}
-img {max-width: 100%; max-height: 48em}
-figure {margin: 2em 0}
-figcaption, li {color: #555}
-pre {background: #f5f5f5; padding: 1em; overflow-x: auto}
-"""
 
 
 def write_sweep(folder: Path, report: SweepReport) -> None:
@@ -67,25 +52,6 @@ def _write(
     write_plan(folder, report)
 
 
-def page(report: SweepReport, table: Table, runs: Table, drawn: Sequence[tuple[str, str, Figure]]) -> str:
-    """Return the report as one HTML page that needs no other file."""
-    plan = read_text(report.out / PLAN)
-    title = f"Sweep {report.out.name}"
-    done = sum(row.record.status == "done" for row in report.found)
-    notes = "".join(f"<li>{html.escape(note)}</li>" for note in table.notes)
-    shown = "".join(
-        f"<figure>{_image(figure)}<figcaption>{html.escape(caption)}</figcaption></figure>"
-        for _, caption, figure in drawn
-    )
-    return (
-        f"<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>"
-        f"<title>{html.escape(title)}</title><style>{STYLE}</style>"
-        f"<h1>{html.escape(title)}</h1><p>{done} of {len(report.found)} runs done.</p>"
-        f"{_html(table)}<ul>{notes}</ul>{shown}<h2>Runs</h2>{_html(runs)}"
-        f"<h2>What was run</h2><pre>{html.escape(plan)}</pre></html>\n"
-    )
-
-
 def write_plan(folder: Path, report: SweepReport) -> None:
     """Write the sweep's plan and, where it can be read, the resolved config of each run that is done."""
     (folder / PLAN).write_text(read_text(report.out / PLAN), encoding="utf-8")
@@ -116,20 +82,3 @@ def write_hparams(folder: Path, report: SweepReport) -> None:
 
 def _plain(value: object) -> object:
     return value if isinstance(value, (str, int, float, bool)) else str(value)
-
-
-def _html(table: Table) -> str:
-    head = "".join(f"<th>{html.escape(name)}</th>" for name in table.header)
-    kinds = [" class=reason" if name == "reason" else "" for name in table.header]
-    rows = [
-        "".join(f"<td{kind}>{html.escape(cell)}</td>" for kind, cell in zip(kinds, row, strict=True))
-        for row in table.rows
-    ]
-    body = "".join(f"<tr>{row}</tr>" for row in rows)
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-
-
-def _image(figure: Figure) -> str:
-    content = io.BytesIO()
-    save(figure, content)
-    return f'<img src="data:image/png;base64,{base64.b64encode(content.getvalue()).decode()}" alt="">'

@@ -11,7 +11,8 @@ import numpy as np
 
 from attention_zoo.errors import InputError
 from attention_zoo.reports.settings import Facts
-from attention_zoo.reports.statistics import Difference, Estimate, extremes, holm
+from attention_zoo.reports.statistics import Difference, Estimate, arrow, extremes, holm
+from attention_zoo.reports.words import in_words
 from attention_zoo.results.clicks import ClickResult
 from attention_zoo.runs.results import Measurement, read_cost, read_metrics, read_run_config, scales_of
 from attention_zoo.scales import Scale, Scales
@@ -218,6 +219,11 @@ class SweepReport:
         """
         values = [value for group in self.groups for value in group.of(metric).values()]
         return self._scales.of(metric, f"test/{metric.partition('/')[2]}", values=values)
+
+    def heading(self, metric: str) -> str:
+        """Return the name of a metric in words, with an arrow to where it is better."""
+        words = in_words([*self.metrics, metric])
+        return arrow(words[metric], self.scale(metric))
 
     def limits(self, metric: str) -> tuple[float, float]:
         """Return the least and the largest value that a metric can have."""

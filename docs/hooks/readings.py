@@ -1,0 +1,220 @@
+"""A page for each reading, from the registry, the mixers' docstrings and the studies' tables."""
+
+import csv
+import inspect
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from docstring_parser import parse
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import Files
+from pages import ROOT, put, section, table
+
+from attention_zoo.cli.mixers import markdown_table
+from attention_zoo.mixers.registry import MixerInfo, list_mixers, mixer_class, mixer_info
+from attention_zoo.reports.words import in_words
+
+EQUATIONS = ROOT / "docs" / "equations"
+"""The folder with the equations of papers in LaTeX: NAME.md goes below those of the docstring."""
+FIGURES = {
+    "{name}.png": "What the average token reads in the last layer of a small ViT, dot-product attention and this "
+    "reading side by side: two test digits, clean and under Gaussian noise. One seed, a scale for each picture.",
+    "{name}_steps.png": "The same layer step by step: what is reconstructed after each step.",
+    "{name}_assignments.png": "Which centre each token of the layer belongs to.",
+}
+"""The files in ``results/readings`` that the page of a reading shows, with their captions."""
+DECODER = "assignments_{name}.png"
+"""The file in ``results/camvid/interactions`` that the page of a cross-mixer shows."""
+MIXERS = "results/cifar10_mixers"
+METRICS = ("test/accuracy", "robustness/cifar10_c", "robustness/fgsm", "robustness/pgd")
+"""The metrics of the comparison on CIFAR-10 that pages show."""
+
+
+def split_docstring(text: str) -> tuple[str, list[str], str]:
+    """Return the idea, the equations and the sources of a mixer's module docstring.
+
+    Equations are the indented lines; the idea is before the first of them, sources are after it.
+    """
+    before: list[str] = []
+    equations: list[str] = []
+    after: list[str] = []
+    for line in inspect.cleandoc(text).splitlines():
+        if line.startswith("    "):
+            equations.append(line[4:])
+        elif equations and not line:
+            after.append("")
+        else:
+            (after if equations else before).append(line)
+    return "\n".join(before).strip(), equations, "\n".join(after).strip()
+
+
+def page(name: str) -> str:
+    """Return the text of the page of a mixer."""
+    info, cls = mixer_info(name), mixer_class(name)
+    idea, equations, sources = split_docstring(sys.modules[cls.__module__].__doc__ or "")
+    described = parse(cls.__doc__ or "")
+    parts = [
+        f"# {name}",
+        f"**{info.reading}** · {info.paper} · cost in N tokens: {info.complexity}",
+        "## Idea",
+        idea,
+        re.sub(r"\s*\n(?=\S)", " ", described.short_description or ""),
+        described.long_description or "",
+        "## Equations",
+        f"<p class=reading>{escaped(info.equation)}</p>",
+        "```text\n" + "\n".join(equations) + "\n```" if equations else "",
+        sources,
+    ]
+    written = EQUATIONS / f"{name}.md"
+    parts += [written.read_text(encoding="utf-8")] if written.is_file() else []
+    parts += [*figures(name), *premise(name), *cost(info), *evidence(name), "## Use", *use(info)]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def escaped(text: str) -> str:
+    """Return a text whose characters are none of HTML's or markdown's marks."""
+    return re.sub(r"[<>&*_|\\`]", lambda match: f"&#{ord(match[0])};", text)
+
+
+def figures(name: str) -> Iterator[str]:
+    """Yield the figures of a reading that the tool has drawn, with their captions."""
+    found = [(f"readings/{file.format(name=name)}", caption) for file, caption in FIGURES.items()]
+    decoder = "Which query takes which pixel, layer by layer, in a mask decoder on CamVid."
+    found.append((f"camvid/interactions/{DECODER.format(name=name)}", decoder))
+    shown = [(file, caption) for file, caption in found if (ROOT / "results" / file).is_file()]
+    if shown:
+        yield "## What it looks like"
+    for file, caption in shown:
+        yield f"![{caption}](../evidence/{file})\n\n*{caption}*"
+
+
+def premise(name: str) -> Iterator[str]:
+    """Yield what a reading takes for granted, and what trained models said of it."""
+    statement = getattr(mixer_class(name), "premise", None)
+    if statement is None:
+        return
+    yield f"## Premise\n\n{statement} `python -m attention_zoo premises --ckpt_path last` asks a trained model."
+    measured = [row for row in rows("results/premises/premises.csv") if row["reading"] == name and row["holds"]]
+    if measured:
+        lines = [
+            [
+                row["measure"],
+                row["layer"],
+                f"{float(row['mean']):.3g}",
+                f"{float(row['compared with']):.3g}",
+                f"{float(row['holds']):.0%}",
+            ]
+            for row in measured
+        ]
+        yield "In a small ViT on the digits ([the study](../evidence/premises/README.md)):"
+        yield table(["measure", "layer", "mean", "compared with", "holds in images and heads"], lines)
+
+
+def cost(info: MixerInfo) -> Iterator[str]:
+    """Yield what one layer costs beside timm's attention."""
+    measured = [row for row in rows("results/bench/costs.csv") if row["mixer"] == info.name]
+    yield f"## Cost\n\n{info.complexity} in the number of tokens N" + (
+        " (L queries, M pixels)." if info.kind == "cross" else "."
+    )
+    if measured:
+        base = "timm's attention" if info.kind == "self" else "`CrossAttention`"
+        lines = [
+            [row["tokens"], row["forward / baseline"], row["training / baseline"], row["training MB"], row["MFLOPs"]]
+            for row in measured
+        ]
+        yield f"On two CPU cores, as a multiple of {base} ([the study](../evidence/bench/README.md)):"
+        yield table(["tokens", "forward", "training", "training, MB", "MFLOPs"], lines)
+    else:
+        yield f"`python -m attention_zoo bench {info.name} --tokens 196 784` measures it on your machine."
+
+
+def evidence(name: str) -> Iterator[str]:
+    """Yield what the comparison on CIFAR-10 says of a reading."""
+    yield "## Evidence"
+    found = {row["mixer"]: row for row in rows(f"{MIXERS}/table.csv")}
+    if name not in found:
+        yield "No study of this project has trained it yet; `configs/sweeps/cifar10_related.yaml` does."
+        return
+    row = found[name]
+    lines = [
+        [
+            words,
+            f"{float(row[f'{metric} mean']):.3g} ± {float(row[f'{metric} half width']):.2g}",
+            difference(row, metric),
+        ]
+        for metric, words in in_words(METRICS).items()
+    ]
+    yield (
+        "The same small ViT on 10,000 images of CIFAR-10, mean of three seeds and half of its 95 % confidence interval "
+        "([the study, and what it does not show](../evidence/cifar10_mixers/README.md)):"
+    )
+    yield table(["", name, "to `DotProduct`"], lines)
+
+
+def difference(row: dict[str, str], metric: str) -> str:
+    """Return the difference of a mixer to the baseline, and whether it is more than noise."""
+    number, chance = row[f"{metric} to baseline"], row[f"{metric} p"]
+    if not number:
+        return ""
+    return f"{float(number):+.3g}, {'more than noise' if chance and float(chance) < 0.05 else 'not told from none'}"
+
+
+def use(info: MixerInfo) -> Iterator[str]:
+    """Yield how a mixer is chosen, and its options."""
+    if info.kind == "self":
+        command = f"fit --config configs/classification/digits.yaml --model.mixer {info.name}"
+    else:
+        command = (
+            f"fit --config configs/semantic/camvid_kmax_small.yaml --model.interaction {info.name} --data.root DATA"
+        )
+    yield f"```bash\npython -m attention_zoo {command}\n```"
+    if info.options:
+        meanings = descriptions(mixer_class(info.name))
+        lines = [
+            [f"`{option.name}`", f"`{option.type}`", f"`{option.default!r}`", meanings.get(option.name, "")]
+            for option in info.options
+        ]
+        yield table(["option", "values", "default", "meaning"], lines)
+    module = mixer_class(info.name).__module__
+    yield f"Python: [`{module}.{info.name}`](../reference/python/attention_zoo.mixers.md#{module}.{info.name})."
+
+
+def descriptions(cls: type) -> dict[str, str]:
+    """Return what the docstrings of a class and its bases say of each argument."""
+    found: dict[str, str] = {}
+    for base in reversed(cls.__mro__):
+        for argument in parse(vars(base).get("__doc__") or "").params:
+            found[argument.arg_name] = " ".join((argument.description or "").split())
+    return found
+
+
+def rows(file: str) -> list[dict[str, str]]:
+    """Return the rows of a table of the studies; none where the table is not there."""
+    path: Path = ROOT / file
+    return list(csv.DictReader(path.open(encoding="utf-8"))) if path.is_file() else []
+
+
+def overview() -> str:
+    """Return the page with the table of all readings, whose names are links."""
+    linked = re.sub(r"^\| `(\w+)`", r"| [`\1`](\1.md)", markdown_table(), flags=re.MULTILINE)
+    return (ROOT / "docs" / "readings" / "index.md").read_text(encoding="utf-8").replace("{{ mixers }}", linked)
+
+
+def on_config(config: MkDocsConfig) -> None:
+    """Put the pages into the navigation, those of one kind of reading beside each other."""
+    infos = sorted(map(mixer_info, list_mixers()), key=lambda info: (info.reading.casefold(), info.name))
+    kinds: dict[str, list[str]] = {}
+    for info in infos:
+        kind = re.split(",| with | in | by | from | towards | on ", info.reading)[0]
+        kinds.setdefault(kind[0].upper() + kind[1:], []).append(f"readings/{info.name}.md")
+    kinds["Analysis by synthesis"] = ["readings/TopDown.md"]  # a wrapper around a model, which no registry has
+    section(config, "Readings").extend({kind: kinds[kind]} for kind in sorted(kinds))
+
+
+def on_files(files: Files, config: MkDocsConfig) -> None:
+    """Put the pages among the files of the site."""
+    put(files, config, "readings/index.md", overview())
+    for name in list_mixers():
+        put(files, config, f"readings/{name}.md", page(name))
