@@ -40,7 +40,7 @@ class Evidence(ABC):
 
     @abstractmethod
     def values(self, setting: str, column: str) -> Values:
-        """Return the values of a column under a setting; none where no run of the setting is done yet.
+        """Return the values of a column under a setting; none where no run of the setting has measured it yet.
 
         Raises:
             InputError: the study has no such setting or column, or a file of its runs cannot be right.
@@ -73,8 +73,8 @@ class SweepEvidence(Evidence):
             return {seed: cost[key] for seed, cost in group.costs.items() if is_number(cost.get(key))}
         if column.startswith(CELLS):
             return dict(self._category_errors(group, column))
-        measured = {name for metrics in group.metrics.values() for name in metrics}
-        _among("column", column, dict.fromkeys(measured))
+        measured = [metrics for each in self.groups.values() for metrics in each.metrics.values()]
+        _among("column", column, dict.fromkeys(name for metrics in measured for name in metrics))
         return group.of(column)
 
     def _category_errors(self, group: Group, column: str) -> Iterable[tuple[int, float]]:
@@ -107,8 +107,8 @@ class MeasuredRuns(Evidence):
     def values(self, setting: str, column: str) -> Values:
         """Return the values of a metric ``<evaluation>/<metric>``; see `Evidence.values`."""
         runs = _among("setting", setting, self.settings)
-        if runs:
-            _among("column", column, dict.fromkeys(name for metrics in runs.values() for name in metrics))
+        measured = [metrics for each in self.settings.values() for metrics in each.values()]
+        _among("column", column, dict.fromkeys(name for metrics in measured for name in metrics))
         return {seed: metrics[column] for seed, metrics in runs.items() if column in metrics}
 
 
