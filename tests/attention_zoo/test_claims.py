@@ -213,6 +213,8 @@ class TestEvidence:
         (folder / "sweep.yaml").unlink()
         test = comparison("mixer=B", "mixer=A")
         assert outcome(stated({"first": claim(test=test)})).verdict == Verdict.HELD
+        spaced = comparison("mixer = B", "mixer=A")  # names of folders have no spaces
+        assert outcome(stated({"first": claim(test=spaced)})).verdict == Verdict.HELD
         partial = {"status": "running", "metrics": {"later": {"test/accuracy": 0.5}}}
         (folder / "runs" / "mixer=A,seed=2" / "run.json").write_text(json.dumps(partial))
         assert outcome(stated({"first": claim(test=test)})).ours.count == 2
