@@ -40,7 +40,7 @@ class Evidence(ABC):
 
     @abstractmethod
     def values(self, setting: str, column: str) -> Values:
-        """Return the values of a column under a setting; none where no run of the setting is done yet.
+        """Return the values of a column under a setting; none where no run of the setting has measured it yet.
 
         Raises:
             InputError: the study has no such setting or column, or a file of its runs cannot be right.
@@ -65,7 +65,7 @@ class SweepEvidence(Evidence):
 
     def values(self, setting: str, column: str) -> Values:
         """Return the values of a metric ``<evaluation>/<metric>``, a cost or an error; see `Evidence.values`."""
-        group = _among("setting", setting, self.groups)
+        group = _setting(setting, self.groups)
         if not group.metrics:
             return {}
         if column.startswith(COST):
@@ -73,8 +73,8 @@ class SweepEvidence(Evidence):
             return {seed: cost[key] for seed, cost in group.costs.items() if is_number(cost.get(key))}
         if column.startswith(CELLS):
             return dict(self._category_errors(group, column))
-        measured = {name for metrics in group.metrics.values() for name in metrics}
-        _among("column", column, dict.fromkeys(measured))
+        measured = [metrics for each in self.groups.values() for metrics in each.metrics.values()]
+        _among("column", column, dict.fromkeys(name for metrics in measured for name in metrics))
         return group.of(column)
 
     def _category_errors(self, group: Group, column: str) -> Iterable[tuple[int, float]]:
@@ -106,9 +106,9 @@ class MeasuredRuns(Evidence):
 
     def values(self, setting: str, column: str) -> Values:
         """Return the values of a metric ``<evaluation>/<metric>``; see `Evidence.values`."""
-        runs = _among("setting", setting, self.settings)
-        if runs:
-            _among("column", column, dict.fromkeys(name for metrics in runs.values() for name in metrics))
+        runs = _setting(setting, self.settings)
+        measured = [metrics for each in self.settings.values() for metrics in each.values()]
+        _among("column", column, dict.fromkeys(name for metrics in measured for name in metrics))
         return {seed: metrics[column] for seed, metrics in runs.items() if column in metrics}
 
 
@@ -219,6 +219,13 @@ def _rows(path: Path, columns: Iterable[str]) -> list[dict[str, str]]:
         if None in row or None in row.values():
             raise InputError(f"line {number} of {path} has another number of cells than the header")
     return rows
+
+
+def _setting(name: str, choices: Mapping[str, _Value]) -> _Value:
+    """Return what has a setting's name, with or without the spaces that the names of run folders lack."""
+    without_spaces = {choice.replace(" ", ""): choice for choice in choices}
+    known = name if name in choices else without_spaces.get(name.replace(" ", ""), name)
+    return _among("setting", known, choices)
 
 
 def _among(kind: str, name: str, choices: Mapping[str, _Value]) -> _Value:

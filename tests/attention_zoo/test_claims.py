@@ -213,6 +213,15 @@ class TestEvidence:
         (folder / "sweep.yaml").unlink()
         test = comparison("mixer=B", "mixer=A")
         assert outcome(stated({"first": claim(test=test)})).verdict == Verdict.HELD
+        spaced = comparison("mixer = B", "mixer=A")  # names of folders have no spaces
+        assert outcome(stated({"first": claim(test=spaced)})).verdict == Verdict.HELD
+        partial = {"status": "running", "metrics": {"later": {"test/accuracy": 0.5}}}
+        (folder / "runs" / "mixer=A,seed=2" / "run.json").write_text(json.dumps(partial))
+        assert outcome(stated({"first": claim(test=test)})).ours.count == 2
+        later = comparison("mixer=B", "mixer=A", column="later/accuracy")
+        columns = {"later/accuracy": {"name": "top-1, %"}}
+        later = stated({"first": claim(test=later)}, studies={"small": study() | {"columns": columns}})
+        assert outcome(later).verdict == Verdict.OUT_OF_REACH
         (folder / "runs" / "mixer=A,seed=0").rename(folder / "runs" / "mixer=A")
         with pytest.raises(InputError, match="mixer=A: seed: .* is no count"):
             judge(stated({"first": claim(test=test)}))
