@@ -53,15 +53,16 @@ def of_tool(function: Callable[..., Any]) -> tuple[str, tuple[Option, ...]]:
     places, options = "", []
     for each in inspect.signature(function).parameters.values():
         by_place = each.kind is not each.KEYWORD_ONLY and each.default is each.empty
-        places += f"{each.name.upper()} " if by_place else ""
+        name = each.name.upper() if by_place else each.name
+        places += f"{name} " if by_place else ""
         plain = each.default in (each.empty, None, False, True)
-        options.append(Option(each.name, said.get(each.name, ""), UNSAID if plain else each.default))
+        options.append(Option(name, said.get(each.name, ""), UNSAID if plain else each.default))
     return places, tuple(options)
 
 
 def _line(option: Option, width: int) -> str:
     default = "" if option.default is UNSAID or "(default" in option.text else f" (default {option.default})"
-    start = f"  --{option.name}".ljust(width)
+    start = f"  {option.name if option.name.isupper() else '--' + option.name}".ljust(width)
     return start + _shortened(option.text, WIDTH - len(start) - len(default)) + default
 
 
@@ -72,4 +73,6 @@ def _shortened(text: str, width: int) -> str:
         return text if text.endswith("...") else text.removesuffix(".")
     start = text[: width - 1]
     ends = [start.rfind(mark) for mark in (". ", "; ", ": ", " (")]
-    return start[: max(ends)] if max(ends) > width // 3 else start.rpartition(" ")[0].rstrip(",;:") + " …"
+    short = start[: max(0, *ends)]
+    whole = len(short) > width // 3 and short.count("(") == short.count(")")
+    return short if whole else start.rpartition(" ")[0].rstrip(",;:") + " …"

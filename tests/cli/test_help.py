@@ -52,7 +52,7 @@ def test_help_fits_a_screen_and_has_an_example(zoo, command):
 def test_the_line_of_a_tool_is_that_of_its_docstring_and_its_options_are_all_there(zoo, name):
     assert TOOLS[name].line == tool(name).__doc__.strip().partition("\n")[0]
     out = zoo(name, "--help").out
-    shown = set(re.findall(r"^  --(\w+) ", out, re.MULTILINE))
+    shown = {name.lower() for name in re.findall(r"^  (?:--)?(\w+) ", out, re.MULTILINE)}
     assert shown == set(inspect.signature(tool(name)).parameters)
     assert not re.search(r"--\w+ *$", out, re.MULTILINE), "an option without a word on it"
 

@@ -124,10 +124,8 @@ def test_priors_of_a_model_that_looks_twice(zoo, tmp_path, photo):
     tiny = ["--model", "absvit_tiny_patch16_224"]
     ended = zoo("maps", photo, *tiny, "--prior", "3", "learned", "--alpha", "1", "10", "--out", "maps.svg")
     assert ended.code == 0, ended.err
-    assert (
-        ended.out
-        == "maps.svg: norms of tokens, cut at 0.7 max + 0.3 min; of random weights; see --ckpt_path and --pretrained\n"
-    )
+    facts = ["1 model on 1 image", "norms of tokens, cut at 0.7 max + 0.3 min", "of random weights"]
+    assert ended.out == f"maps.svg: {'; '.join(facts)}; see --ckpt_path and --pretrained\n"
     svg = (tmp_path / "maps.svg").read_text()
     for words in ("bottom-up", "similarity", "absvit, α = 10", "learned query", "prior 3"):
         assert f"<!-- {words} -->" in svg
