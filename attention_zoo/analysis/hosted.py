@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
@@ -61,4 +61,4 @@ def with_projections(layer: HostLayer, seen: Handed) -> SelfMixer:
     if seen.bias is not None:
         bias = seen.bias
         own["attention_map"] = lambda *_, **__: layer.mixer.masked_map_weights(seen.q, seen.k, seen.v, bias)
-    return cast(SelfMixer, mixer)
+    return mixer

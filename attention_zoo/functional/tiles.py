@@ -70,6 +70,43 @@ def attend_in_tiles(
     return torch.cat((first, mixed), 2)
 
 
+def attend_in_windows(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    grid: tuple[int, int],
+    window: tuple[int, int],
+    *,
+    bias: Tensor | None = None,
+    dropout: float = 0,
+) -> Tensor:
+    """Return softmax attention inside the windows that a grid divides into, without an index: views and one copy each.
+
+    Args:
+        q: queries (B, H, N, D) of the tokens of the grid.
+        k: keys (B, H, N, D).
+        v: values (B, H, N, E).
+        grid: rows and columns of the tokens.
+        window: rows and columns of a window, which divide those of the grid.
+        bias: (H, t, t), added to the scores of every window of t tokens.
+        dropout: rate at which weights are dropped.
+
+    Returns:
+        The attended values (B, H, N, E).
+    """
+    down, right = grid[0] // window[0], grid[1] // window[1]
+
+    def windows(x: Tensor) -> Tensor:
+        """Return (B * windows, H, t, D) of (B, H, N, D)."""
+        parts = x.unflatten(2, (down, window[0], right, window[1])).permute(0, 2, 4, 1, 3, 5, 6)
+        return parts.flatten(4, 5).flatten(0, 2)
+
+    mask = None if bias is None else bias.to(q.dtype)[None]
+    mixed = softmax_attention(windows(q), windows(k), windows(v), mask, dropout)
+    parts = mixed.unflatten(2, window).unflatten(0, (q.shape[0], down, right))  # (B, down, right, H, w, w, E)
+    return parts.permute(0, 3, 1, 4, 2, 5, 6).flatten(2, 5)
+
+
 def weights_in_tiles(q: Tensor, k: Tensor, tiling: Tiling, *, prefix: int = 0, bias: Tensor | None = None) -> Tensor:
     """Return the weights of `attend_in_tiles` as a matrix (B, H, N, N)."""
     scores = q @ k.mT * q.shape[-1] ** -0.5

@@ -11,7 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from attention_zoo.domains import PositiveInt
-from attention_zoo.functional.tiles import Tiling, attend_in_tiles, weights_in_tiles, window_tiling
+from attention_zoo.functional.tiles import (
+    Tiling,
+    attend_in_tiles,
+    attend_in_windows,
+    weights_in_tiles,
+    window_tiling,
+)
 from attention_zoo.mixers.base import HostOptions, SelfMixer
 from attention_zoo.mixers.registry import register
 
@@ -59,8 +65,12 @@ class Window(SelfMixer):
 
     def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Return the mixed values (B, H, N, D) of queries q, keys k and values v, all (B, H, N, D)."""
-        tiling, bias = self.tiling(q)
         dropout = self.attn_drop.p if self.training else 0.0
+        grid, window, shift = self.windows(q)
+        whole = not any(shift) and grid[0] % window[0] == grid[1] % window[1] == 0
+        if whole and not self.num_prefix_tokens:
+            return attend_in_windows(q, k, v, grid, window, bias=self.bias_inside(window), dropout=dropout)
+        tiling, bias = self.tiling(q)
         return attend_in_tiles(q, k, v, tiling, prefix=self.num_prefix_tokens, bias=bias, dropout=dropout)
 
     def map_weights(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -70,11 +80,18 @@ class Window(SelfMixer):
 
     def tiling(self, q: Tensor) -> tuple[Tiling, Tensor | None]:
         """Return the windows, as tiles, of the grid of q (B, H, N, D), and the bias (H, t, t) inside a window."""
+        grid, window, shift = self.windows(q)
+        return window_tiling(grid, window, shift, q.device), self.bias_inside(window)
+
+    def windows(self, q: Tensor) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int]]:
+        """Return rows and columns of the grid of q (B, H, N, D), of its windows, and of their shift."""
         grid = self.spatial_shape(q.shape[2])
-        window = min(self.window, grid[0]), min(self.window, grid[1])
         down, right = (0 if size <= self.window else self.shift for size in grid)
-        bias = None if self.relative_bias is None else window_bias(self.relative_bias, window)
-        return window_tiling(grid, window, (down, right), q.device), bias
+        return grid, (min(self.window, grid[0]), min(self.window, grid[1])), (down, right)
+
+    def bias_inside(self, window: tuple[int, int]) -> Tensor | None:
+        """Return the bias (H, t, t) inside a window of these rows and columns; None without one."""
+        return None if self.relative_bias is None else window_bias(self.relative_bias, window)
 
 
 def window_bias(bias: Tensor, window: tuple[int, int]) -> Tensor:

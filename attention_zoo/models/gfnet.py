@@ -30,6 +30,8 @@ class FilterBlock(MixerBlock):
     MODEL = "GFNet"
     MIXER = "filter"
 
+    filter: nn.Module
+
     @property
     def attn(self) -> nn.Module:
         """The mixer, under the name it has in timm's blocks."""

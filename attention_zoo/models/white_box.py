@@ -64,6 +64,8 @@ class WhiteBoxBlock(MixerBlock):
 
     MODEL = "feed_forward='ista'"
 
+    attn: nn.Module
+
     def feed_forward(self, mlp_layer: type[nn.Module], dim: int, hidden: int, **mlp: Any) -> nn.Module:
         """Return the step of sparse coding in ``dim`` atoms."""
         return SparseCoding(dim, device=mlp["device"], dtype=mlp["dtype"])

@@ -28,7 +28,7 @@ READINGS = {
     "twice (Twicing)": "Twicing",
     "Hopfield retrieval\n1 step": partial(az.MIXERS["Hopfield"], steps=1),
     "mixture, keys\nadapted once": partial(az.MIXERS["Probabilistic"], key_adaptation=1),
-    "robust mean\n(Pro, L1)": partial(az.MIXERS["Pro"], penalty="l1"),
+    "robust mean\n(Pro, L1)": partial(az.MIXERS["Pro"], penalty="l1", distance_gradient=False),
     "sparse reconstruction\n(VARS-D)": "VarsD",
 }
 """What is drawn, by title."""

@@ -198,6 +198,18 @@ class TestWindow:
         assert_close(mixer.mix(q, k, v), expected, rtol=1e-10, atol=1e-10)
         assert_close(mixer.map_weights(q, k, v) @ v, expected, rtol=1e-10, atol=1e-10)
 
+    @pytest.mark.parametrize("prefix", [0, 1])
+    def test_every_window_has_the_bias(self, prefix):
+        mixer, (q, k, v) = build("Window", window=2, grid=(4, 6), num_prefix_tokens=prefix), heads(24 + prefix)
+        with torch.no_grad():
+            mixer.relative_bias.normal_()
+        rows, columns, _ = positions((4, 6), prefix)
+        down, right = rows[:, None] - rows, columns[:, None] - columns
+        inside = (rows[:, None] // 2 == rows // 2) & (columns[:, None] // 2 == columns // 2)
+        bias = torch.zeros(HEADS, 24 + prefix, 24 + prefix, dtype=torch.float64)
+        bias[:, prefix:, prefix:] = mixer.relative_bias[:, down.clamp(-1, 1) + 1, right.clamp(-1, 1) + 1]
+        assert_close(mixer.mix(q, k, v), masked_softmax(q, k, v, inside, prefix, bias), rtol=1e-10, atol=1e-10)
+
     def test_bias_is_that_of_the_relative_position(self):
         mixer, (q, k, v) = build("Window", window=3, grid=(3, 3)), heads(9)
         with torch.no_grad():
