@@ -385,7 +385,7 @@ def rollout_columns(maps: Sequence[LazyMap], tokens: Sequence[int]) -> Tensor:
 
 
 def _gated(weights: Tensor, seen: LayerInput) -> Tensor:
-    """Return rows (B, H, R, N) of what is read from the values before the gate that the layer hears, if there is one."""
+    """Return rows (B, H, R, N) of what is read from the values before the gate that a layer may hear."""
     return gated(weights, cast(TopDownOptions, seen.signal))
 
 
