@@ -73,6 +73,10 @@ class RunSegmenter:
     def __init__(self, ckpt_path: str, images: str | None, masks: str | None, *, device: str, trust: bool) -> None:
         if masks is not None and images is None:
             raise InputError("--masks needs --images, the folder of the pictures that they belong to")
+        folder = None if images is None else Path(images)
+        self.pictures = Pictures(folder, [] if folder is None else _listed(folder), self.read)
+        self.truths = {} if masks is None else self._truths(Path(masks))
+        self._opened: OrderedDict[str, Opened] = OrderedDict()
         path = find_checkpoint(ckpt_path, None, trust=trust).path
         where = find_device(device)
         kinds = tasks.InteractiveSegmentation, InteractiveDataModule, "interactive segmentation"
@@ -85,10 +89,6 @@ class RunSegmenter:
         self.title = checkpoint.run_folder.name if checkpoint.run_folder else path.stem
         self.viewing = self.data.viewing if self.data.crop == "box" else None
         self.collate = ClickCollate(self.data.collate("test").normalise)
-        folder = None if images is None else Path(images)
-        self.pictures = Pictures(folder, [] if folder is None else _listed(folder), self.read)
-        self.truths = {} if masks is None else self._truths(Path(masks))
-        self._opened: OrderedDict[str, Opened] = OrderedDict()
 
     def read(self, name: str, content: bytes | None) -> Tensor:
         """Return the pixels (3, H, W) uint8 of a picture.

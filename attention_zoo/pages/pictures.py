@@ -6,7 +6,7 @@ import re
 import secrets
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -87,14 +87,13 @@ class Pictures:
         """Return a picture that came from a tab; its id cannot be guessed, so that tabs do not mix.
 
         Args:
-            name: what the tab calls the file; of a path the last part is taken, and no two pictures have one name.
+            name: what the tab calls the file; of a path the last part is taken.
             content: its bytes.
 
         Raises:
             InputError: it is none.
         """
-        taken = {picture.name for picture in (*self._files.values(), *self._uploads.values())}
-        picture = Picture(secrets.token_urlsafe(16), _free(_base(name), taken), content)
+        picture = Picture(secrets.token_urlsafe(16), _base(name), content)
         self.pixels(picture)
         self._uploads[picture.id] = picture
         while len(self._uploads) > MOST_UPLOADS:
@@ -149,12 +148,3 @@ def _base(name: str) -> str:
     """Return the last part of a file's name, without characters that are no text."""
     base = re.sub(r"[\x00-\x1f\x7f\ud800-\udfff]", "", re.split(r"[/\\]", name)[-1]).strip(" .")
     return base[-LONGEST_NAME:] or "picture"
-
-
-def _free(name: str, taken: set[str]) -> str:
-    """Return ``name``, or if it is taken ``name (2)`` and so on."""
-    path, number, free = PurePath(name), 1, name
-    while free in taken:
-        number += 1
-        free = f"{path.stem} ({number}){path.suffix}"
-    return free

@@ -1,0 +1,214 @@
+// A picture with masks, clicks and boxes on it, and where on it a person points.
+
+import { contour, decode, tinted } from "./masks.js";
+
+// Okabe and Ito's colours, which the colour-blind can tell apart too (M. Okabe, K. Ito, 2008).
+export const COLOURS = [[230, 159, 0], [86, 180, 233], [0, 158, 115], [240, 228, 66], [204, 121, 167], [213, 94, 0], [0, 114, 178]];
+const POSITIVE = "#0072b2";
+const NEGATIVE = "#d55e00";
+const OPACITY = 0.42;
+const LARGEST = 12; // times that a small picture is enlarged
+const DRAG = 6; // pixels of the screen from which on a pointer drags
+
+export const css = ([red, green, blue]) => `rgb(${red} ${green} ${blue})`;
+
+export class View {
+  constructor(canvas) {
+    this.canvas = canvas;
+    this.context = canvas.getContext("2d");
+    this.picture = null;
+    this.scene = { objects: [], place: 0, key: "after" };
+    this.cursor = null; // of the keyboard, in pixels of the picture
+    this.corner = null; // the first one of a box
+    this.dragged = null; // the box in the making
+    this.drawn = new WeakMap(); // of an answer: what its mask looks like
+  }
+
+  show(picture) {
+    this.picture = picture;
+    this.cursor = this.corner = this.dragged = null;
+    this.fit();
+  }
+
+  fit() {
+    if (!this.picture) return;
+    const { width, height } = this.picture;
+    const room = this.canvas.parentElement.clientWidth;
+    this.scale = Math.min(room / width, Math.max(0.72 * window.innerHeight, 240) / height, LARGEST);
+    this.ratio = window.devicePixelRatio || 1;
+    const size = [width, height].map((side) => Math.max(1, Math.round(side * this.scale)));
+    [this.canvas.style.width, this.canvas.style.height] = size.map((side) => `${side}px`);
+    [this.canvas.width, this.canvas.height] = size.map((side) => Math.round(side * this.ratio));
+    this.draw();
+  }
+
+  draw(scene = this.scene) {
+    this.scene = scene;
+    if (!this.picture) return;
+    const { context, canvas, picture } = this;
+    context.setTransform(canvas.width / picture.width, 0, 0, canvas.height / picture.height, 0, 0);
+    this.unit = picture.width / (canvas.width / this.ratio); // a pixel of the screen, in those of the picture
+    context.imageSmoothingEnabled = this.scale < 3;
+    context.drawImage(picture, 0, 0);
+    const order = scene.objects.map((object, place) => ({ object, place }));
+    order.sort((a, b) => (a.place === scene.place) - (b.place === scene.place)); // what is worked on lies on top
+    for (const { object, place } of order) this.mask(object, place, place === scene.place);
+    const object = scene.objects[scene.place];
+    if (object) this.marks(object.now);
+    if (this.dragged) this.box(this.dragged);
+    if (this.cursor && document.activeElement === canvas) this.cross(this.cursor);
+  }
+
+  mask(object, place, active) {
+    const answer = object.answer?.[this.scene.key] ?? (active && this.scene.key === "before" ? null : object.answer?.after);
+    if (!answer) return;
+    const colour = COLOURS[place % COLOURS.length];
+    const looks = this.looks(answer, colour);
+    const { context, unit } = this;
+    context.imageSmoothingEnabled = false;
+    context.drawImage(looks.tint, 0, 0);
+    context.lineJoin = context.lineCap = "square";
+    for (const [style, width] of [["rgb(0 0 0 / 75%)", active ? 4 : 2.5], [active ? "#fff" : css(colour), active ? 2 : 1.2]]) {
+      context.strokeStyle = style;
+      context.lineWidth = width * unit;
+      context.stroke(looks.line);
+    }
+  }
+
+  looks(answer, colour) {
+    const kept = this.drawn.get(answer);
+    if (kept && kept.colour === colour) return kept;
+    const pixels = decode(answer.mask);
+    const { size } = answer.mask;
+    const looks = { colour, tint: tinted(pixels, size, colour, OPACITY), line: contour(pixels, size) };
+    this.drawn.set(answer, looks);
+    return looks;
+  }
+
+  // Clicks differ by shape and sign, not by colour alone.
+  marks({ clicks, box }) {
+    if (box) this.box(box);
+    const { context, unit } = this;
+    const radius = 8 * unit;
+    for (const { y, x, positive } of clicks) {
+      const [cx, cy] = [x + 0.5, y + 0.5];
+      context.beginPath();
+      if (positive) context.arc(cx, cy, radius, 0, 2 * Math.PI);
+      else context.rect(cx - 0.9 * radius, cy - 0.9 * radius, 1.8 * radius, 1.8 * radius);
+      context.fillStyle = positive ? POSITIVE : NEGATIVE;
+      context.fill();
+      context.strokeStyle = "#fff";
+      context.lineWidth = 2 * unit;
+      context.stroke();
+      context.beginPath();
+      context.moveTo(cx - radius / 2, cy);
+      context.lineTo(cx + radius / 2, cy);
+      if (positive) {
+        context.moveTo(cx, cy - radius / 2);
+        context.lineTo(cx, cy + radius / 2);
+      }
+      context.stroke();
+    }
+  }
+
+  box([y, x, oppositeY, oppositeX]) {
+    const { context, unit } = this;
+    for (const [style, dash] of [["#000", []], ["#fff", [6 * unit, 4 * unit]]]) {
+      context.strokeStyle = style;
+      context.lineWidth = 2 * unit;
+      context.setLineDash(dash);
+      context.strokeRect(x, y, oppositeX - x, oppositeY - y);
+    }
+    context.setLineDash([]);
+  }
+
+  cross([y, x]) {
+    const { context, unit } = this;
+    for (const [style, width] of [["#000", 3], ["#fff", 1.2]]) {
+      context.strokeStyle = style;
+      context.lineWidth = width * unit;
+      context.beginPath();
+      for (const [dy, dx] of [[0, 1], [0, -1], [1, 0], [-1, 0]]) {
+        context.moveTo(x + 0.5 + 4 * dx * unit, y + 0.5 + 4 * dy * unit);
+        context.lineTo(x + 0.5 + 16 * dx * unit, y + 0.5 + 16 * dy * unit);
+      }
+      context.stroke();
+    }
+  }
+
+  // Row and column of the pixel under a pointer, or of the nearest one.
+  at(event) {
+    const frame = this.canvas.getBoundingClientRect();
+    const within = (share, side) => Math.min(Math.max(Math.floor(share * side), 0), side - 1);
+    return [
+      within((event.clientY - frame.top) / frame.height, this.picture.height),
+      within((event.clientX - frame.left) / frame.width, this.picture.width),
+    ];
+  }
+
+  // Tells `on` of clicks and boxes; `on.tool()` is what a left button does, `on.boxes` whether boxes can be drawn.
+  listen(on) {
+    const { canvas } = this;
+    let down = null;
+    canvas.addEventListener("contextmenu", (event) => event.preventDefault());
+    canvas.addEventListener("pointerdown", (event) => {
+      if (!this.picture || (event.button !== 0 && event.button !== 2)) return;
+      down = { event, place: this.at(event) };
+      canvas.setPointerCapture(event.pointerId);
+    });
+    canvas.addEventListener("pointermove", (event) => {
+      if (!down || down.event.button !== 0 || !on.boxes) return;
+      const moved = Math.hypot(event.clientX - down.event.clientX, event.clientY - down.event.clientY);
+      if (this.dragged || (moved > DRAG && (event.pointerType === "mouse" || on.tool() === "box"))) {
+        this.dragged = [...down.place, ...this.at(event)];
+        this.draw();
+      }
+    });
+    canvas.addEventListener("pointercancel", () => { down = this.dragged = null; this.draw(); });
+    canvas.addEventListener("pointerup", () => {
+      if (!down) return;
+      const { event, place } = down;
+      const { dragged } = this;
+      down = this.dragged = null;
+      if (dragged) on.box(dragged);
+      else if (event.button === 2) on.click(place, false);
+      else if (on.tool() !== "box") on.click(place, on.tool() === "object");
+    });
+    canvas.addEventListener("keydown", (event) => this.key(event, on));
+    for (const kind of ["focus", "blur"]) canvas.addEventListener(kind, () => this.draw());
+  }
+
+  key(event, on) {
+    const arrows = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
+    if (!this.picture || event.ctrlKey || event.metaKey || event.altKey) return;
+    const { height, width } = this.picture;
+    this.cursor ??= [Math.floor(height / 2), Math.floor(width / 2)];
+    if (arrows[event.key]) {
+      const step = event.shiftKey ? 10 : 1;
+      const move = (place, by, side) => Math.min(Math.max(place + by * step, 0), side - 1);
+      const [dy, dx] = arrows[event.key];
+      this.cursor = [move(this.cursor[0], dy, height), move(this.cursor[1], dx, width)];
+      if (this.corner) this.dragged = [...this.corner, ...this.cursor];
+      on.moved(this.cursor);
+    } else if (event.key === "Enter") {
+      if (on.tool() === "box" && !event.shiftKey) this.cornered(on);
+      else on.click(this.cursor, !event.shiftKey && on.tool() === "object");
+    } else if (event.key === "Escape" && this.corner) {
+      this.corner = this.dragged = null;
+    } else {
+      return;
+    }
+    event.preventDefault();
+    this.draw();
+  }
+
+  cornered(on) {
+    if (!this.corner) {
+      this.corner = this.cursor;
+      return;
+    }
+    const box = [...this.corner, ...this.cursor];
+    this.corner = this.dragged = null;
+    on.box(box);
+  }
+}
