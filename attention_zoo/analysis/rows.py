@@ -16,7 +16,7 @@ They are those of `SelfMixer.attention_map`, whatever the reading; how they are 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from functools import cached_property
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -26,7 +26,7 @@ from attention_zoo.errors import InputError
 from attention_zoo.functional.diagnostics import row_entropy
 from attention_zoo.functional.mixture import BLOCK, Joint
 from attention_zoo.functional.precision import precise
-from attention_zoo.mixers.base import SelfMixer, gated
+from attention_zoo.mixers.base import SelfMixer, TopDownOptions, gated
 from attention_zoo.mixers.protocols import Responsibilities, Steps
 
 MOST_BYTES = 1 << 29
@@ -145,7 +145,7 @@ class SoftmaxMap(LazyMap):
         """Return what ``tokens`` read from each token, (B, H, R, N); see `LazyMap.rows`."""
         self._check(tokens, step)
         index = torch.tensor(tokens, device=self.joint.q.device).expand(self.joint.q.shape[0], -1)
-        return gated(self.joint.scores(index).softmax(-1), self.seen.signal)
+        return _gated(self.joint.scores(index).softmax(-1), self.seen)
 
     def columns(self, tokens: Sequence[int], step: int | None = None) -> Tensor:
         """Return how much each token reads from ``tokens``, (B, H, N, R); see `LazyMap.columns`."""
@@ -168,7 +168,7 @@ class SoftmaxMap(LazyMap):
         step = max(1, BLOCK // (batch * heads * self.number))
         means, entropy = [], torch.zeros(batch, heads, device=self.joint.q.device)
         for start in range(0, self.number, step):
-            rows = gated(self.joint.scores(slice(start, start + step)).softmax(-1), self.seen.signal)
+            rows = _gated(self.joint.scores(slice(start, start + step)).softmax(-1), self.seen)
             means.append(rows.mean(1))
             entropy = entropy + row_entropy(rows) * (rows.shape[2] / self.number)
         return Overview(torch.cat(means, 1), entropy)
@@ -256,7 +256,7 @@ class RecurrentMap(LazyMap):
             along = self._v.new_zeros(batch, heads, number, weights.shape[1], requires_grad=True)
             out = self._mixer.weights_path(self._q, self._v, along)[-1 if step is None else step]
             pulled = torch.autograd.grad(out, along, weights.mT[:, None].expand_as(out).to(out.dtype))[0]
-        return gated(pulled.mT, self.seen.signal)
+        return _gated(pulled.mT, self.seen)
 
     def _one_hot(self, tokens: Sequence[int]) -> Tensor:
         return _one_hot([self], tokens).to(self._v.dtype)
@@ -305,7 +305,7 @@ class DerivedRows(LazyMap):
         for channel in range(read.shape[-1]):
             target = read[..., channel].sum()
             total += torch.autograd.grad(target, self._values, retain_graph=True)[0][..., channel]
-        return gated((total / read.shape[-1])[:, :, None], self.seen.signal)[:, :, 0]
+        return _gated((total / read.shape[-1])[:, :, None], self.seen)[:, :, 0]
 
     def columns(self, tokens: Sequence[int], step: int | None = None) -> Tensor:
         """Refuse: a column would take the derivatives of all rows."""
@@ -382,6 +382,11 @@ def rollout_columns(maps: Sequence[LazyMap], tokens: Sequence[int]) -> Tensor:
     for each in maps:
         column = (column + each.mean_push(column)) / 2
     return column
+
+
+def _gated(weights: Tensor, seen: LayerInput) -> Tensor:
+    """Return rows (B, H, R, N) of what is read from the values before the gate that a layer may hear."""
+    return gated(weights, cast(TopDownOptions, seen.signal))
 
 
 def _one_hot(maps: Sequence[LazyMap], tokens: Sequence[int]) -> Tensor:

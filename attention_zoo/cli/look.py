@@ -81,8 +81,8 @@ def look(
     random = "" if ckpt_path or pretrained else "The weights are random: see --ckpt_path and --pretrained."
     gallery = Gallery(_named(subjects), files or (data and _of_data(data)) or _photographs(), _corrupt)
     first = next(iter(gallery.images))
-    for place in range(len(subjects)):  # what cannot be looked at is said here, and the page opens at once
-        gallery.view(place, Shown(first))
+    for number in range(len(subjects)):  # what cannot be looked at is said here, and the page opens at once
+        gallery.view(number, Shown(first))
     serve(AttentionPage(gallery, [*CORRUPTIONS, *EXTRA_CORRUPTIONS], _decode, random), host, port)
 
 
@@ -97,26 +97,31 @@ def of_run(wanted: str, device: "torch.device", trust: bool) -> "tuple[Subject, 
     Raises:
         InputError: it is no checkpoint of this project.
     """
+    from lightning import LightningDataModule
+
     import tasks
     from attention_zoo.analysis.side_by_side import Subject
     from attention_zoo.analysis.subjects import Unclicked
     from attention_zoo.cli.lightning import load_run
     from attention_zoo.models.interactive import InteractiveModel
     from attention_zoo.runs.folders import find_checkpoint
+    from datamodules.base import ImageDataModule
     from datamodules.loading import DataModule
 
     path = find_checkpoint(wanted, None, trust=trust).path
-    checkpoint, task, data = load_run(path, tasks.Task, DataModule, "a task of this project", trust=trust)
+    checkpoint, task, data = load_run(path, tasks.Task, LightningDataModule, "a task of this project", trust=trust)
+    if not isinstance(data, DataModule):
+        raise InputError(f"{path} is of {type(task).__name__} on {type(data).__name__}, not on data of this project")
     model = task.model.to(device).eval()
     model = Unclicked(model) if isinstance(model, InteractiveModel) else model
     folder = checkpoint.run_folder
-    classes = data.class_names if isinstance(task, tasks.Classification) else None
+    names = data.class_names if isinstance(task, tasks.Classification) and isinstance(data, ImageDataModule) else None
     subject = Subject(
         model=lambda size: model,
         prepare=_prepare(data),
         mean=data.mean,
         std=data.std,
-        class_names=classes,
+        class_names=names,
         name=folder.name if folder else path.stem,
     )
     return subject, data
@@ -127,6 +132,7 @@ def _prepare(data: "DataModule") -> "ImageFunction":
     from torchvision.transforms import v2
 
     from datamodules.base import ImageDataModule
+    from datamodules.interactive.base import InteractiveDataModule
     from datamodules.segmentation.base import SegmentationDataModule
     from datamodules.segmentation.transforms import fit
 
@@ -134,7 +140,9 @@ def _prepare(data: "DataModule") -> "ImageFunction":
         return data.default_resize()
     if isinstance(data, SegmentationDataModule):
         return lambda image: v2.functional.resize(image, list(fit((image.shape[1], image.shape[2]), data.box)))
-    return v2.Resize(data.image_size, antialias=True)
+    if isinstance(data, InteractiveDataModule):
+        return v2.Resize(data.image_size, antialias=True)
+    raise InputError(f"{type(data).__name__} does not say how an evaluation resizes its images")
 
 
 def _built(mixers: list[MixerFactory] | None, model: str, pretrained: bool, device: "torch.device") -> "list[Subject]":

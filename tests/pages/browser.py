@@ -5,7 +5,12 @@ import shutil
 import threading
 
 import pytest
+
+pytest.importorskip("starlette", reason="the extra `pages` is not installed")
+pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+
 import uvicorn
+from playwright.sync_api import sync_playwright
 
 from attention_zoo.pages.server import application, listening
 
@@ -27,10 +32,9 @@ def served(page):
 @contextlib.contextmanager
 def chromium():
     """A browser without a window; skips where this machine has no Chromium."""
-    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     if CHROMIUM is None:
         pytest.skip("this machine has no Chromium: apt-get install chromium")
-    with api.sync_playwright() as playwright:
+    with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-dev-shm-usage"])
         yield browser
         browser.close()

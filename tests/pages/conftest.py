@@ -4,58 +4,37 @@ import json
 import os
 import shutil
 import sys
+from functools import partial
 
+import lightning
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
-pytest.importorskip("starlette", reason="the extra `pages` is not installed")
-pytest.importorskip("uvicorn", reason="the extra `pages` is not installed")
-
+import attention_zoo as az
 from attention_zoo.cli.main import main
-from attention_zoo.cli.segmenter import RunSegmenter
-from attention_zoo.pages.click import ClickPage
+from attention_zoo.models.interactive import CorrectiveAttention
+from tasks import InteractiveSegmentation
 
+VIT = {"patch_size": 8, "embed_dim": 16, "depth": 1, "num_heads": 2, "class_token": False, "global_pool": "avg"}
+MIXER = {"beta": 0.1, "value_propagation": 1}
+HEAD = {"dim": 8, "attention": "full", "stride": 4}
 CONFIG = {
     "model": {
         "class_path": "InteractiveSegmentation",
         "init_args": {
             "model": "vit_tiny_patch16_224",
-            "model_args": {
-                "patch_size": 8,
-                "embed_dim": 16,
-                "depth": 1,
-                "num_heads": 2,
-                "class_token": False,
-                "global_pool": "avg",
-            },
+            "model_args": VIT,
             "mixer": "Probabilistic",
             "head": {
                 "class_path": "attention_zoo.models.interactive.CorrectiveAttention",
-                "init_args": {
-                    "dim": 8,
-                    "attention": "full",
-                    "stride": 4,
-                    "mixer": {"class_path": "Probabilistic", "init_args": {"beta": 0.1, "value_propagation": 1}},
-                },
+                "init_args": {**HEAD, "mixer": {"class_path": "Probabilistic", "init_args": MIXER}},
             },
             "settings": {"none": {"key_adaptation": 0, "value_propagation": 0}, "both": {"value_propagation": 5}},
         },
     },
-    "data": {
-        "class_path": "ObjectScenes",
-        "init_args": {"scenes": [1, 1, 1], "image_size": 32, "scene_size": [48, 48], "batch_size": 2},
-    },
-    "trainer": {
-        "accelerator": "cpu",
-        "devices": 1,
-        "max_epochs": 1,
-        "limit_train_batches": 1,
-        "limit_val_batches": 0,
-        "log_every_n_steps": 1,
-        "enable_progress_bar": False,
-        "enable_model_summary": False,
-    },
+    "data": {"class_path": "ObjectScenes", "init_args": {"scenes": [1, 1, 1], "image_size": 32}},
 }
 MARKUP = "<img src=x onerror=alert(1)>.png"
 
@@ -72,12 +51,23 @@ def command(*argv):
     return 0
 
 
+def save_checkpoint(path, config, weights):
+    """Write what a run of this config would write, with these weights."""
+    version = {"pytorch-lightning_version": lightning.__version__}
+    content = {"state_dict": weights, "config": json.dumps(config), "epoch": 0, "global_step": 0}
+    torch.save(content | version, path)
+
+
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("clicks")
-    (folder / "tiny.yaml").write_text(json.dumps(CONFIG))
-    assert command("fit", "--config", folder / "tiny.yaml", "--trainer.default_root_dir", folder / "run") == 0
-    return folder / "run/checkpoints/last.ckpt"
+    """Of a tiny model that was never trained."""
+    torch.manual_seed(0)
+    mixer = partial(az.create_mixer, "Probabilistic")
+    head = partial(CorrectiveAttention, **HEAD, mixer=partial(mixer, **MIXER))
+    task = InteractiveSegmentation("vit_tiny_patch16_224", (32, 32), model_args=VIT, mixer=mixer, head=head)
+    path = tmp_path_factory.mktemp("clicks") / "tiny.ckpt"
+    save_checkpoint(path, CONFIG, task.state_dict())
+    return path
 
 
 @pytest.fixture(scope="session")
@@ -101,10 +91,14 @@ def folders(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def segmenter(checkpoint, folders):
+    from attention_zoo.cli.segmenter import RunSegmenter
+
     images, masks = str(folders / "images"), str(folders / "masks")
     return RunSegmenter(str(checkpoint), images, masks, device="cpu", trust=False)
 
 
 @pytest.fixture(scope="session")
 def page(segmenter):
+    from attention_zoo.pages.click import ClickPage
+
     return ClickPage(segmenter)

@@ -10,13 +10,16 @@ import pytest
 import torch
 from PIL import Image
 from pycocotools import mask as coco
+
+pytest.importorskip("starlette", reason="the extra `pages` is not installed")
+
 from starlette.testclient import TestClient
 
 from attention_zoo.pages.click import MOST_CLICKS
 from attention_zoo.pages.pictures import MOST_UPLOADS
 from attention_zoo.pages.server import application
 from attention_zoo.run_lengths import RunLengths
-from tests.pages.conftest import MARKUP, command
+from tests.pages.conftest import MARKUP, command, save_checkpoint
 
 CLICK = {"y": 20, "x": 15, "positive": True}
 AWAY = {"y": 5, "x": 40, "positive": False}
@@ -229,8 +232,8 @@ def test_the_command_refuses_what_does_not_fit(checkpoint, folders, capfd, tmp_p
     (tmp_path / "empty").mkdir()
     (tmp_path / "links").mkdir()
     (tmp_path / "links/a.png").symlink_to(folders / "secret.png")
-    config = {"model": {"class_path": "Classification", "init_args": {"model": "resnet18"}}, "data": {"class_path": "Digits"}}
-    torch.save({"state_dict": {}, "epoch": 0, "global_step": 0, "config": json.dumps(config)}, tmp_path / "other.ckpt")
+    config = {"model": {"class_path": "Classification", "init_args": {"model": "resnet18"}}, "data": "Digits"}
+    save_checkpoint(tmp_path / "other.ckpt", config, {})
     sub = ["--images", folders / "images/sub", "--masks", folders / "masks"]
     cases = [
         (["--ckpt_path", tmp_path / "other.ckpt"], "is of Classification on Digits, not of interactive segmentation"),

@@ -15,7 +15,10 @@ let tool = "object";
 let asking = null; // what stops the answer that is waited for
 let cursorTimer = 0;
 
-const say = (text) => { find("status").textContent = text; };
+const say = (text) => {
+  clearTimeout(cursorTimer); // what it would say is older
+  find("status").textContent = text;
+};
 const fail = (error) => { if (error.name !== "AbortError") find("error").textContent = error.message; };
 const plural = (count, word) => `${count.toLocaleString("en")} ${word}${count === 1 ? "" : "s"}`;
 const milliseconds = (time) => `${Math.max(1, Math.round(time))} ms`;
