@@ -15,6 +15,7 @@ import sys
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -87,7 +88,7 @@ def read(out: Path) -> Runs:
                 found[row["domain"], row["way"]][row["object"]] = [100 * float(row[name]) for name in COLUMNS]
         for (domain, way), ious in found.items():
             runs[cell, domain, way][int(seed)] = np.array([ious[name] for name in sorted(ious)])
-    return runs
+    return dict(runs)
 
 
 def compared(runs: Runs, cell: str, domain: str, way: str) -> tuple[int, list[Estimate], list[float]] | None:
@@ -106,12 +107,15 @@ def compared(runs: Runs, cell: str, domain: str, way: str) -> tuple[int, list[Es
 def draw(out: Path) -> None:
     """Write the tables and the figures."""
     runs = read(out)
-    cells = [cell for cell in CELLS if (cell, "camvid", NONE) in runs]
+    cells = [cell for cell in CELLS if any((cell, domain, NONE) in runs for domain in DOMAINS)]
     (out / "table.md").write_text(table(runs, cells))
     figure = Figure((4.2 * len(DOMAINS), 2.8 * len(cells)), dpi=100, layout="constrained")
+    named: dict[str, Any] = {}
     for axes, cell in zip(figure.subplots(len(cells), len(DOMAINS), squeeze=False), cells, strict=True):
         for one, domain in zip(axes, DOMAINS, strict=True):
             panel(one, runs, cell, domain)
+            named |= dict(zip(*reversed(one.get_legend_handles_labels()), strict=True))
+    figure.legend(named.values(), named.keys(), loc="outside lower center", ncols=len(named), frameon=False, fontsize=9)
     figure.savefig(out / "key_adaptation.png")
     (out / "spaces.md").write_text(spaces(out))
     (out / "controls.md").write_text(controls(out))
@@ -129,6 +133,9 @@ def panel(axes: Axes, runs: Runs, cell: str, domain: str) -> None:
         x = np.arange(len(estimates)) + 0.08 * (place - 2)
         means, widths = ([getattr(one, name) for one in estimates] for name in ("mean", "half_width"))
         axes.errorbar(x, means, widths, marker="osD^v"[place], markersize=3, linewidth=1, elinewidth=0.7, label=way)
+    if not number:
+        axes.set_axis_off()
+        return
     axes.axhline(0, color="black", linewidth=0.6)
     over = "networks" if number >= LEAST_SEEDS else "objects"
     title = f"{CELLS[cell]}, {DOMAINS[domain]}\nnetworks: {number}, intervals over {over}"
@@ -136,7 +143,6 @@ def panel(axes: Axes, runs: Runs, cell: str, domain: str) -> None:
     axes.set_ylabel("mean IoU gained, points", fontsize=8)
     axes.set_xlabel("clicks", fontsize=8)
     axes.grid(alpha=0.3)
-    axes.legend(frameon=False, fontsize=7)
 
 
 def table(runs: Runs, cells: Sequence[str]) -> str:
@@ -145,7 +151,9 @@ def table(runs: Runs, cells: Sequence[str]) -> str:
     chances: list[float] = []
     for cell in cells:
         for domain in DOMAINS:
-            plain = runs[cell, domain, NONE]
+            plain = runs.get((cell, domain, NONE))
+            if plain is None:  # not tested
+                continue
             means = [Estimate.of([float(ious[:, clicks].mean()) for ious in plain.values()]).mean for clicks in SHOWN]
             rows.append(([CELLS[cell], domain, "without: mean IoU, %", *(f"{mean:.1f}" for mean in means)], []))
             for way in WAYS:
@@ -155,7 +163,7 @@ def table(runs: Runs, cells: Sequence[str]) -> str:
                     rows.append(([CELLS[cell], domain, f"{way} ({number})"], [estimates[clicks] for clicks in SHOWN]))
                     chances += [tested[clicks] for clicks in SHOWN]
     corrected = iter(holm(chances))
-    head = ["trained with", "domain", "adapted (networks)", *(f"{clicks} clicks" for clicks in SHOWN)]
+    head = ["trained with", "domain", "adapted (networks)", *(f"clicks: {clicks}" for clicks in SHOWN)]
     lines = [head, ["---"] * len(head)]
     for words, estimates in rows:
         lines.append(words + [str(one) + STAR * (next(corrected) < LEVEL) for one in estimates])
@@ -188,7 +196,7 @@ def controls(out: Path) -> str:
     found: dict[tuple[str, str, str], list[list[float]]] = defaultdict(list)
     for cell, _, row in measured(out, "controls.csv"):
         found[CELLS[cell], row["domain"], row["way"]].append([100 * float(row[f"iou_{clicks}"]) for clicks in range(4)])
-    head = ["trained with", "domain", "keys", *(f"{clicks} clicks" for clicks in range(4))]
+    head = ["trained with", "domain", "keys", *(f"clicks: {clicks}" for clicks in range(4))]
     lines = [head, ["---"] * len(head)]
     for words, ious in found.items():
         lines.append([*words, *(f"{iou:.1f}" for iou in np.mean(ious, 0))])
@@ -206,7 +214,7 @@ def gauges(out: Path) -> Figure:
     for cell, seed, row in measured(out, "gauges.csv"):
         found[f"{CELLS[cell]}\nseed {seed}", row["way"]].append(100 * float(row["mean_iou"]))
     places = list(dict.fromkeys(place for place, _ in found))
-    figure = Figure((1.6 * len(places) + 2, 3.4), dpi=100, layout="constrained")
+    figure = Figure((1.8 * len(places) + 2, 3.4), dpi=100, layout="constrained")
     axes = figure.subplots()
     for shift, (way, colour) in enumerate(((NONE, "C7"), ("as trained", "C0"), ("matched", "C2"))):
         for x, place in enumerate(places):
@@ -215,7 +223,7 @@ def gauges(out: Path) -> Figure:
             axes.plot(middle, values[0], "_", color=colour, markersize=16, label="" if x else way)
     axes.set_xticks(range(len(places)), places, fontsize=8)
     axes.set_ylabel("mean IoU before the first click, %", fontsize=8)
-    axes.set_title("one trained network in several gauges; the bar is the training's own", fontsize=8)
+    axes.set_title("each network in six gauges; bars: the training's own", fontsize=8)
     axes.grid(alpha=0.3, axis="y")
     axes.legend(frameon=False, fontsize=7)
     return figure
