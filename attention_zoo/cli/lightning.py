@@ -247,6 +247,23 @@ class ZooCLI(Hooks, LightningCLI):
         }
 
 
+def load_sources(task: Transferring) -> None:
+    """Load the models that attacks of a task are transferred from; a checkpoint must be trusted by its folder.
+
+    Raises:
+        InputError: one is no checkpoint of image classification; see `load_classification`.
+    """
+    for transfer in task.transfers.values():
+        path = find_checkpoint(transfer.checkpoint, None).path
+        checkpoint, other, data = load_classification(path)
+        options = (checkpoint.config or {})["model"].get("init_args") or {}
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()[:8]
+        words = [options.get("model"), described(options.get("mixer")), f"({digest})"]
+        pixels = OnPixels(other.model, data.mean, data.std)
+        transfer.take(Source(pixels, " ".join(filter(None, words)), data.class_names, data.image_size))
+
+
 def parser_of_parts() -> TrainingParser:
     """Return a parser of the config taken from a checkpoint; it requires no key, and raises its errors."""
     parser = TrainingParser(exit_on_error=False)
@@ -318,23 +335,6 @@ def build_classification(checkpoint: Checkpoint) -> tuple[tasks.Classification, 
 def load_classification(path: Path, *, trust: bool = False) -> tuple[Checkpoint, tasks.Classification, ImageDataModule]:
     """Return a checkpoint of image classification, its task and its data, as `load_run` does."""
     return load_run(path, tasks.Classification, ImageDataModule, IMAGE_CLASSIFICATION, trust=trust)
-
-
-def load_sources(task: Transferring) -> None:
-    """Load the models that attacks of a task are transferred from; a checkpoint must be trusted by its folder.
-
-    Raises:
-        InputError: one is no checkpoint of image classification; see `load_classification`.
-    """
-    for transfer in task.transfers.values():
-        path = find_checkpoint(transfer.checkpoint, None).path
-        checkpoint, other, data = load_classification(path)
-        options = (checkpoint.config or {})["model"].get("init_args") or {}
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()[:8]
-        words = [options.get("model"), described(options.get("mixer")), f"({digest})"]
-        pixels = OnPixels(other.model, data.mean, data.std)
-        transfer.take(Source(pixels, " ".join(filter(None, words)), data.class_names, data.image_size))
 
 
 def _build(checkpoint: Checkpoint, taken: dict[str, Any]) -> tuple[L.LightningModule, L.LightningDataModule]:

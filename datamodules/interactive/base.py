@@ -74,18 +74,16 @@ class ObjectDataset(Dataset[Any]):
         image, name = self.split.images[place], self.split.columns["name"][place]
         objects = checked(image, self.split.columns["objects"][place], name)
         with seeded(self.seed, epoch, index, AUGMENTATION + repeat):
-            if objects.initial is None:
-                view, initial = self._view(image, objects, name), {}
-            else:
-                view, initial = self._corrected(image, objects, objects.initial, name)
-        return {**view._asdict(), **initial, "index": index if counted else -1, "name": name}
+            parts = self._parts(image, objects, name)
+        return {**parts, "index": index if counted else -1, "name": name}
 
-    def _corrected(
-        self, image: Tensor, objects: Instances, initial: Tensor, name: str
-    ) -> tuple[View, dict[str, Tensor]]:
-        """Return a view, and in it the mask that clicks correct, which is cut out as a channel of the image."""
-        view = self._view(torch.cat((image, 255 * initial[None].to(image.dtype))), objects, name)
-        return view._replace(image=view.image[:-1]), {"initial": (view.image[-1] > 127).to(torch.uint8)}
+    def _parts(self, image: Tensor, objects: Instances, name: str) -> dict[str, Tensor]:
+        """Return the parts of a `View`, and the mask that clicks correct, cut out as a channel of the image."""
+        if objects.initial is None:
+            return self._view(image, objects, name)._asdict()
+        initial = 255 * objects.initial[None].to(image.dtype)
+        view = self._view(torch.cat((image, initial)), objects, name)
+        return {**view._replace(image=view.image[:-1])._asdict(), "initial": (view.image[-1] > 127).to(torch.uint8)}
 
     def _view(self, image: Tensor, objects: Instances, name: str) -> View:
         number = objects.numbers[int(torch.randint(len(objects.numbers), ()))]
