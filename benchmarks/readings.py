@@ -3,8 +3,8 @@
     python benchmarks/readings.py [--pairs 10] [--batch 4] [--tokens 196 784]
 
 What a reading costs at the least is the number of fused calls that it is made of, the goal beside its ratio; those
-that need the weights form blocks of them, which on a CPU takes longer, and some are linear in the tokens. On a CPU times
-are CPU seconds of this process.
+that need the weights form blocks of them, which on a CPU takes longer, and some are linear in the tokens. On a CPU
+times are CPU seconds of this process.
 """
 
 import math
