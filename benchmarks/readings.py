@@ -3,7 +3,8 @@
     python benchmarks/readings.py [--pairs 10] [--batch 4] [--tokens 196 784]
 
 What a reading costs at the least is the number of fused calls that it is made of, the goal beside its ratio; those
-without one form blocks of the N x N weights, which on a CPU takes longer than fused calls.
+that need the weights form blocks of them, which on a CPU takes longer, and some are linear in the tokens. On a CPU
+times are CPU seconds of this process.
 """
 
 import math
@@ -20,7 +21,7 @@ DIM, HEADS = 192, 3
 
 
 class Reading(NamedTuple):
-    """A mixer with options, and the number of fused attentions that it is made of; None if it needs weights."""
+    """A mixer with options, and the number of fused attentions that it is made of; None if it is of none."""
 
     name: str
     options: dict[str, Any]
@@ -75,7 +76,8 @@ def cases(counts: list[int], batch: int, device: str) -> Iterator[Case]:
         for name, options, calls in READINGS:
             mixer = az.create_mixer(name, DIM, HEADS, grid=(side, side), **options).to(device)
             shown = ", ".join(f"{key}={value}" for key, value in options.items())
-            title, goal = f"{name}({shown}), {number} tokens", "weights" if calls is None else f"{calls} calls"
+            least = "linear" if az.mixer_info(name).complexity == "N" else "weights"
+            title, goal = f"{name}({shown}), {number} tokens", least if calls is None else f"{calls} x"
             yield Case(f"{title}, forward", forward(mixer, x), forward(plain, x), goal)
             yield Case(f"{title}, with backward", backward(mixer, x), backward(plain, x), goal)
 

@@ -7,9 +7,11 @@ the images per second of a process over those of one process alone, 1 where noth
 other work, or fewer than the processes, show as a loss. The numbers of processes are measured in turns.
 """
 
+import logging
 import os
 import socket
 import statistics
+import warnings
 from typing import Any, NamedTuple
 
 import lightning as L
@@ -75,6 +77,8 @@ def work(rank: int, count: int, port: int, batches: int, batch_size: int, rates:
     """Train and test as one of the processes; the first tells the rates."""
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(count)}
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "NODE_RANK": "0"}
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module="lightning")
     torch.set_num_threads(1)
     torch.manual_seed(0)
     module = Classification("vit_tiny_patch16_224", 10, (SIDE, SIDE), model_args={"patch_size": 4})

@@ -1,6 +1,6 @@
 """Draw what a layer of a trained ViT-S/14 reads in a photograph, by eight readings of the same queries, keys, values.
 
-    python results/maps/eight_readings.py --photo PHOTO.jpg --weights WEIGHTS.pth --queries '["9,11", "3,24"]'
+    python results/maps/eight_readings.py --weights WEIGHTS.pth --queries '["6,9", "12,22"]'
 
 Only the layer that is looked at has another mixer: all eight see the same tokens. Nothing is trained.
 """
@@ -9,6 +9,7 @@ import copy
 from functools import partial
 from pathlib import Path
 
+import skimage
 import timm
 import torch
 from jsonargparse import auto_cli
@@ -21,6 +22,8 @@ from attention_zoo.analysis.maps import attention_pictures, observe
 from datamodules.images import decode
 
 MODEL, PATCH = "vit_small_patch14_dinov2", 14
+CAT = Path(skimage.data.__file__).with_name("chelsea.png")
+"""A photograph that comes with scikit-image, in the public domain."""
 READINGS = {
     "dot product": "DotProduct",
     "in neighbourhoods\n7 x 7": partial(az.MIXERS["Neighborhood"], kernel=7),
@@ -35,19 +38,19 @@ READINGS = {
 
 
 def main(
-    photo: Path,
     weights: Path,
     queries: list[str],
-    layer: int = 11,
+    photo: Path = CAT,
+    layer: int = 8,
     rows: int = 16,
     out: Path = Path("results/maps/eight_readings.png"),
 ) -> None:
     """Write the figure.
 
     Args:
-        photo: an image file.
         weights: a state dict of timm's ``vit_small_patch14_dinov2``.
         queries: places of the grid, as ROW,COLUMN from 0, whose reading is drawn beside that of the average token.
+        photo: an image file.
         layer: the layer that is looked at, from 0.
         rows: rows of the token grid; the columns follow from the photograph's aspect.
         out: file to write.
@@ -67,7 +70,7 @@ def main(
         for line, query in zip(lines, ("mean", *queries), strict=True):
             line.append(Cell(image, attention_pictures(seen, query)[""][0]))
     figure = sheet(lines, ["image", *READINGS], ["average token", *(f"token {query}" for query in queries)])
-    figure.savefig(out)
+    figure.savefig(out, dpi=80)
 
 
 def marked(image: Tensor, query: str) -> Tensor:
