@@ -167,10 +167,16 @@ def _named(subjects: "Sequence[Subject]") -> "dict[str, Subject]":
 
 
 def _files(paths: list[str]) -> "dict[str, Callable[[], Tensor]]":
-    """Return functions that read image files, by their paths as they are written, or below their folder."""
+    """Return functions that read image files, by their paths as they are written, or below their folder.
+
+    Where two folders have files of one name, those of the later one have the path with the folder.
+    """
     from datamodules.images import decode
 
-    return {printable(name): partial(decode, path) for name, path in _listed(paths)}
+    found: dict[str, Callable[[], Tensor]] = {}
+    for name, path in _listed(paths):
+        found[printable(path if name in found else name)] = partial(decode, path)
+    return found
 
 
 def _listed(paths: list[str]) -> Iterator[tuple[str, str]]:

@@ -57,6 +57,8 @@ def test_mixers_in_a_model_on_images_of_a_folder(look, images):
     facts = client.get("/api/facts").json()
     assert facts["images"] == ["im0.png", "im2.png", "im4.png", "im6.png", "sub/im1.png", "sub/im3.png", "sub/im5.png"]
     assert "random" in facts["note"]
+    _, other = look("--mixers", "DotProduct", "--images", images, images / "sub")
+    assert set(other.get("/api/facts").json()["images"]) == {*facts["images"], "im1.png", "im3.png", "im5.png"}
     for place, name in enumerate(("DotProduct", "VarsD")):
         view = client.get("/api/view", params={"model": place, "image": "sub/im1.png"}).json()
         assert view["layers"][0]["mixer"] == name

@@ -57,9 +57,10 @@ export class Panel {
   }
 
   asked(state, token) {
-    const query = { ...this.query, kind: state.kind, layer: this.layerOf(state), token: token ?? "0,0" };
+    const query = { ...this.query, kind: state.kind, layer: this.layerOf(state) };
+    if (OF_TOKEN.includes(state.kind)) query.token = token;
     const heads = this.about(state).heads;
-    query.head = OF_HEAD.includes(state.kind) && Number(state.head) >= heads ? String(heads - 1) : state.head;
+    if (OF_HEAD.includes(state.kind)) query.head = Number(state.head) >= heads ? String(heads - 1) : state.head;
     const steps = this.about(state).steps;
     if (steps && state.step !== "" && ["reads", "read_by"].includes(state.kind)) query.step = Math.min(Number(state.step), steps);
     return query;
@@ -151,7 +152,7 @@ export class Panel {
     const [least, most] = [this.part(".least"), this.part(".most")];
     this.part(".bar").hidden = !given || labels;
     if (!given || labels) {
-      [least.textContent, most.textContent] = ["", labels ? "a colour for each cluster; hover to single one out" : ""];
+      [least.textContent, most.textContent] = ["", given ? "a colour for each cluster; hover to single one out" : ""];
       return;
     }
     const several = given.values.length > 1;

@@ -12,11 +12,12 @@ async function ask(path, query, options) {
     throw new Error("The server does not answer: does it still run?");
   }
   if (answer.ok) return answer;
-  let words = `The server says ${answer.status}`;
+  const refusal = new Error(`The server says ${answer.status}`);
+  refusal.final = answer.status === 400; // what was asked for is not to be had, and will not be
   try {
-    words = (await answer.json()).error ?? words;
+    refusal.message = (await answer.json()).error ?? refusal.message;
   } catch { /* no JSON: the guard in front of the page answers in plain text */ }
-  throw new Error(words);
+  throw refusal;
 }
 
 export const askJson = async (path, query, options) => (await ask(path, query, options)).json();
@@ -32,9 +33,17 @@ export async function askValues(query) {
   if (kept) {
     answers.delete(key);
     answers.set(key, kept);
+    if (kept.refusal) throw kept.refusal;
     return kept;
   }
-  const buffer = await (await ask("values", query)).arrayBuffer();
+  let answer;
+  try {
+    answer = await ask("values", query);
+  } catch (refusal) {
+    if (refusal.final) answers.set(key, { refusal, size: 0 });
+    throw refusal;
+  }
+  const buffer = await answer.arrayBuffer();
   const size = new DataView(buffer).getUint32(0, true);
   const given = JSON.parse(new TextDecoder().decode(new Uint8Array(buffer, 4, size)));
   const numbers = new Float32Array(buffer, 4 + size);
