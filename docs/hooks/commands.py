@@ -34,7 +34,7 @@ def help_of(*argv: str) -> str:
         except SystemExit as end:
             if end.code:
                 raise RuntimeError(f"{' '.join(argv)} ended with {end.code}") from end
-    return out.getvalue()
+    return out.getvalue().replace(" \b", "")  # jsonargparse joins an option to its optional value by a backspace
 
 
 def pages() -> Iterator[tuple[str, str]]:

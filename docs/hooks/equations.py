@@ -14,13 +14,24 @@ def on_page_content(content: str, **_: Any) -> str:
     """Return a page with its LaTeX as MathML.
 
     Raises:
-        latex2mathml.exceptions.LatexError: an equation is not LaTeX.
+        ValueError: an equation has a command that cannot be converted.
     """
-    return WRITTEN.sub(_mathml, content)
+    return WRITTEN.sub(_written, content)
 
 
-def _mathml(equation: re.Match[str]) -> str:
-    kind, latex = equation[1], html.unescape(equation[2]).strip()
-    if kind == "span":
-        return convert(latex)
-    return f'<div class="equation">{convert(latex, display="block")}</div>'
+def _written(equation: re.Match[str]) -> str:
+    """Return one equation, within a line or in a paragraph of its own."""
+    latex = html.unescape(equation[2]).strip()
+    return mathml(latex) if equation[1] == "span" else f'<div class="equation">{mathml(latex, "block")}</div>'
+
+
+def mathml(latex: str, display: str = "inline") -> str:
+    """Return LaTeX as MathML.
+
+    Raises:
+        ValueError: the LaTeX has a command that cannot be converted.
+    """
+    made = convert(latex, display=display)
+    if "\\" in made:
+        raise ValueError(f"{latex} has a command that cannot be converted: {made}")
+    return made

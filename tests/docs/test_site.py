@@ -13,6 +13,7 @@ from attention_zoo.cli.main import TOOLS, TRAINING
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))
+EQUATIONS = [*sorted((ROOT / "docs" / "equations").glob("*.md")), ROOT / "docs" / "readings" / "TopDown.md"]
 LOADED = {"script": "src", "img": "src", "iframe": "src", "source": "src", "video": "src", "audio": "src"}
 """The elements that load something, with the attribute that says from where; beside them links to styles and icons."""
 FETCHED = ("stylesheet", "icon", "preload", "modulepreload", "preconnect", "dns-prefetch", "manifest")
@@ -115,6 +116,18 @@ def test_latex_becomes_mathml(hook):
     made = equations.on_page_content(page)
     assert "arithmatex" not in made and made.count("<math") == 2
     assert "<mfrac>" in made and "&lt;" in made or "&#x0003C;" in made
+
+
+@pytest.mark.parametrize("path", EQUATIONS, ids=lambda path: path.stem)
+def test_equations_can_be_converted(hook, path):
+    found = re.findall(r"\$\$(.*?)\$\$|\\\((.*?)\\\)", path.read_text(), re.DOTALL)
+    assert found
+    for block, inline in found:
+        assert hook("equations").mathml((block or inline).strip()).startswith("<math")
+
+
+def test_equations_of_pages_are_of_mixers():
+    assert {path.stem for path in EQUATIONS} - {"TopDown"} <= set(az.list_mixers())
 
 
 def test_recipes_are_those_of_contributing(hook):
