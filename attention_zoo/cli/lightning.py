@@ -288,7 +288,8 @@ def load_run(
 
 def load_classification(path: Path, *, trust: bool = False) -> tuple[Checkpoint, tasks.Classification, ImageDataModule]:
     """Return a checkpoint of image classification, its task and its data, as `load_run` does."""
-    return load_run(path, tasks.Classification, ImageDataModule, "image classification", trust=trust)
+    data_class: Any = ImageDataModule  # abstract, which mypy takes for a mistake
+    return load_run(path, tasks.Classification, data_class, "image classification", trust=trust)
 
 
 def _build(checkpoint: Checkpoint, taken: dict[str, Any]) -> tuple[L.LightningModule, L.LightningDataModule]:
