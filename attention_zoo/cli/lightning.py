@@ -277,6 +277,7 @@ def parser_of_parts() -> TrainingParser:
 
 
 IMAGE_CLASSIFICATION = "image classification"
+IMAGE_DATA: Any = ImageDataModule  # abstract, which mypy takes for a mistake
 
 
 def load_run(
@@ -329,12 +330,12 @@ def build_run(
 
 def build_classification(checkpoint: Checkpoint) -> tuple[tasks.Classification, ImageDataModule]:
     """Return the task of image classification of a checkpoint and its data, as `build_run` does."""
-    return build_run(checkpoint, tasks.Classification, ImageDataModule, IMAGE_CLASSIFICATION)
+    return build_run(checkpoint, tasks.Classification, IMAGE_DATA, IMAGE_CLASSIFICATION)
 
 
 def load_classification(path: Path, *, trust: bool = False) -> tuple[Checkpoint, tasks.Classification, ImageDataModule]:
     """Return a checkpoint of image classification, its task and its data, as `load_run` does."""
-    return load_run(path, tasks.Classification, ImageDataModule, IMAGE_CLASSIFICATION, trust=trust)
+    return load_run(path, tasks.Classification, IMAGE_DATA, IMAGE_CLASSIFICATION, trust=trust)
 
 
 def _build(checkpoint: Checkpoint, taken: dict[str, Any]) -> tuple[L.LightningModule, L.LightningDataModule]:

@@ -79,11 +79,13 @@ class RunSegmenter:
         self._opened: OrderedDict[str, Opened] = OrderedDict()
         path = find_checkpoint(ckpt_path, None, trust=trust).path
         where = find_device(device)
-        kinds = tasks.InteractiveSegmentation, InteractiveDataModule, "interactive segmentation"
-        checkpoint, self.task, self.data = load_run(path, *kinds, trust=trust)
+        data_class: Any = InteractiveDataModule  # abstract, which mypy takes for a mistake
+        named = "interactive segmentation"
+        checkpoint, self.task, data = load_run(path, tasks.InteractiveSegmentation, data_class, named, trust=trust)
+        self.data: InteractiveDataModule = data
         taken = checkpoint.taken("predict") or {}
         # numbers are computed as predict computes them
-        precision = taken.get("trainer", {}).get("precision") or "32-true"
+        precision: Any = taken.get("trainer", {}).get("precision") or "32-true"
         self.precision = Fabric(accelerator=where.type, devices=1, precision=precision).strategy.precision
         self.precision.convert_module(self.task).to(where).eval()
         self.title = checkpoint.run_folder.name if checkpoint.run_folder else path.stem

@@ -121,7 +121,7 @@ class ClickAnswers:
             ask = asking_one(self.task.model, view["image"], view["box"], self.task.protocol, setting.values)
             for other, its in self._asks.items():
                 if other[:2] == key[:2] and _in_backbone(Setting(*other.setting)) == _in_backbone(setting):
-                    ask.share(its)
+                    ask.whole.features = its.whole.features  # which are used again where no click enters the encoder
             self._asks[key] = ask
         self._asks.move_to_end(key)
         if len(self._asks) > MOST_ASKS:

@@ -79,7 +79,7 @@ def asking(
 def asking_one(
     model: ClickModel, image: Tensor, box: Tensor | None, protocol: ClickProtocol, adaptation: dict[str, Any]
 ) -> WholeImages | ZoomIn:
-    """Return what `asking` returns for one image (1, 3, H, W), which can branch off and share its features."""
+    """Return what `asking` returns for one image (1, 3, H, W), whose `branch` can be asked beside it."""
     if protocol.zoom_in is None:
         return WholeImages(model, image, box, flip=protocol.flip, adaptation=adaptation)
     return ZoomIn(model, image, box, size=protocol.zoom_in, flip=protocol.flip, adaptation=adaptation)

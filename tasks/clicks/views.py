@@ -72,9 +72,10 @@ class WholeImages:
         """Return what asks about the next click, and leaves this one as it is: itself, for no click changes it."""
         return self
 
-    def share(self, other: Self) -> None:
-        """Take over the features of the same images and box, where no click enters the encoder."""
-        self.features = other.features
+    @property
+    def whole(self) -> Self:
+        """What asks about the whole images: itself."""
+        return self
 
 
 class Window(tuple[int, int, int, int]):
@@ -180,10 +181,6 @@ class ZoomIn:
     def branch(self) -> Self:
         """Return what asks about the next click, and leaves this one, and its window, as it is."""
         return copy(self)
-
-    def share(self, other: Self) -> None:
-        """Take over the features of the same whole image and box; see `WholeImages`."""
-        self.whole.share(other.whole)
 
     def _move(self, positive: Tensor, previous: Tensor) -> None:
         """Take a new window if there is none, a positive click is outside of it, or the mask has moved away.

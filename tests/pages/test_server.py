@@ -191,6 +191,23 @@ def test_a_port_that_is_taken_is_said():
         listening("nowhere.invalid", 0)
 
 
+@pytest.mark.parametrize(("host", "refused"), [("127.0.0.1", 200), ("0.0.0.0", 403)])
+def test_the_address_that_is_printed_opens_the_page(monkeypatch, capsys, host, refused):
+    """And no other, where other machines can reach it."""
+    seen = []
+
+    def run(self, sockets):
+        seen.append(self.config.app)
+        raise KeyboardInterrupt  # as Ctrl-C, which is how it ends
+
+    monkeypatch.setattr(server.uvicorn.Server, "run", run)
+    server.serve(Echo(), host, 0)
+    address = capsys.readouterr().out.split()[0]
+    client = TestClient(seen[0], address.partition("?")[0])
+    assert address.startswith(f"http://{host}:") and client.get("/").status_code == refused
+    assert client.get(address).status_code == 200
+
+
 def test_which_hosts_only_this_machine_reaches():
     assert all(map(is_loopback, ("127.0.0.1", "127.8.9.1", "::1", "localhost")))
     assert not any(map(is_loopback, ("0.0.0.0", "::", "192.168.1.4", "example.org", "")))

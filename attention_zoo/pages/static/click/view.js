@@ -6,7 +6,7 @@ import { contour, decode, tinted } from "./masks.js";
 export const COLOURS = [[230, 159, 0], [86, 180, 233], [0, 158, 115], [240, 228, 66], [204, 121, 167], [213, 94, 0], [0, 114, 178]];
 const POSITIVE = "#0072b2";
 const NEGATIVE = "#d55e00";
-const OPACITY = 0.42;
+const OPACITY = 0.5;
 const LARGEST = 12; // times that a small picture is enlarged
 const DRAG = 6; // pixels of the screen from which on a pointer drags
 
@@ -68,7 +68,8 @@ export class View {
     context.imageSmoothingEnabled = false;
     context.drawImage(looks.tint, 0, 0);
     context.lineJoin = context.lineCap = "square";
-    for (const [style, width] of [["rgb(0 0 0 / 75%)", active ? 4 : 2.5], [active ? "#fff" : css(colour), active ? 2 : 1.2]]) {
+    const strokes = active ? [["#000", 6], ["#fff", 4.5], [css(colour), 2.2]] : [["rgb(0 0 0 / 75%)", 3], [css(colour), 1.5]];
+    for (const [style, width] of strokes) {
       context.strokeStyle = style;
       context.lineWidth = width * unit;
       context.stroke(looks.line);
@@ -181,9 +182,10 @@ export class View {
   key(event, on) {
     const arrows = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
     if (!this.picture || event.ctrlKey || event.metaKey || event.altKey) return;
+    if (!(event.key in arrows || event.key === "Enter" || (event.key === "Escape" && this.corner))) return;
     const { height, width } = this.picture;
     this.cursor ??= [Math.floor(height / 2), Math.floor(width / 2)];
-    if (arrows[event.key]) {
+    if (event.key in arrows) {
       const step = event.shiftKey ? 10 : 1;
       const move = (place, by, side) => Math.min(Math.max(place + by * step, 0), side - 1);
       const [dy, dx] = arrows[event.key];
@@ -193,10 +195,8 @@ export class View {
     } else if (event.key === "Enter") {
       if (on.tool() === "box" && !event.shiftKey) this.cornered(on);
       else on.click(this.cursor, !event.shiftKey && on.tool() === "object");
-    } else if (event.key === "Escape" && this.corner) {
-      this.corner = this.dragged = null;
     } else {
-      return;
+      this.corner = this.dragged = null;
     }
     event.preventDefault();
     this.draw();
