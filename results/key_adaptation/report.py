@@ -120,6 +120,7 @@ def draw(out: Path) -> None:
     (out / "spaces.md").write_text(spaces(out))
     (out / "controls.md").write_text(controls(out))
     gauges(out).savefig(out / "gauges.png")
+    compared_with_flat(out).savefig(out / "controls.png")
 
 
 def panel(axes: Axes, runs: Runs, cell: str, domain: str) -> None:
@@ -193,14 +194,59 @@ def spaces(out: Path) -> str:
 
 def controls(out: Path) -> str:
     """Return the table of layers with all keys at their mean beside those that adapt, means over seeds, as Markdown."""
-    found: dict[tuple[str, str, str], list[list[float]]] = defaultdict(list)
-    for cell, _, row in measured(out, "controls.csv"):
-        found[CELLS[cell], row["domain"], row["way"]].append([100 * float(row[f"iou_{clicks}"]) for clicks in range(4)])
+    found = controlled(out)
     head = ["trained with", "domain", "keys", *(f"clicks: {clicks}" for clicks in range(4))]
     lines = [head, ["---"] * len(head)]
-    for words, ious in found.items():
-        lines.append([*words, *(f"{iou:.1f}" for iou in np.mean(ious, 0))])
-    return markdown(lines)
+    for (cell, domain, way), ious in found.items():
+        lines.append([CELLS[cell], domain, way, *(f"{iou:.1f}" for iou in np.mean(ious, 0))])
+    flat, adapted = (np.concatenate(each) for each in zip(*gains(found).values(), strict=True))
+    apart = np.abs(flat - adapted)
+    said = f"{apart.mean():.2f} points in the mean, {apart.max():.2f} at most, over {len(apart)} pairs of means"
+    alike = f"correlation {np.corrcoef(flat, adapted)[0, 1]:.3f}"
+    first = f"What keys at their mean gain and what key adaptation gains are apart by {said}; {alike}."
+    return f"{first}\n\n{markdown(lines)}"
+
+
+Controls = dict[tuple[str, str, str], list[list[float]]]
+"""Mean IoU in percent by clicks of each network, by cell, domain and what the keys are."""
+
+
+def controlled(out: Path) -> Controls:
+    """Return the controls that were measured."""
+    found: Controls = defaultdict(list)
+    for cell, _, row in measured(out, "controls.csv"):
+        found[cell, row["domain"], row["way"]].append([100 * float(row[f"iou_{clicks}"]) for clicks in range(4)])
+    return found
+
+
+def gains(found: Controls) -> dict[tuple[str, str], tuple[np.ndarray, np.ndarray]]:
+    """Return what keys at their mean and keys adapted as trained gain over those as they are, by cell and domain."""
+    means = {key: np.mean(ious, 0) for key, ious in found.items()}
+    plain = {(cell, domain): mean for (cell, domain, way), mean in means.items() if way == NONE}
+    ways = ("keys at their mean", WAYS[0])
+    return {
+        (cell, domain): (means[cell, domain, ways[0]] - mean, means[cell, domain, ways[1]] - mean)
+        for (cell, domain), mean in plain.items()
+    }
+
+
+def compared_with_flat(out: Path) -> Figure:
+    """Draw what key adaptation gains against what a layer with all keys at their mean gains."""
+    figure = Figure((5.2, 4.2), dpi=100, layout="constrained")
+    axes = figure.subplots()
+    places = gains(controlled(out))
+    for (cell, domain), (flat, adapted) in places.items():
+        marker, colour = "osD"[list(DOMAINS).index(domain)], f"C{list(CELLS).index(cell)}"
+        axes.plot(flat, adapted, marker, color=colour, markersize=4, label=f"{CELLS[cell]}, {domain}")
+    every = np.concatenate([np.concatenate(pair) for pair in places.values()])
+    ends = [every.min(), every.max()]
+    axes.plot(ends, ends, color="black", linewidth=0.6)
+    axes.set_xlabel("gained by putting all keys at their mean, points of mean IoU", fontsize=8)
+    axes.set_ylabel("gained by key adaptation, as trained", fontsize=8)
+    axes.set_title("0 to 3 clicks; on the line both are the same", fontsize=8)
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False, fontsize=6)
+    return figure
 
 
 def markdown(lines: Sequence[Sequence[str]]) -> str:
