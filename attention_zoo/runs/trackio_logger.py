@@ -20,42 +20,42 @@ class TrackioLogger(Logger):
 
     def __init__(self, project: str = "attention_zoo", name: str | None = None) -> None:
         super().__init__()
-        self._project, self._name = project, name
-        self._run: Any = None
-        self._parameters: dict[str, Any] = {}
+        self.project, self.run_name = project, name
+        self.run: Any = None
+        self.parameters: dict[str, Any] = {}
 
     @property
     def name(self) -> str:
         """Return the name of the project."""
-        return self._project
+        return self.project
 
     @property
     def version(self) -> str | None:
         """Return the name of the run."""
-        return self._name
+        return self.run_name
 
     @property
     @rank_zero_experiment
     def experiment(self) -> Any:
         """Return the run of Trackio, which begins at the first call."""
-        if self._run is None:
+        if self.run is None:
             import trackio
 
-            self._run = trackio.init(
-                self._project,
-                name=self._name,
-                config=self._parameters,
+            self.run = trackio.init(
+                self.project,
+                name=self.run_name,
+                config=self.parameters,
                 resume="allow",
                 embed=False,
                 auto_log_gpu=False,
                 auto_log_cpu=False,
             )
-        return self._run
+        return self.run
 
     @rank_zero_only
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
         """Keep hyperparameters for the beginning of the run; Trackio takes none later."""
-        self._parameters |= vars(params) if isinstance(params, Namespace) else params
+        self.parameters |= vars(params) if isinstance(params, Namespace) else params
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
@@ -65,6 +65,6 @@ class TrackioLogger(Logger):
     @rank_zero_only
     def finalize(self, status: str) -> None:
         """Finish the run, with all that waits to be written."""
-        if self._run is not None:
-            self._run.finish()
-            self._run = None
+        if self.run is not None:
+            self.run.finish()
+            self.run = None
