@@ -91,6 +91,7 @@ class RunSegmenter:
         self.title = checkpoint.run_folder.name if checkpoint.run_folder else path.stem
         self.viewing = self.data.viewing if self.data.crop == "box" else None
         self.collate = ClickCollate(self.data.collate("test").normalise)
+        self._facts = self._described()  # once: while an answer is made, layers have its setting
 
     def read(self, name: str, content: bytes | None) -> Tensor:
         """Return the pixels (3, H, W) uint8 of a picture.
@@ -105,13 +106,11 @@ class RunSegmenter:
         return decode(name, content)
 
     def facts(self) -> dict[str, Any]:
-        """Return what the model can do, as plain values.
+        """Return what the model can do, as plain values; see `attention_zoo.pages.click.Segmenter.facts`."""
+        return self._facts
 
-        ``adapts`` has the places where keys can adapt, ``propagates`` says whether values can, and ``built`` has the
-        options that layers were built with; ``settings`` are those of the run's tests, the first being that of
-        ``predict``; ``box`` says whether a box changes anything, and ``encoder_once`` whether no click enters the
-        encoder.
-        """
+    def _described(self) -> dict[str, Any]:
+        """Return the facts of the model; see `facts`."""
         model = self.task.model
         layers = {place: list(_layers(part)) for place, part in (("backbone", model.backbone), ("head", model.head))}
         built = {
@@ -129,7 +128,6 @@ class RunSegmenter:
             "settings": [
                 {"name": name or "as trained", "setting": one.plain()} for name, one in self.task.settings.items()
             ],
-            "most_iterations": MOST_ITERATIONS,
             "threshold": self.task.protocol.threshold,
             "box": self.viewing is not None or model.guidance == "pap",
             "encoder_once": not model.encoder_sees_clicks,

@@ -45,7 +45,7 @@ class Score(NamedTuple):
 
 
 class Segmenter(Protocol):
-    """What the page asks of a model; all but ``facts`` is called by one thread at a time.
+    """What the page asks of a model; all but ``facts`` and ``files`` is called by one thread at a time.
 
     Attributes:
         pictures: the pictures that can be opened.
@@ -54,7 +54,14 @@ class Segmenter(Protocol):
     pictures: Pictures
 
     def facts(self) -> dict[str, Any]:
-        """Return plain values that say what the model can do, see ``static/click/click.js``."""
+        """Return plain values that say what the model can do; any thread may ask.
+
+        ``title`` and ``model`` name it; ``adapts`` has the places where keys can adapt, ``backbone`` and ``head``;
+        ``propagates`` says whether values can; ``built`` has the options of adaptation that it was built with;
+        ``settings`` are named sets of them, the first being that of ``predict``; ``threshold`` is its threshold;
+        ``box`` says whether a box changes anything, ``encoder_once`` whether no click enters the encoder, and ``truth``
+        whether there are true masks.
+        """
 
     def mask(self, picture: Picture, annotation: ClickedImage) -> Tensor:
         """Return the mask (H, W) bool of one object."""
