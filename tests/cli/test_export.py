@@ -141,9 +141,7 @@ class TestPrograms:
             def forward(self, x):
                 return torch.special.bessel_j0(x).flatten(1)
 
-        with pytest.raises(
-            az.InputError, match="--format onnx cannot express the model: operation prims.bessel_j0"
-        ):
+        with pytest.raises(az.InputError, match="--format onnx cannot express the model: operation prims.bessel_j0"):
             onnx_program(Odd(), SIZE, {})
 
     def test_what_depends_on_values_is_refused(self):
