@@ -16,7 +16,8 @@ from attention_zoo.hosts.table import swappable
 class FullySharded(ModelParallelStrategy):
     """Parameters, gradients and optimizer state are sharded over all processes; checkpoints are whole, as of any run.
 
-    It is Lightning's strategy for FSDP2, which leaves the sharding to the task: here any classifier's is `shard`.
+    It is Lightning's strategy for FSDP2, which leaves the sharding to the task: here any classifier's is `shard`. No
+    checkpoint is loaded into shards.
 
     Args:
         processes: number of processes, the trainer's ``devices`` times ``num_nodes``.
@@ -31,6 +32,17 @@ class FullySharded(ModelParallelStrategy):
         task: Any = self.lightning_module
         # of this task alone: a class that has the hook is told by Lightning what it may not do without sharding
         task.configure_model = partial(_shard_model_of, task, self.device_mesh["data_parallel"])
+
+    def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> dict[str, Any]:
+        """Refuse to load a checkpoint.
+
+        Raises:
+            InputError: always.
+        """
+        raise InputError(
+            f"checkpoint {checkpoint_path} cannot be loaded into a sharded model: give --trainer.strategy auto or ddp, "
+            "or start a new training from its weights with --model.weights"
+        )
 
 
 def _shard_model_of(task: Any, mesh: DeviceMesh) -> None:

@@ -6,6 +6,9 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from attention_zoo.errors import InputError
+from tasks.sharding import FullySharded
+
 CONFIG = Path(__file__).parents[2] / "configs" / "machines" / "fsdp.yaml"
 TWO = ["--trainer.accelerator", "cpu", "--trainer.devices", "2"]
 SHARDED = ["--config", CONFIG, *TWO, "--trainer.precision", "32-true", "--trainer.strategy.processes", "2"]
@@ -49,3 +52,10 @@ def test_tasks_that_enter_parts_of_their_model_are_refused(process, tmp_path):
     ended = process("fit", "--model", "SemanticSegmentation", *argv, *SHARDED, ranks=2, cwd=tmp_path)
     assert ended.code == 2
     assert "error: trainer.strategy: SemanticSegmentation cannot shard its model" in ended.err
+
+
+def test_no_checkpoint_is_loaded_into_shards():
+    with pytest.raises(
+        InputError, match="checkpoint a.ckpt cannot be loaded into a sharded model: give --trainer.strat"
+    ):
+        FullySharded(2).load_checkpoint("a.ckpt")
