@@ -75,7 +75,7 @@ TOOLS = {
     ),
     "claims": Command(
         "Put the papers' claims beside what the runs here say of them: which held, which did not, which are noise.",
-        "--check",
+        "--check true",
     ),
     "bench": Command(
         "Measure what mixers cost: time forward and in training, memory, operations, parameters, growth in the tokens.",

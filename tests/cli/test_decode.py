@@ -63,7 +63,7 @@ def test_inside_and_outside_of_an_object(zoo, tmp_path, twice, photo):
 def test_maps_of_the_run_under_a_prior(zoo, tmp_path, twice, photo):
     run = ["--ckpt_path", twice / "checkpoints" / "last.ckpt", "--out", "maps.svg"]
     ended = zoo("maps", photo, *run, "--prior", "3", "--modes", "absvit", "mask_att", "--norms", "plain")
-    assert (ended.code, ended.out) == (0, "maps.svg: norms of tokens\n"), ended.err
+    assert (ended.code, ended.out) == (0, "maps.svg: 1 model on 1 image; norms of tokens\n"), ended.err
     svg = (tmp_path / "maps.svg").read_text()
     for words in ("prior 3", "similarity", "absvit, α = 2", "mask_att"):
         assert f"<!-- {words} -->" in svg
