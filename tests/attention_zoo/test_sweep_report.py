@@ -327,7 +327,7 @@ class TestFiles:
             assert start.hparams["seed"].number_value == row.run.seed
 
 
-@pytest.mark.parametrize("study", sorted(RESULTS.glob("*/runs")), ids=lambda runs: runs.parent.name)
+@pytest.mark.parametrize("study", sorted(RESULTS.glob("*/sweep.yaml")), ids=lambda plan: plan.parent.name)
 def test_tables_of_a_study_follow_from_its_runs(study):
     report = SweepReport(study.parent)
     for name, table in (("table", numbers_table(report)), ("runs", runs_table(report))):
