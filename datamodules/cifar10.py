@@ -1,9 +1,12 @@
 """CIFAR-10 (Krizhevsky 2009), in whichever of its usual forms it lies on the disk."""
 
+import gzip
+import io
 import lzma
 import tarfile
 import zlib
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -24,6 +27,9 @@ CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "hors
 
 MOST_BYTES = 1 << 20
 """Of an image in an archive."""
+
+OPENERS: dict[bytes, Callable[..., Any]] = {b"\x1f\x8b": gzip.open, b"\xfd7zXZ": lzma.open}
+"""What opens a compressed archive, by its first bytes."""
 
 
 class CIFAR10(ImageDataModule):
@@ -126,11 +132,46 @@ def _folder(root: Path, part: str) -> Path | None:
     return next((base / part for base in (root, root / "cifar10") if (base / part).is_dir()), None)
 
 
+class _Stream(io.RawIOBase):
+    """What a file holds, read once from front to back, since an .xz file cannot jump back."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        super().__init__()
+        self.file = file
+        self.tail = b""
+
+    def read(self, size: int = -1) -> bytes:
+        """Return the next bytes, at most ``size`` of them."""
+        chunk = self.file.read(size)
+        self.tail = (self.tail + chunk)[-tarfile.BLOCKSIZE :]
+        return chunk
+
+    def require_end(self) -> None:
+        """Raise EOFError unless the file ends in a block of zeros, as a whole archive does.
+
+        `tarfile` takes an archive that was cut between two members for a whole one.
+        """
+        while self.read(1 << 20):
+            pass
+        if self.tail.strip(b"\0") or not self.tail:
+            raise EOFError("its end is missing")
+
+
+@contextmanager
+def _opened(archive: Path) -> Iterator[_Stream]:
+    """Open an archive for reading, decompressed."""
+    with archive.open("rb") as file:
+        start = file.read(max(map(len, OPENERS)))
+    opener = next((opener for magic, opener in OPENERS.items() if start.startswith(magic)), open)
+    with opener(archive, "rb") as file:
+        yield _Stream(file)
+
+
 def _read_archive(archive: Path, part: str) -> tuple[ImageFiles, list[int]]:
     """The images in ``<part>/<class>/`` of an archive, in the order in which a folder is read; nothing is unpacked."""
     members: list[tuple[str, str, bytes]] = []
     try:
-        with tarfile.open(archive, "r|*") as tar:  # a stream: an .xz file cannot jump back
+        with _opened(archive) as stream, tarfile.open(fileobj=stream, mode="r|") as tar:
             for member in tar:
                 folder, _, file = member.name.rpartition("/")
                 if folder.split("/")[-2:-1] == [part] and member.isfile() and is_image(file):
@@ -138,6 +179,7 @@ def _read_archive(archive: Path, part: str) -> tuple[ImageFiles, list[int]]:
                         raise InputError(f"{member.name} in {archive} has {member.size:,} bytes, too many for 32 x 32")
                     content = cast(IO[bytes], tar.extractfile(member))  # of a file it is never None
                     members.append((folder.rpartition("/")[2], member.name, content.read()))
+            stream.require_end()
     except (tarfile.TarError, lzma.LZMAError, zlib.error, OSError, EOFError) as error:
         raise InputError(f"cannot read archive {archive}: {error}") from error
     names = {name for name, _, _ in members}

@@ -1,6 +1,7 @@
 import hashlib
 import pickle
 import shutil
+import tarfile
 from collections import Counter
 from pathlib import Path
 
@@ -179,6 +180,15 @@ def test_bad_archive(cifar_folder, archive, spoil, message):
     spoil(cifar_folder)
     path = archive("bad.tar.xz")
     with pytest.raises(InputError, match=message.format(path)):
+        read(path)
+
+
+def test_an_archive_that_was_cut_between_two_images_is_refused(archive):
+    path = archive("a.tar")
+    with tarfile.open(path) as tar:
+        middle = tar.getmembers()[len(tar.getmembers()) // 2].offset
+    path.write_bytes(path.read_bytes()[:middle])
+    with pytest.raises(InputError, match=f"cannot read archive {path}: its end is missing"):
         read(path)
 
 
