@@ -165,7 +165,9 @@ class RunSegmenter:
             labels = self._labels(path)
             if labels.shape != mask.shape:
                 (height, width), (rows, columns) = labels.shape, mask.shape
-                raise InputError(f"{printable(path)} has {width} x {height} pixels, its picture {columns} x {rows}")
+                raise InputError(
+                    f"{printable(Path(path).name)} has {width} x {height} pixels, its picture {columns} x {rows}"
+                )
             value = iou(mask[None], (labels == 1)[None], (labels < 0)[None])
             scores.append(Score(float(value), Path(path).stem))
         return max(scores, default=None)

@@ -15,8 +15,9 @@ pytest.importorskip("starlette", reason="the extra `pages` is not installed")
 
 from starlette.testclient import TestClient
 
+from attention_zoo.errors import InputError
 from attention_zoo.pages.click import MOST_CLICKS
-from attention_zoo.pages.pictures import MOST_UPLOADS
+from attention_zoo.pages.pictures import MOST_UPLOADS, Pictures
 from attention_zoo.pages.server import application
 from attention_zoo.run_lengths import RunLengths
 from tests.pages.conftest import MARKUP, command, save_checkpoint
@@ -227,6 +228,15 @@ def test_pictures_from_a_tab(client, ids, folders, monkeypatch):
         last = client.post("/api/pictures?name=a.png", content=photograph).json()
     assert client.get(f"/api/pictures/{taken['id']}").status_code == 400
     assert client.get(f"/api/pictures/{last['id']}").status_code == 200
+
+
+def test_a_picture_that_cannot_be_read_is_named_as_its_tab_does(tmp_path):
+    def decode(name, content):
+        raise InputError(f"cannot read image {name}: it is none")
+
+    pictures = Pictures(tmp_path, [str(tmp_path / "sub/a.png")], decode)
+    with pytest.raises(InputError, match="^cannot read image sub/a.png: it is none$"):
+        pictures.pixels(pictures.find("0"))
 
 
 def test_the_command_refuses_what_does_not_fit(checkpoint, folders, capfd, tmp_path):

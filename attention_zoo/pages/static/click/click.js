@@ -276,6 +276,7 @@ function list() {
     item.textContent = `${positive ? "+ object" : "− background"} at row ${y}, column ${x}${took}${quality}`;
     return item;
   }));
+  find("clicks").scrollTop = find("clicks").scrollHeight; // the newest is what one looks for
 }
 
 function swatch(colour) {
