@@ -249,7 +249,7 @@ def test_an_answer_that_was_cut_short_is_asked_for_again(tab):
 def test_a_click_is_never_on_the_picture_before(tab):
     """While the next one is opened, and after it could not be."""
     held = []
-    tab.page.route("**/api/pictures/*", held.append)
+    tab.page.route("**/api/pictures/*", lambda route: held.append(route))
     tab.page.keyboard.press(".")
     expect(tab.find("status")).to_have_text("Opening the picture…")
     tab.click(20, 15)
