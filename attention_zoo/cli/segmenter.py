@@ -33,6 +33,9 @@ from tasks.clicks.session import iou
 MOST_PIXELS, MOST_WHOLE = 1 << 25, 1 << 22
 """The most pixels of a picture: for models that see a view of it, and for those that see all of it as it is."""
 
+MOST_VIEW = 1 << 26
+"""The most pixels of the view of a whole picture, which is filled up to the model's shape: a strip's is far larger."""
+
 MOST_ITERATIONS = 100
 """The most iterations of an adaptation, so that no answer holds up the others for long."""
 
@@ -103,6 +106,11 @@ class RunSegmenter:
         most = MOST_WHOLE if self.viewing is None else MOST_PIXELS
         if height * width > most:
             raise InputError(f"{printable(name)} has {width} x {height} pixels; at most {most:,} are taken")
+        if self.viewing is not None:
+            view = self.viewing.around_image((height, width))
+            if view.height * view.width > MOST_VIEW:
+                said = f"{printable(name)} of {width} x {height} pixels is too long for its width"
+                raise InputError(f"{said}: filled up to {view.width} x {view.height}, more than {MOST_VIEW:,} pixels")
         return decode(name, content)
 
     def facts(self) -> dict[str, Any]:
@@ -157,7 +165,9 @@ class RunSegmenter:
             labels = self._labels(path)
             if labels.shape != mask.shape:
                 (height, width), (rows, columns) = labels.shape, mask.shape
-                raise InputError(f"{printable(path)} has {width} x {height} pixels, its picture {columns} x {rows}")
+                raise InputError(
+                    f"{printable(Path(path).name)} has {width} x {height} pixels, its picture {columns} x {rows}"
+                )
             value = iou(mask[None], (labels == 1)[None], (labels < 0)[None])
             scores.append(Score(float(value), Path(path).stem))
         return max(scores, default=None)

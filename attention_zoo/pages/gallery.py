@@ -16,7 +16,7 @@ from attention_zoo.errors import InputError, unknown
 from attention_zoo.functional.checks import check_finite
 
 MOST_BYTES = 1 << 30
-"""Bytes of maps that are kept; a layer at 3,136 tokens may have half of them."""
+"""Bytes of maps that are kept, and of images; a layer at 3,136 tokens may have half of those of maps."""
 
 MOST_VIEWS = 12
 """Models before an image that are kept."""
@@ -120,9 +120,14 @@ class Gallery:
         key = f"{name} ({hashlib.sha256(content).hexdigest()[:12]})"
         self._uploads[key] = image
         self._uploads.move_to_end(key)
-        while len(self._uploads) > MOST_UPLOADS:
+        while len(self._uploads) > 1 and (len(self._uploads) > MOST_UPLOADS or self._uploaded > MOST_BYTES):
             self._uploads.popitem(last=False)
         return key
+
+    @property
+    def _uploaded(self) -> int:
+        """Bytes of the images that visitors have brought."""
+        return sum(image.nbytes for image in self._uploads.values())
 
     def view(self, model: int, shown: Shown) -> View:
         """Return a model before an image.

@@ -67,9 +67,9 @@ class Guard:
         if self.hosts is not None and _name(host) not in self.hosts:
             return PlainTextResponse("This server does not go by that name.\n", 421)
         origin = headers.get("origin")
-        foreign = origin is not None and urlsplit(origin).netloc != host
-        # a link from elsewhere may lead to the page itself, but to nothing else
-        elsewhere = headers.get("sec-fetch-site") == "cross-site" and scope["path"] != "/"
+        foreign = origin is not None and origin.partition("://")[2] != host
+        # a link from elsewhere may lead to the page itself, but to nothing else; other ports are of the same site
+        elsewhere = headers.get("sec-fetch-site") in ("cross-site", "same-site") and scope["path"] != "/"
         if foreign or elsewhere:
             return PlainTextResponse("Other sites may not ask this server.\n", 403)
         return None

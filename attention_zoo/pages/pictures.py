@@ -107,15 +107,20 @@ class Pictures:
             InputError: it cannot be read; the message names it as its tab does.
         """
         if picture.id not in self._decoded:
-            if isinstance(picture.source, bytes):
-                pixels = self.decode(picture.name, picture.source)
-            else:
-                pixels = self.decode(str(picture.source), None)
-            self._decoded[picture.id] = pixels
+            self._decoded[picture.id] = self._read(picture)
         self._decoded.move_to_end(picture.id)
         while len(self._decoded) > MOST_DECODED:
             self._decoded.popitem(last=False)
         return self._decoded[picture.id]
+
+    def _read(self, picture: Picture) -> Tensor:
+        if isinstance(picture.source, bytes):
+            return self.decode(picture.name, picture.source)
+        try:
+            return self.decode(str(picture.source), None)
+        except InputError as error:  # where the folder is on this machine is no tab's business
+            path = printable(str(picture.source))
+            raise InputError(str(error).replace(path, printable(picture.name))) from error
 
 
 def as_file(pixels: Tensor) -> tuple[bytes, str]:

@@ -28,13 +28,14 @@ from typing import Any, Protocol
 import uvicorn
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from attention_zoo.errors import InputError
 from attention_zoo.pages.guard import LOOPBACK, Guard
+from attention_zoo.pages.turns import GONE
 from attention_zoo.runs.files import parse_json
 
 STATIC = Path(__file__).parent / "static"
@@ -133,12 +134,16 @@ async def read_body(request: Request, most: int = MOST_BYTES) -> bytes:
 
     Raises:
         InputError: it has more than ``most`` bytes; it is not read any further.
+        HTTPException: the tab was closed.
     """
     body = bytearray()
-    async for part in request.stream():
-        body += part
-        if len(body) > most:
-            raise InputError(f"more than the {most:,} bytes that are taken")
+    try:
+        async for part in request.stream():
+            body += part
+            if len(body) > most:
+                raise InputError(f"more than the {most:,} bytes that are taken")
+    except ClientDisconnect as error:
+        raise HTTPException(GONE, "the tab was closed") from error
     return bytes(body)
 
 

@@ -230,6 +230,16 @@ def test_uploads_that_are_no_images(client):
     assert answer.status_code == 400 and "pixels" in answer.json()["error"]
 
 
+def test_large_images_make_room_for_others(monkeypatch):
+    monkeypatch.setattr(galleries, "MOST_BYTES", 2 * picture(7).nbytes)
+    gallery = galleries.Gallery({}, {}, None)
+    names = [gallery.add(f"{place}.png", bytes([place]), picture(place)) for place in range(3)]
+    assert list(gallery._uploads) == names[1:]
+    monkeypatch.setattr(galleries, "MOST_BYTES", 1)
+    assert list(gallery._uploads) == names[1:] and gallery.add("a", b"", picture(1)) in gallery._uploads
+    assert len(gallery._uploads) == 1
+
+
 def test_what_is_kept_has_an_end(client, monkeypatch):
     expected = values(client, model=1, layer=0)[1]
     monkeypatch.setattr(galleries, "MOST_BYTES", 1)

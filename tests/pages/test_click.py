@@ -15,8 +15,9 @@ pytest.importorskip("starlette", reason="the extra `pages` is not installed")
 
 from starlette.testclient import TestClient
 
+from attention_zoo.errors import InputError
 from attention_zoo.pages.click import MOST_CLICKS
-from attention_zoo.pages.pictures import MOST_UPLOADS
+from attention_zoo.pages.pictures import MOST_UPLOADS, Pictures
 from attention_zoo.pages.server import application
 from attention_zoo.run_lengths import RunLengths
 from tests.pages.conftest import MARKUP, command, save_checkpoint
@@ -216,6 +217,7 @@ def test_pictures_from_a_tab(client, ids, folders, monkeypatch):
         ("x.svg", b"<svg xmlns='http://www.w3.org/2000/svg'><script>1</script></svg>", "cannot read image x.svg"),
         ("bomb.png", big_png(13000, 13000), "13000 x 13000 pixels"),
         ("long.png", big_png(13000, 4000), "at most 33,554,432 are taken"),
+        ("strip.png", big_png(100_000, 100), "strip.png of 100000 x 100 pixels is too long for its width"),
         ("cut.png", photograph[:200], "cannot read image cut.png"),
         ("none.png", b"", "empty"),
         ("huge.png", b"x" * 100_001, "100,000 bytes"),
@@ -226,6 +228,15 @@ def test_pictures_from_a_tab(client, ids, folders, monkeypatch):
         last = client.post("/api/pictures?name=a.png", content=photograph).json()
     assert client.get(f"/api/pictures/{taken['id']}").status_code == 400
     assert client.get(f"/api/pictures/{last['id']}").status_code == 200
+
+
+def test_a_picture_that_cannot_be_read_is_named_as_its_tab_does(tmp_path):
+    def decode(name, content):
+        raise InputError(f"cannot read image {name}: it is none")
+
+    pictures = Pictures(tmp_path, [str(tmp_path / "sub/a.png")], decode)
+    with pytest.raises(InputError, match="^cannot read image sub/a.png: it is none$"):
+        pictures.pixels(pictures.find("0"))
 
 
 def test_the_command_refuses_what_does_not_fit(checkpoint, folders, capfd, tmp_path):

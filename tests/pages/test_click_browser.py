@@ -228,6 +228,50 @@ def test_a_mask_that_exists_a_dropped_picture_and_bad_files(tab, folders, tmp_pa
     tab.told("from a mask; 440 pixels")
 
 
+def test_an_answer_that_was_cut_short_is_asked_for_again(tab):
+    asked = []
+
+    def late(route):
+        asked.append(route)
+        if len(asked) > 1:  # the first answer never comes
+            route.continue_()
+
+    tab.page.route("**/api/answer", late)
+    tab.click(20, 15)
+    tab.page.keyboard.press("n")
+    tab.count(0)
+    tab.click(40, 50)
+    tab.told("Object 1: 1 click;")
+    tab.page.locator("#objects button").first.click()
+    tab.clicks("+ object at row 20, column 15")
+
+
+def test_a_click_is_never_on_the_picture_before(tab):
+    """While the next one is opened, and after it could not be."""
+    held = []
+    tab.page.route("**/api/pictures/*", lambda route: held.append(route))
+    tab.page.keyboard.press(".")
+    expect(tab.find("status")).to_have_text("Opening the picture…")
+    tab.click(20, 15)
+    tab.count(0)
+    held[0].fulfill(status=400, json={"error": "cannot read image"})
+    expect(tab.find("error")).to_have_text("cannot read image")
+    expect(tab.canvas).to_be_hidden()
+    tab.page.unroute("**/api/pictures/*")
+    tab.page.keyboard.press(",")
+    expect(tab.canvas).to_be_visible()
+    tab.page.keyboard.press(".")  # the server has it again, and so has an export
+    expect(tab.canvas).to_be_visible()
+    tab.canvas.click()
+    tab.told("1 click;")
+    assert len(json.loads(tab.export("clicks.json"))) == 1
+
+
+def test_control_and_click_is_a_right_click(tab):
+    tab.click(20, 15, modifiers=["Control"])
+    tab.clicks("− background at row 20, column 15")
+
+
 def test_a_name_with_markup_is_text(tab):
     tab.open(MARKUP)
     assert tab.page.locator("main img").count() == 0

@@ -9,6 +9,7 @@ import pytest
 
 pytest.importorskip("starlette", reason="the extra `pages` is not installed")
 
+from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 from starlette.testclient import TestClient
@@ -16,7 +17,7 @@ from starlette.testclient import TestClient
 from attention_zoo.errors import InputError
 from attention_zoo.pages import server
 from attention_zoo.pages.server import application, is_loopback, json_response, listening, read_body, read_json
-from attention_zoo.pages.turns import MOST_WAITING, Turns
+from attention_zoo.pages.turns import GONE, MOST_WAITING, Turns
 
 LOCAL = "http://127.0.0.1:8000"
 
@@ -98,7 +99,15 @@ def test_its_own_names_are_not(client, host):
 
 
 @pytest.mark.parametrize(
-    "headers", [{"origin": "http://evil.example"}, {"origin": "null"}, {"sec-fetch-site": "cross-site"}]
+    "headers",
+    [
+        {"origin": "http://evil.example"},
+        {"origin": "http://127.0.0.1:9"},
+        {"origin": "http://["},
+        {"origin": "null"},
+        {"sec-fetch-site": "cross-site"},
+        {"sec-fetch-site": "same-site"},
+    ],
 )
 def test_other_sites_may_not_ask(client, headers):
     assert client.post("/api/echo", content="{}", headers=headers).status_code == 403
@@ -180,6 +189,15 @@ def test_a_closed_tab_is_skipped_and_an_overlong_queue_refused():
         return made
 
     assert asyncio.run(ask()) == [0, *range(2, MOST_WAITING), -2]
+
+
+def test_a_tab_that_is_closed_while_it_sends_is_no_failure():
+    async def receive():
+        return {"type": "http.disconnect"}
+
+    with pytest.raises(server.HTTPException) as refusal:
+        asyncio.run(read_body(Request({"type": "http", "method": "POST"}, receive)))
+    assert refusal.value.status_code == GONE
 
 
 def test_a_port_that_is_taken_is_said():

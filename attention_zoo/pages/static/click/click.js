@@ -36,24 +36,26 @@ const doing = (action) => async (...given) => {
 // ---- pictures
 
 async function openPicture(id) {
-  asking?.abort();
+  stop();
   session.current = id;
   session.save();
   refresh();
   find("empty").hidden = id !== null;
-  if (id === null) return;
+  if (id === null) return Object.values(views).forEach((view) => view.show(null));
+  for (const view of Object.values(views)) view.leave();
   say("Opening the picture…");
   const picture = await server.picture(id).catch((error) => {
-    for (const view of Object.values(views)) view.show(null);
-    session.gone.add(id);
+    if (session.current === id) Object.values(views).forEach((view) => view.show(null));
+    if (error.final) session.gone.add(id);
     throw error;
   });
+  session.gone.delete(id);
   if (session.current !== id) return;
   for (const view of Object.values(views)) view.show(picture);
   const { name } = session.pictures.find((one) => one.id === id);
   views.after.canvas.setAttribute("aria-label", `${name}, ${picture.width} by ${picture.height} pixels`);
   say(`${name}, ${picture.width} × ${picture.height} pixels.`);
-  for (const object of session.list) if (!object.empty && !object.answer) await answer(object);
+  await rest();
 }
 
 async function turn(by) {
@@ -68,8 +70,10 @@ async function take(files) {
     try {
       if (file.size > facts.limits.upload) throw new Error(`${file.name} has more than ${plural(facts.limits.upload, "byte")}`);
       if (session.has(file.name)) throw new Error(`A picture with the name ${file.name} is open already`);
-      last = await server.upload(file);
-      session.add(last);
+      const picture = await server.upload(file);
+      if (session.has(picture.name)) throw new Error(`A picture with the name ${picture.name} is open already`); // it was cut
+      session.add(picture);
+      last = picture;
     } catch (error) {
       refused.push(error.message);
     }
@@ -80,10 +84,21 @@ async function take(files) {
 
 // ---- answers
 
-async function answer(object, click = null) {
+// Asks about the objects of this picture whose answers were cut short by what was done next.
+// Whoever asks calls this after an answer, so that there is nothing to do while one is waited for.
+async function rest() {
+  for (const object of session.list) if (object.waits && !asking) await answer(object);
+}
+
+function stop() {
   asking?.abort();
+  asking = null;
+}
+
+async function answer(object, click = null) {
+  stop();
   if (object.empty) {
-    object.answer = null;
+    [object.answer, object.stale] = [null, false];
     refresh();
     return;
   }
@@ -97,9 +112,11 @@ async function answer(object, click = null) {
   } catch (error) {
     if (error.name !== "AbortError") say("");
     throw error;
+  } finally {
+    if (asking?.signal === signal) asking = null;
   }
-  if (signal.aborted) return;
-  object.answer = got;
+  signal.throwIfAborted();
+  [object.answer, object.stale] = [got, false];
   if (click) Object.assign(click, { model: 1000 * got.after.seconds, iou: got.after.truth?.iou });
   refresh();
   if (click) click.time = performance.now() - start;
@@ -111,14 +128,16 @@ async function answer(object, click = null) {
 function told(object, { pixels, seconds, truth }, time) {
   const quality = truth ? ` IoU ${truth.iou.toFixed(3)} with ${truth.name}.` : "";
   const parts = `${plural(object.now.clicks.length, "click")}${object.now.box ? ", a box" : ""}${object.now.mask ? ", from a mask" : ""}`;
-  return `Object ${session.place + 1}: ${parts}; ${plural(pixels, "pixel")}.${quality} ${milliseconds(time)} (model ${milliseconds(1000 * seconds)}).`;
+  return `Object ${session.list.indexOf(object) + 1}: ${parts}; ${plural(pixels, "pixel")}.${quality} ${milliseconds(time)} (model ${milliseconds(1000 * seconds)}).`;
 }
 
 async function changed(object, click = null) {
   if (!session.save()) find("error").textContent = "The browser keeps no more than this: export before you leave the page.";
   object.answer &&= object.empty ? null : object.answer;
+  object.stale = true;
   refresh();
   await answer(object, click);
+  await rest();
 }
 
 async function clicked([y, x], positive) {
@@ -171,7 +190,10 @@ async function setThreshold(given) {
 async function compare() {
   find("before").hidden = !find("compare").checked;
   for (const view of Object.values(views)) view.fit();
-  if (session.object && find("compare").checked && !session.object.answer?.before) await answer(session.object);
+  if (session.object && find("compare").checked && !session.object.answer?.before) {
+    await answer(session.object);
+    await rest();
+  }
 }
 
 async function download(name) {
@@ -243,7 +265,7 @@ function list() {
     button.addEventListener("click", doing(async () => {
       session.place = place;
       refresh();
-      if (!object.empty && !object.answer) await answer(object);
+      await rest();
     }));
     return button;
   }));
@@ -254,6 +276,7 @@ function list() {
     item.textContent = `${positive ? "+ object" : "− background"} at row ${y}, column ${x}${took}${quality}`;
     return item;
   }));
+  find("clicks").scrollTop = find("clicks").scrollHeight; // the newest is what one looks for
 }
 
 function swatch(colour) {
@@ -306,7 +329,14 @@ function listen() {
   find("next").addEventListener("click", doing(() => turn(1)));
   find("pictures").addEventListener("change", doing(() => openPicture(find("pictures").value)));
   find("new").addEventListener("click", () => { session.next(); session.save(); refresh(); });
-  find("remove").addEventListener("click", () => { asking?.abort(); session.remove(); session.save(); refresh(); say("Object removed."); });
+  find("remove").addEventListener("click", doing(async () => {
+    stop();
+    session.remove();
+    session.save();
+    refresh();
+    say("Object removed.");
+    await rest();
+  }));
   for (const [button, input, action] of [["open", "file", take], ["mask", "mask-file", ([file]) => startFrom(file)]]) {
     find(button).addEventListener("click", () => find(input).click());
     find(input).addEventListener("change", doing(async () => {

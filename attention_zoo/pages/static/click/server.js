@@ -14,7 +14,9 @@ async function ask(path, options) {
   try {
     message = JSON.parse(text).error;
   } catch { /* no JSON: the text itself */ }
-  throw new Error(message || `The server answers ${response.status}.`);
+  const refusal = new Error(message || `The server answers ${response.status}.`);
+  refusal.final = response.status === 400; // what was asked for is not to be had
+  throw refusal;
 }
 
 const post = (path, body, signal) => ask(path, { method: "POST", body, signal });

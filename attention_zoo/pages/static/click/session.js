@@ -9,11 +9,17 @@ export class MarkedObject {
     this.future = [];
     this.setting = setting;
     this.threshold = threshold;
-    this.answer = null; // of the server, to what is now
+    this.answer = null; // of the server
+    this.stale = false; // whether that answer is to something earlier
   }
 
   get empty() {
     return !this.now.clicks.length && !this.now.box && !this.now.mask;
+  }
+
+  // Whether the server has still to be asked about what is now.
+  get waits() {
+    return !this.empty && (!this.answer || this.stale);
   }
 
   change(next) {
@@ -123,7 +129,7 @@ export class Session {
   }
 
   save() {
-    const objects = [...this.objects].map(([id, list]) => [id, list.map(({ answer, ...kept }) => kept)]);
+    const objects = [...this.objects].map(([id, list]) => [id, list.map(({ answer, stale, ...kept }) => kept)]);
     const { title, pictures, current } = this;
     try {
       sessionStorage.setItem("clicks", JSON.stringify({ title, pictures, current, objects }));

@@ -27,7 +27,13 @@ export class View {
   show(picture) {
     this.picture = picture;
     this.cursor = this.corner = this.dragged = null;
+    this.canvas.hidden = picture === null; // it has another picture on it
     this.fit();
+  }
+
+  // Until another picture is here, nothing is clicked: it would be on that one.
+  leave() {
+    this.picture = null;
   }
 
   fit() {
@@ -171,8 +177,9 @@ export class View {
       const { event, place } = down;
       const { dragged } = this;
       down = this.dragged = null;
+      if (!this.picture) return;
       if (dragged) on.box(dragged);
-      else if (event.button === 2) on.click(place, false);
+      else if (event.button === 2 || event.ctrlKey) on.click(place, false); // Control and click: the right one of a Mac
       else if (on.tool() !== "box") on.click(place, on.tool() === "object");
     });
     canvas.addEventListener("keydown", (event) => this.key(event, on));

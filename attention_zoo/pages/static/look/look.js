@@ -275,7 +275,7 @@ function save() {
     context.fillText(panel.part(".said").textContent, left, gap + line + height + 18, width);
     context.fillText(panel.view.prediction, left, gap + 2 * line + height + 18, width);
   });
-  context.fillText(`${byId("kind").selectedOptions[0].text} · ${location.href}`, gap, sheet.height - gap, sheet.width - 2 * gap);
+  context.fillText(`${byId("kind").selectedOptions[0]?.text ?? state.kind} · ${location.href}`, gap, sheet.height - gap, sheet.width - 2 * gap);
   sheet.toBlob((blob) => {
     const link = document.createElement("a");
     link.href = URL.createObjectURL(blob);
