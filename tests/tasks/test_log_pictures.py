@@ -1,5 +1,6 @@
 """Pictures beside the curves: which there are, of which images, and where they go."""
 
+import sys
 from types import SimpleNamespace
 
 import lightning as L
@@ -12,7 +13,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from attention_zoo.errors import InputError
 from attention_zoo.runs.trackio_logger import TrackioLogger
 from datamodules import Digits
-from tasks import Classification, LogPictures, SemanticSegmentation
+from tasks import Classification, LogPictures
 from tasks.log_pictures import log_picture
 from tasks.pictures import due, pixels
 from tests.tasks import test_interactive, test_mask_segmentation, test_semantic
@@ -61,12 +62,12 @@ def test_a_classifier_has_maps_on_the_grid():
     assert title == "layer 1, DotProduct" and picture.shape == (2, 4, 4)
 
 
-@pytest.mark.parametrize("kind", [test_semantic, test_mask_segmentation])
-def test_segmenters_have_predicted_and_true_classes(kind):
-    batch, task = test_semantic.batch(), kind.task().eval()
+@pytest.mark.parametrize(("kind", "size"), [(test_semantic, (32, 48)), (test_mask_segmentation, (64, 64))])
+def test_segmenters_have_predicted_and_true_classes(kind, size):
+    batch, task = test_semantic.batch(size), kind.task().eval()
     with torch.no_grad():
         pictures = task.pictures(batch)
-    assert pictures["prediction"].shape == (4, 32, 48) and int(pictures["prediction"].max()) < 3
+    assert pictures["prediction"].shape == (4, *size) and int(pictures["prediction"].max()) < task.num_classes
     assert torch.equal(pictures["label"] == -1, batch["mask"] == 255)
 
 
@@ -95,9 +96,7 @@ def test_loggers_with_log_image_get_one_picture():
 
 def test_trackio_gets_its_own_images(monkeypatch):
     logged = []
-    monkeypatch.setitem(
-        __import__("sys").modules, "trackio", SimpleNamespace(Image=lambda image: ("image", image.shape))
-    )
+    monkeypatch.setitem(sys.modules, "trackio", SimpleNamespace(Image=lambda image: ("image", image.shape)))
     logger = TrackioLogger()
     logger.run = SimpleNamespace(log=lambda values, step: logged.append((values, step)))
     log_picture(logger, "val/pictures", np.zeros((4, 5, 3), np.uint8), 7)
@@ -113,11 +112,7 @@ def test_a_run_without_such_a_logger_and_other_modules_are_refused(tmp_path):
         LogPictures(images=0)
 
 
-def test_a_base_with_no_attention_says_so():
-    task = SemanticSegmentation(
-        num_classes=3, image_size=(32, 48), model_args=test_semantic.TINY, **test_semantic.HEADS
-    )
-    plain = Classification("resnet10t", num_classes=3)
-    assert task.pictures.__func__ is not plain.pictures.__func__
+def test_a_classifier_with_no_attention_says_so():
+    plain = Classification("test_resnet", num_classes=3)
     with pytest.raises(InputError, match="has no attention to look at"):
         plain.eval().pictures({"image": torch.zeros(1, 3, 32, 32)})
