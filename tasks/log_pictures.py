@@ -46,7 +46,7 @@ class LogPictures(Callback):
         Raises:
             InputError: the task has no pictures, its model is sharded, or no logger of the run shows pictures.
         """
-        if stage != "fit" or trainer.fast_dev_run:  # type: ignore[attr-defined]  # which has no loggers
+        if stage != "fit":
             return
         if not isinstance(pl_module, Task):
             raise InputError(f"LogPictures draws the pictures of a Task, which {type(pl_module).__name__} is not")
@@ -81,7 +81,7 @@ class LogPictures(Callback):
 
     def _draws(self, trainer: L.Trainer) -> bool:
         """Whether this process draws in this validation."""
-        fits = trainer.state.fn == "fit" and not trainer.fast_dev_run  # type: ignore[attr-defined]
+        fits = trainer.state.fn == "fit"
         turn = trainer.sanity_checking or (trainer.current_epoch + 1) % self.every_n_epochs == 0
         return bool(trainer.is_global_zero and fits and turn)
 

@@ -107,7 +107,7 @@ def test_a_run_without_such_a_logger_and_other_modules_are_refused(tmp_path):
     with pytest.raises(InputError, match=r"no logger of the run shows pictures \(CSVLogger\)"):
         fit(CSVLogger(tmp_path), LogPictures())
     with pytest.raises(InputError, match=r"LogPictures draws the pictures of a Task, which LightningModule is not"):
-        LogPictures().setup(SimpleNamespace(fast_dev_run=False), L.LightningModule(), "fit")
+        LogPictures().setup(SimpleNamespace(), L.LightningModule(), "fit")
     with pytest.raises(InputError, match="images=0"):
         LogPictures(images=0)
 
