@@ -14,6 +14,7 @@ from tasks.evaluations.attention import AttentionSaliency, AttentionSegmentation
 from tasks.evaluations.robustness import Robustness
 from tasks.evaluations.top_down_control import TopDownControl
 from tasks.interactive import InteractiveSegmentation
+from tasks.log_pictures import LogPictures
 from tasks.mask_segmentation import MaskSegmentation
 from tasks.semantic import SemanticSegmentation
 from tasks.sync_norm import SyncBatchNorm
@@ -23,6 +24,7 @@ __all__ = [
     "AttentionSegmentation",
     "Classification",
     "DrawAssignments",
+    "LogPictures",
     "MaskSegmentation",
     "Curriculum",
     "InteractiveSegmentation",

@@ -19,6 +19,7 @@ from timm.optim import param_groups_layer_decay, param_groups_weight_decay
 from torch import nn
 from torchmetrics import Metric
 
+from attention_zoo.analysis.maps import Pictures, attention_pictures, observe
 from attention_zoo.domains import Checked, Domain, Fraction, checked
 from attention_zoo.errors import InputError
 from attention_zoo.scales import Scale, scale_of
@@ -238,6 +239,18 @@ class Task(Checked, L.LightningModule):
             InputError: the mean training loss of the epoch is not finite.
         """
         check_training_loss(self.trainer)
+
+    def pictures(self, batch: Mapping[str, Any]) -> Pictures:
+        """Return pictures of a batch by title, each (B, height, width) on some grid over the images, for `LogPictures`.
+
+        Integers are labels, negative ones none. It is called in evaluation mode and without gradients, as a validation
+        is. Here the pictures are what the average token reads in the last layer of the model.
+
+        Raises:
+            InputError: the model has no attention of which a map spans the image.
+        """
+        seen = observe(self.model, batch["image"]).layers[-1]
+        return {f"layer {seen.layer}, {type(seen.mixer).__name__}": attention_pictures(seen)[""]}
 
     def configure_callbacks(self) -> list[Callback]:
         """Return the callbacks of every task.

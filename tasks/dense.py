@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from attention_zoo import MixerFactory
+from attention_zoo.analysis.maps import Pictures
 from attention_zoo.errors import InputError
 from attention_zoo.models import build_backbone
 from attention_zoo.models.backbone import Backbone
@@ -107,6 +108,11 @@ class DenseTask(Task, ABC):
         names = getattr(trainer.datamodule, "class_names", None) or range(len(each))
         self.log_dict({f"{stage}/{name}": value for name, value in values.items()}, prog_bar=True)
         self.log_dict({f"{stage}/iou/{name}": value for name, value in zip(names, each, strict=True)})
+
+
+def label_pictures(predicted: Tensor, label: Tensor) -> Pictures:
+    """Return predicted and true labels, int64 (B, H, W) and (B, h, w), as pictures; 255 becomes -1, no label."""
+    return {"prediction": predicted, "label": label.masked_fill(label == IGNORE, -1)}
 
 
 def check_labels(mask: Tensor, num_classes: int) -> None:

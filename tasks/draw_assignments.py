@@ -1,6 +1,5 @@
 """Pictures of the pixels that each query of a mask decoder takes at every layer, drawn in an evaluation."""
 
-import math
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from attention_zoo.runs.files import replacing
 from attention_zoo.runs.folders import refuse_links
 from tasks.dense import IGNORE
 from tasks.mask_segmentation import MaskSegmentation
+from tasks.pictures import due, pixels
 
 
 class DrawAssignments(Callback):
@@ -64,8 +64,8 @@ class DrawAssignments(Callback):
 
     def _keep(self, trainer: Any, task: Any, batch: dict[str, Any], number: int, batches: float) -> None:
         """Keep the first images of a batch, as many as its share of those to draw; the first process alone does."""
-        missing = math.ceil(self.images * (number + 1) / batches) - len(self._scenes)
-        if not trainer.is_global_zero or missing < 1:
+        missing = due(self.images, number, batches, len(self._scenes))
+        if not trainer.is_global_zero or not missing:
             return
         image = batch["image"][:missing]
         size = tuple(image.shape[2:])
@@ -76,10 +76,10 @@ class DrawAssignments(Callback):
         layers = [_enlarged(x, covered)[:, : size[0], : size[1]].cpu() for x in assignments(outputs)]
         label = _enlarged(batch["mask"][:missing], size).cpu()
         label = label.masked_fill(label == IGNORE, NO_LABEL)
-        pixels = _pixels(image.cpu().float(), trainer.datamodule.mean, trainer.datamodule.std)
+        shown = pixels(image.cpu().float(), trainer.datamodule.mean, trainer.datamodule.std)
         for place in range(len(image)):
             parts = [layer[place] for layer in layers]
-            self._scenes.append(Scene(pixels[place], parts, predicted[place], label[place]))
+            self._scenes.append(Scene(shown[place], parts, predicted[place], label[place]))
 
     def _write(self, trainer: L.Trainer, stage: str) -> None:
         if not self._scenes:
@@ -97,9 +97,3 @@ class DrawAssignments(Callback):
 def _enlarged(labels: Tensor, size: tuple[int, int]) -> Tensor:
     """Return labels (B, h, w) resized to ``size``, int64, each from the nearest pixel."""
     return F.interpolate(labels[:, None].double(), size, mode="nearest-exact")[:, 0].long()
-
-
-def _pixels(image: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
-    """Return the pixels (B, 3, H, W) uint8 of normalised images (B, 3, H, W)."""
-    shift, scale = (image.new_tensor(values)[:, None, None] for values in (mean, std))
-    return ((image * scale + shift).clamp(0, 1) * 255).round().byte()

@@ -10,6 +10,7 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from attention_zoo.analysis.maps import Pictures
 from attention_zoo.clicks import number_of_clicks
 from attention_zoo.errors import InputError
 from attention_zoo.results.clicks import ClickCurve, ClickResult
@@ -17,10 +18,11 @@ from attention_zoo.scales import NEITHER, PROPORTION, Scale
 from attention_zoo.seeding import run_seed
 from tasks.clicks.answers import ClickAnswers
 from tasks.clicks.protocols import ClickProtocol, asking
-from tasks.clicks.session import click_seeds, simulate
+from tasks.clicks.session import Session, click_seeds, simulate
 from tasks.clicks.settings import Setting
 from tasks.clicks.table import ClickTable
 from tasks.clicks.training import ClickTraining
+from tasks.dense import label_pictures
 
 GOAL = 0.9
 """The IoU that a choice of options should reach with the fewest clicks (Gabbur et al., appendix C.4)."""
@@ -156,14 +158,27 @@ class InteractiveSegmentation(ClickTraining):
         self, table: ClickTable, batch: dict[str, Any], settings: Sequence[Setting], protocol: ClickProtocol
     ) -> None:
         """Simulate the clicks on the objects of a batch under every setting, and count them in the table."""
-        box = batch["box"] if protocol.box else None
-        seeds = click_seeds(run_seed(), batch["index"].tolist())
         for place, setting in enumerate(settings):
             start = time.perf_counter()
-            with self.adaptation(setting):
-                ask = asking(self.model, batch["image"], box, protocol, setting.values)
-                session = simulate(ask, batch["mask"], protocol, seeds, batch.get("initial"))
+            session = self._session(batch, setting, protocol)
             table.update(place, batch["index"], session.ious, session.made, time.perf_counter() - start)
+
+    def pictures(self, batch: Mapping[str, Any]) -> Pictures:
+        """Return the mask after a validation's clicks, under the first setting, and the object, see `Task.pictures`.
+
+        The object is 0; no pixel outside it has a label.
+        """
+        session = self._session(batch, next(iter(self.settings.values())), self.val_protocol)
+        objects = label_pictures(session.prediction.long(), batch["mask"].long())
+        return {title: labels - 1 for title, labels in objects.items()}
+
+    def _session(self, batch: Mapping[str, Any], setting: Setting, protocol: ClickProtocol) -> Session:
+        """Simulate the clicks on the objects of a batch under a setting."""
+        box = batch["box"] if protocol.box else None
+        seeds = click_seeds(run_seed(), batch["index"].tolist())
+        with self.adaptation(setting):
+            ask = asking(self.model, batch["image"], box, protocol, setting.values)
+            return simulate(ask, batch["mask"], protocol, seeds, batch.get("initial"))
 
     def searched(self, loader: Any) -> float:
         """Return the precision of ``value_prior_precision_search`` with the fewest clicks to 90 % IoU on ``loader``."""

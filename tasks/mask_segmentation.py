@@ -1,6 +1,6 @@
 """Semantic and panoptic segmentation by mask classification: any backbone under the clustering mask decoder."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import torch
@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from attention_zoo import MixerFactory
+from attention_zoo.analysis.maps import Pictures
 from attention_zoo.domains import PositiveInt
 from attention_zoo.errors import InputError
 from attention_zoo.functional.checks import check_finite
@@ -26,7 +27,7 @@ from attention_zoo.models.mask_decoder import (
 )
 from attention_zoo.models.mask_decoder.parts import resize
 from attention_zoo.scales import PROPORTION
-from tasks.dense import IGNORE, DenseTask, check_labels
+from tasks.dense import IGNORE, DenseTask, check_labels, label_pictures
 from tasks.mask_losses import LossWeights, MaskCriterion, Sampling
 from tasks.metrics.instances import InstanceAP, instance_target
 from tasks.metrics.mean_iou import MeanIoU
@@ -225,6 +226,11 @@ class MaskSegmentation(MaskTask):
             semantic_probabilities(classes[None], resize(masks[None], size)).argmax(1)[0]
             for (classes, masks), size in zip(pairs, sizes, strict=True)
         ]
+
+    def pictures(self, batch: Mapping[str, Any]) -> Pictures:
+        """Return the predicted and the true class of every pixel, see `Task.pictures`."""
+        image = batch["image"]
+        return label_pictures(self.classes_at(self(image), image, tuple(image.shape[2:])), batch["mask"])
 
     def _evaluate(self, batch: dict[str, Any], metrics: Any) -> None:
         check_labels(batch["mask"][batch["index"] >= 0], self.num_classes)

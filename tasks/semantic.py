@@ -1,15 +1,17 @@
 """Semantic segmentation: any backbone with any mixer under the heads of mmsegmentation."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from attention_zoo.analysis.maps import Pictures
 from attention_zoo.domains import PositiveInt
 from attention_zoo.mixers.losses import auxiliary_loss
 from attention_zoo.models.backbone import Backbone
 from attention_zoo.models.segmentor import Segmentor
-from tasks.dense import IGNORE, DenseTask, check_labels
+from tasks.dense import IGNORE, DenseTask, check_labels, label_pictures
 from tasks.dense_inference import Inference
 from tasks.metrics.mean_iou import MeanIoU
 
@@ -103,6 +105,11 @@ class SemanticSegmentation(DenseTask):
     def on_test_epoch_end(self) -> None:
         """Log the test IoU over all processes, and reset it."""
         self.log_iou("test", self.test_iou)
+
+    def pictures(self, batch: Mapping[str, Any]) -> Pictures:
+        """Return the predicted and the true class of every pixel, see `Task.pictures`."""
+        image = batch["image"]
+        return label_pictures(classes_at(self.inference(self, image), image.shape[2:]), batch["mask"])
 
     def _evaluate(self, batch: dict[str, Any], metric: MeanIoU) -> None:
         counted = batch["index"] >= 0

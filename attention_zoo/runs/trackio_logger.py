@@ -1,9 +1,10 @@
 """A logger of Lightning that writes to Trackio, in its local store."""
 
 from argparse import Namespace
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from lightning.pytorch.loggers.logger import Logger, rank_zero_experiment
 from lightning.pytorch.utilities import rank_zero_only
 
@@ -61,6 +62,14 @@ class TrackioLogger(Logger):
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Log metrics at a step."""
         self.experiment.log(dict(metrics), step=step)
+
+    @rank_zero_only
+    def log_image(self, key: str, images: Sequence[np.ndarray], step: int | None = None) -> None:
+        """Log images (H, W, 3) uint8 under a key, at a step; a place is added to the key where there are several."""
+        import trackio
+
+        keys = [key] if len(images) == 1 else [f"{key}/{place}" for place in range(len(images))]
+        self.experiment.log({name: trackio.Image(image) for name, image in zip(keys, images, strict=True)}, step=step)
 
     @rank_zero_only
     def finalize(self, status: str) -> None:

@@ -6,6 +6,7 @@ import json
 import pytest
 import yaml
 from jsonargparse import Namespace
+from PIL import Image
 
 from attention_zoo.runs.loggers import placed, unplaced
 
@@ -16,8 +17,8 @@ SMALL = ["--trainer.max_epochs", "1", "--trainer.limit_train_batches", "2"]
 def fit(zoo, tiny, tmp_path):
     """A run with the logger of a config; its folder, whose metrics and curves are as ever."""
 
-    def run(name):
-        ended = zoo("fit", "--config", tiny, "--config", f"loggers/{name}.yaml", *SMALL)
+    def run(name, *more):
+        ended = zoo("fit", "--config", tiny, "--config", f"loggers/{name}.yaml", *SMALL, *more)
         assert ended.code == 0, ended.err
         (folder,) = (tmp_path / "runs").iterdir()
         assert (folder / "metrics.jsonl").is_file() and len(list(folder.glob("events.out.tfevents*"))) == 1
@@ -57,13 +58,17 @@ def test_a_logger_that_is_not_installed_names_the_extra(zoo, tiny, tmp_path, mon
 @pytest.mark.slow
 def test_mlflow_has_the_run_in_its_local_store(fit, tmp_path):
     pytest.importorskip("mlflow", reason="needs the extra mlflow")
-    folder = fit("mlflow")
+    folder = fit("mlflow", "--config", "callbacks/pictures.yaml")
     from mlflow.tracking import MlflowClient
 
     client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
     experiment = client.get_experiment_by_name("attention_zoo")
     (run,) = client.search_runs([experiment.experiment_id])
     assert run.info.run_name == folder.name and run.data.tags["run_folder"] == f"runs/{folder.name}"
+    pictures = [item.path for item in client.list_artifacts(run.info.run_id, "images") if item.path.endswith(".png")]
+    assert len(pictures) == 1 and "val~pictures" in pictures[0]
+    with Image.open(client.download_artifacts(run.info.run_id, pictures[0])) as picture:
+        assert picture.height > picture.width  # a row for each of four images, two tiles in each
     line = json.loads((folder / "metrics.jsonl").read_text().splitlines()[0])
     assert run.data.metrics["val/loss"] == pytest.approx(line["metrics"]["val/loss"])
 

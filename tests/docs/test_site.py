@@ -48,8 +48,8 @@ class Page(HTMLParser):
 
 def test_links_of_the_readme_lead_somewhere():
     text = (ROOT / "README.md").read_text()
-    links = re.findall(r"\]\(([^)]+)\)", text)
-    assert len(links) >= 6
+    links = re.findall(r"\]\(([^)]+)\)", text) + re.findall(r'src="([^"]+)"', text)
+    assert len(links) >= 8
     for link in links:
         assert (ROOT / link.partition("#")[0]).exists(), link
 
