@@ -181,8 +181,8 @@ class Claim:
         note: what a reader has to know beside the verdict.
 
     Raises:
-        InputError: the tolerance does not go with ``expect``, or not exactly one of ``test``, ``command`` and ``lacks``
-            is given.
+        InputError: the tolerance does not go with ``expect``, not exactly one of ``test``, ``command`` and ``lacks`` is
+            given, or the figure would be a percentage of a baseline that is 0.
     """
 
     words: str
@@ -201,6 +201,8 @@ class Claim:
             raise InputError("a tolerance goes with expect: same, and with nothing else")
         if sum(part is not None for part in (self.test, self.command, self.lacks)) != 1:
             raise InputError("give one of test, command and lacks")
+        if self.measure == "percent" and self.paper is not None and self.paper.baseline == 0:
+            raise InputError("paper: a percentage of a baseline that is 0; give difference alone")
         if self.command is not None:
             _check_command(self.command)
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from attention_zoo.domains import PositiveInt
 from attention_zoo.errors import InputError
 from attention_zoo.runs.files import replacing, write_json
+from attention_zoo.runs.folders import find_checkpoint, free_folder, named_path
 from attention_zoo.terminal import printable, tracked
 
 if TYPE_CHECKING:
@@ -66,8 +67,7 @@ def decode(
     from attention_zoo.analysis.subjects import find_device
     from attention_zoo.cli.maps import trained
 
-    folder = Path(out)
-    check_folder(folder, overwrite)
+    folder = free_folder(named_path("out", out), overwrite)
     subject, module = trained(find_run(ckpt_path), find_device(device), trust_checkpoint)
     model = require_feedback(subject.model(module.image_size))
     priors = list(dict.fromkeys(prior or [LEARNED]))
@@ -96,26 +96,12 @@ def decode(
     sys.stdout.write(f"written to {printable(folder)}\n")
 
 
-def check_folder(folder: Path, overwrite: bool) -> None:
-    """Refuse a folder that cannot be written to, or holds something that may not be overwritten.
-
-    Raises:
-        InputError: it is so.
-    """
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"{folder} is a file; choose a folder with --out")
-    if folder.exists() and any(folder.iterdir()) and not overwrite:
-        raise InputError(f"{folder} is not empty; choose another folder with --out, or give --overwrite true")
-
-
 def find_run(name: str) -> Path:
     """Return the path of a checkpoint: a file, ``last`` or ``best``, or the last one of a folder of a run.
 
     Raises:
         InputError: there is no such checkpoint.
     """
-    from attention_zoo.runs.folders import find_checkpoint
-
     return find_checkpoint(name, None).path
 
 

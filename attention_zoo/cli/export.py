@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from attention_zoo.errors import InputError
-from attention_zoo.runs.folders import free_folder, named_path
+from attention_zoo.runs.folders import free_file, free_folder, named_path
 from attention_zoo.terminal import printable
 
 if TYPE_CHECKING:
@@ -42,9 +42,9 @@ def export(
         trust_checkpoint: whether the config in the checkpoint may name any class, and run its code.
     """
     path = named_path("out", DEFAULTS[format] if out is None else out)
-    if format in PROGRAMS and path.exists() and (path.is_dir() or not overwrite):
-        raise InputError(f"{path} exists; choose another file with --out, or give --overwrite true")
-    if format not in PROGRAMS:
+    if format in PROGRAMS:
+        free_file(path, overwrite)
+    else:
         free_folder(path, overwrite)
     if format == "onnx":
         from attention_zoo.exports.programs import require_onnx

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from attention_zoo.errors import InputError
 from attention_zoo.mixers.base import MixerFactory
 from attention_zoo.runs.files import replacing
+from attention_zoo.runs.folders import free_file
 from attention_zoo.terminal import counted, printable
 
 if TYPE_CHECKING:  # drawing and training libraries take seconds to import, which other commands need not wait for
@@ -100,8 +101,7 @@ def maps(
     path = Path(out)
     if path.suffix.lower() not in SUFFIXES:
         raise InputError(f"{out} must end in one of: {', '.join(SUFFIXES)}")
-    if path.exists() and not overwrite:
-        raise InputError(f"{out} exists; choose another file with --out, or give --overwrite true")
+    free_file(path, overwrite)
     look = _look(prior, alpha, modes, layer, norms)
     if look and (steps or assignments or atoms is not None or query != "mean" or heads != "mean"):
         raise InputError("--prior draws norms of tokens: leave out --steps, --atoms, --assignments, --query, --heads")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from attention_zoo.domains import PositiveInt
 from attention_zoo.errors import InputError
 from attention_zoo.runs.files import replacing, write_json, write_text
+from attention_zoo.runs.folders import free_folder, named_path
 from attention_zoo.terminal import print_table, printable, tracked
 
 if TYPE_CHECKING:  # drawing and training libraries take seconds to import, which other commands need not wait for
@@ -55,11 +56,7 @@ def premises(
     from attention_zoo.cli.lightning import load_classification
     from attention_zoo.reports.premises import long_table, premise_figure, premise_json, wide_table
 
-    folder = Path(out)
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"{out} is a file; choose a folder with --out")
-    if folder.exists() and any(folder.iterdir()) and not overwrite:
-        raise InputError(f"{folder} is not empty; choose another folder with --out, or give --overwrite true")
+    folder = free_folder(named_path("out", out), overwrite)
     if not ckpt_path:
         raise InputError("nothing to examine: give --ckpt_path CHECKPOINT [--ckpt_path CHECKPOINT ...]")
     check_readings(readings or ())

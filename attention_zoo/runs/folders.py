@@ -11,6 +11,7 @@ from attention_zoo.errors import InputError
 from attention_zoo.runs.checkpoint import Checkpoint, read_checkpoint
 from attention_zoo.runs.files import read_yaml
 from attention_zoo.runs.lock import LOCK
+from attention_zoo.runs.results import exists
 
 RUNS = Path("runs")
 """The folder of all runs that were given no folder of their own."""
@@ -79,6 +80,23 @@ def named_path(option: str, value: str) -> Path:
     return Path(value)
 
 
+def free_file(path: Path, overwrite: bool) -> Path:
+    """Return ``path`` if a command may write its output there.
+
+    Args:
+        path: the file that ``--out`` names; it need not exist.
+        overwrite: whether it may be there already, be it as a broken link.
+
+    Raises:
+        InputError: it is a folder, or is there and may not be.
+    """
+    if path.is_dir():
+        raise InputError(f"{path} is a folder; choose a file with --out")
+    if exists(path) and not overwrite:
+        raise InputError(f"{path} exists; choose another file with --out, or give --overwrite true")
+    return path
+
+
 def free_folder(folder: Path, overwrite: bool) -> Path:
     """Return ``folder`` if a command may write its output there.
 
@@ -89,7 +107,7 @@ def free_folder(folder: Path, overwrite: bool) -> Path:
     Raises:
         InputError: it is a file, or holds something that it may not.
     """
-    if folder.exists() and not folder.is_dir():
+    if exists(folder) and not folder.is_dir():
         raise InputError(f"{folder} is a file; choose a folder with --out")
     if folder.is_dir() and any(folder.iterdir()) and not overwrite:
         raise InputError(f"{folder} is not empty; choose another folder with --out, or give --overwrite true")

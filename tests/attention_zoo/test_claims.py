@@ -166,6 +166,13 @@ class TestVerdicts:
         with pytest.raises(InputError, match="setting and baseline"):
             Paper("PQ", 52.7)
 
+    def test_a_papers_percentage_needs_a_baseline_above_0(self, stated):
+        test = comparison(measure="percent")
+        with pytest.raises(InputError, match=r"claims\.first: paper: a percentage of a baseline that is 0"):
+            stated({"first": claim(test=test, paper={"metric": "GFLOPs", "setting": 1.1, "baseline": 0})})
+        points = stated({"first": claim(paper={"metric": "top-1", "setting": 1.1, "baseline": 0})})
+        assert points.claims["first"].paper_difference == 1.1
+
 
 class TestEvidence:
     def test_errors_under_a_category_are_the_mean_of_its_cells(self, stated, runs):
