@@ -58,7 +58,7 @@ def on_files(files: Files, config: MkDocsConfig) -> None:
     links = "".join(f"- [{title_of(path)}]({path.parent.name}/README.md)\n" for path in studies())
     text = OVERVIEW
     if claims.is_file():
-        text = re.sub(r"\[([^\]]*)\]\((\w+)/?\)", _study, claims.read_text(encoding="utf-8")) + "\n## Studies\n\n"
+        text = re.sub(r"\[([^\]]*)\]\(([\w/]+?)/?\)", _study, claims.read_text(encoding="utf-8")) + "\n## Studies\n\n"
     put(files, config, "evidence/index.md", text + links)
     for path in sorted(RESULTS.rglob("*")):
         inner = path.relative_to(RESULTS)
@@ -67,5 +67,6 @@ def on_files(files: Files, config: MkDocsConfig) -> None:
 
 
 def _study(link: re.Match[str]) -> str:
-    """Return a link to the folder of a study as one to its page; without a page only the text of the link."""
-    return f"[{link[1]}]({link[2]}/README.md)" if (RESULTS / link[2] / "README.md").is_file() else link[1]
+    """Return a link to the folder of a study, or one in it, as one to its page; without a page only its text."""
+    study = Path(link[2]).parts[0]
+    return f"[{link[1]}]({study}/README.md)" if (RESULTS / study / "README.md").is_file() else link[1]
