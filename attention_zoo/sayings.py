@@ -131,6 +131,8 @@ def bad_input(error: BaseException) -> str | None:
     """Return the line that tells the user what was wrong, or None if the error is a bug."""
     if isinstance(error, InputError) or type(error).__name__ == "MisconfigurationException":
         return str(error)
+    if type(error).__name__ == "MlflowException":  # of a library that need not be installed
+        return f"MLflow: {one_line(str(error))}"
     if isinstance(error, OSError) and error.filename:
         return f"{os.fsdecode(error.filename)}: {error.strerror}"
     return in_our_words(error)

@@ -172,6 +172,11 @@ def test_bugs_have_none(bug):
     assert not_restored(bug, None) is None
 
 
+def test_what_mlflow_refuses_is_one_line():
+    refused = type("MlflowException", (Exception,), {})("The filesystem backend\nis in maintenance mode.")
+    assert bad_input(refused) == "MLflow: The filesystem backend is in maintenance mode."
+
+
 def test_a_name_that_is_no_utf8_can_be_said():
     assert one_line("no file a\udcff.png") == "no file a\\udcff.png"
 
