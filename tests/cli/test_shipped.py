@@ -125,7 +125,7 @@ def test_every_overlay_composes(zoo, path):
                     found.get("init_args", {}), {} if isinstance(value, str) else value.get("init_args", {})
                 )
             elif key.endswith("+"):
-                assert any(part["class_path"] == value[0]["class_path"] for part in found)
+                assert any(part["class_path"].endswith(value[0]["class_path"]) for part in found)
             elif key == "strategy" and isinstance(value, dict):
                 assert_contains({key: found}, {key: value})
                 assert found["init_args"].items() >= value["init_args"].items()
