@@ -1,5 +1,6 @@
 """CIFAR-10 (Krizhevsky 2009), in whichever of its usual forms it lies on the disk."""
 
+import bz2
 import gzip
 import io
 import lzma
@@ -28,7 +29,7 @@ CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "hors
 MOST_BYTES = 1 << 20
 """Of an image in an archive."""
 
-OPENERS: dict[bytes, Callable[..., Any]] = {b"\x1f\x8b": gzip.open, b"\xfd7zXZ": lzma.open}
+OPENERS: dict[bytes, Callable[..., Any]] = {b"\x1f\x8b": gzip.open, b"\xfd7zXZ": lzma.open, b"BZh": bz2.open}
 """What opens a compressed archive, by its first bytes."""
 
 

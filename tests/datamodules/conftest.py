@@ -46,7 +46,7 @@ def archive(cifar_folder, tmp_path):
     """Packs ``cifar_folder`` in an order that is not the sorted one, below ``prefix``."""
 
     def pack(name, prefix="cifar10"):
-        mode = "w:" + {"tar": "", "gz": "gz", "xz": "xz"}[name.rpartition(".")[2]]
+        mode = "w:" + {"tar": "", "gz": "gz", "xz": "xz", "bz2": "bz2"}[name.rpartition(".")[2]]
         with tarfile.open(tmp_path / name, mode) as tar:
             for path in sorted(cifar_folder.rglob("*"), reverse=True):
                 tar.add(path, f"{prefix}/{path.relative_to(cifar_folder)}", recursive=False)

@@ -41,7 +41,7 @@ def test_folder(cifar_folder):
     assert splits["test"].columns["label"] == [label for label in range(10) for _ in range(3)]
 
 
-@pytest.mark.parametrize("name", ["a.tar", "a.tar.gz", "a.tar.xz"])
+@pytest.mark.parametrize("name", ["a.tar", "a.tar.gz", "a.tar.xz", "a.tar.bz2"])
 @pytest.mark.parametrize("prefix", ["cifar10", ".", "some/where"])
 def test_an_archive_is_read_as_its_folder_is(cifar_folder, archive, name, prefix):
     assert_equal(read(archive(name, prefix)), read(cifar_folder))
@@ -192,7 +192,7 @@ def test_an_archive_that_was_cut_between_two_images_is_refused(archive):
         read(path)
 
 
-@pytest.mark.parametrize("name", ["a.tar", "a.tar.gz", "a.tar.xz"])
+@pytest.mark.parametrize("name", ["a.tar", "a.tar.gz", "a.tar.xz", "a.tar.bz2"])
 def test_truncated_archive(archive, name):
     path = archive(name)
     truncate(path)
