@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from attention_zoo.cli.main import main
-from tests import processes
+from tests import commands, processes
 from tests.processes import Ended
 
 TINY = """
@@ -47,19 +47,7 @@ def tiny(tmp_path_factory):
 @pytest.fixture(scope="session")
 def call():
     """Run a command in this process; its exit code."""
-
-    def run(*argv):
-        before = sys.argv
-        sys.argv = ["attention_zoo"]
-        try:
-            main([str(argument) for argument in argv])
-        except SystemExit as end:
-            return end.code or 0
-        finally:
-            sys.argv = before
-        return 0
-
-    return run
+    return commands.call
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import sys
 from functools import partial
 
 import lightning
@@ -13,7 +12,6 @@ import torch
 from PIL import Image
 
 import attention_zoo as az
-from attention_zoo.cli.main import main
 from attention_zoo.models.interactive import CorrectiveAttention
 from tasks import InteractiveSegmentation
 
@@ -37,18 +35,6 @@ CONFIG = {
     "data": {"class_path": "ObjectScenes", "init_args": {"scenes": [1, 1, 1], "image_size": 32}},
 }
 MARKUP = "<img src=x onerror=alert(1)>.png"
-
-
-def command(*argv):
-    """Run a command in this process; its exit code."""
-    before, sys.argv = sys.argv, ["attention_zoo"]
-    try:
-        main([str(argument) for argument in argv])
-    except SystemExit as end:
-        return end.code or 0
-    finally:
-        sys.argv = before
-    return 0
 
 
 def save_checkpoint(path, config, weights):

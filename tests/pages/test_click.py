@@ -20,7 +20,8 @@ from attention_zoo.pages.click import MOST_CLICKS
 from attention_zoo.pages.pictures import MOST_UPLOADS, Pictures
 from attention_zoo.pages.server import application
 from attention_zoo.run_lengths import RunLengths
-from tests.pages.conftest import MARKUP, command, save_checkpoint
+from tests.commands import call as command
+from tests.pages.conftest import MARKUP, save_checkpoint
 
 CLICK = {"y": 20, "x": 15, "positive": True}
 AWAY = {"y": 5, "x": 40, "positive": False}

@@ -13,8 +13,9 @@ pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 
 from playwright.sync_api import expect
 
+from tests.commands import call as command
 from tests.pages.browser import chromium, served
-from tests.pages.conftest import MARKUP, command
+from tests.pages.conftest import MARKUP
 
 expect.set_options(timeout=12_000)
 SIZES = {"wide": (1280, 800, "light"), "narrow": (400, 800, "dark")}

@@ -3,14 +3,12 @@
 import csv
 import json
 import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 
-from attention_zoo.cli.main import main
 from attention_zoo.errors import InputError
 from attention_zoo.evaluation import Evaluation, Narrating, Resumable, read_results, result_kinds
 from attention_zoo.results.scores import Scores
@@ -22,6 +20,7 @@ from attention_zoo.sweeps import Plan, driver
 from attention_zoo.sweeps.engines import Engine
 from tasks import Classification, InteractiveSegmentation, Robustness
 from tasks.metrics.subset import SubsetAccuracy
+from tests.commands import call
 
 NAME = "error_free"  # better where it is higher, which its name does not say
 FILE = "shifts_of_these_tests.json"
@@ -86,18 +85,6 @@ RECIPE = {
         "enable_model_summary": False,
     },
 }
-
-
-def call(*argv):
-    """Run a command in this process; its exit code."""
-    before, sys.argv = sys.argv, ["attention_zoo"]
-    try:
-        main([str(argument) for argument in argv])
-    except SystemExit as end:
-        return end.code or 0
-    finally:
-        sys.argv = before
-    return 0
 
 
 @pytest.fixture
