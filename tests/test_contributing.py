@@ -80,7 +80,7 @@ HELD = [
 ]
 """The default tests that hold what a recipe adds beside its own file."""
 
-TESTS = ["tests/__init__.py", "tests/conftest.py", "tests/processes.py", "tests/cli/conftest.py"]
+TESTS = ["tests/__init__.py", "tests/conftest.py", "tests/commands.py", "tests/processes.py", "tests/cli/conftest.py"]
 TESTS += sorted({name.partition("::")[0] for name in HELD})
 """The files of these tests."""
 
