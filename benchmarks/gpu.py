@@ -4,14 +4,16 @@
     python benchmarks/gpu.py /tmp/gpu --device cpu --quick true     # the same, small, to see that it runs
 
 Each section has its share of the time, and what it leaves goes to those after it. ``gpu.json`` is written after every
-item, so that a run that was cut off goes on where it stopped; ``gpu.md`` has the tables. An item that fails is noted
-with its error, and the others go on.
+item, so that a run that was cut off goes on where it stopped; ``gpu.md`` has the tables. An item that fails or runs too
+long is noted with its error, and the others go on.
 """
 
 import gc
 import platform
+import signal
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -43,6 +45,7 @@ def main(
     quick: bool = False,
     data: Path | None = None,
     sections: list[str] | None = None,
+    longest: float = 60.0,
 ) -> None:
     """Measure every section, and write ``gpu.json`` and ``gpu.md``.
 
@@ -53,6 +56,7 @@ def main(
         quick: measure at small sizes.
         data: CIFAR-10 for the last section; by default it trains on the digits inside scikit-learn.
         sections: the sections to measure; by default all.
+        longest: the seconds that one item may run.
 
     Raises:
         InputError: there is no such section or device.
@@ -67,12 +71,14 @@ def main(
         sizes = Sizes(device, (4, 8), 128, 32, 2, 2, 64, 1, 0.01, 3.0, data)
     path, console = out / "gpu.json", Console()
     found: Results = read_json(path) if path.exists() else {}
-    measure(sizes, sections or list(SECTIONS), 60 * minutes, found, path, console)
+    measure(sizes, sections or list(SECTIONS), 60 * minutes, longest, found, path, console)
     write_text(out / "gpu.md", markdown(found, device))
     console.print(f"{path} and {out / 'gpu.md'} are written")
 
 
-def measure(sizes: Sizes, names: list[str], seconds: float, found: Results, path: Path, console: Console) -> None:
+def measure(
+    sizes: Sizes, names: list[str], seconds: float, longest: float, found: Results, path: Path, console: Console
+) -> None:
     """Measure the items that ``found`` lacks, each section within its time, and write them as they come."""
     whole = sum(SECTIONS[name][1] for name in names) / sum(share for _, share in SECTIONS.values())
     deadline = time.monotonic()
@@ -87,7 +93,8 @@ def measure(sizes: Sizes, names: list[str], seconds: float, found: Results, path
                 console.print(f"{name}: the time is over before {item!r}")
                 break
             try:
-                rows[item] = row_of()
+                with at_most(longest):
+                    rows[item] = row_of()
             except Exception as error:  # whatever is wrong with one, the others are to be measured
                 rows[item] = {"error": f"{type(error).__name__}: {str(error).partition(chr(10))[0][:200]}"}
             console.print(f"{name}: {item}: {rows[item]}")
@@ -95,6 +102,22 @@ def measure(sizes: Sizes, names: list[str], seconds: float, found: Results, path
             gc.collect()
             if sizes.device == "cuda":
                 torch.cuda.empty_cache()
+
+
+@contextmanager
+def at_most(seconds: float) -> Iterator[None]:
+    """Raise TimeoutError in what runs longer, once it is back from the kernel that it is in."""
+
+    def over(signum: int, frame: object) -> None:
+        raise TimeoutError(f"longer than {seconds:.0f} s")
+
+    before = signal.signal(signal.SIGALRM, over)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def markdown(found: Results, device: str) -> str:
