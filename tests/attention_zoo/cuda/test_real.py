@@ -24,7 +24,11 @@ DIM, HEADS, GRID = 40, 2, (9, 13)
 def create(name, options):
     torch.manual_seed(0)
     small = {"window": 4} if name == "Window" else {"kernel": 5} if name == "Neighborhood" else {}
-    return az.create_mixer(name, DIM, HEADS, grid=GRID, **(small | options))
+    mixer = az.create_mixer(name, DIM, HEADS, grid=GRID, **(small | options))
+    if name == "VariedSizeWindow":  # begins at whole pixels, where what is read between them has a kink
+        for parameter in (*mixer.offsets.parameters(), *mixer.scales.parameters()):
+            torch.nn.init.normal_(parameter, std=0.02)
+    return mixer
 
 
 def tokens(batch=3):
@@ -41,9 +45,13 @@ def run(mixer, x, **masks):
 
 
 def assert_near(found, expected, most):
-    """Errors are below ``most``, relative to the length of each tensor."""
+    """Errors are below ``most``, relative to the length of each tensor, or to 1e-5 of the longest one's.
+
+    A gradient so much shorter than others is what is left of sums that cancel.
+    """
+    least = 1e-5 * max(b.detach().norm() for b in expected)
     for a, b in zip(found, expected, strict=True):
-        error = (a.detach().cpu().double() - b).norm() / b.norm().clamp(min=1e-6)
+        error = (a.detach().cpu().double() - b).norm() / b.norm().clamp(min=least)
         assert error < most
 
 
@@ -51,6 +59,8 @@ def assert_near(found, expected, most):
 @pytest.mark.parametrize(("dtype", "most"), [(torch.float64, 1e-9), (torch.float32, 1e-3)])
 def test_output_and_gradients(name, options, dtype, most):
     mixer = create(name, options)
+    if name == "Differential":  # its λ is in float32 whatever the type, as in timm
+        most = max(most, 1e-6)
     expected = run(copy.deepcopy(mixer).double(), tokens().double())
     assert_near(run(mixer.to("cuda", dtype), tokens().to("cuda", dtype)), expected, most)
 
