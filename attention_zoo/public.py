@@ -5,7 +5,8 @@ from attention_zoo.errors import InputError
 from attention_zoo.functional.fixed_units import FixedValues
 from attention_zoo.mixers.adaptation import adapted, set_adaptation
 from attention_zoo.mixers.axial import Axial
-from attention_zoo.mixers.base import CrossMixer, HostOptions, MixerFactory, SelfMixer
+from attention_zoo.mixers.base import HostOptions, MixerFactory, SelfMixer
+from attention_zoo.mixers.cross import CrossMixer
 from attention_zoo.mixers.losses import auxiliary_loss
 from attention_zoo.mixers.mixture_of_heads import MixtureOfHeads
 from attention_zoo.mixers.registry import MIXERS, MixerInfo, create_mixer, list_mixers, mixer_info, register

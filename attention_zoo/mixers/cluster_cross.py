@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from attention_zoo.functional import clustering
-from attention_zoo.mixers.base import CrossMixer
+from attention_zoo.mixers.cross import CrossMixer
 from attention_zoo.mixers.registry import register
 
 

@@ -7,7 +7,7 @@ A. Vaswani et al., Attention Is All You Need, NeurIPS 2017; the query update of 
 
 from torch import Tensor
 
-from attention_zoo.mixers.base import CrossMixer
+from attention_zoo.mixers.cross import CrossMixer
 from attention_zoo.mixers.registry import register
 
 

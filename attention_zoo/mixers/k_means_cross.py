@@ -12,7 +12,7 @@ from torch import Tensor
 
 from attention_zoo.functional import clustering
 from attention_zoo.functional.clustering import Metric, Reduce
-from attention_zoo.mixers.base import CrossMixer
+from attention_zoo.mixers.cross import CrossMixer
 from attention_zoo.mixers.registry import register
 
 

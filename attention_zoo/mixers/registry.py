@@ -14,7 +14,8 @@ from torch import nn
 
 from attention_zoo.compat import attn_layers
 from attention_zoo.errors import InputError, unknown
-from attention_zoo.mixers.base import CrossMixer, SelfMixer
+from attention_zoo.mixers.base import SelfMixer
+from attention_zoo.mixers.cross import CrossMixer
 
 Mixer = SelfMixer | CrossMixer
 Made = TypeVar("Made", covariant=True)

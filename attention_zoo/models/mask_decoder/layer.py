@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from attention_zoo.functional.precision import precise
-from attention_zoo.mixers.base import CrossMixer
+from attention_zoo.mixers.cross import CrossMixer
 from attention_zoo.models.mask_decoder.outputs import MaskPrediction
 from attention_zoo.models.mask_decoder.parts import (
     ClassHead,
