@@ -137,6 +137,17 @@ def test_another_reading_layer_and_head(page, address, models):
     assert query(page)["head"] == "0"
 
 
+def test_pictures_are_at_one_height_and_entropies_are_numbers(page, address):
+    opened(page, address)
+    page.locator("h2").first.evaluate("title => { title.textContent = 'a long name '.repeat(20); }")
+    for part in (".view", ".said", ".bars"):
+        first, second = (page.locator(part).nth(place).bounding_box()["y"] for place in range(2))
+        assert first == second
+    for bar in page.locator(".bars button").all():
+        (number, head), label = bar.all_inner_texts()[0].split(), bar.get_attribute("aria-label")
+        assert label == f"Head {head}: entropy {float(number):.2f}"
+
+
 def test_corruption_changes_picture_and_attention(page, address, models):
     opened(page, address, "token=4,4&layer=2")
     before = page.locator(".view").first.screenshot()
