@@ -139,6 +139,8 @@ def test_another_reading_layer_and_head(page, address, models):
 
 def test_pictures_are_at_one_height_and_entropies_are_numbers(page, address):
     opened(page, address)
+    screens = [page.locator(".screen").nth(place).bounding_box() for place in range(2)]
+    assert screens == [page.locator(".view").nth(place).bounding_box() for place in range(2)]
     page.locator("h2").first.evaluate("title => { title.textContent = 'a long name '.repeat(20); }")
     for part in (".view", ".said", ".bars"):
         first, second = (page.locator(part).nth(place).bounding_box()["y"] for place in range(2))
@@ -146,6 +148,17 @@ def test_pictures_are_at_one_height_and_entropies_are_numbers(page, address):
     for bar in page.locator(".bars button").all():
         (number, head), label = bar.all_inner_texts()[0].split(), bar.get_attribute("aria-label")
         assert label == f"Head {head}: entropy {float(number):.2f}"
+
+
+def test_numbers_are_asked_for_once(page, address):
+    opened(page, address, "token=4,4")
+    asked = []
+    page.on("request", lambda request: asked.append(request.url) if "/api/values" in request.url else None)
+    for kind in ("norms", "atoms", "reads"):  # their pictures are of other heights
+        page.get_by_label("Picture of").select_option(kind)
+        ready(page)
+        expect(page.locator(".waiting")).to_have_count(0)
+    assert len(asked) == len(set(asked))
 
 
 def test_corruption_changes_picture_and_attention(page, address, models):

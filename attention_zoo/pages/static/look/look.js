@@ -28,7 +28,12 @@ async function start() {
     byId("models").append(panel.root);
     listen(panel);
   });
-  new ResizeObserver(() => loaded && draw()).observe(byId("models"));
+  let width = 0;
+  new ResizeObserver(([{ contentRect }]) => { // a picture is as wide as there is room, and makes its height itself
+    if (contentRect.width === width) return;
+    width = contentRect.width;
+    if (loaded) draw();
+  }).observe(byId("models"));
   await refresh();
 }
 
