@@ -36,9 +36,10 @@ def browser():
 class Tab:
     """A tab with the page, and what a person does in it."""
 
-    def __init__(self, browser, address, size="wide"):
+    def __init__(self, browser, address, size="wide", **options):
         width, height, scheme = SIZES[size]
-        self.context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme)
+        viewport = {"width": width, "height": height}
+        self.context = browser.new_context(viewport=viewport, color_scheme=scheme, **options)
         self.page = self.context.new_page()
         self.faults = []
         self.page.on("pageerror", lambda error: self.faults.append(str(error)))
@@ -252,6 +253,31 @@ def test_clicks_land_on_the_pixel_that_is_seen_under_zoom(tab, folders):
     expect(tab.find("whole")).to_be_disabled()
     tab.click(45, 2)
     tab.clicks(*[""] * 4, "row 45, column 2")
+
+
+def test_a_finger_moves_what_is_seen_and_taps(browser, address):
+    tab = Tab(browser, address, "narrow", has_touch=True)
+    tab.open("a.png")
+    tab.find("larger").tap()
+    tab.find("larger").tap()
+    frame = tab.canvas.bounding_box()
+    x, y = frame["x"] + frame["width"] / 2, frame["y"] + frame["height"] / 2
+    fingers = tab.context.new_cdp_session(tab.page)
+    for kind, moved in (("touchStart", 0), ("touchMove", 40), ("touchMove", 80), ("touchEnd", None)):
+        points = [] if moved is None else [{"x": x - moved, "y": y}]
+        fingers.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+    tab.count(0)
+    tab.page.touchscreen.tap(x, y)
+    column = int(32 + 80 * 64 / 2.25 / frame["width"])
+    tab.clicks(re.compile(rf"\+ object at row 2[34], column ({column - 1}|{column}|{column + 1}) "))
+    tab.context.close()
+    assert not tab.faults
+
+
+def test_an_empty_mask_says_why(tab):
+    tab.find("threshold").fill("0.99")
+    tab.click(20, 15)
+    tab.told("0 pixels. Nothing is above the threshold: lower it, or click again. IoU 0.000")
 
 
 def test_zoom_by_keys_follows_the_cursor(tab):

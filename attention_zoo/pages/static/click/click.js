@@ -146,7 +146,8 @@ function told(object, time = null) {
   const { pixels, seconds, truth } = object.answer.after;
   const quality = truth ? ` IoU ${truth.iou.toFixed(3)} with ${truth.name}.` : "";
   const took = time === null ? "" : ` ${milliseconds(time)} (model ${milliseconds(1000 * seconds)}).`;
-  return `${name}: ${parts}; ${plural(pixels, "pixel")}.${quality}${took}`;
+  const none = pixels ? "" : " Nothing is above the threshold: lower it, or click again.";
+  return `${name}: ${parts}; ${plural(pixels, "pixel")}.${none}${quality}${took}`;
 }
 
 // Goes to another object of this picture.
