@@ -274,6 +274,18 @@ def test_a_finger_moves_what_is_seen_and_taps(browser, address):
     assert not tab.faults
 
 
+def test_what_a_model_cannot_do_is_said(tab):
+    expect(tab.find("cannot")).to_be_hidden()
+    tab.page.route(
+        "**/api/facts", lambda route: route.fulfill(json=route.fetch().json() | {"adapts": [], "propagates": False})
+    )
+    tab.page.reload()
+    said = "This model has no probabilistic attention whose keys could adapt and has no head that propagates values."
+    expect(tab.find("cannot")).to_have_text(said)
+    for name in ("key_adaptation", "value_propagation"):
+        expect(tab.find(name)).to_be_disabled()
+
+
 def test_an_empty_mask_says_why(tab):
     tab.find("threshold").fill("0.99")
     tab.click(20, 15)

@@ -444,7 +444,9 @@ await doing(async () => {
   const encoder = facts.encoder_once ? "the encoder runs once a picture" : "clicks enter the encoder, which runs once a click";
   find("model").textContent = `${facts.title}: ${facts.model}; ${encoder}.`;
   find("setting").replaceChildren(...facts.settings.map(({ name }, place) => option(name, place)), option("of your own", "own"));
-  find("nothing-adapts").hidden = facts.adapts.length > 0;
+  const lacking = [[facts.adapts.length, "has no probabilistic attention whose keys could adapt"], [facts.propagates, "has no head that propagates values"]];
+  const cannot = lacking.filter(([has]) => !has).map(([, words]) => words);
+  [find("cannot").textContent, find("cannot").hidden] = [`This model ${cannot.join(" and ")}.`, !cannot.length];
   if (!facts.box) find("box").title = "This model takes no box";
   listen();
   await openPicture(session.current);
