@@ -211,8 +211,19 @@ def test_atoms_and_norms_of_models_that_have_them(page, address):
     expect(said(page)).to_contain_text("Largest at")
 
 
+WRITTEN = """
+window.written = [];
+const write = CanvasRenderingContext2D.prototype.fillText;
+CanvasRenderingContext2D.prototype.fillText = function (...given) {
+  window.written.push(given[0]);
+  write.apply(this, given);
+};
+"""
+
+
 @pytest.mark.slow
 def test_saving_a_view(page, address, tmp_path):
+    page.add_init_script(WRITTEN)
     opened(page, address)
     with page.expect_download() as download:
         page.get_by_role("button", name="Save as PNG").click()
@@ -220,6 +231,10 @@ def test_saving_a_view(page, address, tmp_path):
     with Image.open(download.value.path()) as image:
         pixels = np.asarray(image.convert("RGB"))
     assert pixels.shape[1] > 600 and len(np.unique(pixels.reshape(-1, 3), axis=0)) > 50
+    written = page.evaluate("window.written")
+    least, most = (page.locator(end).first.inner_text() for end in (".least", ".most"))
+    prediction = page.locator(".prediction").first.inner_text()
+    assert f"colours from {least} to {most} · {prediction}" in written and written[-1].endswith(page.url)
 
 
 def test_images_that_are_dropped(page, address, tmp_path):
