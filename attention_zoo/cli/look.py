@@ -78,12 +78,14 @@ def look(
         subjects, data = [subject for subject, _ in opened], opened[0][1]
     else:
         subjects = _built(mixers, model or MODEL, pretrained, place)
-    random = "" if ckpt_path or pretrained else "The weights are random: see --ckpt_path and --pretrained."
+    note = "" if ckpt_path else f"{model or MODEL}, of timm's released weights."
+    if not (ckpt_path or pretrained):
+        note = f"{model or MODEL}. The weights are random: see --ckpt_path and --pretrained."
     gallery = Gallery(_named(subjects), files or (data and _of_data(data)) or _photographs(), _corrupt)
     first = next(iter(gallery.images))
     for number in range(len(subjects)):  # what cannot be looked at is said here, and the page opens at once
         gallery.view(number, Shown(first))
-    serve(AttentionPage(gallery, [*CORRUPTIONS, *EXTRA_CORRUPTIONS], _decode, random), host, port)
+    serve(AttentionPage(gallery, [*CORRUPTIONS, *EXTRA_CORRUPTIONS], _decode, printable(note)), host, port)
 
 
 def of_run(wanted: str, device: "torch.device", trust: bool) -> "tuple[Subject, DataModule]":
@@ -146,12 +148,14 @@ def _prepare(data: "DataModule") -> "ImageFunction":
 
 
 def _built(mixers: list[MixerFactory] | None, model: str, pretrained: bool, device: "torch.device") -> "list[Subject]":
-    """Return a timm model with each of the mixers, or as it is."""
+    """Return a timm model with each of the mixers, by their names, or as it is."""
     from attention_zoo.analysis.maps import with_mixers
     from attention_zoo.analysis.subjects import subject_of
+    from attention_zoo.mixers.registry import as_factory
 
-    chosen: list[MixerFactory | None] = [*mixers] if mixers else [None]
-    subjects = [replace(subject_of(model, mixer, pretrained, device), name=model) for mixer in chosen]
+    chosen: list[tuple[str, MixerFactory | None]] = [(as_factory(mixer).name, mixer) for mixer in mixers or ()]
+    chosen = chosen or [(model, None)]
+    subjects = [replace(subject_of(model, mixer, pretrained, device), name=name) for name, mixer in chosen]
     # a copy whose attention are mixers is made once for each size of images
     return [
         replace(subject, model=lru_cache(maxsize=4)(lambda size, subject=subject: with_mixers(subject.model(size))))

@@ -11,8 +11,9 @@ def progressive_merge(before: Tensor, answer: Tensor, click: Click) -> Tensor:
     """Return a mask after a click: of what a model would change in it, the part that was clicked at, no other.
 
     The part is the connected region of changed pixels (those that touch at a corner are connected) that holds the
-    click; where the model changes nothing at the click, nothing changes. (The progressive merge of X. Chen et al.,
-    FocalClick, CVPR 2022, section 3.3.)
+    click. A click on the object adds it, and a click on the background takes it away: neither does the other. Where
+    the model changes nothing at the click, nothing changes. (The progressive merge of X. Chen et al., FocalClick,
+    CVPR 2022, section 3.3, and its released code.)
 
     Args:
         before: (H, W) bool, the mask before the click.
@@ -29,4 +30,4 @@ def progressive_merge(before: Tensor, answer: Tensor, click: Click) -> Tensor:
         return before
     labels = cv2.connectedComponents(changed.numpy().astype(np.uint8), connectivity=8)[1]
     part = from_numpy(labels == labels[y, x])
-    return before ^ part
+    return before | part if click.positive else before & ~part

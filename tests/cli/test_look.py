@@ -56,7 +56,8 @@ def test_mixers_in_a_model_on_images_of_a_folder(look, images):
     page, client = look("--mixers", "DotProduct", "VarsD", "--images", images)
     facts = client.get("/api/facts").json()
     assert facts["images"] == ["im0.png", "im2.png", "im4.png", "im6.png", "sub/im1.png", "sub/im3.png", "sub/im5.png"]
-    assert "random" in facts["note"]
+    assert facts["note"].startswith("vit_tiny_patch16_224. The weights are random")
+    assert [model["name"] for model in facts["models"]] == ["DotProduct", "VarsD"]
     _, other = look("--mixers", "DotProduct", "--images", images, images / "sub")
     assert set(other.get("/api/facts").json()["images"]) == {*facts["images"], "im1.png", "im3.png", "im5.png"}
     for place, name in enumerate(("DotProduct", "VarsD")):

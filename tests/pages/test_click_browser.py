@@ -36,9 +36,10 @@ def browser():
 class Tab:
     """A tab with the page, and what a person does in it."""
 
-    def __init__(self, browser, address, size="wide"):
+    def __init__(self, browser, address, size="wide", **options):
         width, height, scheme = SIZES[size]
-        self.context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme)
+        viewport = {"width": width, "height": height}
+        self.context = browser.new_context(viewport=viewport, color_scheme=scheme, **options)
         self.page = self.context.new_page()
         self.faults = []
         self.page.on("pageerror", lambda error: self.faults.append(str(error)))
@@ -56,7 +57,10 @@ class Tab:
         return self.page.locator(f"#{id}")
 
     def open(self, name):
-        self.find("pictures").select_option(label=name)
+        options = self.find("pictures").locator("option")
+        told = re.compile(rf"{re.escape(name)}( · \d+ objects?)?")  # how many are marked on it
+        (place,) = (place for place, text in enumerate(options.all_inner_texts()) if told.fullmatch(text))
+        self.find("pictures").select_option(index=place)
         expect(self.canvas).to_have_attribute("aria-label", re.compile(re.escape(name)))
 
     def place(self, y, x):
@@ -153,6 +157,159 @@ def test_predict_repeats_what_was_exported(tab, checkpoint, folders, tmp_path, m
     assert command("predict", "--ckpt_path", checkpoint, *clicks, "--prediction.path", "out") == 0
     for name in ("a.png", "a#2.png"):
         np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "out/masks" / name)), tab.mask(name))
+
+
+def test_the_status_is_of_the_object_that_is_worked_on(tab):
+    tab.click(20, 15)
+    tab.told("Object 1: 1 click;")
+    tab.find("new").click()
+    tab.told("Object 2: nothing is marked.")
+    tab.click(40, 50)
+    tab.told("Object 2: 1 click;")
+    expect(tab.find("pictures").locator("option", has_text="a.png")).to_have_text("a.png · 2 objects")
+    tab.page.locator("#objects button").first.click()
+    expect(tab.find("status")).to_have_text(re.compile(r"Object 1: 1 click; [\d,]+ pixels?\. IoU 0\.\d{3} with a#\d\."))
+    tab.find("undo").click()
+    tab.told("Object 1: nothing is marked.")
+
+
+def test_the_mask_before_is_there_for_whatever_object_is_chosen(tab):
+    tab.click(20, 15)
+    tab.told("Object 1: 1 click;")
+    tab.find("new").click()
+    tab.click(40, 50)
+    tab.told("Object 2: 1 click;")
+    tab.find("compare").check()
+    captions = [tab.page.locator(f"#{name} figcaption") for name in ("before", "after")]
+    for caption in captions:
+        expect(caption).to_contain_text(re.compile(r" · IoU 0\.\d{3}$"))
+    with tab.page.expect_response(re.compile("/api/answer")) as answer:
+        tab.page.locator("#objects button").first.click()
+    given = answer.value.json()
+    for caption, name in zip(captions, ("before", "after"), strict=True):
+        expect(caption).to_contain_text(f" · IoU {given[name]['truth']['iou']:.3f}")
+
+
+def test_two_clicks_make_a_box(tab):
+    tab.page.keyboard.press("x")
+    tab.click(8, 6)
+    expect(tab.find("status")).to_have_text("One corner of the box at row 8, column 6: now the opposite one.")
+    tab.click(31, 33)
+    tab.told("Object 1: 0 clicks, a box;")
+    tab.click(1, 1)
+    tab.page.keyboard.press("o")  # the corner is forgotten
+    tab.click(20, 15)
+    tab.told("Object 1: 1 click, a box;")
+    (entry,) = json.loads(tab.export("clicks.json"))
+    assert entry["box"] == [8, 6, 31, 33]
+
+
+COLOUR = """([x, y]) => {
+  const canvas = document.querySelector("#after canvas");
+  const ratio = canvas.width / canvas.clientWidth;
+  return [...canvas.getContext("2d").getImageData(x * ratio, y * ratio, 1, 1).data.slice(0, 3)];
+}"""
+
+
+def clicked_at(tab, share):
+    """Click at shares of the canvas's height and width; return the pixel that is told, and the colour seen there."""
+    frame = tab.canvas.bounding_box()
+    x, y = int(share[1] * frame["width"]), int(share[0] * frame["height"])
+    colour = tab.page.evaluate(COLOUR, [x, y])
+    count = tab.page.locator("#clicks li").count()
+    tab.canvas.click(position={"x": x, "y": y}, button="right")
+    tab.count(count + 1)
+    tab.told(f"{count + 1} click")
+    row, column = map(int, re.findall(r"row (\d+), column (\d+)", tab.page.locator("#clicks li").last.inner_text())[0])
+    return (row, column), colour
+
+
+def test_clicks_land_on_the_pixel_that_is_seen_under_zoom(tab, folders):
+    picture = np.asarray(Image.open(folders / "images/a.png"))
+    tab.find("hide").check()  # masks colour what is clicked
+    tab.canvas.hover(position=tab.place(20, 15))
+    tab.page.mouse.wheel(0, -600)
+    expect(tab.find("whole")).to_have_text("246 %")
+    frame = tab.canvas.bounding_box()
+    place = tab.place(20, 15)
+    seen, colour = clicked_at(tab, (place["y"] / frame["height"], place["x"] / frame["width"]))
+    assert seen == (20, 15) and colour == picture[seen].tolist()  # what is under the pointer stays there
+    where = []
+    for button in (None, "left", "middle"):
+        if button == "left":
+            tab.page.keyboard.down("Space")
+        if button:
+            tab.page.mouse.move(frame["x"] + 300, frame["y"] + 300)
+            tab.page.mouse.down(button=button)
+            tab.page.mouse.move(frame["x"] + 200, frame["y"] + 250, steps=4)
+            tab.page.mouse.up(button=button)
+            tab.page.keyboard.up("Space")
+        seen, colour = clicked_at(tab, (0.9, 0.8))
+        assert colour == picture[seen].tolist()
+        where.append(seen)
+    rows, columns = zip(*where, strict=True)
+    assert rows[0] < rows[1] < rows[2] and columns[0] < columns[1] < columns[2]
+    assert json.loads(tab.export("clicks.json"))[0].keys() == {"image", "clicks", "setting", "threshold"}  # no box
+    tab.page.keyboard.press("0")
+    expect(tab.find("whole")).to_be_disabled()
+    tab.click(45, 2)
+    tab.clicks(*[""] * 4, "row 45, column 2")
+
+
+def test_a_finger_moves_what_is_seen_and_taps(browser, address):
+    tab = Tab(browser, address, "narrow", has_touch=True)
+    tab.open("a.png")
+    tab.find("larger").tap()
+    tab.find("larger").tap()
+    frame = tab.canvas.bounding_box()
+    x, y = frame["x"] + frame["width"] / 2, frame["y"] + frame["height"] / 2
+    fingers = tab.context.new_cdp_session(tab.page)
+    for kind, moved in (("touchStart", 0), ("touchMove", 40), ("touchMove", 80), ("touchEnd", None)):
+        points = [] if moved is None else [{"x": x - moved, "y": y}]
+        fingers.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+    tab.count(0)
+    tab.page.touchscreen.tap(x, y)
+    column = int(32 + 80 * 64 / 2.25 / frame["width"])
+    tab.clicks(re.compile(rf"\+ object at row 2[34], column ({column - 1}|{column}|{column + 1}) "))
+    tab.context.close()
+    assert not tab.faults
+
+
+def test_what_a_model_cannot_do_is_said(tab):
+    expect(tab.find("cannot")).to_be_hidden()
+    tab.page.route(
+        "**/api/facts", lambda route: route.fulfill(json=route.fetch().json() | {"adapts": [], "propagates": False})
+    )
+    tab.page.reload()
+    said = "This model has no probabilistic attention whose keys could adapt and has no head that propagates values."
+    expect(tab.find("cannot")).to_have_text(said)
+    for name in ("key_adaptation", "value_propagation"):
+        expect(tab.find(name)).to_be_disabled()
+
+
+def test_an_empty_mask_says_why(tab):
+    tab.find("threshold").fill("0.99")
+    tab.click(20, 15)
+    tab.told("0 pixels. Nothing is above the threshold: lower it, or click again. IoU 0.000")
+
+
+def test_zoom_by_keys_follows_the_cursor(tab):
+    tab.canvas.focus()
+    for key in ("ArrowLeft", "+", "+", "="):
+        tab.page.keyboard.press(key)
+    expect(tab.find("whole")).to_have_text("338 %")
+    for _ in range(3):
+        tab.page.keyboard.press("Shift+ArrowRight")
+    tab.page.keyboard.press("Enter")
+    tab.clicks("row 24, column 61")
+    seen, _ = clicked_at(tab, (0.5, 0.5))  # the cursor at the right was brought into sight
+    assert 45 < seen[1] < 62
+    for _ in range(3):
+        tab.page.keyboard.press("-")
+    expect(tab.find("whole")).to_have_text("100 %")
+    tab.find("larger").click()
+    tab.open("sub/b.jpg")
+    expect(tab.find("whole")).to_have_text("100 %")  # another picture is seen as a whole
 
 
 def test_everything_by_keyboard(tab):

@@ -137,6 +137,30 @@ def test_another_reading_layer_and_head(page, address, models):
     assert query(page)["head"] == "0"
 
 
+def test_pictures_are_at_one_height_and_entropies_are_numbers(page, address):
+    opened(page, address)
+    screens = [page.locator(".screen").nth(place).bounding_box() for place in range(2)]
+    assert screens == [page.locator(".view").nth(place).bounding_box() for place in range(2)]
+    page.locator("h2").first.evaluate("title => { title.textContent = 'a long name '.repeat(20); }")
+    for part in (".view", ".said", ".bars"):
+        first, second = (page.locator(part).nth(place).bounding_box()["y"] for place in range(2))
+        assert first == second
+    for bar in page.locator(".bars button").all():
+        (number, head), label = bar.all_inner_texts()[0].split(), bar.get_attribute("aria-label")
+        assert label == f"Head {head}: entropy {float(number):.2f}"
+
+
+def test_numbers_are_asked_for_once(page, address):
+    opened(page, address, "token=4,4")
+    asked = []
+    page.on("request", lambda request: asked.append(request.url) if "/api/values" in request.url else None)
+    for kind in ("norms", "atoms", "reads"):  # their pictures are of other heights
+        page.get_by_label("Picture of").select_option(kind)
+        ready(page)
+        expect(page.locator(".waiting")).to_have_count(0)
+    assert len(asked) == len(set(asked))
+
+
 def test_corruption_changes_picture_and_attention(page, address, models):
     opened(page, address, "token=4,4&layer=2")
     before = page.locator(".view").first.screenshot()
@@ -187,8 +211,19 @@ def test_atoms_and_norms_of_models_that_have_them(page, address):
     expect(said(page)).to_contain_text("Largest at")
 
 
+WRITTEN = """
+window.written = [];
+const write = CanvasRenderingContext2D.prototype.fillText;
+CanvasRenderingContext2D.prototype.fillText = function (...given) {
+  window.written.push(given[0]);
+  write.apply(this, given);
+};
+"""
+
+
 @pytest.mark.slow
 def test_saving_a_view(page, address, tmp_path):
+    page.add_init_script(WRITTEN)
     opened(page, address)
     with page.expect_download() as download:
         page.get_by_role("button", name="Save as PNG").click()
@@ -196,6 +231,10 @@ def test_saving_a_view(page, address, tmp_path):
     with Image.open(download.value.path()) as image:
         pixels = np.asarray(image.convert("RGB"))
     assert pixels.shape[1] > 600 and len(np.unique(pixels.reshape(-1, 3), axis=0)) > 50
+    written = page.evaluate("window.written")
+    least, most = (page.locator(end).first.inner_text() for end in (".least", ".most"))
+    prediction = page.locator(".prediction").first.inner_text()
+    assert f"colours from {least} to {most} · {prediction}" in written and written[-1].endswith(page.url)
 
 
 def test_images_that_are_dropped(page, address, tmp_path):

@@ -175,6 +175,15 @@ def test_progressive_merge_changes_the_part_that_was_clicked():
         assert torch.equal(progressive_merge(before, answer, click), before)
 
 
+@pytest.mark.parametrize("click", [Click(1, 1, False), Click(1, 6, True)])
+def test_progressive_merge_adds_or_takes_away(click):
+    """The model moves an object to the right, which is one connected region of changes."""
+    before, answer = torch.zeros(2, 4, 8, dtype=torch.bool)
+    before[:4, :4] = answer[:4, 4:] = True
+    merged = progressive_merge(before, answer, click)
+    assert torch.equal(merged, before | answer if click.positive else torch.zeros_like(before))
+
+
 @pytest.mark.parametrize("region", [(0, 0, 40, 60), (-4, -10, 64, 80), (5, 10, 20, 30), (-3, 20, 30, 60)])
 def test_a_view_of_a_mask_is_what_whole_puts_back(region):
     mask = torch.zeros(SIZE)

@@ -3,12 +3,16 @@
 import * as server from "./server.js";
 import { Session } from "./session.js";
 import { COLOURS, css, View } from "./view.js";
+import { Zoom } from "./zoom.js";
 
 const find = (id) => document.getElementById(id);
 const OPTIONS = ["key_adaptation", "key_prior_precision", "adapt_in", "value_propagation", "value_prior_precision"];
 const SWITCHES = { key_adaptation: 1, value_propagation: 5 }; // iterations of what is switched on
 
-const views = { before: new View(find("before").querySelector("canvas")), after: new View(find("after").querySelector("canvas")) };
+const STEP = 1.5; // times that a key or a button enlarges
+
+const zoom = new Zoom(zoomed);
+const views = Object.fromEntries(["before", "after"].map((id) => [id, new View(find(id).querySelector("canvas"), zoom)]));
 let facts;
 let session;
 let tool = "object";
@@ -52,6 +56,7 @@ async function openPicture(id) {
   session.gone.delete(id);
   if (session.current !== id) return;
   for (const view of Object.values(views)) view.show(picture);
+  zoomed();
   const { name } = session.pictures.find((one) => one.id === id);
   views.after.canvas.setAttribute("aria-label", `${name}, ${picture.width} by ${picture.height} pixels`);
   say(`${name}, ${picture.width} × ${picture.height} pixels.`);
@@ -84,10 +89,16 @@ async function take(files) {
 
 // ---- answers
 
+// Whether the server has to be asked about an object: also for the mask before, of the one that is worked on.
+function lacks(object) {
+  const before = find("compare").checked && object === session.object;
+  return object.waits || (before && !object.empty && !object.answer.before);
+}
+
 // Asks about the objects of this picture whose answers were cut short by what was done next.
 // Whoever asks calls this after an answer, so that there is nothing to do while one is waited for.
 async function rest() {
-  for (const object of session.list) if (object.waits && !asking) await answer(object);
+  for (const object of session.list) if (lacks(object) && !asking) await answer(object);
 }
 
 function stop() {
@@ -100,6 +111,7 @@ async function answer(object, click = null) {
   if (object.empty) {
     [object.answer, object.stale] = [null, false];
     refresh();
+    say(told(object));
     return;
   }
   asking = new AbortController();
@@ -122,13 +134,30 @@ async function answer(object, click = null) {
   if (click) click.time = performance.now() - start;
   session.save();
   list();
-  say(told(object, got.after, performance.now() - start));
+  say(told(object, performance.now() - start));
 }
 
-function told(object, { pixels, seconds, truth }, time) {
-  const quality = truth ? ` IoU ${truth.iou.toFixed(3)} with ${truth.name}.` : "";
+// What is known of an object; the time is that of an answer which has just come.
+function told(object, time = null) {
+  const name = `Object ${session.list.indexOf(object) + 1}`;
+  if (object.empty) return `${name}: nothing is marked.`;
   const parts = `${plural(object.now.clicks.length, "click")}${object.now.box ? ", a box" : ""}${object.now.mask ? ", from a mask" : ""}`;
-  return `Object ${session.list.indexOf(object) + 1}: ${parts}; ${plural(pixels, "pixel")}.${quality} ${milliseconds(time)} (model ${milliseconds(1000 * seconds)}).`;
+  if (!object.answer) return `${name}: ${parts}.`;
+  const { pixels, seconds, truth } = object.answer.after;
+  const quality = truth ? ` IoU ${truth.iou.toFixed(3)} with ${truth.name}.` : "";
+  const took = time === null ? "" : ` ${milliseconds(time)} (model ${milliseconds(1000 * seconds)}).`;
+  const none = pixels ? "" : " Nothing is above the threshold: lower it, or click again.";
+  return `${name}: ${parts}; ${plural(pixels, "pixel")}.${none}${quality}${took}`;
+}
+
+// Goes to another object of this picture.
+async function turnTo(go) {
+  go();
+  session.save();
+  views.after.drop();
+  refresh();
+  say(told(session.object));
+  await rest();
 }
 
 async function changed(object, click = null) {
@@ -190,10 +219,7 @@ async function setThreshold(given) {
 async function compare() {
   find("before").hidden = !find("compare").checked;
   for (const view of Object.values(views)) view.fit();
-  if (session.object && find("compare").checked && !session.object.answer?.before) {
-    await answer(session.object);
-    await rest();
-  }
+  await rest();
 }
 
 async function download(name) {
@@ -207,7 +233,7 @@ async function download(name) {
   setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
   const left = session.gone.size ? ` ${plural(session.gone.size, "picture")} that could not be opened left out.` : "";
   say(`${plural(entries.length, "object")} written to ${name}.${left}`);
-  const how = "predict --ckpt_path RUN --data.predict_dir FOLDER --data.predict_clicks clicks.json makes the same masks.";
+  const how = "python -m attention_zoo predict --ckpt_path RUN --data.predict_dir FOLDER --data.predict_clicks clicks.json makes the same masks.";
   find("exported").textContent = name === "clicks.json" ? how : "";
 }
 
@@ -220,14 +246,20 @@ function option(text, value) {
   return made;
 }
 
+// How many objects a picture has, behind its name.
+function marked(id) {
+  const count = session.count(id);
+  return count ? ` · ${plural(count, "object")}` : "";
+}
+
 function refresh() {
   const { object } = session;
-  find("pictures").replaceChildren(...session.pictures.map(({ id, name }) => option(name, id)));
+  find("pictures").replaceChildren(...session.pictures.map(({ id, name }) => option(name + marked(id), id)));
   find("pictures").value = session.current ?? "";
   const place = session.pictures.findIndex(({ id }) => id === session.current);
   find("previous").disabled = place <= 0;
   find("next").disabled = place < 0 || place === session.pictures.length - 1;
-  for (const id of ["object", "background", "box", "new", "remove", "mask"]) find(id).disabled = !object;
+  for (const id of ["object", "background", "box", "new", "remove", "mask", "larger"]) find(id).disabled = !object;
   find("box").disabled ||= !facts.box;
   find("undo").disabled = !object?.past.length;
   find("redo").disabled = !object?.future.length;
@@ -237,6 +269,10 @@ function refresh() {
   settings(object);
   list();
   for (const [key, view] of Object.entries(views)) view.draw({ objects: session.list, place: session.place, key });
+  for (const [key, name] of Object.entries({ before: "Before: nothing adapts", after: "After: as set on this page" })) {
+    const truth = object?.answer?.[key]?.truth;
+    find(key).querySelector("figcaption").textContent = truth ? `${name} · IoU ${truth.iou.toFixed(3)}` : name;
+  }
 }
 
 function settings(object) {
@@ -262,11 +298,7 @@ function list() {
     button.type = "button";
     button.setAttribute("aria-pressed", place === session.place);
     button.append(swatch(COLOURS[place % COLOURS.length]), `Object ${place + 1}`);
-    button.addEventListener("click", doing(async () => {
-      session.place = place;
-      refresh();
-      await rest();
-    }));
+    button.addEventListener("click", doing(() => turnTo(() => { session.place = place; })));
     return button;
   }));
   find("clicks").replaceChildren(...(session.object?.now.clicks ?? []).map(({ y, x, positive, time, model, iou }) => {
@@ -295,7 +327,28 @@ function swatch(colour) {
 function choose(name) {
   if (find(name).disabled) return;
   tool = name;
+  views.after.drop();
   refresh();
+}
+
+function zoomed() {
+  for (const view of Object.values(views)) view.draw();
+  find("whole").textContent = `${Math.round(100 * zoom.times)} %`;
+  find("whole").disabled = find("smaller").disabled = zoom.times === 1;
+  views.after.canvas.dataset.zoomed = zoom.times > 1 ? "yes" : "no";
+}
+
+function whole() {
+  zoom.whole();
+  zoomed();
+}
+
+// With the space bar held down, dragging moves what is seen.
+function hand(event) {
+  const canvas = views.after.canvas;
+  if (event.key !== " " || (event.type === "keydown" && ![canvas, document.body].includes(event.target))) return;
+  if (event.type === "keydown") event.preventDefault(); // no scrolling of the page
+  canvas.dataset.hand = event.type === "keydown" ? "yes" : "no";
 }
 
 const press = (id) => () => { if (!find(id).disabled) find(id).click(); };
@@ -307,6 +360,7 @@ const KEYS = {
   "[": doing(() => session.object && setThreshold(session.object.threshold - 0.05)),
   "]": doing(() => session.object && setThreshold(session.object.threshold + 0.05)),
   1: doing(() => download("masks.zip")), 2: doing(() => download("coco.json")), 3: doing(() => download("clicks.json")),
+  "+": press("larger"), "=": press("larger"), "-": press("smaller"), 0: press("whole"), h: () => find("hide").click(),
   "?": press("help"),
 };
 
@@ -328,7 +382,7 @@ function listen() {
   find("previous").addEventListener("click", doing(() => turn(-1)));
   find("next").addEventListener("click", doing(() => turn(1)));
   find("pictures").addEventListener("change", doing(() => openPicture(find("pictures").value)));
-  find("new").addEventListener("click", () => { session.next(); session.save(); refresh(); });
+  find("new").addEventListener("click", doing(() => turnTo(() => session.next())));
   find("remove").addEventListener("click", doing(async () => {
     stop();
     session.remove();
@@ -360,11 +414,20 @@ function listen() {
   find("threshold").addEventListener("change", doing(() => setThreshold(Number(find("threshold").value))));
   find("threshold").addEventListener("input", () => { find("threshold-value").textContent = Number(find("threshold").value).toFixed(2); });
   find("compare").addEventListener("change", doing(compare));
+  find("hide").addEventListener("change", () => {
+    for (const view of Object.values(views)) view.bare = find("hide").checked;
+    refresh();
+  });
+  find("larger").addEventListener("click", () => views.after.enlarge(STEP));
+  find("smaller").addEventListener("click", () => views.after.enlarge(1 / STEP));
+  find("whole").addEventListener("click", whole);
+  for (const kind of ["keydown", "keyup"]) document.addEventListener(kind, hand);
   for (const button of document.querySelectorAll("[data-export]")) button.addEventListener("click", doing(() => download(button.dataset.export)));
   find("help").addEventListener("click", () => find("keys").showModal());
   document.addEventListener("keydown", keyed);
   const moved = ([y, x]) => { clearTimeout(cursorTimer); cursorTimer = setTimeout(() => say(`Row ${y}, column ${x}.`), 250); };
-  views.after.listen({ tool: () => tool, boxes: facts.box, click: doing(clicked), box: doing(boxed), moved });
+  const corner = ([y, x]) => say(`One corner of the box at row ${y}, column ${x}: now the opposite one.`);
+  views.after.listen({ tool: () => tool, boxes: facts.box, click: doing(clicked), box: doing(boxed), moved, corner });
   new ResizeObserver(() => Object.values(views).forEach((view) => view.fit())).observe(find("views"));
   for (const kind of ["dragover", "dragleave", "drop"]) {
     document.addEventListener(kind, (event) => {
@@ -381,7 +444,9 @@ await doing(async () => {
   const encoder = facts.encoder_once ? "the encoder runs once a picture" : "clicks enter the encoder, which runs once a click";
   find("model").textContent = `${facts.title}: ${facts.model}; ${encoder}.`;
   find("setting").replaceChildren(...facts.settings.map(({ name }, place) => option(name, place)), option("of your own", "own"));
-  find("nothing-adapts").hidden = facts.adapts.length > 0;
+  const lacking = [[facts.adapts.length, "has no probabilistic attention whose keys could adapt"], [facts.propagates, "has no head that propagates values"]];
+  const cannot = lacking.filter(([has]) => !has).map(([, words]) => words);
+  [find("cannot").textContent, find("cannot").hidden] = [`This model ${cannot.join(" and ")}.`, !cannot.length];
   if (!facts.box) find("box").title = "This model takes no box";
   listen();
   await openPicture(session.current);

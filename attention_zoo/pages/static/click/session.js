@@ -122,6 +122,11 @@ export class Session {
     this.objects.delete(id);
   }
 
+  // How many objects of a picture have something on them.
+  count(id) {
+    return (this.objects.get(id) ?? []).filter((object) => !object.empty).length;
+  }
+
   // All objects of all pictures that the server has, as entries of a file of clicks.
   entries() {
     return this.pictures.filter(({ id }) => !this.gone.has(id)).flatMap(({ id }) =>

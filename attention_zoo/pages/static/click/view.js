@@ -9,23 +9,28 @@ const NEGATIVE = "#d55e00";
 const OPACITY = 0.5;
 const LARGEST = 12; // times that a small picture is enlarged
 const DRAG = 6; // pixels of the screen from which on a pointer drags
+const NOTCH = 1.0015; // times that a picture grows for each pixel of a wheel
 
 export const css = ([red, green, blue]) => `rgb(${red} ${green} ${blue})`;
 
 export class View {
-  constructor(canvas) {
+  constructor(canvas, zoom) {
     this.canvas = canvas;
+    this.zoom = zoom; // of all views of a picture
     this.context = canvas.getContext("2d");
     this.picture = null;
     this.scene = { objects: [], place: 0, key: "after" };
     this.cursor = null; // of the keyboard, in pixels of the picture
     this.corner = null; // the first one of a box
     this.dragged = null; // the box in the making
+    this.pointed = null; // where a pointer is: shares of the height and the width that are seen
+    this.bare = false; // whether masks are hidden
     this.drawn = new WeakMap(); // of an answer: what its mask looks like
   }
 
   show(picture) {
     this.picture = picture;
+    this.zoom.whole();
     this.cursor = this.corner = this.dragged = null;
     this.canvas.hidden = picture === null; // it has another picture on it
     this.fit();
@@ -51,14 +56,15 @@ export class View {
   draw(scene = this.scene) {
     this.scene = scene;
     if (!this.picture) return;
-    const { context, canvas, picture } = this;
-    context.setTransform(canvas.width / picture.width, 0, 0, canvas.height / picture.height, 0, 0);
-    this.unit = picture.width / (canvas.width / this.ratio); // a pixel of the screen, in those of the picture
-    context.imageSmoothingEnabled = this.scale < 3;
+    const { context, canvas, picture, zoom } = this;
+    const [across, down] = [canvas.width / picture.width, canvas.height / picture.height].map((each) => each * zoom.times);
+    context.setTransform(across, 0, 0, down, -zoom.x * across, -zoom.y * down);
+    this.unit = this.ratio / across; // a pixel of the screen, in those of the picture
+    context.imageSmoothingEnabled = this.scale * zoom.times < 3;
     context.drawImage(picture, 0, 0);
     const order = scene.objects.map((object, place) => ({ object, place }));
     order.sort((a, b) => (a.place === scene.place) - (b.place === scene.place)); // what is worked on lies on top
-    for (const { object, place } of order) this.mask(object, place, place === scene.place);
+    if (!this.bare) for (const { object, place } of order) this.mask(object, place, place === scene.place);
     const object = scene.objects[scene.place];
     if (object) this.marks(object.now);
     if (this.dragged) this.box(this.dragged);
@@ -145,12 +151,32 @@ export class View {
 
   // Row and column of the pixel under a pointer, or of the nearest one.
   at(event) {
+    const { picture: { height, width }, zoom } = this;
+    const [down, right] = this.shares(event);
+    const within = (place, side) => Math.min(Math.max(Math.floor(place), 0), side - 1);
+    return [within(zoom.y + (down * height) / zoom.times, height), within(zoom.x + (right * width) / zoom.times, width)];
+  }
+
+  shares(event) {
     const frame = this.canvas.getBoundingClientRect();
-    const within = (share, side) => Math.min(Math.max(Math.floor(share * side), 0), side - 1);
-    return [
-      within((event.clientY - frame.top) / frame.height, this.picture.height),
-      within((event.clientX - frame.left) / frame.width, this.picture.width),
-    ];
+    return [(event.clientY - frame.top) / frame.height, (event.clientX - frame.left) / frame.width];
+  }
+
+  // Enlarges by a factor, around the pointer, else the cursor, else the middle.
+  enlarge(factor) {
+    if (!this.picture) return;
+    const { picture, zoom, cursor } = this;
+    const { height, width } = picture;
+    const focus = cursor && document.activeElement === this.canvas
+      ? [((cursor[0] + 0.5 - zoom.y) * zoom.times) / height, ((cursor[1] + 0.5 - zoom.x) * zoom.times) / width]
+      : [0.5, 0.5];
+    zoom.by(factor, this.pointed ?? focus, picture);
+  }
+
+  // Drops the box in the making.
+  drop() {
+    this.corner = this.dragged = null;
+    this.draw();
   }
 
   // Tells `on` of clicks and boxes; `on.tool()` is what a left button does, `on.boxes` whether boxes can be drawn.
@@ -159,31 +185,54 @@ export class View {
     let down = null;
     canvas.addEventListener("contextmenu", (event) => event.preventDefault());
     canvas.addEventListener("pointerdown", (event) => {
-      if (!this.picture || (event.button !== 0 && event.button !== 2)) return;
-      down = { event, place: this.at(event) };
+      if (!this.picture || event.button > 2) return;
+      down = { event, last: event, place: this.at(event), moves: event.button === 1 || canvas.dataset.hand === "yes", drags: false };
+      if (event.button === 1) event.preventDefault(); // no scrolling of the page
       canvas.setPointerCapture(event.pointerId);
     });
     canvas.addEventListener("pointermove", (event) => {
-      if (!down || down.event.button !== 0 || !on.boxes) return;
-      const moved = Math.hypot(event.clientX - down.event.clientX, event.clientY - down.event.clientY);
-      if (this.dragged || (moved > DRAG && (event.pointerType === "mouse" || on.tool() === "box"))) {
-        this.dragged = [...down.place, ...this.at(event)];
-        this.draw();
-      }
+      this.pointed = event.pointerType === "mouse" ? this.shares(event) : null;
+      if (!this.picture) return;
+      if (down) this.pull(down, event, on);
+      const from = down?.drags ? down.place : this.corner;
+      if (!from || down?.moves) return;
+      this.dragged = [...from, ...this.at(event)];
+      this.draw();
     });
-    canvas.addEventListener("pointercancel", () => { down = this.dragged = null; this.draw(); });
+    canvas.addEventListener("pointerleave", () => { this.pointed = null; });
+    canvas.addEventListener("pointercancel", () => { down = null; this.drop(); });
     canvas.addEventListener("pointerup", () => {
       if (!down) return;
-      const { event, place } = down;
-      const { dragged } = this;
-      down = this.dragged = null;
-      if (!this.picture) return;
-      if (dragged) on.box(dragged);
+      const { event, place, moves, drags } = down;
+      down = null;
+      if (!this.picture || moves) return;
+      if (drags) this.finish(this.dragged, on);
       else if (event.button === 2 || event.ctrlKey) on.click(place, false); // Control and click: the right one of a Mac
       else if (on.tool() !== "box") on.click(place, on.tool() === "object");
+      else this.cornered(place, on);
+    });
+    canvas.addEventListener("wheel", (event) => {
+      if (!this.picture || (event.deltaY > 0 && this.zoom.times === 1)) return; // the page scrolls
+      event.preventDefault();
+      const pixels = event.deltaY * (event.deltaMode === WheelEvent.DOM_DELTA_PIXEL ? 1 : 33); // else by lines
+      this.zoom.by(NOTCH ** -pixels, this.shares(event), this.picture);
     });
     canvas.addEventListener("keydown", (event) => this.key(event, on));
     for (const kind of ["focus", "blur"]) canvas.addEventListener(kind, () => this.draw());
+  }
+
+  // A pointer that is held down moves what is seen, or draws a box.
+  pull(down, event, on) {
+    const far = Math.hypot(event.clientX - down.event.clientX, event.clientY - down.event.clientY) > DRAG;
+    const finger = event.pointerType !== "mouse" && on.tool() !== "box";
+    down.moves ||= far && finger && this.zoom.times > 1;
+    if (down.moves) {
+      const unit = this.picture.width / this.zoom.times / this.canvas.clientWidth;
+      this.zoom.move((down.last.clientY - event.clientY) * unit, (down.last.clientX - event.clientX) * unit, this.picture);
+    } else {
+      down.drags ||= far && !finger && down.event.button === 0 && on.boxes;
+    }
+    down.last = event;
   }
 
   key(event, on) {
@@ -198,24 +247,27 @@ export class View {
       const [dy, dx] = arrows[event.key];
       this.cursor = [move(this.cursor[0], dy, height), move(this.cursor[1], dx, width)];
       if (this.corner) this.dragged = [...this.corner, ...this.cursor];
+      this.zoom.reveal(this.cursor, this.picture);
       on.moved(this.cursor);
     } else if (event.key === "Enter") {
-      if (on.tool() === "box" && !event.shiftKey) this.cornered(on);
+      if (on.tool() === "box" && !event.shiftKey) this.cornered(this.cursor, on);
       else on.click(this.cursor, !event.shiftKey && on.tool() === "object");
     } else {
-      this.corner = this.dragged = null;
+      this.drop();
     }
     event.preventDefault();
     this.draw();
   }
 
-  cornered(on) {
-    if (!this.corner) {
-      this.corner = this.cursor;
-      return;
-    }
-    const box = [...this.corner, ...this.cursor];
-    this.corner = this.dragged = null;
+  // One corner of a box, or the opposite one.
+  cornered(place, on) {
+    if (this.corner) return this.finish([...this.corner, ...place], on);
+    this.corner = place;
+    on.corner(place);
+  }
+
+  finish(box, on) {
+    this.drop();
     on.box(box);
   }
 }

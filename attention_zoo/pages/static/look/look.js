@@ -28,7 +28,12 @@ async function start() {
     byId("models").append(panel.root);
     listen(panel);
   });
-  new ResizeObserver(() => loaded && draw()).observe(byId("models"));
+  let width = 0;
+  new ResizeObserver(([{ contentRect }]) => { // a picture is as wide as there is room, and makes its height itself
+    if (contentRect.width === width) return;
+    width = contentRect.width;
+    if (loaded) draw();
+  }).observe(byId("models"));
   await refresh();
 }
 
@@ -273,7 +278,9 @@ function save() {
     context.fillText(panel.part("h2").textContent, left, gap + 12, width);
     context.drawImage(panel.canvas, left, gap + line);
     context.fillText(panel.part(".said").textContent, left, gap + line + height + 18, width);
-    context.fillText(panel.view.prediction, left, gap + 2 * line + height + 18, width);
+    const [least, most] = [".least", ".most"].map((end) => panel.part(end).textContent);
+    const below = [least && `colours from ${least} to ${most}`, panel.view.prediction].filter(Boolean).join(" · ");
+    context.fillText(below, left, gap + 2 * line + height + 18, width);
   });
   context.fillText(`${byId("kind").selectedOptions[0]?.text ?? state.kind} · ${location.href}`, gap, sheet.height - gap, sheet.width - 2 * gap);
   sheet.toBlob((blob) => {

@@ -22,6 +22,7 @@ export class Panel {
     this.part = (selector) => this.root.querySelector(selector);
     this.canvas = this.part(".view");
     this.grid = this.part(".grid");
+    this.part("h2").textContent = facts.name; // while it is waited for
   }
 
   // Load what the model sees under a state; until it is there, the page goes on with what it had.
@@ -171,7 +172,9 @@ export class Panel {
     const about = this.about(state);
     const heads = { mean: ", mean of the heads", each: ", each head" }[state.head] ?? `, head ${state.head}`;
     const where = `layer ${this.layerOf(state)}${OF_HEAD.includes(state.kind) ? heads : ""}`;
-    this.part("h2").textContent = `${this.facts.name}: ${about.mixer}, ${where}`;
+    const { name } = this.facts;
+    const own = name === about.mixer || name.startsWith(`${about.mixer} (`); // it is named after its mixer
+    this.part("h2").textContent = `${own ? name : `${name}: ${about.mixer}`}, ${where}`;
     this.part(".how").textContent = given?.how ? `How it is computed: ${given.how}.` : "";
     let words = "";
     if (given && given.values.length === 1 && state.kind !== "clusters") {
@@ -209,10 +212,11 @@ export class Panel {
   }
 
   barOf(value, head) {
-    const [button, bar, name] = ["button", "i", "b"].map((tag) => document.createElement(tag));
+    const [button, number, bar, name] = ["button", "small", "i", "b"].map((tag) => document.createElement(tag));
+    number.textContent = value.toFixed(2).replace(/^0/, ""); // there is little room beside 16 heads
     bar.style.height = `${Math.round(46 * value)}px`;
     name.textContent = head;
-    button.append(bar, name);
+    button.append(number, bar, name);
     button.title = `head ${head}: ${value.toFixed(2)}`;
     button.setAttribute("aria-label", `Head ${head}: entropy ${value.toFixed(2)}`);
     button.addEventListener("click", () => this.root.dispatchEvent(new CustomEvent("choose", { bubbles: true, detail: { head: String(head) } })));
