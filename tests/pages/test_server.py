@@ -128,6 +128,25 @@ def test_another_host_needs_the_token():
     assert client.post("/api/echo", content='{"a": 1}').json() == {"a": 1}
 
 
+def test_the_token_never_stays_in_an_address():
+    """Pages show their address, and copy it: of the attention page `token` is the patch."""
+    client = TestClient(application(Echo(), None, "secret"), "http://box:8000", follow_redirects=False)
+    for query in ("layer=1&token=2%2C3&token=secret", "token=secret&layer=1&token=2%2C3"):
+        for _ in range(2):  # without the cookie, and with it
+            assert client.get(f"/?{query}").headers["location"] == "/?layer=1&token=2%2C3"
+        assert client.get("/?layer=1&token=2%2C3").status_code == 200
+        client.cookies.clear()
+        assert client.get("/?layer=1&token=2%2C3").status_code == 403
+
+
+def test_cookies_of_other_servers_do_not_hide_the_token():
+    guard = application(Echo(), None, "secret")
+    client = TestClient(guard, "http://box:8000")
+    for foreign in ('prefs={"a": 1}', "a[]=1", "=", "x=\xe9"):
+        for cookies in (f"{foreign}; {guard.cookie}=secret", f"{guard.cookie}=secret; {foreign}"):
+            assert client.get("/", headers={"cookie": cookies.encode("latin-1")}).status_code == 200, cookies
+
+
 def test_errors_are_said_and_the_server_goes_on(client):
     assert client.get("/api/bad").json() == {"error": "no picture <b>x</b>"}
     assert client.get("/api/bad").status_code == 400
