@@ -32,7 +32,8 @@ class Guard:
 
     A site whose name was made to point to this machine (DNS rebinding) is known by the ``Host`` that its requests
     name; a request that another site's page makes, by its ``Origin`` and ``Sec-Fetch-Site``. A token comes in the
-    query of the first address, is put into a cookie and leaves the address.
+    query of the first address, is put into a cookie and leaves the address. Every answer has the header
+    ``x-server``, by which a page knows that another server, of other models and pictures, has taken its own's place.
 
     Args:
         app: the application behind it.
@@ -42,6 +43,7 @@ class Guard:
 
     def __init__(self, app: ASGIApp, *, hosts: frozenset[str] | None, token: str | None) -> None:
         self.app, self.hosts, self.token = app, hosts, token
+        self._headers = {**HEADERS, "x-server": secrets.token_hex(8)}
         # ports share cookies: two servers on one machine must not have one of the same name
         self.cookie = f"token_{hashlib.sha256((token or '').encode()).hexdigest()[:8]}"
 
@@ -54,7 +56,7 @@ class Guard:
 
         async def guarded(message: Message) -> None:
             if message["type"] == "http.response.start":
-                MutableHeaders(scope=message).update(HEADERS)
+                MutableHeaders(scope=message).update(self._headers)
             await send(message)
 
         answer = self._refusal(scope) or self._entrance(scope) or self.app

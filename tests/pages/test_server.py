@@ -1,6 +1,8 @@
 """The server of pages: what it serves, whom it refuses, and that one bad request ends nothing."""
 
 import asyncio
+import os
+import signal
 import socket
 import threading
 import time
@@ -18,6 +20,7 @@ from attention_zoo.errors import InputError
 from attention_zoo.pages import server
 from attention_zoo.pages.server import application, is_loopback, json_response, listening, read_body, read_json
 from attention_zoo.pages.turns import GONE, MOST_WAITING, Turns
+from tests.processes import started
 
 LOCAL = "http://127.0.0.1:8000"
 
@@ -78,6 +81,8 @@ def test_the_page_and_its_files(client):
     for answer in (page, style, client.get("/nowhere")):
         assert answer.headers["x-content-type-options"] == "nosniff"
         assert answer.headers["cross-origin-resource-policy"] == "same-origin"
+        assert answer.headers["x-server"] == page.headers["x-server"]  # and another where the server is another one
+    assert TestClient(application(Echo()), LOCAL).get("/").headers["x-server"] != page.headers["x-server"]
     assert client.get("/nowhere").json() == {"error": "Not Found"}
 
 
@@ -208,6 +213,45 @@ def test_a_closed_tab_is_skipped_and_an_overlong_queue_refused():
         return made
 
     assert asyncio.run(ask()) == [0, *range(2, MOST_WAITING), -2]
+
+
+class Endless(Echo):
+    """A page whose answers take longer than anybody waits."""
+
+    async def slow(self, request):
+        return PlainTextResponse(await self.turns.call(request, lambda: os.write(1, b"begun\n") and time.sleep(600)))
+
+
+def serve_endless():
+    server.ENDING = 0
+    server.serve(Endless(), "127.0.0.1", 0)
+
+
+@pytest.mark.slow
+def test_the_end_does_not_wait_for_an_answer(tmp_path):
+    with started(serve_endless, cwd=tmp_path) as program:
+        address = said(program, "http").split()[0]
+        with socket.create_connection(("127.0.0.1", int(address.rstrip("/").rpartition(":")[2]))) as tab:
+            tab.sendall(b"GET /api/slow HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+            said(program, "begun")
+            program.signal(signal.SIGINT)
+            begin = time.monotonic()
+            ended = program.wait(30)
+            answer = tab.recv(1 << 16)
+    assert time.monotonic() - begin < 15
+    assert (ended.code, "Traceback" in ended.err) == (0, False), ended.err
+    assert answer.startswith(b"HTTP/1.1 503") and b"the server ends" in answer
+
+
+def said(program, word):
+    """The line of a program's output that has a word, once it is there."""
+    end = time.monotonic() + 60
+    while time.monotonic() < end:
+        for line in program.printed().splitlines():
+            if word in line:
+                return line
+        time.sleep(0.02)
+    raise AssertionError(program.printed())
 
 
 def test_a_tab_that_is_closed_while_it_sends_is_no_failure():
