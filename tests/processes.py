@@ -53,6 +53,10 @@ class Processes:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, number)
 
+    def printed(self) -> str:
+        """Return what has come to stdout until now."""
+        return self._out.read_text()
+
     def kill(self) -> None:
         """Kill each process, not those that it has started."""
         for process in self._processes:

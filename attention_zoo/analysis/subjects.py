@@ -18,6 +18,10 @@ from attention_zoo.seeding import seeded
 SHORTER, COARSEST = 224, 32
 """The shorter side of images in pixels, and the step both sides are multiples of, for models that do not say."""
 
+MOST_RATIO = 16
+"""Of the sides of an image, for models that are built for the aspect of each: attention costs the square of its tokens,
+and those of a strip that is resized by its shorter side have no end."""
+
 CLASSES = 1000
 """The number of classes of ImageNet, which released weights tell apart."""
 
@@ -40,6 +44,8 @@ def find_device(name: str) -> torch.device:
 def subject_of(name: str, mixer: MixerFactory | None, pretrained: bool, device: torch.device) -> Subject:
     """Return a subject whose model is built for the aspect of each image; the shorter side is the model's own.
 
+    It refuses images whose sides differ by more than `MOST_RATIO`, by an `InputError`.
+
     Args:
         name: name of a timm model.
         mixer: the mixer that replaces its attention; None keeps the attention.
@@ -59,6 +65,12 @@ def subject_of(name: str, mixer: MixerFactory | None, pretrained: bool, device: 
     shorter = min(facts.get("input_size", (3, SHORTER, SHORTER))[1:])
 
     def prepare(image: Tensor) -> Tensor:
+        height, width = image.shape[1:]
+        if max(height, width) > MOST_RATIO * min(height, width):
+            raise InputError(
+                f"an image of {width} x {height} pixels: one side is over {MOST_RATIO} times the other, and a model "
+                "that is built for its aspect would have too many tokens; crop it"
+            )
         scale = shorter / min(image.shape[1:])
         sides = zip(image.shape[1:], patches, strict=True)
         size = [max(1, round(side * scale / patch)) * patch for side, patch in sides]

@@ -175,11 +175,13 @@ def _files(paths: list[str]) -> "dict[str, Callable[[], Tensor]]":
 
     Where two folders have files of one name, those of the later one have the path with the folder.
     """
+    from attention_zoo.pages.pictures import read_file
     from datamodules.images import decode
 
     found: dict[str, Callable[[], Tensor]] = {}
     for name, path in _listed(paths):
-        found[printable(path if name in found else name)] = partial(decode, path)
+        shown = printable(path if printable(name) in found else name)
+        found[shown] = partial(read_file, decode, path, shown)
     return found
 
 

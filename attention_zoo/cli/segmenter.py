@@ -77,7 +77,7 @@ class RunSegmenter:
         if masks is not None and images is None:
             raise InputError("--masks needs --images, the folder of the pictures that they belong to")
         folder = None if images is None else Path(images)
-        self.pictures = Pictures(folder, [] if folder is None else _listed(folder), self.read)
+        self.pictures = Pictures(folder, [] if folder is None else inside(folder, list_images(folder)), self.read)
         self.truths = {} if masks is None else self._truths(Path(masks))
         self._opened: OrderedDict[str, Opened] = OrderedDict()
         path = find_checkpoint(ckpt_path, None, trust=trust).path
@@ -210,7 +210,7 @@ class RunSegmenter:
         """
         pictures = {Path(picture.name).stem for picture in self.pictures.listed()}
         found: dict[str, list[str]] = {}
-        for path in _listed(folder):
+        for path in inside(folder, list_images(folder)):
             stem = Path(path).stem
             stem = stem if stem in pictures else stem.rpartition("#")[0]
             found.setdefault(stem, []).append(path)
@@ -229,15 +229,3 @@ VALUES = ("value_propagation", "value_prior_precision")
 
 def _layers(module: torch.nn.Module) -> Iterator[Probabilistic]:
     return (layer for layer in module.modules() if isinstance(layer, Probabilistic))
-
-
-def _listed(folder: Path) -> list[str]:
-    """Return the images below a folder, without those that a link leads out of it to.
-
-    Raises:
-        InputError: there is none.
-    """
-    paths = inside(folder, list_images(folder))
-    if not paths:
-        raise InputError(f"all images in {folder} are links to elsewhere; name the folder that they are in")
-    return paths

@@ -2,10 +2,10 @@
 
 import hashlib
 import secrets
-from http.cookies import CookieError, SimpleCookie
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import cookie_parser
 from starlette.responses import PlainTextResponse, RedirectResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -32,7 +32,8 @@ class Guard:
 
     A site whose name was made to point to this machine (DNS rebinding) is known by the ``Host`` that its requests
     name; a request that another site's page makes, by its ``Origin`` and ``Sec-Fetch-Site``. A token comes in the
-    query of the first address, is put into a cookie and leaves the address.
+    query of the first address, is put into a cookie and leaves the address. Every answer has the header
+    ``x-server``, by which a page knows that another server, of other models and pictures, has taken its own's place.
 
     Args:
         app: the application behind it.
@@ -42,6 +43,7 @@ class Guard:
 
     def __init__(self, app: ASGIApp, *, hosts: frozenset[str] | None, token: str | None) -> None:
         self.app, self.hosts, self.token = app, hosts, token
+        self._headers = {**HEADERS, "x-server": secrets.token_hex(8)}
         # ports share cookies: two servers on one machine must not have one of the same name
         self.cookie = f"token_{hashlib.sha256((token or '').encode()).hexdigest()[:8]}"
 
@@ -54,7 +56,7 @@ class Guard:
 
         async def guarded(message: Message) -> None:
             if message["type"] == "http.response.start":
-                MutableHeaders(scope=message).update(HEADERS)
+                MutableHeaders(scope=message).update(self._headers)
             await send(message)
 
         answer = self._refusal(scope) or self._entrance(scope) or self.app
@@ -75,24 +77,22 @@ class Guard:
         return None
 
     def _entrance(self, scope: Scope) -> ASGIApp | None:
-        """Return the answer to a request that brings no token, or brings it in its address; None if it may pass."""
-        if self.token is None or self._is_token(self._cookie(scope)):
+        """Return the answer to a request that brings no token, or brings it in its address; None if it may pass.
+
+        The token leaves the address of a browser that has the cookie too: addresses are copied and shown.
+        """
+        if self.token is None:
             return None
         query = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
-        if scope["path"] != "/" or not self._is_token(dict(query).get("token")):
-            return PlainTextResponse("Open the address that the terminal shows: it has a token.\n", 403)
-        rest = urlencode([(name, value) for name, value in query if name != "token"])
-        answer = RedirectResponse(f"/{f'?{rest}' if rest else ''}", 303)
-        answer.set_cookie(self.cookie, self.token, httponly=True, samesite="lax")
-        return answer
-
-    def _cookie(self, scope: Scope) -> str | None:
-        cookies: SimpleCookie = SimpleCookie()
-        try:
-            cookies.load(Headers(scope=scope).get("cookie", ""))
-        except CookieError:
+        rest = [pair for pair in query if pair[0] != "token" or not self._is_token(pair[1])]  # a page may have its own
+        if scope["path"] == "/" and len(rest) < len(query):
+            answer = RedirectResponse(f"/{f'?{urlencode(rest)}' if rest else ''}", 303)
+            answer.set_cookie(self.cookie, self.token, httponly=True, samesite="lax")
+            return answer
+        # of the cookies of other servers on this machine, which may hold anything, none is parsed strictly
+        if self._is_token(cookie_parser(Headers(scope=scope).get("cookie", "")).get(self.cookie)):
             return None
-        return cookies[self.cookie].value if self.cookie in cookies else None
+        return PlainTextResponse("Open the address that the terminal shows: it has a token.\n", 403)
 
     def _is_token(self, given: str | None) -> bool:
         return given is not None and secrets.compare_digest(given.encode(), (self.token or "").encode())

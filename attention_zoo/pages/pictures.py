@@ -116,11 +116,22 @@ class Pictures:
     def _read(self, picture: Picture) -> Tensor:
         if isinstance(picture.source, bytes):
             return self.decode(picture.name, picture.source)
-        try:
-            return self.decode(str(picture.source), None)
-        except InputError as error:  # where the folder is on this machine is no tab's business
-            path = printable(str(picture.source))
-            raise InputError(str(error).replace(path, printable(picture.name))) from error
+        return read_file(self.decode, str(picture.source), picture.name)
+
+
+def read_file(decode: Decode, path: str, name: str) -> Tensor:
+    """Return the pixels (3, H, W) uint8 of a file of this machine; where it is, is no tab's business.
+
+    Raises:
+        InputError: it cannot be read; the message has its name in the place of its path.
+    """
+    try:
+        return decode(path, None)
+    except InputError as error:
+        words = str(error)
+        for written in (path, printable(path)):
+            words = words.replace(written, printable(name))
+        raise InputError(words) from error
 
 
 def as_file(pixels: Tensor) -> tuple[bytes, str]:
@@ -144,9 +155,16 @@ def mask_file(mask: Tensor) -> bytes:
 
 
 def inside(folder: Path, paths: Sequence[str]) -> list[str]:
-    """Return those of the paths below a folder that do not lead out of it by links."""
+    """Return those of the paths of images below a folder that do not lead out of it by links.
+
+    Raises:
+        InputError: there is none.
+    """
     root = os.path.realpath(folder)
-    return [path for path in paths if os.path.realpath(path).startswith(os.path.join(root, ""))]
+    found = [path for path in paths if os.path.realpath(path).startswith(os.path.join(root, ""))]
+    if not found:
+        raise InputError(f"all images in {folder} are links to elsewhere; name the folder that they are in")
+    return found
 
 
 def _base(name: str) -> str:

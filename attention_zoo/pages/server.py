@@ -167,14 +167,14 @@ def json_response(content: Any, status: int = 200) -> Response:
     return Response(json.dumps(content, allow_nan=False), status, media_type="application/json")
 
 
-def _bad_input(request: Request, error: Exception) -> Response:
+async def _bad_input(request: Request, error: Exception) -> Response:
     return json_response({"error": str(error)}, 400)
 
 
-def _http_error(request: Request, error: Exception) -> Response:
+async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     return json_response({"error": error.detail}, error.status_code)
 
 
-def _failed(request: Request, error: Exception) -> Response:
+async def _failed(request: Request, error: Exception) -> Response:
     return json_response({"error": f"the server failed at this: {type(error).__name__}; its terminal says more"}, 500)

@@ -1,9 +1,13 @@
 """The queue in front of a model: one answer at a time, in the order in which they were asked for."""
 
 import asyncio
+import threading
+import weakref
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from concurrent.futures import Future
+from functools import partial
+from queue import SimpleQueue
+from typing import Any, TypeVar
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -17,11 +21,20 @@ GONE = 499
 Answer = TypeVar("Answer")
 
 
+Work = SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None]
+
+
 class Turns:
-    """Calls functions one at a time, in a thread of their own, so that the server goes on with everything else."""
+    """Calls functions one at a time, in a thread of their own, so that the server goes on with everything else.
+
+    The end of the program does not wait for a function, which may take minutes.
+    """
 
     def __init__(self) -> None:
-        self._thread = ThreadPoolExecutor(1, "model")
+        self._work: Work = SimpleQueue()
+        # an executor's threads are waited for at the end of the program
+        threading.Thread(target=_answer, args=(self._work,), name="model", daemon=True).start()
+        weakref.finalize(self, self._work.put, None)
         self._turn = asyncio.Lock()
         self._waiting = 0
 
@@ -34,7 +47,7 @@ class Turns:
             *arguments: its arguments.
 
         Raises:
-            HTTPException: too many wait already, or the tab was closed.
+            HTTPException: too many wait already, the tab was closed, or the server ends.
         """
         if self._waiting >= MOST_WAITING:
             raise HTTPException(503, "too many answers are being waited for; try again")
@@ -43,6 +56,22 @@ class Turns:
             async with self._turn:
                 if await request.is_disconnected():
                     raise HTTPException(GONE, "the tab was closed")
-                return await asyncio.get_running_loop().run_in_executor(self._thread, function, *arguments)
+                answer: Future[Answer] = Future()
+                self._work.put((answer, partial(function, *arguments)))
+                return await asyncio.wrap_future(answer)
+        except asyncio.CancelledError as error:
+            raise HTTPException(503, "the server ends") from error
         finally:
             self._waiting -= 1
+
+
+def _answer(work: Work) -> None:
+    """Call one function after another, until there is None."""
+    while (asked := work.get()) is not None:
+        future, function = asked
+        if future.set_running_or_notify_cancel():
+            try:
+                future.set_result(function())
+            except BaseException as error:  # is raised where the answer is waited for
+                future.set_exception(error)
+        del asked, future, function  # what they hold is not kept until there is another

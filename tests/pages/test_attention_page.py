@@ -19,7 +19,9 @@ from torch.testing import assert_close
 import attention_zoo as az
 from attention_zoo.analysis import atom_pictures, attention_maps, cluster_pictures, observe
 from attention_zoo.analysis.side_by_side import Subject
-from attention_zoo.cli.look import _corrupt, _decode
+from attention_zoo.analysis.subjects import subject_of
+from attention_zoo.cli.look import _corrupt, _decode, _files
+from attention_zoo.errors import InputError
 from attention_zoo.functional.diagnostics import row_entropy
 from attention_zoo.pages import gallery as galleries
 from attention_zoo.pages.attention import AttentionPage
@@ -219,6 +221,30 @@ def test_a_dropped_image_is_asked_for_by_the_name_it_is_given(client):
 def test_what_is_asked_for_in_vain(client, query, words):
     assert words in refusal(client, **query)
     assert values(client)[0]["count"] == 1
+
+
+def test_images_of_a_folder(tmp_path):
+    """Links that lead out of it are left out, and no tab is told where it is."""
+    (tmp_path / "in").mkdir()
+    Image.fromarray(picture(1).permute(1, 2, 0).numpy()).save(tmp_path / "secret.png")
+    (tmp_path / "in/link.png").symlink_to(tmp_path / "secret.png")
+    with pytest.raises(InputError, match="links to elsewhere"):
+        _files([str(tmp_path / "in")])
+    (tmp_path / "in/broken.png").write_bytes(b"")
+    found = _files([str(tmp_path / "in"), str(tmp_path / "secret.png")])
+    assert list(found) == ["broken.png", str(tmp_path / "secret.png")]
+    assert torch.equal(found[str(tmp_path / "secret.png")](), picture(1))
+    with pytest.raises(InputError, match="^cannot read image broken.png: not an image"):
+        found["broken.png"]()
+
+
+def test_a_strip_is_no_image_for_a_model_of_its_aspect():
+    """Of one row of a thousand pixels there would be hundreds of thousands of tokens."""
+    prepare = subject_of("test_vit", None, False, torch.device("cpu")).prepare
+    least = min(prepare(torch.zeros(3, 20, 320, dtype=torch.uint8)).shape[1:])
+    assert prepare(torch.zeros(3, 320, 20, dtype=torch.uint8)).shape[1:] == (16 * least, least)
+    with pytest.raises(InputError, match="321 x 20 pixels: one side is over 16 times the other"):
+        prepare(torch.zeros(3, 20, 321, dtype=torch.uint8))
 
 
 def test_uploads_that_are_no_images(client):

@@ -1,7 +1,7 @@
 """The attention page in a real browser: hover, click, switch, corrupt, reload, save."""
 
 from functools import partial
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, urlencode, urlsplit
 
 import numpy as np
 import pytest
@@ -16,6 +16,7 @@ from playwright.sync_api import expect
 
 import attention_zoo as az
 from attention_zoo.analysis import attention_maps
+from attention_zoo.analysis.maps import with_mixers
 from attention_zoo.analysis.side_by_side import Subject
 from attention_zoo.cli.look import _corrupt, _decode
 from attention_zoo.pages.attention import AttentionPage
@@ -25,6 +26,16 @@ from tests.pages.browser import chromium, served
 
 VIT = {"img_size": 32, "patch_size": 4, "embed_dim": 24, "depth": 3, "num_heads": 2, "num_classes": 3}
 MIXERS = ("DotProduct", "VarsD")
+CUT_SHORT = """
+window.whole = window.fetch;
+window.fetch = async (...asked) => {
+  const answer = await window.whole(...asked);
+  const body = new ReadableStream({ start: (part) => part.error(new TypeError("network error")) });
+  return new Response(body, { headers: answer.headers });
+};
+null // a function would be called
+"""
+"""A server that ends after the headers of each answer."""
 NAME = 'photo<img src="x" onerror="document.title=1">'
 
 
@@ -51,6 +62,19 @@ def address(models):
     images = {NAME if seed else "noise": partial(picture, seed) for seed in range(2)}
     with served(AttentionPage(Gallery(subjects, images, _corrupt), CORRUPTIONS, _decode)) as address:
         yield address
+
+
+@pytest.fixture(scope="module")
+def unequal():
+    """The address of a page of two models whose depths, heads and grids differ."""
+    sizes = [VIT, {**VIT, "patch_size": 8, "depth": 2, "num_heads": 4}]
+    built = [with_mixers(timm.create_model("vit_tiny_patch16_224", **each).eval()) for each in sizes]
+    subjects = {
+        f"model {place}": Subject(lambda size, model=model: model, lambda image: image)
+        for place, model in enumerate(built)
+    }
+    with served(AttentionPage(Gallery(subjects, {"noise": partial(picture, 0)}, _corrupt), CORRUPTIONS, _decode)) as at:
+        yield at
 
 
 @pytest.fixture(scope="module")
@@ -120,6 +144,20 @@ def test_hovering_a_patch_shows_its_row_until_the_pointer_leaves(page, address, 
     assert query(page)["token"] == "0,0"
 
 
+def test_what_is_below_a_picture_may_grow_while_a_patch_is_hovered(page, address):
+    opened(page, address, "token=2,3")
+    page.locator(".view").first.hover(position={"x": 5, "y": 5})
+    expect(said(page)).to_contain_text("Patch 0,0 reads")
+    page.evaluate("document.querySelector('.how').style.paddingBottom = '60px'")
+    page.evaluate("() => new Promise((after) => requestAnimationFrame(() => setTimeout(after, 50)))")
+    expect(said(page)).to_contain_text("Patch 0,0 reads")
+    page.set_viewport_size({"width": 1000, "height": 900})
+    page.evaluate("() => new Promise((after) => requestAnimationFrame(() => setTimeout(after, 50)))")
+    assert page.locator(".view").first.get_attribute("width") == str(
+        round(page.locator(".screen").first.evaluate("screen => screen.clientWidth"))
+    )
+
+
 def test_another_reading_layer_and_head(page, address, models):
     opened(page, address, "token=4,4")
     page.get_by_label("Picture of").select_option("read_by")
@@ -186,6 +224,74 @@ def test_reload_of_an_address_gives_the_same_view(page, address):
     ready(page)
     assert view() == before
     assert "class token" in said(page).text_content()
+
+
+@pytest.mark.parametrize(
+    ("part", "value"),
+    [("layer", "-1"), ("layer", "1.5"), ("head", "every"), ("head", "-1"), ("step", "x"), ("strength", "-5")]
+    + [("token", "1e9,0"), ("severity", "9"), ("every", "<b>")],
+)
+def test_what_no_control_can_say_is_left_out_of_the_address(page, address, part, value):
+    opened(page, address, urlencode({"layer": "2", "corruption": "fog", part: value}))
+    expect(page.locator("#message")).to_contain_text(f"{part}={value}")
+    expect(said(page)).to_contain_text("reads most from")
+    assert part not in query(page) and query(page)["corruption"] == "fog"
+
+
+def test_models_of_other_depths_heads_and_grids_say_what_they_show(page, unequal):
+    opened(page, unequal, "layer=2&head=3&token=5,2")
+    expect(page.locator("h2").nth(0)).to_contain_text("layer 2, head 1")  # the last that it has
+    expect(page.locator("h2").nth(1)).to_contain_text("layer 1, head 3")
+    expect(said(page, 1)).to_contain_text("Patch 2,1 reads")
+    pressed = page.locator(".bars button[aria-pressed=true]")
+    assert [each.text_content() for each in pressed.all()] == ["1", "3"]
+    assert page.locator("#head").input_value() == "3"
+
+
+def test_a_server_that_ends_in_the_middle_of_an_answer_is_said(page, address):
+    opened(page, address, "token=2,3")
+    page.evaluate(CUT_SHORT)
+    page.locator(".view").first.hover(position={"x": 5, "y": 5})
+    expect(page.locator(".model .error").first).to_have_text("The server does not answer: does it still run?")
+    page.evaluate("window.fetch = window.whole; null")
+    page.mouse.move(5, 5)
+    page.locator(".view").first.hover(position={"x": 5, "y": 5})
+    expect(said(page)).to_contain_text("Patch 0,0 reads")
+
+
+def test_another_server_at_the_same_address_is_said(page, address):
+    opened(page, address, "token=2,3")
+
+    def other(route):
+        answer = route.fetch()
+        route.fulfill(response=answer, headers={**answer.headers, "x-server": "another"})
+
+    page.route("**/api/values?*", other)
+    page.locator(".view").first.hover(position={"x": 5, "y": 5})
+    expect(page.locator(".model .error").first).to_contain_text("started anew: reload this page")
+
+
+def test_an_image_that_was_gone_is_asked_for_again_once_it_is_back(page, address, tmp_path):
+    Image.fromarray(picture(6).permute(1, 2, 0).numpy()).save(tmp_path / "back.png")
+    opened(page, address, "token=2,3")
+    page.locator("#file").set_input_files(tmp_path / "back.png")
+    page.wait_for_url("**image=back.png**")
+    ready(page)
+    gone = {"status": 400, "body": '{"error": "unknown image"}', "headers": {"x-server": server_of(page, address)}}
+    page.route("**/api/values?*", lambda route: route.fulfill(**gone))
+    page.locator(".view").first.hover(position={"x": 5, "y": 5})
+    expect(page.locator(".model .error").first).to_have_text("unknown image")
+    page.unroute("**/api/values?*")
+    with page.expect_response("**/api/picture?*"):
+        page.locator("#file").set_input_files(tmp_path / "back.png")
+    page.mouse.move(5, 5)
+    ready(page)
+    page.locator(".view").first.hover(position={"x": 5, "y": 5})
+    expect(said(page)).to_contain_text("Patch 0,0 reads")
+
+
+def server_of(page, address):
+    return page.request.get(address).headers["x-server"]
 
 
 @pytest.mark.slow

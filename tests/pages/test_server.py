@@ -1,6 +1,8 @@
 """The server of pages: what it serves, whom it refuses, and that one bad request ends nothing."""
 
 import asyncio
+import os
+import signal
 import socket
 import threading
 import time
@@ -18,6 +20,7 @@ from attention_zoo.errors import InputError
 from attention_zoo.pages import server
 from attention_zoo.pages.server import application, is_loopback, json_response, listening, read_body, read_json
 from attention_zoo.pages.turns import GONE, MOST_WAITING, Turns
+from tests.processes import started
 
 LOCAL = "http://127.0.0.1:8000"
 
@@ -78,6 +81,8 @@ def test_the_page_and_its_files(client):
     for answer in (page, style, client.get("/nowhere")):
         assert answer.headers["x-content-type-options"] == "nosniff"
         assert answer.headers["cross-origin-resource-policy"] == "same-origin"
+        assert answer.headers["x-server"] == page.headers["x-server"]  # and another where the server is another one
+    assert TestClient(application(Echo()), LOCAL).get("/").headers["x-server"] != page.headers["x-server"]
     assert client.get("/nowhere").json() == {"error": "Not Found"}
 
 
@@ -126,6 +131,25 @@ def test_another_host_needs_the_token():
     assert "HttpOnly" in entrance.headers["set-cookie"]
     assert client.get("/").status_code == 200
     assert client.post("/api/echo", content='{"a": 1}').json() == {"a": 1}
+
+
+def test_the_token_never_stays_in_an_address():
+    """Pages show their address, and copy it: of the attention page `token` is the patch."""
+    client = TestClient(application(Echo(), None, "secret"), "http://box:8000", follow_redirects=False)
+    for query in ("layer=1&token=2%2C3&token=secret", "token=secret&layer=1&token=2%2C3"):
+        for _ in range(2):  # without the cookie, and with it
+            assert client.get(f"/?{query}").headers["location"] == "/?layer=1&token=2%2C3"
+        assert client.get("/?layer=1&token=2%2C3").status_code == 200
+        client.cookies.clear()
+        assert client.get("/?layer=1&token=2%2C3").status_code == 403
+
+
+def test_cookies_of_other_servers_do_not_hide_the_token():
+    guard = application(Echo(), None, "secret")
+    client = TestClient(guard, "http://box:8000")
+    for foreign in ('prefs={"a": 1}', "a[]=1", "=", "x=\xe9"):
+        for cookies in (f"{foreign}; {guard.cookie}=secret", f"{guard.cookie}=secret; {foreign}"):
+            assert client.get("/", headers={"cookie": cookies.encode("latin-1")}).status_code == 200, cookies
 
 
 def test_errors_are_said_and_the_server_goes_on(client):
@@ -189,6 +213,45 @@ def test_a_closed_tab_is_skipped_and_an_overlong_queue_refused():
         return made
 
     assert asyncio.run(ask()) == [0, *range(2, MOST_WAITING), -2]
+
+
+class Endless(Echo):
+    """A page whose answers take longer than anybody waits."""
+
+    async def slow(self, request):
+        return PlainTextResponse(await self.turns.call(request, lambda: os.write(1, b"begun\n") and time.sleep(600)))
+
+
+def serve_endless():
+    server.ENDING = 0
+    server.serve(Endless(), "127.0.0.1", 0)
+
+
+@pytest.mark.slow
+def test_the_end_does_not_wait_for_an_answer(tmp_path):
+    with started(serve_endless, cwd=tmp_path) as program:
+        address = said(program, "http").split()[0]
+        with socket.create_connection(("127.0.0.1", int(address.rstrip("/").rpartition(":")[2]))) as tab:
+            tab.sendall(b"GET /api/slow HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+            said(program, "begun")
+            program.signal(signal.SIGINT)
+            begin = time.monotonic()
+            ended = program.wait(30)
+            answer = tab.recv(1 << 16)
+    assert time.monotonic() - begin < 15
+    assert (ended.code, "Traceback" in ended.err) == (0, False), ended.err
+    assert answer.startswith(b"HTTP/1.1 503") and b"the server ends" in answer
+
+
+def said(program, word):
+    """The line of a program's output that has a word, once it is there."""
+    end = time.monotonic() + 60
+    while time.monotonic() < end:
+        for line in program.printed().splitlines():
+            if word in line:
+                return line
+        time.sleep(0.02)
+    raise AssertionError(program.printed())
 
 
 def test_a_tab_that_is_closed_while_it_sends_is_no_failure():

@@ -1,5 +1,7 @@
 // Asks the server. Every answer is JSON, or a file; what goes wrong is an Error whose message a person can read.
 
+import { checkOrigin } from "/static/common/origin.js";
+
 async function ask(path, options) {
   let response;
   try {
@@ -8,6 +10,7 @@ async function ask(path, options) {
     if (error.name === "AbortError") throw error;
     throw new Error("The server does not answer. Is it still running?");
   }
+  checkOrigin(response);
   if (response.ok) return response;
   const text = await response.text();
   let message = text;

@@ -1,15 +1,16 @@
 // The attention page: controls change the state, the state is the address, and every model draws it.
 
-import { Panel } from "./panel.js";
-import { askJson } from "./server.js";
+import { HEADS, Panel } from "./panel.js";
+import { askJson, forgetRefusals } from "./server.js";
 import { fromAddress, prior, shown, toAddress } from "./state.js";
 
 const byId = (id) => document.getElementById(id);
-const state = fromAddress();
+const { state, ignored } = fromAddress();
 const panels = [];
 let facts = null;
 let loaded = ""; // what the models were shown last
 let hovered = null, busy = false;
+let over = null; // the token that the pointer is over, and its grid
 
 async function start() {
   try {
@@ -29,12 +30,13 @@ async function start() {
     listen(panel);
   });
   let width = 0;
-  new ResizeObserver(([{ contentRect }]) => { // a picture is as wide as there is room, and makes its height itself
-    if (contentRect.width === width) return;
+  new ResizeObserver(([{ contentRect }]) => {
+    if (contentRect.width === width) return; // a picture is as wide as there is room, and makes its height itself
     width = contentRect.width;
-    if (loaded) draw();
+    if (loaded) (over ? draw(over.token, true, over.from) : draw());
   }).observe(byId("models"));
   await refresh();
+  if (ignored.length && loaded) complain(`Left out of the address, since no control can say it: ${ignored.join(", ")}`);
 }
 
 function fill(select, names, words = (name) => name) {
@@ -49,6 +51,7 @@ function complain(words) {
 let newest = 0;
 async function refresh() {
   const mine = ++newest;
+  over = null;
   const wanted = JSON.stringify([shown(state), prior(state)]);
   document.body.dataset.ready = "no";
   if (wanted !== loaded) {
@@ -78,9 +81,9 @@ const grid = () => panels[0].about(state).grid;
 function pinned() {
   const [height, width] = grid();
   if (state.token === "cls") return "cls";
-  const place = /^(\d{1,4}),(\d{1,4})$/.exec(state.token);
-  if (!place) return `${Math.floor(height / 2)},${Math.floor(width / 2)}`;
-  return `${Math.min(Number(place[1]), height - 1)},${Math.min(Number(place[2]), width - 1)}`;
+  if (!state.token) return `${Math.floor(height / 2)},${Math.floor(width / 2)}`;
+  const [row, column] = state.token.split(",").map(Number);
+  return `${Math.min(row, height - 1)},${Math.min(column, width - 1)}`;
 }
 
 async function draw(token = pinned(), passing = false, from = grid()) {
@@ -102,7 +105,7 @@ function controls() {
   const most = (of) => Math.max(...panels.map(of));
   const depth = most((panel) => panel.view.layers.length);
   byId("layer").max = depth - 1;
-  const layer = state.layer === "last" ? depth - 1 : Math.min(Number(state.layer) || 0, depth - 1);
+  const layer = state.layer === "last" ? depth - 1 : Math.min(Number(state.layer), depth - 1);
   byId("layer").value = layer;
   byId("layer-value").textContent = `${layer} of 0 to ${depth - 1}`;
   const heads = most((panel) => panel.about(state).heads);
@@ -110,7 +113,7 @@ function controls() {
     byId("head").replaceChildren(new Option("mean of all", "mean"), new Option("each", "each"));
     for (let head = 0; head < heads; head++) byId("head").add(new Option(head, head));
   }
-  byId("head").value = state.head;
+  byId("head").value = HEADS.includes(state.head) ? state.head : Math.min(Number(state.head), heads - 1);
   byId("head").disabled = !["reads", "read_by", "clusters"].includes(state.kind);
   const steps = most((panel) => panel.about(state).steps);
   byId("step-row").hidden = !steps || !["reads", "read_by"].includes(state.kind);
@@ -134,6 +137,7 @@ function change(values) {
 // Hovering: the newest patch is asked for as soon as the one before has been drawn.
 async function hover(token, from) {
   hovered = { token, from, since: performance.now() };
+  over = token === null ? null : { token, from };
   if (busy) return;
   busy = true;
   while (hovered) {
@@ -240,6 +244,8 @@ async function upload(file) {
   if (file.size > facts.most_bytes) return complain(`${file.name} is larger than the ${facts.most_bytes >> 20} MiB that are taken.`);
   try {
     const { image } = await askJson("upload", { name: file.name }, { method: "POST", body: file });
+    forgetRefusals();
+    loaded = ""; // it may have been here before, and gone
     await change({ image });
   } catch (error) {
     complain(error.message);

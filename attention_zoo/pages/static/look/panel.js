@@ -6,6 +6,7 @@ import { prior, shown } from "./state.js";
 
 const OF_TOKEN = ["reads", "read_by", "rollout_reads", "rollout_read_by"]; // kinds that depend on a token
 const OF_HEAD = ["reads", "read_by", "clusters"];
+export const HEADS = ["mean", "each"]; // what can be asked for in place of a head's number
 const SLOW = 150; // milliseconds after which all layers and heads are not asked for while hovering
 const SAYS = { reads: "reads most from", read_by: "is read most by" };
 
@@ -40,7 +41,12 @@ export class Panel {
 
   layerOf(state) {
     const last = this.view.layers.length - 1;
-    return state.layer === "last" ? last : Math.min(Number(state.layer) || 0, last);
+    return state.layer === "last" ? last : Math.min(Number(state.layer), last);
+  }
+
+  // The head of a state; of a model that has fewer it is the last.
+  headOf(state) {
+    return HEADS.includes(state.head) ? state.head : String(Math.min(Number(state.head), this.about(state).heads - 1));
   }
 
   about(state) {
@@ -60,8 +66,7 @@ export class Panel {
   asked(state, token) {
     const query = { ...this.query, kind: state.kind, layer: this.layerOf(state) };
     if (OF_TOKEN.includes(state.kind)) query.token = token;
-    const heads = this.about(state).heads;
-    if (OF_HEAD.includes(state.kind)) query.head = Number(state.head) >= heads ? String(heads - 1) : state.head;
+    if (OF_HEAD.includes(state.kind)) query.head = this.headOf(state);
     const steps = this.about(state).steps;
     if (steps && state.step !== "" && ["reads", "read_by"].includes(state.kind)) query.step = Math.min(Number(state.step), steps);
     return query;
@@ -170,7 +175,8 @@ export class Panel {
   // Say in words what the picture shows, below it and for screen readers.
   tell(given, state, token) {
     const about = this.about(state);
-    const heads = { mean: ", mean of the heads", each: ", each head" }[state.head] ?? `, head ${state.head}`;
+    const head = state.kind === "clusters" && state.head === "mean" ? "each" : state.head; // labels have no mean
+    const heads = { mean: ", mean of the heads", each: ", each head" }[head] ?? `, head ${this.headOf(state)}`;
     const where = `layer ${this.layerOf(state)}${OF_HEAD.includes(state.kind) ? heads : ""}`;
     const { name } = this.facts;
     const own = name === about.mixer || name.startsWith(`${about.mixer} (`); // it is named after its mixer
@@ -203,12 +209,13 @@ export class Panel {
         found = (await askJson("entropies", query)).entropies;
       } catch (error) {
         words = error.message;
+        if (!error.final && key === this.entropiesOf) this.entropiesOf = null; // to be asked for again
       }
-      if (key !== this.entropiesOf) return;
+      if (this.entropiesOf !== null && key !== this.entropiesOf) return;
       [none.textContent, none.hidden] = [words, !words];
       bars.replaceChildren(...found.map((value, head) => this.barOf(value, head)));
     }
-    for (const [head, button] of [...bars.children].entries()) button.setAttribute("aria-pressed", String(String(head) === String(state.head)));
+    for (const [head, button] of [...bars.children].entries()) button.setAttribute("aria-pressed", String(String(head) === this.headOf(state)));
   }
 
   barOf(value, head) {
@@ -243,7 +250,7 @@ export class Panel {
       context.putImageData(coloured(values.subarray(given.prefix), width, height, false), ...corner);
     });
     const row = given.layers.indexOf(this.layerOf(state));
-    const chosen = Number.isInteger(Number(state.head)) ? [Number(state.head)] : [...Array(heads).keys()];
+    const chosen = HEADS.includes(state.head) ? [...Array(heads).keys()] : [Number(this.headOf(state))];
     context.strokeStyle = "#fff";
     for (const head of chosen) context.strokeRect(head * (width + 1) - 0.5, row * (height + 1) - 0.5, width + 1, height + 1);
   }

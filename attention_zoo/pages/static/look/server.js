@@ -1,17 +1,20 @@
 // Asks the server. Errors are words for the page; answers of the same question are kept for a while.
 
+import { checkOrigin } from "/static/common/origin.js";
+
 const MOST_NUMBERS = 1 << 23;
+const REFUSED = 64; // numbers that a refusal counts as
 const answers = new Map();
 let held = 0;
 
-async function ask(path, query, options) {
-  let answer;
-  try {
-    answer = await fetch(`/api/${path}?${new URLSearchParams(query)}`, options);
-  } catch {
+// What `read` makes of an answer, whose body may end early too.
+async function ask(path, query, read, options) {
+  const silent = () => {
     throw new Error("The server does not answer: does it still run?");
-  }
-  if (answer.ok) return answer;
+  };
+  const answer = await fetch(`/api/${path}?${new URLSearchParams(query)}`, options).catch(silent);
+  checkOrigin(answer);
+  if (answer.ok) return read(answer).catch(silent);
   const refusal = new Error(`The server says ${answer.status}`);
   refusal.final = answer.status === 400; // what was asked for is not to be had, and will not be
   try {
@@ -20,10 +23,10 @@ async function ask(path, query, options) {
   throw refusal;
 }
 
-export const askJson = async (path, query, options) => (await ask(path, query, options)).json();
+export const askJson = (path, query, options) => ask(path, query, (answer) => answer.json(), options);
 
 export async function askPicture(query) {
-  return createImageBitmap(await (await ask("picture", query)).blob());
+  return createImageBitmap(await ask("picture", query, (answer) => answer.blob()));
 }
 
 // Pictures {count, prefix, grid, how, steps, layers, values: [Float32Array of each]}.
@@ -36,20 +39,35 @@ export async function askValues(query) {
     if (kept.refusal) throw kept.refusal;
     return kept;
   }
-  let answer;
+  let buffer;
   try {
-    answer = await ask("values", query);
+    buffer = await ask("values", query, (answer) => answer.arrayBuffer());
   } catch (refusal) {
-    if (refusal.final) answers.set(key, { refusal, size: 0 });
+    if (refusal.final) keep(key, { refusal, size: REFUSED });
     throw refusal;
   }
-  const buffer = await answer.arrayBuffer();
   const size = new DataView(buffer).getUint32(0, true);
   const given = JSON.parse(new TextDecoder().decode(new Uint8Array(buffer, 4, size)));
   const numbers = new Float32Array(buffer, 4 + size);
   const each = numbers.length / given.count;
   given.values = Array.from({ length: given.count }, (_, place) => numbers.subarray(place * each, (place + 1) * each));
   given.size = numbers.length;
+  keep(key, given);
+  return given;
+}
+
+// Ask anew for what was refused: an image that was gone may be back.
+export function forgetRefusals() {
+  for (const [key, { refusal, size }] of answers) {
+    if (!refusal) continue;
+    answers.delete(key);
+    held -= size;
+  }
+}
+
+function keep(key, given) {
+  held -= answers.get(key)?.size ?? 0; // two tokens may have been asked for at once
+  answers.delete(key);
   answers.set(key, given);
   held += given.size;
   for (const [oldest, gone] of answers) {
@@ -57,5 +75,4 @@ export async function askValues(query) {
     answers.delete(oldest);
     held -= gone.size;
   }
-  return given;
 }

@@ -5,9 +5,20 @@ export const DEFAULTS = {
   prior: "", alpha: "", mode: "", every: "", strength: "60",
 };
 
+// What the controls can say of those that are no names, which the server knows.
+const WHOLE = /^\d{1,6}$/;
+const FITS = {
+  layer: /^(last|\d{1,6})$/, head: /^(mean|each|\d{1,6})$/, step: WHOLE, token: /^(cls|\d{1,6},\d{1,6})$/, severity: /^[1-5]$/,
+  every: /^1$/, strength: /^(100|\d{1,2})$/,
+};
+
+// The state of the address, and the parts of it that are left out since no control can say them.
 export function fromAddress() {
   const query = new URLSearchParams(location.search);
-  return Object.fromEntries(Object.entries(DEFAULTS).map(([name, value]) => [name, query.get(name) ?? value]));
+  const given = Object.entries(DEFAULTS).filter(([name]) => query.get(name)).map(([name]) => [name, query.get(name)]);
+  const fits = ([name, value]) => !(name in FITS) || FITS[name].test(value);
+  const ignored = given.filter((each) => !fits(each)).map(([name, value]) => `${name}=${value.slice(0, 40)}`);
+  return { state: { ...DEFAULTS, ...Object.fromEntries(given.filter(fits)) }, ignored };
 }
 
 export function toAddress(state) {
