@@ -243,7 +243,7 @@ def test_models_of_other_depths_heads_and_grids_say_what_they_show(page, unequal
     expect(page.locator("h2").nth(0)).to_contain_text("layer 2, head 1")  # the last that it has
     expect(page.locator("h2").nth(1)).to_contain_text("layer 1, head 3")
     expect(said(page, 1)).to_contain_text("Patch 2,1 reads")
-    pressed = page.locator(".bars button[aria-pressed=true]")
+    pressed = page.locator(".bars button[aria-pressed=true] b")
     assert [each.text_content() for each in pressed.all()] == ["1", "3"]
     assert page.locator("#head").input_value() == "3"
 
