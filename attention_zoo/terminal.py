@@ -1,7 +1,8 @@
 """Consoles and tables that print text as it is: brackets and colons in names are not read as rich's markup."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, TypeVar
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from rich.console import Console
 from rich.table import Table
@@ -73,6 +74,12 @@ def tracked(
         for item in items:
             yield item
             progress.advance(task, weight(item))
+
+
+def waiting(words: str) -> AbstractContextManager[Any]:
+    """Return a context in which stderr, if that is a terminal, says what is waited for."""
+    screen = terminal(stderr=True)
+    return screen.status(Text(words)) if screen.is_terminal else nullcontext()
 
 
 def counted(number: int, noun: str, nouns: str | None = None) -> str:

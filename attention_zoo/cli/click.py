@@ -43,6 +43,8 @@ def click(
     from attention_zoo.cli.segmenter import RunSegmenter
     from attention_zoo.pages.click import ClickPage
     from attention_zoo.pages.server import serve
+    from attention_zoo.terminal import waiting
 
-    segmenter = RunSegmenter(ckpt_path, images, masks, device=device, trust=trust_checkpoint)
+    with waiting("opening the model and the pictures"):
+        segmenter = RunSegmenter(ckpt_path, images, masks, device=device, trust=trust_checkpoint)
     serve(ClickPage(segmenter), host, port)

@@ -10,7 +10,7 @@ from attention_zoo.cli.click import Port
 from attention_zoo.cli.maps import MODEL
 from attention_zoo.errors import InputError
 from attention_zoo.mixers.base import MixerFactory
-from attention_zoo.terminal import printable
+from attention_zoo.terminal import printable, waiting
 
 if TYPE_CHECKING:  # training libraries take seconds to import, which other commands need not wait for
     import torch
@@ -72,19 +72,20 @@ def look(
         raise InputError("nothing to look at: give --ckpt_path (last is the newest run), --mixers or --model")
     files = _files(images) if images else {}
     place = find_device(device)
-    data: DataModule | None = None
-    if ckpt_path:
-        opened = [of_run(wanted, place, trust_checkpoint) for wanted in ckpt_path]
-        subjects, data = [subject for subject, _ in opened], opened[0][1]
-    else:
-        subjects = _built(mixers, model or MODEL, pretrained, place)
     note = "" if ckpt_path else f"{model or MODEL}, of timm's released weights."
     if not (ckpt_path or pretrained):
         note = f"{model or MODEL}. The weights are random: see --ckpt_path and --pretrained."
-    gallery = Gallery(_named(subjects), files or (data and _of_data(data)) or _photographs(), _corrupt)
-    first = next(iter(gallery.images))
-    for number in range(len(subjects)):  # what cannot be looked at is said here, and the page opens at once
-        gallery.view(number, Shown(first))
+    data: DataModule | None = None
+    with waiting("opening the models and the images"):
+        if ckpt_path:
+            opened = [of_run(wanted, place, trust_checkpoint) for wanted in ckpt_path]
+            subjects, data = [subject for subject, _ in opened], opened[0][1]
+        else:
+            subjects = _built(mixers, model or MODEL, pretrained, place)
+        gallery = Gallery(_named(subjects), files or (data and _of_data(data)) or _photographs(), _corrupt)
+        first = next(iter(gallery.images))
+        for number in range(len(subjects)):  # what cannot be looked at is said here, and the page opens at once
+            gallery.view(number, Shown(first))
     serve(AttentionPage(gallery, [*CORRUPTIONS, *EXTRA_CORRUPTIONS], _decode, printable(note)), host, port)
 
 
