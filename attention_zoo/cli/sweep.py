@@ -58,7 +58,8 @@ def sweep(
         options: further options of every run, by key.
         draws: run so many combinations, drawn at random, instead of all.
         runs: instead of axes, a list of runs by name, each a mapping of options.
-        evaluations: what follows a training: by name, options of test (default: one test).
+        evaluations: what follows a training: by name, options of test (default: one test), and in except the labels of
+            runs that it cannot stand for, as {AXIS: [LABELS]}.
         baseline: values of axes that a report compares with.
         collect: metrics that tables show, <evaluation>/<metric>; default all.
         workers: runs at a time.

@@ -27,6 +27,9 @@ OWNED = {
 FIT = "fit"
 """The name of a run's training among its parts; the other parts are evaluations."""
 
+EXCEPT = "except"
+"""The key of an evaluation that is no option: the runs which it does not follow, by axis and label (or a list)."""
+
 
 def check_plan(plan: "Plan") -> None:
     """Check every part of a sweep that can be checked without reading a file.
@@ -100,18 +103,41 @@ def _check_evaluations(plan: "Plan") -> None:
             raise InputError(f"sweep: {name!r} is no name of an evaluation; use words, without /")
         if name == FIT:
             raise InputError(f"sweep: {FIT!r} is the training; call the evaluation something else")
-        axes.check_options(f"sweep: evaluation {name!r}", chosen)
+        here = f"evaluation {name!r}"
+        axes.check_options(f"sweep: {here}", chosen)
+        if EXCEPT not in chosen:
+            continue
+        left_out = chosen[EXCEPT]
+        if not isinstance(left_out, dict) or [] in left_out.values():
+            raise InputError(f"sweep: {here}: {EXCEPT} must be AXIS: LABEL or AXIS: [LABELS], got {left_out!r:.60}")
+        for axis in left_out:
+            if plan.runs is None and is_range(plan.axes.get(axis, ())):
+                raise InputError(f"sweep: {here}: {EXCEPT} cannot name values of {axis}, which are drawn at random")
+        _check_labels(plan, {axis: several(labels) for axis, labels in left_out.items()}, f"{EXCEPT} of {here}")
+        if not any(plan.follows(name, run) for run in plan.all_runs()):
+            raise InputError(f"sweep: {here} follows no run: {EXCEPT} names them all")
+
+
+def several(labels: Any) -> list[Any]:
+    """Return the labels that a value of `EXCEPT` lists; what is no list is one label."""
+    return labels if isinstance(labels, list) else [labels]
 
 
 def _check_baseline(plan: "Plan") -> None:
-    if plan.baseline is not None and not plan.baseline:
-        raise InputError("sweep: the baseline names no axis; leave it out, or give AXIS: LABEL")
-    for name, value in (plan.baseline or {}).items():
+    if plan.baseline is not None:
+        _check_labels(plan, {axis: [value] for axis, value in plan.baseline.items()}, "the baseline")
+
+
+def _check_labels(plan: "Plan", chosen: dict[str, list[Any]], here: str) -> None:
+    if not chosen:
+        raise InputError(f"sweep: {here} names no axis; leave it out, or give AXIS: LABEL")
+    for name, values in chosen.items():
         if name not in plan.names:
-            raise unknown("axis of the baseline", str(name), plan.names)
+            raise unknown(f"axis of {here}", str(name), plan.names)
         labels = [] if plan.runs is None and is_range(plan.axes[name]) else plan.labels(name)
-        if labels and axes.label_of(value) not in labels:
-            raise unknown(f"{name} of the baseline", str(value), map(str, labels))
+        for value in values:
+            if labels and axes.label_of(value) not in labels:
+                raise unknown(f"{name} of {here}", str(value), map(str, labels))
 
 
 def check_keys(plan: "Plan") -> None:

@@ -93,7 +93,7 @@ class Job:
             DiskFull: the disk has no space left.
         """
         record, _ = known_record(self.folder)
-        done = record.status == "done" and {FIT, *self.plan.evaluations} <= record.parts.keys()
+        done = record.status == "done" and {FIT, *self.plan.evaluations_of(self.run)} <= record.parts.keys()
         if done or (record.status == "failed" and not self.retry):
             return record
         with held(self.folder / LOCK) as lock:
@@ -156,7 +156,7 @@ class Job:
     def _carry_out(self, record: Record, lock: TextIO) -> None:
         if FIT not in record.parts:
             self._part(FIT, record, lock)
-        for name in self.plan.evaluations:
+        for name in self.plan.evaluations_of(self.run):
             if name not in record.parts:
                 self._part(name, record, lock)
 

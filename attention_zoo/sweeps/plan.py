@@ -17,8 +17,8 @@ import yaml
 from attention_zoo.errors import InputError, unknown
 from attention_zoo.runs.files import read_yaml, write_text
 from attention_zoo.runs.shipped import find_config, no_config
-from attention_zoo.sweeps.axes import drawn, is_config, is_range, labelled, option, options
-from attention_zoo.sweeps.checks import check_keys, check_plan
+from attention_zoo.sweeps.axes import drawn, is_config, is_range, label_of, labelled, option, options
+from attention_zoo.sweeps.checks import EXCEPT, check_keys, check_plan, several
 
 PLAN = "sweep.yaml"
 """The name of the file in a sweep's folder that keeps the plan."""
@@ -30,7 +30,8 @@ ENGINE = "engine"
 """The name of the folder inside a sweep's folder for files of the engine."""
 
 COMMON = ("configs", "options", "evaluations")
-"""The parts of a plan that must be the same for all sweeps that go into one folder; evaluations may be added."""
+"""The parts of a plan that must be the same for all sweeps that go into one folder; evaluations may be added, and
+which runs they follow may change."""
 
 DRAWS_SEED = 20_240_607
 """The seed of random draws: the same sweep draws the same runs, and a larger number of draws begins with them."""
@@ -71,7 +72,8 @@ class Plan:
         draws: how many combinations to draw at random; None runs all.
         runs: the runs instead of axes: a mapping of labels to mappings of options.
         evaluations: the evaluations after a training, by name; each is a mapping of options of ``test``, where
-            ``config`` is a file.
+            ``config`` is a file, and ``except`` names the runs that it does not follow: ``{mixer: [A, B]}`` those
+            with one of these labels, ``{mixer: A, width: 8}`` those with both.
         baseline: the values of axes that a report compares with, such as ``{mixer: DotProduct}``.
         collect: the metrics that tables show, as ``<evaluation>/<metric>``; None shows all.
         with_files: whether the configs must exist; running a sweep needs them, reporting on it does not.
@@ -177,7 +179,18 @@ class Plan:
 
     def evaluation(self, name: str) -> list[str]:
         """Return the words that an evaluation adds to the command line of ``test``."""
-        return options("", self.evaluations[name])
+        return options("", _tested(self.evaluations[name]))
+
+    def follows(self, name: str, run: Run) -> bool:
+        """Return whether an evaluation follows the training of a run, which its ``except`` does not name."""
+        left_out = self.evaluations[name].get(EXCEPT)
+        return left_out is None or not all(
+            run.values[axis] in map(label_of, several(labels)) for axis, labels in left_out.items()
+        )
+
+    def evaluations_of(self, run: Run) -> list[str]:
+        """Return the names of the evaluations that follow the training of a run, in order."""
+        return [name for name in self.evaluations if self.follows(name, run)]
 
     def check(self, folder: Path) -> None:
         """Check that a folder is new, or holds this sweep, perhaps with other runs or fewer evaluations.
@@ -191,7 +204,8 @@ class Plan:
             return
         before = read_plan(folder)
         changed = [key for key in COMMON if getattr(before, key) != getattr(self, key)]
-        if {**self.evaluations, **before.evaluations} == self.evaluations:  # finished runs get those that are new
+        now, then = ({name: _tested(each) for name, each in plan.evaluations.items()} for plan in (self, before))
+        if {**now, **then} == now:  # finished runs get those that are new
             changed = [key for key in changed if key != "evaluations"]
         known = {run.name: run.arguments for run in before.all_runs()}
         changed += [
@@ -244,6 +258,11 @@ def write(path: Path, text: str) -> None:
         write_text(path, text)
     except InputError as error:
         raise InputError(f"{error}; finished runs are kept: mend that and start the same command again") from error
+
+
+def _tested(evaluation: dict[str, Any]) -> dict[str, Any]:
+    """Return what an evaluation sets: its options and config, without the runs that it does not follow."""
+    return {key: value for key, value in evaluation.items() if key != EXCEPT}
 
 
 def _told_apart(runs: Sequence[Run]) -> Iterator[Run]:

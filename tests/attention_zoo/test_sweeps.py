@@ -95,6 +95,41 @@ class TestPlan:
             with pytest.raises(InputError, match="holds a sweep with other evaluations"):
                 Plan([config], {"a": [1, 2]}, evaluations=other).keep(tmp_path / "out")
 
+    def test_an_evaluation_may_leave_runs_out(self, config, tmp_path):
+        axes = {"a": [1, 2], "b": {"x": {"k": 1}, "y": {"k": 2}}}
+
+        def followed(**left_out):
+            plan = Plan([config], axes, evaluations={"test": {}, "control": {"c": 3, "except": left_out}})
+            assert plan.evaluation("control") == ["--c", "3"]
+            plan.keep(tmp_path / "out")  # of what was measured nothing is lost
+            assert read_plan(tmp_path / "out") == plan
+            return ["".join(map(str, run.values.values())) for run in plan.all_runs() if plan.follows("control", run)]
+
+        assert followed(a=1) == ["2x", "2y"]
+        assert followed(b=["x"]) == ["1y", "2y"]
+        assert followed(a=[1, 2], b="y") == ["1x", "2x"]
+        with pytest.raises(InputError, match="holds a sweep with other evaluations"):
+            Plan([config], axes, evaluations={"test": {}, "control": {"c": 4}}).keep(tmp_path / "out")
+        runs = Plan([config], runs={"p": {}, "q": {}}, evaluations={"test": {"except": {"run": "p"}}})
+        assert [runs.evaluations_of(run) for run in runs.all_runs()] == [[], ["test"]]
+
+    @pytest.mark.parametrize(
+        ("left_out", "message"),
+        [
+            (None, "except must be AXIS: LABEL or AXIS: .LABELS., got None"),
+            ({}, "except of evaluation 'test' names no axis"),
+            ({"a": []}, "except must be AXIS: LABEL"),
+            ({"aa": 1}, "unknown axis of except of evaluation 'test' 'aa'; did you mean 'a'"),
+            ({"a": [1, 3]}, "unknown a of except of evaluation 'test' '3'"),
+            ({"a": [1, 2]}, "evaluation 'test' follows no run: except names them all"),
+            ({"r": 1}, "except cannot name values of r, which are drawn at random"),
+        ],
+    )
+    def test_runs_that_cannot_be_left_out(self, config, left_out, message):
+        axes = {"a": [1, 2], "r": {"integers": [1, 9]}}
+        with pytest.raises(InputError, match=message):
+            Plan([config], axes, draws=4, evaluations={"test": {"except": left_out}})
+
     def test_another_sweep_in_the_folder_is_refused(self, config, tmp_path):
         Plan([config], {"a": {"one": {"x": 1}}}).keep(tmp_path / "out")
         with pytest.raises(InputError, match="holds a sweep with other options: choose another folder"):
@@ -400,6 +435,15 @@ class TestJob:
         assert list(more().metrics) == ["test", "noise", "attacks"]
         assert [command[0] for command in more.commands] == ["fit", "test", "test", "test"]
         assert more().status == "done" and len(more.commands) == 4
+
+    def test_an_evaluation_that_leaves_the_run_out_is_not_missed(self, config, tmp_path):
+        one = job(config, tmp_path)
+        evaluations = {"test": {}, "control": {"except": {"mixer": "A"}}}
+        plan = Plan([config], {"mixer": ["A", "B"]}, options=one.plan.options, evaluations=evaluations)
+        first = replace(one, plan=plan, run=plan.all_runs()[0])
+        assert list(first().parts) == ["fit", "test"] and first().status == "done" and len(first.commands) == 2
+        second = replace(first, run=plan.all_runs()[1], folder=tmp_path / "second")
+        assert list(second().parts) == ["fit", "test", "control"]
 
     def test_a_killed_training_goes_on_from_its_checkpoint(self, config, tmp_path):
         killed = job(config, tmp_path, "checkpoint")
