@@ -133,7 +133,8 @@ class Classification(Task):
             F.cross_entropy(logits.float(), target, label_smoothing=smoothing)
             for logits in (outputs.logits, *outputs.extra_logits)
         ]
-        return torch.stack(losses).mean() + outputs.aux_loss
+        loss = torch.stack(losses).mean() + outputs.aux_loss
+        return loss if outputs.target_loss is None else loss + outputs.target_loss(target)
 
     def mix(self, image: Tensor, label: Tensor, batch_idx: int) -> tuple[Tensor, Tensor]:
         """Return images and targets after mixup or cutmix, seeded by run, epoch, batch and process.

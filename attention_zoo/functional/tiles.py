@@ -52,22 +52,71 @@ def attend_in_tiles(
     Returns:
         The attended values (B, H, N, E).
     """
-    batch, heads = q.shape[:2]
-    tiles, size = tiling.readers.shape
-    read = prefix + tiling.read  # (T, u)
+    tiles = len(tiling.readers)
+    readers, read = prefix + tiling.readers, prefix + tiling.read
     if prefix:
         everybody = torch.arange(prefix, device=q.device).expand(tiles, -1)
         read = torch.cat((everybody, read), 1)
-    mask = _scores_of_pairs(tiling, heads, prefix, bias, q.dtype)
-    asking, keys, values = (
-        rows.flatten(1, 2) for rows in (q[:, :, prefix + tiling.readers], k[:, :, read], v[:, :, read])
-    )
-    mixed = softmax_attention(asking, keys, values, mask, dropout)  # (B, H T, t, E)
-    mixed = mixed.unflatten(1, (heads, tiles)).flatten(2, 3)[:, :, tiling.where]
+    if bias is None:
+        mixed = _attend_to_rows(q, k, v, tiling, readers, read, dropout)
+    else:
+        mask = _scores_of_pairs(tiling, q.shape[1], prefix, bias, q.dtype)
+        asking, keys, values = (
+            x[:, :, places].flatten(1, 2) for x, places in ((q, readers), (k, read), (v, read))
+        )  # (B, H T, t, D)
+        mixed = softmax_attention(asking, keys, values, mask, dropout)
+        mixed = mixed.unflatten(1, (-1, tiles)).flatten(2, 3)[:, :, tiling.where]
     if not prefix:
         return mixed
     first = softmax_attention(q[:, :, :prefix], k, v, dropout=dropout)
     return torch.cat((first, mixed), 2)
+
+
+def _attend_to_rows(
+    q: Tensor, k: Tensor, v: Tensor, tiling: Tiling, readers: Tensor, read: Tensor, dropout: float
+) -> Tensor:
+    """Return what `attend_in_tiles` does without a bias for the tokens of the grid, (B, H, grid positions, E).
+
+    Whole rows are copied, each a token of all batches and heads, and one mask serves these.
+
+    Args:
+        q: queries (B, H, N, D).
+        k: keys (B, H, N, D).
+        v: values (B, H, N, E).
+        tiling: the tiles of the grid.
+        readers: the places in q of those that read, (T, t).
+        read: the places in k and v of those that are read, (T, u) or more with a prefix.
+        dropout: rate at which weights are dropped.
+    """
+    allowed = tiling.allowed
+    if allowed is not None:
+        allowed = F.pad(allowed, (read.shape[1] - allowed.shape[2], 0), value=True)[:, None]
+    asking, keys, values = (_in_tiles(x, places) for x, places in ((q, readers), (k, read), (v, read)))
+    mixed = softmax_attention(asking, keys, values, allowed, dropout)  # (T, B H, t, E)
+    rows = mixed.transpose(1, 2).flatten(0, 1).flatten(1).index_select(0, tiling.where)
+    return rows.unflatten(1, (*q.shape[:2], -1)).permute(1, 2, 0, 3)
+
+
+def _in_tiles(tokens: Tensor, places: Tensor) -> Tensor:
+    """Return the tokens (T, B H, t, D) at ``places`` (T, t) of tokens (B, H, N, D)."""
+    rows = tokens.permute(2, 0, 1, 3).flatten(1)  # (N, B H D)
+    chosen = rows.index_select(0, places.flatten()).unflatten(1, (-1, tokens.shape[3]))
+    return chosen.unflatten(0, places.shape).transpose(1, 2)
+
+
+def rows_at(tokens: Tensor, places: Tensor) -> Tensor:
+    """Return the tokens (B, T, H, u, D) at ``places`` (B, T, u) or (T, u) of tokens (B, H, N, D), copied in whole rows.
+
+    Args:
+        tokens: (B, H, N, D).
+        places: integers below N, of each batch or of all.
+    """
+    batch, _, number, _ = tokens.shape
+    start = number * torch.arange(batch, device=places.device)
+    places = start[:, None, None] + places
+    rows = tokens.transpose(1, 2).flatten(0, 1).flatten(1)  # (B N, H D), a view of what one projection gives
+    chosen = rows.index_select(0, places.flatten()).unflatten(0, places.shape)
+    return chosen.unflatten(3, (-1, tokens.shape[3])).transpose(2, 3)
 
 
 def attend_in_windows(
@@ -201,7 +250,7 @@ def _neighborhood_axis(
     readers, read, near = [], [], []
     groups = [torch.arange(start, size, dilation, device=device) for start in range(min(dilation, size))]
     longest = len(groups[0])
-    tile = min(tile, longest)
+    tile = -(-longest // -(-longest // tile))  # as many tiles, of even sizes
     union = min(tile + kernel - 1, longest)
     for group in groups:
         length = len(group)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from attention_zoo.domains import PositiveInt
 from attention_zoo.functional.attention import softmax_attention
 from attention_zoo.functional.depthwise import convolution_map, convolve_grid
-from attention_zoo.functional.tiles import Tiling, window_tiling
+from attention_zoo.functional.tiles import Tiling, rows_at, window_tiling
 from attention_zoo.mixers.base import HostOptions, SelfMixer
 from attention_zoo.mixers.options import KernelSide, Number
 from attention_zoo.mixers.registry import register
@@ -76,11 +76,14 @@ class BiLevelRouting(SelfMixer):
         if prefix:
             everybody = torch.arange(prefix, device=q.device).expand(*read.shape[:2], -1)
             read, inside = torch.cat((everybody, read), -1), F.pad(inside, (prefix, 0), value=True)
-        asking = q[:, :, prefix + tiling.readers].transpose(1, 2).flatten(0, 1)  # (B T, H, t, D)
-        keys, values = (_gather(tokens, read) for tokens in (k, v))
+        asking, keys, values = (
+            rows_at(tokens, places).flatten(0, 1)  # (B T, H, t, D)
+            for tokens, places in ((q, prefix + tiling.readers), (k, read), (v, read))
+        )
         mask = None if tiling.allowed is None else inside.flatten(0, 1)[:, None, None]
         mixed = softmax_attention(asking, keys, values, mask, dropout, scale=self.scale)
-        mixed = mixed.unflatten(0, (-1, len(tiling.readers))).transpose(1, 2).flatten(2, 3)[:, :, tiling.where]
+        mixed = mixed.transpose(1, 2).unflatten(0, (len(q), -1)).flatten(1, 2)  # (B, T t, H, D)
+        mixed = mixed.index_select(1, tiling.where).transpose(1, 2)
         if prefix:
             first = softmax_attention(q[:, :, :prefix], k, v, dropout=dropout, scale=self.scale)
             mixed = torch.cat((first, mixed), 2)
@@ -100,8 +103,8 @@ class BiLevelRouting(SelfMixer):
     def region_means(self, tokens: Tensor, tiling: Tiling) -> Tensor:
         """Return the means (B, T, H D) of tokens (B, H, N, D) over regions."""
         inside = tiling.inside().to(tokens.dtype)[..., None]  # (T, t, 1)
-        sums = (tokens[:, :, self.num_prefix_tokens + tiling.readers] * inside).sum(3)  # (B, H, T, D)
-        return (sums / inside.sum(1)).transpose(1, 2).flatten(2)
+        sums = (rows_at(tokens, self.num_prefix_tokens + tiling.readers) * inside[:, None]).sum(3)  # (B, T, H, D)
+        return (sums / inside.sum(1)[:, None]).flatten(2)
 
     def map_weights(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Return softmax weights, zero where a region is not routed to, plus the convolution's mean kernel."""
@@ -114,10 +117,3 @@ class BiLevelRouting(SelfMixer):
         allowed = F.pad(routed[:, region][:, :, region], (prefix, 0, prefix, 0), value=True)
         scores = (q @ k.mT * self.scale).masked_fill(~allowed[:, None], -torch.inf)
         return scores.softmax(-1) + convolution_map(self.lepe, self.num_heads, grid, prefix)
-
-
-def _gather(tokens: Tensor, read: Tensor) -> Tensor:
-    """Return the tokens (B T, H, u, D) at positions ``read`` (B, T, u) of tokens (B, H, N, D)."""
-    heads, width = tokens.shape[1], tokens.shape[3]
-    index = read.flatten(1)[:, None, :, None].expand(-1, heads, -1, width)
-    return tokens.gather(2, index).unflatten(2, read.shape[1:]).transpose(1, 2).flatten(0, 1)

@@ -38,9 +38,15 @@ class Kuramoto(SelfMixer):
     """Oscillators coupled by an inner mixer: groups of channels turn on their sphere for a few steps.
 
     The state starts as the values, at unit length; the values themselves are the stimulus c that keeps pulling at it.
-    The coupling J is the inner reading with the queries and keys of the layer, held for all steps (the released layer
-    projects anew from the state at each step, and normalises c over groups). What comes out is the state. It is
-    computed in float32 also under autocast.
+    The coupling J is the inner reading with the queries and keys of the layer, held for all steps. What comes out is
+    the state. It is computed in float32 also under autocast.
+
+    One turn is the released layer's to rounding in float64, with one head and the same weights; so are several where
+    its coupling is held. As it stands it differs (``source/layers/klayer.py``, ``common_layers.py``): it projects
+    queries, keys and values anew from the state at each turn, and its output too; it normalises c over groups; its
+    frequencies turn pairs of channels, so that widths are even, where Ω here is any antisymmetric matrix, as in eq. 2;
+    with several heads, channel j is of head j mod H, so that an oscillator lies across heads, which here has all its
+    channels in one; and the energy that it reports leaves out the ½ before ⟨x, J x⟩, and is of the state before a turn.
 
     Args:
         dim: token width.

@@ -27,7 +27,10 @@ class Primal(SelfMixer):
     The directions are made from the values of evenly spaced tokens, each weighted by where it stands, so that the
     reading is of a grid. (The released layer takes the tokens themselves for values: the value projection there is the
     identity.) In training the loss ``eta J²``, which is zero for singular vectors, joins the backward pass
-    (`losses.joined`).
+    (`losses.joined`), that of each layer in full; the released training divides their sum by the number of layers.
+
+    With the released layer's weights, and the identity for the value projection, outputs, J and gradients are its own
+    to rounding in float64.
 
     Args:
         dim: token width.
@@ -95,9 +98,14 @@ class Primal(SelfMixer):
         return total
 
     def _places(self, v: Tensor) -> Tensor:
-        """Return which tokens of values v (B, H, N, D) directions are made from; of few tokens some come twice."""
+        """Return which tokens of values v (B, H, N, D) directions are made from; of few tokens some come twice.
+
+        Whole numbers are divided, so that no rounding decides and all devices take the same ones. The released layer
+        lets ``linspace`` round, which takes a neighbour of some at some sizes, such as one of 96 in 106 tokens.
+        """
         self.spatial_shape(v.shape[2])
-        return torch.linspace(0, v.shape[2] - 1, self.we.shape[1], device=v.device).long()
+        count = self.we.shape[1]
+        return torch.arange(count, device=v.device) * (v.shape[2] - 1) // max(count - 1, 1)
 
     def objective(self, left: Tensor, right: Tensor) -> Tensor:
         """Return J (B, H) for scores (B, H, N, low_rank); it is 0 for singular vectors.

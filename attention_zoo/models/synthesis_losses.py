@@ -56,6 +56,25 @@ def prior_loss(seen: Tensor, prior: Tensor, temperature: float, *, both_ways: bo
     return (loss + F.cross_entropy(cosines.T, own)) / 2 if both_ways else loss
 
 
+def class_prior_loss(
+    target: Tensor, *, seen: Tensor, prototypes: Tensor, temperature: float, both_ways: bool, weight: float
+) -> Tensor:
+    """Return ``weight`` times `prior_loss`, where an image's prior is the prototype of its class.
+
+    Images of one class have the same prior and are negatives of each other nonetheless, as equal texts are in CLIP.
+
+    Args:
+        target: labels (B,) int64; or shares of the classes (B, classes), whose prior is the mean of the prototypes.
+        seen: (B, dim), what each image ends in.
+        prototypes: (classes, dim), one of each class.
+        temperature: see `prior_loss`.
+        both_ways: see `prior_loss`.
+        weight: factor of the loss.
+    """
+    prior = target.to(prototypes.dtype) @ prototypes if target.dim() > 1 else prototypes[target]
+    return weight * prior_loss(seen, prior, temperature, both_ways=both_ways)
+
+
 def code_length(codes: Sequence[Tensor], reduction: Reduction) -> Tensor:
     """Return the L1 norm of sparse codes, summed over the layers: the term of lambda in eq. 2.10 and 2.12.
 

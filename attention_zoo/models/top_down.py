@@ -7,6 +7,7 @@ EECS-2024-49, chapter 2 (section 2.5, eq. 2.13).
 """
 
 from collections.abc import Collection, Sequence
+from functools import partial
 from typing import Any, Literal, get_args
 
 import torch
@@ -19,6 +20,7 @@ from attention_zoo.mixers.premise import Measure, Measures
 from attention_zoo.models.passes import FirstPass, SecondPass
 from attention_zoo.models.synthesis_losses import (
     Reduction,
+    class_prior_loss,
     code_length,
     hearing_codes,
     prior_loss,
@@ -69,9 +71,11 @@ class TopDown(nn.Module, TokenModel):
         channel_gate: factor c by which what is sent back is projected on the prior, z <- c (xi^T z) xi, so that it has
             the prior's channels too. The authors' vision-language model does so with c = 5 and xi of any length, in no
             equation ("selecting relevant features on the channel dimension"); 0 is off.
-        prior_weight: factor of -log p_xi(z_L) in training, where each image has a prior of its own (eq. 2.15; 0.1 in a
-            line of the released code that is commented out). The learned query, the same for all, says nothing of
-            an image: the report takes the term as 0 there, and here it is refused. See `prior_loss`.
+        prior_weight: factor of -log p_xi(z_L) in training (eq. 2.15; 0.1 in a line of the released code that is
+            commented out), where xi is the prior that each image is given. The learned query, the same for all, says
+            nothing of an image, and the report takes the term as 0 there. Where no prior is given, xi is here the
+            prototype of the image's class, which the loss alone is told: the second pass hears the query still.
+            See `prior_loss` and ``Outputs.target_loss``.
         temperature: divisor of its cosines; 0.07 as released.
         sparsity: the lambda of eq. 2.10 and 2.12, factor of the L1 norm of the second pass's codes; see `code_length`.
 
@@ -189,22 +193,27 @@ class TopDown(nn.Module, TokenModel):
         with hearing_codes(self.model, self.sparsity > 0) as codes:
             second = self.second_pass(first, prior, keep=range(len(first.host.layers)))
         logits, first_logits = (first.host.classify(each.output) for each in (second, first))
-        return Outputs(logits, (first_logits,), self._loss(first.host, second, prior, codes))
-
-    def _loss(self, host: TokenHost, second: SecondPass, prior: Tensor | None, codes: list[Tensor]) -> Tensor | float:
-        """Return the variational loss of a second pass; its parts that are off cost nothing."""
-        loss: Tensor | float = 0.0
-        if self.mode in DECODED:
-            loss = self.variational_weight * reconstruction_loss(self._rebuilt(host, second.states), self.reduction)
+        loss, of_classes = self._loss(first.host, second, codes), None
         if self.prior_weight:
-            if prior is None or prior.dim() < 2:
+            seen = self._summary(first.host, second.output)
+            options: dict[str, Any] = {"temperature": self.temperature, "both_ways": self.variant == "released"}
+            if prior is None:
+                options |= {"seen": seen, "prototypes": self._prototypes(), "weight": self.prior_weight}
+                of_classes = partial(class_prior_loss, **options)
+            elif prior.dim() < 2:
                 raise InputError(
                     f"TopDown: prior_weight={self.prior_weight} needs a prior (B, dim) of each image in training; "
                     f"one for all says nothing of an image"
                 )
-            both_ways = self.variant == "released"
-            seen = self._summary(host, second.output)
-            loss = loss + self.prior_weight * prior_loss(seen, prior, self.temperature, both_ways=both_ways)
+            else:
+                loss = loss + self.prior_weight * prior_loss(seen, prior, **options)
+        return Outputs(logits, (first_logits,), loss, of_classes)
+
+    def _loss(self, host: TokenHost, second: SecondPass, codes: list[Tensor]) -> Tensor | float:
+        """Return what a second pass alone says of the variational loss; its parts that are off cost nothing."""
+        loss: Tensor | float = 0.0
+        if self.mode in DECODED:
+            loss = self.variational_weight * reconstruction_loss(self._rebuilt(host, second.states), self.reduction)
         if self.sparsity:
             loss = loss + self.sparsity * code_length(codes, self.reduction)
         return loss
@@ -320,17 +329,22 @@ class TopDown(nn.Module, TokenModel):
         Raises:
             InputError: the classifier is not one linear layer, or there is no such class.
         """
-        classifier = self.get_classifier()
-        if not isinstance(classifier, nn.Linear):
-            raise InputError(f"class prototypes are rows of one linear classifier; this is {type(classifier).__name__}")
-        number = len(classifier.weight)
+        prototypes = self._prototypes()
+        number = len(prototypes)
         try:
-            places = torch.as_tensor(index, device=classifier.weight.device)
+            places = torch.as_tensor(index, device=prototypes.device)
         except (TypeError, ValueError, RuntimeError):
             places = torch.empty(0)
         if places.dtype not in INTEGERS or bool(((places < 0) | (places >= number)).any()):
             raise InputError(f"class_prior: {shown(index)} must be places of classes, integers from 0 to {number - 1}")
-        return classifier.weight[places.long()]
+        return prototypes[places.long()]
+
+    def _prototypes(self) -> Tensor:
+        """Return the prototypes (classes, dim) of all classes."""
+        classifier = self.get_classifier()
+        if not isinstance(classifier, nn.Linear):
+            raise InputError(f"class prototypes are rows of one linear classifier; this is {type(classifier).__name__}")
+        return classifier.weight
 
     def _feed_back(self, host: TokenHost, sent: Tensor) -> list[Tensor]:
         """Return r of each layer, from the first to the last, of tokens (B, N, dim) that are sent back."""

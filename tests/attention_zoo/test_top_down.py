@@ -269,12 +269,31 @@ class TestPriorLoss:
         added = model(images(), prior).aux_loss - build()(images(), prior).aux_loss
         assert_close(added, 0.5 * prior_loss(seen, prior, 0.2, both_ways=both_ways))
 
-    def test_asks_for_a_prior_of_each_image(self):
+    def test_one_prior_for_all_images_is_refused(self):
         model = wrapped(prior_weight=0.1).train()
-        for prior in (None, torch.randn(24, dtype=torch.float64)):
-            with pytest.raises(az.InputError, match="prior_weight=0.1 needs a prior .B, dim. of each image"):
-                model(images(), prior)
+        with pytest.raises(az.InputError, match="prior_weight=0.1 needs a prior .B, dim. of each image"):
+            model(images(), torch.randn(24, dtype=torch.float64))
         assert model.eval()(images()).shape == (2, 5)
+
+    @pytest.mark.parametrize("variant", ["paper", "released"])
+    def test_without_one_the_loss_is_of_the_prototypes_of_the_classes(self, variant):
+        def build(**options):
+            return wrapped(host=vit(class_token=False, global_pool="avg"), variant=variant, **options).train()
+
+        model = build(prior_weight=0.5, temperature=0.2)
+        outputs, plain = model(images()), build()(images())
+        assert plain.target_loss is None
+        assert_close(outputs[:3], plain[:3])
+        seen, prototypes = model.forward_features(images()).mean(1), model.get_classifier().weight
+        labels = torch.tensor([3, 1])
+        expected = 0.5 * prior_loss(seen, prototypes[labels], 0.2, both_ways=variant == "released")
+        assert_close(outputs.target_loss(labels), expected)
+        assert_close(outputs.target_loss(F.one_hot(labels, 5)), expected)
+        expected.backward()
+        assert prototypes.grad[[1, 3]].abs().sum(1).all() and not prototypes.grad[[0, 2, 4]].any()
+        model.zero_grad()
+        model(images()).target_loss(labels).backward()
+        assert model.prompt.grad is not None and prototypes.grad[3].any()
 
 
 class TestSparsity:

@@ -1,12 +1,17 @@
 """Top-down control by commands: from training to the table of several runs, and lines that say what does not fit."""
 
+import importlib.util
+import math
 from pathlib import Path
 
 import pytest
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from attention_zoo.runs.results import read_metrics
 
-CONFIG = Path(__file__).parents[2] / "configs" / "classification" / "digits_control.yaml"
+ROOT = Path(__file__).parents[2]
+CONFIG = ROOT / "configs" / "classification" / "digits_control.yaml"
 FEW = ("--data.pairs", "6", "--model.alphas", "[10]")
 
 
@@ -56,3 +61,34 @@ def test_a_model_that_looks_once(zoo, tiny):
     ended = zoo("test", "--config", tiny, "--config", CONFIG, *FEW)
     assert ended.code == 2
     assert "a model with a top-down pass, such as absvit_tiny_patch16_224; vit_tiny_patch16_224 has none" in ended.err
+
+
+def test_pictures_of_the_study(runs, tmp_path, monkeypatch):
+    spec = importlib.util.spec_from_file_location("top_down_pictures", ROOT / "results" / "top_down" / "pictures.py")
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    monkeypatch.setattr(script, "FIT", 20)
+    checkpoints = [folder / "checkpoints" / "last.ckpt" for folder in runs]
+    script.main(checkpoints, (3, 8), pictures=2, alphas=[10], out=tmp_path)
+    sizes = {path.name: Image.open(path).size for path in tmp_path.iterdir()}
+    assert sizes.keys() == {"absvit.png", "absvit_decoded.png", "mask_att.png"}
+    four = [height for _, height in sizes.values()]  # rows: two pictures, each asked for both classes
+    assert all(4 * 100 < height < 4 * 200 for height in four)
+
+
+def test_the_prior_loss_is_an_option(zoo, tiny, tmp_path):
+    lost = []
+    weights = {"plain": "", "sharp": ", prior_weight: 0.5", "flat": ", prior_weight: 0.5, temperature: 1.0e+6"}
+    for name, options in weights.items():
+        folder = tmp_path / name
+        chosen = f"{{mode: absvit, variational_weight: 0.0{options}}}"
+        short = ("--trainer.max_epochs", "1", "--trainer.limit_train_batches", "1", "--data.batch_size", "32")
+        ended = zoo("fit", "--config", tiny, "--model.top_down", chosen, *short, "--trainer.default_root_dir", folder)
+        assert ended.code == 0, ended.err
+        (loss,) = EventAccumulator(str(folder)).Reload().Scalars("train/loss_step")
+        lost.append(loss.value)
+    plain, sharp, flat = lost
+    assert flat - plain == pytest.approx(0.5 * math.log(32), rel=1e-4)  # as good as a guess among 32 images
+    assert sharp > plain
+    ended = zoo("fit", "--config", tiny, "--model.top_down", "{mode: perceiver_io, prior_weight: 0.5}")
+    assert ended.code == 2 and "prior_weight=0.5 is for the modes absvit, feedback, mask_att, qkv" in ended.err
