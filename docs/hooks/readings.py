@@ -17,7 +17,7 @@ from attention_zoo.mixers.registry import MixerInfo, list_mixers, mixer_class, m
 from attention_zoo.reports.words import in_words
 
 EQUATIONS = ROOT / "docs" / "equations"
-"""The folder with the equations of papers in LaTeX: NAME.md goes below those of the docstring."""
+"""The folder with the equations in LaTeX, NAME.md for each mixer; its docstring has them as text, for Python."""
 FIGURES = {
     "{name}.png": "What the average token reads in the last layer of a small ViT, dot-product attention and this "
     "reading side by side: two test digits, clean and under Gaussian noise. One seed, a scale for each picture.",
@@ -32,28 +32,19 @@ METRICS = ("test/accuracy", "robustness/cifar10_c", "robustness/fgsm", "robustne
 """The metrics of the comparison on CIFAR-10 that pages show."""
 
 
-def split_docstring(text: str) -> tuple[str, list[str], str]:
-    """Return the idea, the equations and the sources of a mixer's module docstring.
+def split_docstring(text: str) -> tuple[str, str]:
+    """Return the idea and the sources of a mixer's module docstring, before and after its equations.
 
-    Equations are the indented lines; the idea is before the first of them, sources are after it.
+    Equations are the indented lines.
     """
-    before: list[str] = []
-    equations: list[str] = []
-    after: list[str] = []
-    for line in inspect.cleandoc(text).splitlines():
-        if line.startswith("    "):
-            equations.append(line[4:])
-        elif equations and not line:
-            after.append("")
-        else:
-            (after if equations else before).append(line)
-    return "\n".join(before).strip(), equations, "\n".join(after).strip()
+    idea, *equations = re.split(r"^ {4}.*\n*", inspect.cleandoc(text), flags=re.MULTILINE)
+    return idea.strip(), "".join(equations).strip()
 
 
 def page(name: str) -> str:
     """Return the text of the page of a mixer."""
     info, cls = mixer_info(name), mixer_class(name)
-    idea, equations, sources = split_docstring(sys.modules[cls.__module__].__doc__ or "")
+    idea, sources = split_docstring(sys.modules[cls.__module__].__doc__ or "")
     described = parse(cls.__doc__ or "")
     parts = [
         f"# {name}",
@@ -63,19 +54,11 @@ def page(name: str) -> str:
         re.sub(r"\s*\n(?=\S)", " ", described.short_description or ""),
         described.long_description or "",
         "## Equations",
-        f"<p class=reading>{escaped(info.equation)}</p>",
-        "```text\n" + "\n".join(equations) + "\n```" if equations else "",
+        (EQUATIONS / f"{name}.md").read_text(encoding="utf-8").strip(),
         sources,
     ]
-    written = EQUATIONS / f"{name}.md"
-    parts += [written.read_text(encoding="utf-8")] if written.is_file() else []
     parts += [*figures(name), *premise(name), *cost(info), *evidence(name), "## Use", *use(info)]
     return "\n\n".join(part for part in parts if part) + "\n"
-
-
-def escaped(text: str) -> str:
-    """Return a text whose characters are none of HTML's or markdown's marks."""
-    return re.sub(r"[<>&*_|\\`]", lambda match: f"&#{ord(match[0])};", text)
 
 
 def figures(name: str) -> Iterator[str]:

@@ -5,6 +5,7 @@ import re
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
+from xml.etree import ElementTree
 
 import pytest
 
@@ -80,7 +81,7 @@ def test_a_reading_has_its_page(hook, name):
     info, page = az.mixer_info(name), readings.page(name)
     parts = re.findall(r"^## (.*)$", page, re.MULTILINE)
     assert parts[:2] == ["Idea", "Equations"] and parts[-3:] == ["Cost", "Evidence", "Use"]
-    assert info.paper in page and readings.escaped(info.equation) in page
+    assert info.paper in page
     assert ("Premise" in parts) == hasattr(az.MIXERS[name], "premise")
     for option in info.options:
         (row,) = re.findall(rf"^\| `{option.name}` \|.*\| (.*) \|$", page, re.MULTILINE)
@@ -91,9 +92,7 @@ def test_a_reading_has_its_page(hook, name):
 
 def test_docstrings_are_taken_apart(hook):
     text = "A reading.\n\n    out = softmax(q k) v    (eq. 1)\n\n    q = W x\n\nA. Author, A Paper, 2020."
-    idea, equations, sources = hook("readings").split_docstring(text)
-    assert (idea, sources) == ("A reading.", "A. Author, A Paper, 2020.")
-    assert [line for line in equations if line] == ["out = softmax(q k) v    (eq. 1)", "q = W x"]
+    assert hook("readings").split_docstring(text) == ("A reading.", "A. Author, A Paper, 2020.")
 
 
 def test_comments_of_configs_become_text_and_commands(hook):
@@ -121,13 +120,14 @@ def test_latex_becomes_mathml(hook):
 @pytest.mark.parametrize("path", EQUATIONS, ids=lambda path: path.stem)
 def test_equations_can_be_converted(hook, path):
     found = re.findall(r"\$\$(.*?)\$\$|\\\((.*?)\\\)", path.read_text(), re.DOTALL)
-    assert found
+    assert any(block for block, _ in found)
     for block, inline in found:
-        assert hook("equations").mathml((block or inline).strip()).startswith("<math")
+        made = ElementTree.fromstring(hook("equations").mathml((block or inline).strip()))
+        assert made.tag.endswith("math") and "".join(made.itertext()).strip()
 
 
-def test_equations_of_pages_are_of_mixers():
-    assert {path.stem for path in EQUATIONS} - {"TopDown"} <= set(az.list_mixers())
+def test_every_mixer_has_equations():
+    assert {path.stem for path in EQUATIONS} - {"TopDown"} == set(az.list_mixers())
 
 
 def test_recipes_are_those_of_contributing(hook):
