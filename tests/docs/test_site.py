@@ -14,6 +14,11 @@ from attention_zoo.cli.main import TOOLS, TRAINING
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))
+RUNS = [
+    path
+    for path in CONFIGS
+    if path.relative_to(ROOT / "configs").parts[0] in ("classification", "semantic", "interactive", "sweeps")
+]
 EQUATIONS = [*sorted((ROOT / "docs" / "equations").glob("*.md")), ROOT / "docs" / "readings" / "TopDown.md"]
 LOADED = {"script": "src", "img": "src", "iframe": "src", "source": "src", "video": "src", "audio": "src"}
 """The elements that load something, with the attribute that says from where; beside them links to styles and icons."""
@@ -73,6 +78,12 @@ def test_configs_that_pages_name_exist():
 def test_every_config_says_what_it_is(path):
     first, *_ = path.read_text().splitlines()
     assert re.match(r"# \S.{15,}", first)
+
+
+@pytest.mark.parametrize("path", RUNS, ids=lambda path: path.relative_to(ROOT / "configs").as_posix())
+def test_configs_of_runs_say_how_long_they_take(path):
+    head = re.match(r"(#.*\n)*", path.read_text())[0]
+    assert re.search(r"\bTime: |\btime: |\b(seconds|minutes?|hours?)\b|\bNot run here\b", head)
 
 
 @pytest.mark.parametrize("name", az.list_mixers())
