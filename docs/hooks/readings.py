@@ -18,15 +18,21 @@ from attention_zoo.reports.words import in_words
 
 EQUATIONS = ROOT / "docs" / "equations"
 """The folder with the equations in LaTeX, NAME.md for each mixer; its docstring has them as text, for Python."""
+DRAWN = (
+    "in the last layer of a small ViT, by dot-product attention and by this reading. Two test digits, clean and under "
+    "Gaussian noise; below, the class each is taken for. One seed, a scale for each picture."
+)
 FIGURES = {
-    "{name}.png": "What the average token reads in the last layer of a small ViT, dot-product attention and this "
-    "reading side by side: two test digits, clean and under Gaussian noise. One seed, a scale for each picture.",
-    "{name}_steps.png": "The same layer step by step: what is reconstructed after each step.",
-    "{name}_assignments.png": "Which centre each token of the layer belongs to.",
+    "readings/{name}.webp": "What the average token reads, and the one in row 4, column 4 of 8 x 8 (from 0), "
+    f"{DRAWN} Blue is negative.",
+    "readings/{name}_written.webp": "How much is written into each token (the length of what is added to it) "
+    f"{DRAWN} Who reads whom would be a diagonal here: tokens meet in a statistic of the channels, and not in pairs.",
+    "readings/{name}_steps.webp": "The same layer step by step: what the average token reads after each step.",
+    "readings/{name}_assignments.webp": "Which centre each token of the layer belongs to, head by head.",
+    "camvid/interactions/assignments_{name}.png": "Which query takes which pixel, layer by layer, in a mask decoder on "
+    "street scenes (CamVid).",
 }
-"""The files in ``results/readings`` that the page of a reading shows, with their captions."""
-DECODER = "assignments_{name}.png"
-"""The file in ``results/camvid/interactions`` that the page of a cross-mixer shows."""
+"""The files in ``results`` that the page of a reading shows, with their captions."""
 MIXERS = "results/cifar10_mixers"
 METRICS = ("test/accuracy", "robustness/cifar10_c", "robustness/fgsm", "robustness/pgd")
 """The metrics of the comparison on CIFAR-10 that pages show."""
@@ -63,14 +69,12 @@ def page(name: str) -> str:
 
 def figures(name: str) -> Iterator[str]:
     """Yield the figures of a reading that the tool has drawn, with their captions."""
-    found = [(f"readings/{file.format(name=name)}", caption) for file, caption in FIGURES.items()]
-    decoder = "Which query takes which pixel, layer by layer, in a mask decoder on CamVid."
-    found.append((f"camvid/interactions/{DECODER.format(name=name)}", decoder))
+    found = [(file.format(name=name), caption) for file, caption in FIGURES.items()]
     shown = [(file, caption) for file, caption in found if (ROOT / "results" / file).is_file()]
     if shown:
         yield "## What it looks like"
     for file, caption in shown:
-        yield f"![{caption}](../evidence/{file})\n\n*{caption}*"
+        yield f"![{caption.partition('.')[0]}](../evidence/{file})\n\n*{caption}*"
 
 
 def premise(name: str) -> Iterator[str]:

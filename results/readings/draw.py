@@ -26,6 +26,7 @@ from attention_zoo.analysis import (
     side_by_side,
     step_pictures,
 )
+from attention_zoo.analysis.top_down import Look, top_down_sheet
 from attention_zoo.cli.main import main as run
 from attention_zoo.cli.maps import trained
 from attention_zoo.mixers.protocols import Assignments, Steps
@@ -39,6 +40,8 @@ SWEEPS = ("cifar10_related.yaml", "cifar10_mixers.yaml")
 """The sweeps that have settings of all self-mixers for 8 x 8 tokens; of one that both have, those of the last."""
 BASELINE, SIZE, EPOCHS, DIGITS = "DotProduct", 16, 10, (3, 9)
 """What readings are drawn beside; the pixels of a side; the epochs of a training; the digits that are drawn."""
+TOP_DOWN = "TopDown"
+"""The reading that is no mixer but a second pass: its figure has both passes, asked for one digit and for the other."""
 TOKEN = "4,4"
 """The token whose reading is drawn beside that of the average token, by row and column of 8 x 8 from 0."""
 OF_CHANNELS = ("ChannelAttention", "CrossCovariance", "ToST")
@@ -99,28 +102,36 @@ def written(seen: LayerInput) -> Pictures:
 
 
 def draw(name: str, end: str, subjects: Sequence[Subject], images: dict[str, Tensor], read: Read) -> None:
-    """Write the figure of a reading whose name has this end; under noise too where there is one to compare with."""
-    corruptions = corruptions_at(("gaussian_noise",), 5) if len(subjects) > 1 else None
+    """Write the figure of a reading whose name has this end; that of the baseline has no other one beside it."""
+    corruptions = corruptions_at(("gaussian_noise",), 5) if read in (by_tokens, written) else None
     figure = side_by_side(subjects, images, read, corruptions=corruptions)
     figure.savefig(HERE / f"{name}{end}.webp", dpi=80)
+
+
+def draw_top_down(subject: Subject, images: dict[str, Tensor]) -> None:
+    """Write the figure of a model that looks twice."""
+    look = Look([str(digit) for digit in DIGITS], (1.0, 10.0), (), "last", "plain")
+    top_down_sheet([subject], images, look).savefig(HERE / f"{TOP_DOWN}.webp", dpi=80)
 
 
 def main(readings: list[str] | None = None, runs: Path = Path("runs/readings")) -> None:
     """Write the figures.
 
     Args:
-        readings: names of self-mixers; None is all of them.
+        readings: names of self-mixers, or TopDown; None is all of them.
         runs: folder of the trainings.
     """
     known, images = settings(), digits()
     baseline = load(train(BASELINE, known[BASELINE], runs))
     first = {name: images[name] for name in list(images)[:1]}
-    for name in readings or known:
+    for name in readings or [*known, TOP_DOWN]:
+        if name == TOP_DOWN:
+            draw_top_down(load(train(name, {"model.top_down": "absvit"}, runs)), images)
+            continue
         reading = load(train(name, known[name], runs))
         both = [reading] if name == BASELINE else [baseline, reading]
-        draw(name, "_written", both, images, written) if name in OF_CHANNELS else draw(
-            name, "", both, images, by_tokens
-        )
+        kind: tuple[str, Read] = ("_written", written) if name in OF_CHANNELS else ("", by_tokens)
+        draw(name, kind[0], both, images, kind[1])
         mixer = next(part for part in reading.model((SIZE, SIZE)).modules() if isinstance(part, az.SelfMixer))
         if isinstance(mixer, Steps):
             draw(name, "_steps", [reading], first, step_pictures)

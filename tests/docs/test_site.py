@@ -101,6 +101,15 @@ def test_a_reading_has_its_page(hook, name):
         assert (ROOT / "results" / file).is_file()
 
 
+@pytest.mark.parametrize("name", [*az.list_mixers(), "TopDown"])
+def test_a_reading_has_a_figure_that_loads_at_once(hook, name):
+    written = ROOT / "docs" / "readings" / f"{name}.md"
+    page = written.read_text() if written.is_file() else hook("readings").page(name)
+    figures = re.findall(r"\]\(\.\./evidence/([^)]+\.(?:webp|png))\)", page)
+    assert figures
+    assert max((ROOT / "results" / file).stat().st_size for file in figures) < 60_000
+
+
 def test_docstrings_are_taken_apart(hook):
     text = "A reading.\n\n    out = softmax(q k) v    (eq. 1)\n\n    q = W x\n\nA. Author, A Paper, 2020."
     assert hook("readings").split_docstring(text) == ("A reading.", "A. Author, A Paper, 2020.")
@@ -125,16 +134,20 @@ def test_latex_becomes_mathml(hook):
     page = r'<p>so <span class="arithmatex">\(a &lt; b\)</span></p><div class="arithmatex">\[\frac{1}{2}\]</div>'
     made = equations.on_page_content(page)
     assert "arithmatex" not in made and made.count("<math") == 2
+    parts = equations.on_page_content(r'<div class="arithmatex">\[a = b , \qquad b = c\]</div>')
+    assert parts.count('<div class="equation">') == 1 and parts.count("<math") == 2
     assert "<mfrac>" in made and "&lt;" in made or "&#x0003C;" in made
 
 
 @pytest.mark.parametrize("path", EQUATIONS, ids=lambda path: path.stem)
 def test_equations_can_be_converted(hook, path):
+    equations = hook("equations")
     found = re.findall(r"\$\$(.*?)\$\$|\\\((.*?)\\\)", path.read_text(), re.DOTALL)
     assert any(block for block, _ in found)
     for block, inline in found:
-        made = ElementTree.fromstring(hook("equations").mathml((block or inline).strip()))
-        assert made.tag.endswith("math") and "".join(made.itertext()).strip()
+        for part in block.split(equations.SPACE) if block else [inline]:
+            made = ElementTree.fromstring(equations.mathml(part.strip()))
+            assert made.tag.endswith("math") and "".join(made.itertext()).strip()
 
 
 def test_every_mixer_has_equations():
