@@ -120,6 +120,9 @@ def test_comments_of_configs_become_text_and_commands(hook):
     made = hook("configs").header(text)
     assert made == ("What it is.\nElse `--a.b` 3.\n\n```bash\npython -m attention_zoo fit\nmore\n```\n\n\n* a point")
     assert hook("configs").header("a: 1\n") == ""
+    assert hook("configs").header("# What.\n# Expected: 0.9. Time: a minute.\n") == (
+        "What.\n**Expected:** 0.9. **Time:** a minute."
+    )
 
 
 def test_every_folder_of_configs_has_its_page(hook):
