@@ -110,6 +110,12 @@ def test_a_reading_has_a_figure_that_loads_at_once(hook, name):
     assert max((ROOT / "results" / file).stat().st_size for file in figures) < 60_000
 
 
+def test_bars_in_cells_are_no_borders(hook):
+    markdown = pytest.importorskip("markdown").markdown
+    made = markdown(hook("pages").table(["a | b", "c"], [["`int | None`", "|x|"]]), extensions=["tables"])
+    assert re.findall(r"<t[hd]>(.*?)</t[hd]>", made) == ["a | b", "c", "<code>int | None</code>", "|x|"]
+
+
 def test_docstrings_are_taken_apart(hook):
     text = "A reading.\n\n    out = softmax(q k) v    (eq. 1)\n\n    q = W x\n\nA. Author, A Paper, 2020."
     assert hook("readings").split_docstring(text) == ("A reading.", "A. Author, A Paper, 2020.")
