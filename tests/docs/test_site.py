@@ -216,3 +216,49 @@ def test_links_within_the_site_lead_somewhere(site):
             if parts.fragment and target in pages:
                 places = pages[target].places
                 assert unquote(parts.fragment) in places, f"{path.relative_to(site)} links to {link}"
+
+
+OPENED = (
+    "index.html",
+    "readings/Linear.html",
+    "readings/TopDown.html",
+    "tutorials/first_comparison.html",
+    "reference/commands/fit.html",
+    "reference/configs/classification.html",
+    "reference/python/tasks.html",
+    "evidence/index.html",
+)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with pytest.importorskip("tests.pages.browser").chromium() as browser:
+        yield browser
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [1280, 400])
+def test_in_a_browser_pages_fit_and_ask_no_other_machine(site, browser, width):
+    page = browser.new_page(viewport={"width": width, "height": 900})
+    asked, wrong = [], []
+    page.on("request", lambda request: asked.append(request.url))
+    page.on("pageerror", lambda error: wrong.append(str(error)))
+    for name in OPENED:
+        page.goto((site / name).as_uri())
+        page.wait_for_load_state()
+        assert page.evaluate("document.documentElement.scrollWidth") <= width, name
+        assert page.evaluate("[...document.images].every((image) => image.complete && image.naturalWidth > 0)"), name
+        heights = page.evaluate("[...document.querySelectorAll('math')].map((m) => m.getBoundingClientRect().height)")
+        assert all(heights) and (heights or "readings" not in name), name
+    assert not wrong
+    assert {urlsplit(url).scheme for url in asked} <= {"file", "data", "blob"}
+    page.close()
+
+
+@pytest.mark.slow
+def test_in_a_browser_a_search_finds_a_reading(site, browser):
+    page = browser.new_page(viewport={"width": 1280, "height": 900})
+    page.goto((site / "index.html").as_uri())
+    page.locator("input.md-search__input").fill("Sinkhorn")
+    page.wait_for_selector("a.md-search-result__link[href*='readings/Sinkhorn']", state="attached", timeout=20_000)
+    page.close()
