@@ -29,8 +29,8 @@ FIGURES = {
     f"{DRAWN} Who reads whom would be a diagonal here: tokens meet in a statistic of the channels, and not in pairs.",
     "readings/{name}_steps.webp": "The same layer step by step: what the average token reads after each step.",
     "readings/{name}_assignments.webp": "Which centre each token of the layer belongs to, head by head.",
-    "camvid/interactions/assignments_{name}.webp": "Which query takes which pixel, layer by layer, in a mask decoder on "
-    "street scenes (CamVid).",
+    "camvid/interactions/assignments_{name}.webp": "Which query takes which pixel, layer by layer, in a mask decoder "
+    "on street scenes (CamVid).",
 }
 """The files in ``results`` that the page of a reading shows, with their captions."""
 MIXERS = "results/cifar10_mixers"
