@@ -49,7 +49,7 @@ def pages() -> Iterator[tuple[str, str]]:
     for name in commands():
         short = help_of(name, "--help")
         text = f"# {name}\n\n```text\n{short}```\n"
-        everything = help_of(name, "--help", "all") if name in TRAINING else short
+        everything = help_of(name, "--help", "all")
         if everything != short:
             text += f"\n## All options\n\n```text\n{everything}```\n"
         yield f"reference/commands/{name}.md", text

@@ -14,6 +14,9 @@ CONFIGS = ROOT / "configs"
 OPTION = re.compile(r"(?<![`\w-])(--[a-z][\w.+]*)")
 """Pattern of an option in the text of a comment."""
 
+PROMISE = re.compile(r"\b(Expected|Time|Expected and time):")
+"""Pattern of the words before what a run should reach and how long it takes."""
+
 FOLDERS = {
     "classification": "Classification and its evaluations",
     "semantic": "Semantic and panoptic segmentation",
@@ -43,7 +46,7 @@ def header(text: str) -> str:
         if indented != code:
             parts.append("\n```bash" if indented else "```\n")
             code = indented
-        parts.append(line[3:] if indented else OPTION.sub(r"`\1`", line.strip()))
+        parts.append(line[3:] if indented else PROMISE.sub(r"**\1:**", OPTION.sub(r"`\1`", line.strip())))
     if code:
         parts.append("```")
     return re.sub(r"^\* ", "\n* ", "\n".join(parts), flags=re.MULTILINE).strip()

@@ -10,6 +10,10 @@ WRITTEN = re.compile(r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>',
 """Pattern of what pymdownx.arithmatex leaves of an equation: within a line, or in a paragraph of its own."""
 
 
+SPACE = r"\qquad"
+"""The space between equations of one paragraph."""
+
+
 def on_page_content(content: str, **_: Any) -> str:
     """Return a page with its LaTeX as MathML.
 
@@ -20,9 +24,14 @@ def on_page_content(content: str, **_: Any) -> str:
 
 
 def _written(equation: re.Match[str]) -> str:
-    """Return one equation, within a line or in a paragraph of its own."""
+    """Return one equation, within a line or in a paragraph of its own.
+
+    In a paragraph, what `SPACE` sets apart is drawn for itself, so that a narrow page has it line by line.
+    """
     latex = html.unescape(equation[2]).strip()
-    return mathml(latex) if equation[1] == "span" else f'<div class="equation">{mathml(latex, "block")}</div>'
+    if equation[1] == "span":
+        return mathml(latex)
+    return f'<div class="equation">{"".join(mathml(part, "block") for part in latex.split(SPACE))}</div>'
 
 
 def mathml(latex: str, display: str = "inline") -> str:

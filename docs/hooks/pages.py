@@ -1,5 +1,6 @@
 """What the hooks of the site share: pages that are generated, and their places in the navigation."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -42,4 +43,9 @@ def section(config: MkDocsConfig, title: str) -> list[Any]:
 def table(header: list[str], rows: list[list[str]]) -> str:
     """Return a table in markdown; cells may hold markup, but no line breaks."""
     lines = [header, ["---"] * len(header), *rows]
-    return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines) + "\n"
+    return "\n".join(f"| {' | '.join(map(_cell, line))} |" for line in lines) + "\n"
+
+
+def _cell(text: str) -> str:
+    """Return a cell whose bars are no borders; those in code are none anyway, and would keep a backslash."""
+    return re.sub(r"(`[^`]*`)|\|", lambda match: match[1] or r"\|", text)

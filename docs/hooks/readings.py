@@ -17,43 +17,40 @@ from attention_zoo.mixers.registry import MixerInfo, list_mixers, mixer_class, m
 from attention_zoo.reports.words import in_words
 
 EQUATIONS = ROOT / "docs" / "equations"
-"""The folder with the equations of papers in LaTeX: NAME.md goes below those of the docstring."""
+"""The folder with the equations in LaTeX, NAME.md for each mixer; its docstring has them as text, for Python."""
+DRAWN = (
+    "in the last layer of a small ViT, by dot-product attention and by this reading. Two test digits, clean and under "
+    "Gaussian noise; below, the class each is taken for. One seed, a scale for each picture."
+)
 FIGURES = {
-    "{name}.png": "What the average token reads in the last layer of a small ViT, dot-product attention and this "
-    "reading side by side: two test digits, clean and under Gaussian noise. One seed, a scale for each picture.",
-    "{name}_steps.png": "The same layer step by step: what is reconstructed after each step.",
-    "{name}_assignments.png": "Which centre each token of the layer belongs to.",
+    "readings/{name}.webp": "What the average token reads, and the one in row 4, column 4 of 8 x 8 (from 0), "
+    f"{DRAWN} Blue is negative.",
+    "readings/{name}_written.webp": "How much is written into each token (the length of what is added to it) "
+    f"{DRAWN} Who reads whom would be a diagonal here: tokens meet in a statistic of the channels, and not in pairs.",
+    "readings/{name}_steps.webp": "The same layer step by step: what the average token reads after each step.",
+    "readings/{name}_assignments.webp": "Which centre each token of the layer belongs to, head by head.",
+    "camvid/interactions/assignments_{name}.webp": "Which query takes which pixel, layer by layer, in a mask decoder "
+    "on street scenes (CamVid).",
 }
-"""The files in ``results/readings`` that the page of a reading shows, with their captions."""
-DECODER = "assignments_{name}.png"
-"""The file in ``results/camvid/interactions`` that the page of a cross-mixer shows."""
+"""The files in ``results`` that the page of a reading shows, with their captions."""
 MIXERS = "results/cifar10_mixers"
 METRICS = ("test/accuracy", "robustness/cifar10_c", "robustness/fgsm", "robustness/pgd")
 """The metrics of the comparison on CIFAR-10 that pages show."""
 
 
-def split_docstring(text: str) -> tuple[str, list[str], str]:
-    """Return the idea, the equations and the sources of a mixer's module docstring.
+def split_docstring(text: str) -> tuple[str, str]:
+    """Return the idea and the sources of a mixer's module docstring, before and after its equations.
 
-    Equations are the indented lines; the idea is before the first of them, sources are after it.
+    Equations are the indented lines.
     """
-    before: list[str] = []
-    equations: list[str] = []
-    after: list[str] = []
-    for line in inspect.cleandoc(text).splitlines():
-        if line.startswith("    "):
-            equations.append(line[4:])
-        elif equations and not line:
-            after.append("")
-        else:
-            (after if equations else before).append(line)
-    return "\n".join(before).strip(), equations, "\n".join(after).strip()
+    idea, *equations = re.split(r"^ {4}.*\n*", inspect.cleandoc(text), flags=re.MULTILINE)
+    return idea.strip(), "".join(equations).strip()
 
 
 def page(name: str) -> str:
     """Return the text of the page of a mixer."""
     info, cls = mixer_info(name), mixer_class(name)
-    idea, equations, sources = split_docstring(sys.modules[cls.__module__].__doc__ or "")
+    idea, sources = split_docstring(sys.modules[cls.__module__].__doc__ or "")
     described = parse(cls.__doc__ or "")
     parts = [
         f"# {name}",
@@ -63,31 +60,21 @@ def page(name: str) -> str:
         re.sub(r"\s*\n(?=\S)", " ", described.short_description or ""),
         described.long_description or "",
         "## Equations",
-        f"<p class=reading>{escaped(info.equation)}</p>",
-        "```text\n" + "\n".join(equations) + "\n```" if equations else "",
+        (EQUATIONS / f"{name}.md").read_text(encoding="utf-8").strip(),
         sources,
     ]
-    written = EQUATIONS / f"{name}.md"
-    parts += [written.read_text(encoding="utf-8")] if written.is_file() else []
     parts += [*figures(name), *premise(name), *cost(info), *evidence(name), "## Use", *use(info)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def escaped(text: str) -> str:
-    """Return a text whose characters are none of HTML's or markdown's marks."""
-    return re.sub(r"[<>&*_|\\`]", lambda match: f"&#{ord(match[0])};", text)
-
-
 def figures(name: str) -> Iterator[str]:
     """Yield the figures of a reading that the tool has drawn, with their captions."""
-    found = [(f"readings/{file.format(name=name)}", caption) for file, caption in FIGURES.items()]
-    decoder = "Which query takes which pixel, layer by layer, in a mask decoder on CamVid."
-    found.append((f"camvid/interactions/{DECODER.format(name=name)}", decoder))
+    found = [(file.format(name=name), caption) for file, caption in FIGURES.items()]
     shown = [(file, caption) for file, caption in found if (ROOT / "results" / file).is_file()]
     if shown:
         yield "## What it looks like"
     for file, caption in shown:
-        yield f"![{caption}](../evidence/{file})\n\n*{caption}*"
+        yield f"![{caption.partition('.')[0]}](../evidence/{file})\n\n*{caption}*"
 
 
 def premise(name: str) -> Iterator[str]:

@@ -9,7 +9,7 @@ from mkdocs.structure.files import Files
 from pages import ROOT, put, put_file, section
 
 RESULTS, CHANGELOG = ROOT / "results", ROOT / "CHANGELOG.md"
-SHOWN = (".md", ".png", ".csv", ".json", ".yaml")
+SHOWN = (".md", ".png", ".webp", ".csv", ".json", ".yaml")
 """Suffixes of the files of a study that the site has."""
 OVERVIEW = """# Evidence
 

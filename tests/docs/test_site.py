@@ -5,6 +5,7 @@ import re
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
+from xml.etree import ElementTree
 
 import pytest
 
@@ -13,6 +14,11 @@ from attention_zoo.cli.main import TOOLS, TRAINING
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))
+RUNS = [
+    path
+    for path in CONFIGS
+    if path.relative_to(ROOT / "configs").parts[0] in ("classification", "semantic", "interactive", "sweeps")
+]
 EQUATIONS = [*sorted((ROOT / "docs" / "equations").glob("*.md")), ROOT / "docs" / "readings" / "TopDown.md"]
 LOADED = {"script": "src", "img": "src", "iframe": "src", "source": "src", "video": "src", "audio": "src"}
 """The elements that load something, with the attribute that says from where; beside them links to styles and icons."""
@@ -74,13 +80,19 @@ def test_every_config_says_what_it_is(path):
     assert re.match(r"# \S.{15,}", first)
 
 
+@pytest.mark.parametrize("path", RUNS, ids=lambda path: path.relative_to(ROOT / "configs").as_posix())
+def test_configs_of_runs_say_how_long_they_take(path):
+    head = re.match(r"(#.*\n)*", path.read_text())[0]
+    assert re.search(r"\bTime: |\btime: |\b(seconds|minutes?|hours?)\b|\bNot run here\b", head)
+
+
 @pytest.mark.parametrize("name", az.list_mixers())
 def test_a_reading_has_its_page(hook, name):
     readings = hook("readings")
     info, page = az.mixer_info(name), readings.page(name)
     parts = re.findall(r"^## (.*)$", page, re.MULTILINE)
     assert parts[:2] == ["Idea", "Equations"] and parts[-3:] == ["Cost", "Evidence", "Use"]
-    assert info.paper in page and readings.escaped(info.equation) in page
+    assert info.paper in page
     assert ("Premise" in parts) == hasattr(az.MIXERS[name], "premise")
     for option in info.options:
         (row,) = re.findall(rf"^\| `{option.name}` \|.*\| (.*) \|$", page, re.MULTILINE)
@@ -89,11 +101,24 @@ def test_a_reading_has_its_page(hook, name):
         assert (ROOT / "results" / file).is_file()
 
 
+@pytest.mark.parametrize("name", [*az.list_mixers(), "TopDown"])
+def test_a_reading_has_a_figure_that_loads_at_once(hook, name):
+    written = ROOT / "docs" / "readings" / f"{name}.md"
+    page = written.read_text() if written.is_file() else hook("readings").page(name)
+    figures = re.findall(r"\]\(\.\./evidence/([^)]+\.(?:webp|png))\)", page)
+    assert figures
+    assert max((ROOT / "results" / file).stat().st_size for file in figures) < 60_000
+
+
+def test_bars_in_cells_are_no_borders(hook):
+    markdown = pytest.importorskip("markdown").markdown
+    made = markdown(hook("pages").table(["a | b", "c"], [["`int | None`", "|x|"]]), extensions=["tables"])
+    assert re.findall(r"<t[hd]>(.*?)</t[hd]>", made) == ["a | b", "c", "<code>int | None</code>", "|x|"]
+
+
 def test_docstrings_are_taken_apart(hook):
     text = "A reading.\n\n    out = softmax(q k) v    (eq. 1)\n\n    q = W x\n\nA. Author, A Paper, 2020."
-    idea, equations, sources = hook("readings").split_docstring(text)
-    assert (idea, sources) == ("A reading.", "A. Author, A Paper, 2020.")
-    assert [line for line in equations if line] == ["out = softmax(q k) v    (eq. 1)", "q = W x"]
+    assert hook("readings").split_docstring(text) == ("A reading.", "A. Author, A Paper, 2020.")
 
 
 def test_comments_of_configs_become_text_and_commands(hook):
@@ -101,6 +126,9 @@ def test_comments_of_configs_become_text_and_commands(hook):
     made = hook("configs").header(text)
     assert made == ("What it is.\nElse `--a.b` 3.\n\n```bash\npython -m attention_zoo fit\nmore\n```\n\n\n* a point")
     assert hook("configs").header("a: 1\n") == ""
+    assert hook("configs").header("# What.\n# Expected: 0.9. Time: a minute.\n") == (
+        "What.\n**Expected:** 0.9. **Time:** a minute."
+    )
 
 
 def test_every_folder_of_configs_has_its_page(hook):
@@ -115,19 +143,24 @@ def test_latex_becomes_mathml(hook):
     page = r'<p>so <span class="arithmatex">\(a &lt; b\)</span></p><div class="arithmatex">\[\frac{1}{2}\]</div>'
     made = equations.on_page_content(page)
     assert "arithmatex" not in made and made.count("<math") == 2
+    parts = equations.on_page_content(r'<div class="arithmatex">\[a = b , \qquad b = c\]</div>')
+    assert parts.count('<div class="equation">') == 1 and parts.count("<math") == 2
     assert "<mfrac>" in made and "&lt;" in made or "&#x0003C;" in made
 
 
 @pytest.mark.parametrize("path", EQUATIONS, ids=lambda path: path.stem)
 def test_equations_can_be_converted(hook, path):
+    equations = hook("equations")
     found = re.findall(r"\$\$(.*?)\$\$|\\\((.*?)\\\)", path.read_text(), re.DOTALL)
-    assert found
+    assert any(block for block, _ in found)
     for block, inline in found:
-        assert hook("equations").mathml((block or inline).strip()).startswith("<math")
+        for part in block.split(equations.SPACE) if block else [inline]:
+            made = ElementTree.fromstring(equations.mathml(part.strip()))
+            assert made.tag.endswith("math") and "".join(made.itertext()).strip()
 
 
-def test_equations_of_pages_are_of_mixers():
-    assert {path.stem for path in EQUATIONS} - {"TopDown"} <= set(az.list_mixers())
+def test_every_mixer_has_equations():
+    assert {path.stem for path in EQUATIONS} - {"TopDown"} == set(az.list_mixers())
 
 
 def test_recipes_are_those_of_contributing(hook):
@@ -183,3 +216,49 @@ def test_links_within_the_site_lead_somewhere(site):
             if parts.fragment and target in pages:
                 places = pages[target].places
                 assert unquote(parts.fragment) in places, f"{path.relative_to(site)} links to {link}"
+
+
+OPENED = (
+    "index.html",
+    "readings/Linear.html",
+    "readings/TopDown.html",
+    "tutorials/first_comparison.html",
+    "reference/commands/fit.html",
+    "reference/configs/classification.html",
+    "reference/python/tasks.html",
+    "evidence/index.html",
+)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with pytest.importorskip("tests.pages.browser").chromium() as browser:
+        yield browser
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [1280, 400])
+def test_in_a_browser_pages_fit_and_ask_no_other_machine(site, browser, width):
+    page = browser.new_page(viewport={"width": width, "height": 900})
+    asked, wrong = [], []
+    page.on("request", lambda request: asked.append(request.url))
+    page.on("pageerror", lambda error: wrong.append(str(error)))
+    for name in OPENED:
+        page.goto((site / name).as_uri())
+        page.wait_for_load_state()
+        assert page.evaluate("document.documentElement.scrollWidth") <= width, name
+        assert page.evaluate("[...document.images].every((image) => image.complete && image.naturalWidth > 0)"), name
+        heights = page.evaluate("[...document.querySelectorAll('math')].map((m) => m.getBoundingClientRect().height)")
+        assert all(heights) and (heights or "readings" not in name), name
+    assert not wrong
+    assert {urlsplit(url).scheme for url in asked} <= {"file", "data", "blob"}
+    page.close()
+
+
+@pytest.mark.slow
+def test_in_a_browser_a_search_finds_a_reading(site, browser):
+    page = browser.new_page(viewport={"width": 1280, "height": 900})
+    page.goto((site / "index.html").as_uri())
+    page.locator("input.md-search__input").fill("Sinkhorn")
+    page.wait_for_selector("a.md-search-result__link[href*='readings/Sinkhorn']", state="attached", timeout=20_000)
+    page.close()
