@@ -17,7 +17,7 @@ from attention_zoo.mixers.registry import MixerInfo, list_mixers, mixer_class, m
 from attention_zoo.reports.words import in_words
 
 EQUATIONS = ROOT / "docs" / "equations"
-"""The folder with the equations in LaTeX, NAME.md for each mixer; its docstring has them as text, for Python."""
+"""The folder with equations in LaTeX, NAME.md for a mixer; its docstring has them as text, which stands in for them."""
 DRAWN = (
     "in the last layer of a small ViT, by dot-product attention and by this reading. Two test digits, clean and under "
     "Gaussian noise; below, the class each is taken for. One seed, a scale for each picture."
@@ -60,11 +60,20 @@ def page(name: str) -> str:
         re.sub(r"\s*\n(?=\S)", " ", described.short_description or ""),
         described.long_description or "",
         "## Equations",
-        (EQUATIONS / f"{name}.md").read_text(encoding="utf-8").strip(),
+        equations(name),
         sources,
     ]
     parts += [*figures(name), *premise(name), *cost(info), *evidence(name), "## Use", *use(info)]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def equations(name: str) -> str:
+    """Return the equations of a mixer: in LaTeX, or else the indented lines of its docstring, or what tables say."""
+    latex = EQUATIONS / f"{name}.md"
+    if latex.is_file():
+        return latex.read_text(encoding="utf-8").strip()
+    text = inspect.cleandoc(sys.modules[mixer_class(name).__module__].__doc__ or "")
+    return "\n".join(re.findall(r"^ {4}.*$", text, re.MULTILINE)) or f"    {mixer_info(name).equation}"
 
 
 def figures(name: str) -> Iterator[str]:
