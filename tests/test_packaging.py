@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tomllib
 import zipfile
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,14 @@ from tests.processes import ROOT
 
 LEFT_OUT = (".git", ".venv", ".mypy_cache", ".ruff_cache", ".pytest_cache", ".hypothesis", "build", "runs", "results")
 """What the root of the repository may have that is no source of the wheel."""
+CHECKED = [
+    "tests/cli/test_loggers.py::test_csv_is_in_the_run_folder_wherever_that_is",
+    "tests/cli/test_compat.py",
+    "tests/attention_zoo/test_registry.py",
+    "tests/attention_zoo/test_mmseg.py::test_bad_input",
+]
+"""What shows that the project starts, trains, goes on and reports, and that what it has of others is where it was."""
+TESTING = ["pytest>=9", "hypothesis>=6.170"]
 COMMIT = ["-c", "user.name=x", "-c", "user.email=x@example.org", "commit", "-qm", "all"]
 
 
@@ -30,6 +39,16 @@ def built(sources, folder):
     call(sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", folder, sources, cwd=sources)
     (wheel,) = folder.glob("*.whl")
     return wheel
+
+
+def main_job(python, work):
+    """Train and test with configs that are found by name."""
+    script = "import sys; from attention_zoo.__main__ import main; main(sys.argv[1:])"
+    small = ["--trainer.max_epochs", "1", "--trainer.limit_train_batches", "2", "--trainer.accelerator", "cpu"]
+    named = ["--config", "classification/digits.yaml", "--config", "mixers/vars_d.yaml"]
+    call(python, "-c", script, "fit", *named, *small, cwd=work)
+    said = call(python, "-m", "attention_zoo", "test", "--ckpt_path", "last", cwd=work)
+    assert "test/acc" in said or "top1" in said
 
 
 @pytest.fixture(scope="module")
@@ -77,13 +96,27 @@ def test_the_main_job_from_the_wheel_alone(wheel, tmp_path):
     where = "import attention_zoo, tasks, datamodules as d; print(attention_zoo.__file__, tasks.__file__, d.__file__)"
     assert all(Path(path).is_relative_to(packages) for path in call(python, "-c", where, cwd=work).split())
 
-    script = "import sys; from attention_zoo.__main__ import main; main(sys.argv[1:])"
-    small = ["--trainer.max_epochs", "1", "--trainer.limit_train_batches", "2", "--trainer.accelerator", "cpu"]
-    named = ["--config", "classification/digits.yaml", "--config", "mixers/vars_d.yaml"]
-    call(python, "-c", script, "fit", *named, *small, cwd=work)
-    said = call(python, "-m", "attention_zoo", "test", "--ckpt_path", "last", cwd=work)
-    assert "test/acc" in said or "top1" in said
+    main_job(python, work)
     assert "VarsD" in call(python, "-m", "attention_zoo", "mixers", cwd=work)
+
+
+@pytest.mark.slow
+def test_the_main_job_with_the_oldest_versions(wheel, tmp_path):
+    """Of every dependency the version of its floor, in an environment of its own: gigabytes, most of them torch's."""
+    if find_spec("uv") is None:
+        pytest.skip("needs uv, which can install the oldest versions: pip install uv")
+    uv, python, work = (sys.executable, "-m", "uv"), tmp_path / "env/bin/python", tmp_path / "work"
+    call(*uv, "venv", "-q", "--python", sys.executable, tmp_path / "env", cwd=tmp_path)
+    floors = ("--resolution", "lowest-direct", "-r", ROOT / "pyproject.toml", wheel, *TESTING)
+    try:
+        call(*uv, "pip", "install", "-q", "--python", python, *floors, cwd=tmp_path)
+    except AssertionError as failed:
+        if "Failed to fetch" in str(failed):
+            pytest.skip("needs the package index")
+        raise
+    work.mkdir()
+    main_job(python, work)
+    call(python, "-m", "pytest", "-q", "-p", "no:cacheprovider", *CHECKED, cwd=ROOT)
 
 
 def test_the_console_script_is_the_same_program():

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import struct
 
 import pytest
 import yaml
@@ -90,3 +91,39 @@ def test_trackio_has_the_run_in_its_local_store(process, tiny, tmp_path, monkeyp
     line = json.loads((folder / "metrics.jsonl").read_text().splitlines()[0])
     logged = [json.loads(metrics) for _, metrics in rows]
     assert any(each.get("val/loss") == pytest.approx(line["metrics"]["val/loss"]) for each in logged)
+
+
+def wandb_records(path):
+    """The records of an offline store of Weights & Biases: a log in LevelDB's format after a header of 7 bytes."""
+    from wandb.proto.wandb_internal_pb2 import Record
+
+    data, at, body = path.read_bytes(), 7, b""
+    while at + 7 <= len(data):
+        left = 2**15 - at % 2**15
+        if left < 7:  # no room for a head: the rest of the block is empty
+            at += left
+            continue
+        _, size, kind = struct.unpack_from("<IHB", data, at)
+        body += data[at + 7 : at + 7 + size]
+        at += 7 + size
+        if kind in (1, 4):  # whole, or the last part
+            yield Record.FromString(body)
+            body = b""
+
+
+@pytest.mark.slow
+def test_wandb_has_the_run_in_its_offline_folder(program, tiny, tmp_path, monkeypatch):
+    """As a program: what Weights & Biases has not written yet it writes as the interpreter ends."""
+    pytest.importorskip("wandb", reason="needs the extra wandb")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    ended = program("fit", "--config", tiny, "--config", "loggers/wandb.yaml", *SMALL, cwd=tmp_path)
+    assert ended.code == 0, ended.err
+    (folder,) = (tmp_path / "runs").iterdir()
+    assert (folder / "metrics.jsonl").is_file() and len(list(folder.glob("events.out.tfevents*"))) == 1
+    (store,) = folder.glob("wandb/offline-run-*/run-*.wandb")
+    records = list(wandb_records(store))
+    (run,) = (record.run for record in records if record.HasField("run"))
+    assert (run.project, run.display_name) == ("attention_zoo", folder.name)
+    line = json.loads((folder / "metrics.jsonl").read_text().splitlines()[0])
+    logged = {"/".join(item.nested_key) or item.key: item.value_json for r in records for item in r.history.item}
+    assert json.loads(logged["val/loss"]) == pytest.approx(line["metrics"]["val/loss"])
