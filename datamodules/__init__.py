@@ -6,10 +6,11 @@ Importing the package imports every module in it, so that the command line finds
 import importlib
 import pkgutil
 
-from datamodules.attention_targets import MIT1003, VOCForeground
+from datamodules.attention_targets import VOCForeground
 from datamodules.base import ImageDataModule
 from datamodules.cifar10 import CIFAR10
 from datamodules.digits import Digits
+from datamodules.gaze import MIT1003, OSIE
 from datamodules.image_folder import ImageFolder
 from datamodules.imagenet import ImageNet
 from datamodules.interactive import (
@@ -53,6 +54,7 @@ __all__ = [
     "DAVIS585",
     "LVIS",
     "LVISObjects",
+    "OSIE",
     "SBD",
     "Berkeley",
     "CamVidObjects",
