@@ -32,6 +32,7 @@ from datamodules.pacs import PACS
 from datamodules.robustness import (
     CIFAR10Robustness,
     ImageNetRobustness,
+    PACSRobustness,
     RobustnessDataModule,
     TinyImageNetRobustness,
 )
@@ -71,6 +72,7 @@ __all__ = [
     "MIT1003",
     "MMSegData",
     "PACS",
+    "PACSRobustness",
     "CamVid",
     "CityscapesPanoptic",
     "Digits",
