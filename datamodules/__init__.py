@@ -13,6 +13,7 @@ from datamodules.digits import Digits
 from datamodules.gaze import MIT1003, OSIE
 from datamodules.image_folder import ImageFolder
 from datamodules.imagenet import ImageNet
+from datamodules.imagenet_p import ImageNetP
 from datamodules.interactive import (
     DAVIS,
     DAVIS585,
@@ -79,6 +80,7 @@ __all__ = [
     "ImageDataModule",
     "ImageFolder",
     "ImageNet",
+    "ImageNetP",
     "ImageNetRobustness",
     "RobustnessDataModule",
     "SegmentationDataModule",

@@ -13,6 +13,7 @@ from tasks.draw_assignments import DrawAssignments
 from tasks.evaluations.attention import AttentionSegmentation
 from tasks.evaluations.robustness import Robustness
 from tasks.evaluations.saliency import AttentionSaliency
+from tasks.evaluations.stability import PerturbationStability
 from tasks.evaluations.top_down_control import TopDownControl
 from tasks.interactive import InteractiveSegmentation
 from tasks.log_pictures import LogPictures
@@ -30,6 +31,7 @@ __all__ = [
     "Curriculum",
     "InteractiveSegmentation",
     "Setting",
+    "PerturbationStability",
     "Robustness",
     "SemanticSegmentation",
     "SyncBatchNorm",

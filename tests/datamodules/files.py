@@ -2,6 +2,7 @@
 
 import json
 
+import cv2
 import numpy as np
 from PIL import Image
 
@@ -103,4 +104,19 @@ def write_osie(folder, fixations=FIXATIONS):
     for number, name in enumerate(FIXATIONS):
         Image.fromarray(np.full((30, 40, 3), 60 + 90 * number, np.uint8)).save(root / "images" / f"{name}.jpg")
     (root / "fixations.json").write_text(json.dumps(fixations))
+    return root
+
+
+def write_videos(root, names, frames=6, side=32):
+    """Two sequences of each perturbation, whose frames become brighter."""
+    for number, name in enumerate(names):
+        for synset in SYNSETS[:2]:
+            (root / name / synset).mkdir(parents=True)
+            path = str(root / name / synset / "a.mp4")
+            writer = cv2.VideoWriter(path, cv2.VideoWriter_fourcc(*"mp4v"), 5, (side, side))
+            for frame in range(frames):
+                image = np.full((side, side, 3), 20 + 30 * frame, np.uint8)
+                image[..., 2] = 40 * number  # red, in the order that OpenCV has
+                writer.write(image)
+            writer.release()
     return root

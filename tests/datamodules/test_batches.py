@@ -23,6 +23,7 @@ def test_every_datamodule_is_tested():
     for_test_only = {
         "MIT1003",
         "OSIE",
+        "ImageNetP",
         "PACSRobustness",
         "VOCForeground",
         "CIFAR10Robustness",

@@ -139,6 +139,7 @@ def test_every_task_is_tried():
     } <= {
         *tried,
         tasks.Task,
+        tasks.PerturbationStability,  # in test_stability
         tasks.TopDownControl,  # in test_top_down_control
     }
 
