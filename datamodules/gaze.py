@@ -2,14 +2,14 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
-from attention_zoo.domains import PositiveFloat
+from attention_zoo.domains import PositiveFloat, PositiveInt
 from attention_zoo.errors import InputError
 from attention_zoo.runs.files import read_json
 from datamodules.attention_targets import TargetDataModule, require_size
@@ -19,6 +19,8 @@ from datamodules.images import ImageFiles, Split, below, contents, decode, is_im
 
 SEEN = 127
 """Fixated pixels of MIT1003 are brighter; the maps are JPEGs, so that no other pixel is quite black."""
+
+Name = TypeVar("Name")
 
 MOST_BYTES = 1 << 26
 """Of a file of fixations; OSIE's has 2 MB."""
@@ -34,15 +36,21 @@ class GazeDataModule(TargetDataModule):
 
     Args:
         root: the folder.
+        images: test only so many images, evenly spread over all; None or more than there are is all.
         kwargs: the arguments of TargetDataModule.
 
     Raises:
         InputError: an argument is out of range.
     """
 
-    def __init__(self, root: str, **kwargs: Any) -> None:
+    def __init__(self, root: str, images: PositiveInt | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.root = Path(root)
+        self.root, self.images = Path(root), images
+
+    def chosen(self, names: Sequence[Name]) -> list[Name]:
+        """Return those of the images that are tested, in their order."""
+        count = min(self.images or len(names), len(names))
+        return [names[place * len(names) // count] for place in range(count)]
 
     def collate(self, part: str) -> Collate:
         """Gaze stays a list, since the stimuli have sizes of their own."""
@@ -75,6 +83,7 @@ class MIT1003(GazeDataModule):
         if not images:
             raise InputError(f"no images in {folder}: expected <id>.jpeg; found: {contents(folder)}")
         one_a_name([str(path) for path in images], "stimuli of the same fixations", lambda path: Path(path).stem)
+        images = self.chosen(images)
         names = [str(path) for path in images]
         seen = FixationMaps(images, self._maps(images, "fixPts"))
         density = DensityMaps(images, self._maps(images, "fixMap"))
@@ -156,7 +165,7 @@ class OSIE(GazeDataModule):
         content = read_json(path, MOST_BYTES)
         if not isinstance(content, dict) or not content:
             raise InputError(f"{path} must have the fixations of each image by its name")
-        names = sorted(content)
+        names = self.chosen(sorted(content))
         files = [below(self.root / "images", f"{name}.jpg", str(path)) for name in names]
         missing = [file for file in files if not Path(file).is_file()]
         if missing:

@@ -121,3 +121,12 @@ def test_no_osie(tmp_path):
         InputError, match="no file .*fixations.json: expected images and fixations.json; found: nothing"
     ):
         OSIE(str(tmp_path)).setup("test")
+
+
+def test_some_images_evenly_spread(tmp_path, mit):
+    for data in (OSIE(str(write_osie(tmp_path)), images=1), MIT1003(str(mit), images=1)):
+        data.setup("test")
+        assert [len(column) for column in data.splits["test"].columns.values()] == [1, 1, 1]
+    data = OSIE("nowhere", images=3)
+    assert data.chosen("abcdefg") == ["a", "c", "e"]
+    assert OSIE("nowhere", images=9).chosen("abc") == OSIE("nowhere").chosen("abc") == ["a", "b", "c"]
