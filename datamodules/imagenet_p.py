@@ -123,7 +123,7 @@ class Sequences:
         path = self.paths[index]
         capture = cv2.VideoCapture(path)
         try:
-            frames = []
+            frames: list[np.ndarray] = []
             while (read := capture.read())[0] and len(frames) <= MOST_FRAMES:
                 frames.append(read[1][..., ::-1])  # BGR
         except cv2.error as error:

@@ -4,8 +4,9 @@ Confidence is the probability of the most probable class (D. Hendrycks, K. Gimpe
 Misclassified and Out-of-Distribution Examples, ICLR 2017).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 
@@ -94,9 +95,9 @@ def read_confidence(content: object) -> Confidence | None:
 
 
 def _wrong(found: Confidence) -> Iterator[str]:
-    numbers: Sequence[tuple[str, object]] = [("aurc", found.aurc)]
+    numbers: list[tuple[str, Any]] = [("aurc", found.aurc)]
     for each in found.detections:
-        numbers = [*numbers, (f"auroc of {each.title}", each.auroc), (f"fpr95 of {each.title}", each.fpr95)]
+        numbers += [(f"auroc of {each.title}", each.auroc), (f"fpr95 of {each.title}", each.fpr95)]
         if not isinstance(each.benchmark, str) or not isinstance(each.title, str):
             yield f"benchmark and title of a detection must be words, got {each.benchmark!r:.60}, {each.title!r:.60}"
         if type(each.images) is not int or each.images < 1:
