@@ -32,12 +32,14 @@ class Benchmark:
         classes: the outputs of the model that compete, in ascending order; None is all of them. Labels are outputs
             of the model in either case.
         protocol: the plain values that two numbers must share to be compared: source, preprocessing, and so on.
+        labelled: whether its images are of the model's classes; if not, nothing that it answers can be right.
     """
 
     name: str
     title: str
     classes: tuple[int, ...] | None = None
     protocol: Mapping[str, str | int | float | bool] = field(default_factory=dict, compare=False)
+    labelled: bool = True
 
 
 @dataclass(frozen=True)

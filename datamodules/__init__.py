@@ -6,12 +6,14 @@ Importing the package imports every module in it, so that the command line finds
 import importlib
 import pkgutil
 
-from datamodules.attention_targets import MIT1003, VOCForeground
+from datamodules.attention_targets import VOCForeground
 from datamodules.base import ImageDataModule
 from datamodules.cifar10 import CIFAR10
 from datamodules.digits import Digits
+from datamodules.gaze import MIT1003, OSIE
 from datamodules.image_folder import ImageFolder
 from datamodules.imagenet import ImageNet
+from datamodules.imagenet_p import ImageNetP
 from datamodules.interactive import (
     DAVIS,
     DAVIS585,
@@ -31,6 +33,7 @@ from datamodules.pacs import PACS
 from datamodules.robustness import (
     CIFAR10Robustness,
     ImageNetRobustness,
+    PACSRobustness,
     RobustnessDataModule,
     TinyImageNetRobustness,
 )
@@ -53,6 +56,7 @@ __all__ = [
     "DAVIS585",
     "LVIS",
     "LVISObjects",
+    "OSIE",
     "SBD",
     "Berkeley",
     "CamVidObjects",
@@ -69,12 +73,14 @@ __all__ = [
     "MIT1003",
     "MMSegData",
     "PACS",
+    "PACSRobustness",
     "CamVid",
     "CityscapesPanoptic",
     "Digits",
     "ImageDataModule",
     "ImageFolder",
     "ImageNet",
+    "ImageNetP",
     "ImageNetRobustness",
     "RobustnessDataModule",
     "SegmentationDataModule",

@@ -1,4 +1,4 @@
-"""What attention is held against: the objects of PASCAL VOC, and where people looked in MIT1003."""
+"""What attention is held against: the objects of PASCAL VOC. Where people looked is in `datamodules.gaze`."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,17 +11,13 @@ from torchvision.transforms import v2
 from attention_zoo.domains import Domain
 from attention_zoo.errors import InputError
 from attention_zoo.runs.files import read_text
-from datamodules.base import Collate, EvaluationDataModule
+from datamodules.base import EvaluationDataModule
 from datamodules.decoding import image_size
 from datamodules.image_folder import centre_crop
-from datamodules.images import ImageFiles, Split, below, contents, decode, decode_labels, is_image, one_a_name
+from datamodules.images import ImageFiles, Split, below, contents, decode_labels
 
 VOID = 255
 """Of VOC's masks: the rims of objects, which count nowhere."""
-
-SEEN = 127
-"""Fixated pixels are brighter; the maps are JPEGs, so that no other pixel is quite black."""
-
 
 MOST_CLASSES = 1_000_000
 """Outputs of a model."""
@@ -126,76 +122,12 @@ class ForegroundMasks:
 
     def __getitem__(self, index: int) -> Tensor:
         labels = decode_labels(str(self.paths[index]))
-        _require_size(self.paths[index], labels, self.images[index])
+        require_size(self.paths[index], labels, self.images[index])
         foreground = torch.where(labels == VOID, VOID, labels > 0).to(torch.uint8)
         return self.prepare(foreground[None])[0]
 
 
-class MIT1003(TargetDataModule):
-    """Eye fixations of 15 people on 1,003 images (T. Judd et al., Learning to Predict Where Humans Look, ICCV 2009).
-
-    ``ALLSTIMULI/<id>.jpeg`` and ``ALLFIXATIONMAPS/<id>_fixPts.jpg``. Batches have ``fixations``, a list of B tensors
-    (h, w) bool of the stimuli's own sizes. The report EECS-2024-49 (Table 1.5) does not say how images are prepared:
-    here they are squeezed to ``image_size``, so that the whole image is seen.
-
-    Args:
-        root: the folder.
-        kwargs: the arguments of TargetDataModule.
-
-    Raises:
-        InputError: an argument is out of range.
-    """
-
-    def __init__(self, root: str, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.root = Path(root)
-
-    def load_test(self) -> Split:
-        """Read the test split, as `EvaluationDataModule` says."""
-        folder = self.root / "ALLSTIMULI"
-        if not folder.is_dir():
-            raise InputError(
-                f"no folder {folder}: expected ALLSTIMULI and ALLFIXATIONMAPS; found: {contents(self.root)}"
-            )
-        images = sorted(path for path in folder.iterdir() if is_image(path.name))
-        if not images:
-            raise InputError(f"no images in {folder}: expected <id>.jpeg; found: {contents(folder)}")
-        one_a_name([str(path) for path in images], "stimuli of the same fixations", lambda path: Path(path).stem)
-        fixations = [self.root / "ALLFIXATIONMAPS" / f"{path.stem}_fixPts.jpg" for path in images]
-        missing = [path for path in fixations if not path.is_file()]
-        if missing:
-            raise InputError(f"no fixations of {images[fixations.index(missing[0])]}: expected {missing[0]}")
-        names = [str(path) for path in images]
-        return Split(ImageFiles(names), {"fixations": FixationMaps(images, fixations), "path": names})
-
-    def collate(self, part: str) -> Collate:
-        """Fixations stay a list, since the stimuli have sizes of their own."""
-        return Collate(self.mean, self.std, ragged=("fixations",))
-
-
-class FixationMaps:
-    """Maps of fixated pixels, read each time they are asked for: (h, w) bool.
-
-    Args:
-        images: the files of the stimuli.
-        paths: the files of the maps.
-    """
-
-    def __init__(self, images: Sequence[Path], paths: Sequence[Path]) -> None:
-        self.images, self.paths = images, paths
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def __getitem__(self, index: int) -> Tensor:
-        seen = decode(str(self.paths[index]))[0] > SEEN
-        _require_size(self.paths[index], seen, self.images[index])
-        if not seen.any():
-            raise InputError(f"{self.paths[index]}: no fixated pixel in it (brighter than {SEEN})")
-        return seen
-
-
-def _require_size(path: Path, target: Tensor, image: Path) -> None:
+def require_size(path: Path, target: Tensor, image: Path) -> None:
     """Raise an InputError unless what was read from ``path``, (H, W), is as large as the upright image."""
     (height, width), (rows, columns) = target.shape, image_size(str(image))
     if (height, width) != (rows, columns):

@@ -10,8 +10,10 @@ from tasks.base import Task
 from tasks.classification import Classification
 from tasks.clicks import Curriculum, Setting
 from tasks.draw_assignments import DrawAssignments
-from tasks.evaluations.attention import AttentionSaliency, AttentionSegmentation
+from tasks.evaluations.attention import AttentionSegmentation
 from tasks.evaluations.robustness import Robustness
+from tasks.evaluations.saliency import AttentionSaliency
+from tasks.evaluations.stability import PerturbationStability
 from tasks.evaluations.top_down_control import TopDownControl
 from tasks.interactive import InteractiveSegmentation
 from tasks.log_pictures import LogPictures
@@ -29,6 +31,7 @@ __all__ = [
     "Curriculum",
     "InteractiveSegmentation",
     "Setting",
+    "PerturbationStability",
     "Robustness",
     "SemanticSegmentation",
     "SyncBatchNorm",

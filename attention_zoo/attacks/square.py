@@ -25,6 +25,9 @@ SQUARE_SALT = 0x54
 HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 """After so many of 10,000 queries the area of the squares is halved."""
 
+PIECE = 64
+"""The number of queries that an image draws for at a time; changing it changes what is drawn."""
+
 Share = Annotated[float, Domain(above=0, most=1)]
 
 
@@ -69,16 +72,17 @@ class Square(Attack):
         """Return the images after the last query; ``withstands`` are the places of those that go on."""
         model.enter("", self.queries + 1)
         best, margin = pixels.clone(), _margin(model(pixels), label)
-        stripes, places, signs = self._draws(pixels, index)
-        candidates = (pixels + self.eps * stripes).clamp(0, 1)
+        draws = Draws([derive_seed(self.seed, SQUARE_SALT, number) for number in index], pixels)
+        candidates = (pixels + self.eps * draws.stripes(pixels.shape[-1])).clamp(0, 1)
         for query in range(self.queries):
             withstands = margin.isfinite().nonzero().flatten()
             if not len(withstands):
                 break
             image = pixels[withstands]
             if query:
-                chosen = _windows(places[withstands, query], self._side(query, image), image)
-                inside = (image + self.eps * signs[withstands, query, :, None, None]).clamp(0, 1)
+                places, signs = draws.square(query - 1, withstands)
+                chosen = _windows(places, self._side(query, image), image)
+                inside = (image + self.eps * signs[:, :, None, None]).clamp(0, 1)
                 candidates = torch.where(chosen[:, None], inside, best[withstands])
             else:
                 candidates = candidates[withstands]
@@ -87,29 +91,56 @@ class Square(Attack):
             best[withstands[better]], margin[withstands[better]] = candidates[better], found[better]
         return best
 
-    def _draws(self, pixels: Tensor, index: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
-        """Return, of each image, what its own seed draws; the CPU draws, the same for every device.
-
-        Returns:
-            Signs of the stripes (B, C, 1, W), places of the squares (B, queries, 2) in 0..1, and the signs of their
-            channels (B, queries, C).
-        """
-        channels, _, width = pixels.shape[1:]
-        drawn: tuple[list[Tensor], ...] = ([], [], [])
-        for number in index:
-            generator = torch.Generator().manual_seed(derive_seed(self.seed, SQUARE_SALT, number))
-            drawn[0].append(_signs((channels, 1, width), generator))
-            drawn[1].append(torch.rand(self.queries, 2, generator=generator))
-            drawn[2].append(_signs((self.queries, channels), generator))
-        stripes, places, signs = (torch.stack(part).to(pixels.device) for part in drawn)
-        return stripes, places, signs
-
     def _side(self, query: int, pixels: Tensor) -> int:
         """Return the side of the square of a query, in pixels."""
         height, width = pixels.shape[-2:]
         passed = 10_000 * query / self.queries
         share = self.first_square / 2 ** sum(passed > limit for limit in HALVINGS)
         return min(max(round((share * height * width) ** 0.5), 1), height, width)
+
+
+class Draws:
+    """The random numbers of a batch of images, each image's from a generator of its own.
+
+    They are drawn for `PIECE` queries at a time and for the images that are still attacked, so that memory does not
+    grow with the queries; what an image draws for a query depends neither on their number nor on the other images.
+    The CPU draws, the same for every device.
+
+    Args:
+        seeds: the seed of each image.
+        pixels: (B, C, H, W), the images.
+    """
+
+    def __init__(self, seeds: Sequence[int], pixels: Tensor) -> None:
+        self.generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        self.channels, self.device = pixels.shape[1], pixels.device
+        self._places = torch.empty(len(pixels), PIECE, 2, device=self.device)
+        self._signs = torch.empty(len(pixels), PIECE, self.channels, dtype=torch.int8, device=self.device)
+
+    def stripes(self, width: int) -> Tensor:
+        """Return the signs of the stripes, (B, C, 1, width) int8; to be drawn first."""
+        return torch.stack([_signs((self.channels, 1, width), each) for each in self.generators]).to(self.device)
+
+    def square(self, number: int, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Return where a square lies in each of some images, and the signs of its channels.
+
+        Args:
+            number: the place of the square among those of an image, from 0; to be asked for one after the other.
+            images: (n,) int64, the places of the images in the batch; none that was left out before.
+
+        Returns:
+            Places (n, 2) float32 in 0..1 and signs (n, C) int8.
+        """
+        piece = number % PIECE
+        if not piece:
+            drawing = [self.generators[image] for image in images.tolist()]
+            self._places[images] = torch.stack([torch.rand(PIECE, 2, generator=each) for each in drawing]).to(
+                self.device
+            )
+            self._signs[images] = torch.stack([_signs((PIECE, self.channels), each) for each in drawing]).to(
+                self.device
+            )
+        return self._places[images, piece], self._signs[images, piece]
 
 
 def _windows(places: Tensor, side: int, pixels: Tensor) -> Tensor:

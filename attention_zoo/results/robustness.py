@@ -14,6 +14,7 @@ from attention_zoo.corruption_error import ALEXNET_ERRORS, mean_corruption_error
 from attention_zoo.errors import InputError
 from attention_zoo.evaluation import Benchmark, Cell, Evaluated, Result, result_kinds
 from attention_zoo.reports.table import Table
+from attention_zoo.results.confidence import Confidence, read_confidence
 from attention_zoo.results.paired_attacks import Pair, best_of_all, wrong_pairs
 from attention_zoo.runs.files import read_json, write_text
 from attention_zoo.runs.results import is_number, refuse_existing
@@ -143,11 +144,13 @@ class Row:
         name: the name of the row, such as ``as trained``.
         counts: the counts of each column's cells, by the column's name.
         pairs: attacks in the same ball, compared image by image.
+        confidence: what the model's confidence is worth; None where that was not asked for.
     """
 
     name: str
     counts: Mapping[str, tuple[CellCount, ...]]
     pairs: tuple[Pair, ...] = ()
+    confidence: Confidence | None = None
 
 
 @dataclass(frozen=True)
@@ -284,7 +287,7 @@ class RobustnessResult(Result):
             content.pop("scores")
         except KeyError as error:
             raise InputError(f"{path} is {kind}: {error} is missing") from error
-        except (TypeError, AttributeError) as error:
+        except (TypeError, AttributeError, InputError) as error:
             raise InputError(f"{path} is {kind}: {error}") from error
         result = cls(columns, rows, content)
         for wrong in _wrong(result):
@@ -382,4 +385,5 @@ def _column(entry: dict[str, Any]) -> Column:
 
 def _row(entry: dict[str, Any]) -> Row:
     counts = {name: tuple(CellCount(**cell) for cell in cells) for name, cells in entry["counts"].items()}
-    return Row(entry["name"], counts, tuple(Pair(**pair) for pair in entry.get("pairs", ())))
+    pairs = tuple(Pair(**pair) for pair in entry.get("pairs", ()))
+    return Row(entry["name"], counts, pairs, read_confidence(entry.get("confidence")))

@@ -1,6 +1,7 @@
 """The benchmarks that classifiers of ImageNet-1k are tested on."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,7 +13,7 @@ from attention_zoo.errors import InputError
 from datamodules.base import ImageDataset
 from datamodules.image_folder import centre_crop, resized_side
 from datamodules.imagenet import SYNSET, outputs_of, synsets
-from datamodules.images import ImageFiles, Images, read_files
+from datamodules.images import ImageFiles, Images, list_images, read_files
 from datamodules.robustness.base import Clean, Facts, Part, RobustnessDataModule
 from datamodules.robustness.folders import read_corruptions
 from datamodules.robustness.images import Generated, Labelled, Prepared
@@ -42,6 +43,8 @@ class ImageNetRobustness(RobustnessDataModule):
         a: ``<synset>/*``, ImageNet-A.
         r: ``<synset>/*``, ImageNet-R.
         sketch: ``<synset>/*``, ImageNet-Sketch.
+        ood: images of nothing that the model knows, such as textures, at any depth; they are no column of their own,
+            but a model's confidence can be asked to tell them from the clean ones (see `Robustness`).
         iid_subsets: also test on the validation images of -A's classes and on those of -R's, among these classes, which
             says how much of the error on -A and -R is due to their images.
         interpolation: of the resizing; the official scripts of -A and -R have bilinear.
@@ -66,12 +69,13 @@ class ImageNetRobustness(RobustnessDataModule):
         sketch: str | None = None,
         *,
         c3d: str | None = None,
+        ood: str | None = None,
         iid_subsets: bool = False,
         interpolation: Literal["bicubic", "bilinear"] = "bicubic",
         **kwargs: Any,
     ) -> None:
         super().__init__(val, c, **kwargs)
-        further = {"c3d": c3d, "a": a, "r": r, "sketch": sketch}
+        further = {"c3d": c3d, "a": a, "r": r, "sketch": sketch, "ood": ood}
         self.roots = {name: Path(root) for name, root in further.items() if root is not None}
         self.iid_subsets = iid_subsets
         self.interpolation = v2.InterpolationMode(interpolation)
@@ -150,6 +154,11 @@ class ImageNetRobustness(RobustnessDataModule):
         if root is not None:
             content = self._read(root)
             yield self.part(self.benchmark("imagenet_sketch", "ImageNet-Sketch", self.clean_facts), content)
+        root = self.there(self.roots.get("ood"), "images out of the distribution")
+        if root is not None:
+            images = Prepared(ImageFiles(list_images(root)), self.default_resize())
+            benchmark = replace(self.benchmark("ood", root.name or "ood", self.clean_facts), labelled=False)
+            yield self.part(benchmark, Labelled(images, np.zeros(len(images), dtype=np.int64)))
 
     def _clean(self, root: Path) -> Clean:
         names, labels = read_files(root, synsets(), kind=SYNSET)

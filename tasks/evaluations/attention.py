@@ -1,6 +1,5 @@
-"""Evaluations of a classifier's attention against objects (VOC) and human gaze (MIT1003), which it never learned."""
+"""Evaluation of a classifier's attention against objects, which it never learned, and the base of such evaluations."""
 
-from abc import abstractmethod
 from typing import Annotated, Any
 
 import torch
@@ -9,10 +8,11 @@ from torch.nn import functional as F
 
 from attention_zoo.analysis import attention_pictures, observe
 from attention_zoo.domains import Domain
+from attention_zoo.errors import InputError
 from attention_zoo.functional.checks import check_finite
 from attention_zoo.hosts.table import swappable
 from tasks.classification import Classification
-from tasks.metrics import NSS, ForegroundErrors
+from tasks.metrics import ForegroundErrors
 
 
 class AttentionEvaluation(Classification):
@@ -40,35 +40,22 @@ class AttentionEvaluation(Classification):
         self.layer, self.query = layer, query
         self._chosen: str | None = None
 
-    def attention(self, image: Tensor) -> Tensor:
-        """Return the attention maps (B, h, w) float32 of images (B, 3, H, W), on the token grid.
+    def attention(self, image: Tensor, model: nn.Module | None = None) -> dict[int, Tensor]:
+        """Return the attention maps of images (B, 3, H, W), (B, h, w) float32 on the token grid, by the layer's place.
 
         A map is how strongly the query reads each token, the mean over heads.
+
+        Args:
+            image: (B, 3, H, W), normalised.
+            model: None is the model of the task.
 
         Raises:
             InputError: there is no such layer, or the model has no attention.
         """
         if self._chosen is None:
             self._chosen = self.layer or finest_layer(self.model, image)
-        (seen,) = observe(self.model, image, self._chosen).layers
-        return attention_pictures(seen, self.query)[""].float()
-
-    @abstractmethod
-    def count(self, attention: Tensor, batch: dict[str, Any], counted: Tensor) -> None:
-        """Count a batch of images.
-
-        Args:
-            attention: (B, h, w), the maps of its images.
-            batch: the batch of the data module.
-            counted: (B,) bool, which of its images count.
-        """
-
-    def test_step(self, batch: dict[str, Any], batch_idx: int) -> None:
-        """Count one test batch."""
-        counted = batch["index"] >= 0
-        if counted.any():
-            maps = check_finite("attention maps", self.attention(batch["image"]), batch["index"])
-            self.count(maps, batch, counted)
+        layers = observe(self.model if model is None else model, image, self._chosen).layers
+        return {seen.layer: attention_pictures(seen, self.query)[""].float() for seen in layers}
 
 
 class AttentionSegmentation(AttentionEvaluation):
@@ -98,8 +85,16 @@ class AttentionSegmentation(AttentionEvaluation):
         self.threshold = threshold
         self.errors = ForegroundErrors()
 
-    def count(self, attention: Tensor, batch: dict[str, Any], counted: Tensor) -> None:
-        """Count the foreground errors of a batch; see `AttentionEvaluation.count`."""
+    def test_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+        """Count the foreground errors of one test batch."""
+        counted = batch["index"] >= 0
+        if not counted.any():
+            return
+        maps = self.attention(batch["image"])
+        if len(maps) > 1:
+            raise InputError(f"layer={self.layer!r}: objects are found by the attention of one layer")
+        (attention,) = maps.values()
+        check_finite("attention maps", attention, batch["index"])
         mask = batch["mask"][counted]
         large = F.interpolate(min_max(attention)[counted, None], mask.shape[1:], mode="bilinear")[:, 0]
         self.errors.update(large > self.threshold, mask)
@@ -108,35 +103,6 @@ class AttentionSegmentation(AttentionEvaluation):
         """Log IoU, false positives and false negatives over all processes, and reset the counts."""
         self.log_dict({f"test/{name}": value for name, value in self.errors.compute().items()})
         self.errors.reset()
-
-
-class AttentionSaliency(AttentionEvaluation):
-    """Saliency of attention maps: whether attention is high where people look.
-
-    Report EECS-2024-49, Table 1.5. Batches as of `MIT1003`. Logs ``test/nss``.
-
-    Args:
-        **evaluation: see `AttentionEvaluation`.
-    """
-
-    def __init__(
-        self,
-        model: str = "vit_tiny_patch16_224",
-        num_classes: int = 1000,
-        image_size: tuple[int, int] | None = None,
-        **evaluation: Any,
-    ) -> None:
-        super().__init__(model, num_classes, image_size, **evaluation)
-        self.nss = NSS()
-
-    def count(self, attention: Tensor, batch: dict[str, Any], counted: Tensor) -> None:
-        """Measure the saliency of a batch; see `AttentionEvaluation.count`."""
-        fixations = [seen for seen, counts in zip(batch["fixations"], counted.tolist(), strict=True) if counts]
-        self.nss.update(attention[counted], fixations)
-
-    def on_test_epoch_end(self) -> None:
-        """Log the normalised scanpath saliency over all processes."""
-        self.log("test/nss", self.nss)
 
 
 def finest_layer(model: nn.Module, image: Tensor) -> str:

@@ -24,6 +24,7 @@ from attention_zoo.results.robustness import CellCount, Column, RobustnessResult
 from attention_zoo.scales import Scale
 from attention_zoo.seeding import run_seed, seeded
 from tasks.classification import Classification
+from tasks.evaluations.confidence import ConfidenceColumns
 from tasks.metrics import CalibrationError, MeanCorruptionError, PairCount, SubsetAccuracy
 from tasks.metrics.subset import ClassSubset
 
@@ -32,6 +33,9 @@ AS_TRAINED = "as trained"
 
 VARIANT_SALT = 0xBA
 """Number that keeps the seed of the fresh parts of variants different from other seeds."""
+
+CONFIDENCES = "confidences."
+"""The beginning of the names that the confidences have in what a test has counted so far."""
 
 PACKAGES = ("attention_zoo", "torch", "torchvision", "timm", "lightning", "torchmetrics", "numpy")
 """The packages whose versions a result records."""
@@ -53,6 +57,9 @@ class Robustness(Classification):
             weights carried over and nothing trained (see `attention_zoo.swap_mixers`).
         variant_layers: for some of the variants, the layers that they take alone: ``"3"``, ``"0-3"``, ``"last"`` or
             ``"last-4"``; the other layers stay as they were trained.
+        outliers: benchmarks whose images are to be told from the clean ones by the model's confidence, such as
+            ``imagenet_sketch`` or ``ood``: further columns with AUROC and FPR95, and with the AURC of the clean images;
+            an empty list gives the last alone, None none of them.
         **classification: see `Classification`.
 
     Attributes:
@@ -72,6 +79,7 @@ class Robustness(Classification):
         attacked_images: int | None = None,
         variants: dict[str, MixerFactory] | None = None,
         variant_layers: dict[str, str] | None = None,
+        outliers: list[str] | None = None,
         **classification: Any,
     ) -> None:
         super().__init__(**classification)
@@ -85,10 +93,11 @@ class Robustness(Classification):
                 raise unknown("variant in variant_layers", name, variants or {})
             layer_indices(layers, len(mixer_layers(self.model)))
         self.attacks = {"fgsm": FGSM(), "pgd": PGD()} if attacks is None else attacks
-        self.attacked_images, self.variants = attacked_images, variants or {}
+        self.attacked_images, self.variants, self.outliers = attacked_images, variants or {}, outliers
         self.released = _normalisation(self.model) if classification.get("pretrained") else {}
         self.parts: list[Part] = []
         self.tallies = nn.ModuleList()
+        self.confidences = ConfidenceColumns((), (), None)
         self.networks: dict[str, OnPixels] = {}
         self.seen = 0
         self.report: Callable[[str], None] = unheard
@@ -117,6 +126,7 @@ class Robustness(Classification):
         rows = [AS_TRAINED, *self.variants]
         self.seen = 0
         self.tallies = nn.ModuleList(nn.ModuleList(Tally(part) for part in self.parts) for _ in rows)
+        self.confidences = ConfidenceColumns(cells, rows, self.outliers)
 
     def on_test_start(self) -> None:
         """Build the model of each row from the weights, which are loaded by now.
@@ -144,6 +154,7 @@ class Robustness(Classification):
             if not len(pixels):
                 continue
             logits = check_finite(f"logits ({row})", network(pixels).float(), batch["number"])
+            self.confidences.update(row, logits, batch)
             outcomes: dict[str, Outcome] = {}
             for part, tally in zip(self.parts, tallies, strict=True):
                 chosen = part.choose(batch["cell"], batch["number"])
@@ -173,7 +184,7 @@ class Robustness(Classification):
                 self.log(f"{prefix}{part.column.name}", tally.top1)
             counts = {part.column.name: tally.counts() for part, tally in zip(self.parts, tallies, strict=True)}
             pairs = [tally.pair_of(part) for part, tally in zip(self.parts, tallies, strict=True) if part.reference]
-            rows.append(Row(name, counts, tuple(pairs)))
+            rows.append(Row(name, counts, tuple(pairs), self.confidences.of(name)))
             for reference, pair in best_of_all(pairs).items():
                 self.log(f"{prefix}{reference}_minus_best", max(pair.gap, 0.0) / 100)
         self.result = RobustnessResult(tuple(part.column for part in self.parts), tuple(rows), self._facts())
@@ -188,6 +199,7 @@ class Robustness(Classification):
         for metric in self._metrics():
             metric.persistent(True)
         counts = {name: value.clone() for name, value in self.tallies.state_dict().items()}
+        counts |= {f"{CONFIDENCES}{name}": value.clone() for name, value in self.confidences.state_dict().items()}
         for metric in self._metrics():
             metric.persistent(False)  # else a checkpoint would have to have them
         return {**counts, "seen": torch.tensor(self.seen)}
@@ -196,6 +208,8 @@ class Robustness(Classification):
         """Take up what `progress` gave; the data must begin after the samples ``seen``."""
         counts = dict(progress)
         self.seen = int(counts.pop("seen"))
+        confidences = {name: counts.pop(name) for name in list(counts) if name.startswith(CONFIDENCES)}
+        self.confidences.load_state_dict({name.removeprefix(CONFIDENCES): each for name, each in confidences.items()})
         new = {name: value for name, value in self.progress().items() if {"no_gradient", "pair"} & {*name.split(".")}}
         self.tallies.load_state_dict({**new, **counts})  # counts of before know nothing of gradients and pairs
 
@@ -221,7 +235,8 @@ class Robustness(Classification):
             yield name, [tally for tally in cast(nn.ModuleList, tallies) if isinstance(tally, Tally)]
 
     def _metrics(self) -> list[Metric]:
-        return [module for module in self.tallies.modules() if isinstance(module, Metric)]
+        counting = (*self.tallies.modules(), *self.confidences.modules())
+        return [module for module in counting if isinstance(module, Metric)]
 
     def _pixels(self, image: Tensor) -> Tensor:
         """Return the pixels (B, 3, H, W) in 0..1 of images that the data module normalised."""
@@ -242,6 +257,8 @@ class Robustness(Classification):
         if self.attacks and not any(benchmark.name == "clean" for benchmark in benchmarks):
             raise InputError("attacks need the clean images: give the data's clean benchmark too, or attacks: {}")
         for benchmark in benchmarks:
+            if not benchmark.labelled:
+                continue
             own = [cell for cell in cells if cell.benchmark == benchmark]
             first = cells.index(own[0])
             column = Column.of(benchmark, own, num_classes)

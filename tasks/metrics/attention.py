@@ -1,15 +1,13 @@
-"""Metrics of attention maps against objects (IoU, FP, FN) and human gaze (NSS)."""
+"""Metrics of attention maps against objects: IoU, false positives and false negatives."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import ClassVar
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 from torchmetrics import Metric
 
 from attention_zoo.errors import InputError
-from attention_zoo.functional.checks import check_finite
 from attention_zoo.scales import Scale
 
 
@@ -66,43 +64,3 @@ class ForegroundErrors(Metric):
             raise InputError("no pixel of any mask counts, so that there is nothing to measure")
         names = ("iou", "false_positives", "false_negatives")
         return {name: 100 * getattr(self, name) / self.images for name in names}
-
-
-class NSS(Metric):
-    """Normalised scanpath saliency, the mean over images; chance is 0.
-
-    A map is brought to mean 0 and standard deviation 1 (that of a sample, N - 1) and averaged over the fixated pixels.
-    R. J. Peters et al., Components of bottom-up gaze allocation in natural images, Vision Research 2005.
-    """
-
-    higher_is_better = True
-    total: Tensor
-    images: Tensor
-    full_state_update = False
-
-    def __init__(self) -> None:
-        super().__init__()
-        for name in ("total", "images"):
-            self.add_state(name, torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
-
-    def update(self, saliency: Tensor, fixations: Sequence[Tensor]) -> None:
-        """Measure a batch of images.
-
-        Args:
-            saliency: (B, h, w), resized to each image (bicubic).
-            fixations: B tensors (H, W) bool, each with a fixated pixel.
-
-        Raises:
-            InputError: a map is not finite.
-        """
-        check_finite("saliency maps", saliency)
-        for single, seen in zip(saliency, fixations, strict=True):
-            large = F.interpolate(single[None, None].double(), seen.shape, mode="bicubic", antialias=True)[0, 0]
-            spread = large.std()
-            # a map that is the same everywhere counts as chance, 0
-            self.total += (large[seen].mean() - large.mean()) / torch.where(spread > 0, spread, torch.inf)
-            self.images += 1
-
-    def compute(self) -> Tensor:
-        """Return the mean over all images, a scalar float64."""
-        return self.total / self.images

@@ -7,7 +7,7 @@ from torch.testing import assert_close
 
 import attention_zoo as az
 from attention_zoo.attacks import PGD, Square
-from attention_zoo.attacks.square import _windows
+from attention_zoo.attacks.square import PIECE, Draws, _windows
 
 EPS = 0.05
 
@@ -60,6 +60,22 @@ def test_what_happens_to_an_image_does_not_depend_on_its_batch(linear, order):
     assert_close(some, together[order], rtol=0, atol=1e-7)
     other = Square(EPS, 50, seed=1)(model, pixels[:4], label[:4], index)
     assert (other - together).abs().max() > EPS
+
+
+def test_images_that_gave_in_draw_no_more_and_the_others_the_same(linear):
+    _, pixels, _ = linear
+    together, fewer = (Draws([5, 6, 7], pixels[:3]) for _ in range(2))
+    assert torch.equal(together.stripes(8), fewer.stripes(8))
+    everyone, last = torch.arange(3), torch.tensor([2])
+    seen = []
+    for number in range(2 * PIECE + 1):
+        places, signs = together.square(number, everyone)
+        alone = fewer.square(number, last if number > 3 else everyone)
+        assert torch.equal(alone[0][-1], places[2])
+        assert torch.equal(alone[1][-1], signs[2])
+        seen.append(places)
+    assert len(torch.stack(seen).flatten(0, 1).unique(dim=0)) == 3 * (2 * PIECE + 1)
+    assert together._places.shape == (3, PIECE, 2)  # whatever the number of queries
 
 
 def test_the_sides_fall_as_autoattacks_do():

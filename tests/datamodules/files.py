@@ -1,5 +1,8 @@
 """Small files for the tests."""
 
+import json
+
+import cv2
 import numpy as np
 from PIL import Image
 
@@ -76,4 +79,44 @@ def write_mit(folder):
         seen[5, 7] = 255
         Image.fromarray(seen).save(root / "ALLFIXATIONMAPS" / f"{name}_fixPts.jpg", quality=100)
         Image.fromarray(seen).save(root / "ALLFIXATIONMAPS" / f"{name}_fixMap.jpg")
+    return root
+
+
+def lay_down(path):
+    """Store an image on its side, as cameras do, with the orientation that brings it upright."""
+    with Image.open(path) as image:
+        exif = Image.Exif()
+        exif[274] = 6
+        image.transpose(Image.Transpose.ROTATE_90).save(path, exif=exif, quality=95)
+
+
+FIXATIONS = {
+    "1": [[[5.0, 7.0, 200], [30.6, 20.2, 180]], [[9.0, 9.0, 90], [31.0, 20.9, 90]]],
+    "2": [[[1, 1, 9], [0, 0, 9]]],
+}
+"""Of two images of OSIE: three fixations count, two of the first image and one of the second."""
+
+
+def write_osie(folder, fixations=FIXATIONS):
+    """Two stimuli of OSIE's layout, 40 x 30 pixels, and where people looked."""
+    root = folder / "osie"
+    (root / "images").mkdir(parents=True)
+    for number, name in enumerate(FIXATIONS):
+        Image.fromarray(np.full((30, 40, 3), 60 + 90 * number, np.uint8)).save(root / "images" / f"{name}.jpg")
+    (root / "fixations.json").write_text(json.dumps(fixations))
+    return root
+
+
+def write_videos(root, names, frames=6, side=32):
+    """Two sequences of each perturbation, whose frames become brighter."""
+    for number, name in enumerate(names):
+        for synset in SYNSETS[:2]:
+            (root / name / synset).mkdir(parents=True)
+            path = str(root / name / synset / "a.mp4")
+            writer = cv2.VideoWriter(path, cv2.VideoWriter_fourcc(*"mp4v"), 5, (side, side))
+            for frame in range(frames):
+                image = np.full((side, side, 3), 20 + 30 * frame, np.uint8)
+                image[..., 2] = 40 * number  # red, in the order that OpenCV has
+                writer.write(image)
+            writer.release()
     return root

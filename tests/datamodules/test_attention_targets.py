@@ -3,8 +3,8 @@ import torch
 from PIL import Image
 
 from attention_zoo.errors import InputError
-from datamodules import MIT1003, VOCForeground
-from tests.datamodules.files import write_mit, write_voc
+from datamodules import VOCForeground
+from tests.datamodules.files import lay_down, write_voc
 
 
 @pytest.fixture
@@ -39,14 +39,6 @@ def test_bad_voc(voc):
         VOCForeground(str(voc)).setup("test")
 
 
-def lay_down(path):
-    """Store an image on its side, as cameras do, with the orientation that brings it upright."""
-    with Image.open(path) as image:
-        exif = Image.Exif()
-        exif[274] = 6
-        image.transpose(Image.Transpose.ROTATE_90).save(path, exif=exif, quality=95)
-
-
 def test_masks_of_turned_images_are_as_they_are_seen(voc):
     straight, turned = (VOCForeground(str(voc), image_size=32, num_workers=0) for _ in range(2))
     straight.setup("test")
@@ -65,43 +57,3 @@ def test_masks_of_another_size_are_refused(voc):
     data.setup("test")
     with pytest.raises(InputError, match=r"a.png has \d+ x \d+ pixels, its image .*a.jpg has \d+ x \d+, upright"):
         next(iter(data.test_dataloader()))
-
-
-@pytest.fixture
-def mit(tmp_path):
-    return write_mit(tmp_path)
-
-
-@pytest.mark.parametrize("workers", [0, 1])
-def test_fixations_keep_the_size_of_their_stimulus(mit, workers):
-    data = MIT1003(str(mit), image_size=16, num_workers=workers)
-    data.setup("test")
-    (batch,) = data.test_dataloader()
-    assert batch["image"].shape == (2, 3, 16, 16)
-    assert [tuple(seen.shape) for seen in batch["fixations"]] == [(30, 50), (44, 20)]
-    assert [seen.nonzero().tolist() for seen in batch["fixations"]] == [[[5, 7]]] * 2
-
-
-def test_fixations_of_another_size_are_refused(mit):
-    lay_down(mit / "ALLSTIMULI" / "i1.jpeg")
-    data = MIT1003(str(mit), num_workers=0)
-    data.setup("test")
-    next(iter(data.test_dataloader()))  # upright it has the size of its fixations
-    with Image.open(mit / "ALLSTIMULI" / "i1.jpeg") as image:
-        image.save(mit / "ALLSTIMULI" / "i1.jpeg")  # without EXIF
-    with pytest.raises(InputError, match=r"i1_fixPts.jpg has \d+ x \d+ pixels, its image .*i1.jpeg has"):
-        next(iter(data.test_dataloader()))
-
-
-def test_bad_fixations(mit):
-    with pytest.raises(InputError, match="no folder .*ALLSTIMULI/ALLSTIMULI: expected"):
-        MIT1003(str(mit / "ALLSTIMULI")).setup("test")
-    path = mit / "ALLFIXATIONMAPS" / "i2_fixPts.jpg"
-    Image.new("L", (20, 44)).save(path)
-    data = MIT1003(str(mit), num_workers=0)
-    data.setup("test")
-    with pytest.raises(InputError, match="i2_fixPts.jpg: no fixated pixel"):
-        next(iter(data.test_dataloader()))
-    path.unlink()
-    with pytest.raises(InputError, match=r"no fixations of .*i2.jpeg: expected .*i2_fixPts.jpg"):
-        MIT1003(str(mit)).setup("test")

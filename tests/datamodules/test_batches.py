@@ -20,7 +20,16 @@ def loader(data, part):
 def test_every_datamodule_is_tested():
     classes = {name: getattr(datamodules, name) for name in datamodules.__all__}
     ours = {name for name, cls in classes.items() if issubclass(cls, datamodules.ImageDataModule)}
-    for_test_only = {"MIT1003", "VOCForeground", "CIFAR10Robustness", "ImageNetRobustness", "TinyImageNetRobustness"}
+    for_test_only = {
+        "MIT1003",
+        "OSIE",
+        "ImageNetP",
+        "PACSRobustness",
+        "VOCForeground",
+        "CIFAR10Robustness",
+        "ImageNetRobustness",
+        "TinyImageNetRobustness",
+    }
     for_test_only |= {"TwoObjects", "COCOObjects", "LVISObjects"}
     validating_is_testing = {"ImageNet", "TinyImageNet"}
     elsewhere = {"ImageDataModule", "RobustnessDataModule"} | for_test_only | validating_is_testing

@@ -2,9 +2,10 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 
 from attention_zoo.errors import InputError
-from datamodules import PACS
+from datamodules import PACS, PACSRobustness
 from datamodules.pacs import CLASSES, DOMAINS
 
 
@@ -78,3 +79,29 @@ def test_bad_input(root, lists):
     shutil.rmtree(root / "photo")
     with pytest.raises(InputError, match=f"no folder {root}/photo: expected .*found: art_painting, cartoon, sketch"):
         PACS(str(root), "sketch").setup("test")
+
+
+def test_domains_side_by_side(root):
+    data = PACSRobustness(str(root), "sketch", image_size=16, num_workers=0, batch_size=7)
+    data.setup("test")
+    assert [(cell.benchmark.name, cell.benchmark.title, cell.images) for cell in data.cells] == [
+        ("clean", "own domains", 21),
+        ("pacs_sketch", "sketch", 35),
+    ]
+    assert data.cells[0].benchmark.protocol["left_out"] == "sketch"
+    validating = PACS(str(root), "sketch", image_size=16, num_workers=0, batch_size=7)
+    validating.setup("fit")
+    expected = [batch["label"] for batch in validating.val_dataloader()]
+    batches = list(data.test_dataloader())
+    found = torch.cat([batch["label"][batch["cell"] == 0] for batch in batches])
+    assert torch.equal(found, torch.cat(expected))
+    images = torch.cat([batch["image"][batch["cell"] == 0] for batch in batches])
+    assert torch.equal(images, torch.cat([batch["image"] for batch in validating.val_dataloader()]))
+    assert data.class_names == list(CLASSES)
+    fewer = PACSRobustness(str(root), "sketch", images_per_cell=7, num_workers=0)
+    fewer.setup("test")
+    assert [cell.images for cell in fewer.cells] == [7, 7]
+    with pytest.raises(InputError, match="unknown domain 'painting'"):
+        PACSRobustness(str(root), "painting")
+    with pytest.raises(InputError, match="c_generated"):
+        PACSRobustness(str(root), "sketch", c_generated=True)

@@ -1,6 +1,5 @@
-"""Attention against objects and fixations."""
+"""Attention against objects."""
 
-import numpy as np
 import pytest
 import torch
 from torch.testing import assert_close
@@ -9,7 +8,7 @@ import attention_zoo as az
 from attention_zoo.errors import InputError
 from attention_zoo.models import build_model
 from tasks.evaluations.attention import AttentionSegmentation, finest_layer, min_max
-from tasks.metrics import NSS, ForegroundErrors
+from tasks.metrics import ForegroundErrors
 
 
 def mask(*rows):
@@ -56,40 +55,6 @@ class TestForegroundErrors:
         errors = ForegroundErrors()
         errors.update(torch.zeros(1, 2, 2, dtype=torch.bool), torch.zeros(1, 2, 2))
         assert errors.compute()["iou"] == 100
-
-
-class TestNSS:
-    def test_is_the_z_score_at_the_fixations(self):
-        saliency = torch.rand(1, 6, 8, generator=torch.Generator().manual_seed(0))
-        seen = torch.zeros(6, 8, dtype=torch.bool)
-        seen[2, 3] = seen[5, 1] = True
-        nss = NSS()
-        nss.update(saliency, [seen])
-        values = saliency[0].double().numpy()
-        z = (values - values.mean()) / values.std(ddof=1)
-        assert nss.compute().item() == pytest.approx(np.mean([z[2, 3], z[5, 1]]), abs=1e-6)
-
-    def test_chance_is_zero(self):
-        nss = NSS()
-        nss.update(torch.rand(3, 4, 4), [torch.ones(9, 11, dtype=torch.bool)] * 3)
-        assert nss.compute().abs() < 1e-12
-
-    def test_a_flat_map_says_nothing(self):
-        nss = NSS()
-        nss.update(torch.ones(1, 4, 4), [torch.eye(8, dtype=torch.bool)])
-        assert nss.compute() == 0
-
-    def test_maps_are_resized_to_the_stimulus(self):
-        saliency = torch.zeros(1, 4, 4)
-        saliency[0, 1, 2] = 1
-        inside, outside = torch.zeros(2, 40, 40, dtype=torch.bool)
-        inside[15, 25] = outside[35, 5] = True
-        scores = []
-        for seen in (inside, outside):
-            nss = NSS()
-            nss.update(saliency, [seen])
-            scores.append(nss.compute())
-        assert scores[0] > 2 > 0 > scores[1]
 
 
 class TestMaps:

@@ -15,13 +15,14 @@ from attention_zoo.attacks import FGSM, PGD, OnPixels
 from attention_zoo.domains import Domain, require
 from attention_zoo.functional.checks import check_finite
 from attention_zoo.models.mask_decoder import PanopticThresholds
+from datamodules.images import Split
 from datamodules.predictions import ClassTable
 from tasks import AttentionSaliency, AttentionSegmentation, DrawAssignments
 from tasks.classification import Mixing
 from tasks.dense_inference import Inference
 from tasks.guards import check_weights
 from tasks.mask_losses import LossWeights, Sampling
-from tasks.metrics import NSS, CalibrationError, SubsetAccuracy
+from tasks.metrics import CalibrationError, Saliency, SubsetAccuracy
 from tasks.schedules import Poly
 from tasks.sync_norm import ProcessBatchNorm
 from tests.mixers import costly
@@ -62,6 +63,21 @@ def attention(kind):
 
 MASKS = torch.randint(0, 2, (2, 32, 48))
 
+
+class Gaze(L.LightningDataModule):
+    """Where people looked at `samples`, all of them at all pixels."""
+
+    image_size = (32, 48)
+
+    def __init__(self):
+        super().__init__()
+        columns = {"fixations": MASKS.bool(), "density": torch.full((2, 32, 48), 1 / (32 * 48))}
+        self.splits, self.loader = {"test": Split(MASKS, columns)}, samples(**columns)
+
+    def test_dataloader(self):
+        return self.loader
+
+
 TASKS = {
     "classification": (test_classification.task, test_classification.loader, ("validate", "test", "predict")),
     "robustness": (
@@ -86,7 +102,7 @@ TASKS = {
         ("validate", "test"),
     ),
     "objects": (lambda: attention(AttentionSegmentation), lambda: samples(mask=MASKS.byte()), ("test",)),
-    "saliency": (lambda: attention(AttentionSaliency), lambda: samples(fixations=MASKS.bool()), ("test",)),
+    "saliency": (lambda: attention(AttentionSaliency), Gaze, ("test",)),
 }
 
 
@@ -123,6 +139,7 @@ def test_every_task_is_tried():
     } <= {
         *tried,
         tasks.Task,
+        tasks.PerturbationStability,  # in test_stability
         tasks.TopDownControl,  # in test_top_down_control
     }
 
@@ -146,7 +163,8 @@ def test_metrics_of_logits(metric, bad):
 
 def test_saliency_that_is_not_finite():
     with pytest.raises(az.InputError, match="saliency maps"):
-        NSS().update(torch.full((1, 2, 2), math.nan), [torch.ones(2, 2, dtype=torch.bool)])
+        seen = torch.ones(2, 2, dtype=torch.bool)
+        Saliency(1, 1).update(0, [torch.full((2, 2), math.nan)], seen, torch.full((2, 2), 0.25))
 
 
 def test_a_loss_that_is_not_finite_stays_in_the_mean():

@@ -17,6 +17,12 @@ BEST_OF_ALL = (
     f"that both attacked; alarm: at least {ALARM:g} point, and beyond sampling noise (95 %, Agresti and Min)"
 )
 
+CONFIDENCE = (
+    "confidence, the probability of the most probable class: AURC, the mean error in % among the k most confident of "
+    "the clean images, over all k; AUROC, the probability in % that a clean image has the higher one; FPR95, the % of "
+    "the others that pass where 95 % of the clean images do"
+)
+
 Results = Mapping[str, RobustnessResult]
 """Results by the name that tables give to each, such as the name of its run."""
 
@@ -48,12 +54,16 @@ def compare(results: Results, *, mixed: bool = False, intervals: bool = True) ->
         "model",
         *(" / ".join(dict.fromkeys(column.heading for column in columns[name])) for name in names),
         *(f"{titles[name]} minus the best of all ↓" for name in against),
+        *dict.fromkeys(heading for _, _, row in rows_of for heading in _confidence(row)),
     )
     rows = []
     for label, result, row in rows_of:
         own = _by_name(result)
         scores = [_score(own[name], row, intervals) if name in own else "" for name in names]
-        rows.append((label, *scores, *(_gap(row, name, intervals) for name in against)))
+        gaps = [_gap(row, name, intervals) for name in against]
+        worth = _confidence(row)
+        further = [worth.get(heading, "") for heading in header[1 + len(scores) + len(gaps) :]]
+        rows.append((label, *scores, *gaps, *further))
     meanings = dict.fromkeys(
         f"{column.title}: {column.meaning}; {', '.join(f'{key} {value}' for key, value in column.protocol.items())}"
         for name in names
@@ -67,6 +77,7 @@ def compare(results: Results, *, mixed: bool = False, intervals: bool = True) ->
     ]
     alarm = [line for label, result, row in rows_of for line in alarms(result, row, label)]
     also = ([INTERVALS] if intervals else []) + ([BEST_OF_ALL] if against else [])
+    also += [CONFIDENCE] if any(row.confidence for _, _, row in rows_of) else []
     notes = (*(f"not comparable: {line}" for line in differing), *alarm, *blind, *meanings, *also)
     return Table(header, tuple(rows), notes)
 
@@ -169,6 +180,17 @@ def _gap(row: Row, reference: str, intervals: bool) -> str:
         return ""
     text = number(max(pair.gap, 0.0))
     return f"{text} alarm" if intervals and pair.alarming else text
+
+
+def _confidence(row: Row) -> dict[str, str]:
+    """Return what the confidence of a row is worth, by the heading of its column; empty where nobody asked."""
+    if row.confidence is None:
+        return {}
+    cells = {"AURC ↓": number(row.confidence.aurc)}
+    for each in row.confidence.detections:
+        cells[f"{each.title} AUROC ↑"] = number(each.auroc)
+        cells[f"{each.title} FPR95 ↓"] = number(each.fpr95)
+    return cells
 
 
 def columns_of(results: Results) -> list[str]:
