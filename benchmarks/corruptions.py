@@ -2,9 +2,10 @@
 
     python benchmarks/corruptions.py [--pairs 5]
 
-Times are CPU seconds of this process. Every call makes all five severities, ours of one `Picture`, as the command ``corrupt`` and robustness evaluation do.
-Both make the same images except for frost, and for elastic_transform, where that package has another, simpler
-algorithm. The first case is ours alone: what a picture saves that is shared over the severities.
+Times are CPU seconds of this process. Every call makes all five severities, ours of one `Picture`, as the command
+``corrupt`` and robustness evaluation do. Both make the same images except for frost, and for elastic_transform, where
+that package has another, simpler algorithm. The first case is ours alone: what a picture saves that is shared over the
+severities.
 """
 
 from collections.abc import Callable, Iterator, Sequence
