@@ -2,9 +2,10 @@
 
     python benchmarks/corruptions.py [--pairs 5]
 
-Every call makes all five severities, ours of one `Picture`, as the command ``corrupt`` and robustness evaluation do.
-Both make the same images except for frost, and for elastic_transform, where that package has another, simpler
-algorithm. The first case is ours alone: what a picture saves that is shared over the severities.
+Times are CPU seconds of this process. Every call makes all five severities, ours of one `Picture`, as the command
+``corrupt`` and robustness evaluation do. Both make the same images except for frost, and for elastic_transform, where
+that package has another, simpler algorithm. The first case is ours alone: what a picture saves that is shared over the
+severities.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -32,7 +33,7 @@ def main(pairs: int = 5, size: int = 224) -> None:
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     image = cv2.resize(skimage.data.chelsea()[:300, 75:375], (size, size))
-    compare(cases(image), pairs)
+    compare(cases(image), pairs, cpu_time=True)
 
 
 def cases(image: np.ndarray) -> Iterator[Case]:

@@ -107,16 +107,20 @@ def one_value(name: str, x: Tensor) -> str:
     )
 
 
+@torch.no_grad()
 def check_weights(module: nn.Module) -> None:
     """Refuse a module with a weight that is not finite; buffers may be infinite, but not NaN.
 
     Raises:
         InputError: there is such a weight or buffer; the message names the first.
     """
+    # A finite sum has finite terms only, and is one pass without a copy; others may have overflown.
     for name, weight in module.named_parameters():
-        _refuse(name, weight, ~weight.isfinite())
+        if not weight.sum().isfinite():
+            _refuse(name, weight, ~weight.isfinite())
     for name, buffer in module.named_buffers():
-        _refuse(name, buffer, buffer.isnan())
+        if buffer.sum().isnan():
+            _refuse(name, buffer, buffer.isnan())
 
 
 def _refuse(name: str, weight: Tensor, bad: Tensor) -> None:

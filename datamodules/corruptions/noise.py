@@ -3,25 +3,30 @@
 import numpy as np
 from numpy.random import Generator
 
-from datamodules.corruptions.pixels import Picture, Pixels, to_pixels
+from datamodules.corruptions.pixels import Picture, Pixels, bands, levels, to_pixels
 
 
 def gaussian_noise(picture: Picture, rng: Generator, sigma: float) -> Pixels:
     """Adds normal noise of standard deviation ``sigma``."""
-    return to_pixels(picture.unit + rng.normal(scale=sigma, size=picture.unit.shape))
+    noisy = rng.normal(scale=sigma, size=picture.unit.shape)
+    noisy += picture.unit
+    return levels(noisy)
 
 
 def shot_noise(picture: Picture, rng: Generator, photons: float) -> Pixels:
     """Counts photons, on average ``photons`` where the image is white."""
-    return to_pixels(rng.poisson(picture.unit * photons) / photons)
+    return levels(rng.poisson(picture.unit * photons) / photons)
 
 
 def impulse_noise(picture: Picture, rng: Generator, amount: float) -> Pixels:
     """Sets the share ``amount`` of all values to black or white (salt and pepper)."""
-    flipped = rng.random(picture.unit.shape) <= amount
-    white = rng.random(picture.unit.shape) <= 0.5
     noisy = picture.shared(_levels).copy()
-    np.copyto(noisy, np.where(white, np.uint8(255), np.uint8(0)), where=flipped)
+    values = noisy.reshape(-1)
+    flipped = [rng.random(values[part].shape) <= amount for part in bands(len(values), 1)]
+    for part, here in zip(bands(len(values), 1), flipped, strict=True):
+        white = (rng.random(here.shape) <= 0.5).view(np.uint8)
+        white *= 255
+        np.copyto(values[part], white, where=here)
     return noisy
 
 
@@ -32,5 +37,7 @@ def _levels(picture: Picture) -> Pixels:
 
 def speckle_noise(picture: Picture, rng: Generator, sigma: float) -> Pixels:
     """Adds normal noise whose standard deviation is ``sigma`` times the value."""
-    x = picture.unit
-    return to_pixels(x + x * rng.normal(scale=sigma, size=x.shape))
+    noisy = rng.normal(scale=sigma, size=picture.unit.shape)
+    noisy *= picture.unit
+    noisy += picture.unit
+    return levels(noisy)

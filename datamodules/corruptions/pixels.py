@@ -61,9 +61,14 @@ def _planes(picture: Picture) -> tuple[np.ndarray, ...]:
 
 def to_pixels(x: np.ndarray) -> np.ndarray:
     """From values in 0..1, cut off to whole levels as the authors do, not rounded."""
-    levels = np.clip(x, 0, 1)
-    levels *= 255
-    return levels.astype(np.uint8)
+    return levels(x.copy())
+
+
+def levels(x: np.ndarray) -> np.ndarray:
+    """What `to_pixels` makes of ``x``, which is written over."""
+    np.clip(x, 0, 1, out=x)
+    x *= 255
+    return x.astype(np.uint8)
 
 
 def merged(red: np.ndarray, green: np.ndarray, blue: np.ndarray) -> np.ndarray:
@@ -118,7 +123,7 @@ def motion_blur_pixels(x: np.ndarray, radius: int, sigma: float, angle: float) -
     """As ImageMagick's MotionBlur: half a Gaussian along a direction, over the edge replicated.
 
     Args:
-        x: uint8 (H, W, ...).
+        x: uint8 (H, W) or (H, W, 3).
         radius: ``2 * radius + 1`` pixels along the direction are seen.
         sigma: of the Gaussian, in pixels.
         angle: of the direction, in degrees.
@@ -130,12 +135,13 @@ def motion_blur_pixels(x: np.ndarray, radius: int, sigma: float, angle: float) -
     weights = np.exp(-(steps**2) / (2 * sigma**2))
     weights /= weights.sum()
     down, right = (np.ceil(steps * f(np.deg2rad(angle)) - 0.5).astype(int) for f in (np.sin, np.cos))
-    margins = [(max(-offsets.min(), 0), max(offsets.max(), 0)) for offsets in (down, right)]
-    padded = np.pad(x, margins + [(0, 0)] * (x.ndim - 2), mode="edge").astype(np.float32)
+    margins = [(max(-int(offsets.min()), 0), max(int(offsets.max()), 0)) for offsets in (down, right)]
+    padded = cv2.copyMakeBorder(x, *margins[0], *margins[1], cv2.BORDER_REPLICATE).astype(np.float32)
     height, width = x.shape[:2]
     blurred = np.zeros(x.shape, np.float32)
     term = np.empty_like(blurred)
     for weight, row, column in zip(weights, down + margins[0][0], right + margins[1][0], strict=True):
         np.multiply(padded[row : row + height, column : column + width], np.float32(weight), out=term)
         blurred += term
-    return np.minimum(blurred + np.float32(0.5 / 257), 255).astype(np.uint8)
+    blurred += np.float32(0.5 / 257)
+    return np.minimum(blurred, 255, out=blurred).astype(np.uint8)

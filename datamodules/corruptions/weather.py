@@ -5,7 +5,15 @@ import numpy as np
 from numpy.random import Generator
 from scipy.ndimage import gaussian_filter
 
-from datamodules.corruptions.pixels import Picture, Pixels, merged, motion_blur_pixels, to_pixels, zoom_into_centre
+from datamodules.corruptions.pixels import (
+    Picture,
+    Pixels,
+    levels,
+    merged,
+    motion_blur_pixels,
+    to_pixels,
+    zoom_into_centre,
+)
 from datamodules.corruptions.textures import TEXTURES, texture
 
 WATER = np.array([175, 238, 238], np.float32) / 255
@@ -19,9 +27,16 @@ _EMBOSS = np.array([[-2, -1, 0], [-1, 1, 1], [0, 1, 2]])
 def fog(picture: Picture, rng: Generator, amount: float, decay: float) -> Pixels:
     """Adds clouds, `plasma` times ``amount``, and scales down to the image's own maximum."""
     height, width = picture.pixels.shape[:2]
-    clouds = amount * plasma(max(2, 1 << (max(height, width) - 1).bit_length()), rng, decay)[:height, :width]
+    clouds = plasma(max(2, 1 << (max(height, width) - 1).bit_length()), rng, decay)[:height, :width]
+    clouds *= amount
     brightest = picture.pixels.max() / 255.0
-    return merged(*(to_pixels((plane + clouds) * brightest / (brightest + amount)) for plane in picture.planes))
+    light, foggy = np.empty_like(clouds), []
+    for plane in picture.planes:
+        np.add(plane, clouds, out=light)
+        light *= brightest
+        light /= brightest + amount
+        foggy.append(levels(light))
+    return merged(*foggy)
 
 
 def plasma(side: int, rng: Generator, decay: float) -> np.ndarray:
@@ -35,24 +50,40 @@ def plasma(side: int, rng: Generator, decay: float) -> np.ndarray:
     Returns:
         float64 (side, side), from 0 to 1.
     """
-    heights = np.zeros((side, side))
-    spread, step = 100.0, side
-    while step >= 2:
-        half = step // 2
-        corners, centres = heights[::step, ::step], heights[half::step, half::step]
-
-        def noisy(total: np.ndarray, spread: float = spread) -> np.ndarray:
-            # The authors scale the noise by its own half-width: it falls with the square of the decay.
-            return total / 4 + spread * rng.uniform(-spread, spread, total.shape)
-
-        columns = corners + np.roll(corners, -1, 0)
-        centres[...] = noisy(columns + np.roll(columns, -1, 1))
-        heights[::step, half::step] = noisy(centres + np.roll(centres, 1, 0) + (corners + np.roll(corners, -1, 1)))
-        heights[half::step, ::step] = noisy(centres + np.roll(centres, 1, 1) + (corners + np.roll(corners, -1, 0)))
-        step = half
+    heights, spread = np.zeros((1, 1)), 100.0
+    while len(heights) < side:
+        right, down = (_plus_neighbour(heights, axis) for axis in (1, 0))
+        centres = _noisy(_plus_neighbour(down, 1), spread, rng)
+        finer = np.empty((len(heights), 2, len(heights), 2))
+        finer[:, 0, :, 0], finer[:, 1, :, 1] = heights, centres
+        for half, axis, between in ((finer[:, 0, :, 1], 0, right), (finer[:, 1, :, 0], 1, down)):
+            around = _plus_neighbour(centres, axis, before=True)
+            around += between
+            half[...] = _noisy(around, spread, rng)
+        heights = finer.reshape(2 * len(heights), -1)
         spread /= decay
     heights -= heights.min()
-    return heights / heights.max()
+    heights /= heights.max()
+    return heights
+
+
+def _plus_neighbour(x: np.ndarray, axis: int, before: bool = False) -> np.ndarray:
+    """A grid plus its neighbour after it along an axis, or before it, the last one beside the first."""
+    total = np.empty_like(x)
+    along, sums = (grid.swapaxes(0, axis) for grid in (x, total))
+    np.add(along[:-1], along[1:], out=sums[1:] if before else sums[:-1])
+    np.add(along[-1], along[0], out=sums[0 if before else -1])
+    return total
+
+
+def _noisy(total: np.ndarray, spread: float, rng: Generator) -> np.ndarray:
+    """The mean of four heights of which ``total`` is the sum, and noise."""
+    # The authors scale the noise by its own half-width: it falls with the square of the decay.
+    noise = rng.uniform(-spread, spread, total.shape)
+    noise *= spread
+    total /= 4
+    noise += total
+    return noise
 
 
 def frost(picture: Picture, rng: Generator, image_weight: float, frost_weight: float, scale: float) -> Pixels:
@@ -86,11 +117,17 @@ def snow(
     """
     flakes = zoom_into_centre(rng.normal(mean, std, picture.pixels.shape[:2]), zoom)
     flakes[flakes < threshold] = 0
-    flakes = motion_blur_pixels(to_pixels(flakes), radius, sigma, rng.uniform(-135, -45)) / 255.0
-    turned = np.ascontiguousarray(np.rot90(flakes, 2))
+    flakes = motion_blur_pixels(levels(flakes), radius, sigma, rng.uniform(-135, -45)) / 255.0
+    turned = flakes[::-1, ::-1]
     planes, white = picture.shared(_whitened)
-    whitened = (mix * plane + (1 - mix) * whiter for plane, whiter in zip(planes, white, strict=True))
-    return merged(*(to_pixels(plane + flakes + turned) for plane in whitened))
+    light, whitened, rest, snowy = np.empty_like(flakes), np.empty_like(white[0]), np.empty_like(white[0]), []
+    for plane, whiter in zip(planes, white, strict=True):
+        np.multiply(plane, np.float32(mix), out=whitened)
+        whitened += np.multiply(whiter, np.float32(1 - mix), out=rest)
+        np.add(whitened, flakes, out=light)
+        light += turned
+        snowy.append(levels(light))
+    return merged(*snowy)
 
 
 def _whitened(picture: Picture) -> tuple[list[np.ndarray], list[np.ndarray]]:
@@ -123,7 +160,7 @@ def spatter(
 
 def _drops(liquid: np.ndarray) -> np.ndarray:
     """How much light drops of the thickness ``liquid`` (H, W) add, float32, lit from one corner."""
-    levels = (liquid * 255).astype(np.int64).astype(np.uint8)  # thicker than 1 wraps around, as the authors' does
-    distance = cv2.distanceTransform(255 - cv2.Canny(levels, 50, 150), cv2.DIST_L2, 5)
+    thickness = (liquid * 255).astype(np.int64).astype(np.uint8)  # thicker than 1 wraps around, as the authors' does
+    distance = cv2.distanceTransform(255 - cv2.Canny(thickness, 50, 150), cv2.DIST_L2, 5)
     distance = cv2.equalizeHist(cv2.blur(np.minimum(distance, 20), (3, 3)).astype(np.uint8))
-    return levels * cv2.blur(cv2.filter2D(distance, cv2.CV_8U, _EMBOSS), (3, 3)).astype(np.float32)
+    return thickness * cv2.blur(cv2.filter2D(distance, cv2.CV_8U, _EMBOSS), (3, 3)).astype(np.float32)

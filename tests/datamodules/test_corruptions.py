@@ -20,7 +20,7 @@ from skimage.util import random_noise
 import datamodules.corruptions.textures as textures
 from attention_zoo.errors import InputError
 from datamodules.corruptions import CORRUPTIONS, EXTRA_CORRUPTIONS, SCALES, Corruption, Picture, corrupt, scale_for
-from datamodules.corruptions.blur import shuffle
+from datamodules.corruptions.blur import gaussian_blur, shuffle
 from datamodules.corruptions.parameters import PARAMETERS
 from datamodules.corruptions.pixels import zoom_into_centre
 
@@ -238,6 +238,15 @@ class TestAgainstPlainCode:
         for factor in factors:
             total += zoom_into_centre(x, factor)
         assert np.array_equal(corrupt(image, "zoom_blur", severity), levels((x + total) / (len(factors) + 1)))
+
+    @pytest.mark.parametrize("sigma", [0.05, 0.4, 0.7, 1, 1.5, 1.7])
+    @pytest.mark.parametrize("flat", [False, True])
+    def test_single_precision_leaves_no_doubt(self, sigma, flat):
+        image = photo(60, 80)
+        if flat:  # whole levels, next to which every bit counts
+            image[10:] = 255
+        blurred = gaussian_filter(image / 255.0, (sigma, sigma, 0), mode="nearest")
+        assert np.array_equal(gaussian_blur(Picture(image), np.random.default_rng(0), sigma), levels(blurred))
 
 
 class TestPicture:

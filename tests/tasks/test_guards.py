@@ -187,6 +187,15 @@ def test_buffers_may_be_infinite_and_not_nan():
         check_weights(layer)
 
 
+def test_large_weights_whose_sum_is_infinite_are_finite():
+    layer = nn.Linear(2, 2)
+    nn.init.constant_(layer.weight, 3e38)
+    check_weights(layer)
+    nn.init.constant_(layer.bias, -math.inf)
+    with pytest.raises(az.InputError, match=r"the weight bias is not finite \(-inf, 2 of 2 entries\)"):
+        check_weights(layer)
+
+
 def test_training_says_that_the_loss_is_lost():
     task = test_classification.task()
     with torch.no_grad():
