@@ -16,7 +16,7 @@ from attention_zoo.cli.overview import PROGRAM, TRAINING
 from attention_zoo.cli.parser import ZooParser, configure_parsing
 from attention_zoo.domains import checked, without_empty_lists
 from attention_zoo.errors import InputError
-from attention_zoo.runs.configs import with_bases
+from attention_zoo.runs.configs import OPTIONS, with_bases
 from attention_zoo.sayings import bad_input, not_restored, other_model
 
 TERMINATED = 143
@@ -41,16 +41,16 @@ def tool(name: str) -> Callable[..., int | None]:
 def run(argv: list[str]) -> int | None:
     """Run the command ``argv[0]``, and return its exit code, or None if it has none of its own."""
     command = argv[0]
+    argv = with_bases(argv)
+    for value in values_of(argv, *OPTIONS):
+        read_config(value)  # what it refuses need not wait for torch
     if command not in WITHOUT_TORCH:
         require_mixers()
-    argv = with_bases(argv)
     put_our_packages_first()
     configure_parsing()
     if command in TRAINING:
         return train(argv)
     function = tool(command)
-    for value in values_of(argv, "--config"):
-        read_config(value)
     words = as_config(function, argv[1:])
     return auto_cli(
         without_empty_lists(checked(function)), args=words, parser_class=ZooParser, prog=f"{PROGRAM} {command}"

@@ -52,9 +52,10 @@ def export(
         require_onnx()
     exported = exported_of(ckpt_path, trust_checkpoint)
     error = _write_program(path, exported, format) if format in PROGRAMS else _write_folder(path, exported, format)
+    height, width = exported.size
     sys.stdout.write(
-        f"{printable(path)}: {format}, {len(exported.classes)} classes; largest difference from the model on random "
-        f"images {error:.1e} of its largest logit\n"
+        f"{printable(path)}: {format}, {len(exported.classes)} classes, images of {height}x{width}; "
+        f"largest difference from the model on random images {error:.1e} of its largest logit\n"
     )
 
 

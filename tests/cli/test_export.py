@@ -63,7 +63,7 @@ class TestTimm:
     def test_timm_loads_it_back(self, zoo, plain, tmp_path):
         ended = zoo("export", "--ckpt_path", plain, "--format", "timm", "--out", "out")
         assert ended.code == 0, ended.err
-        assert ended.out.startswith("out: timm, 10 classes; largest difference")
+        assert ended.out.startswith("out: timm, 10 classes, images of 8x8; largest difference")
         model = timm.create_model(f"local-dir:{tmp_path}/out", pretrained=True).eval()
         assert type(model).__module__.startswith("timm.")
         assert_close(logits(model), logits(az.load(plain).model))

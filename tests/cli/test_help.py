@@ -103,12 +103,15 @@ class TestTableOfMixers:
         assert {row.name for row in listing.rows_of()} == set(az.list_mixers())
 
 
-@pytest.mark.parametrize("words", [["--help"], ["fit", "--help"], ["mixers"]])
-def test_what_only_tells_imports_no_library_that_takes_seconds(words, tmp_path):
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [(["--help"], 0), (["fit", "--help"], 0), (["mixers"], 0), (["fit", "--config", "classification/digit.yaml"], 2)],
+)
+def test_what_only_tells_imports_no_library_that_takes_seconds(words, code, tmp_path):
     command = [sys.executable, "-X", "importtime", "-m", "attention_zoo", *words]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr[-500:]
+    assert done.returncode == code, done.stderr[-500:]
     imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
     assert "attention_zoo.cli.main" in imported
     assert not imported & {"torch", "timm", "lightning", "torchvision", "attention_zoo.public"}
