@@ -65,7 +65,7 @@ def attend_in_tiles(
             x[:, :, places].flatten(1, 2) for x, places in ((q, readers), (k, read), (v, read))
         )  # (B, H T, t, D)
         mixed = softmax_attention(asking, keys, values, mask, dropout)
-        mixed = mixed.unflatten(1, (-1, tiles)).flatten(2, 3)[:, :, tiling.where]
+        mixed = mixed.unflatten(1, (q.shape[1], tiles)).flatten(2, 3)[:, :, tiling.where]
     if not prefix:
         return mixed
     first = softmax_attention(q[:, :, :prefix], k, v, dropout=dropout)
@@ -94,13 +94,14 @@ def _attend_to_rows(
     asking, keys, values = (_in_tiles(x, places) for x, places in ((q, readers), (k, read), (v, read)))
     mixed = softmax_attention(asking, keys, values, allowed, dropout)  # (T, B H, t, E)
     rows = mixed.transpose(1, 2).flatten(0, 1).flatten(1).index_select(0, tiling.where)
-    return rows.unflatten(1, (*q.shape[:2], -1)).permute(1, 2, 0, 3)
+    return rows.unflatten(1, (*q.shape[:2], v.shape[3])).permute(1, 2, 0, 3)
 
 
 def _in_tiles(tokens: Tensor, places: Tensor) -> Tensor:
     """Return the tokens (T, B H, t, D) at ``places`` (T, t) of tokens (B, H, N, D)."""
     rows = tokens.permute(2, 0, 1, 3).flatten(1)  # (N, B H D)
-    chosen = rows.index_select(0, places.flatten()).unflatten(1, (-1, tokens.shape[3]))
+    chosen = rows.index_select(0, places.flatten())
+    chosen = chosen.unflatten(1, (tokens.shape[0] * tokens.shape[1], tokens.shape[3]))
     return chosen.unflatten(0, places.shape).transpose(1, 2)
 
 
@@ -111,12 +112,12 @@ def rows_at(tokens: Tensor, places: Tensor) -> Tensor:
         tokens: (B, H, N, D).
         places: integers below N, of each batch or of all.
     """
-    batch, _, number, _ = tokens.shape
+    batch, heads, number, width = tokens.shape
     start = number * torch.arange(batch, device=places.device)
     places = start[:, None, None] + places
     rows = tokens.transpose(1, 2).flatten(0, 1).flatten(1)  # (B N, H D), a view of what one projection gives
     chosen = rows.index_select(0, places.flatten()).unflatten(0, places.shape)
-    return chosen.unflatten(3, (-1, tokens.shape[3])).transpose(2, 3)
+    return chosen.unflatten(3, (heads, width)).transpose(2, 3)
 
 
 def attend_in_windows(

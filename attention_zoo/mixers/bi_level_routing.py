@@ -82,7 +82,7 @@ class BiLevelRouting(SelfMixer):
         )
         mask = None if tiling.allowed is None else inside.flatten(0, 1)[:, None, None]
         mixed = softmax_attention(asking, keys, values, mask, dropout, scale=self.scale)
-        mixed = mixed.transpose(1, 2).unflatten(0, (len(q), -1)).flatten(1, 2)  # (B, T t, H, D)
+        mixed = mixed.transpose(1, 2).unflatten(0, read.shape[:2]).flatten(1, 2)  # (B, T t, H, D)
         mixed = mixed.index_select(1, tiling.where).transpose(1, 2)
         if prefix:
             first = softmax_attention(q[:, :, :prefix], k, v, dropout=dropout, scale=self.scale)

@@ -122,3 +122,12 @@ def min_max(maps: Tensor) -> Tensor:
     least, largest = maps.aminmax(dim=-1)
     least, largest = least.amin(-1)[:, None, None], largest.amax(-1)[:, None, None]
     return (maps - least) / torch.where(largest > least, largest - least, 1)
+
+
+def __getattr__(name: str) -> Any:
+    """Return what has moved to another module under the name by which saved configs know it."""
+    if name == "AttentionSaliency":
+        from tasks.evaluations.saliency import AttentionSaliency
+
+        return AttentionSaliency
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
