@@ -39,7 +39,7 @@ def _quickly_blurred(pixels: Pixels, sigma: float) -> Pixels | None:
     if radius > 6:
         return None
     single = weights.astype(np.float32)
-    rough = cv2.sepFilter2D(pixels, cv2.CV_32F, single, single, borderType=cv2.BORDER_REPLICATE)
+    rough: np.ndarray = cv2.sepFilter2D(pixels, cv2.CV_32F, single, single, borderType=cv2.BORDER_REPLICATE)
     # Twice the bound of what two sums of positive terms can be wrong by
     doubt = np.float32(255 * 2 * (len(weights) + 2) * np.finfo(np.float32).eps)
     most = (rough + doubt).astype(np.uint8)
