@@ -3,8 +3,6 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from importlib.metadata import version
 from itertools import chain, pairwise
 from typing import Any, NamedTuple, cast
 
@@ -25,6 +23,7 @@ from attention_zoo.scales import Scale
 from attention_zoo.seeding import run_seed, seeded
 from tasks.classification import Classification
 from tasks.evaluations.confidence import ConfidenceColumns
+from tasks.evaluations.provenance import circumstances
 from tasks.metrics import CalibrationError, MeanCorruptionError, PairCount, SubsetAccuracy
 from tasks.metrics.subset import ClassSubset
 
@@ -286,12 +285,10 @@ class Robustness(Classification):
     def _facts(self) -> dict[str, Any]:
         data = self._data
         return {
-            "date": datetime.now(UTC).isoformat(timespec="seconds"),
+            **circumstances(self.trainer, PACKAGES),
             "num_classes": data.num_classes,
             "normalisation": {"mean": list(data.mean), "std": list(data.std), **self.released},
-            "precision": str(self.trainer.precision),
             "processes": self.trainer.world_size,
-            "versions": {package: version(package) for package in PACKAGES},
         }
 
 

@@ -2,8 +2,6 @@
 
 from collections.abc import Mapping
 from copy import deepcopy
-from datetime import UTC, datetime
-from importlib.metadata import version
 from typing import Any
 
 import numpy as np
@@ -18,6 +16,7 @@ from attention_zoo.functional.checks import check_finite
 from attention_zoo.results.saliency import SaliencyScores
 from attention_zoo.seeding import run_seed, seeded
 from tasks.evaluations.attention import AttentionEvaluation
+from tasks.evaluations.provenance import circumstances, counts_of, take_up
 from tasks.metrics import Saliency
 
 AS_TRAINED = "as trained"
@@ -41,6 +40,9 @@ NO_LAYER = "-"
 
 PACKAGES = ("attention_zoo", "torch", "timm", "lightning", "scipy")
 """The packages whose versions a result records."""
+
+STATES = ("values", "counted")
+"""The states of the metric by which a test that was cut off goes on."""
 
 
 class AttentionSaliency(AttentionEvaluation):
@@ -154,21 +156,16 @@ class AttentionSaliency(AttentionEvaluation):
 
     def progress(self) -> dict[str, Tensor]:
         """Return the scores of this process so far, for `go_on` in another process to take up."""
-        kept = {name: getattr(self.saliency, name).clone() for name in ("values", "counted")}
-        return {**kept, "seen": torch.tensor(self.seen)}
+        return counts_of(self.saliency, STATES, self.seen)
 
     def go_on(self, progress: dict[str, Tensor]) -> None:
         """Take up what `progress` gave; the data must begin after the samples ``seen``."""
-        self.seen = int(progress["seen"])
-        for name in ("values", "counted"):
-            getattr(self.saliency, name).copy_(progress[name])
+        self.seen = take_up(self.saliency, STATES, progress)
 
     def _facts(self) -> dict[str, Any]:
         return {
-            "date": datetime.now(UTC).isoformat(timespec="seconds"),
-            "precision": str(self.trainer.precision),
+            **circumstances(self.trainer, PACKAGES),
             "processes": self.trainer.world_size,
-            "versions": {package: version(package) for package in PACKAGES},
         }
 
     @property

@@ -1,20 +1,21 @@
 """Evaluation of a classifier on ImageNet-P: how often it changes its mind while an image is perturbed."""
 
-from datetime import UTC, datetime
-from importlib.metadata import version
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from attention_zoo.errors import InputError
 from attention_zoo.functional.checks import check_finite
 from attention_zoo.results.stability import StabilityScores
 from tasks.classification import Classification
+from tasks.evaluations.provenance import circumstances, counts_of, take_up
 from tasks.metrics.stability import Stability
 
 PACKAGES = ("attention_zoo", "torch", "timm", "lightning")
 """The packages whose versions a result records."""
+
+STATES = ("sums", "squares", "sequences")
+"""The states of the metric by which a test that was cut off goes on."""
 
 
 class PerturbationStability(Classification):
@@ -84,24 +85,19 @@ class PerturbationStability(Classification):
                 intervals[f"{name}/{score}"] = value - half, value + half
         self.log_dict({f"test/{score}": scores[f"mean/{score}"] for score in Stability.SCALES})
         facts = {
-            "date": datetime.now(UTC).isoformat(timespec="seconds"),
+            **circumstances(self.trainer, PACKAGES),
             "sequences": sequences,
-            "precision": str(self.trainer.precision),
-            "versions": {package: version(package) for package in PACKAGES},
         }
         protocol = {"difficulty": self._data.difficulty, "perturbations": len(self._data.perturbations)}
         self.result = StabilityScores(scores, protocol, dict(Stability.SCALES), facts=facts, intervals=intervals)
 
     def progress(self) -> dict[str, Tensor]:
         """Return the counts of this process so far, for `go_on` in another process to take up."""
-        kept = {name: getattr(self.stability, name).clone() for name in ("sums", "squares", "sequences")}
-        return {**kept, "seen": torch.tensor(self.seen)}
+        return counts_of(self.stability, STATES, self.seen)
 
     def go_on(self, progress: dict[str, Tensor]) -> None:
         """Take up what `progress` gave; the data must begin after the sequences ``seen``."""
-        self.seen = int(progress["seen"])
-        for name in ("sums", "squares", "sequences"):
-            getattr(self.stability, name).copy_(progress[name])
+        self.seen = take_up(self.stability, STATES, progress)
 
     @property
     def _data(self) -> Any:

@@ -2,8 +2,6 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from importlib.metadata import version
 from typing import Any, cast
 
 import torch
@@ -18,6 +16,7 @@ from attention_zoo.models.top_down import FirstPass, Mode, SecondPass, TopDown
 from attention_zoo.results.top_down_control import ControlScores
 from attention_zoo.scales import PROPORTION, Scale
 from tasks.classification import Classification
+from tasks.evaluations.provenance import circumstances, counts_of, take_up
 from tasks.metrics.control import Asked, ControlRecords
 
 PLAIN = "plain"
@@ -35,6 +34,9 @@ SCALES = {
 }
 PACKAGES = ("attention_zoo", "torch", "timm", "lightning")
 """The packages whose versions a result records."""
+
+STATES = ("answers", "group", "counted")
+"""The states of the metric by which a test that was cut off goes on."""
 
 
 @dataclass(frozen=True)
@@ -271,24 +273,19 @@ class TopDownControl(Classification):
 
     def _facts(self, pairs: int) -> dict[str, Any]:
         return {
-            "date": datetime.now(UTC).isoformat(timespec="seconds"),
+            **circumstances(self.trainer, PACKAGES),
             "pairs": pairs,
-            "precision": str(self.trainer.precision),
             "processes": self.trainer.world_size,
             "trained_as": self.top_down.mode,
-            "versions": {package: version(package) for package in PACKAGES},
         }
 
     def progress(self) -> dict[str, Tensor]:
         """Return the records of this process so far, for `go_on` in another process to take up."""
-        names = ("answers", "group", "counted")
-        return {**{name: getattr(self.records, name).clone() for name in names}, "seen": torch.tensor(self.seen)}
+        return counts_of(self.records, STATES, self.seen)
 
     def go_on(self, progress: dict[str, Tensor]) -> None:
         """Take up what `progress` gave; the data must begin after the samples ``seen``."""
-        self.seen = int(progress["seen"])
-        for name in ("answers", "group", "counted"):
-            getattr(self.records, name).copy_(progress[name])
+        self.seen = take_up(self.records, STATES, progress)
 
     @property
     def _data(self) -> Any:
