@@ -1,6 +1,6 @@
 """Measure in a browser how long a click on the click page takes, and how much of that is the model's own time.
 
-python -m benchmarks.click RUN --size 512 --clicks 15
+python benchmarks/click_page.py RUN --size 512 --clicks 15
 """
 
 import argparse
