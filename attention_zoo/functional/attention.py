@@ -213,7 +213,8 @@ def _attend(
         mask = _aligned_rows(mask) if _on_cuda(q) else mask
     if key_bias is not None and mask is not None:
         # their sum would be a mask of its own for each batch and head; as a channel the bias costs next to nothing
-        q, k, key_bias = F.pad(q, (0, 1), value=1.0), torch.cat((k, key_bias[..., None] / scale), -1), None
+        channel = (key_bias[..., None] / scale).to(k.dtype)  # the kernels take one type, and do not look
+        q, k, key_bias = F.pad(q, (0, 1), value=1.0), torch.cat((k, channel), -1), None
     values = v.shape[-1]
     width = max(q.shape[-1], values)
     width = _aligned(width) if _on_cuda(q) else width
@@ -276,6 +277,8 @@ class _FusedAttention(torch.autograd.Function):
                 grad_out, q, k, v, out, lse, *ends, *ctx.lengths, 0.0, False, seed, offset, scale=scale
             )
         else:
+            # In half precision the kernel goes from token to token of out by heads times width, whatever its strides.
+            out = out.transpose(1, 2).contiguous().transpose(1, 2)
             grads = torch.ops.aten._scaled_dot_product_efficient_attention_backward(
                 grad_out, q, k, v, bias, out, lse, *rest, 0.0, [True, True, True, False], scale=scale
             )

@@ -391,13 +391,14 @@ def doubly_normalize(q: Tensor, k: Tensor, v: Tensor, *, alpha: float, mask: Ten
     """
     check_mixture(q, k, alpha=alpha, v=v)
     kind = v.dtype
-    q, k, v, mask = widened(score_bound(q, k, alpha), q, k, v, mask)
-    q = bounded(q, k, alpha)
-    if mask is None and few(q, k):
-        return (((alpha * q) @ k.mT).log_softmax(-2).softmax(-1) @ v).to(kind)
-    _, log_normaliser = attend(k, q, q, alpha, mask=None if mask is None else mask.mT)
-    log_normaliser = log_normaliser.masked_fill(log_normaliser.isneginf(), 0.0)  # for a key that no query may read
-    return attend(q, k, v, alpha, key_bias=-log_normaliser, mask=mask)[0].to(kind)
+    with torch.autocast(q.device.type, enabled=False):
+        q, k, v, mask = widened(score_bound(q, k, alpha), q, k, v, mask)
+        q = bounded(q, k, alpha)
+        if mask is None and few(q, k):
+            return (((alpha * q) @ k.mT).log_softmax(-2).softmax(-1) @ v).to(kind)
+        _, log_normaliser = attend(k, q, q, alpha, mask=None if mask is None else mask.mT)
+        log_normaliser = log_normaliser.masked_fill(log_normaliser.isneginf(), 0.0)  # for a key that no query may read
+        return attend(q, k, v, alpha, key_bias=-log_normaliser, mask=mask)[0].to(kind)
 
 
 def _refuse_positions(mixture: Mixture) -> None:

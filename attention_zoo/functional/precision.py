@@ -30,14 +30,15 @@ def widened(scores: Tensor, *arguments: Any) -> tuple[Any, ...]:
         scores: a tensor of one number, a bound on the scores.
         *arguments: tensors, named tuples of tensors, or anything else, which stays as it is.
     """
-    if scores.dtype in HALF:
-        arguments = tuple(_in_type(x, torch.float32) for x in arguments)
+    # by their own types: under autocast on CUDA the sum that a bound is made of is float32
+    arguments = tuple(_in_type(x, torch.float32, HALF) for x in arguments)
     if scores.device.type != "cpu" or scores.dtype == torch.float64 or torch.compiler.is_compiling():
         return arguments
     return tuple(_in_type(x, torch.float64) for x in arguments) if scores > RESOLVED else arguments
 
 
-def _in_type(x: Any, kind: torch.dtype) -> Any:
+def _in_type(x: Any, kind: torch.dtype, of: tuple[torch.dtype, ...] = (*HALF, torch.float32, torch.float64)) -> Any:
+    """Return what has one of the types ``of`` in another, itself or within a named tuple; anything else as it is."""
     if isinstance(x, Tensor):
-        return x.to(kind) if x.is_floating_point() else x
-    return type(x)(*(_in_type(part, kind) for part in x)) if isinstance(x, tuple) else x
+        return x.to(kind) if x.dtype in of else x
+    return type(x)(*(_in_type(part, kind, of) for part in x)) if isinstance(x, tuple) else x

@@ -109,6 +109,8 @@ class Kernels:
         check(g=g, q=q, k=k, v=v, bias=bias, out=out)
         assert lse.shape == (*q.shape[:2], q.shape[2] + -q.shape[2] % 32) and lse.stride(-1) == 1
         assert not wanted[3] and not causal  # the gradient of a bias is N x N
+        # for half precision kernel_backward.h sums g * out itself: o_strideM() is heads x width, whatever out's strides
+        assert out.transpose(1, 2).is_contiguous(), f"out would be read elsewhere than its strides {out.stride()} say"
         self._note("efficient", "backward", q, bias)
         return *self._gradients(g, q, k, v, bias, out, lse[..., : q.shape[2]], scale), None
 

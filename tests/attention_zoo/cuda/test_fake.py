@@ -85,6 +85,16 @@ def test_a_mask_is_not_repeated_for_samples_and_heads(monkeypatch, name, kind):
         assert watch.largest <= most or name in FORMS_THE_MATRIX, watch.largest_by
 
 
+@pytest.mark.parametrize("dtype", HALF)
+@pytest.mark.parametrize("name", MASKED)
+def test_a_mask_under_autocast(monkeypatch, name, dtype):
+    with device(monkeypatch):
+        mixer, x = az.create_mixer(name, DIM, HEADS, grid=(7, 9), device="cuda"), torch.randn(2, 63, DIM, device="cuda")
+        with Watch(), cast(dtype):
+            out = mixer(x, attn_mask=torch.rand(63, 63, device="cuda") > 0.5)
+    assert (out.device.type, out.dtype, out.shape) == ("cuda", dtype, x.shape)
+
+
 @pytest.mark.parametrize(("name", "options"), ACTIVE, ids=["-".join([name, *options]) for name, options in ACTIVE])
 def test_options_that_are_off_by_default(monkeypatch, name, options):
     mixer = az.create_mixer(name, DIM, HEADS, grid=(SIDE, SIDE), **options)
@@ -150,6 +160,14 @@ class TestTheChoiceOfKernel:
             assert gpu.kernels.names == expected
             ways = [way for _, way, *_ in gpu.kernels.calls]
             assert ways == (["forward", "backward"] if expected else [])
+
+    @pytest.mark.parametrize("masked", [False, True])
+    def test_a_bias_of_keys_may_have_a_wider_type(self, monkeypatch, masked):
+        with device(monkeypatch) as gpu:
+            q, k, v = heads(n=49, d=20, dtype=torch.bfloat16)
+            mask = torch.randn(49, 49, device="cuda") if masked else None
+            out, _ = attend(q, k, v, 0.3, key_bias=torch.randn(2, 3, 49, device="cuda"), mask=mask)
+            assert (out.dtype, gpu.kernels.names) == (torch.bfloat16, {"efficient"})
 
     @pytest.mark.parametrize(
         ("width", "kernel"), [(64, "flash"), (184, "flash"), (185, "efficient"), (300, "efficient")]
