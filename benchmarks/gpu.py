@@ -5,12 +5,14 @@
 
 Each section has its share of the time, and what it leaves goes to those after it. ``gpu.json`` is written after every
 item, so that a run that was cut off goes on where it stopped; ``gpu.md`` has the tables. An item that fails or runs too
-long is noted with its error, and the others go on.
+long is noted with its error, and the others go on: in a new process where the error has left the GPU unusable.
 """
 
 import gc
+import multiprocessing
 import platform
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -34,6 +36,9 @@ SECTIONS: dict[str, tuple[Callable[[Sizes], Iterator[Item]], float]] = {
     "compiled": (compiled, 0.06),
 }
 """What is measured, and its share of the time; the rest is for the last item, which begins within it."""
+
+LOST = 75
+"""The exit code of a process that can use the GPU no more, as after a kernel that read where it may not."""
 
 Results = dict[str, dict[str, Row]]
 
@@ -69,19 +74,32 @@ def main(
     sizes = Sizes(device, data=data, training_seconds=60 * minutes * SECTIONS["cifar"][1] / 4 * 0.75)
     if quick:
         sizes = Sizes(device, (4, 8), 128, 32, 2, 2, 64, 1, 0.01, 3.0, data)
-    path, console = out / "gpu.json", Console()
+    path, begun = out / "gpu.json", time.monotonic()
+    out.mkdir(parents=True, exist_ok=True)
+    code = LOST
+    while code == LOST:
+        measuring = multiprocessing.get_context("spawn").Process(
+            target=measure, args=(sizes, sections or list(SECTIONS), 60 * minutes, longest, path, begun)
+        )
+        measuring.start()
+        measuring.join()
+        code = measuring.exitcode
+    if code:
+        sys.exit(f"error: the measurements ended with code {code}; {path} has those before")
+    write_text(out / "gpu.md", markdown(read_json(path), device))
+    print(f"{path} and {out / 'gpu.md'} are written")
+
+
+def measure(sizes: Sizes, names: list[str], seconds: float, longest: float, path: Path, begun: float) -> None:
+    """Measure the items that the file lacks, each section within its time, and write them as they come.
+
+    Raises:
+        SystemExit: an item has left the GPU unusable in this process; the code is `LOST`.
+    """
     found: Results = read_json(path) if path.exists() else {}
-    measure(sizes, sections or list(SECTIONS), 60 * minutes, longest, found, path, console)
-    write_text(out / "gpu.md", markdown(found, device))
-    console.print(f"{path} and {out / 'gpu.md'} are written")
-
-
-def measure(
-    sizes: Sizes, names: list[str], seconds: float, longest: float, found: Results, path: Path, console: Console
-) -> None:
-    """Measure the items that ``found`` lacks, each section within its time, and write them as they come."""
+    console = Console()
     whole = sum(SECTIONS[name][1] for name in names) / sum(share for _, share in SECTIONS.values())
-    deadline = time.monotonic()
+    deadline = begun
     for name in names:
         items, share = SECTIONS[name]
         deadline += seconds * share / whole
@@ -97,8 +115,13 @@ def measure(
                     rows[item] = row_of()
             except Exception as error:  # whatever is wrong with one, the others are to be measured
                 rows[item] = {"error": f"{type(error).__name__}: {str(error).partition(chr(10))[0][:200]}"}
+                lost = isinstance(error, torch.AcceleratorError)
+            else:
+                lost = False
             console.print(f"{name}: {item}: {rows[item]}")
             write_json(path, found)
+            if lost:
+                sys.exit(LOST)
             gc.collect()
             if sizes.device == "cuda":
                 torch.cuda.empty_cache()
