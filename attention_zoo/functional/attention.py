@@ -85,7 +85,13 @@ def softmax_attention(
         The attended values (B, H, N, E); 0 for a query that may read no key.
     """
     scale = q.shape[-1] ** -0.5 if scale is None else scale
-    q = bounded(q, k, scale)
+    return attention_within_bound(bounded(q, k, scale), k, v, mask, dropout, is_causal, scale=scale)
+
+
+def attention_within_bound(
+    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout: float, is_causal: bool = False, *, scale: float
+) -> Tensor:
+    """Return `softmax_attention`, arguments see there, of queries whose scores with the keys are within the bound."""
     if mask is None:
         return _torch_attention(q, k, v, None, dropout, is_causal, scale)
     mask = _unexpanded(mask)
@@ -140,10 +146,18 @@ def bounded(q: Tensor, k: Tensor, scale: float) -> Tensor:
     """
     if q.numel() == 0 or k.numel() == 0:
         return q
-    # not torch's norms, which take fifteen times as long
-    lengths, longest = precise(q.detach().abs().amax(-1, keepdim=True)), precise(k.detach().abs().amax((-2, -1), True))
-    largest = lengths * longest * (scale * q.shape[-1])  # beyond what half precision holds
+    return bounded_by(q, largest_entry(k).amax(-2, keepdim=True), scale)
+
+
+def bounded_by(q: Tensor, largest_key: Tensor, scale: float) -> Tensor:
+    """Return queries (..., N, D) as `bounded` does, for keys whose `largest_entry` is ``largest_key`` (..., 1, 1)."""
+    largest = largest_entry(q) * largest_key * (scale * q.shape[-1])
     return q * (largest_score(q.dtype) / largest.clamp(min=1e-30)).clamp(max=1.0).to(q.dtype)
+
+
+def largest_entry(x: Tensor) -> Tensor:
+    """Return the size of the largest entry of each vector (..., D) as (..., 1), in a type that holds their products."""
+    return precise(x.detach().abs().amax(-1, keepdim=True))  # not a norm of torch's, which takes fifteen times as long
 
 
 def few(q: Tensor, k: Tensor) -> bool:

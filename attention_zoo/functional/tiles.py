@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from attention_zoo.functional.attention import softmax_attention
+from attention_zoo.functional.attention import attention_within_bound, bounded_by, largest_entry, softmax_attention
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,10 @@ def _attend_to_rows(
     if allowed is not None:
         allowed = F.pad(allowed, (read.shape[1] - allowed.shape[2], 0), value=True)[:, None]
     asking, keys, values = (_in_tiles(x, places) for x, places in ((q, readers), (k, read), (v, read)))
-    mixed = softmax_attention(asking, keys, values, allowed, dropout)  # (T, B H, t, E)
+    scale = q.shape[-1] ** -0.5
+    if q.numel():  # the bound of each tile, from one look at each key, of which the tiles hold several copies
+        asking = bounded_by(asking, _in_tiles(largest_entry(k), read).amax(-2, keepdim=True), scale)
+    mixed = attention_within_bound(asking, keys, values, allowed, dropout, scale=scale)  # (T, B H, t, E)
     rows = mixed.transpose(1, 2).flatten(0, 1).flatten(1).index_select(0, tiling.where)
     return rows.unflatten(1, (*q.shape[:2], v.shape[3])).permute(1, 2, 0, 3)
 
