@@ -1,6 +1,7 @@
 """Random erasing with noise, as the recipes of DeiT, RVT and AbSViT have it."""
 
 import torch
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
 from torchvision.transforms import RandomErasing
 from torchvision.transforms.v2.functional import to_dtype
@@ -25,8 +26,8 @@ class PixelErasing(nn.Module):
         p: float = 0.25,
         scale: tuple[float, float] = (0.02, 1 / 3),
         ratio: tuple[float, float] = (0.3, 10 / 3),
-        mean: tuple[float, float, float] = (0.485, 0.456, 0.406),
-        std: tuple[float, float, float] = (0.229, 0.224, 0.225),
+        mean: tuple[float, float, float] = IMAGENET_DEFAULT_MEAN,
+        std: tuple[float, float, float] = IMAGENET_DEFAULT_STD,
     ) -> None:
         super().__init__()
         self.p, self.scale, self.ratio = p, list(scale), list(ratio)

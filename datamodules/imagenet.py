@@ -6,6 +6,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
 
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import nn
 
 from attention_zoo.errors import InputError
@@ -48,8 +49,7 @@ class ImageNet(ImageDataModule):
     """
 
     IMAGE_SIZE = 224
-    MEAN = (0.485, 0.456, 0.406)
-    STD = (0.229, 0.224, 0.225)
+    MEAN, STD = IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
     def __init__(self, root: str, **kwargs: Any) -> None:
         super().__init__(**kwargs)

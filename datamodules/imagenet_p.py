@@ -7,6 +7,7 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
 from torch.utils.data import default_collate
 from torchvision.transforms import v2
@@ -47,8 +48,7 @@ class ImageNetP(EvaluationDataModule):
     """
 
     IMAGE_SIZE = 224
-    MEAN = (0.485, 0.456, 0.406)
-    STD = (0.229, 0.224, 0.225)
+    MEAN, STD = IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
     def __init__(
         self, root: str, perturbations: list[str] | None = None, difficulty: PositiveInt = 1, **kwargs: Any

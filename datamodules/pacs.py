@@ -7,6 +7,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import nn
 
 from attention_zoo.errors import InputError, unknown
@@ -43,8 +44,7 @@ class PACS(ImageDataModule):
     """
 
     IMAGE_SIZE = 224
-    MEAN = (0.485, 0.456, 0.406)
-    STD = (0.229, 0.224, 0.225)
+    MEAN, STD = IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
     def __init__(self, root: str, target: str, holdout: float = 0.2, lists: str | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
 
 from attention_zoo.analysis.figures import Cell, sheet
@@ -39,8 +40,8 @@ class Subject:
 
     model: Callable[[tuple[int, int]], nn.Module]
     prepare: ImageFunction
-    mean: Sequence[float] = (0.485, 0.456, 0.406)
-    std: Sequence[float] = (0.229, 0.224, 0.225)
+    mean: Sequence[float] = IMAGENET_DEFAULT_MEAN
+    std: Sequence[float] = IMAGENET_DEFAULT_STD
     class_names: Sequence[str] | None = None
     name: str | None = None
 

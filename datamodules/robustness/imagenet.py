@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import nn
 from torchvision.transforms import v2
 
@@ -55,8 +56,7 @@ class ImageNetRobustness(RobustnessDataModule):
     """
 
     IMAGE_SIZE = 224
-    MEAN = (0.485, 0.456, 0.406)
-    STD = (0.229, 0.224, 0.225)
+    MEAN, STD = IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
     SCALE = "imagenet"
     C = ("imagenet_c", "ImageNet-C")
 
