@@ -8,6 +8,7 @@ from attention_zoo.domains import PositiveInt
 from attention_zoo.errors import InputError
 from attention_zoo.runs.files import replacing, write_json, write_text
 from attention_zoo.runs.folders import free_folder, named_path
+from attention_zoo.sweeps.plan import told_apart
 from attention_zoo.terminal import print_table, printable, tracked
 
 if TYPE_CHECKING:  # drawing and training libraries take seconds to import, which other commands need not wait for
@@ -79,12 +80,13 @@ def premises(
 
 
 def _own_names(paths: list[str], checkpoints: "Sequence[Checkpoint]") -> list[str]:
-    """Return a name for each checkpoint: that of its run folder, or its path where others share that."""
+    """Return a name for each checkpoint: what tells its run folder apart, or its path where others share that."""
     names = [
         found.run_folder.name if found.run_folder else Path(path).stem
         for path, found in zip(paths, checkpoints, strict=True)
     ]
-    return [printable(name if names.count(name) == 1 else path) for name, path in zip(names, paths, strict=True)]
+    short = told_apart(names)
+    return [printable(name if short.count(name) == 1 else path) for name, path in zip(short, paths, strict=True)]
 
 
 def _examined(
