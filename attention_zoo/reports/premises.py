@@ -177,11 +177,13 @@ def panels_of(subjects: Sequence[Subject]) -> list[Panel]:
         for measure, count in Counter(measure for _, measure in measured([subject])).items()
         if count > 1
     }
-    return [
-        (panel, measure)
-        for measure, found in readings.items()
-        for panel in ([(each,) for each in found] if measure in several else [tuple(found)])
-    ]
+    panels: list[Panel] = []
+    for measure, found in readings.items():
+        if measure in several:
+            panels += [((reading,), measure) for reading in found]
+        else:
+            panels.append((tuple(found), measure))
+    return panels
 
 
 def _own(subject: Subject, panel: Panel) -> list[Finding]:
