@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from attention_zoo.domains import PositiveInt
 from attention_zoo.errors import InputError
 from attention_zoo.runs.files import replacing, write_json
-from attention_zoo.runs.folders import find_checkpoint, free_folder, named_path
+from attention_zoo.runs.folders import free_folder, named_path
 from attention_zoo.terminal import printable, tracked
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def decode(
     from attention_zoo.cli.maps import trained
 
     folder = free_folder(named_path("out", out), overwrite)
-    subject, module = trained(find_run(ckpt_path), find_device(device), trust_checkpoint)
+    subject, module = trained(ckpt_path, find_device(device), trust_checkpoint)
     model = require_feedback(subject.model(module.image_size))
     priors = list(dict.fromkeys(prior or [LEARNED]))
     for word in priors:
@@ -94,15 +94,6 @@ def decode(
         figures = ", ".join(f"{name} {entry['psnr']:.2f} dB" for name, entry in each.items())
         sys.stdout.write(f"{printable(kind)}: {figures}\n")
     sys.stdout.write(f"written to {printable(folder)}\n")
-
-
-def find_run(name: str) -> Path:
-    """Return the path of a checkpoint: a file, ``last`` or ``best``, or the last one of a folder of a run.
-
-    Raises:
-        InputError: there is no such checkpoint.
-    """
-    return find_checkpoint(name, None).path
 
 
 def training_batches(module: "ImageDataModule", folder: str | None) -> "tuple[int, Iterator[Tensor]]":

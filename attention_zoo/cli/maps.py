@@ -65,7 +65,7 @@ def maps(
 
     Args:
         images: image files; they come before the options.
-        ckpt_path: checkpoints of image classification, one or several.
+        ckpt_path: checkpoints of image classification, one or several; or runs, or last or best of the newest.
         mixers: instead of checkpoints, mixers for the same model, one or several.
         model: timm model for the mixers (default vit_tiny_patch16_224); without mixers it keeps its own attention.
         pretrained: start from timm's released weights; what a mixer has beside those is random.
@@ -198,18 +198,23 @@ def _subjects(
     if not (ckpt_path or mixers or model is not None):
         raise InputError("nothing to look at: give --ckpt_path, --mixers or --model")
     if ckpt_path:
-        return [trained(Path(file), device, trust)[0] for file in ckpt_path]
+        return [trained(wanted, device, trust)[0] for wanted in ckpt_path]
     from attention_zoo.analysis.subjects import subject_of
 
     chosen: list[MixerFactory | None] = [*mixers] if mixers else [None]
     return [subject_of(MODEL if model is None else model, mixer, pretrained, device) for mixer in chosen]
 
 
-def trained(path: Path, device: "torch.device", trust: bool) -> "tuple[Subject, ImageDataModule]":
-    """Return the model of a checkpoint, which sees images as in its evaluation, and its data."""
+def trained(wanted: str, device: "torch.device", trust: bool) -> "tuple[Subject, ImageDataModule]":
+    """Return the model of a checkpoint, which sees images as in its evaluation, and its data.
+
+    ``wanted`` is a file, a run, or one of the keywords of `find_checkpoint`.
+    """
     from attention_zoo.analysis import Subject
     from attention_zoo.cli.lightning import load_classification
+    from attention_zoo.runs.folders import find_checkpoint
 
+    path = find_checkpoint(wanted, None, trust=trust).path
     checkpoint, task, data = load_classification(path, trust=trust)
     model = task.model.to(device)
     folder = checkpoint.run_folder

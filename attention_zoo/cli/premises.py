@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from attention_zoo.domains import PositiveInt
 from attention_zoo.errors import InputError
 from attention_zoo.runs.files import replacing, write_json, write_text
-from attention_zoo.runs.folders import free_folder, named_path
+from attention_zoo.runs.folders import find_checkpoint, free_folder, named_path
+from attention_zoo.sweeps.plan import told_apart
 from attention_zoo.terminal import print_table, printable, tracked
 
 if TYPE_CHECKING:  # drawing and training libraries take seconds to import, which other commands need not wait for
@@ -40,7 +41,7 @@ def premises(
     premises.csv, premises.md and premises.png.
 
     Args:
-        ckpt_path: checkpoints of image classification, one or several.
+        ckpt_path: checkpoints of image classification, one or several; or runs, or last or best of the newest.
         readings: further mixers whose premises are asked of the queries, keys and values of every layer; they may have
             no parameters of their own (Probabilistic, DotProduct, Hopfield, Sinkhorn, Pro, Elliptical and others).
         layer: 3, 0-3, last or last-4, counted in the model's order; by default all.
@@ -62,7 +63,8 @@ def premises(
     check_readings(readings or ())
     place = find_device(device)
     paths = list(dict.fromkeys(ckpt_path))
-    models = [load_classification(Path(path), trust=trust_checkpoint) for path in paths]
+    found = [find_checkpoint(path, None, trust=trust_checkpoint).path for path in paths]
+    models = [load_classification(path, trust=trust_checkpoint) for path in found]
     names = _own_names(paths, [checkpoint for checkpoint, _, _ in models])
     subjects = [
         _examined(name, loaded, readings or [], layer, (images, batch_size), place)
@@ -79,12 +81,13 @@ def premises(
 
 
 def _own_names(paths: list[str], checkpoints: "Sequence[Checkpoint]") -> list[str]:
-    """Return a name for each checkpoint: that of its run folder, or its path where others share that."""
+    """Return a name for each checkpoint: what tells its run folder apart, or its path where others share that."""
     names = [
         found.run_folder.name if found.run_folder else Path(path).stem
         for path, found in zip(paths, checkpoints, strict=True)
     ]
-    return [printable(name if names.count(name) == 1 else path) for name, path in zip(names, paths, strict=True)]
+    short = told_apart(names)
+    return [printable(name if short.count(name) == 1 else path) for name, path in zip(short, paths, strict=True)]
 
 
 def _examined(

@@ -1,8 +1,11 @@
 """The tables, the figure and the JSON of what `attention_zoo.analysis.premises` found in several models."""
 
 import math
+import textwrap
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -30,6 +33,12 @@ LONG = (
 COMPARED = "what the premise compares with"
 ACROSS = 4
 """The number of panels in a row of the figure."""
+TITLE = 36
+"""The number of letters in a line of a panel's title."""
+BANDS = 4
+"""The most models of a panel that have a band; more would hide each other."""
+LOGARITHMIC = 100.0
+"""The quotient of the largest and the least value from which steps are drawn on a logarithmic axis."""
 
 
 @dataclass(frozen=True)
@@ -124,38 +133,73 @@ def found_in_order(subject: Subject) -> list[Finding]:
 
 
 def premise_figure(subjects: Sequence[Subject]) -> Figure:
-    """Draw a panel for each measure: its mean over the layers with a band of one deviation, a colour for each model.
+    """Draw a panel for each measure: its mean over the layers, a colour for each model; a band is of one deviation.
 
-    A dashed line is what the premise compares with. A measure with steps has a second panel, over these, with a line
-    for each layer, later ones fainter.
+    Readings share the panel of a measure unless a model has it of several. A dashed line is what the premise compares
+    with. A measure with steps has a second panel, over these, with a line for each layer, later ones fainter.
     """
-    pairs = measured(subjects)
-    stepwise = [pair for pair in pairs if any(f.path for s in subjects for f in s.found if _is(f, pair))]
-    titles = [(pair, False) for pair in pairs] + [(pair, True) for pair in stepwise]
+    shared = [(panel, False) for panel in panels_of(subjects)]
+    titles = shared + [(panel, True) for panel, _ in shared if any(f.path for s in subjects for f in _own(s, panel))]
     down = math.ceil(len(titles) / ACROSS)
     figure = Figure((ACROSS * PANEL, down * PANEL * 0.85 + 0.3), dpi=DPI, layout="constrained")
     every = figure.subplots(down, ACROSS, squeeze=False).flatten().tolist()
     for axes in every[len(titles) :]:
         axes.remove()
-    for axes, (pair, steps) in zip(every, titles, strict=False):
+    for axes, (panel, steps) in zip(every, titles, strict=False):
         axes.grid(alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
-        axes.set_title(f"{pair[1]}\n({pair[0]})", fontsize="small")
+        axes.set_title(_title(panel), fontsize="small")
         axes.set_xlabel("step" if steps else "layer")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        for place, subject in enumerate(subjects):
-            own = sorted((f for f in subject.found if _is(f, pair)), key=lambda f: f.layer)
-            (_draw_steps if steps else _draw_layers)(axes, own, place, subject.name)
+        drawn = [(place, subject, own) for place, subject in enumerate(subjects) if (own := _own(subject, panel))]
+        for place, subject, own in drawn:
+            if steps:
+                _draw_steps(axes, own, place, subject.name)
+            else:
+                _draw_layers(axes, own, place, subject.name, bands=len(drawn) <= BANDS)
+        if steps and _spans_magnitudes([own for _, _, own in drawn]):
+            axes.set_yscale("log")
     return finish(figure, every[: len(titles)])
 
 
-def _is(found: Finding, pair: tuple[str, str]) -> bool:
-    return (found.reading, found.measure) == pair
+Panel = tuple[tuple[str, ...], str]
+"""The readings that share a panel, and the measure that it shows."""
 
 
-def _draw_layers(axes: Axes, own: Sequence[Finding], place: int, name: str) -> None:
+def panels_of(subjects: Sequence[Subject]) -> list[Panel]:
+    """Return each measure with all readings that have it, or with one at a time where a model has it of several."""
+    readings: dict[str, list[str]] = {}
+    for reading, measure in measured(subjects):
+        readings.setdefault(measure, []).append(reading)
+    several = {
+        measure
+        for subject in subjects
+        for measure, count in Counter(measure for _, measure in measured([subject])).items()
+        if count > 1
+    }
+    panels: list[Panel] = []
+    for measure, found in readings.items():
+        if measure in several:
+            panels += [((reading,), measure) for reading in found]
+        else:
+            panels.append((tuple(found), measure))
+    return panels
+
+
+def _own(subject: Subject, panel: Panel) -> list[Finding]:
+    """Return what a panel shows of a model, by layer."""
+    readings, measure = panel
+    return sorted((f for f in subject.found if f.measure == measure and f.reading in readings), key=lambda f: f.layer)
+
+
+def _title(panel: Panel) -> str:
+    readings, measure = panel
+    return "\n".join(map(partial(textwrap.fill, width=TITLE), (measure, f"({', '.join(readings)})")))
+
+
+def _draw_layers(axes: Axes, own: Sequence[Finding], place: int, name: str, *, bands: bool) -> None:
     """Draw one measure of a model over its layers, and what it is compared with."""
-    known = [(f.layer, f.mean, f.deviation or 0.0) for f in own if f.mean is not None]
+    known = [(f.layer, f.mean, (f.deviation or 0.0) if bands else math.nan) for f in own if f.mean is not None]
     if known:
         x, mean, deviation = np.array(known).T
         band(axes, x, mean, (mean - deviation, mean + deviation), place, name)
@@ -172,6 +216,12 @@ def _draw_steps(axes: Axes, own: Sequence[Finding], place: int, name: str) -> No
             label = visible(name) if order == 0 else None
             alpha = 1 - 0.7 * order / max(1, len(own) - 1)
             axes.plot(*np.array(steps).T, color=f"C{place % 10}", marker=".", alpha=alpha, label=label)
+
+
+def _spans_magnitudes(every: Sequence[Sequence[Finding]]) -> bool:
+    """Return whether the steps of several models are all positive and far from each other."""
+    values = [value for own in every for found in own for value in found.path or () if value is not None]
+    return bool(values) and min(values) > 0 and max(values) > LOGARITHMIC * min(values)
 
 
 def _cell(value: float | None) -> str:

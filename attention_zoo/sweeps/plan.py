@@ -284,3 +284,18 @@ def _told_apart(runs: Sequence[Run]) -> Iterator[Run]:
 
 def _folded(name: str) -> str:
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
+
+
+def told_apart(names: Sequence[str]) -> list[str]:
+    """Return the names of runs of a sweep without what all of them share, such as "VarsD" of "mixer=VarsD,seed=0".
+
+    Names that are no such list of settings, or not of the same settings, stay as they are.
+    """
+    runs = [[part.partition("=") for part in name.split(",")] for name in names]
+    keys = [[key if equals else None for key, equals, _ in run] for run in runs]
+    if len(names) < 2 or None in keys[0] or any(others != keys[0] for others in keys[1:]):
+        return list(names)
+    differs = [place for place, parts in enumerate(zip(*runs, strict=True)) if len(set(parts)) > 1]
+    if len(differs) == 1:
+        return [run[differs[0]][2] for run in runs]
+    return [",".join("".join(run[place]) for place in differs) for run in runs] if differs else list(names)

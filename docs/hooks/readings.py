@@ -33,7 +33,7 @@ FIGURES = {
     "on street scenes (CamVid).",
 }
 """The files in ``results`` that the page of a reading shows, with their captions."""
-MIXERS = "results/cifar10_mixers"
+MIXERS, PREMISES = "results/cifar10_mixers", "results/premises"
 METRICS = ("test/accuracy", "robustness/cifar10_c", "robustness/fgsm", "robustness/pgd")
 """The metrics of the comparison on CIFAR-10 that pages show."""
 
@@ -92,20 +92,25 @@ def premise(name: str) -> Iterator[str]:
     if statement is None:
         return
     yield f"## Premise\n\n{statement} `python -m attention_zoo premises --ckpt_path last` asks a trained model."
-    measured = [row for row in rows("results/premises/premises.csv") if row["reading"] == name and row["holds"]]
-    if measured:
+    found = [row for row in rows(f"{PREMISES}/cifar10/premises.csv") if row["reading"] == name and row["holds"]]
+    if found:
+        layers = sorted({row["layer"] for row in found})
+        cells = {(row["measure"], row["layer"]): premise_cell(row) for row in found}
         lines = [
-            [
-                row["measure"],
-                row["layer"],
-                f"{float(row['mean']):.3g}",
-                f"{float(row['compared with']):.3g}",
-                f"{float(row['holds']):.0%}",
-            ]
-            for row in measured
+            [measure, *(cells.get((measure, layer), "") for layer in layers)]
+            for measure in dict.fromkeys(row["measure"] for row in found)
         ]
-        yield "In a small ViT on the digits ([the study](../evidence/premises/README.md)):"
-        yield table(["measure", "layer", "mean", "compared with", "holds in images and heads"], lines)
+        yield (
+            "In the small ViT of the comparison on CIFAR-10, one network: the mean over images and heads, what it is "
+            "compared with, and the share of images and heads in which the premise holds "
+            "([the study, and why](../evidence/premises/README.md))."
+        )
+        yield table(["measure", *(f"layer {layer}" for layer in layers)], lines)
+
+
+def premise_cell(row: dict[str, str]) -> str:
+    """Return what was measured in a layer, what it is compared with, and how often the premise holds."""
+    return f"{float(row['mean']):.3g} to {float(row['compared with']):.3g}, {float(row['holds']):.0%}"
 
 
 def cost(info: MixerInfo) -> Iterator[str]:

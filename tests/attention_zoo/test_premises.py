@@ -1,6 +1,7 @@
 """Premises of readings: the numbers that they are judged by, and what the layers of a model say."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import timm
@@ -9,13 +10,13 @@ from torch.testing import assert_close
 
 import attention_zoo as az
 from attention_zoo.analysis.maps import observe
-from attention_zoo.analysis.premises import ANY, about_any, check_readings, examine, findings
+from attention_zoo.analysis.premises import ANY, Examined, about_any, check_readings, examine, findings
 from attention_zoo.functional import diagnostics
 from attention_zoo.functional.em import adapt_keys
 from attention_zoo.mixers.premise import Measure, Premise, mixture, one_space
 from attention_zoo.mixers.registry import registering
 from attention_zoo.mixers.vars.premise import converged, objective
-from attention_zoo.reports.premises import Subject, long_table, premise_figure, premise_json, wide_table
+from attention_zoo.reports.premises import Subject, long_table, panels_of, premise_figure, premise_json, wide_table
 
 NUMBER = 7
 
@@ -326,6 +327,9 @@ def test_readings_that_cannot_be_asked(name):
         check_readings([name])
 
 
+FLAT = Measure(torch.ones(2, 3))
+
+
 class TestReports:
     def subjects(self, *values):
         measure = Measure(torch.tensor(values)[:, None, None].expand(-1, 2, 3), better="higher")
@@ -333,8 +337,6 @@ class TestReports:
         return [Subject(name, found, {"R": "It rises."}) for name in ("one", "two")]
 
     def examined(self, measures):
-        from attention_zoo.analysis.premises import Examined
-
         return Examined(0, "R", "It rises.", measures)
 
     def test_what_is_not_defined_is_no_number(self):
@@ -354,3 +356,30 @@ class TestReports:
     def test_figure_has_a_panel_for_each_measure_and_one_for_steps(self):
         figure = premise_figure(self.subjects(1.0, 2.0))
         assert [axes.get_xlabel() for axes in figure.axes] == ["layer", "layer", "step"]
+
+    def test_readings_share_a_panel_unless_a_model_has_several(self):
+        steps = Measure(torch.tensor([900.0, 40.0, 2.0]).expand(2, 3, 3), better="lower")
+
+        def subject(name, *readings):
+            each = [Examined(0, reading, "It falls.", {"gap": steps}) for reading in readings]
+            return Subject(name, findings([each]), dict.fromkeys(readings, "It falls."))
+
+        apart = [subject("one", "R"), subject("two", "S")]
+        figure = premise_figure(apart)
+        assert panels_of(apart) == [(("R", "S"), "gap")]
+        assert [axes.get_title() for axes in figure.axes] == ["gap\n(R, S)"] * 2
+        assert len(figure.axes[0].lines) == 4  # with what each is compared with
+        assert [axes.get_yscale() for axes in figure.axes] == ["linear", "log"]
+        both = [subject("one", "R", "S"), subject("two", "R")]
+        assert panels_of(both) == [(("R",), "gap"), (("S",), "gap")]
+        assert [len(axes.lines) for axes in premise_figure(both).axes] == [4, 2, 2, 1]
+
+    def test_many_bands_are_left_out_and_long_titles_are_broken(self):
+        def bands(count):
+            subjects = [replace(self.subjects(1.0, 2.0)[0], name=str(place)) for place in range(count)]
+            return len(premise_figure(subjects).axes[0].collections)
+
+        assert (bands(4), bands(5)) == (4, 0)
+        found = findings([[self.examined({"share of a row that is read elsewhere than by softmax": FLAT})]])
+        (axes,) = premise_figure([Subject("one", found, {})]).axes
+        assert axes.get_title() == "share of a row that is read\nelsewhere than by softmax\n(R)"

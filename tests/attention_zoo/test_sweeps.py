@@ -22,7 +22,7 @@ from attention_zoo.runs.checkpoint import CONFIG
 from attention_zoo.sweeps import Job, Plan, carry_out, driver
 from attention_zoo.sweeps.engines import Local, Submitit, Submitted
 from attention_zoo.sweeps.job import DiskFull, Record, held, read_record
-from attention_zoo.sweeps.plan import ENGINE, Run, read_plan, write
+from attention_zoo.sweeps.plan import ENGINE, Run, read_plan, told_apart, write
 
 
 @pytest.fixture
@@ -236,6 +236,24 @@ class TestNames:
         for run in runs.all_runs():
             (folder / run.name).mkdir()  # a name of a folder, and of no other run
             assert (folder / run.name).parent.samefile(folder)
+
+
+@pytest.mark.parametrize(
+    ("names", "short"),
+    [
+        (["mixer=VarsD,seed=0", "mixer=VarsS,seed=0"], ["VarsD", "VarsS"]),
+        (["mixer=VarsD,seed=0", "mixer=VarsS,seed=1"], ["mixer=VarsD,seed=0", "mixer=VarsS,seed=1"]),
+        (["a=1,b=2,seed=0", "a=1,b=3,seed=1"], ["b=2,seed=0", "b=3,seed=1"]),
+        (["mixer=VarsD,seed=0", "run"], ["mixer=VarsD,seed=0", "run"]),
+        (["mixer=VarsD,seed=0", "mixer=VarsS"], ["mixer=VarsD,seed=0", "mixer=VarsS"]),
+        (["mixer=VarsD,seed=0", "steps=3,seed=0"], ["mixer=VarsD,seed=0", "steps=3,seed=0"]),
+        (["seed=0", "seed=0"], ["seed=0", "seed=0"]),
+        (["mixer=VarsD,seed=0"], ["mixer=VarsD,seed=0"]),
+        (["one", "two"], ["one", "two"]),
+    ],
+)
+def test_runs_are_told_apart(names, short):
+    assert told_apart(names) == short
 
 
 class TestRefused:

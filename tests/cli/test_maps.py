@@ -73,7 +73,7 @@ def test_several_checkpoints_and_what_they_are_called(zoo, tmp_path, run_folder,
     svg = (tmp_path / "maps.svg").read_text()
     assert svg.count("<!-- VarsD -->") == 2
     assert "<!-- run -->" in svg and "<!-- other -->" in svg
-    assert zoo("maps", file, "--ckpt_path", *both, "--out", "same.svg").code == 0
+    assert zoo("maps", file, "--ckpt_path", both[0], "other", "--out", "same.svg").code == 0  # a run by its folder
     assert (tmp_path / "same.svg").read_text().count("<!-- VarsD -->") == 2
 
 

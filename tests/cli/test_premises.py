@@ -54,6 +54,15 @@ def test_two_checkpoints_of_one_name_and_an_existing_folder(zoo, tmp_path, check
     assert len(json.loads((tmp_path / "both" / "premises.json").read_text())) == 1
 
 
+def test_a_run_by_its_folder_and_the_newest(zoo, tmp_path, run_folder):
+    shutil.copytree(run_folder, tmp_path / "runs" / "mine")
+    for wanted, out in ((tmp_path / "runs" / "mine", "folder"), ("last", "newest")):
+        ended = zoo("premises", "--ckpt_path", wanted, "--layer", "0", "--images", 1, "--out", out)
+        assert ended.code == 0, ended.err
+        (record,) = json.loads((tmp_path / out / "premises.json").read_text())
+        assert record["name"] == "mine" and record["checkpoint"].endswith("last.ckpt")
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
