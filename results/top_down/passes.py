@@ -30,18 +30,19 @@ from datamodules import CIFAR10
 MEASURES = ("first", "second", "changed", "query", "prototype", "signal")
 
 
-def main(out: Path, sweep: Path, root: str = "data/cifar10", images: PositiveInt = 2000) -> None:
+def main(out: Path, sweep: Path, root: str = "data/cifar10", every: PositiveInt = 5) -> None:
     """Measure the models of a sweep that look twice, and write ``passes.csv``.
 
     Args:
         out: folder to write to.
         sweep: folder of the sweep.
         root: the images.
-        images: number of test images, the first ones.
+        every: take each test image of that many; a folder may hold them class by class.
     """
-    data = CIFAR10(root, batch_size=100, num_workers=0)
+    data = CIFAR10(root, batch_size=100 * every, num_workers=0)
     data.prepare_data()
     data.setup("test")
+    loader: DataLoader[dict[str, Tensor]] = data.test_dataloader()
     rows: list[Row] = []
     for checkpoint in sorted(sweep.glob("runs/*/checkpoints/last.ckpt")):
         _, task, _ = load_classification(checkpoint)
@@ -49,9 +50,8 @@ def main(out: Path, sweep: Path, root: str = "data/cifar10", images: PositiveInt
             continue
         model = task.model.eval()
         found: dict[str, list[Tensor]] = {}
-        loader: DataLoader[dict[str, Tensor]] = data.test_dataloader()
-        for batch, _ in zip(loader, range(images // 100), strict=False):
-            for name, values in measures(model, batch["image"], batch["label"]):
+        for batch in loader:
+            for name, values in measures(model, batch["image"][::every], batch["label"][::every]):
                 found.setdefault(name, []).append(values.double())
         means = {name: f"{float(torch.cat(values).mean()):.4f}" for name, values in found.items()}
         rows.append({"run": checkpoint.parents[1].name, "mode": model.mode, **means})
