@@ -1,15 +1,17 @@
 """Measure why a model follows a prior or not, when it is shown two images and asked for one.
 
-    python results/top_down/why.py results/top_down runs/sweeps/cifar10_top_down_small [--root data/cifar10]
+    python results/top_down/why.py results/top_down runs/sweeps/cifar10_top_down [--root data/cifar10]
 
 A row for each model and alpha, over pictures of two test images, both asked for in turn:
 
 * mask: share of the similarity of output tokens to the prototype that lies on the half that is asked for; 0.5 is none.
 * strength: length of what a layer's values are given from above, over that of the layer's input; mean over layers.
 * apart: length of the difference between what is sent for one prototype and for the other, over the mean of the two.
-* prototype, oracle, half: how often the answer among the two classes is the one that is asked for: by its prototype; by
-  an oracle, whose similarity is 1 on the half that is asked for and 0 elsewhere; and when the head reads the output
-  tokens of that half alone. The last is what a choice of tokens can give at most, without a second pass.
+* query: the strength of what is sent for the learned query, which the second pass was trained with.
+* prototype, oracle, turned, half: how often the answer among the two classes is the one that is asked for: by its
+  prototype; by an oracle, whose similarity is 1 on the half that is asked for and 0 elsewhere; by the same oracle with
+  the sign of what is sent back turned; and when the head reads the output tokens of that half alone. The last is what a
+  choice of tokens can give at most, without a second pass.
 """
 
 import csv
@@ -25,10 +27,11 @@ from torch.utils.data import DataLoader
 
 from attention_zoo.cli.lightning import load_classification
 from attention_zoo.domains import PositiveInt
-from attention_zoo.models.top_down import DECODED, FirstPass, TopDown
+from attention_zoo.models.passes import FirstPass, SecondPass
+from attention_zoo.models.top_down import DECODED, TopDown
 from datamodules import CIFAR10, TwoObjects
 
-MEASURES = ("mask", "strength", "apart", "prototype", "oracle", "half")
+MEASURES = ("mask", "strength", "apart", "query", "prototype", "oracle", "turned", "half")
 Row = dict[str, str | float]
 
 
@@ -88,17 +91,30 @@ def measures(
         yield "mask", (similarity * half).sum((1, 2)) / similarity.sum((1, 2)).clamp(min=1e-9)
         second = model.second_pass(first, prior, alpha=alpha)
         yield "prototype", follows(first.host.classify(second.output), own, other)
-        with mock.patch.object(model, "similarity", lambda *_, half=half: half):
-            asked = model.second_pass(first, prior, alpha=alpha)
-        yield "oracle", follows(first.host.classify(asked.output), own, other)
+        for name, told in {"oracle": half, **({"turned": -half} if model.mode in DECODED else {})}.items():
+            with mock.patch.object(model, "similarity", lambda *_, told=told: told):
+                asked = model.second_pass(first, prior, alpha=alpha)
+            yield name, follows(first.host.classify(asked.output), own, other)
         yield "half", follows(first.host.classify(first.output * half), own, other)
         if model.mode in DECODED:
-            pairs = zip(model.decoders, second.signals, strict=True)
-            sent.append([decoder.linear2(signal) for decoder, signal in pairs])
-    for (before, _), *pair in zip(first.states, *sent, strict=True) if sent else ():
-        lengths = [each.norm(dim=-1).mean(1) for each in pair]
-        yield "strength", sum(lengths) / 2 / before.norm(dim=-1).mean(1)
-        yield "apart", (pair[0] - pair[1]).norm(dim=-1).mean(1) / (sum(lengths) / 2)
+            sent.append(heard(model, second))
+    if model.mode in DECODED:
+        sent.append(heard(model, model.second_pass(first, alpha=alpha, last=0)))
+    for (before, _), *signals in zip(first.states, *sent, strict=True) if sent else ():
+        *pair, query = (length(each) for each in signals)
+        yield "strength", sum(pair) / 2 / length(before)
+        yield "apart", length(signals[0] - signals[1]) / (sum(pair) / 2)
+        yield "query", query / length(before)
+
+
+def heard(model: TopDown, second: SecondPass) -> list[Tensor]:
+    """Return what each layer's values are given from above, (B, N, dim)."""
+    return [decoder.linear2(signal) for decoder, signal in zip(model.decoders, second.signals, strict=True)]
+
+
+def length(tokens: Tensor) -> Tensor:
+    """Return the mean length of tokens (B, N, dim): (B,)."""
+    return tokens.norm(dim=-1).mean(1)
 
 
 def follows(logits: Tensor, own: Tensor, other: Tensor) -> Tensor:
