@@ -90,7 +90,7 @@ def test_a_swapped_vit_as_onnx(mixer, tmp_path):
     pytest.importorskip("onnxscript", reason="ONNX export needs the dev extra: onnx, onnxscript")
     reference = pytest.importorskip("onnx.reference", reason="ONNX export needs the dev extra: onnx, onnxscript")
     model = timm.create_model(
-        "vit_tiny_patch16_224", img_size=32, depth=2, embed_dim=DIM, num_heads=HEADS, num_classes=3
+        "vit_tiny_patch16_224", img_size=32, depth=1, embed_dim=DIM, num_heads=HEADS, num_classes=3
     )
     options = {"key_adaptation": 1} if mixer == "Probabilistic" else {}
     az.swap_mixers(model.eval(), mixer, **options)
