@@ -31,10 +31,12 @@ IDS = ["-".join([name, *options]) for name, options in VARIANTS]
 COVERED = (
     "KMeans-metric-reduce-iterations",  # by Cluster's
     "Probabilistic-key_adaptation-precision_adaptation-positions-distance_precision",  # by the next
+    "VarsD",  # by VarsSD and by its variant
+    "VarsS",  # by VarsSD
     "VarsS-variant",  # by VarsD's
     "VarsSD-variant",  # by VarsD's
 )
-"""Options that leave Python by the same lines as others; they belong to the slow tests."""
+"""Those that leave Python by the same lines as others; they belong to the slow tests."""
 CASES = [
     pytest.param(*variant, id=name, marks=[pytest.mark.slow] if name in COVERED or variant[0] not in CORE else [])
     for variant, name in zip(VARIANTS, IDS, strict=True)
