@@ -123,7 +123,7 @@ class ZooCLI(Hooks, LightningCLI):
             )
 
     def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]  # which takes no self
-        """Return the one command that is run, with the arguments to leave out: parsers of the others take their time."""
+        """Return the one command that is run, with the arguments to leave out; parsers of the others take time."""
         command = self.argv[0]
         return {command: super().subcommands()[command]}
 
