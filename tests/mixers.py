@@ -1,4 +1,8 @@
-"""Which mixers the default suite puts through what is costly: compilation, export, every model."""
+"""Which mixers the default suite puts through what is costly: compilation, export, every model.
+
+One reading alone of each kind is compiled down to its gradient (``backend="aot_eager"``, in test_mixers). What is made
+of readings, or has further options, is only captured as one graph (``backend="eager"``), in half the time.
+"""
 
 import pytest
 
@@ -27,6 +31,10 @@ CORE = (
 
 LEAST = ("DotProduct", "Probabilistic")
 """Those of a test whose every mixer costs seconds, and which another test covers by parts."""
+
+
+LIKE_OTHERS = ("BiLevelRouting", "VariedSizeWindow", "VarsD", "VarsS")
+"""Core mixers whose lines are for the most part those of others: of Routing, of Window, and both of VarsSD."""
 
 
 def marks(name, core=CORE):

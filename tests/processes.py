@@ -5,6 +5,8 @@ real programs are those of starting itself, and of what an import does.
 """
 
 import contextlib
+import faulthandler
+import functools
 import multiprocessing
 import os
 import signal
@@ -19,7 +21,7 @@ from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import torch
 from lightning.pytorch.utilities import rank_zero_only
@@ -42,8 +44,8 @@ class Ended(NamedTuple):
 class Processes:
     """Processes that have been started, each the leader of a group of its own."""
 
-    def __init__(self, processes: Sequence[BaseProcess], out: Path, err: Connection) -> None:
-        self._processes, self._out, self._err = processes, out, bytearray()
+    def __init__(self, processes: Sequence[BaseProcess], out: Path, err: Connection, logged: int) -> None:
+        self._processes, self._out, self._err, self._logged = processes, out, bytearray(), logged
         self._reader = threading.Thread(target=self._read, args=(err,), daemon=True)
         self._reader.start()
 
@@ -65,7 +67,8 @@ class Processes:
     def wait(self, timeout: float) -> Ended:
         """Wait until all have ended, those that they have started too, or a little longer than the first that fails.
 
-        What they have started has ended when nothing can write to their stderr any more.
+        What they have started has ended when nothing can write to their stderr any more. One that fails before it is
+        what a program is at its start has said why where the server writes.
         """
         end = time.monotonic() + timeout
         while self._reader.is_alive() or any(process.is_alive() for process in self._processes):
@@ -74,7 +77,8 @@ class Processes:
             assert time.monotonic() < end, f"still running: {self._err.decode()}"
             self._reader.join(0.05)
         code = next((process.exitcode for process in self._processes if process.exitcode), 0)
-        return Ended(code, self._out.read_text(), self._err.decode())
+        err = self._err or (_server_log(self._logged) if code else b"")
+        return Ended(code, self._out.read_text(), err.decode())
 
     def _read(self, err: Connection) -> None:
         with err:
@@ -102,10 +106,11 @@ def started(
         err, end = CONTEXT.Pipe(duplex=False)
         begin = (function, arguments, cwd, [*map(str, path)], out, end)
         processes = [CONTEXT.Process(target=_begin, args=(environment, *begin)) for environment in _environments(ranks)]
+        logged = len(_server_log())
         for process in processes:
             process.start()
         end.close()
-        group = Processes(processes, out, err)
+        group = Processes(processes, out, err, logged)
         try:
             yield group
         finally:
@@ -124,8 +129,26 @@ def run(function: Callable[..., object], *arguments: Any, timeout: float = 180, 
 def serve() -> None:
     """Start the server that forks, if it does not run yet."""
     CONTEXT.set_forkserver_preload(PRELOADED)
-    with contextlib.chdir(ROOT):  # which comes first where it looks for modules
-        forkserver.ensure_running()
+    stderr = os.dup(2)  # a test's own, which ends with the test; the server goes on
+    os.dup2(_server_stderr().fileno(), 2)
+    try:
+        with contextlib.chdir(ROOT):  # which comes first where it looks for modules
+            forkserver.ensure_running()
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)
+
+
+@functools.cache
+def _server_stderr() -> BinaryIO:
+    """Return the file that the server and its processes, until they begin, have as their stderr."""
+    return tempfile.TemporaryFile()  # as long as the server
+
+
+def _server_log(start: int = 0) -> bytes:
+    """Return what has come to the server's stderr, from a byte on; where they write next stays as it is."""
+    file = _server_stderr().fileno()
+    return os.pread(file, os.fstat(file).st_size - start, start)
 
 
 def _begin(
@@ -147,7 +170,9 @@ def _begin(
     os.dup2(os.open(out, os.O_WRONLY | os.O_APPEND), 1)
     os.dup2(err.fileno(), 2)
     err.close()
-    sys.stdout, sys.stderr = (open(number, "w", closefd=False) for number in (1, 2))  # noqa: SIM115
+    sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115
+    sys.stderr = open(2, "w", buffering=1, errors="backslashreplace", closefd=False)  # noqa: SIM115  # as Python's own
+    faulthandler.enable()
     sys.modules["__main__"].__spec__ = find_spec("attention_zoo.__main__")  # Lightning starts more of these
     rank_zero_only.rank = int(environment.get("LOCAL_RANK", 0))  # Lightning looks as it is imported
     torch.set_num_threads(1)

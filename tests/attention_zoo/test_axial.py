@@ -87,7 +87,7 @@ class TestEveryMixer:
 @pytest.mark.parametrize("name", ["Probabilistic", "VarsS"])  # with masks, and in blocks
 def test_compiles_as_one_graph(name):
     axial, x = build(name, context=2, dtype=torch.float32), tokens(15, dtype=torch.float32)
-    assert_close(torch.compile(axial, fullgraph=True, backend="aot_eager")(x), axial(x))
+    assert_close(torch.compile(axial, fullgraph=True, backend="eager")(x), axial(x))
 
 
 def test_map_of_a_line_is_that_of_the_mixer():

@@ -1,5 +1,6 @@
 """Backbones of dense predictors: every kind of model, every self-mixer, both passes, images of any size."""
 
+import itertools
 import pickle
 from copy import deepcopy
 from functools import partial
@@ -15,7 +16,7 @@ from attention_zoo.mixers.axial import Axial
 from attention_zoo.models import build_backbone, build_model
 from attention_zoo.models.token_hosts import token_model
 from tests.attention_zoo.test_models import RVT, SMALL
-from tests.mixers import costly
+from tests.mixers import CORE, LEAST, marks
 
 SELF = az.list_mixers("self")
 VIT = {"embed_dim": 24, "depth": 4, "num_heads": 2}
@@ -47,8 +48,17 @@ def assert_fits(backbone, maps, size):
         assert found.isfinite().all()
 
 
-@pytest.mark.parametrize("mixer", costly())
-@pytest.mark.parametrize("name", ARGS)
+GRIDDED = (*LEAST, "GlobalFilter", "VarsS", "Window")
+"""The default tests put these into every kind of model, and all core mixers into plain vision transformers."""
+
+
+@pytest.mark.parametrize(
+    ("name", "mixer"),
+    [
+        pytest.param(name, mixer, marks=marks(mixer, CORE if name.startswith("vit_") else GRIDDED))
+        for name, mixer in itertools.product(ARGS, SELF)
+    ],
+)
 def test_every_mixer_at_other_sizes(name, mixer):
     backbone = build(name, mixer=mixer)
     for size in (SIZE, (96, 64), (64, 128), (64, 64)):

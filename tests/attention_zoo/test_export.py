@@ -31,10 +31,12 @@ IDS = ["-".join([name, *options]) for name, options in VARIANTS]
 COVERED = (
     "KMeans-metric-reduce-iterations",  # by Cluster's
     "Probabilistic-key_adaptation-precision_adaptation-positions-distance_precision",  # by the next
+    "VarsD",  # by VarsSD and by its variant
+    "VarsS",  # by VarsSD
     "VarsS-variant",  # by VarsD's
     "VarsSD-variant",  # by VarsD's
 )
-"""Options that leave Python by the same lines as others; they belong to the slow tests."""
+"""Those that leave Python by the same lines as others; they belong to the slow tests."""
 CASES = [
     pytest.param(*variant, id=name, marks=[pytest.mark.slow] if name in COVERED or variant[0] not in CORE else [])
     for variant, name in zip(VARIANTS, IDS, strict=True)
@@ -90,7 +92,7 @@ def test_a_swapped_vit_as_onnx(mixer, tmp_path):
     pytest.importorskip("onnxscript", reason="ONNX export needs the dev extra: onnx, onnxscript")
     reference = pytest.importorskip("onnx.reference", reason="ONNX export needs the dev extra: onnx, onnxscript")
     model = timm.create_model(
-        "vit_tiny_patch16_224", img_size=32, depth=2, embed_dim=DIM, num_heads=HEADS, num_classes=3
+        "vit_tiny_patch16_224", img_size=32, depth=1, embed_dim=DIM, num_heads=HEADS, num_classes=3
     )
     options = {"key_adaptation": 1} if mixer == "Probabilistic" else {}
     az.swap_mixers(model.eval(), mixer, **options)

@@ -11,7 +11,7 @@ from torch.testing import assert_close
 
 import attention_zoo as az
 from attention_zoo.mixers.switches import Adapt, Kernel, UnitPrior, ValueLikelihood
-from tests.mixers import CORE
+from tests.mixers import CORE, LIKE_OTHERS
 from tests.reference import naive, naive_em
 
 SELF = az.list_mixers("self")
@@ -101,7 +101,7 @@ class TestEveryMixer:
 
     def test_gradients(self, name, options):
         x = tokens(4, batch=1).requires_grad_()
-        assert torch.autograd.gradcheck(build(name, grid=(2, 2), **options), (x,))
+        assert torch.autograd.gradcheck(build(name, grid=(2, 2), **options), (x,), fast_mode=True)
 
     def test_every_parameter_gets_a_gradient(self, name, options):
         mixer = build(name, qkv_bias=True, **options).train()
@@ -197,19 +197,28 @@ def test_any_shape(name, height, width, batch, num_heads, head_dim):
     assert out.isfinite().all()
 
 
+def compiles(name, options, backend):
+    mixer, x = build(name, torch.float32, **options), tokens(dtype=torch.float32)
+    torch.compiler.reset()  # all mixers share one forward, which torch compiles a few times at most
+    compiled = torch.compile(mixer, fullgraph=True, backend=backend)
+    assert_close(compiled(x), mixer(x))
+
+
 # with options switched on, readings share most of what is compiled; those cases are slow tests
 @pytest.mark.parametrize(
     ("name", "options"),
     [
-        pytest.param(*variant, id=label, marks=[pytest.mark.slow] if variant[1] or variant[0] not in CORE else [])
+        pytest.param(*variant, id=label, marks=[] if label in CORE and label not in LIKE_OTHERS else [pytest.mark.slow])
         for variant, label in zip(VARIANTS, IDS, strict=True)
     ],
 )
 def test_compiles_as_one_graph(name, options):
-    mixer, x = build(name, torch.float32, **options), tokens(dtype=torch.float32)
-    torch.compiler.reset()  # all mixers share one forward, which torch compiles a few times at most
-    compiled = torch.compile(mixer, fullgraph=True, backend="aot_eager")
-    assert_close(compiled(x), mixer(x))
+    compiles(name, options, "aot_eager")
+
+
+@pytest.mark.parametrize("name", LIKE_OTHERS)
+def test_is_captured_as_one_graph(name):
+    compiles(name, {}, "eager")
 
 
 class TestNaiveTwins:

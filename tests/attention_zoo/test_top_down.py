@@ -69,8 +69,8 @@ class TestEveryMixer:
 
 @pytest.mark.parametrize("name", ["DotProduct", "Probabilistic"])  # each mixer alone compiles elsewhere
 def test_compiles_as_one_graph_and_exports(name):
-    model = wrapped(name)
-    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+    model = wrapped(host=vit(name, depth=2))
+    compiled = torch.compile(model, fullgraph=True, backend="eager")
     assert_close(compiled(images()), model(images()))
     exported = torch.export.export(model, (images(),), strict=False)
     assert_close(exported.module()(images(seed=2)), model(images(seed=2)))

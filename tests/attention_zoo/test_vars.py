@@ -91,9 +91,9 @@ class TestNaiveTwinsOfKernels:
 
     @pytest.mark.parametrize("name", ["VarsS", pytest.param("VarsSD", marks=pytest.mark.slow)])
     def test_compiled(self, name):
-        mixer, x = build(name, num_prefix_tokens=1, dtype=torch.float32), tokens(16, dtype=torch.float32)
+        mixer, x = build(name, steps=2, num_prefix_tokens=1, dtype=torch.float32), tokens(16, dtype=torch.float32)
         torch.compiler.reset()
-        assert_close(torch.compile(mixer, fullgraph=True, backend="aot_eager")(x), mixer(x))
+        assert_close(torch.compile(mixer, fullgraph=True, backend="eager")(x), mixer(x))
 
 
 class TestNaiveTwins:
@@ -319,7 +319,7 @@ class TestReleased:
     def test_compiles_as_one_graph(self, name):
         mixer, x = self.mixer(name).eval(), tokens(16, dtype=torch.float32)
         torch.compiler.reset()
-        assert_close(torch.compile(mixer, fullgraph=True, backend="aot_eager")(x), mixer(x))
+        assert_close(torch.compile(mixer, fullgraph=True, backend="eager")(x), mixer(x))
 
     def test_bfloat16_autocast(self, name):
         mixer, x = self.mixer(name).eval(), tokens(16, dtype=torch.float32).requires_grad_()

@@ -2,6 +2,8 @@
 
 import pytest
 
+from attention_zoo.cli.errors import DEBUG
+
 ARGUMENTS = {
     "unknown mixer": (
         ["--model.mixer", "VarD"],
@@ -104,10 +106,17 @@ def test_stderr_is_that_line_alone(process, tiny, tmp_path, argv, words):
     assert not list(tmp_path.iterdir())
 
 
-def test_debugging_brings_the_traceback_back(zoo, tiny, monkeypatch):
-    monkeypatch.setenv("JSONARGPARSE_DEBUG", "true")
-    with pytest.raises(Exception, match="must not be negative"):
-        zoo("fit", "--config", tiny, "--model.mixer", "VarsD", "--model.mixer.steps", "-1")
+def test_debugging_brings_the_traceback_back(process, tiny, tmp_path, monkeypatch):
+    monkeypatch.setenv(DEBUG, "true")
+    ended = process("fit", "--config", tiny, "--model.mixer", "VarsD", "--model.mixer.steps", "-1", cwd=tmp_path)
+    assert ended.code == 1 and "Traceback (most recent call last)" in ended.err
+    assert "must not be negative" in ended.err.splitlines()[-1]
+
+
+def test_no_command_is_debugged_in_the_process_of_the_tests(call, monkeypatch):
+    monkeypatch.setenv(DEBUG, "true")
+    with pytest.raises(AssertionError, match="a process of its own"):
+        call("mixers")
 
 
 def test_bugs_keep_their_traceback(zoo, tiny, monkeypatch):

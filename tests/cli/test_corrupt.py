@@ -135,7 +135,7 @@ def test_defaults_are_the_benchmark(zoo, photos):
     assert Image.open("out/frost/5/b/sub/three.JPEG").size == (32, 32)
 
 
-LONG = ["--corruptions", "glass_blur", "zoom_blur", "brightness", "--size", "256"]
+LONG = ["--corruptions", "glass_blur", "zoom_blur", "brightness", "--severities", "2", "4", "--size", "224"]
 
 
 @pytest.fixture(scope="module")
@@ -162,7 +162,7 @@ def test_interrupted(zoo, tmp_path, photos, straight, stop):
             running.kill()
             running.wait(60)
     written = files(tmp_path / "out")
-    assert 0 < len(written) < 75
+    assert 0 < len(written) < len(straight)
     complete = {path: content for path, content in written.items() if not path.endswith(".part")}
     assert stop is signal.SIGKILL or complete == written
     assert complete.items() <= straight.items()

@@ -241,11 +241,3 @@ def test_names_that_are_no_utf8(zoo, tiny, tmp_path):
         assert not list(tmp_path.rglob("*.ckpt"))
     ended = zoo("fit", "--config", os.fsdecode(b"no\xff.yaml"))
     assert ended.code == 2 and "does not exist" in ended.err
-
-
-def test_our_packages_win_over_those_of_the_working_folder(program, tmp_path, tiny):
-    (tmp_path / "datamodules").mkdir()
-    for shadow in ("tasks.py", "datamodules/__init__.py"):
-        (tmp_path / shadow).write_text("raise RuntimeError('not ours')")
-    ended = program("fit", "--config", tiny, "--print_config", cwd=tmp_path)
-    assert ended.code == 0, ended.err

@@ -115,16 +115,3 @@ def test_what_only_tells_imports_no_library_that_takes_seconds(words, code, tmp_
     imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
     assert "attention_zoo.cli.main" in imported
     assert not imported & {"torch", "timm", "lightning", "torchvision", "attention_zoo.public"}
-
-
-def test_a_program_has_the_library_all_the_same(tmp_path):
-    """Its own names come with the first that is asked for, and so do the models that timm then knows."""
-    code = (
-        "import sys; sys.orig_argv = ['python', '-m', 'attention_zoo']; import attention_zoo as az; "
-        "assert 'torch' not in sys.modules; assert az.create_mixer and 'VarsD' in az.list_mixers(); "
-        "import timm; assert timm.is_model('rvt_tiny'); "
-        "from attention_zoo import compat, TopDown; assert not hasattr(az, 'nothing')"
-    )
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-500:]

@@ -11,7 +11,7 @@ HOSTILE = {
     "a bomb": (BOMB, "repeat too much"),
     "a circle": ("a: &a [*a]\n", "stands inside"),
     "a key twice": ("trainer: {max_epochs: 1, max_epochs: 2}\n", "twice"),
-    "deep": ("a: " + "[" * 5000 + "]" * 5000 + "\n", "nests"),
+    "deep": ("a: " + "[\n" * 1500 + "]" * 1500 + "\n", "nests"),
 }
 
 

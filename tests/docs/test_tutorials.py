@@ -71,7 +71,7 @@ def follow(page, folder):
             ended = processes.run(runpy.run_path, str(file), cwd=folder, path=[folder], timeout=600)
         else:
             ended = processes.run(main, arguments(step.content), cwd=folder, path=[folder], timeout=3600)
-        assert ended.code == 0, f"{step.content}\n{ended.err[-4000:]}"
+        assert ended.code == 0, f"code {ended.code}: {step.content}\n{ended.out[-2000:]}\n{ended.err[-4000:]}"
 
 
 @pytest.mark.parametrize(

@@ -63,6 +63,11 @@ class Tab:
         self.find("pictures").select_option(index=place)
         expect(self.canvas).to_have_attribute("aria-label", re.compile(re.escape(name)))
 
+    def opened(self):
+        """Wait until the picture that was turned to is here: the one before is seen until then, and takes no clicks."""
+        expect(self.canvas).to_have_attribute("aria-busy", "false")
+        expect(self.canvas).to_be_visible()
+
     def place(self, y, x):
         """Where a pixel is on the canvas."""
         frame = self.canvas.bounding_box()
@@ -405,24 +410,38 @@ def test_an_answer_that_was_cut_short_is_asked_for_again(tab):
 
 
 def test_a_click_is_never_on_the_picture_before(tab):
-    """While the next one is opened, and after it could not be."""
+    """While the next one is opened, which is to be seen, and after it could not be."""
     held = []
     tab.page.route("**/api/pictures/*", lambda route: held.append(route))
     tab.page.keyboard.press(".")
     expect(tab.find("status")).to_have_text("Opening the picture…")
+    expect(tab.canvas).to_have_css("opacity", "0.4")
     tab.click(20, 15)
+    tab.told("The picture is still opening")
     tab.count(0)
     held[0].fulfill(status=400, json={"error": "cannot read image"})
     expect(tab.find("error")).to_have_text("cannot read image")
     expect(tab.canvas).to_be_hidden()
     tab.page.unroute("**/api/pictures/*")
     tab.page.keyboard.press(",")
-    expect(tab.canvas).to_be_visible()
+    tab.opened()
     tab.page.keyboard.press(".")  # the server has it again, and so has an export
-    expect(tab.canvas).to_be_visible()
+    tab.opened()
     tab.canvas.click()
     tab.told("1 click;")
     assert len(json.loads(tab.export("clicks.json"))) == 1
+
+
+def test_what_begins_on_one_picture_does_not_end_on_another(tab):
+    tab.canvas.hover(position=tab.place(20, 15))
+    tab.page.mouse.down()
+    tab.page.keyboard.press(".")
+    tab.opened()
+    tab.page.mouse.up()
+    tab.count(0)
+    tab.canvas.click()
+    tab.told("1 click;")
+    tab.count(1)
 
 
 def test_control_and_click_is_a_right_click(tab):

@@ -427,7 +427,8 @@ function listen() {
   document.addEventListener("keydown", keyed);
   const moved = ([y, x]) => { clearTimeout(cursorTimer); cursorTimer = setTimeout(() => say(`Row ${y}, column ${x}.`), 250); };
   const corner = ([y, x]) => say(`One corner of the box at row ${y}, column ${x}: now the opposite one.`);
-  views.after.listen({ tool: () => tool, boxes: facts.box, click: doing(clicked), box: doing(boxed), moved, corner });
+  const early = () => say("The picture is still opening: click again once it is here.");
+  views.after.listen({ tool: () => tool, boxes: facts.box, click: doing(clicked), box: doing(boxed), moved, corner, early });
   new ResizeObserver(() => Object.values(views).forEach((view) => view.fit())).observe(find("views"));
   for (const kind of ["dragover", "dragleave", "drop"]) {
     document.addEventListener(kind, (event) => {

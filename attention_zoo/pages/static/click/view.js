@@ -33,12 +33,14 @@ export class View {
     this.zoom.whole();
     this.cursor = this.corner = this.dragged = null;
     this.canvas.hidden = picture === null; // it has another picture on it
+    this.canvas.ariaBusy = "false";
     this.fit();
   }
 
-  // Until another picture is here, nothing is clicked: it would be on that one.
+  // Until another picture is here, nothing is clicked: it would be on that one. The canvas shows it.
   leave() {
     this.picture = null;
+    this.canvas.ariaBusy = "true";
   }
 
   fit() {
@@ -179,20 +181,24 @@ export class View {
     this.draw();
   }
 
-  // Tells `on` of clicks and boxes; `on.tool()` is what a left button does, `on.boxes` whether boxes can be drawn.
+  // Tells `on` of clicks and boxes, and of clicks that are too early; `on.tool()` is what a left button does, `on.boxes`
+  // whether boxes can be drawn.
   listen(on) {
     const { canvas } = this;
     let down = null;
     canvas.addEventListener("contextmenu", (event) => event.preventDefault());
     canvas.addEventListener("pointerdown", (event) => {
-      if (!this.picture || event.button > 2) return;
-      down = { event, last: event, place: this.at(event), moves: event.button === 1 || canvas.dataset.hand === "yes", drags: false };
+      if (event.button > 2) return;
+      if (!this.picture) return on.early();
+      const moves = event.button === 1 || canvas.dataset.hand === "yes";
+      down = { picture: this.picture, event, last: event, place: this.at(event), moves, drags: false };
       if (event.button === 1) event.preventDefault(); // no scrolling of the page
       canvas.setPointerCapture(event.pointerId);
     });
     canvas.addEventListener("pointermove", (event) => {
       this.pointed = event.pointerType === "mouse" ? this.shares(event) : null;
       if (!this.picture) return;
+      if (down && down.picture !== this.picture) down = null; // what began on one picture does not end on another
       if (down) this.pull(down, event, on);
       const from = down?.drags ? down.place : this.corner;
       if (!from || down?.moves) return;
@@ -203,9 +209,9 @@ export class View {
     canvas.addEventListener("pointercancel", () => { down = null; this.drop(); });
     canvas.addEventListener("pointerup", () => {
       if (!down) return;
-      const { event, place, moves, drags } = down;
+      const { picture, event, place, moves, drags } = down;
       down = null;
-      if (!this.picture || moves) return;
+      if (picture !== this.picture || moves) return;
       if (drags) this.finish(this.dragged, on);
       else if (event.button === 2 || event.ctrlKey) on.click(place, false); // Control and click: the right one of a Mac
       else if (on.tool() !== "box") on.click(place, on.tool() === "object");
@@ -237,6 +243,7 @@ export class View {
 
   key(event, on) {
     const arrows = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
+    if (!this.picture && event.key === "Enter") return on.early();
     if (!this.picture || event.ctrlKey || event.metaKey || event.altKey) return;
     if (!(event.key in arrows || event.key === "Enter" || (event.key === "Escape" && this.corner))) return;
     const { height, width } = this.picture;
