@@ -45,3 +45,31 @@ def test_what_its_page_says_of_eighteen_networks_follows_from_its_runs(report):
     assert better == {"camvid": 1, "bsds": 16, "davis": 0}
     assert harm == pytest.approx({"camvid": -6.5, "bsds": -4.8, "davis": -5.0}, abs=0.05)
     assert unclicked == pytest.approx({"camvid": -3.2, "bsds": 1.9, "davis": -2.4}, abs=0.05)
+
+
+@pytest.mark.parametrize(
+    ("cell", "way", "domain", "expected"),
+    [
+        ("factored,shared", "as trained", "camvid", (-2.4, -5.4)),
+        ("factored,trainedthrough", "as trained", "camvid", (4.6, 4.2)),
+        ("factored,trainedthrough", "as trained", "bsds", (6.8, 4.3)),
+        ("factored,trainedthrough", "as trained", "davis", (1.4, -2.5)),
+    ],
+)
+def test_what_its_page_says_of_other_trainings(report, cell, way, domain, expected):
+    runs = report.read(STUDY)
+    gains = np.array([(runs[cell, domain, way][n] - runs[cell, domain, report.NONE][n]).mean(0) for n in range(3)])
+    assert tuple(gains.mean(0)[[0, 6]]) == pytest.approx(expected, abs=0.05)
+
+
+@pytest.mark.parametrize(
+    ("domain", "without", "adapted"),
+    [("camvid", (-3.9, -3.5), (0.7, 0.7)), ("bsds", (-5.3, -2.8), (1.5, 1.5)), ("davis", (-1.6, 1.4), (-0.2, -1.0))],
+)
+def test_what_its_page_says_of_networks_each_tested_as_it_was_trained(report, domain, without, adapted):
+    runs = report.read(STUDY)
+    plain = runs["factored,magnitude", domain, report.NONE]
+    for way, expected in ((report.NONE, without), ("as trained", adapted)):
+        through = runs["factored,trainedthrough", domain, way]
+        gains = np.array([(through[n] - plain[n]).mean(0) for n in range(3)])
+        assert tuple(gains.mean(0)[[0, 6]]) == pytest.approx(expected, abs=0.05)
