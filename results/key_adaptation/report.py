@@ -35,6 +35,8 @@ CELLS = {
     "factored,trainedthrough": "factored positions, trained through",
 }
 WAYS = ["as trained", "centred", "matched", "positions", "matched, positions"]
+STRENGTHS = ["as trained", "theta 0.001", "theta 1", "theta 10", "five steps"]
+"""Ways that differ in how far keys go: as trained is theta 0, one step."""
 NONE = "no adaptation"
 COUNTS = range(7)
 """The numbers of clicks of a test."""
@@ -108,7 +110,9 @@ def draw(out: Path) -> None:
     """Write the tables and the figures."""
     runs = read(out)
     cells = [cell for cell in CELLS if any((cell, domain, NONE) in runs for domain in DOMAINS)]
-    (out / "table.md").write_text(table(runs, cells))
+    (out / "table.md").write_text(table(runs, cells, WAYS))
+    stronger = [cell for cell in cells if any((cell, domain, STRENGTHS[-1]) in runs for domain in DOMAINS)]
+    (out / "theta.md").write_text(table(runs, stronger, STRENGTHS))
     figure = Figure((4.2 * len(DOMAINS), 2.8 * len(cells)), dpi=100, layout="constrained")
     named: dict[str, Any] = {}
     for axes, cell in zip(figure.subplots(len(cells), len(DOMAINS), squeeze=False), cells, strict=True):
@@ -146,7 +150,7 @@ def panel(axes: Axes, runs: Runs, cell: str, domain: str) -> None:
     axes.grid(alpha=0.3)
 
 
-def table(runs: Runs, cells: Sequence[str]) -> str:
+def table(runs: Runs, cells: Sequence[str], ways: Sequence[str]) -> str:
     """Return the table of differences, one row for each cell, domain and way, as Markdown."""
     rows: list[tuple[list[str], list[Estimate]]] = []
     chances: list[float] = []
@@ -157,7 +161,7 @@ def table(runs: Runs, cells: Sequence[str]) -> str:
                 continue
             means = [Estimate.of([float(ious[:, clicks].mean()) for ious in plain.values()]).mean for clicks in SHOWN]
             rows.append(([CELLS[cell], domain, "without: mean IoU, %", *(f"{mean:.1f}" for mean in means)], []))
-            for way in WAYS:
+            for way in ways:
                 found = compared(runs, cell, domain, way)
                 if found is not None:
                     number, estimates, tested = found

@@ -18,7 +18,9 @@ def report():
 def test_its_tables_follow_from_its_runs(report):
     runs = report.read(STUDY)
     cells = [cell for cell in report.CELLS if any((cell, domain, report.NONE) in runs for domain in report.DOMAINS)]
-    assert report.table(runs, cells) == (STUDY / "table.md").read_text()
+    assert report.table(runs, cells, report.WAYS) == (STUDY / "table.md").read_text()
+    stronger = ["nopositions,magnitude", "factored,magnitude"]
+    assert report.table(runs, stronger, report.STRENGTHS) == (STUDY / "theta.md").read_text()
     assert report.controls(STUDY) == (STUDY / "controls.md").read_text()
     assert report.spaces(STUDY) == (STUDY / "spaces.md").read_text()
 
