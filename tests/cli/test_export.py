@@ -10,9 +10,13 @@ import yaml
 from PIL import Image
 from torch import nn
 from torch.testing import assert_close
+from torchvision.transforms import v2
+from torchvision.transforms.v2.functional import pil_to_tensor
 
 import attention_zoo as az
+from attention_zoo.exports.preparation import in_words_of_timm
 from attention_zoo.exports.programs import largest_error, onnx_program, run_onnx, run_torch, torch_program
+from datamodules.image_folder import centre_crop
 
 SIZE = (8, 8)
 IMAGES = torch.randn(4, 3, *SIZE, generator=torch.Generator().manual_seed(7))
@@ -70,13 +74,22 @@ class TestTimm:
         config = json.loads((tmp_path / "out/config.json").read_text())
         assert config["label_names"] == [str(digit) for digit in range(10)]
         assert model.pretrained_cfg["input_size"] == (3, *SIZE)
+        ours = az.load(tmp_path / "out")
+        assert torch.equal(logits(ours.model), logits(model)) and ours.class_names == config["label_names"]
+        # the card's way to prepare images squeezes, as the test of the run does, and cuts nothing off
+        transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model))
+        photograph = Image.linear_gradient("L").resize((40, 20)).convert("RGB")
+        assert_close(transform(photograph), ours.transform(photograph), atol=1.5 / 255 / 0.37, rtol=0)
 
     def test_the_card_has_the_numbers_of_the_run(self, zoo, plain, tmp_path):
         assert zoo("export", "--ckpt_path", plain, "--format", "huggingface").code == 0
         card = (tmp_path / "model/README.md").read_text()
         lines = [json.loads(line) for line in (plain / "metrics.jsonl").read_text().splitlines()]
         (tested,) = (line["metrics"] for line in lines if line["stage"] == "test")
+        speed = tested.pop("test/images_per_second")
         assert all(f"| test | {name} | {value:.4g} |" in card for name, value in tested.items()) and tested
+        assert speed and "images_per_second" not in card  # which is the machine's
+        assert "* parameters: " in card and "create_transform" in card
         assert yaml.safe_load(card.split("---")[1])["library_name"] == "timm"
         assert "Vaswani et al. 2017" in card
 
@@ -115,6 +128,21 @@ class TestHuggingFace:
         (tmp_path / "out/model.safetensors").write_bytes(b"nothing")
         with pytest.raises(az.InputError, match="does not hold the weights"):
             az.load(tmp_path / "out")
+
+
+class TestPreparation:
+    @pytest.mark.parametrize("side", [8, 32, 99, 224])
+    def test_timm_prepares_photographs_alike(self, side):
+        photograph = Image.effect_noise((300, 280), 60).convert("RGB")
+        tensor = pil_to_tensor(photograph)
+        for resize in (v2.Resize((side, side), antialias=True), centre_crop((side, side))):
+            words = in_words_of_timm(resize, (side, side))
+            transform = timm.data.create_transform((3, side, side), **words, normalize=False)
+            assert (transform(photograph).int() - resize(tensor).int()).abs().max() <= 2
+
+    def test_what_timm_has_no_words_for(self):
+        assert in_words_of_timm(nn.Identity(), SIZE) is None
+        assert in_words_of_timm(centre_crop((8, 16)), (8, 16)) is None
 
 
 class TestPrograms:
