@@ -17,6 +17,7 @@ from attention_zoo.errors import InputError
 from attention_zoo.runs.checkpoint import CONFIG, FROM_ELSEWHERE, Checkpoint
 from attention_zoo.runs.files import append_json_line, write_text
 from attention_zoo.runs.loggers import unplaced
+from attention_zoo.runs.results import SPEED
 from attention_zoo.scales import Scale
 
 
@@ -109,9 +110,22 @@ class MetricsLog(Callback):
             "scales": {name: scale.plain() for name, scale in scales.items() if name in metrics},
         }
         if not sys.stdout.isatty():  # there, the progress bar shows each epoch
-            numbers = ", ".join(f"{name} {value:.4g}" for name, value in metrics.items())
-            rank_zero_info(f"epoch {line['epoch']}, step {line['step']}: {numbers}")
+            rank_zero_info(printed(line["epoch"], line["step"], metrics))
         try:
             append_json_line(self.path, line)
         except InputError as error:  # an evaluation is worth its result where the run can only be read
             rank_zero_warn(f"metrics not logged: {error}")
+
+
+def printed(epoch: int | None, step: int, metrics: Mapping[str, float]) -> str:
+    """Return an evaluation as a line for people: epochs count from 1, as in reports, and the speed comes last.
+
+    Args:
+        epoch: the epoch that was evaluated, from 0; None where it is not known.
+        step: the number of steps of training; 0 is a model that was not trained here.
+        metrics: the numbers, by name.
+    """
+    names = sorted(metrics, key=lambda name: name.endswith(SPEED))
+    numbers = ", ".join(f"{name} {metrics[name]:.4g}" for name in names)
+    known = [f"epoch {epoch + 1}"] if epoch is not None else []
+    return f"{', '.join([*known, f'step {step}'])}: {numbers}" if step else numbers
