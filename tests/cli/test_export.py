@@ -1,7 +1,10 @@
 """A trained classifier leaves the project: as a program, as a folder of timm or of the Hub, and into Python."""
 
 import json
+import re
+import runpy
 import shutil
+from pathlib import Path
 
 import pytest
 import timm
@@ -158,8 +161,23 @@ class TestPrograms:
         model = az.load(run_folder).model
         for count in (1, 4):
             assert_close(run(IMAGES[:count]), logits(model, IMAGES[:count]), rtol=1e-4, atol=1e-5)
-        assert b'"classes": ["0", "1"' in content
+        assert b'"classes": ["0", "1"' in content and b'"crop_mode": "squash"' in content
         assert zoo("export", "--ckpt_path", run_folder, "--format", format, "--out", f"out.{format}").code == 2
+
+    @pytest.mark.slow
+    @pytest.mark.parametrize("format, file", [("torch", "model.pt2"), ("onnx", "model.onnx")])
+    def test_the_site_says_how_programs_are_run(self, zoo, plain, tmp_path, monkeypatch, format, file):
+        if format == "onnx":
+            pytest.importorskip("onnxruntime")
+        assert zoo("export", "--ckpt_path", plain, "--format", format).code == 0
+        page = (Path(__file__).parents[2] / "docs/how_to/take_out.md").read_text()
+        (code,) = (block for block in re.findall(r"^```python\n(.*?)^```$", page, re.S | re.M) if file in block)
+        (tmp_path / "user.py").write_text(code)
+        monkeypatch.chdir(tmp_path)
+        told = runpy.run_path("user.py")
+        assert told["logits"].shape == (2, 10) and told["facts"]["image_size"] == [8, 8]
+        wanted = logits(az.load(plain).model, torch.zeros(2, 3, *SIZE))
+        assert_close(torch.as_tensor(told["logits"]).detach(), wanted, rtol=1e-4, atol=1e-5)
 
     @pytest.mark.slow
     def test_what_onnx_has_no_operation_for_is_named(self):
