@@ -104,12 +104,11 @@ def _mean(estimate: Estimate | None, mark: str | None) -> Cell:
 
 
 def _difference(difference: Difference | None) -> Cell:
-    """Return a difference with half of its interval where there is one, and a star where it is more than noise."""
+    """Return a difference, with the sign that print has for minus."""
     if difference is None or math.isnan(difference.mean):
         return Cell("")
-    text = str(Estimate(difference.mean, difference.half_width, difference.count))
-    signed = text.replace("-", "−", 1) if difference.mean < 0 else f"+{text}"
-    return Cell(f"{signed}{' *' if difference.is_told else ''}", difference.mean)
+    text = str(difference)
+    return Cell(text.replace("-", "\N{MINUS SIGN}", 1) if difference.mean < 0 else text, difference.mean)
 
 
 def _cost(group: Group, name: str) -> Cell:
