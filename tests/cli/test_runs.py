@@ -213,5 +213,5 @@ def test_a_folder_without_checkpoints_is_of_no_run(tmp_path, call, capfd):
 def test_an_evaluation_is_printed_for_people():
     metrics = {"val/images_per_second": 412.83, "val/loss": 2.19149, "val/accuracy": 0.5}
     assert printed(0, 33, metrics) == "epoch 1, step 33: val/loss 2.191, val/accuracy 0.5, val/images_per_second 412.8"
-    assert printed(None, 33, {"val/loss": math.nan}) == "step 33: val/loss nan"
+    assert printed(1, 66, {"val/loss": math.nan}) == "epoch 2, step 66: val/loss nan"
     assert printed(0, 0, {"test/clean": 0.8}) == "test/clean 0.8"  # weights that were not trained here
