@@ -5,6 +5,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
@@ -15,6 +16,10 @@ Item = TypeVar("Item")
 
 PLAIN_WIDTH = 160
 """Width in columns of output that does not go to a terminal, so that a file or a pipe gets whole lines."""
+
+
+WIDEST = 10_000
+"""Width in columns that no table has, to ask for its width without line breaks."""
 
 
 def terminal(*, stderr: bool = False, width: int | None = None) -> Console:
@@ -94,9 +99,15 @@ def console() -> Console:
 
 
 def print_table(table: "Report", title: str) -> None:
-    """Print ``title``, the table with its numbers aligned to the right, and its notes below."""
+    """Print ``title``, the table with its numbers aligned to the right, and its notes below.
+
+    A table that is wider than the screen is turned, its rows to columns, where that makes it narrower.
+    """
     out = console()
     out.print(Text(title, style="bold"), soft_wrap=True)
-    out.print(text_table(table.header, table.rows, numbers=True))
+    shown, turned = (text_table(each.header, each.rows, numbers=True) for each in (table, table.turned()))
+    unbroken = out.options.update(max_width=WIDEST)
+    width, other = (Measurement.get(out, unbroken, each).maximum for each in (shown, turned))
+    out.print(turned if out.width < width and other < width else shown)
     for note in table.notes:
         out.print(Text(f"* {note}"), soft_wrap=True)

@@ -138,6 +138,6 @@ def check_training_loss(trainer: L.Trainer) -> None:
     loss = trainer.callback_metrics.get("train/loss")
     if loss is not None and not torch.isfinite(loss):
         raise InputError(
-            f"the training loss is {loss.item()} after epoch {trainer.current_epoch}: "
+            f"the training loss is {loss.item()} in epoch {trainer.current_epoch + 1}: "
             "a lower learning rate, a longer warm-up or trainer.gradient_clip_val may help"
         )

@@ -82,6 +82,7 @@ def exported_of(run: str, trust: bool) -> "Exported":
         classes=list(data.class_names),
         mean=data.mean,
         std=data.std,
+        resize=data.default_resize(),
         mixers=sorted({type(part).__name__ for part in task.model.modules() if isinstance(part, SelfMixer)}),
         measured=[line for line in lines if line.checkpoint is not None and Path(line.checkpoint).name == name],
         cost=read_cost(folder) if folder else {},

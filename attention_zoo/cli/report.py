@@ -40,7 +40,7 @@ def report(paths: list[str], *, out: str | None = None, mixed: bool = False, ove
 
 def report_on(sweep: Path, folder: Path | None = None) -> None:
     """Write the report on a sweep, by default into its own folder, and print the table."""
-    from attention_zoo.reports.sweeps.files import write_sweep
+    from attention_zoo.reports.sweeps.files import PAGE, write_sweep
     from attention_zoo.reports.sweeps.report import SweepReport
     from attention_zoo.reports.sweeps.tables import settings_table
 
@@ -51,7 +51,8 @@ def report_on(sweep: Path, folder: Path | None = None) -> None:
     folder = folder or sweep / "report"
     write_sweep(folder, content)
     # with the costs it would be wider than a terminal
-    print_table(settings_table(content, with_costs=False), f"written, with costs and figures, to {folder}")
+    title = f"written, with costs and figures, to {folder}; for a browser: {folder / PAGE}"
+    print_table(settings_table(content, with_costs=False), title)
 
 
 def _join(folders: list[Path], out: Path, mixed: bool, overwrite: bool) -> None:

@@ -1,6 +1,5 @@
 """Writes a classifier as a folder in the layout of the Hugging Face Hub: weights, config, and a card with numbers."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,17 +11,35 @@ from timm.models import save_for_hf
 from torch import nn
 
 from attention_zoo.errors import InputError
+from attention_zoo.exports.preparation import in_words_of_timm
 from attention_zoo.exports.programs import largest_error
 from attention_zoo.mixers.registry import mixer_info
 from attention_zoo.models.build import timm_model
 from attention_zoo.runs.files import write_json, write_text
-from attention_zoo.runs.results import Measurement
+from attention_zoo.runs.results import SPEED, Measurement
 
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
 """Names of the files in the folder, as timm and the Hub look for them."""
 
 OURS = "attention_zoo"
 """The key of `CONFIG` under which a folder keeps the model and the data of its run, for `attention_zoo.load`."""
+
+
+LOAD = """
+import attention_zoo as az
+
+model, transform, classes = az.load("FOLDER")
+"""
+LOAD_TIMM = """
+import timm
+
+model = timm.create_model("local-dir:FOLDER", pretrained=True).eval()
+transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model))  # of images of PIL, in RGB
+"""
+"""How cards say that a folder is loaded."""
+
+COSTS = {"parameters": "parameters", "flops": "FLOPs of an image"}
+"""What cards say of the content of ``cost.json``, in words."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +53,7 @@ class Exported:
         classes: the names of its classes.
         mean: of each channel, for images in 0..1.
         std: of each channel, for images in 0..1.
+        resize: brings an image of any size to that size.
         mixers: the names of the mixers of its layers.
         measured: what the run says of this checkpoint.
         cost: the content of the run's ``cost.json``.
@@ -47,6 +65,7 @@ class Exported:
     classes: Sequence[str]
     mean: Sequence[float]
     std: Sequence[float]
+    resize: nn.Module
     mixers: Sequence[str]
     measured: Sequence[Measurement] = ()
     cost: Mapping[str, Any] = field(default_factory=dict)
@@ -59,6 +78,7 @@ class Exported:
     def facts(self) -> dict[str, Any]:
         """Return what a user of the exported model must know, as plain values."""
         sizes = {"image_size": list(self.size), "mean": list(self.mean), "std": list(self.std)}
+        sizes |= {"resize": in_words_of_timm(self.resize, self.size)}
         return {"model": self.options.get("model"), "mixers": list(self.mixers), "classes": [*self.classes], **sizes}
 
 
@@ -91,6 +111,8 @@ def as_timm(exported: Exported) -> nn.Module:
 def write_timm(folder: Path, exported: Exported) -> float:
     """Write a classifier as a folder for ``timm.create_model("local-dir:FOLDER", pretrained=True)``.
 
+    `attention_zoo.load` reads it too: its config has what `write_zoo` keeps beside that of timm.
+
     Returns:
         The `largest_error` of the model that timm reads from there.
 
@@ -103,8 +125,10 @@ def write_timm(folder: Path, exported: Exported) -> float:
         "num_classes": len(exported.classes),
         "label_names": list(exported.classes),
         "pretrained_cfg": {"input_size": (channels, height, width), "mean": exported.mean, "std": exported.std},
+        OURS: dict(exported.config),
     }
     preprocessing = {"mean": tuple(exported.mean), "std": tuple(exported.std), "input_size": (channels, height, width)}
+    preprocessing |= in_words_of_timm(exported.resize, exported.size) or {}
     args = dict(exported.options.get("model_args") or {})
     save_for_hf(
         plain, str(folder), model_config=config, model_args=args, safe_serialization=True, data_config=preprocessing
@@ -124,11 +148,7 @@ def write_zoo(folder: Path, exported: Exported) -> None:
 def write_card(folder: Path, exported: Exported, *, by_timm: bool) -> None:
     """Write the card: what the model is, how it is loaded, and the numbers that its run has of it."""
     library = "timm" if by_timm else OURS
-    load = (
-        'import timm\n\nmodel = timm.create_model("local-dir:FOLDER", pretrained=True).eval()'
-        if by_timm
-        else 'import attention_zoo as az\n\nmodel, transform, classes = az.load("FOLDER")'
-    )
+    load = LOAD_TIMM if by_timm and in_words_of_timm(exported.resize, exported.size) else LOAD
     front = f"---\nlibrary_name: {library}\npipeline_tag: image-classification\ntags: [attention_zoo]\n---\n"
     height, width = exported.size
     model = exported.options.get("model")
@@ -137,7 +157,7 @@ def write_card(folder: Path, exported: Exported, *, by_timm: bool) -> None:
         f"`{exported.config['data'].get('class_path', 'data')}` by attention_zoo."
     )
     parts = [front, f"# {model}, {', '.join(exported.mixers) or 'own attention'}\n", what, "", *_readings(exported)]
-    parts += [f"```python\n{load}\n```\n", "## Numbers of its own run\n", _numbers(exported), ""]
+    parts += [f"```python{load}```\n", "## Numbers of its own run\n", _numbers(exported), ""]
     write_text(folder / CARD, "\n".join(parts))
 
 
@@ -148,12 +168,13 @@ def _readings(exported: Exported) -> list[str]:
 
 
 def _numbers(exported: Exported) -> str:
-    """Return the metrics of the checkpoint as a markdown table."""
+    """Return the metrics of the checkpoint as a markdown table, without those that are the machine's."""
     rows = [
         f"| {line.stage} | {name} | {'not finite' if value is None else f'{value:.4g}'} |"
         for line in exported.measured
         for name, value in sorted(line.metrics.items())
+        if not name.endswith(SPEED)
     ]
     table = ["| stage | metric | value |", "| --- | --- | ---: |", *rows] if rows else ["The run has none of it."]
-    known = {key: exported.cost[key] for key in ("parameters", "flops", "device") if exported.cost.get(key)}
-    return "\n".join([*table, "", *(f"* {key}: {json.dumps(value)}" for key, value in known.items())])
+    known = [(words, exported.cost[key]) for key, words in COSTS.items() if exported.cost.get(key)]
+    return "\n".join([*table, "", *(f"* {words}: {value:,}" for words, value in known)])

@@ -16,11 +16,8 @@ from attention_zoo.reports.sweeps.figures import curves_of
 from attention_zoo.reports.sweeps.report import COSTS, MACHINE, QUALITY
 from attention_zoo.reports.table import Table
 from attention_zoo.reports.writing import save, whole
-from attention_zoo.runs.results import METRICS, Measurement, read_cost, read_metrics, read_run_config, scales_of
+from attention_zoo.runs.results import METRICS, SPEED, Measurement, read_cost, read_metrics, read_run_config, scales_of
 from attention_zoo.sweeps.axes import flat
-
-SPEED = "images_per_second"
-"""The end of the names of metrics that are costs, not quality."""
 
 MOST_CURVES = 6
 """The largest number of validation metrics that get a panel; those that tasks are judged by come first."""

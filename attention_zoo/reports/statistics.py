@@ -75,6 +75,13 @@ class Difference:
     count: int = field(default=0, compare=False)
     half_width: float = field(default=math.nan, compare=False)
 
+    def __str__(self) -> str:
+        """Return the mean with half of its interval where there is one, and a star where it is more than noise."""
+        if math.isnan(self.mean):
+            return ""
+        text = str(Estimate(self.mean, self.half_width, self.count))
+        return f"{'' if self.mean < 0 else '+'}{text}{' *' if self.is_told else ''}"
+
     @property
     def is_told(self) -> bool:
         """Whether the difference is more than noise: it has enough seeds and a p-value below `LEVEL`."""

@@ -28,6 +28,11 @@ class Table:
     rows: tuple[tuple[str, ...], ...]
     notes: tuple[str, ...] = ()
 
+    def turned(self) -> "Table":
+        """Return the table with its rows as columns, whose first column has the headings."""
+        (header, *rows) = zip(self.header, *self.rows, strict=True)
+        return Table(header, tuple(rows), self.notes)
+
     def csv(self) -> str:
         """Return the table as comma-separated values, without the notes, so that a program can read it."""
         text = io.StringIO(newline="")

@@ -17,6 +17,7 @@ from attention_zoo.errors import InputError
 from attention_zoo.runs.checkpoint import CONFIG, FROM_ELSEWHERE, Checkpoint
 from attention_zoo.runs.files import append_json_line, write_text
 from attention_zoo.runs.loggers import unplaced
+from attention_zoo.runs.results import SPEED
 from attention_zoo.scales import Scale
 
 
@@ -99,19 +100,32 @@ class MetricsLog(Callback):
         }
         scales: Mapping[str, Scale] = getattr(pl_module, "scales", {})  # a task of this project states them
         source = self.checkpoint
+        epoch, step = (source.epoch, source.step) if source else (trainer.current_epoch, trainer.global_step)
         line = {
             "stage": stage,
-            "epoch": source.epoch if source else trainer.current_epoch,
-            "step": source.step if source else trainer.global_step,
+            "epoch": epoch,
+            "step": step,
             "checkpoint": str(source.path) if source else None,
             "time": datetime.now(UTC).isoformat(timespec="seconds"),
             "metrics": {name: value if math.isfinite(value) else None for name, value in metrics.items()},
             "scales": {name: scale.plain() for name, scale in scales.items() if name in metrics},
         }
         if not sys.stdout.isatty():  # there, the progress bar shows each epoch
-            numbers = ", ".join(f"{name} {value:.4g}" for name, value in metrics.items())
-            rank_zero_info(f"epoch {line['epoch']}, step {line['step']}: {numbers}")
+            rank_zero_info(printed(epoch, step, metrics))
         try:
             append_json_line(self.path, line)
         except InputError as error:  # an evaluation is worth its result where the run can only be read
             rank_zero_warn(f"metrics not logged: {error}")
+
+
+def printed(epoch: int, step: int, metrics: Mapping[str, float]) -> str:
+    """Return an evaluation as a line for people: epochs count from 1, as in reports, and the speed comes last.
+
+    Args:
+        epoch: the epoch that was evaluated, from 0.
+        step: the number of steps of training; 0 is a model that was not trained here.
+        metrics: the numbers, by name.
+    """
+    names = sorted(metrics, key=lambda name: name.endswith(SPEED))
+    numbers = ", ".join(f"{name} {metrics[name]:.4g}" for name in names)
+    return f"epoch {epoch + 1}, step {step}: {numbers}" if step else numbers

@@ -12,6 +12,9 @@ from attention_zoo.scales import Scale, Scales, read_scales
 METRICS, COST, CONFIG = "metrics.jsonl", "cost.json", "config.yaml"
 """Files of a run's folder: measurements, a line each; what the training cost; its resolved config."""
 
+SPEED = "images_per_second"
+"""The end of the names of metrics that are costs, not quality."""
+
 NUMBERS = ("parameters", "flops", "train_images_per_second", "train_seconds", "peak_memory")
 """Keys of ``cost.json`` that are numbers, or null where they are not known."""
 

@@ -75,5 +75,7 @@ class TrackioLogger(Logger):
     def finalize(self, status: str) -> None:
         """Finish the run, with all that waits to be written."""
         if self.run is not None:
-            self.run.finish()
+            import trackio
+
+            trackio.finish()  # not run.finish: as the interpreter ends, Trackio would finish it once more
             self.run = None

@@ -2,6 +2,7 @@
 
 import math
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -118,3 +119,13 @@ def test_the_page_has_every_number_and_loads_nothing(report):
             assert [value and float(value) for _, value in row] == [cell.value for cell in cells]
     assert "prefers-color-scheme: dark" in text and "position: sticky" in text
     assert len(re.findall("<th scope=col><button>", text)) == len(settings[0]) + len(runs[0])
+
+
+def test_reasons_are_shown_where_a_run_failed(report):
+    runs = runs_table(report)
+    headings, rows = runs_cells(report, runs)
+    assert "reason" not in headings and {len(row) for row in rows} == {len(headings)}
+    failed = replace(runs, rows=((*runs.rows[0][:-1], "out of memory"), *runs.rows[1:]))
+    headings, rows = runs_cells(report, failed)
+    assert headings[-1] == "reason" and rows[0][-1].text == "out of memory"
+    assert {len(row) for row in rows} == {len(headings)}

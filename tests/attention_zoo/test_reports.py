@@ -6,13 +6,16 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from matplotlib.container import BarContainer
 from PIL import Image
 
 from attention_zoo.corruption_error import ALEXNET_ERRORS, EXTRA_ALEXNET_ERRORS
 from attention_zoo.errors import InputError
 from attention_zoo.evaluation import Benchmark, Cell, read_results
 from attention_zoo.reports.robustness.comparison import cell_table, compare, differences, grid
+from attention_zoo.reports.robustness.figures import overview
 from attention_zoo.reports.robustness.files import write_comparison, write_result
+from attention_zoo.results.paired_attacks import accuracy_interval
 from attention_zoo.results.robustness import CellCount, Column, RobustnessResult, Row
 
 CLEAN = Benchmark("clean", "clean", protocol={"preprocessing": "resize 256, crop 224"})
@@ -222,6 +225,17 @@ def test_nothing_to_read(tmp_path):
         read_results(RobustnessResult, [tmp_path])
     with pytest.raises(InputError, match="does not exist"):
         read_results(RobustnessResult, [tmp_path / "none"])
+
+
+def test_bars_have_the_intervals_of_the_table():
+    found = result(clean=600)
+    found = replace(
+        found, rows=tuple(replace(row, counts={**row.counts, "imagenet_a": (CellCount(0, 0),)}) for row in found.rows)
+    )
+    (bars,) = (each for each in overview(found).subfigs[0].axes[0].containers if isinstance(each, BarContainer))
+    clean, empty = bars.errorbar.lines[2][0].get_segments()
+    assert clean[:, 1] == pytest.approx(accuracy_interval(600, 1000))
+    assert empty[:, 1] == pytest.approx([0, 0])
 
 
 @pytest.mark.parametrize("rows", [("as trained",), tuple("abc")])

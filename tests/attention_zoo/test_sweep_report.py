@@ -135,8 +135,8 @@ class TestTables:
         table = settings_table(sweep(baseline={"mixer": "A"}))
         assert table.header == ("mixer", "seeds", "test/accuracy ↑", "to A", "parameters, M")
         assert table.rows[0] == ("A", "3", "0.517 ± 0.038", "", "2")
-        assert table.rows[1] == ("B", "3", "0.617 ± 0.036 (best)", "+0.101*", "2")
-        assert table.rows[2][2:4] == ("0.520 ± 0.025", "+0.00333")
+        assert table.rows[1] == ("B", "3", "0.617 ± 0.036 (best)", "+0.1007 ± 0.0038 *", "2")
+        assert table.rows[2][2:4] == ("0.520 ± 0.025", "+0.003 ± 0.029")
         assert any("paired t-test" in note and "Holm" in note for note in table.notes)
 
     def test_numbers_in_full(self, sweep):
@@ -166,7 +166,7 @@ class TestTables:
         )
         table = settings_table(report)
         assert table.header[:2] == ("mixer", "depth")
-        assert [row[4] for row in table.rows] == ["", "", "+0.3", "+0.4"]
+        assert [row[4] for row in table.rows] == ["", "", "+0.3 ± 0", "+0.4 ± 0"]
 
     def test_one_seed(self, sweep):
         table = settings_table(sweep(seeds=[1], baseline={"mixer": "A"}))

@@ -6,7 +6,8 @@ from rich.console import Console
 from rich.text import Text
 
 from attention_zoo.mixers.registry import MIXERS, list_mixers, mixer_info
-from attention_zoo.terminal import terminal, text_table, tracked
+from attention_zoo.reports.table import Table
+from attention_zoo.terminal import print_table, terminal, text_table, tracked
 
 NAMES = st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=1, max_size=30)
 
@@ -53,3 +54,17 @@ def test_progress_is_for_terminals_alone(capsys, monkeypatch):
     for item in tracked([1, 3], "[b]work", weight=float):
         assert item in (1, 3)
     assert "[b]work" in capsys.readouterr().out
+
+
+def test_a_table_that_is_too_wide_is_turned(capsys):
+    names = tuple(f"test/a_long_name_of_{place}" for place in range(9))
+    wide = Table(("run", *names), (("one", *"123456789"), ("two", *"987654321")), ("a note",))
+    assert wide.turned().turned() == wide
+    print_table(wide, "wide")
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == len(names) + 6 and all(any(name in line for line in lines) for name in names)
+    print_table(Table(wide.header[:3], tuple(row[:3] for row in wide.rows)), "narrow")
+    (head,) = (line for line in capsys.readouterr().out.splitlines() if "run" in line)
+    assert names[0] in head and names[1] in head
+    print_table(wide.turned(), "long")
+    assert "one" in next(line for line in capsys.readouterr().out.splitlines() if "run" in line)

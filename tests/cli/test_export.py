@@ -1,7 +1,10 @@
 """A trained classifier leaves the project: as a program, as a folder of timm or of the Hub, and into Python."""
 
 import json
+import re
+import runpy
 import shutil
+from pathlib import Path
 
 import pytest
 import timm
@@ -10,9 +13,13 @@ import yaml
 from PIL import Image
 from torch import nn
 from torch.testing import assert_close
+from torchvision.transforms import v2
+from torchvision.transforms.v2.functional import pil_to_tensor
 
 import attention_zoo as az
+from attention_zoo.exports.preparation import in_words_of_timm
 from attention_zoo.exports.programs import largest_error, onnx_program, run_onnx, run_torch, torch_program
+from datamodules.image_folder import centre_crop
 
 SIZE = (8, 8)
 IMAGES = torch.randn(4, 3, *SIZE, generator=torch.Generator().manual_seed(7))
@@ -70,13 +77,22 @@ class TestTimm:
         config = json.loads((tmp_path / "out/config.json").read_text())
         assert config["label_names"] == [str(digit) for digit in range(10)]
         assert model.pretrained_cfg["input_size"] == (3, *SIZE)
+        ours = az.load(tmp_path / "out")
+        assert torch.equal(logits(ours.model), logits(model)) and ours.class_names == config["label_names"]
+        # the card's way to prepare images squeezes, as the test of the run does, and cuts nothing off
+        transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model))
+        photograph = Image.linear_gradient("L").resize((40, 20)).convert("RGB")
+        assert_close(transform(photograph), ours.transform(photograph), atol=1.5 / 255 / 0.37, rtol=0)
 
     def test_the_card_has_the_numbers_of_the_run(self, zoo, plain, tmp_path):
         assert zoo("export", "--ckpt_path", plain, "--format", "huggingface").code == 0
         card = (tmp_path / "model/README.md").read_text()
         lines = [json.loads(line) for line in (plain / "metrics.jsonl").read_text().splitlines()]
         (tested,) = (line["metrics"] for line in lines if line["stage"] == "test")
+        speed = tested.pop("test/images_per_second")
         assert all(f"| test | {name} | {value:.4g} |" in card for name, value in tested.items()) and tested
+        assert speed and "images_per_second" not in card  # which is the machine's
+        assert "* parameters: " in card and "create_transform" in card
         assert yaml.safe_load(card.split("---")[1])["library_name"] == "timm"
         assert "Vaswani et al. 2017" in card
 
@@ -117,6 +133,21 @@ class TestHuggingFace:
             az.load(tmp_path / "out")
 
 
+class TestPreparation:
+    @pytest.mark.parametrize("side", [8, 32, 99, 224])
+    def test_timm_prepares_photographs_alike(self, side):
+        photograph = Image.effect_noise((300, 280), 60).convert("RGB")
+        tensor = pil_to_tensor(photograph)
+        for resize in (v2.Resize((side, side), antialias=True), centre_crop((side, side))):
+            words = in_words_of_timm(resize, (side, side))
+            transform = timm.data.create_transform((3, side, side), **words, normalize=False)
+            assert (transform(photograph).int() - resize(tensor).int()).abs().max() <= 2
+
+    def test_what_timm_has_no_words_for(self):
+        assert in_words_of_timm(nn.Identity(), SIZE) is None
+        assert in_words_of_timm(centre_crop((8, 16)), (8, 16)) is None
+
+
 class TestPrograms:
     @pytest.mark.slow
     @pytest.mark.parametrize("format", ["torch", "onnx"])
@@ -130,8 +161,23 @@ class TestPrograms:
         model = az.load(run_folder).model
         for count in (1, 4):
             assert_close(run(IMAGES[:count]), logits(model, IMAGES[:count]), rtol=1e-4, atol=1e-5)
-        assert b'"classes": ["0", "1"' in content
+        assert b'"classes": ["0", "1"' in content and b'"crop_mode": "squash"' in content
         assert zoo("export", "--ckpt_path", run_folder, "--format", format, "--out", f"out.{format}").code == 2
+
+    @pytest.mark.slow
+    @pytest.mark.parametrize("format, file", [("torch", "model.pt2"), ("onnx", "model.onnx")])
+    def test_the_site_says_how_programs_are_run(self, zoo, plain, tmp_path, monkeypatch, format, file):
+        if format == "onnx":
+            pytest.importorskip("onnxruntime")
+        assert zoo("export", "--ckpt_path", plain, "--format", format).code == 0
+        page = (Path(__file__).parents[2] / "docs/how_to/take_out.md").read_text()
+        (code,) = (block for block in re.findall(r"^```python\n(.*?)^```$", page, re.S | re.M) if file in block)
+        (tmp_path / "user.py").write_text(code)
+        monkeypatch.chdir(tmp_path)
+        told = runpy.run_path("user.py")
+        assert told["logits"].shape == (2, 10) and told["facts"]["image_size"] == [8, 8]
+        wanted = logits(az.load(plain).model, torch.zeros(2, 3, *SIZE))
+        assert_close(torch.as_tensor(told["logits"]).detach(), wanted, rtol=1e-4, atol=1e-5)
 
     @pytest.mark.slow
     def test_what_onnx_has_no_operation_for_is_named(self):

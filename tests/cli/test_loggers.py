@@ -3,6 +3,8 @@
 import csv
 import json
 import struct
+import sys
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -10,6 +12,7 @@ from jsonargparse import Namespace
 from PIL import Image
 
 from attention_zoo.runs.loggers import placed, unplaced
+from attention_zoo.runs.trackio_logger import TrackioLogger
 
 SMALL = ["--trainer.max_epochs", "1", "--trainer.limit_train_batches", "2"]
 
@@ -91,6 +94,20 @@ def test_trackio_has_the_run_in_its_local_store(process, tiny, tmp_path, monkeyp
     line = json.loads((folder / "metrics.jsonl").read_text().splitlines()[0])
     logged = [json.loads(metrics) for _, metrics in rows]
     assert any(each.get("val/loss") == pytest.approx(line["metrics"]["val/loss"]) for each in logged)
+
+
+def test_a_trackio_run_is_finished_by_trackio_and_once(monkeypatch):
+    """Trackio, which finishes its current run as the interpreter ends, is told that there is none any more."""
+    calls = []
+    run = SimpleNamespace(log=lambda metrics, step: calls.append(step), finish=lambda: calls.append("run"))
+    store = SimpleNamespace(init=lambda *args, **options: run, finish=lambda: calls.append("trackio"))
+    monkeypatch.setitem(sys.modules, "trackio", store)
+    logger = TrackioLogger(name="a")
+    logger.finalize("success")  # nothing was logged
+    logger.log_metrics({"loss": 1.0}, step=3)
+    logger.finalize("success")
+    logger.finalize("success")
+    assert calls == [3, "trackio"]
 
 
 def wandb_records(path):

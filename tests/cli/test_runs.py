@@ -1,6 +1,7 @@
 """Run folders: what they hold, how they are gone on with, and that nothing in them is overwritten."""
 
 import json
+import math
 import shutil
 import signal
 import time
@@ -10,6 +11,7 @@ import torch
 import yaml
 
 from attention_zoo.cli.main import main
+from attention_zoo.runs.records import printed
 from tests.processes import started
 
 
@@ -206,3 +208,10 @@ def test_the_folder_of_a_run_stands_for_its_last_checkpoint(run_folder, call, tm
 def test_a_folder_without_checkpoints_is_of_no_run(tmp_path, call, capfd):
     assert call("test", "--ckpt_path", tmp_path) == 2
     assert f"{tmp_path} has no last checkpoint" in capfd.readouterr().err
+
+
+def test_an_evaluation_is_printed_for_people():
+    metrics = {"val/images_per_second": 412.83, "val/loss": 2.19149, "val/accuracy": 0.5}
+    assert printed(0, 33, metrics) == "epoch 1, step 33: val/loss 2.191, val/accuracy 0.5, val/images_per_second 412.8"
+    assert printed(1, 66, {"val/loss": math.nan}) == "epoch 2, step 66: val/loss nan"
+    assert printed(0, 0, {"test/clean": 0.8}) == "test/clean 0.8"  # weights that were not trained here

@@ -17,7 +17,7 @@ DOCS = ROOT / "docs"
 BLOCK = re.compile(r"(?:^`(?P<file>[\w./]+)`:\n\n)?^```(?P<kind>\w+)\n(?P<code>.*?)^```$", re.DOTALL | re.MULTILINE)
 PROGRAM = ["python", "-m", "attention_zoo"]
 LEFT = {
-    "first_comparison": ["runs/first/report/runs.csv", "runs/first/maps.png"],
+    "first_comparison": ["runs/first/report/runs.csv", "runs/first/maps.png", "runs/first/sweep/report/index.html"],
     "your_images": ["runs/sevens.csv"],
     "your_mixer": ["runs/mine/report/runs.md", "runs/mine/report/training.png"],
     "robustness": ["runs/robust/robustness.csv", "runs/adapted/robustness.md"],

@@ -201,7 +201,7 @@ def test_training_says_that_the_loss_is_lost():
     with torch.no_grad():
         next(iter(task.model.parameters())).fill_(math.nan)
     loader = test_classification.loader()
-    with pytest.raises(az.InputError, match="the training loss is nan after epoch 0"):
+    with pytest.raises(az.InputError, match="the training loss is nan in epoch 1:"):
         trainer(max_epochs=1).fit(task, loader, loader)
 
 

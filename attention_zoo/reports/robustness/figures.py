@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 
 from attention_zoo.reports.robustness.comparison import Results, columns_of, number, row_labels
+from attention_zoo.results.paired_attacks import accuracy_interval
 from attention_zoo.results.robustness import Column, RobustnessResult, Row
 
 DPI, FONT, SMALL = 150, 9, 7
@@ -61,20 +62,33 @@ def against_clean(results: Results) -> Figure:
 
 
 def _bars(axes: Axes, columns: Sequence[Column], rows: Sequence[Row]) -> None:
+    """Draw the accuracy of each row in each column, with its interval."""
     width = 0.8 / len(rows)
     for place, row in enumerate(rows):
         scores = [column.score(row.counts[column.name]) for column in columns]
         left = np.arange(len(columns)) + (place - (len(rows) - 1) / 2) * width
-        bars = axes.bar(left, np.nan_to_num(scores), width, label=row.name)
+        whiskers = np.transpose([_whiskers(column, row) for column in columns])
+        style = {"capsize": 2, "elinewidth": 0.8, "capthick": 0.8}
+        bars = axes.bar(left, np.nan_to_num(scores), width, label=row.name, yerr=whiskers, error_kw=style)
         axes.bar_label(bars, [number(score) for score in scores], fontsize=SMALL, padding=1)
     titles = ["\n".join(textwrap.wrap(column.title, 16)) for column in columns]
     axes.set_xticks(range(len(columns)), titles, fontsize=FONT)
-    axes.set_ylabel("top-1 accuracy, %", fontsize=FONT)
+    axes.set_ylabel("top-1 accuracy, %, 95 % interval", fontsize=FONT)
     axes.set_ylim(0, 108)
     axes.tick_params(axis="y", labelsize=SMALL)
     axes.spines[["top", "right"]].set_visible(False)
     if len(rows) > 1:
         axes.legend(frameon=False, fontsize=FONT, ncols=len(rows), loc="lower center", bbox_to_anchor=(0.5, 1))
+
+
+def _whiskers(column: Column, row: Row) -> tuple[float, float]:
+    """Return how far the interval of an accuracy reaches down and up, in percent; nothing where nothing was counted."""
+    count = row.counts[column.name][0]
+    if not count.total:
+        return 0.0, 0.0
+    low, high = accuracy_interval(count.correct, count.total)
+    score = column.score([count])
+    return max(0.0, score - low), max(0.0, high - score)
 
 
 def _maps(part: SubFigure, maps: Sequence[tuple[Row, Column]], lines: int, across: int, *, titled: bool) -> None:

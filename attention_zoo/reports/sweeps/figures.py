@@ -11,7 +11,7 @@ from matplotlib.ticker import MaxNLocator
 from attention_zoo.reports.clicks.figures import overlay
 from attention_zoo.reports.panels import ANY, band, finish, line, panels, point
 from attention_zoo.reports.sweeps.report import COSTS, QUALITY, Group, SweepReport
-from attention_zoo.runs.results import Measurement
+from attention_zoo.runs.results import SPEED, Measurement
 
 MOST_MARKS = 8
 """The largest number of values of an axis that are all marked."""
@@ -180,7 +180,7 @@ def curves_of(measured: Sequence[Measurement]) -> dict[str, dict[int, float]]:
     for measurement in measured:
         if measurement.stage == "validate" and measurement.epoch is not None:
             for name, value in measurement.metrics.items():
-                if value is not None and not name.endswith("images_per_second"):
+                if value is not None and not name.endswith(SPEED):
                     metrics.setdefault(name, {})[measurement.epoch] = value
     return metrics
 

@@ -18,6 +18,9 @@ from attention_zoo.runs.results import CONFIG
 from attention_zoo.sweeps.driver import flat_metrics, folder_of
 from attention_zoo.sweeps.plan import PLAN
 
+PAGE = "index.html"
+"""The name of the page with all of the report."""
+
 HPARAMS = "hparams"
 """The name of the folder with the files for TensorBoard."""
 
@@ -47,7 +50,7 @@ def _write(
     (folder / "runs.csv").write_text(runs.csv(), encoding="utf-8")
     for name, _, figure in drawn:
         save(figure, folder / f"{name}.png")
-    (folder / "index.html").write_text(page(report, table, runs, drawn), encoding="utf-8")
+    (folder / PAGE).write_text(page(report, table, runs, drawn), encoding="utf-8")
     write_hparams(folder / HPARAMS, report)
     write_plan(folder, report)
 

@@ -89,10 +89,12 @@ def settings_cells(report: SweepReport) -> tuple[list[str], list[list[Cell]]]:
 
 
 def runs_cells(report: SweepReport, runs: Table) -> tuple[list[str], list[list[Cell]]]:
-    """Return the headings and the rows of the table of runs, its metrics in words."""
+    """Return the headings and the rows of the table of runs, its metrics in words; reasons only where a run has one."""
+    kept = [place for place, name in enumerate(runs.header) if name != REASON or any(row[place] for row in runs.rows)]
+    header = [runs.header[place] for place in kept]
     metrics = {name for row in report.found for name in flat_metrics(row.record)}
-    words = in_words(name for name in runs.header if name in metrics)
-    return [words.get(name, name) for name in runs.header], [[_number(cell) for cell in row] for row in runs.rows]
+    words = in_words(name for name in header if name in metrics)
+    return [words.get(name, name) for name in header], [[_number(row[place]) for place in kept] for row in runs.rows]
 
 
 def _mean(estimate: Estimate | None, mark: str | None) -> Cell:
@@ -102,12 +104,11 @@ def _mean(estimate: Estimate | None, mark: str | None) -> Cell:
 
 
 def _difference(difference: Difference | None) -> Cell:
-    """Return a difference with half of its interval where there is one, and a star where it is more than noise."""
+    """Return a difference, with the sign that print has for minus."""
     if difference is None or math.isnan(difference.mean):
         return Cell("")
-    text = str(Estimate(difference.mean, difference.half_width, difference.count))
-    signed = text.replace("-", "−", 1) if difference.mean < 0 else f"+{text}"
-    return Cell(f"{signed}{' *' if difference.is_told else ''}", difference.mean)
+    text = str(difference)
+    return Cell(text.replace("-", "\N{MINUS SIGN}", 1) if difference.mean < 0 else text, difference.mean)
 
 
 def _cost(group: Group, name: str) -> Cell:

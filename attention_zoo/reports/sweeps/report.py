@@ -14,7 +14,7 @@ from attention_zoo.reports.settings import Facts
 from attention_zoo.reports.statistics import Difference, Estimate, arrow, extremes, holm
 from attention_zoo.reports.words import in_words
 from attention_zoo.results.clicks import ClickResult
-from attention_zoo.runs.results import Measurement, read_cost, read_metrics, read_run_config, scales_of
+from attention_zoo.runs.results import SPEED, Measurement, read_cost, read_metrics, read_run_config, scales_of
 from attention_zoo.scales import Scale, Scales
 from attention_zoo.sweeps.axes import flat, label_of
 from attention_zoo.sweeps.driver import Row, collected, flat_metrics, folder_of, rows
@@ -158,7 +158,7 @@ class SweepReport:
     @cached_property
     def metrics(self) -> list[str]:
         """The names of the metrics to show: those of the plan, or else all that were measured, always without speed."""
-        return [name for name in collected(self.plan, self.found) if not name.endswith("images_per_second")]
+        return [name for name in collected(self.plan, self.found) if not name.endswith(SPEED)]
 
     @cached_property
     def quality(self) -> str | None:

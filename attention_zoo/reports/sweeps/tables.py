@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from attention_zoo.reports.costs import UNCOUNTED
 from attention_zoo.reports.settings import differences, shared
-from attention_zoo.reports.statistics import LEAST_SEEDS, LEVEL, TEST, Difference, arrow
+from attention_zoo.reports.statistics import LEAST_SEEDS, LEVEL, TEST, arrow
 from attention_zoo.reports.sweeps.report import COSTS, SweepReport
 from attention_zoo.reports.table import Table
 from attention_zoo.sweeps.driver import flat_metrics
@@ -26,7 +26,7 @@ def settings_table(report: SweepReport, *, with_costs: bool = True) -> Table:
         for metric in report.metrics:
             estimate, mark = group.estimate(metric), extremes[metric].get(group.name)
             line.append("" if estimate is None else f"{estimate}{f' ({mark})' if mark else ''}")
-            line += [_difference(compared[metric].get(group.name))] if base else []
+            line += [str(compared[metric].get(group.name, ""))] if base else []
         values = [(group.cost(name), COSTS[name][1]) for name in costs]
         lines.append((*line, *("" if value is None else f"{value * unit:.4g}" for value, unit in values)))
     return Table(tuple(header), tuple(lines), tuple(_notes(report)))
@@ -75,8 +75,9 @@ def _notes(report: SweepReport) -> Iterator[str]:
         yield "one seed each: no interval and no test, so that nothing tells a difference from noise"
     if report.baseline and counts[-1] > 1:
         yield (
-            f"to {report.baseline}: mean difference, seed by seed; * where a paired t-test over {LEAST_SEEDS} or more "
-            f"seeds tells it from none (p < {LEVEL}, corrected by Holm for the number of settings)"
+            f"to {report.baseline}: mean difference, seed by seed, ± half of its interval; "
+            f"* where a paired t-test over {LEAST_SEEDS} or more seeds tells it from none (p < {LEVEL}, corrected by "
+            "Holm for the number of settings)"
         )
     if len(counts) > 1:
         yield f"settings have different numbers of finished seeds: {', '.join(map(str, counts))}"
@@ -102,12 +103,6 @@ def _failures(report: SweepReport) -> Iterator[str]:
             by_reason.setdefault(reason, []).append(f"{group.name} (seed {', '.join(seeds)})")
     for reason, failed in by_reason.items():
         yield f"failed: {'; '.join(failed)}: {reason}"
-
-
-def _difference(difference: Difference | None) -> str:
-    if difference is None or math.isnan(difference.mean):
-        return ""
-    return f"{difference.mean:+.3g}{'*' if difference.is_told else ''}"
 
 
 def _exact(value: float | None) -> str:
