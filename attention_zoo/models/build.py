@@ -143,7 +143,8 @@ def timm_model(
     except Exception as error:
         what = "its released weights cannot be had" if pretrained else "timm cannot build it"
         reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise InputError(f"model {name!r} with {args}: {what}: {reason}") from error
+        own = {key: value for key, value in args.items() if key != "mixer"}  # the mixer's repr is long, and told apart
+        raise InputError(f"model {name!r} with {own}: {what}: {reason}") from error
     tell_layers(layer for _, layer in mixer_layers(model))  # a model that builds its blocks around mixers does not
     if mixer is None and not layer_mixers:
         return model
