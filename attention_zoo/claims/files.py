@@ -13,10 +13,13 @@ from attention_zoo.claims.page import numbers, page
 from attention_zoo.claims.schema import Claims
 from attention_zoo.claims.verdicts import Outcome
 from attention_zoo.errors import InputError
+from attention_zoo.reports.sweeps.report import SweepReport
+from attention_zoo.reports.sweeps.tables import numbers_table, runs_table
 from attention_zoo.reports.table import Table
 from attention_zoo.reports.writing import save, whole
 from attention_zoo.runs.files import read_text
 from attention_zoo.runs.results import exists
+from attention_zoo.sweeps.plan import PLAN
 
 PAGE, NUMBERS, FIGURE = "README.md", "claims.csv", "claims.png"
 """The files that are written into the folder of the claims."""
@@ -26,6 +29,9 @@ MADE_BY = "Made by `python -m attention_zoo claims`"
 
 DIGEST = "Numbers"
 """The key of the figure's metadata that holds a digest of the numbers that it shows."""
+
+Cells = tuple[str, ...]
+"""The cells of a row of a table."""
 
 CLOSE = 1e-6
 """The largest relative difference of two numbers that count as the same; libraries of statistics differ in rounding."""
@@ -52,6 +58,8 @@ def write_claims(claims: Claims, outcomes: Sequence[Outcome]) -> None:
 def problems(claims: Claims, outcomes: Sequence[Outcome]) -> Iterator[str]:
     """Yield a line for each claim whose written numbers no longer follow from the runs, else for the page and figure.
 
+    The tables that a sweep's report left beside its runs are checked too: readers take numbers from them.
+
     Raises:
         InputError: a file cannot be read.
     """
@@ -66,6 +74,27 @@ def problems(claims: Claims, outcomes: Sequence[Outcome]) -> Iterator[str]:
     table = Table(*_read(claims.folder / NUMBERS))
     if _figure_digest(claims.folder / FIGURE) != _digest(table):
         yield f"{claims.folder / FIGURE} does not show the numbers of {NUMBERS}"
+    for folder in dict.fromkeys(map(claims.study_folder, claims.studies)):
+        if (folder / PLAN).is_file() and (folder / "runs").is_dir():
+            yield from _wrong_tables(folder)
+
+
+def _wrong_tables(folder: Path) -> Iterator[str]:
+    """Yield a line for each table of a sweep's report in the folder of its runs that does not follow from them."""
+    report = SweepReport(folder)
+    for name, made in (("runs.csv", runs_table), ("table.csv", numbers_table)):
+        if not (folder / name).is_file():
+            continue
+        header, lines = _read(folder / name)
+        expected = made(report)
+        if header != expected.header or len(lines) != len(expected.rows):
+            yield f"{folder / name} has other columns or rows than its runs"
+            continue
+        for number, (line, row) in enumerate(zip(lines, expected.rows, strict=True), 1):
+            wrong = _first_difference(header, line, row)
+            if wrong:
+                column, one, other = wrong
+                yield f"{folder / name}: row {number}: {column} is {one}, {other} by its runs"
 
 
 def _wrong_numbers(path: Path, table: Table) -> Iterator[str]:
@@ -80,10 +109,16 @@ def _wrong_numbers(path: Path, table: Table) -> Iterator[str]:
         elif name not in written:
             yield f"claim {name} does not stand in {path}"
         else:
-            cells = zip(header, written[name], expected[name], strict=True)
-            wrong = next(((column, one, other) for column, one, other in cells if not _same(one, other)), None)
+            wrong = _first_difference(header, written[name], expected[name])
             if wrong:
-                yield f"claim {name}: {wrong[0]} is {wrong[1] or 'empty'} in {path}, {wrong[2] or 'empty'} by its runs"
+                column, one, other = wrong
+                yield f"claim {name}: {column} is {one} in {path}, {other} by its runs"
+
+
+def _first_difference(header: Cells, written: Cells, expected: Cells) -> tuple[str, str, str] | None:
+    """Return the first column of which two rows hold other values, and both values; None where there is none."""
+    cells = zip(header, written, expected, strict=True)
+    return next(((name, one or "empty", other or "empty") for name, one, other in cells if not _same(one, other)), None)
 
 
 def _read(path: Path) -> tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]:
@@ -93,9 +128,9 @@ def _read(path: Path) -> tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]:
     except (csv.Error, ValueError) as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(f"{path} is no table of claims") from error
+        raise InputError(f"{path} is no table of numbers") from error
     if any(len(row) != len(header) for row in rows):
-        raise InputError(f"{path} is no table of claims: its rows are not of one length")
+        raise InputError(f"{path} is no table of numbers: its rows are not of one length")
     return header, tuple(rows)
 
 

@@ -32,4 +32,7 @@ def claims(*, folder: str = "results", check: bool = False) -> int:
         return 1 if wrong else 0
     write_claims(stated, outcomes)
     print_table(short_table(outcomes), f"written to {folder}")
+    absent = [name for name in stated.studies if not stated.study_folder(name).is_dir()]
+    if absent:
+        console().print(f"no folder in {folder}, and so no runs, of the studies: {', '.join(absent)}", soft_wrap=True)
     return 0

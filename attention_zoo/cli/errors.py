@@ -91,6 +91,10 @@ KEYS = (
         lambda match, asked: f"stray argument {match[1]!r}; options start with --",
     ),
     Refused(re.compile(r"^the following arguments are required: (.*)"), lambda match, asked: missing(match[1])),
+    Refused(
+        re.compile(r"^argument \S+: expected one argument"),
+        lambda match, asked: f"{match[0]}; a value that begins with a minus is given as --KEY=VALUE",
+    ),
 )
 """Messages about a key itself, which does not exist or is missing; the first that fits counts."""
 
@@ -99,6 +103,13 @@ KEY = re.compile(r'^Parser key "([^"]+)": *')
 
 VALUE = re.compile(r"(?:Got value|Given value): (.*)")
 """Pattern of jsonargparse: the value that was given."""
+
+MAPPED = re.compile(
+    r"\s*Does not validate against any of the Union subtypes\s+Subtypes: \[dict\[.*?"
+    r"Problem with given class_path '(?:\S*\.)?(\w+)'",
+    re.DOTALL,
+)
+"""Pattern of jsonargparse: the class of the value that was refused in a mapping, whose own key is not told."""
 
 NESTED = re.compile(r"^NestedArg\(key='.*?', val='(.*)'\)$")
 """Pattern of jsonargparse: the value that was given to an option of an option."""

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import timm
 
-from attention_zoo.errors import InputError
+from attention_zoo.errors import InputError, unknown
 from attention_zoo.hosts.survey import (
     TABLE,
     Survey,
@@ -22,32 +22,39 @@ from attention_zoo.terminal import console, text_table
 
 HEADER = ("Architecture", "Attention", "Host", "Mixers, or why not")
 NO_PLACE = "has options that leave no place for a mixer"
-FEW = 10
+FEW = 12
 """Number of mixers up to which they are named."""
 
 MARKDOWN = ("attention of timm", "architectures", "such as", "mixers, or why not")
 
 
-def hosts(filter: str = "*", markdown: bool = False, refresh: bool = False) -> None:
+def hosts(filter: str = "*", mixer: str | None = None, markdown: bool = False, refresh: bool = False) -> None:
     """List timm's architectures with attention: which are hosts, of how many mixers, or why not.
 
     Args:
         filter: a pattern of names, such as 'swin*'.
+        mixer: list only hosts of this mixer, such as Window.
         markdown: print one row for each kind of architecture, as markdown.
         refresh: build all architectures anew (many minutes), and write the table that other calls read.
     """
     names = architectures(filter)
+    if mixer is not None and mixer not in list_mixers("self"):
+        raise unknown("mixer of tokens among themselves", mixer, list_mixers("self"))
     if refresh:
         if filter != "*":
             raise InputError(f"refresh writes the table of all architectures; leave filter {filter!r} out")
         write_surveys(TABLE, {name: survey_architecture(name) for name in names})
     every = surveys(names)
     attending = {name: layers for name, layers in every.items() if layers}
+    if mixer is not None:
+        attending = {name: layers for name, layers in attending.items() if mixer in readings(layers)}
     if markdown:
         console().print(markdown_table(attending), soft_wrap=True)
     elif attending:
         console().print(text_table(HEADER, [_row(name, layers) for name, layers in attending.items()]))
     console().print(counts(every), soft_wrap=True)
+    if mixer is not None:
+        console().print(f"{len(attending)} of them are hosts of {mixer}.", soft_wrap=True)
 
 
 def counts(every: Mapping[str, Survey]) -> str:

@@ -10,7 +10,7 @@ from jsonargparse import ArgumentParser, Namespace, get_loader, set_loader, set_
 
 from attention_zoo.cli.arguments import read_config, values_of
 from attention_zoo.cli.compat import importing_only, keys_of
-from attention_zoo.cli.errors import DENIED, KEY, about_keys, debugging, reason
+from attention_zoo.cli.errors import DENIED, KEY, MAPPED, about_keys, debugging, reason
 from attention_zoo.config_checks import check_config, check_numbers, named_paths
 from attention_zoo.errors import InputError
 from attention_zoo.runs.files import check_value, check_yaml
@@ -80,6 +80,9 @@ class ZooParser(ArgumentParser):
         key = match[1] if match else ""
         inner = _inner(ex)
         if inner is not None:
+            mapped = MAPPED.match(message, match.end()) if match else None
+            if mapped:  # model.attacks.eps would be the key of another attack
+                return Refusal(key, f"{mapped[1]}: {inner}")
             return Refusal(".".join(filter(None, (key, inner.key))), inner.why)
         if key:
             return Refusal(key, reason(message, key.rpartition(".")[2]))

@@ -18,7 +18,7 @@ from attention_zoo.functional.positions import window_prior
 from attention_zoo.mixers.base import HostOptions, MixerFactory, SelfMixer, TopDownOptions, gated
 from attention_zoo.mixers.dot_product import DotProduct
 from attention_zoo.mixers.inside import building_inside
-from attention_zoo.mixers.registry import as_factory
+from attention_zoo.mixers.registry import as_factory, known_to_timm
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,7 @@ class Segments:
     place: Tensor
 
 
+@known_to_timm
 class Axial(SelfMixer):
     """Any self-mixer along the height, then another along the width: ``N (height + width)`` where it was ``N²``.
 

@@ -18,7 +18,9 @@ from attention_zoo.mixers.registry import register
 
 @register
 class GatedConv(SelfMixer):
-    """``W₂ (GELU(g) ∘ [i, DWConv₇(c)])``, what Mamba's block is without its state space. timm's weights load.
+    """``W₂ (GELU(g) ∘ [i, DWConv₇(c)])``, what Mamba's block is without its state space.
+
+    The weights of timm's ``GatedConvBlock`` load, but for its norm, which is the host's here (``norm.*``).
 
     A prefix token has no neighbours: the grid's mean of c stands for them, so that it reads the image. The grid does
     not read prefix tokens. The map tells what a token takes from i and c of the tokens, its gate held.

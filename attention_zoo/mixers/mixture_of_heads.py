@@ -22,12 +22,13 @@ from attention_zoo.mixers.inside import building_inside
 from attention_zoo.mixers.options import Amount
 from attention_zoo.mixers.premise import Measure, Measures
 from attention_zoo.mixers.protocols import Kept
-from attention_zoo.mixers.registry import as_factory
+from attention_zoo.mixers.registry import as_factory, known_to_timm
 
 Heads = Annotated[int, NOT_NEGATIVE, Domain(most=1 << 16)]
 """A number of heads, perhaps none."""
 
 
+@known_to_timm
 class MixtureOfHeads(SelfMixer):
     """Any self-mixer of q, k and v, whose heads every token weighs; like `Axial` it is no reading of its own.
 

@@ -20,6 +20,7 @@ from attention_zoo.mixers.cross import CrossMixer
 Mixer = SelfMixer | CrossMixer
 Made = TypeVar("Made", covariant=True)
 MixerClass = TypeVar("MixerClass", bound=type[SelfMixer] | type[CrossMixer])
+SelfMixerClass = TypeVar("SelfMixerClass", bound=type[SelfMixer])
 
 _MIXERS: dict[str, type[Mixer]] = {}
 MIXERS: Mapping[str, type[Mixer]] = MappingProxyType(_MIXERS)
@@ -80,9 +81,19 @@ def register(cls: MixerClass) -> MixerClass:
         raise InputError(f"mixer {cls.__name__!r} must state as class attributes: {', '.join(missing)}")
     _MIXERS[cls.__name__] = cls
     if issubclass(cls, SelfMixer):
-        from attention_zoo.mixers.swapping import attn_layer  # which imports this module
+        known_to_timm(cls)
+    return cls
 
-        attn_layers().setdefault(cls.__name__, attn_layer(cls))
+
+def known_to_timm(cls: SelfMixerClass) -> SelfMixerClass:
+    """Let timm's ``attn_layer`` take the class name of a self-mixer; a class decorator, which returns the class.
+
+    `register` does so for readings. Mixers such as `Axial`, which are built around another one and are no reading of
+    their own, have this alone. A name that timm has already stays timm's.
+    """
+    from attention_zoo.mixers.swapping import attn_layer  # which imports this module
+
+    attn_layers().setdefault(cls.__name__, attn_layer(cls))
     return cls
 
 

@@ -17,9 +17,10 @@ from attention_zoo.mixers.base import HostOptions, MixerFactory, SelfMixer, TopD
 from attention_zoo.mixers.inside import building_inside
 from attention_zoo.mixers.options import Amount, KernelSide
 from attention_zoo.mixers.protocols import Kept
-from attention_zoo.mixers.registry import as_factory
+from attention_zoo.mixers.registry import as_factory, known_to_timm
 
 
+@known_to_timm
 class TokenAwarePooling(SelfMixer):
     """Any self-mixer behind pooling of a range that each token of the grid chooses; prefix tokens are not pooled.
 

@@ -10,6 +10,7 @@ from torch import nn
 
 from attention_zoo.errors import InputError, unknown
 from attention_zoo.mixers.base import MixerFactory
+from attention_zoo.mixers.registry import STRAY
 from attention_zoo.mixers.swapping import mixer_layers, swap_mixers, tell_layers
 from attention_zoo.models.checkpoints import load_checkpoint
 from attention_zoo.models.registration import takes_mixer
@@ -143,7 +144,11 @@ def timm_model(
     except Exception as error:
         what = "its released weights cannot be had" if pretrained else "timm cannot build it"
         reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise InputError(f"model {name!r} with {args}: {what}: {reason}") from error
+        stray = STRAY.search(reason)
+        if stray is not None and stray[1] in (model_args or {}):
+            reason += "; it stands in model_args, perhaps those of another model, which model_args={} leaves out"
+        own = {key: value for key, value in args.items() if key != "mixer"}  # the mixer's repr is long, and told apart
+        raise InputError(f"model {name!r} with {own}: {what}: {reason}") from error
     tell_layers(layer for _, layer in mixer_layers(model))  # a model that builds its blocks around mixers does not
     if mixer is None and not layer_mixers:
         return model

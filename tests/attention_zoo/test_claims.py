@@ -19,6 +19,8 @@ from attention_zoo.claims.verdicts import Verdict, judge
 from attention_zoo.corruption_error import ALEXNET_ERRORS, CATEGORIES
 from attention_zoo.errors import InputError
 from attention_zoo.reports.statistics import holm
+from attention_zoo.reports.sweeps.report import SweepReport
+from attention_zoo.reports.sweeps.tables import numbers_table, runs_table
 from attention_zoo.results.clicks import ClickCurve
 from attention_zoo.sweeps import Plan
 from attention_zoo.sweeps.driver import folder_of
@@ -360,6 +362,24 @@ class TestFiles:
         path = tmp_path / name
         path.write_text(change(path.read_text()))
         assert any(words in line for line in problems(claims, judge(claims)))
+
+    def test_tables_beside_the_runs_are_checked_too(self, stated, runs):
+        folder = runs()
+        claims = stated({"first": claim()})
+        write_claims(claims, judge(claims))
+        report = SweepReport(folder)
+        for name, made in (("runs.csv", runs_table), ("table.csv", numbers_table)):
+            (folder / name).write_text(made(report).csv())
+        assert list(problems(claims, judge(claims))) == []
+        runs_csv, table_csv = folder / "runs.csv", folder / "table.csv"
+        whole = runs_csv.read_text()
+        runs_csv.write_text(whole.replace("0.6202", "0.7202"))
+        (found,) = problems(claims, judge(claims))
+        assert found == f"{runs_csv}: row 6: test/accuracy is 0.7202, 0.6202 by its runs"
+        runs_csv.write_text(whole.partition("\n")[0] + "\n")
+        table_csv.write_text(table_csv.read_text().replace("test/accuracy mean", "test/acuracy mean"))
+        wrong = list(problems(claims, judge(claims)))
+        assert wrong == [f"{path} has other columns or rows than its runs" for path in (runs_csv, table_csv)]
 
     def test_a_figure_of_other_numbers_is_found(self, stated, runs, tmp_path):
         runs()

@@ -258,6 +258,12 @@ class TestBlocksAroundTheirMixer:
         for state in states[1:]:
             assert_close(state, states[0], rtol=0, atol=0)
 
+    def test_arguments_of_another_model_are_told_without_the_mixer(self):
+        mixer = partial(az.MIXERS["VarsS"], variant="released")
+        with pytest.raises(az.InputError, match="'class_token'; it stands in model_args, .* model_args={}") as told:
+            build_model("rvt_tiny", num_classes=5, mixer=mixer, model_args={**RVT, "class_token": False})
+        assert "partial" not in str(told.value)
+
     def test_a_mixer_is_given_once(self):
         with pytest.raises(az.InputError, match="model_args: mixer='VarsD', beside the mixer 'VarsS'; give one"):
             build_model("rvt_tiny", num_classes=5, mixer="VarsS", model_args={**RVT, "mixer": "VarsD"})

@@ -401,6 +401,14 @@ class TestByNameInTimm:
             assert isinstance(model.blocks[0].attn, az.MIXERS[name]) and model.blocks[0].attn.grid == (2, 2)
         assert set(az.list_mixers("self")) <= set(library.attn_layers())
 
+    @pytest.mark.parametrize("name", ["Axial", "MixtureOfHeads", "TokenAwarePooling"])
+    def test_mixers_around_another_one_are_names_too(self, name):
+        model = timm.create_model(
+            "vit_tiny_patch16_224", attn_layer=name, img_size=32, depth=1, num_classes=3, embed_dim=48
+        )
+        assert isinstance(model.blocks[0].attn, getattr(az, name)) and name not in az.MIXERS
+        assert model(torch.zeros(1, 3, 32, 32)).shape == (1, 3)
+
     def test_an_own_mixer_is_one_while_it_is_registered(self):
         with registering():
 

@@ -53,6 +53,13 @@ def test_it_writes_then_checks_and_fails_by_name(zoo, folder):
     assert "claim vars-s: difference" not in ended.out
 
 
+def test_a_study_without_a_folder_is_named(zoo, folder):
+    assert "no folder" not in zoo("claims", "--folder", folder).out
+    (folder / "mixers").rename(folder / "mixerz")
+    ended = zoo("claims", "--folder", folder)
+    assert ended.code == 0 and "and so no runs, of the studies: mixers" in ended.out
+
+
 def test_without_claims_without_a_page_and_with_somebodys_own(zoo, folder):
     (folder / "README.md").write_text("mine")
     for arguments, words in (

@@ -75,6 +75,7 @@ PARSED = {
     "a key that does not exist": (KEYS, 1, ["--numer=1"], "did you mean 'number'?"),
     "a stray word": (KEYS, 2, ["word"], "stray argument 'word'; options start with --"),
     "a key that is missing": (KEYS, 3, [], "missing: give --needed, or a --config that has them"),
+    "a value that looks like an option": (KEYS, 4, ["--number", "-x"], "is given as --KEY=VALUE"),
 }
 """What jsonargparse is given, the row of the table that fits what it says of it, and the line."""
 

@@ -67,6 +67,18 @@ def test_hosts_of_a_filter(zoo):
     assert zoo("hosts", "--filter", "resnet18").out.startswith("0 of 0 architectures with attention are hosts;")
 
 
+def test_hosts_of_a_mixer(zoo):
+    ended = zoo("hosts", "--filter", "*_tiny_patch4_window7_224", "--mixer", "Window")
+    assert ended.out.splitlines()[-1] == "0 of them are hosts of Window." and ended.code == 0
+    ended = zoo("hosts", "--filter", "swin_tiny_patch4_window7_224")
+    named = "".join(ended.out.split("\n")).replace("│", " ").split()
+    assert {"Twicing", "Differential,"} <= set(named)
+    ended = zoo("hosts", "--filter", "test_vit", "--mixer", "Window")
+    assert ended.out.splitlines()[-1] == "1 of them are hosts of Window." and "test_vit" in ended.out
+    ended = zoo("hosts", "--mixer", "Windows")
+    assert (ended.code, ended.err.count("\n")) == (2, 1) and "did you mean 'Window'" in ended.err
+
+
 def test_bad_filters(zoo):
     ended = zoo("hosts", "--filter", "nothing_of_this_name")
     assert (ended.code, ended.err.count("\n")) == (2, 1)

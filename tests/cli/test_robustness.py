@@ -240,6 +240,9 @@ def test_a_model_without_checkpoint_is_said_to_be_random(zoo, tiny, config, tmp_
     [
         (["--data", "Digits"], ["Robustness needs data with benchmarks, which Digits has not"]),
         (["--model.attacks.pgd.eps", "x"], ["eps=x must be a positive number or a quotient such as 4/255"]),
+        (["--model.attacks.pgd.steps", "x"], ["error: model.attacks: PGD: steps: expected int"]),
+        (["--model.attacks.pgd.eps", "-1/255"], ["begins with a minus is given as --KEY=VALUE"]),
+        (["--model.attacks.pgd.eps=-1/255"], ["eps=-1/255 must be a positive number"]),
         (["--model.attacks.pgd.norm", "L7"], ["norm", "Linf", "L2"]),
         (["--model.attacks.pgd", "Pgd"], ["unknown attack 'Pgd'", "PGD", "AutoAttack"]),
         (
