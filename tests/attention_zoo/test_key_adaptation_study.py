@@ -75,3 +75,23 @@ def test_what_its_page_says_of_networks_each_tested_as_it_was_trained(report, do
         through = runs["factored,trainedthrough", domain, way]
         gains = np.array([(through[n] - plain[n]).mean(0) for n in range(3)])
         assert tuple(gains.mean(0)[[0, 6]]) == pytest.approx(expected, abs=0.05)
+
+
+@pytest.mark.parametrize(
+    ("way", "gained", "better"),
+    [
+        ("five steps", (-1.2, -2.3, -4.3, -5.3), (6, 3, 0, 0)),
+        ("as trained", (-0.9, -1.7, -3.2, -4.2), (7, 4, 1, 0)),
+        ("theta 0.001", (-0.8, -1.5, -3.0, -3.7), (7, 4, 1, 0)),
+        ("theta 1", (-1.0, -0.2, 0.7, 1.2), (2, 8, 13, 14)),
+        ("theta 10", (-0.2, 0.1, 0.3, 0.5), (4, 10, 13, 14)),
+    ],
+)
+def test_what_its_page_says_of_how_far_keys_go(report, way, gained, better):
+    runs = report.read(STUDY)
+    cells = [(cell, domain) for cell in ("nopositions,magnitude", "factored,magnitude") for domain in report.DOMAINS]
+    gains = np.array([(runs[*cell, way][n] - runs[*cell, report.NONE][n]).mean(0) for cell in cells for n in range(3)])[
+        :, report.SHOWN
+    ]
+    assert tuple(gains.mean(0)) == pytest.approx(gained, abs=0.051)
+    assert tuple((gains > 0).sum(0)) == better
