@@ -33,7 +33,7 @@ FIGURES = {
     "on street scenes (CamVid).",
 }
 """The files in ``results`` that the page of a reading shows, with their captions."""
-MIXERS, PREMISES = "results/cifar10_mixers", "results/premises"
+MIXERS, RELATED, PREMISES = "results/cifar10_mixers", "results/cifar10_related", "results/premises"
 METRICS = ("test/accuracy", "robustness/cifar10_c", "robustness/fgsm", "robustness/pgd")
 """The metrics of the comparison on CIFAR-10 that pages show."""
 
@@ -132,26 +132,35 @@ def cost(info: MixerInfo) -> Iterator[str]:
 
 
 def evidence(name: str) -> Iterator[str]:
-    """Yield what the comparison on CIFAR-10 says of a reading."""
+    """Yield what the comparisons on CIFAR-10 say of a reading: that of three seeds, or that of one."""
     yield "## Evidence"
-    found = {row["mixer"]: row for row in rows(f"{MIXERS}/table.csv")}
-    if name not in found:
+    row, study, seeds = next(
+        (
+            (row, folder, seeds)
+            for folder, seeds in (
+                (MIXERS, "mean of three seeds and half of its 95 % confidence interval"),
+                (RELATED, "one seed"),
+            )
+            for row in rows(f"{folder}/table.csv")
+            if row["mixer"] == name and row[f"{METRICS[0]} mean"]
+        ),
+        ({}, "", ""),
+    )
+    if not row:
         yield "No study of this project has trained it yet; `configs/sweeps/cifar10_related.yaml` does."
         return
-    row = found[name]
-    lines = [
-        [
-            words,
-            f"{float(row[f'{metric} mean']):.3g} ± {float(row[f'{metric} half width']):.2g}",
-            difference(row, metric),
-        ]
-        for metric, words in in_words(METRICS).items()
-    ]
+    lines = [[words, interval(row, metric), difference(row, metric)] for metric, words in in_words(METRICS).items()]
+    page = f"../evidence/{study.removeprefix('results/')}/README.md"
     yield (
-        "The same small ViT on 10,000 images of CIFAR-10, mean of three seeds and half of its 95 % confidence interval "
-        "([the study, and what it does not show](../evidence/cifar10_mixers/README.md)):"
+        f"The same small ViT on 10,000 images of CIFAR-10, {seeds} ([the study, and what it does not show]({page})):"
     )
     yield table(["", name, "to `DotProduct`"], lines)
+
+
+def interval(row: dict[str, str], metric: str) -> str:
+    """Return the mean of a metric with half of its interval, which one seed does not have."""
+    mean, half_width = f"{float(row[f'{metric} mean']):.3g}", row[f"{metric} half width"]
+    return f"{mean} ± {float(half_width):.2g}" if half_width else mean
 
 
 def difference(row: dict[str, str], metric: str) -> str:
@@ -159,7 +168,9 @@ def difference(row: dict[str, str], metric: str) -> str:
     number, chance = row[f"{metric} to baseline"], row[f"{metric} p"]
     if not number:
         return ""
-    return f"{float(number):+.3g}, {'more than noise' if chance and float(chance) < 0.05 else 'not told from none'}"
+    if not chance:  # one seed
+        return f"{float(number):+.3g}"
+    return f"{float(number):+.3g}, {'more than noise' if float(chance) < 0.05 else 'not told from none'}"
 
 
 def use(info: MixerInfo) -> Iterator[str]:
