@@ -179,6 +179,7 @@ def interrupt(zoo, monkeypatch):
     from tasks import Robustness
 
     monkeypatch.setattr(unfinished, "EVERY", 2)
+    monkeypatch.setattr(unfinished, "PARTS", 1)
     step = Robustness.test_step
 
     def run(batches, *argv):
