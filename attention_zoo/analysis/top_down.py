@@ -65,8 +65,8 @@ def top_down_sheet(
     """Return a sheet with a row for each image, corruption and prior, and for each model columns of what it looks at.
 
     The columns of a model are the norms of its tokens in the first pass, with the layer that they are of, how much each
-    of its output tokens is what the prior asks for, and the norms in the second pass for each mode and alpha. Below a picture of norms is what the model
-    then takes the image for.
+    of its output tokens is what the prior asks for, and the norms in the second pass for each mode and alpha. Below a
+    picture of norms is what the model then takes the image for.
 
     Args:
         subjects: the models.

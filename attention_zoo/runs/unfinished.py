@@ -87,7 +87,9 @@ class Unfinished(Callback):
             pl_module.go_on(self.counts)
 
     def on_test_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *batch: object) -> None:
-        """Write the counts every `EVERY` batches, or after each of `PARTS` parts if there are few, but not after the last batch, when nothing is left to go on with.
+        """Write the counts every `EVERY` batches, or after each of `PARTS` parts if there are few batches.
+
+        After the last batch nothing is left to go on with.
 
         Raises:
             InputError: the counts of the task do not say how many samples they are of.

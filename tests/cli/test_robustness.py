@@ -190,7 +190,7 @@ def interrupt(zoo, monkeypatch):
 
         with monkeypatch.context() as patch:
             patch.setattr(Robustness, "test_step", interrupted)
-            assert zoo(*argv).code != 0
+            assert zoo(*argv).code == 130
 
     return run
 

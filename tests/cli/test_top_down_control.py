@@ -45,7 +45,10 @@ def test_is_written_logged_and_compared(runs, zoo, tmp_path):
     ("arguments", "message"),
     [
         ('--data.classes ["33"]', "unknown class of Digits '33'; did you mean '3'"),
-        ('--data.classes ["4"]', "TwoObjects needs images of two classes; the test images of Digits have class 4 alone"),
+        (
+            '--data.classes ["4"]',
+            "TwoObjects needs images of two classes; the test images of Digits have class 4 alone",
+        ),
         ("--data Digits", "needs pictures of two objects, such as TwoObjects has; Digits has none"),
         ("--model.modes [absvitt]", "absvit"),
     ],
