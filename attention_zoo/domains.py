@@ -85,6 +85,9 @@ Fraction = Annotated[float, Domain(least=0, most=1)]
 Seed = Annotated[int, Domain(least=0, most=2**32 - 1)]
 """An integer from 0 to 2^32 - 1, which the generators of numpy, torch and Python all accept as a seed."""
 
+OF_ITEMS = ("be a list of which each must", "have ")
+"""How the complaints begin about an item of a list, and about one of a mapping."""
+
 _MORE, _REST = inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL
 _Target = TypeVar("_Target", bound=Callable[..., Any])
 
@@ -266,7 +269,7 @@ def _of_number(value: Any, kind: type, domain: Domain) -> str | None:
 
 
 def _of_union(value: Any, parts: tuple[Any, ...], bare: Domain) -> str | None:
-    """Return the complaint about a union: for a number only that of its own kind, for other values all of them."""
+    """Return the complaint about a union: all, but for a number that of its own kind, and for an item that of it."""
     complaints: list[str] = []
     for part in parts:
         why = complaint(value, part, bare)
@@ -277,6 +280,7 @@ def _of_union(value: Any, parts: tuple[Any, ...], bare: Domain) -> str | None:
         wanted = [int, float] if isinstance(value, Integral) else [float, int]
         kinds = [get_args(part)[0] if get_origin(part) is Annotated else part for part in parts]
         complaints = next(([complaints[kinds.index(kind)]] for kind in wanted if kind in kinds), complaints)
+    complaints = [why for why in complaints if why.startswith(OF_ITEMS)] or complaints
     first, *others = dict.fromkeys(complaints)
     return " or ".join([first, *(why.removeprefix("be ") for why in others)])
 
@@ -292,7 +296,7 @@ def _of_items(value: Any, origin: type, parts: tuple[Any, ...], bare: Domain) ->
     else:
         return f"be {len(parts)} values"
     complaints = [complaint(item, kind, bare) for item, kind in zip(value, kinds, strict=False)]
-    return next((f"be a list of which each must {why}" for why in complaints if why), None)
+    return next((f"{OF_ITEMS[0]} {why}" for why in complaints if why), None)
 
 
 def _of_mapping(value: Any, parts: tuple[Any, ...], bare: Domain) -> str | None:

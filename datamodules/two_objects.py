@@ -130,9 +130,8 @@ class TwoObjects(ObjectPairs):
         places = np.flatnonzero(np.isin(names, self.classes or names))
         if len(np.unique(labels[places])) < 2:
             where = f"the {self.part} images of {type(self.source).__name__}"
-            raise InputError(
-                f"TwoObjects needs images of two classes; {where} have {names[places[0]] if len(places) else 'none'}"
-            )
+            seen = f"class {names[places[0]]} alone" if len(places) else "none"
+            raise InputError(f"TwoObjects needs images of two classes; {where} have {seen}")
         couples = torch.from_numpy(places)[choose_couples(labels[places], self.pairs, self.seed)]
         prepare = v2.Resize(self.half, antialias=True) if self.squeeze else self.source.default_resize()
         masks = halves(self.image_size, self.layout).expand(len(couples), -1, -1, -1)

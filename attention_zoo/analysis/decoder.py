@@ -20,7 +20,7 @@ from attention_zoo.domains import require
 from attention_zoo.errors import InputError
 from attention_zoo.functional.checks import check_finite
 from attention_zoo.models.token_hosts import token_model
-from attention_zoo.models.top_down import DECODED, FirstPass, TopDown
+from attention_zoo.models.top_down import DECODED, TWICE, FirstPass, TopDown
 
 RIDGE = 1e-4
 """The default ridge, relative to the average variance of the inputs."""
@@ -234,7 +234,7 @@ def require_feedback(model: nn.Module) -> TopDown:
         InputError: it has none.
     """
     if not isinstance(model, TopDown):
-        raise InputError(f"{type(model).__name__} has no top-down pass to decode; train e.g. absvit_tiny_patch16_224")
+        raise InputError(f"{type(model).__name__} has no top-down pass to decode; {TWICE}")
     if model.mode not in DECODED:
         raise InputError(f"mode {model.mode!r} feeds nothing back to the first layer; use one of: {', '.join(DECODED)}")
     return model

@@ -23,7 +23,7 @@ from attention_zoo.errors import InputError
 from attention_zoo.functional.checks import check_finite
 from attention_zoo.mixers.swapping import layer_indices
 from attention_zoo.models.token_hosts import Layer, TokenHost
-from attention_zoo.models.top_down import FirstPass, Mode, SecondPass, TopDown
+from attention_zoo.models.top_down import TWICE, FirstPass, Mode, SecondPass, TopDown
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -44,7 +44,7 @@ class Look:
         modes: what the second pass hears, a column each; none is the model's own. The weights are those that the model
             was trained with in its own mode.
         layer: the layer whose output tokens are drawn, written as for `attention_maps`; None is the one before the last
-            three, as in the released demonstration.
+            three, as in the released demonstration, or the last where these would be half of all layers or more.
         norms: "plain", the L2 norms of the tokens; or "cut", as in the demonstration, what they have above 0.7 of the
             largest and 0.3 of the least.
     """
@@ -64,9 +64,9 @@ def top_down_sheet(
 ) -> "Figure":
     """Return a sheet with a row for each image, corruption and prior, and for each model columns of what it looks at.
 
-    The columns of a model are the norms of its tokens in the first pass, how much each of its output tokens is what the
-    prior asks for, and the norms in the second pass for each mode and alpha. Below a picture of norms is what the model
-    then takes the image for.
+    The columns of a model are the norms of its tokens in the first pass, with the layer that they are of, how much each
+    of its output tokens is what the prior asks for, and the norms in the second pass for each mode and alpha. Below a
+    picture of norms is what the model then takes the image for.
 
     Args:
         subjects: the models.
@@ -113,7 +113,7 @@ class _View:
     def columns(self, word: str) -> dict[str, Cell]:
         """Return the tiles under a prior, by the title of their columns."""
         prior = prior_of(self.model, word, self.subject.class_names)
-        found = {"bottom-up": self._norms(self.first.states[0][1], self.first.output)}
+        found = {f"bottom-up\nlayer {self.layer}": self._norms(self.first.states[0][1], self.first.output)}
         if set(self.modes) != {"feedback"}:
             similarity = self.model.similarity(self.first.output, prior, "absvit")
             found["similarity"] = Cell(self.image, self._place(similarity, self._layer(-1))[0, 0])
@@ -156,7 +156,7 @@ def require_top_down(model: Any) -> TopDown:
     """
     if not isinstance(model, TopDown):
         name = type(model).__name__
-        raise InputError(f"{name} has no top-down pass that a prior could steer; use e.g. absvit_tiny_patch16_224")
+        raise InputError(f"{name} has no top-down pass that a prior could steer; {TWICE}")
     return model
 
 
@@ -167,7 +167,7 @@ def drawn_layer(layer: str | None, depth: int) -> int:
         InputError: it is no layer, or several.
     """
     if layer is None:
-        return max(depth - LEFT_OUT - 1, 0)
+        return depth - 1 if depth <= 2 * LEFT_OUT else depth - LEFT_OUT - 1  # a signal has moved little in the first
     chosen = layer_indices(layer, depth)
     if len(chosen) != 1:
         raise InputError(f"layers {layer!r}: norms under a prior are drawn of one layer; write '3' or 'last'")

@@ -11,9 +11,9 @@ import signal
 import subprocess
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TextIO, get_origin
+from typing import TYPE_CHECKING, Any, TextIO, get_args, get_origin
 
 import jsonargparse._common
 import jsonargparse._typehints
@@ -80,16 +80,23 @@ def starting_afresh(keeping: tuple[type, ...]) -> Iterator[None]:
 
 
 @contextmanager
-def nesting_mappings() -> Iterator[None]:
+def nesting_mappings(words: Mapping[Any, str] | None = None) -> Iterator[None]:
     """While the block runs, ``--args.part.name value`` sets ``name`` in the mapping ``part`` of the mapping ``args``.
 
-    jsonargparse puts a new mapping with that name alone in the place of ``part``, and leaves the value as text. It has
-    no setting for this.
+    jsonargparse puts a new mapping with that name alone in the place of ``part``, and leaves the value as text. It does
+    so too where a word stood, of an option that takes a word or a mapping: the word would silently be lost. It has no
+    setting for either.
+
+    Args:
+        words: the key that a word stands for in the mapping beside it, by the type of the word, a ``Literal``.
     """
     module = jsonargparse._typehints
     stock = module.adapt_typehints
 
     def adapt(val: Any, typehint: Any, *args: Any, **kwargs: Any) -> Any:
+        if isinstance(val, module.NestedArg) and isinstance(kwargs.get("prev_val"), str):
+            beside = [key for word, key in (words or {}).items() if word in get_args(typehint)]
+            kwargs |= {"prev_val": {key: kwargs["prev_val"] for key in beside}} if beside else {}
         nested = isinstance(val, module.NestedArg) and "." in str(val.key)
         if nested and get_origin(typehint) in module.mapping_origin_types:
             part, *rest = str(val.key).split(".")

@@ -34,6 +34,7 @@ from attention_zoo.cli.errors import debugging, fail, failed_elsewhere, leave, r
 from attention_zoo.cli.overview import PROGRAM
 from attention_zoo.cli.parser import ZooParser, parse_taken
 from attention_zoo.errors import InputError
+from attention_zoo.models.top_down import Mode
 from attention_zoo.runs.account import Account
 from attention_zoo.runs.checkpoint import Checkpoint, check_fit, check_kinds, check_schedules, read_checkpoint
 from attention_zoo.runs.checkpoint_io import WholeCheckpoints, check_remembered
@@ -52,6 +53,9 @@ from tasks.guards import check_weights
 
 TaskKind = TypeVar("TaskKind", bound=L.LightningModule)
 DataKind = TypeVar("DataKind", bound=L.LightningDataModule)
+
+WORDS = {Mode: "mode"}
+"""The keys that words stand for, of options that take a word or a mapping: ``--model.top_down qkv``."""
 
 
 class TrainingParser(ZooParser, LightningArgumentParser):
@@ -145,7 +149,7 @@ class ZooCLI(Hooks, LightningCLI):
         """Parse the arguments, and choose the run folder, also for further processes of the run."""
         command, *rest = self.argv
         text = self._config_of_the_checkpoint(command)
-        with starting_afresh(keeping=(L.LightningModule, L.LightningDataModule)), nesting_mappings():
+        with starting_afresh(keeping=(L.LightningModule, L.LightningDataModule)), nesting_mappings(WORDS):
             self.config = parser.parse_args([command, *(["--config", text] if text else []), *rest])
         trainer = self.config[command]["trainer"]
         check_installed(trainer["logger"])

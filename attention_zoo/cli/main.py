@@ -44,6 +44,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         code = run(without_all(argv))
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
+    except SystemExit as ended:
+        if isinstance(ended.__context__, KeyboardInterrupt):  # Lightning's trainer ends with 1 after Ctrl-C
+            sys.exit(INTERRUPTED)
+        raise
     except Exception as error:
         message = broken_file(error) or bad_input(error)
         if message is None or debugging():

@@ -70,7 +70,7 @@ def maps(
         model: timm model for the mixers (default vit_tiny_patch16_224); without mixers it keeps its own attention.
         pretrained: start from timm's released weights; what a mixer has beside those is random.
         layer: 3, 0-3, last or last-4, counted in the model's order (default last; with --prior one layer, the one
-            before the last three, as in the released demonstration of AbSViT).
+            before the last three, as in the released demonstration of AbSViT, or the last of six or fewer).
         query: whose reading is drawn: mean over all tokens, cls, or a token of the grid as ROW,COLUMN from 0.
         heads: their mean, or a column for each.
         steps: draw every step of a recurrent reading (VarsD, VarsS, VarsSD).

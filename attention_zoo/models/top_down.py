@@ -37,6 +37,8 @@ GATED = ("absvit", "qkv")
 """The modes in which something is sent back that depends on the prior."""
 SECOND = ("absvit", "feedback", "mask_att", "qkv")
 """The modes that have a second pass."""
+TWICE = "train it with --model.top_down absvit, or take a model such as absvit_tiny_patch16_224"
+"""What errors about a model without a top-down pass say of how to get one."""
 INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 """The types of the places of classes."""
 

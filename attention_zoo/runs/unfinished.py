@@ -25,7 +25,10 @@ UNFINISHED = "unfinished"
 """Name of the folder of the counts, inside the run folder."""
 
 EVERY = 20
-"""Number of batches after which the counts are written to disk."""
+"""Number of batches after which the counts are written to disk, if there are many."""
+
+PARTS = 10
+"""Number of parts of an evaluation of fewer batches, after each of which they are written."""
 
 
 def identity(config: Mapping[str, Any], checkpoint: Checkpoint | None) -> str:
@@ -84,13 +87,16 @@ class Unfinished(Callback):
             pl_module.go_on(self.counts)
 
     def on_test_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *batch: object) -> None:
-        """Write the counts every `EVERY` batches, but not after the last batch, when nothing is left to go on with.
+        """Write the counts every `EVERY` batches, or after each of `PARTS` parts if there are few batches.
+
+        After the last batch nothing is left to go on with.
 
         Raises:
             InputError: the counts of the task do not say how many samples they are of.
         """
         progress = trainer.test_loop.batch_progress
-        if self.path is None or progress.is_last_batch or progress.current.ready % EVERY:
+        every = int(max(1, min(EVERY, sum(trainer.num_test_batches) / PARTS)))
+        if self.path is None or progress.is_last_batch or progress.current.ready % every:
             return
         if not isinstance(pl_module, Resumable):
             return

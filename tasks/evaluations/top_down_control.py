@@ -12,7 +12,7 @@ from attention_zoo.domains import PositiveFloat
 from attention_zoo.errors import InputError
 from attention_zoo.mixers.base import SelfMixer
 from attention_zoo.models.checkpoints import TASK, resized_positions
-from attention_zoo.models.top_down import FirstPass, Mode, SecondPass, TopDown
+from attention_zoo.models.top_down import TWICE, FirstPass, Mode, SecondPass, TopDown
 from attention_zoo.results.top_down_control import ControlScores
 from attention_zoo.scales import PROPORTION, Scale
 from tasks.classification import Classification
@@ -109,9 +109,7 @@ class TopDownControl(Classification):
         super().__init__(**classification)
         if not isinstance(self.model, TopDown):
             name = classification.get("model", type(self.model).__name__)
-            raise InputError(
-                f"TopDownControl needs a model with a top-down pass, such as absvit_tiny_patch16_224; {name} has none"
-            )
+            raise InputError(f"TopDownControl needs a model with a top-down pass; {name} has none: {TWICE}")
         model = self.top_down
         self.alphas = [1.0, 3.0, 10.0, 30.0] if alphas is None else alphas
         self.modes = [model.check_mode(mode) for mode in modes or [model.mode]]

@@ -164,7 +164,7 @@ class TestDecoder:
             decode_signals(absvit("mask_att"), decoder, pictures(2))
         with pytest.raises(az.InputError, match="tokens to decode .* not finite"):
             decode_signals(absvit(), decoder, pictures(2), alpha=1e300)
-        with pytest.raises(az.InputError, match="VisionTransformer has no top-down pass"):
+        with pytest.raises(az.InputError, match="VisionTransformer has no top-down pass.*--model.top_down absvit"):
             decode_signals(absvit().model, decoder, pictures(2))
 
 

@@ -94,6 +94,14 @@ def test_what_does_not(value, kind, word):
     assert word in complaint(value, kind)
 
 
+def test_a_wrong_item_of_what_may_be_none_is_told_as_such():
+    assert complaint([-1.0], list[float] | None, Domain(least=0)) == "be a list of which each must not be negative"
+    assert (
+        complaint({"a": -1}, str | dict[str, float], Domain(least=0)) == "have at a a value that must not be negative"
+    )
+    assert complaint("x", list[float] | None) == "be a list or None"
+
+
 @given(number=st.one_of(st.floats(), st.integers()), bounds=st.tuples(st.integers(-9, 9), st.integers(0, 9)))
 def test_a_domain_is_its_bounds(number, bounds):
     least, most = bounds[0], bounds[0] + bounds[1]

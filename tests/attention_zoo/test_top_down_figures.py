@@ -127,7 +127,7 @@ class TestSheet:
         shown = tiles(top_down_sheet([subject(model)], images, Look()))
         model.eval()
         with torch.no_grad():
-            norms = model.first_pass(subject(model).show(images["one"])[1], [1]).states[0][1].norm(dim=-1)[0, -16:]
+            norms = model.first_pass(subject(model).show(images["one"])[1], [4]).states[0][1].norm(dim=-1)[0, -16:]
         cut = (norms - (0.7 * norms.max() + 0.3 * norms.min())).clamp(0)
         large = images["one"].repeat_interleave(16, 1).repeat_interleave(16, 2) / 255
         assert_close(shown[1][0], overlay(large, cut.view(4, 4)).clamp(0, 1))
@@ -137,7 +137,7 @@ class TestSheet:
         figure = top_down_sheet([subject(absvit())], images, look)
         texts = [text.get_text() for text in figure.texts]
         for title in (
-            "bottom-up",
+            "bottom-up\nlayer 4",
             "similarity",
             "top-down\nabsvit, α = 3",
             "top-down\nqkv, α = 9",
@@ -147,7 +147,7 @@ class TestSheet:
         assert len(tiles(figure)) == 3 + 4 * 2 + 1  # masks of attention have no alpha
         two = [subject(absvit("mask_att"), name="masked"), subject(absvit("feedback"))]
         texts = [text.get_text() for text in top_down_sheet(two, images, Look(["dog"])).texts]
-        assert "masked\ntop-down\nmask_att" in texts and "model 2\nbottom-up" in texts
+        assert "masked\ntop-down\nmask_att" in texts and "model 2\nbottom-up\nlayer 4" in texts
         assert "masked\nsimilarity" in texts and "model 2\nsimilarity" not in texts  # it asks for nothing
 
     def test_a_pyramid_and_a_class_token(self, images):
@@ -163,12 +163,15 @@ class TestSheet:
         names = {text.get_text().replace("\n\n", "\n") for text in figure.texts}
         assert {"one\nprior dog", "one\nblack\nlearned query"} <= names
 
-    @pytest.mark.parametrize(("layer", "depth", "place"), [(None, 12, 8), (None, 2, 0), ("last", 12, 11), ("3", 4, 3)])
+    @pytest.mark.parametrize(
+        ("layer", "depth", "place"),
+        [(None, 12, 8), (None, 7, 3), (None, 6, 5), (None, 2, 1), ("last", 12, 11), ("3", 4, 3)],
+    )
     def test_the_layer_that_is_drawn(self, layer, depth, place):
         assert drawn_layer(layer, depth) == place
 
     def test_refusals(self, images):
-        with pytest.raises(az.InputError, match="VisionTransformer has no top-down pass"):
+        with pytest.raises(az.InputError, match="VisionTransformer has no top-down pass.*--model.top_down absvit"):
             top_down_sheet([subject(absvit().model)], images, Look(["dog"]))
         with pytest.raises(az.InputError, match="mode='qkv' needs the feedback path"):
             top_down_sheet([subject(absvit("mask_att"))], images, Look(["dog"], modes=["qkv"]))

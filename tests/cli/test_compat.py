@@ -10,7 +10,7 @@ import sys
 import warnings
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import lightning as L
 import pytest
@@ -228,6 +228,23 @@ class TestJsonargparse:
             assert parser.parse_args(words).args == expected
             assert parser.parse_args(["--args.size=4"]).args["size"] == 4
         assert parser.parse_args(words).args != expected
+
+    def test_a_word_stays_beside_the_items_of_its_mapping_inside_the_block_alone(self):
+        parser = ArgumentParser(exit_on_error=False)
+        word = Literal["a", "b"]
+        parser.add_argument("--args", type=word | dict[str, Any] | None, default="a")
+        cases = {
+            ("--args.alpha=2",): {"mode": "a", "alpha": 2},
+            ("--args=b", "--args.alpha=2", "--args.deep.x=1"): {"mode": "b", "alpha": 2, "deep": {"x": 1}},
+            ("--args=b", "--args.mode=a"): {"mode": "a"},
+            ("--args={size: 1}", "--args.alpha=2"): {"size": 1, "alpha": 2},
+            ("--args.alpha=2", "--args=b"): "b",
+        }
+        assert parser.parse_args(["--args.alpha=2"]).args == {"alpha": 2}  # or there is nothing to change
+        with compat.nesting_mappings({word: "mode"}):
+            assert {words: parser.parse_args(list(words)).args for words in cases} == cases
+        with compat.nesting_mappings():
+            assert parser.parse_args(["--args.alpha=2"]).args == {"alpha": 2}
 
     def test_imports_are_limited_inside_the_block_alone(self, parser):
         def parse():

@@ -127,7 +127,7 @@ def test_priors_of_a_model_that_looks_twice(zoo, tmp_path, photo):
     facts = ["1 model on 1 image", "norms of tokens, cut at 0.7 max + 0.3 min", "of random weights"]
     assert ended.out == f"maps.svg: {'; '.join(facts)}; see --ckpt_path and --pretrained\n"
     svg = (tmp_path / "maps.svg").read_text()
-    for words in ("bottom-up", "similarity", "absvit, α = 10", "learned query", "prior 3"):
+    for words in ("bottom-up", "layer 8", "similarity", "absvit, α = 10", "learned query", "prior 3"):
         assert f"<!-- {words} -->" in svg
 
 

@@ -180,7 +180,7 @@ def test_a_stopped_run_is_no_success_and_can_be_gone_on_with(tiny, tmp_path, sto
             time.sleep(0.05)
         program.signal(stop)
         ended = program.wait(60)
-    assert ended.code > 0
+    assert ended.code == 128 + stop
     assert "Traceback" not in ended.err
     assert load(tmp_path / "run")["global_step"] > 0
 

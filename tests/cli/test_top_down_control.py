@@ -45,7 +45,10 @@ def test_is_written_logged_and_compared(runs, zoo, tmp_path):
     ("arguments", "message"),
     [
         ('--data.classes ["33"]', "unknown class of Digits '33'; did you mean '3'"),
-        ('--data.classes ["4"]', "TwoObjects needs images of two classes; the test images of Digits have 4"),
+        (
+            '--data.classes ["4"]',
+            "TwoObjects needs images of two classes; the test images of Digits have class 4 alone",
+        ),
         ("--data Digits", "needs pictures of two objects, such as TwoObjects has; Digits has none"),
         ("--model.modes [absvitt]", "absvit"),
     ],
@@ -60,7 +63,7 @@ def test_what_does_not_fit(runs, zoo, arguments, message):
 def test_a_model_that_looks_once(zoo, tiny):
     ended = zoo("test", "--config", tiny, "--config", CONFIG, *FEW)
     assert ended.code == 2
-    assert "a model with a top-down pass, such as absvit_tiny_patch16_224; vit_tiny_patch16_224 has none" in ended.err
+    assert "a top-down pass; vit_tiny_patch16_224 has none: train it with --model.top_down absvit" in ended.err
 
 
 def test_pictures_of_the_study(runs, tmp_path, monkeypatch):

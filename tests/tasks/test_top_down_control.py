@@ -356,7 +356,7 @@ class TestRefusals:
         [
             (
                 lambda: TopDownControl(model="vit_tiny_patch16_224"),
-                "a model with a top-down pass.*vit_tiny_patch16_224",
+                "a model with a top-down pass; vit_tiny_patch16_224 has none: train it with --model.top_down absvit",
             ),
             (lambda: control(modes=["absvitt"]), "did you mean 'absvit'|must be one of|absvit"),
             (lambda: control("mask_att", modes=["qkv"]), "mode='qkv' needs the feedback path"),
