@@ -15,6 +15,7 @@ from attention_zoo.claims.evidence import COUNTED, Evidence, read_evidence
 from attention_zoo.claims.schema import Claim, Claims, Comparison, compared
 from attention_zoo.errors import InputError
 from attention_zoo.reports.statistics import LEAST_SEEDS, LEVEL, Difference, Estimate, holm
+from attention_zoo.terminal import tracked
 
 
 class Verdict(StrEnum):
@@ -73,7 +74,7 @@ def judge(claims: Claims) -> list[Outcome]:
     Raises:
         InputError: a study cannot be read, or has no setting or column that a claim names.
     """
-    evidence = {name: read_evidence(claims.study_folder(name)) for name in claims.studies}
+    evidence = {name: read_evidence(claims.study_folder(name)) for name in tracked(claims.studies, "reading runs")}
     outcomes = []
     for name, claim in claims.claims.items():
         try:
