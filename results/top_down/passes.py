@@ -12,7 +12,6 @@ A row for each model, over test images:
 * signal: length of what a layer's values are given from above, over that of the layer's input; mean over layers.
 """
 
-import csv
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,9 +19,8 @@ import torch
 from jsonargparse import auto_cli
 from torch import Tensor
 from torch.utils.data import DataLoader
-from why import Row, heard, length
+from why import Row, heard, length, looking_twice, means, write
 
-from attention_zoo.cli.lightning import load_classification
 from attention_zoo.domains import PositiveInt
 from attention_zoo.models.top_down import DECODED, TopDown
 from datamodules import CIFAR10
@@ -44,21 +42,13 @@ def main(out: Path, sweep: Path, root: str = "data/cifar10", every: PositiveInt 
     data.setup("test")
     loader: DataLoader[dict[str, Tensor]] = data.test_dataloader()
     rows: list[Row] = []
-    for checkpoint in sorted(sweep.glob("runs/*/checkpoints/last.ckpt")):
-        _, task, _ = load_classification(checkpoint)
-        if not isinstance(task.model, TopDown):
-            continue
-        model = task.model.eval()
+    for run, model in looking_twice(sweep):
         found: dict[str, list[Tensor]] = {}
         for batch in loader:
             for name, values in measures(model, batch["image"][::every], batch["label"][::every]):
                 found.setdefault(name, []).append(values.double())
-        means = {name: f"{float(torch.cat(values).mean()):.4f}" for name, values in found.items()}
-        rows.append({"run": checkpoint.parents[1].name, "mode": model.mode, **means})
-    with (out / "passes.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, ["run", "mode", *MEASURES], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+        rows.append({"run": run, "mode": model.mode, **means(found)})
+    write(out / "passes.csv", ["run", "mode", *MEASURES], rows)
 
 
 @torch.no_grad()

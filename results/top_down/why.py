@@ -48,20 +48,28 @@ def main(out: Path, sweep: Path, root: str = "data/cifar10", pairs: PositiveInt 
     pictures.prepare_data()
     pictures.setup("test")
     rows: list[Row] = []
-    for checkpoint in sorted(sweep.glob("runs/*/checkpoints/last.ckpt")):
-        _, task, _ = load_classification(checkpoint)
-        if not isinstance(task.model, TopDown):
-            continue
-        model = task.model.eval()
+    for run, model in looking_twice(sweep):
         fit_to(model, pictures.image_size)
         alphas = (1.0, 10.0, 30.0) if model.mode in DECODED else (1.0,)
         for alpha in alphas:
-            rows.append({"run": checkpoint.parents[1].name, "mode": model.mode, "alpha": alpha})
-            rows[-1] |= measure(model, pictures, alpha)
-            with (out / "why.csv").open("w", newline="") as file:
-                writer = csv.DictWriter(file, ["run", "mode", "alpha", *MEASURES], lineterminator="\n")
-                writer.writeheader()
-                writer.writerows(rows)
+            rows.append({"run": run, "mode": model.mode, "alpha": alpha, **measure(model, pictures, alpha)})
+            write(out / "why.csv", ["run", "mode", "alpha", *MEASURES], rows)
+
+
+def looking_twice(sweep: Path) -> Iterator[tuple[str, TopDown]]:
+    """Yield the name of each run of a sweep whose model looks twice, and the model, in evaluation mode."""
+    for checkpoint in sorted(sweep.glob("runs/*/checkpoints/last.ckpt")):
+        _, task, _ = load_classification(checkpoint)
+        if isinstance(task.model, TopDown):
+            yield checkpoint.parents[1].name, task.model.eval()
+
+
+def write(path: Path, columns: list[str], rows: list[Row]) -> None:
+    """Write rows as a table; a measure that a model does not have is empty."""
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
 
 
 @torch.no_grad()
@@ -74,6 +82,11 @@ def measure(model: TopDown, pictures: TwoObjects, alpha: float) -> Row:
         first = model.first_pass(batch["image"], keep=range(len(model.host.layers)))
         for name, values in measures(model, first, batch["labels"], batch["masks"], alpha):
             found.setdefault(name, []).append(values.double())
+    return means(found)
+
+
+def means(found: dict[str, list[Tensor]]) -> Row:
+    """Return the mean of each measure over all batches, to four digits."""
     return {name: f"{float(torch.cat(values).mean()):.4f}" for name, values in found.items()}
 
 
