@@ -60,7 +60,13 @@ def onnx_program(model: nn.Module, size: tuple[int, int], facts: Mapping[str, An
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            made = torch.onnx.export(program, input_names=["image"], output_names=["logits"], verbose=False)
+            made = torch.onnx.export(
+                program,
+                input_names=["image"],
+                output_names=["logits"],
+                dynamic_shapes=({0: "batch"},),  # of a program that is exported already it changes the names alone
+                verbose=False,
+            )
     except Exception as error:  # of many kinds, none of them public
         raise refusal("onnx", error) from error
     assert made is not None

@@ -190,6 +190,13 @@ class TestPrograms:
         with pytest.raises(az.InputError, match="--format onnx cannot express the model: operation prims.bessel_j0"):
             onnx_program(Odd(), SIZE, {})
 
+    def test_the_number_of_images_has_a_name(self):
+        pytest.importorskip("onnxruntime")
+        from onnxruntime import InferenceSession
+
+        session = InferenceSession(onnx_program(nn.Sequential(nn.Flatten(), nn.ReLU()), SIZE, {}))
+        assert [axes.shape[0] for axes in (*session.get_inputs(), *session.get_outputs())] == ["batch", "batch"]
+
     def test_what_depends_on_values_is_refused(self):
         class Odd(nn.Module):
             def forward(self, x):
