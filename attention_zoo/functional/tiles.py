@@ -12,6 +12,9 @@ from torch import Tensor
 
 from attention_zoo.functional.attention import attention_within_bound, bounded_by, largest_entry, softmax_attention
 
+MOST_AT_ONCE = 1 << 19
+"""Numbers of the keys, tile by tile, made together on a CPU; more would leave the cache before they are read."""
+
 
 @dataclass(frozen=True)
 class Tiling:
@@ -77,7 +80,8 @@ def _attend_to_rows(
 ) -> Tensor:
     """Return what `attend_in_tiles` does without a bias for the tokens of the grid, (B, H, grid positions, E).
 
-    Whole rows are copied, each a token of all batches and heads, and one mask serves these.
+    Whole rows are copied, each a token of all heads and of as many batches as `MOST_AT_ONCE` has room for, and one mask
+    serves these.
 
     Args:
         q: queries (B, H, N, D).
@@ -91,13 +95,26 @@ def _attend_to_rows(
     allowed = tiling.allowed
     if allowed is not None:
         allowed = F.pad(allowed, (read.shape[1] - allowed.shape[2], 0), value=True)[:, None]
+    size = max(len(q), 1)
+    if q.device.type == "cpu" and not torch.compiler.is_compiling():  # a graph would hold the loop written out
+        size = max(1, MOST_AT_ONCE // max(1, read.numel() * q.shape[1] * q.shape[3]))
+    mixed = []
+    for asking, keys, values in zip(q.split(size), k.split(size), v.split(size), strict=True):
+        rows = _rows_of_tiles(asking, keys, values, allowed, readers, read, dropout).index_select(0, tiling.where)
+        mixed.append(rows.unflatten(1, (*asking.shape[:2], v.shape[3])).permute(1, 2, 0, 3))
+    return torch.cat(mixed) if len(mixed) > 1 else mixed[0]
+
+
+def _rows_of_tiles(
+    q: Tensor, k: Tensor, v: Tensor, allowed: Tensor | None, readers: Tensor, read: Tensor, dropout: float
+) -> Tensor:
+    """Return what every reader takes (T t, B H E), arguments see `_attend_to_rows`; ``allowed`` is (T, 1, t, u)."""
     asking, keys, values = (_in_tiles(x, places) for x, places in ((q, readers), (k, read), (v, read)))
     scale = q.shape[-1] ** -0.5
     if q.numel():  # the bound of each tile, from one look at each key, of which the tiles hold several copies
         asking = bounded_by(asking, _in_tiles(largest_entry(k), read).amax(-2, keepdim=True), scale)
     mixed = attention_within_bound(asking, keys, values, allowed, dropout, scale=scale)  # (T, B H, t, E)
-    rows = mixed.transpose(1, 2).flatten(0, 1).flatten(1).index_select(0, tiling.where)
-    return rows.unflatten(1, (*q.shape[:2], v.shape[3])).permute(1, 2, 0, 3)
+    return mixed.transpose(1, 2).flatten(0, 1).flatten(1)
 
 
 def _in_tiles(tokens: Tensor, places: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from timm.models.xcit import XCA
 from torch.testing import assert_close
 
 import attention_zoo as az
+from attention_zoo.functional import tiles
 from attention_zoo.models import build_model
 
 DIM, HEADS = 20, 2
@@ -247,6 +248,17 @@ class TestNeighborhood:
         q, k, v = heads(25)
         expected = build("DotProduct").mix(q, k, v)
         assert_close(build("Neighborhood", kernel=5, grid=(5, 5)).mix(q, k, v), expected, rtol=1e-10, atol=1e-10)
+
+    @pytest.mark.parametrize("prefix", [0, 2])
+    def test_samples_in_turns_are_samples_together(self, prefix, monkeypatch):
+        mixer = build("Neighborhood", kernel=3, grid=(9, 6), num_prefix_tokens=prefix)
+        results = []
+        for at_once in (1, 1 << 30):
+            monkeypatch.setattr(tiles, "MOST_AT_ONCE", at_once)
+            inputs = [x.requires_grad_() for x in heads(54 + prefix)]
+            mixed = mixer.mix(*inputs)
+            results.append((mixed, torch.autograd.grad(mixed.square().sum(), inputs)))
+        assert_close(*results, rtol=1e-12, atol=1e-12)
 
 
 class TestAgent:
