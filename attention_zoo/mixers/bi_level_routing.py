@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from attention_zoo.domains import PositiveInt
-from attention_zoo.functional.attention import softmax_attention
+from attention_zoo.functional.attention import attention_within_bound, bounded_by, largest_entry, softmax_attention
 from attention_zoo.functional.depthwise import convolution_map, convolve_grid
 from attention_zoo.functional.tiles import Tiling, rows_at, window_tiling
 from attention_zoo.mixers.base import HostOptions, SelfMixer
@@ -81,7 +81,10 @@ class BiLevelRouting(SelfMixer):
             for tokens, places in ((q, prefix + tiling.readers), (k, read), (v, read))
         )
         mask = None if tiling.allowed is None else inside.flatten(0, 1)[:, None, None]
-        mixed = softmax_attention(asking, keys, values, mask, dropout, scale=self.scale)
+        # the bound of each region, from one look at each key, of which the regions hold several copies
+        largest = rows_at(largest_entry(k), read).flatten(0, 1).amax(-2, keepdim=True)
+        asking = bounded_by(asking, largest, self.scale)
+        mixed = attention_within_bound(asking, keys, values, mask, dropout, scale=self.scale)
         mixed = mixed.transpose(1, 2).unflatten(0, read.shape[:2]).flatten(1, 2)  # (B, T t, H, D)
         mixed = mixed.index_select(1, tiling.where).transpose(1, 2)
         if prefix:
