@@ -5,6 +5,7 @@ import timm
 import torch
 
 import attention_zoo as az
+from attention_zoo.analysis.timing import backward, peak_memory
 
 DATA = {"patch_size": 8, "img_size": 32, "embed_dim": 12, "num_heads": 2, "depth": 2, "num_classes": 3}
 
@@ -66,3 +67,11 @@ def test_a_model_that_cannot_adapt_says_so():
     az.set_adaptation(vit, key_adaptation=0, key_prior_precision=0.1)
     with pytest.raises(az.InputError, match="key_adaptation=1: VisionTransformer has no Probabilistic layer"):
         az.set_adaptation(vit, key_adaptation=1, key_prior_precision=0.1)
+
+
+@pytest.mark.parametrize("steps", [1, 3])
+def test_training_through_adapted_keys_holds_at_most_three_times_what_attention_holds(steps):
+    x = torch.randn(1, 1024, 24)  # where a matrix of all pairs would be 20 times as much
+    mixers = az.create_mixer("DotProduct", 24, 2), az.create_mixer("Probabilistic", 24, 2, key_adaptation=steps)
+    plain, adapting = (peak_memory(backward(mixer, x), "cpu") for mixer in mixers)
+    assert plain < adapting <= 3 * plain
