@@ -19,7 +19,7 @@ import attention_zoo as az
 from attention_zoo.functional.dictionaries import gram
 from attention_zoo.functional.operators import Operator, operators
 from attention_zoo.functional.unrolled import MOST_AT_ONCE
-from attention_zoo.mixers.vars import VarsD
+from attention_zoo.mixers.vars import VarsD, VarsSD
 
 WIDTH, HEADS = 192, 3
 EACH = WIDTH // HEADS
@@ -55,12 +55,14 @@ def products_of(mixer: nn.Module, x: Tensor) -> Callable[[], None]:
     linears = [layer for layer in mixer.modules() if isinstance(layer, nn.Linear)]
     size = len(x) if isinstance(mixer, VarsD) else max(1, MOST_AT_ONCE // codes_of_a_sample(mixer, x))
     q, v = torch.randn(2, size, HEADS, x.shape[1], EACH, device=x.device).unbind()
-    inside = features_and_gram(mixer, q, v) if isinstance(mixer, VarsD) else applications(mixer, q, v)
+    inside = gram_steps(mixer, q, v) if isinstance(mixer, VarsD) else applications(mixer, q, v)
+    made = mixed_features(mixer, q) if isinstance(mixer, VarsSD) else lambda: None
 
     def carry_out() -> None:
         for linear in linears:
             linear(x).backward(torch.ones_like(x[..., :1]).expand(-1, -1, linear.out_features))
         for _ in range(0, len(x), size):
+            made()
             inside()
 
     return carry_out
@@ -98,7 +100,20 @@ def _apply(parts: Sequence[Operator], codes: Sequence[Tensor], values: Tensor, t
                 gradient.add(values, own)
 
 
-def features_and_gram(mixer: nn.Module, q: Tensor, v: Tensor) -> Callable[[], None]:
+def mixed_features(mixer: nn.Module, q: Tensor) -> Callable[[], None]:
+    """Return a function that takes the products that VARS-SD makes its atoms by, and autograd's for the gradients."""
+    q = q.requires_grad_()
+    gamma, _, _ = mixer.learned(q)
+
+    def carry_out() -> None:
+        atoms = q @ mixer.rand_matrix
+        products, mixed = gram(atoms), atoms @ gamma
+        torch.autograd.backward((products, mixed), (products.detach(), mixed.detach()))
+
+    return carry_out
+
+
+def gram_steps(mixer: nn.Module, q: Tensor, v: Tensor) -> Callable[[], None]:
     """Return a function that takes the products of VARS-D, and autograd's for their gradients."""
     q, v = (x.requires_grad_() for x in (q, v))
     gamma, _, _ = mixer.learned(q)
