@@ -95,11 +95,12 @@ def _attend_to_rows(
     allowed = tiling.allowed
     if allowed is not None:
         allowed = F.pad(allowed, (read.shape[1] - allowed.shape[2], 0), value=True)[:, None]
-    size = max(len(q), 1)
+    some = [(q, k, v)]
     if q.device.type == "cpu" and not torch.compiler.is_compiling():  # a graph would hold the loop written out
         size = max(1, MOST_AT_ONCE // max(1, read.numel() * q.shape[1] * q.shape[3]))
+        some = list(zip(q.split(size), k.split(size), v.split(size), strict=True))
     mixed = []
-    for asking, keys, values in zip(q.split(size), k.split(size), v.split(size), strict=True):
+    for asking, keys, values in some:
         rows = _rows_of_tiles(asking, keys, values, allowed, readers, read, dropout).index_select(0, tiling.where)
         mixed.append(rows.unflatten(1, (*asking.shape[:2], v.shape[3])).permute(1, 2, 0, 3))
     return torch.cat(mixed) if len(mixed) > 1 else mixed[0]
