@@ -3,6 +3,7 @@
 import json
 import math
 import random
+import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,6 +15,9 @@ import yaml
 from attention_zoo.errors import InputError, unknown
 from attention_zoo.runs.files import read_yaml
 from attention_zoo.runs.shipped import find_config
+
+OPTION = re.compile(r"[^\W\d]\w*\+?(\.\w[\w-]*\+?)*")
+"""The key of an option; after a dot may also stand a key of a mapping, like ``4-11`` in ``model.layer_mixers.4-11``."""
 
 RANGES = ("uniform", "log_uniform", "integers")
 """The kinds of ranges to draw values from; each takes its least and its largest value."""
@@ -249,7 +253,7 @@ def check_option(here: str, key: Any) -> None:
     Raises:
         InputError: the key is no option, or is only for the command line.
     """
-    if not isinstance(key, str) or not all(part.removesuffix("+").isidentifier() for part in key.split(".")):
+    if not isinstance(key, str) or not OPTION.fullmatch(key):
         raise InputError(f"{here}: {key!r} is no option; write model.mixer, without dashes")
     if key in ("help", "print_config"):
         raise InputError(f"{here}: {key} is for the command line; a run with it trains nothing")
