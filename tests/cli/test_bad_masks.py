@@ -41,6 +41,7 @@ def test_one_line(zoo, tiny, tmp_path, spoil, workers):
     assert ended.err.splitlines(keepends=True)[-1] == line
 
 
+@pytest.mark.slow  # mmsegmentation takes long to import; its data sets are refused in tests/datamodules
 def test_a_missing_split_file(zoo, tiny, tmp_path):
     data = ["--data", "MMSegData", "--data.dataset", "pascal_voc12", "--data.root", tmp_path, "--data.image_size", "32"]
     ended = zoo("fit", "--config", tiny, *data, "--trainer.default_root_dir", "run")

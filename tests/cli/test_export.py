@@ -190,6 +190,7 @@ class TestPrograms:
         with pytest.raises(az.InputError, match="--format onnx cannot express the model: operation prims.bessel_j0"):
             onnx_program(Odd(), SIZE, {})
 
+    @pytest.mark.slow
     def test_the_number_of_images_has_a_name(self):
         pytest.importorskip("onnxruntime")
         from onnxruntime import InferenceSession

@@ -25,8 +25,6 @@ LEFT = {
     "a_papers_table": ["runs/table1_2/index.html", "runs/sweeps/table1_2/report/table.csv"],
 }
 """The tutorials, with some of what is there when a person has followed them."""
-QUICK = ["your_mixer"]
-"""The tutorials that the default tests follow."""
 READABLE = ["how_to/python.md", "reference/coordinates.md", "design.md"]
 """The other pages whose Python runs."""
 
@@ -74,9 +72,8 @@ def follow(page, folder):
         assert ended.code == 0, f"code {ended.code}: {step.content}\n{ended.out[-2000:]}\n{ended.err[-4000:]}"
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[] if name in QUICK else [pytest.mark.slow]) for name in LEFT]
-)
+@pytest.mark.slow  # a mixer of one's own is followed by default in tests/test_contributing.py
+@pytest.mark.parametrize("name", LEFT)
 def test_a_person_can_follow_the_tutorial(name, tmp_path):
     follow(DOCS / "tutorials" / f"{name}.md", tmp_path)
     for left in LEFT[name]:
