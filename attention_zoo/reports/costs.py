@@ -70,10 +70,11 @@ def cost_figure(costs: Sequence[Cost]) -> Figure:
 
     All axes are logarithmic.
     """
-    figure = Figure(figsize=(10, 4.6), layout="constrained")
+    names = list(dict.fromkeys(cost.label for cost in costs))
+    columns = max(1, -(-len(names) // 22))  # of the legend, by what its height has room for
+    figure = Figure(figsize=(7.5 + 2.5 * columns, 4.6), layout="constrained")
     panels = figure.subplots(1, 2)
     exponents = growths(costs)
-    names = list(dict.fromkeys(cost.label for cost in costs))
     for place, name in enumerate(names):
         own = [cost for cost in costs if cost.label == name]
         tokens = [cost.tokens for cost in own]
@@ -87,7 +88,7 @@ def cost_figure(costs: Sequence[Cost]) -> Figure:
         axes.minorticks_off()
         axes.grid(alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
-    figure.legend(loc="outside right center", frameon=False, fontsize="small")
+    figure.legend(loc="outside right center", frameon=False, fontsize="small", ncols=columns)
     return figure
 
 
