@@ -1,6 +1,6 @@
 """Measure in a browser how long a click on the click page takes, and how much of that is the model's own time.
 
-python benchmarks/click_page.py RUN --size 512 --clicks 15
+PYTHONPATH=. python benchmarks/click_page.py RUN --size 512 --clicks 15
 """
 
 import argparse

@@ -1,6 +1,6 @@
 """Measure in a browser how long after the pointer moved the attention page has drawn the new patch's row.
 
-python benchmarks/look_page.py --side 28 --heads 6 --mixers DotProduct VarsD
+PYTHONPATH=. python benchmarks/look_page.py --side 28 --heads 6 --mixers DotProduct VarsD
 
 Beside it: a file of a few kB from the same server, asked for by the same browser, which is the machine's own part.
 """
