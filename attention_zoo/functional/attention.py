@@ -10,9 +10,10 @@ from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from attention_zoo.compat import in_transform
 from attention_zoo.functional.precision import HALF, precise
 
 ALIGNED = 8
@@ -69,6 +70,7 @@ def softmax_attention(
     is_causal: bool = False,
     *,
     scale: float | None = None,
+    always_open: bool = False,
 ) -> Tensor:
     """Return torch's fused ``softmax(scale q k^T + mask) v``, finite for tokens of any size and under any mask.
 
@@ -80,16 +82,26 @@ def softmax_attention(
         dropout: rate at which weights are dropped.
         is_causal: whether a query reads only the keys up to its own place, also where there is a mask.
         scale: factor of q.k; None is 1/sqrt(D).
+        always_open: the mask is known to let every query read some key, and is not searched for those that may not.
 
     Returns:
         The attended values (B, H, N, E); 0 for a query that may read no key.
     """
     scale = q.shape[-1] ** -0.5 if scale is None else scale
-    return attention_within_bound(bounded(q, k, scale), k, v, mask, dropout, is_causal, scale=scale)
+    q = bounded(q, k, scale)
+    return attention_within_bound(q, k, v, mask, dropout, is_causal, scale=scale, always_open=always_open)
 
 
 def attention_within_bound(
-    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout: float, is_causal: bool = False, *, scale: float
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    mask: Tensor | None,
+    dropout: float,
+    is_causal: bool = False,
+    *,
+    scale: float,
+    always_open: bool = False,
 ) -> Tensor:
     """Return `softmax_attention`, arguments see there, of queries whose scores with the keys are within the bound."""
     if mask is None:
@@ -99,6 +111,12 @@ def attention_within_bound(
     if is_causal:
         before = torch.ones(q.shape[-2], k.shape[-2], dtype=torch.bool, device=q.device).tril()
         mask = mask & before if mask.dtype == torch.bool else mask.masked_fill(~before, -torch.inf)
+    if always_open:
+        if _learned(mask) and q.device.type == "cpu" and q.dtype not in HALF:
+            # torch takes this formula too, but searches its scores for rows of -inf, and scales queries and keys
+            weights = torch.add(mask, q @ k.mT, alpha=scale).softmax(-1)
+            return F.dropout(weights, dropout) @ v
+        return _torch_attention(q, k, v, mask, dropout, False, scale)
     mask, nothing = opened(mask)
     if mask.shape[-1] == 1:  # what a query adds to all of its scores changes no weight
         mask = None
@@ -146,18 +164,33 @@ def bounded(q: Tensor, k: Tensor, scale: float) -> Tensor:
     """
     if q.numel() == 0 or k.numel() == 0:
         return q
+    if _readable(q, k) and _largest(q) * _largest(k) * scale * q.shape[-1] <= largest_score(q.dtype):
+        return q
     return bounded_by(q, largest_entry(k).amax(-2, keepdim=True), scale)
 
 
 def bounded_by(q: Tensor, largest_key: Tensor, scale: float) -> Tensor:
     """Return queries (..., N, D) as `bounded` does, for keys whose `largest_entry` is ``largest_key`` (..., 1, 1)."""
-    largest = largest_entry(q) * largest_key * (scale * q.shape[-1])
-    return q * (largest_score(q.dtype) / largest.clamp(min=1e-30)).clamp(max=1.0).to(q.dtype)
+    limit = largest_score(q.dtype) / (scale * q.shape[-1]) / largest_key  # infinite for keys of zero
+    return q * (limit / largest_entry(q)).clamp(max=1.0).to(q.dtype)
 
 
 def largest_entry(x: Tensor) -> Tensor:
     """Return the size of the largest entry of each vector (..., D) as (..., 1), in a type that holds their products."""
     return precise(x.detach().abs().amax(-1, keepdim=True))  # not a norm of torch's, which takes fifteen times as long
+
+
+def _readable(*tensors: Tensor) -> bool:
+    """Return whether a number can be read from each tensor at once: on a CPU, outside of graphs and transforms."""
+    if torch.compiler.is_compiling() or torch.jit.is_tracing() or in_transform():
+        return False
+    return all(x.device.type == "cpu" and type(x) in (Tensor, nn.Parameter) for x in tensors)
+
+
+def _largest(x: Tensor) -> float:
+    """Return the size of the largest entry of a readable tensor, in one pass over it."""
+    lowest, highest = (entry.item() for entry in torch.aminmax(x.detach()))
+    return max(-lowest, highest)
 
 
 def few(q: Tensor, k: Tensor) -> bool:
@@ -216,8 +249,7 @@ def _attend(
     q: Tensor, k: Tensor, v: Tensor, scale: float, key_bias: Tensor | None, mask: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     """Compute `attend` for a mask in which every row allows some key to be read."""
-    learned = mask is not None and mask.requires_grad and torch.is_grad_enabled()
-    if learned or not _has_kernel(q, mask):
+    if (mask is not None and _learned(mask)) or not _has_kernel(q, mask):
         scores = scale * q @ k.mT  # (B, H, N, M)
         for bias in (None if key_bias is None else key_bias[..., None, :], mask):
             scores = scores if bias is None else scores + bias
@@ -309,6 +341,11 @@ def _bias(q: Tensor, k: Tensor, key_bias: Tensor | None, mask: Tensor | None) ->
     # of other layouts the CPU's kernel makes a full copy
     bias = _aligned_rows(bias) if _on_cuda(q) else _rows(bias)
     return bias.expand(*q.shape[:3], k.shape[2])
+
+
+def _learned(mask: Tensor) -> bool:
+    """Return whether a gradient is to reach the mask, which no fused kernel of a CPU brings to it."""
+    return mask.requires_grad and torch.is_grad_enabled()
 
 
 def _has_kernel(q: Tensor, mask: Tensor | None) -> bool:

@@ -67,7 +67,7 @@ def attend_in_tiles(
         asking, keys, values = (
             x[:, :, places].flatten(1, 2) for x, places in ((q, readers), (k, read), (v, read))
         )  # (B, H T, t, D)
-        mixed = softmax_attention(asking, keys, values, mask, dropout)
+        mixed = softmax_attention(asking, keys, values, mask, dropout, always_open=True)
         mixed = mixed.unflatten(1, (q.shape[1], tiles)).flatten(2, 3)[:, :, tiling.where]
     if not prefix:
         return mixed
@@ -114,7 +114,9 @@ def _rows_of_tiles(
     scale = q.shape[-1] ** -0.5
     if q.numel():  # the bound of each tile, from one look at each key, of which the tiles hold several copies
         asking = bounded_by(asking, _in_tiles(largest_entry(k), read).amax(-2, keepdim=True), scale)
-    mixed = attention_within_bound(asking, keys, values, allowed, dropout, scale=scale)  # (T, B H, t, E)
+    mixed = attention_within_bound(
+        asking, keys, values, allowed, dropout, scale=scale, always_open=True
+    )  # (T, B H, t, E)
     return mixed.transpose(1, 2).flatten(0, 1).flatten(1)
 
 
@@ -166,16 +168,17 @@ def attend_in_windows(
         The attended values (B, H, N, E).
     """
     down, right = grid[0] // window[0], grid[1] // window[1]
+    (batch, heads), tokens = q.shape[:2], window[0] * window[1]
 
     def windows(x: Tensor) -> Tensor:
         """Return (B * windows, H, t, D) of (B, H, N, D)."""
-        parts = x.unflatten(2, (down, window[0], right, window[1])).permute(0, 2, 4, 1, 3, 5, 6)
-        return parts.flatten(4, 5).flatten(0, 2)
+        parts = x.view(batch, heads, down, window[0], right, window[1], x.shape[3]).permute(0, 2, 4, 1, 3, 5, 6)
+        return parts.reshape(batch * down * right, heads, tokens, x.shape[3])
 
     mask = None if bias is None else bias.to(q.dtype)[None]
-    mixed = softmax_attention(windows(q), windows(k), windows(v), mask, dropout)
-    parts = mixed.unflatten(2, window).unflatten(0, (q.shape[0], down, right))  # (B, down, right, H, w, w, E)
-    return parts.permute(0, 3, 1, 4, 2, 5, 6).flatten(2, 5)
+    mixed = softmax_attention(windows(q), windows(k), windows(v), mask, dropout, always_open=True)
+    parts = mixed.transpose(1, 2).view(batch, down, right, *window, heads, v.shape[3]).transpose(2, 3)
+    return parts.reshape(batch, grid[0] * grid[1], heads, v.shape[3]).transpose(1, 2)
 
 
 def weights_in_tiles(q: Tensor, k: Tensor, tiling: Tiling, *, prefix: int = 0, bias: Tensor | None = None) -> Tensor:

@@ -101,6 +101,9 @@ def window_bias(bias: Tensor, window: tuple[int, int]) -> Tensor:
         bias: (H, 2 w - 1, 2 w - 1), of the positions within windows of side w.
         window: height and width of this window, w or less.
     """
-    rows, columns = (torch.arange(size, device=bias.device) for size in window)
-    down, right = (axis[:, None] - axis + bias.shape[-1] // 2 for axis in (rows, columns))
-    return bias[:, down[:, None, :, None], right[None, :, None, :]].flatten(3).flatten(1, 2)
+    height, width = window
+    middle = bias.shape[-1] // 2
+    bias = bias[:, middle + 1 - height : middle + height, middle + 1 - width : middle + width]
+    # entry [h, i, j, s, t] of the views is the bias at (i + s, j + t); flipped, t is the key's column, s its row
+    pairs = bias.unfold(1, height, 1).unfold(2, width, 1).flip(3, 4)
+    return pairs.reshape(len(bias), height * width, height * width)

@@ -154,6 +154,24 @@ def test_bounded_leaves_alone_what_float32_resolves():
     assert torch.equal(scores.argmax(-1), (q @ k.mT).argmax(-1))
 
 
+@pytest.mark.parametrize("entry", [1.0, 1e9, 1e30, torch.inf, torch.nan])
+def test_bounded_scales_each_query_by_its_own_size(entry):
+    q, k = torch.randn(2, 1, 2, 9, 4)
+    q[0, 0, 3, 1] = entry
+    out = bounded(q, k, 1.0)
+    others = torch.arange(9) != 3
+    assert torch.equal(out[:, 0, others], q[:, 0, others])
+    assert torch.equal(out[:, 1], q[:, 1])
+    in_graph = torch.func.vmap(lambda a, b: bounded(a, b, 1.0))(q, k)  # where no number can be read
+    assert_close(out, in_graph, equal_nan=True)
+
+
+def test_bounded_keeps_keys_of_zero():
+    q = 1e30 * torch.randn(1, 1, 5, 4)
+    assert torch.equal(bounded(q, torch.zeros(1, 1, 3, 4), 1.0), q)
+    assert torch.equal(torch.func.vmap(lambda a: bounded(a, torch.zeros(1, 3, 4), 1.0))(q), q)
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_bounded_in_half_precision(dtype):
     q, k = (270 * torch.randn(2, 1, 2, 9, 4).sign()).to(dtype)  # of which the products are beyond half precision
