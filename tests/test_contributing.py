@@ -121,6 +121,7 @@ def test_every_recipe_has_a_file_and_a_config():
         assert "```bash" in section
 
 
+@pytest.mark.slow
 def test_the_commands_of_the_recipes_work_in_a_copy_with_their_files(newcomer):
     folder, ended = newcomer
     codes = json.loads((folder / "codes.json").read_text())
@@ -128,12 +129,14 @@ def test_the_commands_of_the_recipes_work_in_a_copy_with_their_files(newcomer):
     assert all(Path(file).is_relative_to(folder) for file in json.loads((folder / "packages.json").read_text()))
 
 
+@pytest.mark.slow
 def test_the_default_tests_hold_after_the_recipes(newcomer):
     folder, ended = newcomer
     code, outcomes = json.loads((folder / "outcomes.json").read_text())
     assert (code, outcomes) == (0, dict.fromkeys(HELD, "passed")), ended.stdout[-8000:]
 
 
+@pytest.mark.slow
 def test_the_tests_of_the_recipes_have_numbers(newcomer):
     folder, _ = newcomer
     lines = [json.loads(line) for path in folder.glob("runs/*/metrics.jsonl") for line in path.read_text().splitlines()]
@@ -141,6 +144,7 @@ def test_the_tests_of_the_recipes_have_numbers(newcomer):
     assert len(tests) == sum(command.startswith("test ") for command in COMMANDS), lines
 
 
+@pytest.mark.slow
 def test_the_costs_of_the_recipes_have_flops(newcomer):
     folder, _ = newcomer
     costs = [json.loads(path.read_text()) for path in folder.glob("runs/*/cost.json")]
@@ -148,6 +152,7 @@ def test_the_costs_of_the_recipes_have_flops(newcomer):
     assert all(cost["flops"] for cost in costs), costs
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("check", [("check",), ("format", "--check")])
 def test_files_of_the_recipes_are_in_the_style_of_the_project(newcomer, check):
     folder, _ = newcomer
@@ -157,6 +162,7 @@ def test_files_of_the_recipes_are_in_the_style_of_the_project(newcomer, check):
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_the_evaluation_of_the_recipe_is_written_and_reported(newcomer):
     folder, ended = newcomer
     (path,) = (folder / "runs" / "digits").rglob("mirror.json")

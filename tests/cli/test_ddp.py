@@ -44,7 +44,8 @@ def test_predictions_of_two_processes_are_complete_and_in_order(fitted, process,
         assert [row["image"] for row in csv.DictReader(file)] == [str(path) for path in sorted(images.rglob("*.png"))]
 
 
-@pytest.mark.parametrize("place", [pytest.param(0, marks=pytest.mark.slow), 1])  # each waits for the other process
+@pytest.mark.slow  # each waits for the other process
+@pytest.mark.parametrize("place", [0, 1])
 def test_an_error_of_either_process_ends_both_with_one_line(fitted, process, images, place):
     (run,) = (fitted / "runs").iterdir()
     broken = sorted(images.rglob("*.png"))[place]  # process 0 reads the first image, process 1 the second

@@ -47,6 +47,7 @@ def test_one_process_tests_it_as_any_other(fitted, call, log):
     assert found[0]["test/loss"] == pytest.approx(found[1]["test/loss"], rel=1e-4)
 
 
+@pytest.mark.slow
 def test_tasks_that_enter_parts_of_their_model_are_refused(process, tmp_path):
     argv = ["--data", "Shapes", "--data.scenes", "[4,2,2]", "--data.image_size", "32", "--data.num_workers", "0"]
     ended = process("fit", "--model", "SemanticSegmentation", *argv, *SHARDED, ranks=2, cwd=tmp_path)

@@ -98,6 +98,7 @@ def test_mixers_on_a_model_keep_the_aspect_of_the_image(zoo, tmp_path, photo):
     assert columns.max() < drawn.shape[1] / 3 + 20
 
 
+@pytest.mark.slow
 def test_every_corruption(zoo, tmp_path, photo):
     names = [*CORRUPTIONS, *EXTRA_CORRUPTIONS]
     ended = zoo("maps", photo, *LOW, "--corruption", *names, "--severity", "5", "--out", "maps.svg")
