@@ -171,7 +171,7 @@ def test_bfloat16(zoo, tiny, tmp_path, log):
     assert log(tmp_path / "run")[-1]["metrics"]["val/loss"] > 0
 
 
-@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("stop", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_a_stopped_run_is_no_success_and_can_be_gone_on_with(tiny, tmp_path, stop):
     argv = ["fit", "--config", tiny, "--trainer.max_epochs", "100000", "--trainer.default_root_dir", "run"]
     with started(main, argv, cwd=tmp_path) as program:
