@@ -171,8 +171,8 @@ def bounded(q: Tensor, k: Tensor, scale: float) -> Tensor:
 
 def bounded_by(q: Tensor, largest_key: Tensor, scale: float) -> Tensor:
     """Return queries (..., N, D) as `bounded` does, for keys whose `largest_entry` is ``largest_key`` (..., 1, 1)."""
-    limit = largest_score(q.dtype) / (scale * q.shape[-1]) / largest_key  # infinite for keys of zero
-    return q * (limit / largest_entry(q)).clamp(max=1.0).to(q.dtype)
+    largest = largest_entry(q) * largest_key * (scale * q.shape[-1])
+    return q * (largest_score(q.dtype) / largest.clamp(min=1e-30)).clamp(max=1.0).to(q.dtype)
 
 
 def largest_entry(x: Tensor) -> Tensor:

@@ -172,6 +172,13 @@ def test_bounded_keeps_keys_of_zero():
     assert torch.equal(torch.func.vmap(lambda a: bounded(a, torch.zeros(1, 3, 4), 1.0))(q), q)
 
 
+@pytest.mark.parametrize("scale", [0.0, -1.0])
+def test_bounded_under_a_scale_that_bounds_nothing(scale):
+    q, k = torch.randn(2, 1, 2, 9, 4)
+    assert torch.equal(bounded(q, k, scale), q)
+    assert torch.equal(torch.func.vmap(lambda a, b: bounded(a, b, scale))(q, k), q)
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_bounded_in_half_precision(dtype):
     q, k = (270 * torch.randn(2, 1, 2, 9, 4).sign()).to(dtype)  # of which the products are beyond half precision

@@ -72,7 +72,7 @@ def follow(page, folder):
         assert ended.code == 0, f"code {ended.code}: {step.content}\n{ended.out[-2000:]}\n{ended.err[-4000:]}"
 
 
-@pytest.mark.slow  # a mixer of one's own is followed by default in tests/test_contributing.py
+@pytest.mark.slow  # a mixer of one's own, of the README, is tried by default in test_registry.py
 @pytest.mark.parametrize("name", LEFT)
 def test_a_person_can_follow_the_tutorial(name, tmp_path):
     follow(DOCS / "tutorials" / f"{name}.md", tmp_path)
