@@ -164,7 +164,7 @@ def bounded(q: Tensor, k: Tensor, scale: float) -> Tensor:
     """
     if q.numel() == 0 or k.numel() == 0:
         return q
-    if _readable(q, k) and _largest(q) * _largest(k) * scale * q.shape[-1] <= largest_score(q.dtype):
+    if readable(q, k) and _largest(q) * _largest(k) * scale * q.shape[-1] <= largest_score(q.dtype):
         return q
     return bounded_by(q, largest_entry(k).amax(-2, keepdim=True), scale)
 
@@ -180,7 +180,7 @@ def largest_entry(x: Tensor) -> Tensor:
     return precise(x.detach().abs().amax(-1, keepdim=True))  # not a norm of torch's, which takes fifteen times as long
 
 
-def _readable(*tensors: Tensor) -> bool:
+def readable(*tensors: Tensor) -> bool:
     """Return whether a number can be read from each tensor at once: on a CPU, outside of graphs and transforms."""
     if torch.compiler.is_compiling() or torch.jit.is_tracing() or in_transform():
         return False

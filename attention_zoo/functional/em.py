@@ -39,6 +39,7 @@ from torch import Tensor
 from attention_zoo.errors import InputError
 from attention_zoo.functional.attention import attend, bounded, few, log_normalized, normalized
 from attention_zoo.functional.checks import AT_LEAST_ONE, COUNTS, check_gamma, check_mixture, check_number, check_steps
+from attention_zoo.functional.doubly_normalized import in_products
 from attention_zoo.functional.fixed_units import within
 from attention_zoo.functional.memory import Mixture, Terms, score_bound
 from attention_zoo.functional.memory import Prior as Prior
@@ -396,6 +397,8 @@ def doubly_normalize(q: Tensor, k: Tensor, v: Tensor, *, alpha: float, mask: Ten
         q = bounded(q, k, alpha)
         if mask is None and few(q, k):
             return (((alpha * q) @ k.mT).log_softmax(-2).softmax(-1) @ v).to(kind)
+        if mask is None and (out := in_products(q, k, v, alpha)) is not None:
+            return out.to(kind)
         _, log_normaliser = attend(k, q, q, alpha, mask=None if mask is None else mask.mT)
         log_normaliser = log_normaliser.masked_fill(log_normaliser.isneginf(), 0.0)  # for a key that no query may read
         return attend(q, k, v, alpha, key_bias=-log_normaliser, mask=mask)[0].to(kind)
