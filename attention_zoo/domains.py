@@ -10,6 +10,8 @@ other value with an `InputError` that names the argument:
 - a number outside of its domain. A bare ``int`` or ``float`` of the zoo's own classes must not be negative; of
   other people's classes, of which no one promised that, it must be finite.
 
+A scalar of numpy is handed on as the number of Python that it stands for.
+
 Mixers, tasks, data and attacks check the constructors of all their subclasses by themselves; a data class of options
 says ``@checked``. What two arguments must be together is the constructor's own affair.
 """
@@ -141,6 +143,7 @@ def checked(target: _Target, *, under: str | None = None) -> _Target:
 
     @functools.wraps(target)
     def checking(*args: Any, **kwargs: Any) -> Any:
+        args, kwargs = tuple(map(_plain, args)), {name: _plain(value) for name, value in kwargs.items()}
         try:
             arguments = signature.bind(*args, **kwargs).arguments
         except TypeError:
@@ -162,6 +165,14 @@ def checked(target: _Target, *, under: str | None = None) -> _Target:
 
     vars(checking)["kinds"] = bare_kinds
     return cast(_Target, checking)
+
+
+def _plain(value: Any) -> Any:
+    """Return a scalar of numpy, also in a tuple, as Python's own: torch takes no other numbers for sizes."""
+    if type(value) is tuple:
+        return tuple(map(_plain, value))
+    numpys = type(value).__module__ == "numpy" and isinstance(value, (Integral, Real))
+    return cast(Any, value).item() if numpys else value
 
 
 class Checked:

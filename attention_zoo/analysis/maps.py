@@ -258,7 +258,7 @@ def _unhosted(model: nn.Module, index: int, layer: HostLayer, seen: Handed, batc
     if len(seen.q) != batch:
         raise InputError(
             f"layer {index} of {type(model).__name__} attends inside windows, {len(seen.q) // batch} of each image: "
-            "no map of it spans the image"
+            "no map of it spans the image; a layer of one window has one, the last of a square image say"
         )
     return with_projections(layer, seen)
 

@@ -241,15 +241,16 @@ def kinds() -> dict[str, tuple[str, NamesOf]]:
     import tasks
     from attention_zoo import list_mixers
     from attention_zoo.attacks import Attack
+    from attention_zoo.mixers.registry import self_mixers
 
     def of(base: type) -> NamesOf:
         return lambda: class_names(base)
 
     return {
-        "mixer": ("mixer", lambda: list_mixers("self")),
-        "mixers": ("mixer", lambda: list_mixers("self")),
-        "layer_mixers": ("mixer", lambda: list_mixers("self")),
-        "variants": ("mixer", lambda: list_mixers("self")),
+        "mixer": ("mixer", lambda: list(self_mixers())),
+        "mixers": ("mixer", lambda: list(self_mixers())),
+        "layer_mixers": ("mixer", lambda: list(self_mixers())),
+        "variants": ("mixer", lambda: list(self_mixers())),
         "attacks": ("attack", of(Attack)),
         "attack": ("attack", of(Attack)),
         "interaction": ("interaction", lambda: list_mixers("cross")),

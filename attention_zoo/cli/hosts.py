@@ -17,7 +17,7 @@ from attention_zoo.hosts.survey import (
     write_surveys,
 )
 from attention_zoo.hosts.table import OBSTACLES
-from attention_zoo.mixers.registry import list_mixers
+from attention_zoo.mixers.registry import self_mixers
 from attention_zoo.terminal import console, text_table
 
 HEADER = ("Architecture", "Attention", "Host", "Mixers, or why not")
@@ -31,30 +31,41 @@ MARKDOWN = ("attention of timm", "architectures", "such as", "mixers, or why not
 def hosts(filter: str = "*", mixer: str | None = None, markdown: bool = False, refresh: bool = False) -> None:
     """List timm's architectures with attention: which are hosts, of how many mixers, or why not.
 
+    The models of this package that timm knows (FAN, RVT, ...) are listed and counted apart.
+
     Args:
-        filter: a pattern of names, such as 'swin*'.
+        filter: a pattern of names, such as 'swin*', or several with commas between them.
         mixer: list only hosts of this mixer, such as Window.
         markdown: print one row for each kind of architecture, as markdown.
         refresh: build all architectures anew (many minutes), and write the table that other calls read.
     """
-    names = architectures(filter)
-    if mixer is not None and mixer not in list_mixers("self"):
-        raise unknown("mixer of tokens among themselves", mixer, list_mixers("self"))
+    names, own = architectures(filter), architectures(filter, "attention_zoo")
+    if not names + own:
+        raise InputError(f"filter {filter!r} matches no architecture; '*' stands for any letters, as in 'swin*'")
+    if mixer is not None and mixer not in self_mixers():
+        raise unknown("mixer of tokens among themselves", mixer, self_mixers())
     if refresh:
         if filter != "*":
             raise InputError(f"refresh writes the table of all architectures; leave filter {filter!r} out")
         write_surveys(TABLE, {name: survey_architecture(name) for name in names})
     every = surveys(names)
     attending = {name: layers for name, layers in every.items() if layers}
+    ours = {} if markdown else surveys(own)
     if mixer is not None:
-        attending = {name: layers for name, layers in attending.items() if mixer in readings(layers)}
+        taking = [
+            {name: layers for name, layers in some.items() if mixer in readings(layers)} for some in (attending, ours)
+        ]
+        number = sum(map(len, taking))
+        attending, ours = taking if number else (attending, ours)  # where it has no place, it is said why
     if markdown:
         console().print(markdown_table(attending), soft_wrap=True)
-    elif attending:
-        console().print(text_table(HEADER, [_row(name, layers) for name, layers in attending.items()]))
+    elif attending or ours:
+        console().print(text_table(HEADER, [_row(name, layers) for name, layers in {**attending, **ours}.items()]))
     console().print(counts(every), soft_wrap=True)
+    if own and not markdown:
+        console().print(f"{len(own)} of attention_zoo's own match too.", soft_wrap=True)
     if mixer is not None:
-        console().print(f"{len(attending)} of them are hosts of {mixer}.", soft_wrap=True)
+        console().print(f"{number} of them are hosts of {mixer}.", soft_wrap=True)
 
 
 def counts(every: Mapping[str, Survey]) -> str:
@@ -94,8 +105,9 @@ def verdict(layers: Survey) -> str:
     asked = {need for needs in layers.values() if needs is not None for need in needs}
     told = all("grid" in needs for needs in layers.values() if needs is not None)
     kind = "that take its position biases" if "bias" in asked else "of sets and grids" if told else "of sets of tokens"
+    kind = "whose scores positions scale" if "fixed" in asked else kind
     stays = ", ".join(layer for layer, needs in layers.items() if needs is None)
     names = readings(layers)
-    number = f"{len(names)} of {len(list_mixers('self'))}, {kind}"
+    number = f"{len(names)} of {len(self_mixers())}, {kind}"
     few = f": {', '.join(names)}" if len(names) <= FEW else ""
     return number + few + (f"; timm's own: {stays}" if stays else "")

@@ -6,11 +6,13 @@ files declare. Once these declare anything else, the mixers are imported.
 
 import ast
 import hashlib
+import inspect
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
+from attention_zoo.errors import unknown
 from attention_zoo.runs.files import read_json, write_text
 from attention_zoo.terminal import console, text_table
 
@@ -35,26 +37,41 @@ class Row:
     equation: str
     options: str
     complexity: str
+    about: str
 
 
-def mixers(kind: Literal["self", "cross"] | None = None, markdown: bool = False, refresh: bool = False) -> None:
+def mixers(
+    names: list[str],
+    *,
+    kind: Literal["self", "cross", "wrapper"] | None = None,
+    markdown: bool = False,
+    refresh: bool = False,
+) -> None:
     """List the mixers: name, reading, paper, equation, options with their defaults, and cost in tokens N.
 
     Args:
-        kind: only mixers of tokens among themselves (self) or of queries with pixels (cross).
+        names: mixers, before the options, to say everything about: what each option is too; without, all are listed.
+        kind: only mixers of tokens (self), of queries with pixels (cross), or those around another (wrapper).
         markdown: print the table of the README, by reading and without options.
         refresh: write the table that other calls read anew, after a change of a mixer's file.
     """
     if refresh:
         write_table()
+    rows = rows_of(kind)
+    known = {row.name: row for row in rows}
+    for name in names:
+        if name not in known:
+            raise unknown("mixer", name, known)
     if markdown:
         console().print(markdown_table(kind), soft_wrap=True)
+    elif names:
+        console().print("\n\n".join(_description(known[name]) for name in names), soft_wrap=True, markup=False)
     else:
-        console().print(text_table(HEADER, map(_cells, rows_of(kind))))
+        console().print(text_table(HEADER, map(_cells, rows)))
 
 
 def rows_of(kind: str | None = None) -> list[Row]:
-    """Return the rows of the mixers of a kind; None is both."""
+    """Return the rows of the mixers of a kind; None is all."""
     return [row for row in table_rows() or imported_rows() if kind in (None, row.kind)]
 
 
@@ -65,17 +82,19 @@ def table_rows() -> list[Row] | None:
 
 
 def imported_rows() -> list[Row]:
-    """Return the rows of the mixers, which it imports."""
+    """Return the rows of the mixers, which it imports, and then those around another one."""
     from attention_zoo.cli.commands import require_mixers
 
     require_mixers()
-    from attention_zoo.mixers.registry import list_mixers, mixer_info
+    from attention_zoo.mixers.registry import list_mixers, mixer_class, mixer_info
 
     rows = []
-    for info in map(mixer_info, list_mixers()):
+    wrappers = list_mixers("wrapper")
+    for info in map(mixer_info, list_mixers() + wrappers):
         options = "\n".join(f"{option.name}: {option.type} = {option.default!r}" for option in info.options)
-        facts = (info.name, info.kind, info.reading, info.paper, info.equation, options, info.complexity)
-        rows.append(Row(*facts))
+        kind = "wrapper" if info.name in wrappers else info.kind
+        about = inspect.getdoc(mixer_class(info.name)) or ""
+        rows.append(Row(info.name, kind, info.reading, info.paper, info.equation, options, info.complexity, about))
     return rows
 
 
@@ -109,10 +128,17 @@ def _is_text(part: ast.stmt) -> bool:
 
 
 def markdown_table(kind: str | None = None) -> str:
-    """Return the mixers of a kind, None is both, as a markdown table, sorted by reading."""
+    """Return the mixers of a kind, None is all, as a markdown table, sorted by reading."""
     ordered = sorted(rows_of(kind), key=lambda row: (row.reading.casefold(), row.name))
     lines = [MARKDOWN, ("---",) * len(MARKDOWN), *map(_markdown_cells, ordered)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _description(row: Row) -> str:
+    """Return all that is known of a mixer as lines, with its docstring, which explains the options."""
+    facts = (("reading", row.reading), ("paper", row.paper), ("equation", row.equation), ("cost in N", row.complexity))
+    lines = [row.name, *(f"  {name + ':':11}{fact}" for name, fact in facts), "", row.about]
+    return "\n".join(lines + (["", "Types and defaults:", row.options] if row.options else []))
 
 
 def _cells(row: Row) -> tuple[str, ...]:

@@ -133,8 +133,11 @@ def opened(mask: Tensor) -> tuple[Tensor, Tensor]:
         The opened mask (..., N, M), and a boolean tensor (..., N, 1) that is true for queries that may read nothing;
         the caller sets what those queries take to zero.
     """
-    nothing = ~(mask if mask.dtype == torch.bool else mask != -torch.inf).any(-1, keepdim=True)
-    return mask.masked_fill(nothing, True if mask.dtype == torch.bool else 0.0), nothing
+    if mask.dtype == torch.bool:
+        nothing = ~mask.any(-1, keepdim=True)
+        return mask | nothing, nothing  # not masked_fill, which ONNX Runtime has for no truth values
+    nothing = ~(mask != -torch.inf).any(-1, keepdim=True)
+    return mask.masked_fill(nothing, 0.0), nothing
 
 
 def normalized(scores: Tensor) -> tuple[Tensor, Tensor]:

@@ -5,13 +5,13 @@ around its softmax (projections, positions, norms, windows), and hands queries, 
 """
 
 import copy
-from typing import Any, ClassVar, Self, cast
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
 
 from attention_zoo.mixers.base import SelfMixer
-from attention_zoo.mixers.registry import MIXERS, Factory, list_mixers
+from attention_zoo.mixers.registry import Factory, self_mixers
 
 
 class HostLayer(nn.Module):
@@ -147,7 +147,7 @@ def misfit(mixer: SelfMixer | type[SelfMixer], *, bias: bool, grid: bool) -> str
     if not {"q", "v"} <= set(mixer.projections):
         return "which does not take queries and values of separate projections"
     if bias and not mixer.takes_masks():
-        return "which cannot use its position bias (takes_masks)"
+        return "which has no scores that the position biases of this model could be added to"
     if mixer.tokens == "grid" and not grid:
         return "which needs the grid of the tokens, that it does not tell"
     return None
@@ -155,8 +155,7 @@ def misfit(mixer: SelfMixer | type[SelfMixer], *, bias: bool, grid: bool) -> str
 
 def fitting_mixers(*, bias: bool, grid: bool) -> list[str]:
     """Return the names of the mixers for which `misfit` finds no reason."""
-    kinds = {name: cast(type[SelfMixer], MIXERS[name]) for name in list_mixers("self")}
-    return [name for name, kind in kinds.items() if misfit(kind, bias=bias, grid=grid) is None]
+    return [name for name, kind in self_mixers().items() if misfit(kind, bias=bias, grid=grid) is None]
 
 
 def _carried(layer: nn.Module, mixer: SelfMixer) -> SelfMixer:

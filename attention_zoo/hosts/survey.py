@@ -8,40 +8,43 @@ import json
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import timm
 import torch
 from timm.layers import Attention
 from torch import nn
 
-from attention_zoo.errors import InputError
 from attention_zoo.hosts.base import fitting_mixers
 from attention_zoo.hosts.table import grid_host, host_layer_for, is_plain, layer_name, swappable, unswappable
-from attention_zoo.mixers.base import SelfMixer
-from attention_zoo.mixers.registry import MIXERS, list_mixers
+from attention_zoo.mixers.registry import self_mixers
+from attention_zoo.mixers.swapping import Staying
 from attention_zoo.runs.files import read_json, write_text
 
 TABLE = Path(__file__).with_name("timm.json")
 """The table of surveys, one group of architectures with the same layers a line."""
 
 Needs = tuple[str, ...]
-"""What a layer asks of readings and offers them: ``whole`` (a mixer takes its whole place), ``bias``, ``grid``."""
+"""What a layer asks of readings and offers them: ``whole`` (a mixer takes its whole place), ``bias``, ``grid``, or
+``fixed`` (it stays what it is, a kind of dot-product attention)."""
+
+WORDS = ("whole", "bias", "grid", "fixed")
+ASKED = {"bias", "fixed"}
+"""What all layers of a model ask for if one of them does; what is offered, all of them have to offer."""
 
 Survey = Mapping[str, Needs | None]
 """The attention layers of an architecture by `layer_name`; None for those that no mixer can stand in."""
 
 
-def architectures(pattern: str = "*") -> list[str]:
-    """Return the names of timm's own architectures that match a pattern of the shell.
+def architectures(pattern: str = "*", package: str = "timm") -> list[str]:
+    """Return the names of the architectures of a package that timm knows, timm's own or ours, sorted.
 
-    Raises:
-        InputError: there is none.
+    Args:
+        pattern: a pattern of the shell, or several with commas between them.
+        package: ``timm`` or ``attention_zoo``.
     """
-    names = [name for name in timm.list_models(pattern) if timm.model_entrypoint(name).__module__.startswith("timm.")]
-    if not names:
-        raise InputError(f"filter {pattern!r} matches no architecture of timm; write '*' for any letters, 'swin*' say")
-    return names
+    names = timm.list_models([part.strip() for part in pattern.split(",")])
+    return [name for name in names if timm.model_entrypoint(name).__module__.startswith(f"{package}.")]
 
 
 def surveys(names: Sequence[str], table: Path = TABLE) -> dict[str, Survey]:
@@ -63,9 +66,11 @@ def survey(model: nn.Module) -> Survey:
     for name, layer in swappable(model):
         kind = host_layer_for(layer)
         key = layer_name(Attention if isinstance(layer, Attention) else type(layer))
-        told = grid_host(model, name) is not None
+        told = grid_host(model, name) is not None or getattr(layer, "grid", None) is not None
         needs: Needs
-        if kind is None or is_plain(layer):
+        if isinstance(layer, Staying):
+            needs = ("fixed",)
+        elif kind is None or is_plain(layer):
             needs = ("whole", "grid") if told else ("whole",)
         else:
             asked = {"bias": kind.adds_bias(layer, model), "grid": told or kind.sees_grid}
@@ -76,8 +81,8 @@ def survey(model: nn.Module) -> Survey:
 
 def _both(one: Needs, other: Needs) -> Needs:
     """Return what two layers need together: a bias if either has one, a grid if both tell it."""
-    asked = set(one) & set(other) | {"bias"} & (set(one) | set(other))
-    return tuple(word for word in ("whole", "bias", "grid") if word in asked)
+    asked = set(one) & set(other) | ASKED & (set(one) | set(other))
+    return tuple(word for word in WORDS if word in asked)
 
 
 def is_host(layers: Survey) -> bool:
@@ -87,7 +92,7 @@ def is_host(layers: Survey) -> bool:
 
 def readings(layers: Survey) -> list[str]:
     """Return the names of the mixers that can stand in all layers of an architecture that are not timm's for good."""
-    names = set(list_mixers("self"))
+    names = set(self_mixers())
     for needs in layers.values():
         if needs is not None:
             names &= set(_readings(needs))
@@ -96,10 +101,11 @@ def readings(layers: Survey) -> list[str]:
 
 def _readings(needs: Needs) -> list[str]:
     grid = "grid" in needs
+    if "fixed" in needs:
+        return ["DotProduct"]
     if "whole" not in needs:
         return fitting_mixers(bias="bias" in needs, grid=grid)
-    kinds = {name: cast(type[SelfMixer], MIXERS[name]) for name in list_mixers("self")}
-    return [name for name, kind in kinds.items() if grid or kind.tokens == "set"]
+    return [name for name, kind in self_mixers().items() if grid or kind.tokens == "set"]
 
 
 def share(every: Iterable[Survey]) -> tuple[int, int, int]:

@@ -142,7 +142,8 @@ def is_plain(layer: nn.Module) -> bool:
         return True
     if type(layer) is HOST_LAYERS[Attention] or not isinstance(layer, Attention):
         return False
-    return getattr(layer, "gate", None) is None and layer.qkv.in_features == layer.num_heads * layer.head_dim
+    square = layer.qkv.in_features == layer.num_heads * layer.head_dim == layer.proj.out_features
+    return square and getattr(layer, "gate", None) is None
 
 
 def swappable(model: nn.Module) -> list[tuple[str, nn.Module]]:

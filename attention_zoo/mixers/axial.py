@@ -18,7 +18,7 @@ from attention_zoo.functional.positions import window_prior
 from attention_zoo.mixers.base import HostOptions, MixerFactory, SelfMixer, TopDownOptions, gated
 from attention_zoo.mixers.dot_product import DotProduct
 from attention_zoo.mixers.inside import building_inside
-from attention_zoo.mixers.registry import as_factory, known_to_timm
+from attention_zoo.mixers.registry import as_factory, wraps_mixers
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Segments:
     place: Tensor
 
 
-@known_to_timm
+@wraps_mixers
 class Axial(SelfMixer):
     """Any self-mixer along the height, then another along the width: ``N (height + width)`` where it was ``N²``.
 
@@ -52,6 +52,10 @@ class Axial(SelfMixer):
         **host: see `SelfMixer`.
     """
 
+    reading = "around another mixer, along the axes"
+    paper = "Wang et al. 2020 (Axial-DeepLab)"
+    equation = "mixer of every column, then of every row"
+    complexity = "lines × that of a line"
     projections = ()
     tokens = "grid"
     drops_attention = True  # the mixers of the lines refuse it where they do not
@@ -168,8 +172,13 @@ class Axial(SelfMixer):
         return options | cut
 
     def _context(self, mixer: SelfMixer, axis: int, num_tokens: int, like: Tensor) -> tuple[Tensor | None, Segments]:
-        """Return what makes the context local: a mask, if the mixer takes one, and the segments of a line."""
+        """Return what makes the context local: a mask, if the mixer takes one, and the segments of a line.
+
+        Without a ``grid``, where the tokens are taken for a square, the mixer is told the length of these lines.
+        """
         length = self.spatial_shape(num_tokens)[axis - 1]
+        if self.grid is None:
+            mixer.set_grid((1, length if mixer.takes_masks() else self._segment_length(length)))
         everything = torch.arange(length, device=like.device)
         whole = Segments(everything[None], torch.zeros_like(everything), everything)
         if self.context is None or length <= self.context // 2:

@@ -24,8 +24,8 @@ class Elliptical(MixtureMixer):
     """``softmax(Q M Kᵀ / √d) V`` with a diagonal metric M, the change of the values since the layer before.
 
     M has no gradient; the paper's factor 1/δ is gone after the division by the largest entry. Layers that are swapped
-    into a model, or built with it, hand their values on (`MixtureMixer.follow`). The first layer, and
-    a layer by itself, has equal precisions and is `DotProduct`.
+    into a model, or built with it, hand their values on to the next of this reading (`MixtureMixer.follow`). The first
+    layer, and a layer by itself, has equal precisions and is `DotProduct`.
 
     Arguments: see `SelfMixer`.
     """

@@ -22,13 +22,13 @@ from attention_zoo.mixers.inside import building_inside
 from attention_zoo.mixers.options import Amount
 from attention_zoo.mixers.premise import Measure, Measures
 from attention_zoo.mixers.protocols import Kept
-from attention_zoo.mixers.registry import as_factory, known_to_timm
+from attention_zoo.mixers.registry import as_factory, wraps_mixers
 
 Heads = Annotated[int, NOT_NEGATIVE, Domain(most=1 << 16)]
 """A number of heads, perhaps none."""
 
 
-@known_to_timm
+@wraps_mixers
 class MixtureOfHeads(SelfMixer):
     """Any self-mixer of q, k and v, whose heads every token weighs; like `Axial` it is no reading of its own.
 
@@ -47,6 +47,10 @@ class MixtureOfHeads(SelfMixer):
         **host: see `SelfMixer`.
     """
 
+    reading = "around another mixer, with weighed heads"
+    paper = "Jin et al. 2025 (MoH)"
+    equation = "Σ_h g_h(x) head_h (6 to 9)"
+    complexity = "that of the mixer"
     premise = "Tokens choose different heads, and none of the heads stays without tokens."
     takes_tokens = True
     drops_attention = True  # the mixer inside refuses it where it does not
@@ -72,6 +76,7 @@ class MixtureOfHeads(SelfMixer):
         self._project_as(self.inside, host)
         if self.inside.norms_by_batch:  # the norm before the output projection, which is this mixer's
             self.norms_by_batch, self.norm, self.inside.norm = True, self.inside.norm, nn.Identity()
+        self.takes_masks = self.inside.takes_masks  # type: ignore[method-assign]  # of this mixer, as its projections
         self.inside.drop_projections()
         shared, routed = self._numbers(shared, routed)
         self.check(topk is None or min(1, routed) <= topk <= routed, f"topk={topk} must be 1 to routed={routed}")

@@ -1,5 +1,6 @@
 """What a self-mixer may offer beyond its reading; a caller asks for it by ``isinstance``."""
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol, Unpack, runtime_checkable
@@ -68,7 +69,10 @@ class Numbered(Protocol):
 
 @runtime_checkable
 class Linked(Protocol):
-    """A self-mixer that takes up what the same reading kept in the layer before: ``isinstance(mixer, Linked)``."""
+    """A self-mixer that takes up what the last of its reading before it kept: ``isinstance(mixer, Linked)``.
+
+    A layer that is called by itself takes up what its thread's last pass of the model left; ``follow(None)`` ends that.
+    """
 
     def follow(self, before: Any) -> None:
         """Take up what ``before``, a mixer of the same class, keeps of each pass; None: begin anew in each pass."""
@@ -116,12 +120,22 @@ class AuxiliaryLoss(Protocol):
 class Kept:
     """Holds a tensor of the last forward pass, with its graph; copies and pickles of a model hold none.
 
-    Attributes:
-        value: the tensor, or None before the first pass.
+    Each thread holds its own, so that passes of one model beside each other do not meet. A thread without one sees the
+    last of all: the backward pass runs in threads of its own on GPUs, and may have to compute a layer again.
     """
 
     def __init__(self) -> None:
-        self.value: Tensor | None = None
+        self._own = threading.local()
+        self._last: Tensor | None = None
+
+    @property
+    def value(self) -> Tensor | None:
+        """The tensor, or None before the first pass."""
+        return getattr(self._own, "value", self._last)
+
+    @value.setter
+    def value(self, value: Tensor | None) -> None:
+        self._own.value = self._last = value
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Kept":
         return Kept()

@@ -3,10 +3,12 @@
 import importlib
 import inspect
 import re
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
+from numbers import Integral
 from types import MappingProxyType, NoneType, UnionType
 from typing import Annotated, Any, Generic, Literal, TypeVar, Union, cast, get_args, get_origin, overload
 
@@ -25,6 +27,10 @@ SelfMixerClass = TypeVar("SelfMixerClass", bound=type[SelfMixer])
 _MIXERS: dict[str, type[Mixer]] = {}
 MIXERS: Mapping[str, type[Mixer]] = MappingProxyType(_MIXERS)
 """Every registered mixer class by name (read only; `register` adds to it)."""
+
+_WRAPPERS: dict[str, type[SelfMixer]] = {}
+WRAPPERS: Mapping[str, type[SelfMixer]] = MappingProxyType(_WRAPPERS)
+"""Every self-mixer that is built around another one, by name (read only; `wraps_mixers` adds to it)."""
 
 BROKEN: dict[str, Exception] = {}
 """The errors of the modules of the package that cannot be imported, by the modules' names. The others work without
@@ -70,37 +76,51 @@ def register(cls: MixerClass) -> MixerClass:
     """
     if not (inspect.isclass(cls) and issubclass(cls, (SelfMixer, CrossMixer))):
         raise InputError(f"only subclasses of SelfMixer and CrossMixer can be registered, not {cls!r}")
-    if cls.__name__ in _MIXERS:
-        files = [inspect.getmodule(each) for each in (_MIXERS[cls.__name__], cls)]
+    known = {**_WRAPPERS, **_MIXERS}
+    if cls.__name__ in known:
+        files = [inspect.getmodule(each) for each in (known[cls.__name__], cls)]
         first, second = (getattr(module, "__file__", None) or "a notebook" for module in files)
         raise InputError(
             f"a mixer called {cls.__name__!r} is registered already, by {first}; give that of {second} another name"
         )
+    _check_facts(cls)
+    _MIXERS[cls.__name__] = cls
+    if issubclass(cls, SelfMixer):
+        _tell_timm(cls)
+    return cls
+
+
+def wraps_mixers(cls: SelfMixerClass) -> SelfMixerClass:
+    """List a self-mixer that is built around another one, such as `Axial`; a class decorator, which returns the class.
+
+    It is no reading of its own: what goes over all readings leaves it out. Otherwise it is as `register` has it.
+
+    Raises:
+        InputError: the class does not state its reading, paper, equation and complexity.
+    """
+    _check_facts(cls)
+    _WRAPPERS[cls.__name__] = cls
+    _tell_timm(cls)
+    return cls
+
+
+def _check_facts(cls: type[Mixer]) -> None:
     missing = [fact for fact in _FACTS if not isinstance(getattr(cls, fact, None), str)]
     if missing:
         raise InputError(f"mixer {cls.__name__!r} must state as class attributes: {', '.join(missing)}")
-    _MIXERS[cls.__name__] = cls
-    if issubclass(cls, SelfMixer):
-        known_to_timm(cls)
-    return cls
 
 
-def known_to_timm(cls: SelfMixerClass) -> SelfMixerClass:
-    """Let timm's ``attn_layer`` take the class name of a self-mixer; a class decorator, which returns the class.
-
-    `register` does so for readings. Mixers such as `Axial`, which are built around another one and are no reading of
-    their own, have this alone. A name that timm has already stays timm's.
-    """
+def _tell_timm(cls: type[SelfMixer]) -> None:
+    """Let timm's ``attn_layer`` take the class name of a self-mixer; a name that timm has already stays timm's."""
     from attention_zoo.mixers.swapping import attn_layer  # which imports this module
 
     attn_layers().setdefault(cls.__name__, attn_layer(cls))
-    return cls
 
 
 @contextmanager
 def registering() -> Iterator[None]:
     """Forget after the block what was registered inside it, as a notebook or a test may want."""
-    tables: tuple[dict[str, Any], ...] = (_MIXERS, attn_layers())
+    tables: tuple[dict[str, Any], ...] = (_MIXERS, _WRAPPERS, attn_layers())
     before = [dict(table) for table in tables]
     try:
         yield
@@ -110,30 +130,42 @@ def registering() -> Iterator[None]:
             table.update(kept)
 
 
-def list_mixers(kind: Literal["self", "cross"] | None = None) -> list[str]:
-    """Return the sorted names of the registered mixers, of one kind or of both.
+def list_mixers(kind: Literal["self", "cross", "wrapper"] | None = None) -> list[str]:
+    """Return the sorted names of the registered mixers.
+
+    Args:
+        kind: "self" mixes tokens among themselves, "cross" pixels into queries; None is both. "wrapper" is built around
+            a self-mixer, takes its place, and is no reading of its own.
 
     Raises:
         InputError: there is no such kind.
     """
-    if kind not in (None, "self", "cross"):
-        raise unknown("kind of mixer", str(kind), ("self", "cross"))
+    if kind not in (None, "self", "cross", "wrapper"):
+        raise unknown("kind of mixer", str(kind), ("self", "cross", "wrapper"))
+    if kind == "wrapper":
+        return sorted(WRAPPERS)
     return sorted(name for name, cls in MIXERS.items() if kind in (None, _kind(cls)))
+
+
+def self_mixers() -> dict[str, type[SelfMixer]]:
+    """Return the classes that mix tokens among themselves, readings and wrappers, by name, sorted."""
+    readings = {name: cls for name, cls in MIXERS.items() if issubclass(cls, SelfMixer)}
+    return dict(sorted({**readings, **WRAPPERS}.items()))
 
 
 def mixer_class(name: str) -> type[Mixer]:
     """Return the mixer class that ``name`` names: one that is registered or imported, or one at a dotted path.
 
     Args:
-        name: a name of `list_mixers`, the name of an imported class such as ``Axial``, or ``my_package.MyMixer``.
+        name: a name of `list_mixers`, the name of an imported class, or ``my_package.MyMixer``.
 
     Raises:
         InputError: there is no such mixer, or something else is at that path; nothing of it is called.
     """
     if not isinstance(name, str):
         raise InputError(f"mixer {name!r} is no name; choose from: {', '.join(list_mixers())}")
-    if name in MIXERS:
-        return MIXERS[name]
+    if name in MIXERS or name in WRAPPERS:
+        return MIXERS[name] if name in MIXERS else WRAPPERS[name]
     if "." in name:
         return _class_at(name)
     found = [cls for base in (SelfMixer, CrossMixer) for cls in _subclasses(base) if cls.__name__ == name]
@@ -142,13 +174,17 @@ def mixer_class(name: str) -> type[Mixer]:
         raise InputError(f"mixer {name!r} is the name of several classes: {', '.join(paths)}; give a dotted path")
     if not found:
         for module, error in BROKEN.items():
-            raise InputError(f"{unknown('mixer', name, MIXERS)} ({module} cannot be imported: {error})") from error
-        raise unknown("mixer", name, MIXERS)
+            why = unknown("mixer", name, [*MIXERS, *WRAPPERS])
+            raise InputError(f"{why} ({module} cannot be imported: {error})") from error
+        raise unknown("mixer", name, [*MIXERS, *WRAPPERS])
     return found[0]
 
 
 def _subclasses(base: type[Mixer]) -> Iterator[type[Mixer]]:
-    """Yield the imported subclasses of ``base`` that are not abstract, each once."""
+    """Yield the imported subclasses of ``base`` that are not abstract, each once.
+
+    An exported program has classes of the names of ours, which are at no path.
+    """
     seen = set()
     stack = [base]
     while stack:
@@ -156,8 +192,16 @@ def _subclasses(base: type[Mixer]) -> Iterator[type[Mixer]]:
             if cls not in seen:
                 seen.add(cls)
                 stack.append(cls)
-                if not inspect.isabstract(cls):
+                if not inspect.isabstract(cls) and not _is_twin(cls):
                     yield cls
+
+
+def _is_twin(cls: type[Mixer]) -> bool:
+    """Return whether another class is where this one says that it is."""
+    found: Any = sys.modules.get(cls.__module__)
+    for part in cls.__qualname__.split("."):
+        found = getattr(found, part, None)
+    return inspect.isclass(found) and found is not cls
 
 
 def _class_at(path: str) -> type[Mixer]:
@@ -325,7 +369,7 @@ def create_mixer(name: str, dim: int, num_heads: int = 8, **options: Any) -> Mix
     """
     factory = as_factory(name, options, kind=None)
     for argument, value in (("dim", dim), ("num_heads", num_heads)):
-        if not isinstance(value, int):
+        if not isinstance(value, Integral):
             raise InputError(f"{factory.name}: {argument}={value!r} must be a whole number")
     return factory(dim, num_heads)
 
@@ -336,7 +380,8 @@ def check_options(cls: type[Mixer], options: Mapping[str, Any]) -> None:
     shared = _host_parameters(cls)
     for name in options:
         if name not in own and name not in shared:
-            raise unknown(f"argument of mixer {cls.__name__}", name, own or shared)
+            none = "" if own else ", which has none of its own beside those of every mixer"
+            raise unknown(f"argument of mixer {cls.__name__}{none}", name, own or shared)
 
 
 def mixer_options(cls: type[Mixer]) -> tuple[Option, ...]:

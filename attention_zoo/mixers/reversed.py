@@ -14,8 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from attention_zoo.domains import Domain
-from attention_zoo.functional.attention import attend
-from attention_zoo.functional.precision import precise
+from attention_zoo.functional.attention import attend, bounded, few
+from attention_zoo.functional.memory import score_bound
+from attention_zoo.functional.precision import precise, widened
 from attention_zoo.mixers.base import HostOptions, SelfMixer
 from attention_zoo.mixers.protocols import Kept
 from attention_zoo.mixers.registry import register
@@ -28,8 +29,8 @@ Temperature = Annotated[float, Domain(least=1e-3, most=1e6)]
 class Reversed(SelfMixer):
     """``Aᵀ (m ∘ p ∘ V)``: each token chooses a head to send by (p), and sends less the more of a leaf it is (m).
 
-    The message m falls from layer to layer: a mixer in a model multiplies its own with that of the layer before, if
-    that is `Reversed` too.
+    The message m falls from layer to layer: a mixer in a model multiplies its own with that of the last layer before
+    it that is `Reversed` too.
 
     Args:
         dim: token width.
@@ -53,12 +54,14 @@ class Reversed(SelfMixer):
         self.of_message = nn.Sequential(
             nn.Linear(dim, max(1, dim // 4), **made), nn.GELU(), nn.Linear(max(1, dim // 4), 1, **made)
         )
-        self.message = Kept()
         self.before: Kept | None = None
+        self.onward: Kept | None = None
 
     def follow(self, before: "Reversed | None") -> None:
-        """Multiply the message with that of the layer ``before`` in each pass; None ends that."""
-        self.before = None if before is None else before.message
+        """Multiply the message with that of ``before``, an earlier layer, in each pass; None ends that."""
+        self.before, self.onward = None, None
+        if before is not None:
+            self.before = before.onward = Kept()
 
     def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Return the values (B, H, N, D) that tokens are sent, of q (B, H, N, 2 D; see `split_tokens`), k and v."""
@@ -66,7 +69,10 @@ class Reversed(SelfMixer):
         sent = v * self.gates(tokens)
         scale = self.head_dim**-0.5
         with torch.autocast(q.device.type, enabled=False):
-            q, k, sent = map(precise, (q, k, sent))
+            q, k, sent = widened(score_bound(q, k, scale), q, k, sent)
+            q = bounded(q, k, scale)
+            if few(q, k):
+                return ((scale * q @ k.mT).softmax(-1).mT @ sent).to(v.dtype)
             _, log_sum = attend(q, k, sent, scale)
             # A^T is a softmax over the senders, by scores less those log-sums, times its own normaliser
             mean, log_load = attend(k, q, sent, scale, key_bias=-log_sum)
@@ -78,7 +84,8 @@ class Reversed(SelfMixer):
         last = None if self.before is None else self.before.value
         if last is not None and last.shape == message.shape:
             message = message * last.to(message)
-        self.message.value = message
+        if self.onward is not None:
+            self.onward.value = message
         gates = message[:, None]
         if self.of_heads is None:
             return gates
@@ -88,5 +95,6 @@ class Reversed(SelfMixer):
     def map_weights(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Return Aᵀ (B, H, N, N), each column times the gate of its sender."""
         q, tokens = self.split_tokens(q)
-        weights = (q @ k.mT * self.head_dim**-0.5).softmax(-1)
+        q, k = precise(q), precise(k)
+        weights = (bounded(q, k, self.head_dim**-0.5) @ k.mT * self.head_dim**-0.5).softmax(-1)
         return (weights * self.gates(tokens)).mT

@@ -21,7 +21,7 @@ from attention_zoo.hosts.table import GRID_HOSTS, grid_host, host_layer_for, is_
 from attention_zoo.mixers.base import MixerFactory, SelfMixer
 from attention_zoo.mixers.options import Grid
 from attention_zoo.mixers.protocols import Linked, Numbered
-from attention_zoo.mixers.registry import MIXERS, Factory, as_factory, list_mixers
+from attention_zoo.mixers.registry import Factory, as_factory, self_mixers
 
 
 def attn_layer(
@@ -50,7 +50,7 @@ def attn_layer(
     """
     mixer, options = _chosen(mixer, options)
     if mixer is None:
-        raise InputError(f"attn_layer needs a mixer, one of: {', '.join(list_mixers('self'))}")
+        raise InputError(f"attn_layer needs a mixer, one of: {', '.join(self_mixers())}")
     factory = as_factory(mixer, options)
     _check_host(grid, num_prefix_tokens)
     return _layer(factory.name, factory, {"grid": grid, "num_prefix_tokens": num_prefix_tokens})
@@ -176,8 +176,8 @@ def tell_layers(layers: Iterable[nn.Module]) -> None:
     """Tell the mixers of a model which layer they are in, and which of their kind is before them.
 
     Args:
-        layers: the layers with mixers, in the order in which the model runs them. Mixers inside others, as in `Axial`,
-            follow those at the same place inside the layer before.
+        layers: the layers with mixers, in the order in which the model runs them. A mixer follows the last of its kind
+            before it, over others between; mixers inside another, as in `Axial`, one at the same place inside.
     """
     last: dict[tuple[type, str], nn.Module] = {}
     for index, layer in enumerate(layers):
@@ -212,6 +212,8 @@ def _rebuild(model: nn.Module, name: str, old: nn.Module, factory: Factory[SelfM
     kind = host_layer_for(old)
     if kind is not None and not is_plain(old):
         return kind.around(old, factory, model, None if host is None else _grid_size(host), _prefix(host or model))
+    if isinstance(old, Staying) and old.stays_for(factory):
+        return old
     return _mixer_for(model, name, cast(Attention | SelfMixer, old), factory, host)
 
 
@@ -260,6 +262,14 @@ class _BuiltAround(Protocol):
         """Raise an InputError for a mixer that the block would have been built around in another way."""
 
 
+@runtime_checkable
+class Staying(Protocol):
+    """A layer of a host's own, which some mixer is a part of."""
+
+    def stays_for(self, factory: Factory[SelfMixer]) -> bool:
+        """Return whether it is what the model has for this mixer; raise an InputError for one it cannot give way to."""
+
+
 def _require_grid(mixer: SelfMixer, model: nn.Module) -> None:
     """Refuse a reading that looks at the grid in a model that does not tell it.
 
@@ -267,7 +277,7 @@ def _require_grid(mixer: SelfMixer, model: nn.Module) -> None:
         InputError: the reading needs the grid; the error names the model, the mixer and the readings that fit.
     """
     if mixer.tokens == "grid":
-        sets = [name for name in list_mixers("self") if cast(type[SelfMixer], MIXERS[name]).tokens == "set"]
+        sets = [name for name, kind in self_mixers().items() if kind.tokens == "set"]
         raise InputError(
             f"{type(model).__name__} does not tell its layers the grid of their tokens, which {type(mixer).__name__} "
             f"needs; give a mixer of sets of tokens ({', '.join(sets)}), or a VisionTransformer of timm"

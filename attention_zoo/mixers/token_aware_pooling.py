@@ -17,10 +17,10 @@ from attention_zoo.mixers.base import HostOptions, MixerFactory, SelfMixer, TopD
 from attention_zoo.mixers.inside import building_inside
 from attention_zoo.mixers.options import Amount, KernelSide
 from attention_zoo.mixers.protocols import Kept
-from attention_zoo.mixers.registry import as_factory, known_to_timm
+from attention_zoo.mixers.registry import as_factory, wraps_mixers
 
 
-@known_to_timm
+@wraps_mixers
 class TokenAwarePooling(SelfMixer):
     """Any self-mixer behind pooling of a range that each token of the grid chooses; prefix tokens are not pooled.
 
@@ -37,6 +37,10 @@ class TokenAwarePooling(SelfMixer):
         **host: see `SelfMixer`.
     """
 
+    reading = "around another mixer, behind pooling"
+    paper = "Guo et al. 2023 (TAP)"
+    equation = "mixer(Σ_s π_s(x) AvgPool_s(x)) (2 to 6)"
+    complexity = "that of the mixer"
     projections = ()
     tokens = "grid"
     drops_attention = True  # the mixer inside refuses it where it does not
@@ -78,11 +82,16 @@ class TokenAwarePooling(SelfMixer):
         top_down: Tensor | None = None,
         **how: Unpack[TopDownOptions],
     ) -> Tensor:
-        """Pool tokens and mix them as `SelfMixer.forward` of the mixer inside does; a signal is not pooled."""
+        """Pool tokens and mix them as `SelfMixer.forward` of the mixer inside does; a signal is not pooled.
+
+        Raises:
+            InputError: there is a mask, which pooled tokens would carry across, or the tokens are no grid.
+        """
+        self.check(attn_mask is None and not is_causal, "pooled tokens cannot use attn_mask or is_causal")
         pooled = self.pool(x)
         if self.training and self.diversity:
             self.own_loss.value = self.diversity * likeness(self.inside.attention_map(pooled))
-        return self.inside(pooled, attn_mask, is_causal, top_down=top_down, **how)
+        return self.inside(pooled, top_down=top_down, **how)
 
     def pool(self, x: Tensor) -> Tensor:
         """Return tokens (B, N, dim), each of the grid averaged over the range that it chose.

@@ -12,7 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from attention_zoo.errors import InputError
 from attention_zoo.mixers.base import HostOptions, SelfMixer
+from attention_zoo.mixers.registry import Factory
 
 
 class PositionScaled(SelfMixer):
@@ -42,6 +44,22 @@ class PositionScaled(SelfMixer):
         self.check(self.grid is not None and not self.num_prefix_tokens, "it needs grid= and takes no prefix tokens")
         self.made_for = height, width = self.grid or (1, 1)
         self.att_mask = nn.Parameter(torch.zeros(num_heads, height * width, height * width, **self.made))
+
+    @staticmethod
+    def stays_for(factory: Factory[SelfMixer]) -> bool:
+        """Return True for `DotProduct`, whose scores these are; it is not swapped for the unscaled one.
+
+        Raises:
+            InputError: another mixer is to stand here, which would leave the scales behind.
+        """
+        if factory.name != "DotProduct" or factory.options:
+            options = ", ".join(factory.options)
+            chosen = factory.name if factory.name != "DotProduct" else f"DotProduct with {options}"
+            raise InputError(
+                f"RVT: the first blocks of a _plus model (scaled_blocks=) scale dot products by position, which "
+                f"{chosen} does not do: give DotProduct, or a model without _plus"
+            )
+        return True
 
     def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Return the mixed values (B, H, N, D) of queries q, keys k and values v, all (B, H, N, D)."""

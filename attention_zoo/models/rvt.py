@@ -239,11 +239,8 @@ class RVT(nn.Module, TokenModel):
         self.pos_drop = nn.Dropout(timms.pos_drop_rate)
         self.transformers, self.pools = nn.ModuleList(), nn.ModuleList()
         factory = mixer_factory(mixer, mixer_args, variant)
-        if scaled_blocks and factory.name != "DotProduct":
-            raise InputError(
-                f"RVT: scaled_blocks={scaled_blocks} scales dot products by position, which {factory.name} has none "
-                "of: give mixer='DotProduct', or a model without _plus"
-            )
+        if scaled_blocks:
+            PositionScaled.stays_for(factory)
         host: dict[str, Any] = {
             "qkv_bias": timms.qkv_bias,
             "attn_drop": timms.attn_drop_rate,

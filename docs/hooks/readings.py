@@ -209,8 +209,8 @@ def rows(file: str) -> list[dict[str, str]]:
 
 
 def overview() -> str:
-    """Return the page with the table of all readings, whose names are links."""
-    linked = re.sub(r"^\| `(\w+)`", r"| [`\1`](\1.md)", markdown_table(), flags=re.MULTILINE)
+    """Return the page with the table of all readings, whose names are links to the pages of those that have one."""
+    linked = re.sub(rf"^\| `({'|'.join(list_mixers())})`", r"| [`\1`](\1.md)", markdown_table(), flags=re.MULTILINE)
     return (ROOT / "docs" / "readings" / "index.md").read_text(encoding="utf-8").replace("{{ mixers }}", linked)
 
 

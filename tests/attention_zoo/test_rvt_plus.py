@@ -81,18 +81,27 @@ def test_scales_resample_each_place_by_itself():
     assert_close(mixer.scales(8)[0], (larger[0][:, None] * larger[1]).sigmoid())
 
 
-def test_every_parameter_learns_and_a_vit_of_other_mixers_can_be_made_of_it():
+def test_every_parameter_learns():
     model = plus().train()
     model(images()).square().sum().backward()
     assert not [name for name, parameter in model.named_parameters() if parameter.grad is None]
-    swapped = az.swap_mixers(model.eval(), "DotProduct")
-    assert not any(scaled(swapped)) and swapped(images()).isfinite().all()
+
+
+def test_swapping_keeps_the_scales_of_dot_products_or_is_refused():
+    model = plus().eval()
+    torch.nn.init.normal_(model.transformers[0].blocks[0].attn.att_mask)
+    logits, state = model(images()), set(model.state_dict())
+    for mixer, options in (("VarsD", {}), ("DotProduct", {"attn_drop": 0.1})):
+        with pytest.raises(az.InputError, match=f"scale dot products by position, which {mixer}"):
+            az.swap_mixers(model, mixer, **options)
+    assert_close(az.swap_mixers(model, "DotProduct")(images()), logits)
+    assert set(model.state_dict()) == state
+    az.swap_mixers(model, layers={"last": "VarsD"})
+    assert model(images()).isfinite().all()
 
 
 def test_readings_without_dot_products_are_refused():
-    with pytest.raises(
-        az.InputError, match=r"scaled_blocks=10 scales dot products by position, which VarsD has none of"
-    ):
+    with pytest.raises(az.InputError, match=r"scale dot products by position, which VarsD.* does not do"):
         plus(mixer="VarsD")
     with pytest.raises(az.InputError, match="PositionScaled: it needs grid="):
         PositionScaled(8, 2)

@@ -100,7 +100,16 @@ class TestTableOfMixers:
         assert listing.table_rows() is None
         pro.write_text("class")
         assert listing.table_rows() is None
-        assert {row.name for row in listing.rows_of()} == set(az.list_mixers())
+        assert {row.name for row in listing.rows_of()} == {*az.list_mixers(), *az.list_mixers("wrapper")}
+
+
+def test_all_about_a_mixer(zoo):
+    ended = zoo("mixers", "Agent", "MixtureOfHeads")
+    assert ended.code == 0 and "agents: number of agents, a square." in ended.out
+    assert "topk: number of routed heads that a token reads" in ended.out
+    ended = zoo("mixers", "Agnet")
+    assert (ended.code, ended.err.count("\n")) == (2, 1) and "did you mean 'Agent'" in ended.err
+    assert zoo("mixers", "--kind", "wrapper").out.count(" around another mixer") == 3
 
 
 @pytest.mark.parametrize(

@@ -59,7 +59,8 @@ def test_hosts_of_a_filter(zoo):
     ended = zoo("hosts", "--filter", "swinv2_tiny*")
     assert ended.code == 0
     assert "swin_transformer_v2.WindowAttention" in ended.out
-    assert f"of {len(az.list_mixers('self'))}, that take its position biases" in ended.out
+    number = len(az.list_mixers("self") + az.list_mixers("wrapper"))
+    assert f"of {number}, that take its position biases" in ended.out
     assert "100%" in ended.out.splitlines()[-1]
     ended = zoo("hosts", "--filter", "xcit_nano*")
     assert "mixes channels" in " ".join(ended.out.split())
@@ -77,6 +78,26 @@ def test_hosts_of_a_mixer(zoo):
     assert ended.out.splitlines()[-1] == "1 of them are hosts of Window." and "test_vit" in ended.out
     ended = zoo("hosts", "--mixer", "Windows")
     assert (ended.code, ended.err.count("\n")) == (2, 1) and "did you mean 'Window'" in ended.err
+
+
+def test_several_patterns_wrappers_and_models_of_ours(zoo):
+    ended = zoo("hosts", "--filter", "pit_ti_224,swin_tiny_patch4_window7_224", "--mixer", "MixtureOfHeads")
+    assert ended.out.splitlines()[-1] == "1 of them are hosts of MixtureOfHeads." and "pit_ti_224" in ended.out
+    ended = zoo("hosts", "--filter", "fan_tiny, rvt_tiny*")
+    rows = {line.split()[1]: line for line in ended.out.splitlines() if "yes" in line}
+    assert "41 of 41" in rows["fan_tiny"] and "41 of 41" in rows["rvt_tiny"] and "1 of 41" in rows["rvt_tiny_plus"]
+    assert ended.out.splitlines()[-1] == "3 of attention_zoo's own match too."
+    refused = zoo("hosts", "--filter", "xcit_nano_12_p8_224", "--mixer", "CrossCovariance")
+    assert "mixes channels" in " ".join(refused.out.split()) and refused.out.splitlines()[-1].startswith("0 of them")
+
+
+@pytest.mark.parametrize("name", ["fan_tiny", "rvt_tiny", "rvt_tiny_plus", "gfnet_xs", "absvit_tiny_patch16_224"])
+def test_models_of_ours_take_what_they_say(name):
+    with torch.device("meta"):
+        fits = readings(survey_architecture(name))
+        for mixer in SOME:
+            with contextlib.nullcontext() if mixer in fits else pytest.raises(az.InputError):
+                az.swap_mixers(timm.create_model(name), mixer)
 
 
 def test_bad_filters(zoo):

@@ -1,0 +1,130 @@
+"""What mixers keep from layer to layer, and what they are made of: threads, numbers of numpy, classes of a name."""
+
+import functools
+import threading
+
+import numpy as np
+import pytest
+import timm
+import torch
+from timm.layers import Attention
+from torch.testing import assert_close
+
+import attention_zoo as az
+from attention_zoo.mixers.protocols import Kept
+from attention_zoo.mixers.registry import mixer_class
+
+
+@pytest.mark.parametrize("name", ["Reversed", "Elliptical"])
+def test_passes_in_threads_beside_each_other_do_not_meet(name):
+    torch.manual_seed(0)
+    model = timm.create_model("vit_tiny_patch16_224", attn_layer=name, img_size=48, num_classes=4, depth=3).eval()
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    images, gate = torch.randn(4, 2, 3, 48, 48), threading.Barrier(4)
+    with torch.no_grad():
+        alone = torch.stack([model(batch) for batch in images])
+    beside = torch.zeros(10, *alone.shape)
+
+    def run(place):
+        for again in range(len(beside)):
+            gate.wait()
+            with torch.no_grad():
+                beside[again, place] = model(images[place])
+
+    threads = [threading.Thread(target=run, args=(place,)) for place in range(4)]
+    [thread.start() for thread in threads]
+    [thread.join() for thread in threads]
+    assert_close(beside, alone.expand_as(beside), rtol=1e-4, atol=1e-4)
+
+
+def test_a_thread_that_kept_nothing_sees_the_last_of_all():
+    """A backward pass on a GPU runs in a thread of its own, and computes layers again under checkpointing."""
+    kept, seen = Kept(), []
+    kept.value = torch.ones(1)
+    thread = threading.Thread(target=lambda: seen.append(kept.value))
+    thread.start()
+    thread.join()
+    assert seen[0] is kept.value
+    kept.value = None
+    assert kept.value is None
+
+
+def test_the_last_layer_keeps_nothing():
+    model = timm.create_model("vit_tiny_patch16_224", attn_layer="Reversed", img_size=48, num_classes=4, depth=2)
+    model(torch.randn(1, 3, 48, 48))
+    first, last = (block.attn for block in model.blocks)
+    assert last.onward is None and first.onward is last.before and first.onward.value is not None
+
+
+@pytest.mark.parametrize("tokens", [35, 300])
+@pytest.mark.parametrize("size", [300.0, 1e4, 1e5])
+def test_reversed_of_large_scores(tokens, size):
+    torch.manual_seed(0)
+    mixer, x = az.create_mixer("Reversed", 24, 4).eval(), (size * torch.randn(2, tokens, 24)).requires_grad_()
+    out = mixer(x)
+    assert torch.autograd.grad(out.sum(), x)[0].isfinite().all()
+    exact = mixer.double()(x.double())
+    assert (out - exact).abs().max() < 2e-5 * exact.abs().max()
+
+
+@pytest.mark.parametrize("given", [{"is_causal": True}, {"attn_mask": torch.eye(16, dtype=torch.bool)}])
+def test_pooled_tokens_take_no_mask(given):
+    mixer = az.create_mixer("TokenAwarePooling", 24, 4, grid=(4, 4))
+    with pytest.raises(az.InputError, match="pooled tokens cannot use attn_mask or is_causal"):
+        mixer(torch.randn(1, 16, 24), **given)
+
+
+def test_a_projection_to_another_width_stays():
+    model = torch.nn.Sequential(Attention(96, num_heads=3, dim_out=100))
+    x = torch.randn(2, 10, 96)
+    before = model(x)
+    assert_close(az.swap_mixers(model, "DotProduct")(x), before)
+    assert az.swap_mixers(model, "VarsD")(x).shape == before.shape
+
+
+@pytest.mark.parametrize("name", az.list_mixers("wrapper"))
+def test_an_exported_program_takes_no_name(name):
+    mixer = az.create_mixer(name, 24, 4, grid=(6, 6)).eval()
+    program = torch.export.export(mixer, (torch.randn(2, 36, 24),))
+    assert mixer_class(name) is type(mixer)
+    assert program is not None
+
+
+def test_a_class_of_the_same_name_is_still_told_apart():
+    def made():
+        class Twin(type(az.create_mixer("DotProduct", 8, 2))):
+            pass
+
+        return Twin
+
+    kept = [made(), made()]
+    with pytest.raises(az.InputError, match="name of several classes"):
+        mixer_class("Twin")
+    del kept
+
+
+@pytest.mark.parametrize("name", ["DotProduct", "Reversed", "VariedSizeWindow", "MixtureOfHeads", "KMeansCross"])
+def test_numbers_of_numpy(name):
+    cross = name == "KMeansCross"
+    grid = {} if cross else {"grid": (np.int64(3), np.int64(3))}
+    mixer = az.create_mixer(name, 24, np.int64(4), **grid)
+    assert type(mixer.num_heads) is int
+    mixer = type(mixer)(dim=np.int64(24), num_heads=np.int32(4), **grid)
+    x = torch.randn(1, 9, 24)
+    assert (mixer(x, x)[0] if cross else mixer(x)).shape == x.shape
+
+
+def test_heads_of_a_reading_without_masks_run_in_segments():
+    heads = functools.partial(az.MixtureOfHeads, mixer="Linear")
+    assert not heads(24, 4).takes_masks() and az.MixtureOfHeads(24, 4).takes_masks()
+    mixer = az.create_mixer("Axial", 24, 4, mixer=heads, context=3, grid=(5, 5))
+    assert mixer(torch.randn(1, 25, 24)).isfinite().all()
+
+
+@pytest.mark.parametrize("name", ["Neighborhood", "Window", "VarsS", "GlobalFilter"])
+def test_lines_of_a_grid_that_nobody_told(name):
+    torch.manual_seed(0)
+    mixer = az.create_mixer("Axial", 24, 4, mixer=name).eval()
+    for tokens in (49, 36):
+        assert mixer(torch.randn(1, tokens, 24)).isfinite().all()
