@@ -5,6 +5,7 @@ B batch, N tokens, H heads, D width of a head, dim = H * D.
 """
 
 import math
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, ClassVar, Literal, Protocol, Self, TypedDict, Unpack, cast
@@ -84,6 +85,10 @@ class Mixer(Checked, nn.Module, ABC):
         """Raise an InputError that names this mixer unless ``fits``; for conditions that annotations cannot state."""
         if not fits:
             raise self.refusal(message)
+
+    def warn(self, message: str) -> None:
+        """Warn, naming this mixer, of what works and is hardly what was wanted."""
+        warnings.warn(f"{type(self).__name__}: {message}", UserWarning, stacklevel=2)
 
     def refusal(self, message: str) -> InputError:
         """Return an InputError with ``message`` after the name of this mixer."""

@@ -21,7 +21,8 @@ from attention_zoo.mixers.registry import register
 class Neighborhood(SelfMixer):
     """Softmax attention over each token's neighbourhood, which moves inward at the borders of the grid.
 
-    So every token reads as many tokens as any other. A grid smaller than the kernel is read whole. Prefix tokens read
+    So every token reads as many tokens as any other. A grid smaller than the kernel is read whole, which is said in a
+    warning where it is known; of a grid smaller than ``kernel * dilation`` there are fewer neighbours. Prefix tokens read
     all tokens and are read by all.
 
     Args:
@@ -54,6 +55,8 @@ class Neighborhood(SelfMixer):
         super().__init__(dim, num_heads, **host)
         self.check(kernel % 2 == 1, f"kernel={kernel} must be odd")
         self.kernel, self.dilation, self.engine = kernel, dilation, engine
+        if self.grid and dilation == 1 and max(self.grid) <= kernel:
+            self.warn(f"kernel={kernel} covers the grid {self.grid}: every token reads all tokens, as in DotProduct")
         if engine == "natten":
             _na2d(self)
             fits = not self.num_prefix_tokens and not self.attn_drop.p

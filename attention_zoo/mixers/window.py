@@ -27,7 +27,7 @@ class Window(SelfMixer):
     """Softmax attention inside windows of the grid, with a learned bias for each relative position.
 
     A grid that windows do not divide is padded, and no token reads the padding. A window larger than the grid is cut
-    to the grid. Prefix tokens read all tokens and are read by all, without a bias.
+    to the grid; where one covers it all, a warning says so. Prefix tokens read all tokens and are read by all, without a bias.
 
     Args:
         dim: token width.
@@ -58,6 +58,8 @@ class Window(SelfMixer):
         super().__init__(dim, num_heads, **host)
         self.check(shift < window, f"shift={shift} must be below window={window}")
         self.window, self.shift = window, shift
+        if self.grid and max(self.grid) <= window:
+            self.warn(f"window={window} covers the grid {self.grid}: every token reads all tokens, as in DotProduct")
         self.relative_bias = None
         if relative_bias:
             span = 2 * window - 1
