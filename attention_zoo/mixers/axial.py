@@ -52,10 +52,10 @@ class Axial(SelfMixer):
         **host: see `SelfMixer`.
     """
 
-    reading = "around another mixer, along the axes"
+    reading = "around a mixer, along axes"
     paper = "Wang et al. 2020 (Axial-DeepLab)"
     equation = "mixer of every column, then of every row"
-    complexity = "lines × that of a line"
+    complexity = "N (h + w)"
     projections = ()
     tokens = "grid"
     drops_attention = True  # the mixers of the lines refuse it where they do not

@@ -47,10 +47,10 @@ class MixtureOfHeads(SelfMixer):
         **host: see `SelfMixer`.
     """
 
-    reading = "around another mixer, with weighed heads"
+    reading = "around a mixer, weighing heads"
     paper = "Jin et al. 2025 (MoH)"
     equation = "Σ_h g_h(x) head_h (6 to 9)"
-    complexity = "that of the mixer"
+    complexity = "as inside"
     premise = "Tokens choose different heads, and none of the heads stays without tokens."
     takes_tokens = True
     drops_attention = True  # the mixer inside refuses it where it does not

@@ -21,9 +21,9 @@ from attention_zoo.mixers.registry import register
 class Neighborhood(SelfMixer):
     """Softmax attention over each token's neighbourhood, which moves inward at the borders of the grid.
 
-    So every token reads as many tokens as any other. A grid smaller than the kernel is read whole, which is said in a
-    warning where it is known; of a grid smaller than ``kernel * dilation`` there are fewer neighbours. Prefix tokens read
-    all tokens and are read by all.
+    So every token reads as many tokens as any other. A grid smaller than the kernel is read whole, which a warning says
+    where it is known; a grid smaller than ``kernel * dilation`` has fewer neighbours. Prefix tokens read all tokens and
+    are read by all.
 
     Args:
         dim: token width.

@@ -380,8 +380,8 @@ def check_options(cls: type[Mixer], options: Mapping[str, Any]) -> None:
     shared = _host_parameters(cls)
     for name in options:
         if name not in own and name not in shared:
-            none = "" if own else ", which has none of its own beside those of every mixer"
-            raise unknown(f"argument of mixer {cls.__name__}{none}", name, own or shared)
+            error = unknown(f"argument of mixer {cls.__name__}", name, own or shared)
+            raise error if own else InputError(str(error).replace(";", "; it has none beside those of every mixer;", 1))
 
 
 def mixer_options(cls: type[Mixer]) -> tuple[Option, ...]:

@@ -37,10 +37,10 @@ class TokenAwarePooling(SelfMixer):
         **host: see `SelfMixer`.
     """
 
-    reading = "around another mixer, behind pooling"
+    reading = "around a mixer, behind pooling"
     paper = "Guo et al. 2023 (TAP)"
     equation = "mixer(Σ_s π_s(x) AvgPool_s(x)) (2 to 6)"
-    complexity = "that of the mixer"
+    complexity = "as inside"
     projections = ()
     tokens = "grid"
     drops_attention = True  # the mixer inside refuses it where it does not

@@ -27,7 +27,8 @@ class Window(SelfMixer):
     """Softmax attention inside windows of the grid, with a learned bias for each relative position.
 
     A grid that windows do not divide is padded, and no token reads the padding. A window larger than the grid is cut
-    to the grid; where one covers it all, a warning says so. Prefix tokens read all tokens and are read by all, without a bias.
+    to the grid; where one covers it all, a warning says so. Prefix tokens read all tokens and are read by all, without
+    a bias.
 
     Args:
         dim: token width.

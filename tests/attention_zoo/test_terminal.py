@@ -37,7 +37,7 @@ def test_names_are_no_markup(name):
 def test_the_list_of_mixers_shows_every_equation(capsys):
     from attention_zoo.cli.mixers import mixers
 
-    mixers()
+    mixers([])
     shown = "".join(capsys.readouterr().out.split())
     for name in list_mixers():
         equation = "".join(mixer_info(name).equation.split())

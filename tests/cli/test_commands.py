@@ -34,7 +34,7 @@ def test_version(zoo):
 def test_mixers_lists_all_with_options(zoo):
     ended = zoo("mixers")
     assert ended.code == 0
-    for name in list_mixers():
+    for name in list_mixers() + list_mixers("wrapper"):
         assert name in ended.out
     for word in ("feature_ratio: float = 2.0", "Shi et al. 2022", "recurrent sparse", "Cost in N"):
         assert word in ended.out
@@ -45,7 +45,7 @@ def test_mixers_of_one_kind(zoo):
     assert "VarsD" not in zoo("mixers", "--kind", "cross").out
     ended = zoo("mixers", "--kind", "sideways")
     assert ended.code == 2
-    assert ended.err == "error: kind: expected 'self' or 'cross' or null, got 'sideways'\n"
+    assert ended.err == "error: kind: expected 'self' or 'cross' or 'wrapper' or null, got 'sideways'\n"
 
 
 def test_prediction_options_are_of_predict_only(zoo):

@@ -109,7 +109,7 @@ def test_all_about_a_mixer(zoo):
     assert "topk: number of routed heads that a token reads" in ended.out
     ended = zoo("mixers", "Agnet")
     assert (ended.code, ended.err.count("\n")) == (2, 1) and "did you mean 'Agent'" in ended.err
-    assert zoo("mixers", "--kind", "wrapper").out.count(" around another mixer") == 3
+    assert zoo("mixers", "--kind", "wrapper").out.count("│ around a mixer") == 3
 
 
 @pytest.mark.parametrize(
