@@ -121,28 +121,35 @@ def _backward(
     asking = torch.cat((share, torch.ones_like(taken)), -1)
     giving = (torch.cat((v, torch.ones_like(pulled), -pulled), -1) / over_queries[:, None]).T.contiguous()
     grad_q, grad_k = [], torch.zeros_like(k)
+    space = weights.space()
     for rows, block in weights:
-        grad_scores = block * (asking[rows] @ giving)
+        grad_scores = torch.mm(asking[rows], giving, out=space[: len(block)]).mul_(block)
         grad_q.append(grad_scores @ k)
         grad_k.addmm_(grad_scores.T, q[rows])
     return torch.cat(grad_q).mul_(alpha), grad_k.mul_(alpha), grad_v
 
 
 class _Weights:
-    """The weights A of one head, a block of rows at a time: few are held, many made anew by each loop over them."""
+    """The weights A of one head, a block of rows at a time: few are held, many made anew by each loop over them.
+
+    A block is there until the next one is made, in its place: new memory for each would cost as much as its product.
+    """
 
     def __init__(self, q: Tensor, k: Tensor, highest: Tensor, alpha: float) -> None:
-        self.q, self.k, self.highest, self.alpha = q, k, highest, alpha
-        self.held = self._made(slice(None)) if len(q) * len(k) <= WHOLE else None
-        self.rows = max(1, AT_ONCE // len(k))
+        self.q, self.k, self.least, self.alpha = q, k, -highest, alpha
+        self.rows = len(q) if len(q) * len(k) <= WHOLE else max(1, AT_ONCE // len(k))
+        self.block = self.space()
+        self.made: slice | None = None
+
+    def space(self) -> Tensor:
+        """Return room for a block (rows, M)."""
+        return self.q.new_empty(self.rows, len(self.k))
 
     def __iter__(self) -> Iterator[tuple[slice, Tensor]]:
-        if self.held is not None:
-            yield slice(None), self.held
-            return
         for start in range(0, len(self.q), self.rows):
-            rows = slice(start, start + self.rows)
-            yield rows, self._made(rows)
-
-    def _made(self, rows: slice) -> Tensor:
-        return torch.addmm(-self.highest, self.q[rows], self.k.T, alpha=self.alpha).exp_()
+            rows = slice(start, min(start + self.rows, len(self.q)))
+            block = self.block[: rows.stop - rows.start]
+            if rows != self.made:
+                torch.addmm(self.least, self.q[rows], self.k.T, alpha=self.alpha, out=block).exp_()
+                self.made = rows
+            yield rows, block
