@@ -93,7 +93,9 @@ KEYS = (
     Refused(re.compile(r"^the following arguments are required: (.*)"), lambda match, asked: missing(match[1])),
     Refused(
         re.compile(r"^argument \S+: expected one argument"),
-        lambda match, asked: f"{match[0]}; a value that begins with a minus is given as --KEY=VALUE",
+        lambda match, asked: (
+            f"{match[0]}; a value that begins with a minus is given as --KEY=VALUE, help on a class as --KEY.help CLASS"
+        ),
     ),
 )
 """Messages about a key itself, which does not exist or is missing; the first that fits counts."""
@@ -186,7 +188,8 @@ def reason(message: str, key: str) -> str:
     items = [item for item in ITEM.findall(message) if not item.startswith("Expected a")]
     expected = list(dict.fromkeys(map(_plain_type, EXPECTED.findall(message))))
     if expected and not items:
-        return f"expected {' or '.join(expected)}, got {value!r}"
+        hint = "; a list is written as [1,2,3]" if {"tuple", "list"} & set(expected) else ""
+        return f"expected {' or '.join(expected)}, got {value!r}{hint}"
     return items[0] if items else KEY.sub("", message)
 
 

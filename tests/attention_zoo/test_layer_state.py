@@ -2,6 +2,7 @@
 
 import functools
 import threading
+import warnings
 
 import numpy as np
 import pytest
@@ -128,3 +129,13 @@ def test_lines_of_a_grid_that_nobody_told(name):
     mixer = az.create_mixer("Axial", 24, 4, mixer=name).eval()
     for tokens in (49, 36):
         assert mixer(torch.randn(1, tokens, 24)).isfinite().all()
+
+
+@pytest.mark.parametrize(("name", "option"), [("Neighborhood", "kernel"), ("Window", "window")])
+def test_a_grid_that_is_covered_is_said(name, option):
+    with pytest.warns(UserWarning, match=rf"{name}: {option}=7 covers the grid \(7, 5\): every token reads all tokens"):
+        az.create_mixer(name, 24, 4, grid=(7, 5), **{option: 7})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        az.create_mixer(name, 24, 4, grid=(7, 5), **{option: 5})
+        az.create_mixer(name, 24, 4, **{option: 7})
