@@ -70,6 +70,10 @@ class Agent(SelfMixer):
         self.check(side * side == agents, f"agents={agents} must be a square such as 49")
         self.check(kernel % 2 == 1, f"kernel={kernel} must be odd")
         self.side = side
+        if self.grid and math.prod(self.grid) < agents:
+            self.warn(
+                f"agents={agents} are more than the tokens of the grid {self.grid}: several are means of the same"
+            )
         height, width = self.grid or bias_grid
         shapes = {
             "an_bias": (num_heads, agents, COARSE, COARSE),

@@ -26,8 +26,9 @@ from attention_zoo.mixers.registry import register
 class BiLevelRouting(SelfMixer):
     """Softmax attention over the tokens of the regions that a region of the grid is routed to, all heads alike.
 
-    The grid is cut into at most ``regions`` x ``regions`` regions of one size, padded where they do not divide it;
-    no token reads the padding. Routing has no gradient. Prefix tokens read all tokens and are read by all.
+    The grid is cut into at most ``regions`` x ``regions`` regions of one size, padded where they do not divide it; no
+    token reads the padding. Where there are as many regions as rows and columns they are single tokens, and a warning
+    says so. Routing has no gradient. Prefix tokens read all tokens and are read by all.
 
     Args:
         dim: token width.
@@ -63,6 +64,8 @@ class BiLevelRouting(SelfMixer):
         self.check(fits, f"topk={topk} must be 1 to {regions**2}, the number of regions={regions} x {regions}")
         self.check(kernel % 2 == 1, f"kernel={kernel} must be odd")
         self.regions, self.topk = regions, topk
+        if self.grid and max(self.grid) <= regions:
+            self.warn(f"regions={regions} cuts the grid {self.grid} into single tokens, of which each reads {topk}")
         self.scale = (self.head_dim if variant == "paper" else dim) ** -0.5
         self.lepe = nn.Conv2d(dim, dim, kernel, padding=kernel // 2, groups=dim, **self.made)
 

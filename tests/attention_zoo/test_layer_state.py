@@ -131,11 +131,19 @@ def test_lines_of_a_grid_that_nobody_told(name):
         assert mixer(torch.randn(1, tokens, 24)).isfinite().all()
 
 
-@pytest.mark.parametrize(("name", "option"), [("Neighborhood", "kernel"), ("Window", "window")])
-def test_a_grid_that_is_covered_is_said(name, option):
-    with pytest.warns(UserWarning, match=rf"{name}: {option}=7 covers the grid \(7, 5\): every token reads all tokens"):
-        az.create_mixer(name, 24, 4, grid=(7, 5), **{option: 7})
+@pytest.mark.parametrize(
+    ("name", "option", "value", "said"),
+    [
+        ("Neighborhood", "kernel", 7, "every token reads all tokens"),
+        ("Window", "window", 7, "every token reads all tokens"),
+        ("BiLevelRouting", "regions", 7, "into single tokens, of which each reads 4"),
+        ("Agent", "agents", 36, "more than the tokens"),
+    ],
+)
+def test_a_grid_that_is_too_small_for_an_option_is_said(name, option, value, said):
+    with pytest.warns(UserWarning, match=rf"{name}: {option}={value} .*\(7, 5\).*{said}|{name}: .*{said}.*\(7, 5\)"):
+        az.create_mixer(name, 24, 4, grid=(7, 5), **{option: value})
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        az.create_mixer(name, 24, 4, grid=(7, 5), **{option: 5})
-        az.create_mixer(name, 24, 4, **{option: 7})
+        az.create_mixer(name, 24, 4, grid=(9, 8), **{option: value})
+        az.create_mixer(name, 24, 4, **{option: value})
