@@ -17,6 +17,7 @@ from attention_zoo.domains import NOT_NEGATIVE, complaint
 from attention_zoo.errors import InputError
 from attention_zoo.grids import grid_teller, outer_mixers, tell_grids
 from attention_zoo.hosts.base import HostLayer
+from attention_zoo.hosts.places import place_of
 from attention_zoo.hosts.table import GRID_HOSTS, grid_host, host_layer_for, is_plain, swappable, unswappable
 from attention_zoo.mixers.base import MixerFactory, SelfMixer
 from attention_zoo.mixers.options import Grid
@@ -208,13 +209,26 @@ def layer_indices(key: str, depth: int) -> range:
 
 def _rebuild(model: nn.Module, name: str, old: nn.Module, factory: Factory[SelfMixer]) -> nn.Module:
     """Return what replaces ``old``, the layer ``name``, with its weights, device, type and training mode."""
-    host = grid_host(model, name)
     kind = host_layer_for(old)
     if kind is not None and not is_plain(old):
-        return kind.around(old, factory, model, None if host is None else _grid_size(host), _prefix(host or model))
+        place = _place(model, name)
+        grid, prefix = (None, _prefix(model)) if place is None else place
+        return kind.around(old, factory, model, grid, prefix)
     if isinstance(old, Staying) and old.stays_for(factory):
         return old
-    return _mixer_for(model, name, cast(Attention | SelfMixer, old), factory, host)
+    return _mixer_for(model, name, cast(Attention | SelfMixer, old), factory)
+
+
+def _place(model: nn.Module, name: str) -> tuple[tuple[int, int] | None, int] | None:
+    """Return the grid of the tokens of the layer ``name``, if it is known, and the number of tokens before it.
+
+    It is None where the model does not tell a layer its grid.
+    """
+    host = grid_host(model, name)
+    if host is not None:
+        return _grid_size(host), _prefix(host)
+    place = place_of(model, name)
+    return None if place is None else (place.grid, place.prefix)
 
 
 def _prefix(part: nn.Module) -> int:
@@ -222,10 +236,11 @@ def _prefix(part: nn.Module) -> int:
     return getattr(part, "num_prefix_tokens", 0)
 
 
-def _mixer_for(
-    model: nn.Module, name: str, old: Attention | SelfMixer, factory: Factory[SelfMixer], host: nn.Module | None
-) -> SelfMixer:
+def _mixer_for(model: nn.Module, name: str, old: Attention | SelfMixer, factory: Factory[SelfMixer]) -> SelfMixer:
     """Return a mixer to replace ``old``, whose place it takes as a whole."""
+    place = _place(model, name)
+    left = getattr(old, "grid", None), _prefix(old if isinstance(old, SelfMixer) else model)
+    grid, prefix = left if place is None else place
     dim = old.dim if isinstance(old, SelfMixer) else old.qkv.in_features
     weight = next(old.parameters(), None)
     weight = next(model.parameters()) if weight is None else weight  # a reading may have none
@@ -240,15 +255,15 @@ def _mixer_for(
         attn_drop=old.attn_drop.p,
         proj_drop=old.proj_drop.p,
         norm_layer=partial(_like, norms[0]) if norms else None,
-        grid=getattr(old, "grid", None) if host is None else _grid_size(host),
-        num_prefix_tokens=_prefix(host or (old if isinstance(old, SelfMixer) else model)),
+        grid=grid,
+        num_prefix_tokens=prefix,
         device=weight.device,
         dtype=weight.dtype,
     )
     block = model.get_submodule(name.rpartition(".")[0])
     if isinstance(block, _BuiltAround):
         block.check_mixer(new)
-    if host is None and not isinstance(old, SelfMixer):
+    if place is None and not isinstance(old, SelfMixer):
         _require_grid(new, model)
     _carry(old, new)
     return new.train(old.training)

@@ -368,11 +368,41 @@ def test_an_embedding_that_does_not_say_its_grid():
             model(images())
 
 
-SMALL_PIT = {"img_size": 32, "patch_size": 8, "stride": 4, "depth": (1, 1, 1), "num_classes": 5}
+SMALL_PIT = {"img_size": (32, 40), "patch_size": 8, "stride": 4, "depth": (1, 2, 1), "num_classes": 5}
+OF_SEVERAL_GRIDS = {
+    "pit_ti_224": (SMALL_PIT, (32, 40), {(7, 9), (4, 5), (2, 3)}, 1),
+    "pit_ti_distilled_224": (SMALL_PIT, (32, 40), {(7, 9), (4, 5), (2, 3)}, 2),
+    "crossvit_tiny_240": ({"img_size": (96, 120), "num_classes": 5}, (96, 120), {(8, 10), (5, 7)}, 1),
+}
+"""Arguments of models whose stages or branches have grids of their own, the size of their images, grids, and prefix."""
+
+
+@pytest.mark.parametrize("host", OF_SEVERAL_GRIDS)
+class TestHostsOfSeveralGrids:
+    def test_each_layer_has_its_own(self, host):
+        args, size, grids, prefix = OF_SEVERAL_GRIDS[host]
+        model = timm.create_model(host, **args).eval()
+        before = model(images(size))
+        assert_close(az.swap_mixers(model, "DotProduct")(images(size)), before, rtol=0, atol=1e-5)
+        for name in (*GRIDS, "DotProduct"):
+            wrapped = torch.nn.Sequential(az.swap_mixers(model, name))
+            mixers = [layer for _, layer in mixer_layers(wrapped)]
+            assert {mixer.grid for mixer in mixers} == grids
+            assert {mixer.num_prefix_tokens for mixer in mixers} == {prefix}
+            assert wrapped(images(size)).isfinite().all()
+
+    def test_a_neighbourhood_reads_neighbours_and_the_class_token(self, host):
+        args, size, _, prefix = OF_SEVERAL_GRIDS[host]
+        model = az.swap_mixers(timm.create_model(host, **args).eval(), "Neighborhood", kernel=3)
+        _, mixer = mixer_layers(model)[0]
+        height, width = mixer.grid
+        read = mixer.attention_map(torch.randn(1, prefix + height * width, mixer.dim))[0, 0] > 0
+        assert (read[prefix:].sum(1) == prefix + 9).all() and read[:prefix].all()
+
+
 OTHER_HOSTS = {
-    "pit_ti_224": SMALL_PIT,
-    "crossvit_tiny_240": {"num_classes": 5},
     "naflexvit_base_patch16_gap": {"embed_dim": 24, "num_heads": 2, "depth": 1, "num_classes": 5},
+    "mobilevit_xxs": {"num_classes": 5},
 }
 
 
@@ -387,9 +417,8 @@ class TestHostsThatDoNotTellTheGrid:
 
     def test_readings_of_sets_keep_the_logits(self, host):
         model = timm.create_model(host, **OTHER_HOSTS[host]).eval()
-        side = {"pit_ti_224": 32, "crossvit_tiny_240": 240}.get(host, 32)
-        before = model(images((side, side)))
-        assert_close(az.swap_mixers(model, "DotProduct")(images((side, side))), before, rtol=0, atol=1e-5)
+        before = model(images((64, 64)))
+        assert_close(az.swap_mixers(model, "DotProduct")(images((64, 64))), before, rtol=0, atol=1e-5)
 
 
 class TestByNameInTimm:
