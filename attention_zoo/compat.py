@@ -62,6 +62,14 @@ def in_transform() -> bool:
     return torch._C._are_functorch_transforms_active()
 
 
+def in_backward() -> bool:
+    """Return whether this runs inside a backward pass, as what gradient checkpointing computes again does.
+
+    torch has no public question for it; its own checkpointing asks the same.
+    """
+    return torch._C._current_graph_task_id() != -1
+
+
 def requested_checkpoint() -> str | None:
     """Return the ``checkpoint_path`` that the innermost running ``timm.create_model`` got; None without one.
 

@@ -168,9 +168,11 @@ def checked(target: _Target, *, under: str | None = None) -> _Target:
 
 
 def _plain(value: Any) -> Any:
-    """Return a scalar of numpy, also in a tuple, as Python's own: torch takes no other numbers for sizes."""
+    """Return a scalar of numpy, also in a tuple or list, as Python's own: torch takes no other numbers for sizes."""
     if type(value) is tuple:
         return tuple(map(_plain, value))
+    if type(value) is list and any(type(item).__module__ == "numpy" for item in value):
+        return [_plain(item) for item in value]
     numpys = type(value).__module__ == "numpy" and isinstance(value, (Integral, Real))
     return cast(Any, value).item() if numpys else value
 

@@ -40,7 +40,7 @@ def hosts(filter: str = "*", mixer: str | None = None, markdown: bool = False, r
         refresh: build all architectures anew (many minutes), and write the table that other calls read.
     """
     names, own = architectures(filter), architectures(filter, "attention_zoo")
-    if not names + own:
+    if not names + ([] if markdown else own):
         raise InputError(f"filter {filter!r} matches no architecture; '*' stands for any letters, as in 'swin*'")
     if mixer is not None and mixer not in self_mixers():
         raise unknown("mixer of tokens among themselves", mixer, self_mixers())
@@ -61,9 +61,10 @@ def hosts(filter: str = "*", mixer: str | None = None, markdown: bool = False, r
         console().print(markdown_table(attending), soft_wrap=True)
     elif attending or ours:
         console().print(text_table(HEADER, [_row(name, layers) for name, layers in {**attending, **ours}.items()]))
-    console().print(counts(every), soft_wrap=True)
+    if names:
+        console().print(counts(every), soft_wrap=True)
     if own and not markdown:
-        console().print(f"{len(own)} of attention_zoo's own match too.", soft_wrap=True)
+        console().print(f"{len(own)} of attention_zoo's own match{' too' if names else ''}.", soft_wrap=True)
     if mixer is not None:
         console().print(f"{number} of them are hosts of {mixer}.", soft_wrap=True)
 

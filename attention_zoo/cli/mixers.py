@@ -8,6 +8,7 @@ import ast
 import hashlib
 import inspect
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
@@ -63,7 +64,7 @@ def mixers(
         if name not in known:
             raise unknown("mixer", name, known)
     if markdown:
-        console().print(markdown_table(kind), soft_wrap=True)
+        console().print(markdown_table(kind, names), soft_wrap=True)
     elif names:
         console().print("\n\n".join(_description(known[name]) for name in names), soft_wrap=True, markup=False)
     else:
@@ -127,9 +128,10 @@ def _is_text(part: ast.stmt) -> bool:
     return isinstance(part, ast.Expr) and isinstance(part.value, ast.Constant)
 
 
-def markdown_table(kind: str | None = None) -> str:
-    """Return the mixers of a kind, None is all, as a markdown table, sorted by reading."""
-    ordered = sorted(rows_of(kind), key=lambda row: (row.reading.casefold(), row.name))
+def markdown_table(kind: str | None = None, names: Sequence[str] = ()) -> str:
+    """Return the mixers of a kind, None is all, and of some names, if any, as a markdown table, sorted by reading."""
+    rows = [row for row in rows_of(kind) if row.name in names or not names]
+    ordered = sorted(rows, key=lambda row: (row.reading.casefold(), row.name))
     lines = [MARKDOWN, ("---",) * len(MARKDOWN), *map(_markdown_cells, ordered)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 

@@ -252,7 +252,7 @@ def _attend(
     q: Tensor, k: Tensor, v: Tensor, scale: float, key_bias: Tensor | None, mask: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     """Compute `attend` for a mask in which every row allows some key to be read."""
-    if (mask is not None and _learned(mask)) or not _has_kernel(q, mask):
+    if (mask is not None and _learned(mask)) or not _has_kernel(q, mask) or not k.numel():  # kernels divide by the keys
         scores = scale * q @ k.mT  # (B, H, N, M)
         for bias in (None if key_bias is None else key_bias[..., None, :], mask):
             scores = scores if bias is None else scores + bias

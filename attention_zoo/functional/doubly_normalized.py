@@ -79,6 +79,8 @@ class _DoublyNormalized(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         *inputs, out, over_queries, over_keys, highest = ctx.saved_tensors
+        if not _is_plain(grad):
+            return *_backward_of_many(ctx.alpha, grad, *ctx.saved_tensors), None
         heads = zip(*(x.flatten(0, 1) for x in (*inputs, out, grad)), over_queries, over_keys, highest, strict=True)
         grads = zip(*(_backward(ctx.alpha, *head) for head in heads), strict=True)
         return *(torch.stack(parts).view_as(x) for parts, x in zip(grads, inputs, strict=True)), None
@@ -87,14 +89,14 @@ class _DoublyNormalized(torch.autograd.Function):
 def _forward(alpha: float, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return what one head's queries (N, D) take (N, E), a (M), s (N), and m (M), a bound on each key's scores."""
     highest = alpha * q.norm(dim=-1).amax() * k.norm(dim=-1)
-    weights = _Weights(q, k, highest, alpha)
+    weights, size = _Weights(q, k, highest, alpha), _size(v)
     over_queries = torch.zeros_like(highest)
     for _, block in weights:
         over_queries += block.sum(0)
-    shared = torch.cat((v, torch.ones_like(v[:, :1])), -1) / over_queries[:, None]
+    shared = torch.cat((v / size, torch.ones_like(v[:, :1])), -1) / over_queries[:, None]
     mixed = torch.cat([block @ shared for _, block in weights])
     values, over_keys = mixed[:, :-1], mixed[:, -1]
-    return values / over_keys[:, None], over_queries, over_keys, highest
+    return values / over_keys[:, None] * size, over_queries, over_keys, highest
 
 
 def _backward(
@@ -108,8 +110,12 @@ def _backward(
     over_keys: Tensor,
     highest: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the gradients at one head's q (N, D), k (M, D) and v (M, E) from the one at its out, both (N, E)."""
-    weights = _Weights(q, k, highest, alpha)
+    """Return the gradients at one head's q (N, D), k (M, D) and v (M, E) from the one at its out, both (N, E).
+
+    It is linear in v and in the gradient at out, which are brought to the size of 1 between the normalisers.
+    """
+    weights, size, steepness = _Weights(q, k, highest, alpha), _size(v), _size(grad)
+    v, out, grad = v / size, out / size, grad / steepness
     taken = (grad * out).sum(-1, keepdim=True)
     share = torch.cat((grad, -taken), -1) / over_keys[:, None]  # (N, E + 1)
     passed = v.new_zeros(len(v), v.shape[-1] + 1)  # sum_i A_ij (g_i, -g_i.out_i) / s_i / a_j
@@ -126,7 +132,46 @@ def _backward(
         grad_scores = torch.mm(asking[rows], giving, out=space[: len(block)]).mul_(block)
         grad_q.append(grad_scores @ k)
         grad_k.addmm_(grad_scores.T, q[rows])
-    return torch.cat(grad_q).mul_(alpha), grad_k.mul_(alpha), grad_v
+    scale = alpha * size * steepness
+    return torch.cat(grad_q).mul_(scale), grad_k.mul_(scale), grad_v * steepness
+
+
+def _backward_of_many(
+    alpha: float,
+    grad: Tensor,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    out: Tensor,
+    over_queries: Tensor,
+    over_keys: Tensor,
+    highest: Tensor,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the gradients at q, k and v (B, H, N or M, D) where ``grad`` stands for several gradients at once.
+
+    Such a tensor, of ``is_grads_batched`` or ``vmap``, takes part in no operation in place. All weights are held.
+    """
+    a, s, m = (norm.unflatten(0, q.shape[:2])[..., None] for norm in (over_queries, over_keys, highest))
+    weights = (alpha * q @ k.mT - m.mT).exp() / a.mT / s  # (B, H, N, M)
+    slope = grad @ v.mT - (grad * out).sum(-1, keepdim=True)
+    pulled = (weights * slope).sum(-2, keepdim=True)
+    grad_scores = weights * (slope - s * pulled)
+    return grad_scores @ k * alpha, grad_scores.mT @ q * alpha, weights.mT @ grad
+
+
+def _is_plain(x: Tensor) -> bool:
+    """Return whether a tensor has memory of its own, and does not stand for several."""
+    try:
+        x.data_ptr()
+    except RuntimeError:
+        return False
+    return True
+
+
+def _size(x: Tensor) -> Tensor:
+    """Return the size () of the largest entry of x; 1 where that is 0 or no number."""
+    size = x.abs().amax()
+    return torch.where((size > 0) & size.isfinite(), size, torch.ones_like(size))
 
 
 class _Weights:

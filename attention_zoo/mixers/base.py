@@ -167,7 +167,7 @@ class SelfMixer(Mixer):
         self.check(fits, f"norm_layer={shown(norm_layer)} must be a class of norms")
         fits = self.drops_attention or attn_drop == 0
         self.check(fits, f"attn_drop={attn_drop}: this reading drops no attention weights (drops_attention), give 0")
-        self.grid, self.num_prefix_tokens = None if grid is None else (grid[0], grid[1]), num_prefix_tokens
+        self.grid, self.num_prefix_tokens = None if grid is None else (int(grid[0]), int(grid[1])), num_prefix_tokens
         norm, made = norm_layer or nn.LayerNorm, self.made
         self.projects = projects = bool(self.projections)
         self.qkv = nn.Linear(dim, dim * len(self.projections), bias=qkv_bias, **made) if projects else nn.Identity()

@@ -3,10 +3,12 @@
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Protocol, Unpack, runtime_checkable
+from typing import Any, Protocol, Self, Unpack, runtime_checkable
 
+import torch
 from torch import Tensor, nn
 
+from attention_zoo.compat import in_backward
 from attention_zoo.functional.mixture import Joint
 from attention_zoo.mixers.base import TopDownOptions
 
@@ -120,25 +122,47 @@ class AuxiliaryLoss(Protocol):
 class Kept:
     """Holds a tensor of the last forward pass, with its graph; copies and pickles of a model hold none.
 
-    Each thread holds its own, so that passes of one model beside each other do not meet. A thread without one sees the
-    last of all: the backward pass runs in threads of its own on GPUs, and may have to compute a layer again.
+    What gradient checkpointing computes again in the backward pass changes nothing here.
     """
 
     def __init__(self) -> None:
-        self._own = threading.local()
         self._last: Tensor | None = None
 
     @property
     def value(self) -> Tensor | None:
         """The tensor, or None before the first pass."""
+        return self._last
+
+    @value.setter
+    def value(self, value: Tensor | None) -> None:
+        if torch.compiler.is_compiling() or not in_backward():
+            self._last = value
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        return type(self)()
+
+    def __reduce__(self) -> tuple[type[Self], tuple[()]]:
+        return type(self), ()
+
+
+class Handed(Kept):
+    """Holds what one layer hands to a later one of the same pass: each thread its own, so that passes do not meet.
+
+    A thread without one sees the last of all: on GPUs the backward pass has threads of its own, in which checkpointing
+    computes layers again. There are then the values of the last forward pass, so that two of them with checkpointing
+    need a backward pass each.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._own = threading.local()
+
+    @property
+    def value(self) -> Tensor | None:
+        """The tensor that this thread handed on last, or None before the first pass."""
         return getattr(self._own, "value", self._last)
 
     @value.setter
     def value(self, value: Tensor | None) -> None:
-        self._own.value = self._last = value
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> "Kept":
-        return Kept()
-
-    def __reduce__(self) -> tuple[type["Kept"], tuple[()]]:
-        return Kept, ()
+        if torch.compiler.is_compiling() or not in_backward():
+            self._own.value = self._last = value

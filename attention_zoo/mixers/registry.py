@@ -76,14 +76,7 @@ def register(cls: MixerClass) -> MixerClass:
     """
     if not (inspect.isclass(cls) and issubclass(cls, (SelfMixer, CrossMixer))):
         raise InputError(f"only subclasses of SelfMixer and CrossMixer can be registered, not {cls!r}")
-    known = {**_WRAPPERS, **_MIXERS}
-    if cls.__name__ in known:
-        files = [inspect.getmodule(each) for each in (known[cls.__name__], cls)]
-        first, second = (getattr(module, "__file__", None) or "a notebook" for module in files)
-        raise InputError(
-            f"a mixer called {cls.__name__!r} is registered already, by {first}; give that of {second} another name"
-        )
-    _check_facts(cls)
+    _check_new(cls)
     _MIXERS[cls.__name__] = cls
     if issubclass(cls, SelfMixer):
         _tell_timm(cls)
@@ -96,15 +89,23 @@ def wraps_mixers(cls: SelfMixerClass) -> SelfMixerClass:
     It is no reading of its own: what goes over all readings leaves it out. Otherwise it is as `register` has it.
 
     Raises:
-        InputError: the class does not state its reading, paper, equation and complexity.
+        InputError: as of `register`.
     """
-    _check_facts(cls)
+    _check_new(cls)
     _WRAPPERS[cls.__name__] = cls
     _tell_timm(cls)
     return cls
 
 
-def _check_facts(cls: type[Mixer]) -> None:
+def _check_new(cls: type[Mixer]) -> None:
+    """Raise an InputError for a class whose name is taken, or that does not state where it comes from."""
+    known = {**_WRAPPERS, **_MIXERS}
+    if cls.__name__ in known:
+        files = [inspect.getmodule(each) for each in (known[cls.__name__], cls)]
+        first, second = (getattr(module, "__file__", None) or "a notebook" for module in files)
+        raise InputError(
+            f"a mixer called {cls.__name__!r} is registered already, by {first}; give that of {second} another name"
+        )
     missing = [fact for fact in _FACTS if not isinstance(getattr(cls, fact, None), str)]
     if missing:
         raise InputError(f"mixer {cls.__name__!r} must state as class attributes: {', '.join(missing)}")

@@ -18,7 +18,7 @@ from attention_zoo.functional.attention import attend, bounded, few
 from attention_zoo.functional.memory import score_bound
 from attention_zoo.functional.precision import precise, widened
 from attention_zoo.mixers.base import HostOptions, SelfMixer
-from attention_zoo.mixers.protocols import Kept
+from attention_zoo.mixers.protocols import Handed
 from attention_zoo.mixers.registry import register
 
 Temperature = Annotated[float, Domain(least=1e-3, most=1e6)]
@@ -54,14 +54,12 @@ class Reversed(SelfMixer):
         self.of_message = nn.Sequential(
             nn.Linear(dim, max(1, dim // 4), **made), nn.GELU(), nn.Linear(max(1, dim // 4), 1, **made)
         )
-        self.before: Kept | None = None
-        self.onward: Kept | None = None
+        self.message = Handed()
+        self.before: Handed | None = None
 
     def follow(self, before: "Reversed | None") -> None:
         """Multiply the message with that of ``before``, an earlier layer, in each pass; None ends that."""
-        self.before, self.onward = None, None
-        if before is not None:
-            self.before = before.onward = Kept()
+        self.before = None if before is None else before.message
 
     def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Return the values (B, H, N, D) that tokens are sent, of q (B, H, N, 2 D; see `split_tokens`), k and v."""
@@ -84,8 +82,7 @@ class Reversed(SelfMixer):
         last = None if self.before is None else self.before.value
         if last is not None and last.shape == message.shape:
             message = message * last.to(message)
-        if self.onward is not None:
-            self.onward.value = message
+        self.message.value = message
         gates = message[:, None]
         if self.of_heads is None:
             return gates

@@ -93,6 +93,41 @@ def test_normalisers_that_vanish_are_left_to_the_fused_passes(trains):
             assert (a - b).norm() <= 1e-2 * b.norm()
 
 
+@pytest.mark.parametrize("size", [1e-25, 1.0, 1e15])
+@pytest.mark.parametrize("steepness", [1e-25, 1.0, 1e15])
+def test_values_and_gradients_of_any_size(size, steepness):
+    """With one query far out, which makes normalisers small."""
+    q, k, v = heads(dtype=torch.float32)
+    with torch.no_grad():
+        q[:, :, 5] *= 4
+        v *= size
+    exact = [x.detach().double().requires_grad_() for x in (q, k, v)]
+    assert in_products(q, k, v, ALPHA) is not None
+    ours, theirs = in_products(q, k, v, ALPHA), formula(*exact)
+    pairs = [
+        (ours, theirs),
+        *zip(
+            torch.autograd.grad(ours.sum() * steepness, (q, k, v)),
+            torch.autograd.grad(theirs.sum() * steepness, exact),
+            strict=True,
+        ),
+    ]
+    for a, b in pairs:
+        if 0 < b.abs().max() < 1e30 and b.abs().max() > 1e-30:
+            assert (a - b).norm() <= 1e-4 * b.norm()
+
+
+def test_several_gradients_at_once():
+    inputs = heads(270, 260, 4, 3)
+    out = em.doubly_normalize(*inputs, alpha=ALPHA)
+    probes = torch.stack([draw(*out.shape, seed=seed).detach() for seed in (7, 8)])
+    single = [torch.autograd.grad(out, inputs, probe, retain_graph=True) for probe in probes]
+    batched = torch.autograd.grad(out, inputs, probes, retain_graph=True, is_grads_batched=True)
+    mapped = torch.func.vmap(lambda probe: torch.autograd.grad(out, inputs, probe, retain_graph=True))(probes)
+    for several in (batched, mapped):
+        assert_close(several, tuple(torch.stack(each) for each in zip(*single, strict=True)))
+
+
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf])
 @pytest.mark.parametrize("which", [0, 1])
 def test_a_bad_number_counts_for_nothing(bad, which):

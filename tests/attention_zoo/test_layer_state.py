@@ -3,6 +3,7 @@
 import functools
 import threading
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -12,8 +13,11 @@ from timm.layers import Attention
 from torch.testing import assert_close
 
 import attention_zoo as az
-from attention_zoo.mixers.protocols import Kept
-from attention_zoo.mixers.registry import mixer_class
+from attention_zoo.compat import in_backward
+from attention_zoo.functional.em import doubly_normalize
+from attention_zoo.mixers.losses import auxiliary_loss
+from attention_zoo.mixers.protocols import Handed
+from attention_zoo.mixers.registry import WRAPPERS, mixer_class, registering, wraps_mixers
 
 
 @pytest.mark.parametrize("name", ["Reversed", "Elliptical"])
@@ -41,7 +45,7 @@ def test_passes_in_threads_beside_each_other_do_not_meet(name):
 
 def test_a_thread_that_kept_nothing_sees_the_last_of_all():
     """A backward pass on a GPU runs in a thread of its own, and computes layers again under checkpointing."""
-    kept, seen = Kept(), []
+    kept, seen = Handed(), []
     kept.value = torch.ones(1)
     thread = threading.Thread(target=lambda: seen.append(kept.value))
     thread.start()
@@ -51,11 +55,72 @@ def test_a_thread_that_kept_nothing_sees_the_last_of_all():
     assert kept.value is None
 
 
-def test_the_last_layer_keeps_nothing():
-    model = timm.create_model("vit_tiny_patch16_224", attn_layer="Reversed", img_size=48, num_classes=4, depth=2)
-    model(torch.randn(1, 3, 48, 48))
-    first, last = (block.attn for block in model.blocks)
-    assert last.onward is None and first.onward is last.before and first.onward.value is not None
+@pytest.mark.parametrize("name", ["Reversed", "Elliptical"])
+def test_checkpointing_with_a_backward_pass_in_a_thread_that_stays(name):
+    """As on a GPU, where autograd has such a thread: the layers that it computes again hand nothing on."""
+    torch.manual_seed(0)
+    model = timm.create_model("vit_tiny_patch16_224", attn_layer=name, img_size=48, num_classes=4, depth=3).train()
+    for block in model.blocks:
+        torch.nn.init.normal_(block.attn.qkv.weight, std=0.2)
+        torch.nn.init.normal_(block.attn.proj.weight, std=0.3)
+    with ThreadPoolExecutor(1) as backward:
+        for _ in range(3):
+            images, gradients = torch.randn(2, 3, 48, 48), []
+            for saves in (True, False):
+                model.set_grad_checkpointing(saves)
+                model.zero_grad()
+                backward.submit(model(images).square().sum().backward).result()
+                gradients.append({key: one.grad for key, one in model.named_parameters() if one.grad is not None})
+            assert_close(*gradients)
+
+
+def test_losses_of_passes_in_other_threads_are_handed_out_once():
+    mixer, x = az.create_mixer("MixtureOfHeads", 32, 4).train(), torch.randn(2, 16, 32)
+    for _ in range(3):
+        with ThreadPoolExecutor(1) as elsewhere:
+            elsewhere.submit(mixer, x).result()
+            assert auxiliary_loss(mixer) > 0
+            assert elsewhere.submit(auxiliary_loss, mixer).result() == 0
+
+
+def test_in_a_backward_pass():
+    seen, x = [], torch.ones(1, requires_grad=True)
+    x.register_hook(lambda grad: seen.append(in_backward()))
+    x.sum().backward()
+    assert seen == [True] and not in_backward()
+
+
+@pytest.mark.parametrize("name", ["Reversed", "Elliptical"])
+def test_links_do_not_depend_on_the_order_in_which_they_are_told(name):
+    torch.manual_seed(0)
+    (first, second, third), x = (az.create_mixer(name, 32, 4).eval() for _ in range(3)), torch.randn(2, 9, 32)
+    outs = []
+    for links in (((third, second), (second, first)), ((second, first), (third, second))):
+        for mixer, before in links:
+            mixer.follow(before)
+        first(x), second(x)
+        outs.append(third(x))
+    assert_close(*outs)
+    third.follow(first)
+    first(2 * x)
+    assert second.before is third.before
+
+
+def test_a_wrapper_has_a_name_of_its_own():
+    with registering():
+        for name in ("DotProduct", "Axial"):
+            with pytest.raises(az.InputError, match=f"a mixer called '{name}' is registered already"):
+                wraps_mixers(type(name, (az.MIXERS["DotProduct"],), {}))
+        with pytest.raises(az.InputError, match="must state as class attributes: reading"):
+            wraps_mixers(type("Own", (az.Axial,), {"reading": None}))
+    assert sorted(WRAPPERS) == az.list_mixers("wrapper")
+
+
+def test_no_keys_to_read():
+    q, nothing = torch.randn(1, 1, 300, 16, requires_grad=True), torch.zeros(1, 1, 0, 16)
+    out = doubly_normalize(q, nothing, nothing, alpha=0.25)
+    assert_close(out, torch.zeros_like(q))
+    assert torch.autograd.grad(out.sum(), q)[0].eq(0).all()
 
 
 @pytest.mark.parametrize("tokens", [35, 300])
@@ -111,7 +176,9 @@ def test_numbers_of_numpy(name):
     grid = {} if cross else {"grid": (np.int64(3), np.int64(3))}
     mixer = az.create_mixer(name, 24, np.int64(4), **grid)
     assert type(mixer.num_heads) is int
+    grid = {key: list(value) for key, value in grid.items()}
     mixer = type(mixer)(dim=np.int64(24), num_heads=np.int32(4), **grid)
+    assert cross or {type(side) for side in mixer.grid} == {int}
     x = torch.randn(1, 9, 24)
     assert (mixer(x, x)[0] if cross else mixer(x)).shape == x.shape
 

@@ -86,7 +86,7 @@ def test_several_patterns_wrappers_and_models_of_ours(zoo):
     ended = zoo("hosts", "--filter", "fan_tiny, rvt_tiny*")
     rows = {line.split()[1]: line for line in ended.out.splitlines() if "yes" in line}
     assert "41 of 41" in rows["fan_tiny"] and "41 of 41" in rows["rvt_tiny"] and "1 of 41" in rows["rvt_tiny_plus"]
-    assert ended.out.splitlines()[-1] == "3 of attention_zoo's own match too."
+    assert ended.out.splitlines()[-1] == "3 of attention_zoo's own match."
     refused = zoo("hosts", "--filter", "xcit_nano_12_p8_224", "--mixer", "CrossCovariance")
     assert "mixes channels" in " ".join(refused.out.split()) and refused.out.splitlines()[-1].startswith("0 of them")
 
