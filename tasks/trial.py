@@ -11,7 +11,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from attention_zoo.errors import InputError
 
-REFUSED = (ValueError, TypeError, ArithmeticError, AssertionError)
+REFUSED = (ValueError, TypeError, ArithmeticError, AssertionError, LookupError)
 """The errors that optimizers and schedules raise at arguments they do not take, at once or in their first step."""
 
 
@@ -35,7 +35,8 @@ def try_out(optimizer: Callable[..., Any], scheduler: Callable[..., Any] | None)
                 warnings.simplefilter("ignore")  # the optimizer has made no step, and need not
                 schedule.step()
     except REFUSED as error:
-        raise InputError(f"{part}: {error}") from error
+        said = str(error.args[0] if error.args else error).strip().partition("\n")[0]
+        raise InputError(f"{part}: {said}") from error
     for group in built.param_groups:
         if not 0 <= float(group["lr"]) < math.inf:
             raise InputError(f"{part}: the learning rate becomes {float(group['lr'])}")

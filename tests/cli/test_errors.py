@@ -242,3 +242,20 @@ def test_names_that_are_no_utf8(zoo, tiny, tmp_path):
         assert not list(tmp_path.rglob("*.ckpt"))
     ended = zoo("fit", "--config", os.fsdecode(b"no\xff.yaml"))
     assert ended.code == 2 and "does not exist" in ended.err
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "said"),
+    [
+        (["ExponentialLR", "gamma", "0.5", "last_epoch", "3"], "scheduler: param 'initial_lr' is not specified"),
+        (["StepLR", "step_size", "0"], "scheduler: "),
+        (["ExponentialLR", "gamma", "-3.0"], "scheduler: the learning rate becomes -"),
+    ],
+)
+def test_a_schedule_that_cannot_begin(zoo, tiny, tmp_path, scheduler, said):
+    name, *options = scheduler
+    pairs = zip(options[::2], options[1::2], strict=True)
+    arguments = [word for key, value in pairs for word in (f"--model.scheduler.{key}", value)]
+    code, line = fit(zoo, tiny, "--model.scheduler", name, *arguments)
+    assert code == 2 and said in line and "\n" not in line
+    assert not list(tmp_path.rglob("*.ckpt"))
