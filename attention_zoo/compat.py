@@ -65,9 +65,9 @@ def in_transform() -> bool:
 def in_backward() -> bool:
     """Return whether this runs inside a backward pass, as what gradient checkpointing computes again does.
 
-    torch has no public question for it; its own checkpointing asks the same.
+    torch has no public question for it; its own checkpointing asks the same. In a graph the answer is no.
     """
-    return torch._C._current_graph_task_id() != -1
+    return not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1
 
 
 def requested_checkpoint() -> str | None:

@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol, Self, Unpack, runtime_checkable
 
-import torch
 from torch import Tensor, nn
 
 from attention_zoo.compat import in_backward
@@ -135,7 +134,7 @@ class Kept:
 
     @value.setter
     def value(self, value: Tensor | None) -> None:
-        if torch.compiler.is_compiling() or not in_backward():
+        if not in_backward():
             self._last = value
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
@@ -164,5 +163,5 @@ class Handed(Kept):
 
     @value.setter
     def value(self, value: Tensor | None) -> None:
-        if torch.compiler.is_compiling() or not in_backward():
+        if not in_backward():
             self._own.value = self._last = value

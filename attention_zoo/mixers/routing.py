@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from attention_zoo.compat import in_backward
 from attention_zoo.domains import Fraction
 from attention_zoo.functional.attention import softmax_attention
 from attention_zoo.functional.diagnostics import evenness, within_cluster_share
@@ -139,8 +140,9 @@ class Routing(SelfMixer):
             stays = self.decay * (self.updates > 0).to(both.dtype)
             old = precise(self.centroids)
             moved = stays * old + (1 - stays) * F.normalize(sums, dim=-1)
-            self.centroids.copy_(torch.where(taken, moved, old))
-            self.updates.add_(1)
+            if not in_backward():  # where checkpointing computes the layer again, they have moved
+                self.centroids.copy_(torch.where(taken, moved, old))
+                self.updates.add_(1)
             target = _take(precise(self.centroids).expand(both.shape[0], -1, -1, -1), nearest)
         self.own_loss.value = self.commitment * F.mse_loss(both, target)
 
