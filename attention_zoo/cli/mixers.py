@@ -58,15 +58,15 @@ def mixers(
     """
     if refresh:
         write_table()
-    rows = rows_of(kind)
-    known = {row.name: row for row in rows}
+    known = {row.name: row for row in rows_of(kind)}
     for name in names:
         if name not in known:
             raise unknown("mixer", name, known)
+    rows = [known[name] for name in names or known]
     if markdown:
-        console().print(markdown_table(kind, names), soft_wrap=True)
+        console().print(markdown_table(rows), soft_wrap=True)
     elif names:
-        console().print("\n\n".join(_description(known[name]) for name in names), soft_wrap=True, markup=False)
+        console().print("\n\n".join(map(_description, rows)), soft_wrap=True, markup=False)
     else:
         console().print(text_table(HEADER, map(_cells, rows)))
 
@@ -128,10 +128,9 @@ def _is_text(part: ast.stmt) -> bool:
     return isinstance(part, ast.Expr) and isinstance(part.value, ast.Constant)
 
 
-def markdown_table(kind: str | None = None, names: Sequence[str] = ()) -> str:
-    """Return the mixers of a kind, None is all, and of some names, if any, as a markdown table, sorted by reading."""
-    rows = [row for row in rows_of(kind) if row.name in names or not names]
-    ordered = sorted(rows, key=lambda row: (row.reading.casefold(), row.name))
+def markdown_table(rows: Sequence[Row] | None = None) -> str:
+    """Return mixers, None is all, as a markdown table, sorted by reading."""
+    ordered = sorted(rows_of() if rows is None else rows, key=lambda row: (row.reading.casefold(), row.name))
     lines = [MARKDOWN, ("---",) * len(MARKDOWN), *map(_markdown_cells, ordered)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 

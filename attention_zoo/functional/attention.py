@@ -167,15 +167,15 @@ def bounded(q: Tensor, k: Tensor, scale: float) -> Tensor:
     """
     if q.numel() == 0 or k.numel() == 0:
         return q
-    if readable(q, k) and _largest(q) * _largest(k) * scale * q.shape[-1] <= largest_score(q.dtype):
+    if readable(q, k) and largest(q) * largest(k) * scale * q.shape[-1] <= largest_score(q.dtype):
         return q
     return bounded_by(q, largest_entry(k).amax(-2, keepdim=True), scale)
 
 
 def bounded_by(q: Tensor, largest_key: Tensor, scale: float) -> Tensor:
     """Return queries (..., N, D) as `bounded` does, for keys whose `largest_entry` is ``largest_key`` (..., 1, 1)."""
-    largest = largest_entry(q) * largest_key * (scale * q.shape[-1])
-    return q * (largest_score(q.dtype) / largest.clamp(min=1e-30)).clamp(max=1.0).to(q.dtype)
+    bound = largest_entry(q) * largest_key * (scale * q.shape[-1])
+    return q * (largest_score(q.dtype) / bound.clamp(min=1e-30)).clamp(max=1.0).to(q.dtype)
 
 
 def largest_entry(x: Tensor) -> Tensor:
@@ -187,10 +187,19 @@ def readable(*tensors: Tensor) -> bool:
     """Return whether a number can be read from each tensor at once: on a CPU, outside of graphs and transforms."""
     if torch.compiler.is_compiling() or torch.jit.is_tracing() or in_transform():
         return False
-    return all(x.device.type == "cpu" and type(x) in (Tensor, nn.Parameter) for x in tensors)
+    return all(x.device.type == "cpu" and type(x) in (Tensor, nn.Parameter) and _has_memory(x) for x in tensors)
 
 
-def _largest(x: Tensor) -> float:
+def _has_memory(x: Tensor) -> bool:
+    """Return whether a tensor is one, and does not stand for several, as a gradient of ``is_grads_batched`` does."""
+    try:
+        x.data_ptr()
+    except RuntimeError:
+        return False
+    return True
+
+
+def largest(x: Tensor) -> float:
     """Return the size of the largest entry of a readable tensor, in one pass over it."""
     lowest, highest = (entry.item() for entry in torch.aminmax(x.detach()))
     return max(-lowest, highest)

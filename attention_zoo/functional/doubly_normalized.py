@@ -15,6 +15,7 @@ make them as often but look at them more often. Source: N. Ding, X. Fan, Z. Lan,
 That Does Not Explain Away, 2020; the gradient is derived from its equations.
 """
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -22,7 +23,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from attention_zoo.functional.attention import readable
+from attention_zoo.functional.attention import largest, readable
 
 WHOLE = 1 << 20
 """Number of one head's weights up to which they are held from one use to the next."""
@@ -79,7 +80,7 @@ class _DoublyNormalized(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         *inputs, out, over_queries, over_keys, highest = ctx.saved_tensors
-        if not _is_plain(grad):
+        if not readable(grad):
             return *_backward_of_many(ctx.alpha, grad, *ctx.saved_tensors), None
         heads = zip(*(x.flatten(0, 1) for x in (*inputs, out, grad)), over_queries, over_keys, highest, strict=True)
         grads = zip(*(_backward(ctx.alpha, *head) for head in heads), strict=True)
@@ -159,19 +160,10 @@ def _backward_of_many(
     return grad_scores @ k * alpha, grad_scores.mT @ q * alpha, weights.mT @ grad
 
 
-def _is_plain(x: Tensor) -> bool:
-    """Return whether a tensor has memory of its own, and does not stand for several."""
-    try:
-        x.data_ptr()
-    except RuntimeError:
-        return False
-    return True
-
-
-def _size(x: Tensor) -> Tensor:
-    """Return the size () of the largest entry of x; 1 where that is 0 or no number."""
-    size = x.abs().amax()
-    return torch.where((size > 0) & size.isfinite(), size, torch.ones_like(size))
+def _size(x: Tensor) -> float:
+    """Return the size of the largest entry of x; 1 where that is 0 or no number."""
+    size = largest(x)
+    return size if 0 < size < math.inf else 1.0
 
 
 class _Weights:

@@ -1,7 +1,7 @@
-"""Where layers stand in models whose stages or branches have grids of their own, and take images of one size alone.
+"""Where layers stand: the grid of their tokens, and the tokens before it, in the models that say them.
 
-Such models (PiT, CrossViT) have no patch embedding that tells the grid of all layers, see `attention_zoo.grids`, but
-where a layer stands says which grid it has.
+The patch embedding of a vision transformer says rows and columns of the tokens of all layers, see
+`attention_zoo.grids`. The stages of PiT and the branches of CrossViT have grids of their own, for images of one size.
 """
 
 import re
@@ -12,31 +12,50 @@ from timm.models.crossvit import CrossVit, PatchEmbed
 from timm.models.pit import PoolingVisionTransformer
 from torch import nn
 
+from attention_zoo.hosts.table import GRID_HOSTS
+
 
 @dataclass(frozen=True)
 class Place:
     """Where a layer stands.
 
     Attributes:
-        grid: rows and columns of its tokens.
-        prefix: number of class tokens before the grid.
+        grid: rows and columns of its tokens; None where they are told in each forward pass alone.
+        prefix: number of class and register tokens before the grid.
     """
 
-    grid: tuple[int, int]
+    grid: tuple[int, int] | None
     prefix: int
 
 
 def place_of(model: nn.Module, layer: str) -> Place | None:
-    """Return the place of the layer of this name in a PiT or CrossViT, ``model`` itself or in it; None elsewhere."""
+    """Return the place of the layer of this name in the innermost model that says it, ``model`` itself included.
+
+    It is None where none does.
+    """
+    found = None
     for name, part in model.named_modules():
         start = f"{name}." if name else ""
         if not layer.startswith(start):
             continue
-        if isinstance(part, PoolingVisionTransformer):
-            return _in_pit(part, layer.removeprefix(start))
-        if isinstance(part, CrossVit):
-            return _in_crossvit(part, layer.removeprefix(start))
-    return None
+        if isinstance(part, GRID_HOSTS):
+            found = Place(grid_size(part), prefix_of(part))
+        elif isinstance(part, PoolingVisionTransformer):
+            found = _in_pit(part, layer.removeprefix(start))
+        elif isinstance(part, CrossVit):
+            found = _in_crossvit(part, layer.removeprefix(start))
+    return found
+
+
+def grid_size(host: nn.Module) -> tuple[int, int] | None:
+    """Return height and width of the token grid that a vision transformer is built for, or None."""
+    grid = getattr(host.patch_embed, "grid_size", None)
+    return None if grid is None else tuple(grid)
+
+
+def prefix_of(part: nn.Module) -> int:
+    """Return the number of class and register tokens before the grid that a model, or a mixer, says; else 0."""
+    return getattr(part, "num_prefix_tokens", 0)
 
 
 def _in_pit(model: PoolingVisionTransformer, layer: str) -> Place | None:

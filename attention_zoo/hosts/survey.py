@@ -17,7 +17,7 @@ from torch import nn
 
 from attention_zoo.hosts.base import fitting_mixers
 from attention_zoo.hosts.places import place_of
-from attention_zoo.hosts.table import grid_host, host_layer_for, is_plain, layer_name, swappable, unswappable
+from attention_zoo.hosts.table import host_layer_for, is_plain, layer_name, swappable, unswappable
 from attention_zoo.mixers.registry import self_mixers
 from attention_zoo.mixers.swapping import Staying
 from attention_zoo.runs.files import read_json, write_text
@@ -67,14 +67,14 @@ def survey(model: nn.Module) -> Survey:
     for name, layer in swappable(model):
         kind = host_layer_for(layer)
         key = layer_name(Attention if isinstance(layer, Attention) else type(layer))
-        told = grid_host(model, name) or place_of(model, name) or getattr(layer, "grid", None)
+        told = place_of(model, name) is not None or getattr(layer, "grid", None) is not None
         needs: Needs
         if isinstance(layer, Staying):
             needs = ("fixed",)
         elif kind is None or is_plain(layer):
-            needs = ("whole", "grid") if told is not None else ("whole",)
+            needs = ("whole", "grid") if told else ("whole",)
         else:
-            asked = {"bias": kind.adds_bias(layer, model), "grid": told is not None or kind.sees_grid}
+            asked = {"bias": kind.adds_bias(layer, model), "grid": told or kind.sees_grid}
             needs = tuple(word for word, holds in asked.items() if holds)
         seen[key] = _both(seen.get(key, needs), needs)
     return {**dict.fromkeys(unswappable(model)), **seen}

@@ -162,15 +162,6 @@ def _has_place(layer: nn.Module) -> bool:
     return kind is not None and kind.obstacle(layer) is None
 
 
-def grid_host(model: nn.Module, layer: str) -> nn.Module | None:
-    """Return the innermost of `GRID_HOSTS` that the layer of this name is in, ``model`` itself included, or None."""
-    found = None
-    for name, module in model.named_modules():
-        if isinstance(module, GRID_HOSTS) and (not name or layer.startswith(f"{name}.")):
-            found = module
-    return found
-
-
 def unswappable(model: nn.Module) -> dict[str, str]:
     """Return why attention layers of ``model`` can have no mixer, by `layer_name`."""
     reasons = {}

@@ -94,7 +94,11 @@ class Axial(SelfMixer):
         """Expect tokens of another grid from now on, as `SelfMixer.set_grid` does, in the lines too."""
         super().set_grid(grid)
         for mixer, length in zip((self.height, self.width), grid, strict=True):
-            mixer.set_grid((1, length if mixer.takes_masks() else self._segment_length(length)))
+            self._tell_line(mixer, length)
+
+    def _tell_line(self, mixer: SelfMixer, length: int) -> None:
+        """Tell a mixer of lines the length of its own, or of their segments."""
+        mixer.set_grid((1, length if mixer.takes_masks() else self._segment_length(length)))
 
     def forward(
         self,
@@ -178,7 +182,7 @@ class Axial(SelfMixer):
         """
         length = self.spatial_shape(num_tokens)[axis - 1]
         if self.grid is None:
-            mixer.set_grid((1, length if mixer.takes_masks() else self._segment_length(length)))
+            self._tell_line(mixer, length)
         everything = torch.arange(length, device=like.device)
         whole = Segments(everything[None], torch.zeros_like(everything), everything)
         if self.context is None or length <= self.context // 2:

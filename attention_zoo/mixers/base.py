@@ -261,6 +261,11 @@ class SelfMixer(Mixer):
         """Return tokens (B, N, dim) in heads, (B, H, N, D)."""
         return x.unflatten(-1, (self.num_heads, self.head_dim)).transpose(1, 2)
 
+    def warn_if_covered(self, option: str, side: int) -> None:
+        """Warn where windows of this ``side``, which an option gives, cover the grid, if it is known."""
+        if self.grid is not None and max(self.grid) <= side:
+            self.warn(f"{option}={side} covers the grid {self.grid}: every token reads all tokens, as in DotProduct")
+
     def split_tokens(self, q: Tensor) -> tuple[Tensor, Tensor]:
         """Return the queries (B, H, N, D) and the tokens (B, N, dim) that ``q`` (B, H, N, 2 D) holds.
 

@@ -15,7 +15,7 @@ from attention_zoo.functional.precision import precise
 from attention_zoo.functional.robust import Penalty, RobustFit, infer_by_robust_units, infer_robust_values
 from attention_zoo.functional.sinkhorn import infer_balanced_values
 from attention_zoo.mixers.base import HostOptions, SelfMixer, log_mask
-from attention_zoo.mixers.protocols import Handed
+from attention_zoo.mixers.protocols import KeptByThread
 from attention_zoo.mixers.switches import Switches
 from attention_zoo.mixers.unit_numbers import GaussianComponents, UnitNumber, of_keys, repeat_terms, softplus_inverse
 
@@ -51,8 +51,8 @@ class MixtureMixer(SelfMixer):
     plain: bool
     alpha: float
     beta: float
-    before: Handed | None
-    onward: Handed
+    before: KeptByThread | None
+    onward: KeptByThread
 
     @abstractmethod
     def __init__(self, dim: int, num_heads: int = 8, **host: Unpack[HostOptions]) -> None:
@@ -76,7 +76,7 @@ class MixtureMixer(SelfMixer):
         if switches.kernel.shared:
             self._share_projection()
         self.alpha, self.beta = self.head_dim**-0.5 if alpha is None else alpha, beta
-        self.before, self.onward = None, Handed()
+        self.before, self.onward = None, KeptByThread()
         starts = {"alpha": (switches.kernel.alpha, self.alpha), "beta": (switches.likelihood.beta, beta)}
         starts |= {name: (switches.adapt.theta, start) for name, start in theta.items()}
         chosen = {
@@ -109,8 +109,9 @@ class MixtureMixer(SelfMixer):
         They are its last ones: of the same pass where a model runs its layers in this order. The first layer, and one
         whose values have another shape than those before it, take all channels alike.
         """
-        fits = before is not None and before.switches.kernel.metric == self.switches.kernel.metric == "layers"
-        self.before = before.onward if before is not None and fits else None
+        self.before = None
+        if before is not None and before.switches.kernel.metric == self.switches.kernel.metric == "layers":
+            self.before = before.onward
 
     def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Return the inferred values (B, H, N, D) of queries q, keys k and mean values v, all (B, H, N, D)."""

@@ -55,8 +55,8 @@ class Neighborhood(SelfMixer):
         super().__init__(dim, num_heads, **host)
         self.check(kernel % 2 == 1, f"kernel={kernel} must be odd")
         self.kernel, self.dilation, self.engine = kernel, dilation, engine
-        if self.grid and dilation == 1 and max(self.grid) <= kernel:
-            self.warn(f"kernel={kernel} covers the grid {self.grid}: every token reads all tokens, as in DotProduct")
+        if dilation == 1:
+            self.warn_if_covered("kernel", kernel)
         if engine == "natten":
             _na2d(self)
             fits = not self.num_prefix_tokens and not self.attn_drop.p

@@ -130,12 +130,19 @@ class Kept:
     @property
     def value(self) -> Tensor | None:
         """The tensor, or None before the first pass."""
-        return self._last
+        return self._read()
 
     @value.setter
     def value(self, value: Tensor | None) -> None:
+        """Keep a tensor, unless this is a backward pass."""
         if not in_backward():
-            self._last = value
+            self._write(value)
+
+    def _read(self) -> Tensor | None:
+        return self._last
+
+    def _write(self, value: Tensor | None) -> None:
+        self._last = value
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         return type(self)()
@@ -144,7 +151,7 @@ class Kept:
         return type(self), ()
 
 
-class Handed(Kept):
+class KeptByThread(Kept):
     """Holds what one layer hands to a later one of the same pass: each thread its own, so that passes do not meet.
 
     A thread without one sees the last of all: on GPUs the backward pass has threads of its own, in which checkpointing
@@ -156,12 +163,8 @@ class Handed(Kept):
         super().__init__()
         self._own = threading.local()
 
-    @property
-    def value(self) -> Tensor | None:
-        """The tensor that this thread handed on last, or None before the first pass."""
+    def _read(self) -> Tensor | None:
         return getattr(self._own, "value", self._last)
 
-    @value.setter
-    def value(self, value: Tensor | None) -> None:
-        if not in_backward():
-            self._own.value = self._last = value
+    def _write(self, value: Tensor | None) -> None:
+        self._own.value = self._last = value

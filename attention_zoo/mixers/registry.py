@@ -97,9 +97,14 @@ def wraps_mixers(cls: SelfMixerClass) -> SelfMixerClass:
     return cls
 
 
+def _known() -> dict[str, type[Mixer]]:
+    """Return readings and wrappers by name, which no two of them share."""
+    return {**MIXERS, **WRAPPERS}
+
+
 def _check_new(cls: type[Mixer]) -> None:
     """Raise an InputError for a class whose name is taken, or that does not state where it comes from."""
-    known = {**_WRAPPERS, **_MIXERS}
+    known = _known()
     if cls.__name__ in known:
         files = [inspect.getmodule(each) for each in (known[cls.__name__], cls)]
         first, second = (getattr(module, "__file__", None) or "a notebook" for module in files)
@@ -150,8 +155,7 @@ def list_mixers(kind: Literal["self", "cross", "wrapper"] | None = None) -> list
 
 def self_mixers() -> dict[str, type[SelfMixer]]:
     """Return the classes that mix tokens among themselves, readings and wrappers, by name, sorted."""
-    readings = {name: cls for name, cls in MIXERS.items() if issubclass(cls, SelfMixer)}
-    return dict(sorted({**readings, **WRAPPERS}.items()))
+    return {name: cls for name, cls in sorted(_known().items()) if issubclass(cls, SelfMixer)}
 
 
 def mixer_class(name: str) -> type[Mixer]:
@@ -165,8 +169,9 @@ def mixer_class(name: str) -> type[Mixer]:
     """
     if not isinstance(name, str):
         raise InputError(f"mixer {name!r} is no name; choose from: {', '.join(list_mixers())}")
-    if name in MIXERS or name in WRAPPERS:
-        return MIXERS[name] if name in MIXERS else WRAPPERS[name]
+    known = _known()
+    if name in known:
+        return known[name]
     if "." in name:
         return _class_at(name)
     found = [cls for base in (SelfMixer, CrossMixer) for cls in _subclasses(base) if cls.__name__ == name]
@@ -175,9 +180,8 @@ def mixer_class(name: str) -> type[Mixer]:
         raise InputError(f"mixer {name!r} is the name of several classes: {', '.join(paths)}; give a dotted path")
     if not found:
         for module, error in BROKEN.items():
-            why = unknown("mixer", name, [*MIXERS, *WRAPPERS])
-            raise InputError(f"{why} ({module} cannot be imported: {error})") from error
-        raise unknown("mixer", name, [*MIXERS, *WRAPPERS])
+            raise InputError(f"{unknown('mixer', name, known)} ({module} cannot be imported: {error})") from error
+        raise unknown("mixer", name, known)
     return found[0]
 
 
@@ -382,7 +386,7 @@ def check_options(cls: type[Mixer], options: Mapping[str, Any]) -> None:
     for name in options:
         if name not in own and name not in shared:
             error = unknown(f"argument of mixer {cls.__name__}", name, own or shared)
-            raise error if own else InputError(str(error).replace(";", "; it has none beside those of every mixer;", 1))
+            raise error if own else InputError(f"{error} (those of every mixer; it has none of its own)")
 
 
 def mixer_options(cls: type[Mixer]) -> tuple[Option, ...]:

@@ -18,7 +18,7 @@ from attention_zoo.functional.attention import attend, bounded, few
 from attention_zoo.functional.memory import score_bound
 from attention_zoo.functional.precision import precise, widened
 from attention_zoo.mixers.base import HostOptions, SelfMixer
-from attention_zoo.mixers.protocols import Handed
+from attention_zoo.mixers.protocols import KeptByThread
 from attention_zoo.mixers.registry import register
 
 Temperature = Annotated[float, Domain(least=1e-3, most=1e6)]
@@ -54,8 +54,8 @@ class Reversed(SelfMixer):
         self.of_message = nn.Sequential(
             nn.Linear(dim, max(1, dim // 4), **made), nn.GELU(), nn.Linear(max(1, dim // 4), 1, **made)
         )
-        self.message = Handed()
-        self.before: Handed | None = None
+        self.message = KeptByThread()
+        self.before: KeptByThread | None = None
 
     def follow(self, before: "Reversed | None") -> None:
         """Multiply the message with that of ``before``, an earlier layer, in each pass; None ends that."""

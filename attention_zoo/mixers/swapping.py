@@ -17,8 +17,8 @@ from attention_zoo.domains import NOT_NEGATIVE, complaint
 from attention_zoo.errors import InputError
 from attention_zoo.grids import grid_teller, outer_mixers, tell_grids
 from attention_zoo.hosts.base import HostLayer
-from attention_zoo.hosts.places import place_of
-from attention_zoo.hosts.table import GRID_HOSTS, grid_host, host_layer_for, is_plain, swappable, unswappable
+from attention_zoo.hosts.places import Place, grid_size, place_of, prefix_of
+from attention_zoo.hosts.table import GRID_HOSTS, host_layer_for, is_plain, swappable, unswappable
 from attention_zoo.mixers.base import MixerFactory, SelfMixer
 from attention_zoo.mixers.options import Grid
 from attention_zoo.mixers.protocols import Linked, Numbered
@@ -90,7 +90,7 @@ class _Layer(type):
             if model is not None:
                 _require_grid(mixer, model)
             return mixer
-        given["grid"] = given["grid"] or _grid_size(model)
+        given["grid"] = given["grid"] or grid_size(model)
         mixer = cls.factory(dim=dim, num_heads=num_heads, **given, **host)
         layers = grid_teller(model.patch_embed).mixers
         layers.append(mixer)
@@ -211,36 +211,18 @@ def _rebuild(model: nn.Module, name: str, old: nn.Module, factory: Factory[SelfM
     """Return what replaces ``old``, the layer ``name``, with its weights, device, type and training mode."""
     kind = host_layer_for(old)
     if kind is not None and not is_plain(old):
-        place = _place(model, name)
-        grid, prefix = (None, _prefix(model)) if place is None else place
-        return kind.around(old, factory, model, grid, prefix)
+        place = place_of(model, name) or Place(None, prefix_of(model))
+        return kind.around(old, factory, model, place.grid, place.prefix)
     if isinstance(old, Staying) and old.stays_for(factory):
         return old
     return _mixer_for(model, name, cast(Attention | SelfMixer, old), factory)
 
 
-def _place(model: nn.Module, name: str) -> tuple[tuple[int, int] | None, int] | None:
-    """Return the grid of the tokens of the layer ``name``, if it is known, and the number of tokens before it.
-
-    It is None where the model does not tell a layer its grid.
-    """
-    host = grid_host(model, name)
-    if host is not None:
-        return _grid_size(host), _prefix(host)
-    place = place_of(model, name)
-    return None if place is None else (place.grid, place.prefix)
-
-
-def _prefix(part: nn.Module) -> int:
-    """Return the number of class and register tokens before the grid that a model, or a mixer, says; else 0."""
-    return getattr(part, "num_prefix_tokens", 0)
-
-
 def _mixer_for(model: nn.Module, name: str, old: Attention | SelfMixer, factory: Factory[SelfMixer]) -> SelfMixer:
     """Return a mixer to replace ``old``, whose place it takes as a whole."""
-    place = _place(model, name)
-    left = getattr(old, "grid", None), _prefix(old if isinstance(old, SelfMixer) else model)
-    grid, prefix = left if place is None else place
+    told = place_of(model, name)
+    left = Place(getattr(old, "grid", None), prefix_of(old if isinstance(old, SelfMixer) else model))
+    place = told or left
     dim = old.dim if isinstance(old, SelfMixer) else old.qkv.in_features
     weight = next(old.parameters(), None)
     weight = next(model.parameters()) if weight is None else weight  # a reading may have none
@@ -255,15 +237,15 @@ def _mixer_for(model: nn.Module, name: str, old: Attention | SelfMixer, factory:
         attn_drop=old.attn_drop.p,
         proj_drop=old.proj_drop.p,
         norm_layer=partial(_like, norms[0]) if norms else None,
-        grid=grid,
-        num_prefix_tokens=prefix,
+        grid=place.grid,
+        num_prefix_tokens=place.prefix,
         device=weight.device,
         dtype=weight.dtype,
     )
     block = model.get_submodule(name.rpartition(".")[0])
     if isinstance(block, _BuiltAround):
         block.check_mixer(new)
-    if place is None and not isinstance(old, SelfMixer):
+    if told is None and not isinstance(old, SelfMixer):
         _require_grid(new, model)
     _carry(old, new)
     return new.train(old.training)
@@ -335,12 +317,6 @@ def _carry(old: Attention | SelfMixer, new: SelfMixer) -> None:
             same = name in kept and kept[name].squeeze().shape == tensor.squeeze().shape
             if same and name.partition(".")[0] != "qkv":
                 kept[name].copy_(tensor.view_as(kept[name]))  # a linear layer may be a convolution of one pixel
-
-
-def _grid_size(host: nn.Module) -> tuple[int, int] | None:
-    """Return height and width of the token grid that a vision transformer is built for, or None."""
-    grid = getattr(host.patch_embed, "grid_size", None)
-    return None if grid is None else tuple(grid)
 
 
 def _like(norm: nn.Module, dim: int, **made: Any) -> nn.Module:

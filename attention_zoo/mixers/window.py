@@ -59,8 +59,7 @@ class Window(SelfMixer):
         super().__init__(dim, num_heads, **host)
         self.check(shift < window, f"shift={shift} must be below window={window}")
         self.window, self.shift = window, shift
-        if self.grid and max(self.grid) <= window:
-            self.warn(f"window={window} covers the grid {self.grid}: every token reads all tokens, as in DotProduct")
+        self.warn_if_covered("window", window)
         self.relative_bias = None
         if relative_bias:
             span = 2 * window - 1

@@ -16,7 +16,7 @@ import attention_zoo as az
 from attention_zoo.compat import in_backward
 from attention_zoo.functional.em import doubly_normalize
 from attention_zoo.mixers.losses import auxiliary_loss
-from attention_zoo.mixers.protocols import Handed
+from attention_zoo.mixers.protocols import KeptByThread
 from attention_zoo.mixers.registry import WRAPPERS, mixer_class, registering, wraps_mixers
 
 
@@ -45,7 +45,7 @@ def test_passes_in_threads_beside_each_other_do_not_meet(name):
 
 def test_a_thread_that_kept_nothing_sees_the_last_of_all():
     """A backward pass on a GPU runs in a thread of its own, and computes layers again under checkpointing."""
-    kept, seen = Handed(), []
+    kept, seen = KeptByThread(), []
     kept.value = torch.ones(1)
     thread = threading.Thread(target=lambda: seen.append(kept.value))
     thread.start()
