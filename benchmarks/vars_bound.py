@@ -18,7 +18,7 @@ from torch import Tensor, nn
 import attention_zoo as az
 from attention_zoo.functional.dictionaries import gram
 from attention_zoo.functional.operators import Operator, operators
-from attention_zoo.functional.unrolled import MOST_AT_ONCE
+from attention_zoo.functional.solution import MOST_AT_ONCE
 from attention_zoo.mixers.vars import VarsD, VarsSD
 
 WIDTH, HEADS = 192, 3
@@ -92,7 +92,7 @@ def applications(mixer: nn.Module, q: Tensor, v: Tensor) -> Callable[[], None]:
 def _apply(parts: Sequence[Operator], codes: Sequence[Tensor], values: Tensor, times: int) -> None:
     """Encode, decode and add to the gradients ``times`` times, once for either direction of each use."""
     for part, own in zip(parts, codes, strict=True):
-        gradient = part.gradient()
+        gradient = part.gradient(len(values))
         for _ in range(times):
             part.decode(own)
             part.encode(values)

@@ -2,11 +2,13 @@
 
 Tokens are (B, T, C), the prefix first, with channels C = H E in the order of the heads: as a mixer projects them, so
 that nothing is moved. An operator P has codes in a layout of its own: `Operator.encode` applies P^T, and
-`Operator.decode` P. Both come from one form <values, P codes>, linear in each of the three, so one `Gradient` by the
-weights serves both.
+`Operator.decode` P. Both come from one form <values, P codes>, linear in each of the three, so one gradient by the
+weights serves both (`operator_gradients`).
 """
 
+import math
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Self
@@ -16,21 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from attention_zoo.functional.dictionaries import Atoms, Dictionary, Joined, Kernels, PrefixMeans
-
-BLOCK = 4
-"""Columns of the grid whose codes share a matrix product in `KernelGradient`; more waste arithmetic, fewer calls."""
-
-
-class Gradient(ABC):
-    """The gradient of a sum of forms <values, P codes> by the weights of an operator P."""
-
-    @abstractmethod
-    def add(self, values: Tensor, codes: Tensor) -> None:
-        """Add the form of values (B, T, C) and codes."""
-
-    @abstractmethod
-    def total(self) -> Tensor:
-        """Return the gradient, of the shape of the weights."""
+from attention_zoo.functional.operator_gradients import Gradient, KernelGradient, MatrixGradient
 
 
 @dataclass(frozen=True)
@@ -41,11 +29,15 @@ class Operator(ABC):
         weights: what P is made of; None where it is fixed.
         heads: number of heads H.
         width: channels E of a head.
+        grid: height and width of the grid of tokens.
+        prefix: tokens before the grid.
     """
 
     weights: Tensor | None
     heads: int
     width: int
+    grid: tuple[int, int]
+    prefix: int
 
     def bound_to(self, weights: Tensor | None) -> Self:
         """Return the same operator with other weights."""
@@ -54,6 +46,14 @@ class Operator(ABC):
     def split(self, size: int, count: int) -> list[Self]:
         """Return ``count`` operators, each for ``size`` samples; the same, unless every sample has its own weights."""
         return [self] * count
+
+    def gathered(self, gradients: Sequence[Tensor]) -> Tensor:
+        """Return the gradient by the weights from those of operators that `split` returned."""
+        return sum(gradients[1:], gradients[0])
+
+    @abstractmethod
+    def codes_shape(self, batch: int) -> tuple[int, ...]:
+        """Return the shape of the codes of ``batch`` samples."""
 
     @abstractmethod
     def encode(self, values: Tensor) -> Tensor:
@@ -72,8 +72,16 @@ class Operator(ABC):
         """Return the sums (B, H) of the codes of each sample and head."""
 
     @abstractmethod
-    def gradient(self) -> Gradient | None:
-        """Return the gradient by the weights, still zero; None where there are none."""
+    def gradient(self, batch: int) -> Gradient | None:
+        """Return the gradient by the weights for ``batch`` samples, still zero; None where there are no weights."""
+
+
+def decoded_by(parts: Sequence[Operator], codes: Sequence[Tensor]) -> Tensor:
+    """Return the sum (B, T, C) of what the parts decode, a new tensor."""
+    out = parts[0].decode(codes[0])
+    for part, own in zip(parts[1:], codes[1:], strict=True):
+        out = out + part.decode(own)
+    return out
 
 
 def by_channel(numbers: Tensor, width: int) -> Tensor:
@@ -90,13 +98,15 @@ class Convolutions(Operator):
     """
 
     weights: Tensor
-    grid: tuple[int, int]
-    prefix: int
 
     @property
     def number(self) -> int:
         """The number of kernels K."""
         return self.weights.shape[1]
+
+    def codes_shape(self, batch: int) -> tuple[int, ...]:
+        """Return (B, height width, K C)."""
+        return batch, math.prod(self.grid), self.number * self.heads * self.width
 
     def encode(self, values: Tensor) -> Tensor:
         """Return the codes P^T v."""
@@ -116,9 +126,9 @@ class Convolutions(Operator):
         """Return the sums (B, H) of codes."""
         return codes.sum(1).unflatten(1, (self.number, self.heads, self.width)).sum((1, 3))
 
-    def gradient(self) -> "KernelGradient":
+    def gradient(self, batch: int) -> KernelGradient:
         """Return the gradient by the kernels."""
-        return KernelGradient(self)
+        return KernelGradient(self.weights, self.grid, self.prefix, batch, self.width)
 
     def _convolved(self, codes: Tensor, *, turned: bool) -> Tensor:
         """Return codes (B, height width, K C), each channel convolved with its kernel or the kernel turned around."""
@@ -146,64 +156,18 @@ class Convolutions(Operator):
         return self._filters.flip(-2, -1)
 
 
-class KernelGradient(Gradient):
-    """The gradient by the kernels of `Convolutions`, each shared by the positions and by the channels of a head.
-
-    The codes of a few columns in a row read values of a few more columns, in s rows. Products of both, summed over the
-    channels of a head, are a matrix product; the gradient of a kernel lies on its diagonals. With one row and `BLOCK`
-    columns in a product little of it is needless, and codes are not copied. Torch's backward pass of a depthwise
-    convolution, which can sum over positions only, takes five times as long.
-    """
-
-    def __init__(self, operator: Convolutions) -> None:
-        self.operator = operator
-        (heads, number, self.side, _), (self.height, across) = operator.weights.shape, operator.grid
-        self.columns = min(BLOCK, across)
-        self.reach = self.columns + self.side - 1
-        self.starts = range(0, across, self.columns)
-        # each row of the grid has sums of its own, since no batched product adds them up; the last block may be narrow
-        widths = {min(self.columns, across - start) for start in self.starts}
-        shape = heads, self.height, self.side * self.reach
-        self.sums = {width: operator.weights.new_zeros(*shape[:2], width * number, shape[2]) for width in widths}
-
-    def add(self, values: Tensor, codes: Tensor) -> None:
-        """Add the form of values (B, T, C) and codes (B, height width, K C), both contiguous."""
-        number, across = self.operator.number, self.operator.grid[1]
-        blocks = self._blocks(values)  # (blocks, B, height + s - 1, reach, C)
-        shape = self.height, self.side * self.reach, self.operator.width
-        strides = blocks.stride(2), values.shape[2], 1  # the s rows that a row of the grid reads lie in one piece
-        of_heads = codes.unflatten(2, (number, -1)).flatten(1, 2).unflatten(1, (self.height, -1)).split(shape[2], -1)
-        for head, rows in enumerate(of_heads):  # (B, height, width K, E)
-            for index, start in enumerate(self.starts):
-                stop = min(start + self.columns, across)
-                sums = self.sums[stop - start][head]
-                for sample, own in enumerate(rows[:, :, start * number : stop * number].unbind()):
-                    offset = index * blocks.stride(0) + sample * blocks.stride(1) + head * shape[2]
-                    sums.baddbmm_(own, blocks.as_strided(shape, strides, offset).mT)
-
-    def total(self) -> Tensor:
-        """Return the gradient (H, K, s, s)."""
-        total = torch.zeros_like(self.operator.weights)
-        for width, sums in self.sums.items():
-            both = sums.sum(1).unflatten(2, (self.side, self.reach)).unflatten(1, (width, -1))
-            # (H, width, K, s, reach), of which column x and what it reads from x to x + s - 1 are wanted
-            total += both.unfold(-1, self.side, 1)[..., :width, :].diagonal(dim1=1, dim2=4).sum(-1)
-        return total
-
-    def _blocks(self, values: Tensor) -> Tensor:
-        """Return what the blocks of columns read of values (B, T, C): (blocks, B, height + s - 1, reach, C)."""
-        half = self.side // 2
-        image = values[:, self.operator.prefix :].unflatten(1, self.operator.grid)
-        image = F.pad(image, (0, 0, half, half + -self.operator.grid[1] % self.columns, half, half))
-        return image.unfold(2, self.reach, self.columns).permute(2, 0, 1, 4, 3).contiguous()
-
-
 @dataclass(frozen=True)
 class Means(Operator):
     """The fixed atoms of `PrefixMeans`, one for each of the ``prefix`` tokens; codes (B, prefix, C)."""
 
-    prefix: int
-    number: int
+    @property
+    def number(self) -> int:
+        """The number of tokens of the grid."""
+        return math.prod(self.grid)
+
+    def codes_shape(self, batch: int) -> tuple[int, ...]:
+        """Return (B, prefix, C)."""
+        return batch, self.prefix, self.heads * self.width
 
     def encode(self, values: Tensor) -> Tensor:
         """Return the codes P^T v."""
@@ -223,7 +187,7 @@ class Means(Operator):
         """Return the sums (B, H) of codes."""
         return codes.sum(1).unflatten(1, (self.heads, self.width)).sum(2)
 
-    def gradient(self) -> None:
+    def gradient(self, batch: int) -> None:
         """Return None, as nothing is learned."""
 
 
@@ -236,6 +200,14 @@ class Matrices(Operator):
     def split(self, size: int, count: int) -> list[Self]:
         """Return the operators with the atoms of ``size`` samples each."""
         return [self.bound_to(weights) for weights in self.weights.split(size)]
+
+    def gathered(self, gradients: Sequence[Tensor]) -> Tensor:
+        """Return the gradient by the weights from those of a few samples each."""
+        return torch.cat(list(gradients))
+
+    def codes_shape(self, batch: int) -> tuple[int, ...]:
+        """Return (B, H, M, E)."""
+        return batch, self.heads, self.weights.shape[3], self.width
 
     def encode(self, values: Tensor) -> Tensor:
         """Return the codes P^T v."""
@@ -257,24 +229,9 @@ class Matrices(Operator):
         """Return the sums (B, H) of codes."""
         return codes.sum((2, 3))
 
-    def gradient(self) -> "MatrixGradient":
+    def gradient(self, batch: int) -> MatrixGradient:
         """Return the gradient by the atoms."""
-        return MatrixGradient(self)
-
-
-class MatrixGradient(Gradient):
-    """The gradient by the atoms of `Matrices`."""
-
-    def __init__(self, operator: Matrices) -> None:
-        self.operator, self.sums = operator, torch.zeros_like(operator.weights).flatten(0, 1)
-
-    def add(self, values: Tensor, codes: Tensor) -> None:
-        """Add the form of values (B, T, C) and codes (B, H, M, E)."""
-        self.sums.baddbmm_(self.operator.by_head(values).flatten(0, 1), codes.flatten(0, 1).mT)
-
-    def total(self) -> Tensor:
-        """Return the gradient (B, H, T, M)."""
-        return self.sums.view_as(self.operator.weights)
+        return MatrixGradient(self.weights)
 
 
 def operators(dictionary: Dictionary, heads: int, width: int) -> list[Operator]:
@@ -287,10 +244,11 @@ def operators(dictionary: Dictionary, heads: int, width: int) -> list[Operator]:
         case Kernels():
             return [Convolutions(dictionary.kernels, heads, width, dictionary.grid, dictionary.num_prefix_tokens)]
         case PrefixMeans():
-            return [Means(None, heads, width, dictionary.num_prefix_tokens, dictionary.num_spatial)]
+            return [Means(None, heads, width, (1, dictionary.num_spatial), dictionary.num_prefix_tokens)]
         case Atoms():
             scaled = dictionary.weights * dictionary.scale.mT if isinstance(dictionary.scale, Tensor) else None
-            return [Matrices(dictionary.weights if scaled is None else scaled, heads, width)]
+            atoms = dictionary.weights if scaled is None else scaled
+            return [Matrices(atoms, heads, width, (1, atoms.shape[2]), 0)]
         case Joined():
             return [operator for part in dictionary.parts for operator in operators(part, heads, width)]
     raise TypeError(f"{type(dictionary).__name__} has no operator on tokens")

@@ -394,8 +394,8 @@ class SelfMixer(Mixer):
             InputError: there is no ``grid`` and the tokens are not a square, or there is one and it does not fit.
         """
         spatial = num_tokens - self.num_prefix_tokens
-        side = math.isqrt(max(spatial, 0))
-        height, width = self.grid or (side, side)
+        # no root where there is a grid: a graph for any number of tokens has none
+        height, width = self.grid or (math.isqrt(max(spatial, 0)),) * 2
         self.check(
             height * width == spatial,
             f"{num_tokens} tokens with num_prefix_tokens={self.num_prefix_tokens} are no grid of "

@@ -5,7 +5,7 @@ import torch
 from torch.testing import assert_close
 
 import attention_zoo as az
-from attention_zoo.functional import unrolled
+from attention_zoo.functional import solution, unrolled
 from attention_zoo.functional.dictionaries import Atoms, Joined, Kernels, PrefixMeans, Union, UnitAtoms
 from attention_zoo.functional.operators import operators
 from attention_zoo.functional.sparse import Lista
@@ -73,7 +73,7 @@ CASES = [
 def test_values_and_gradients_are_those_of_the_iteration_step_by_step(
     parts, grid, prefix, size, steps, at_once, monkeypatch
 ):
-    monkeypatch.setattr(unrolled, "MOST_AT_ONCE", at_once)
+    monkeypatch.setattr(solution, "MOST_AT_ONCE", at_once)
     inputs, dictionaries = problem(parts, grid, prefix, size)
     probe = torch.randn_like(inputs[0])
     results = []

@@ -135,10 +135,10 @@ class SparseReconstruction(SelfMixer):
     def unrolls(self, v: Tensor) -> bool:
         """Return whether operators on values v (B, G, N, E) are quickest as `functional.unrolled` has them.
 
-        A compiled graph would hold its loop over the samples written out, so it takes the iteration step by step.
+        An exported graph keeps no operators of ours, so it takes the iteration step by step.
         """
         many = v.shape[2] >= self.fewest_unrolled and v.numel() > 0
-        return many and v.device.type == "cpu" and not torch.compiler.is_compiling()
+        return many and v.device.type == "cpu" and not torch.compiler.is_exporting()
 
     def iteration(self, contract: Callable[[Tensor], Tensor], drive: Tensor, step_size: Tensor, w1: Tensor) -> Lista:
         """Return the iteration by the variant's rules, with lambda scaled by w₁."""
