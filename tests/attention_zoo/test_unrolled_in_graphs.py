@@ -111,3 +111,12 @@ def test_operators_are_what_torch_expects_of_them(keep, steps):
     )
     given = (*unrolled_in_graphs.arguments(problem), steps, False, keep)
     torch.library.opcheck(unrolled_in_graphs._reconstruct, given)
+
+
+def test_layers_of_several_grids_share_what_is_compiled():
+    """The second number of tokens makes it a number that the graph does not know."""
+    torch.compiler.reset()
+    for grid in ((13, 7), (3, 31), (10, 10)):
+        mixer = az.create_mixer("VarsS", 12, 2, grid=grid)
+        x = torch.randn(2, grid[0] * grid[1], 12)
+        assert_close(torch.compile(mixer, fullgraph=True, backend="eager")(x), mixer(x))
