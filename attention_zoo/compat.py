@@ -57,9 +57,9 @@ def attn_layers() -> dict[str, Any]:
 def in_transform() -> bool:
     """Return whether a transform of ``torch.func`` is at work, which cannot enter an autograd function of ours.
 
-    torch has no public question for it.
+    torch has no public question for it. In a graph the answer is no.
     """
-    return torch._C._are_functorch_transforms_active()
+    return not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active()
 
 
 def in_backward() -> bool:

@@ -5,6 +5,7 @@ pass and without the N x N matrix. This module alone decides which kernel runs w
 """
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 from itertools import repeat
 from typing import Any, Literal
 
@@ -12,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from attention_zoo.compat import in_transform
 from attention_zoo.functional.precision import HALF, precise
@@ -230,7 +232,9 @@ def _torch_attention(
     precision, and a width that is not aligned.
     """
     if not _on_cuda(q):
-        return F.scaled_dot_product_attention(q, k, v, mask, dropout, is_causal, scale=scale)
+        # inside of torch.func torch does not see that a mask is learned, and takes a kernel without a gradient by it
+        with sdpa_kernel(SDPBackend.MATH) if mask is not None and in_transform() else nullcontext():
+            return F.scaled_dot_product_attention(q, k, v, mask, dropout, is_causal, scale=scale)
     for dim in (0, 1):
         if q.shape[dim] > MOST_BLOCKS:
             parts = zip(*(x.split(MOST_BLOCKS, dim) for x in (q, k, v)), _mask_parts(mask, dim), strict=False)
@@ -374,6 +378,8 @@ def _kernel(q: Tensor, bias: Tensor | None) -> Literal["cpu", "flash", "efficien
     if q.numel() == 0:  # the kernels' backward passes divide by the batch
         return "dense"
     if torch.compiler.is_exporting():  # an exported graph keeps neither our backward pass nor, as ONNX, the kernels
+        return "dense"
+    if in_transform():  # torch.func cannot enter a function of ours
         return "dense"
     if q.device.type == "cpu":
         return "cpu"

@@ -9,6 +9,7 @@ import math
 import torch
 from torch import Tensor
 
+from attention_zoo.functional.distances import pairwise_distances
 from attention_zoo.functional.precision import precise
 
 MASS = 0.9
@@ -106,7 +107,7 @@ def log_likelihood(q: Tensor, k: Tensor, alpha: Tensor | float, log_prior: Tenso
     q, k = precise(q), precise(k)
     width = q.shape[-1]
     alpha = torch.as_tensor(alpha, dtype=k.dtype, device=k.device).expand(k.shape[:-1])[..., None, :]
-    distance = torch.cdist(q, k, compute_mode="donot_use_mm_for_euclid_dist").square()
+    distance = pairwise_distances(q, k).square()
     density = width / 2 * (alpha / (2 * math.pi)).log() - alpha / 2 * distance
     prior = log_prior.to(k.dtype).log_softmax(-1)[..., None, :]
     return (density + prior).logsumexp(-1).mean(-1) / width

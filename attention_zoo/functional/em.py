@@ -39,6 +39,7 @@ from torch import Tensor
 from attention_zoo.errors import InputError
 from attention_zoo.functional.attention import attend, bounded, few, log_normalized, normalized
 from attention_zoo.functional.checks import AT_LEAST_ONE, COUNTS, check_gamma, check_mixture, check_number, check_steps
+from attention_zoo.functional.distances import pairwise_distances
 from attention_zoo.functional.doubly_normalized import in_products
 from attention_zoo.functional.fixed_units import within
 from attention_zoo.functional.memory import Mixture, Terms, score_bound
@@ -411,7 +412,7 @@ def _refuse_positions(mixture: Mixture) -> None:
 
 def _log_gaussian(x: Tensor, centres: Tensor, precision: Precision) -> Tensor:
     """Return log N(x_i | centre_j, 1/precision_j) (B, H, N, M) of x (B, H, N, D), without the power of 2 pi."""
-    squares = torch.cdist(x, centres, compute_mode="donot_use_mm_for_euclid_dist").square()
+    squares = pairwise_distances(x, centres).square()
     if isinstance(precision, Tensor):
         precision = precision[:, :, None]
     return x.shape[-1] / 2 * _log_of(precision) - precision / 2 * squares

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from attention_zoo.compat import in_transform
 from attention_zoo.functional.attention import attend, bounded, largest_score, normalized
 from attention_zoo.functional.positions import FactoredPositions, FactoredPrior
 
@@ -155,7 +156,7 @@ class Joint:
         step = max(1, BLOCK // max(1, batch * self.q.shape[1] * width))
         for start in range(0, size, step):
             rows = slice(start, min(start + step, size))
-            if torch.is_grad_enabled():
+            if torch.is_grad_enabled() and not in_transform():  # torch.func cannot forget and compute again
                 yield checkpoint(function, rows, use_reentrant=False)
             else:
                 yield function(rows)

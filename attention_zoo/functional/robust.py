@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from attention_zoo.functional.attention import attend, bounded
+from attention_zoo.functional.distances import pairwise_distances
 from attention_zoo.functional.memory import score_bound
 from attention_zoo.functional.mixture import Joint
 from attention_zoo.functional.precision import widened
@@ -48,7 +49,7 @@ class Penalty:
         values = values[:, :, rows]
         if not self.through_distance:
             values, v = values.detach(), v.detach()
-        distances = torch.cdist(values, v, compute_mode="donot_use_mm_for_euclid_dist") + self.eps
+        distances = pairwise_distances(values, v) + self.eps
         if self.kind == "mcp":
             return (1 / distances - 1 / self.gamma).clamp(min=self.eps).log()
         inverse = -distances.log()
@@ -133,7 +134,7 @@ class RobustFit:
 
     def outliers(self, x: Tensor, alpha: float) -> Tensor:
         """Return which units x (B, H, M, D) lie beyond the threshold from their own density, (B, H, M)."""
-        kernel = (-alpha / 2 * torch.cdist(x, x, compute_mode="donot_use_mm_for_euclid_dist").square()).exp()
+        kernel = (-alpha / 2 * pairwise_distances(x, x).square()).exp()
         near = kernel.mean(-1)
         return 1 - 2 * near + near.mean(-1, keepdim=True) > self.threshold**2
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from attention_zoo.domains import PositiveFloat
 from attention_zoo.functional.diagnostics import row_distance
+from attention_zoo.functional.distances import pairwise_distances
 from attention_zoo.functional.precision import precise
 from attention_zoo.functional.robust import infer_robust_values
 from attention_zoo.mixers.base import HostOptions
@@ -80,7 +81,7 @@ class Pro(MixtureMixer):
         scores, path = model.scores(slice(None)), []
         for step in range(steps + 1):
             values = infer_robust_values(model, v, penalty, step)
-            distances = torch.cdist(values, v, compute_mode="donot_use_mm_for_euclid_dist")
+            distances = pairwise_distances(values, v)
             path.append((scores.softmax(-1) * penalty.cost(distances)).sum(-1).mean(-1))
         moved = (scores + penalty.log_weights(values, v, slice(None))).softmax(-1)
         return {

@@ -120,7 +120,8 @@ class SparseReconstruction(SelfMixer):
 
     def learned(self, like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return Γ, w₁ and w₂ in the type of ``like``."""
-        gamma, w1, w2 = (self.get_parameter(name).to(like.dtype) for name in self.rules.names)
+        # not get_parameter: torch.func puts tensors in their place that are no parameters
+        gamma, w1, w2 = (getattr(self, name).to(like.dtype) for name in self.rules.names)
         return gamma, w1, w2
 
     def problem(self, q: Tensor, v: Tensor) -> tuple[Dictionary, Lista]:
