@@ -136,8 +136,7 @@ class ImageDataModule(DataModule):
 
     def train_sampler(self, dataset: ImageDataset) -> TrainSampler:
         """Return the order of training, as `DataModule` says; each image as often as ``repeated_augmentation`` says."""
-        order = {"seed": run_seed(), "first_epoch": self.first_epoch, "repeats": self.repeated_augmentation}
-        return TrainSampler(dataset, *self.processes(), **order)
+        return self.training_order(dataset, repeats=self.repeated_augmentation)
 
 
 class EvaluationDataModule(ImageDataModule):

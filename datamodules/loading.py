@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from attention_zoo.domains import Checked, SignedInt, checked
 from attention_zoo.errors import InputError
+from attention_zoo.runs.place import Place, place_of
 from attention_zoo.seeding import run_seed
 from datamodules.checks import MOST_BATCH, MOST_WORKERS, require_whole
 from datamodules.images import ImageFiles, Split, list_images
@@ -40,6 +41,8 @@ class DataModule(Checked, L.LightningDataModule, ABC):
 
     Attributes:
         prediction_format: what ``predict`` writes: ``classes``, ``masks`` or ``objects``.
+        place: the place in the training with which the run begins.
+        images_a_step: images a step of all processes, of the run that this one was resumed from; None if unknown.
         tested: samples that this process has behind it, where a test goes on; such a test begins after them.
 
     Raises:
@@ -70,7 +73,8 @@ class DataModule(Checked, L.LightningDataModule, ABC):
         if min(self.std) <= 0:
             raise InputError(f"std must be positive, got {self.std}")
         self.splits: dict[str, Split] = {}
-        self.first_epoch = 0
+        self.place = Place()
+        self.images_a_step: int | None = None
         self.tested = 0
 
     @abstractmethod
@@ -91,7 +95,21 @@ class DataModule(Checked, L.LightningDataModule, ABC):
 
     def train_sampler(self, dataset: Any) -> TrainSampler:
         """Return the order of training."""
-        return TrainSampler(dataset, *self.processes(), seed=run_seed(), first_epoch=self.first_epoch)
+        return self.training_order(dataset)
+
+    def training_order(self, dataset: Any, repeats: int = 1) -> TrainSampler:
+        """Return the order of training, from the place on with which the run begins.
+
+        Raises:
+            InputError: the run was resumed within an epoch that had steps of another size.
+        """
+        if self.place.batches and self.images_a_step not in (None, self._images_a_step()):
+            raise InputError(
+                f"the checkpoint was written within an epoch of {self.images_a_step} images a step, which cannot go on "
+                f"with {self._images_a_step()}: keep batch_size and the number of processes"
+            )
+        start = {"first_epoch": self.place.epoch, "first": self.place.batches * self.batch_size}
+        return TrainSampler(dataset, *self.processes(), seed=run_seed(), repeats=repeats, **start)
 
     def evaluation_sampler(self, dataset: Any) -> EvaluationSampler | GroupedSampler:
         """Return the order of evaluation and prediction."""
@@ -116,13 +134,17 @@ class DataModule(Checked, L.LightningDataModule, ABC):
             self.splits |= self.load(missing)
 
     def state_dict(self) -> dict[str, int]:
-        """Return what a checkpoint keeps: the epoch that a run resumed from it starts with."""
-        progress: Any = cast(L.Trainer, self.trainer).fit_loop.epoch_progress.current
-        return {"first_epoch": progress.processed}
+        """Return what a checkpoint keeps: the place that a run resumed from it begins with, and the size of a step."""
+        place = place_of(cast(L.Trainer, self.trainer))
+        return {"first_epoch": place.epoch, "first_batch": place.batches, "images_a_step": self._images_a_step()}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
         """Take up what `state_dict` kept."""
-        self.first_epoch = state_dict["first_epoch"]
+        self.place = Place(state_dict["first_epoch"], state_dict.get("first_batch", 0))
+        self.images_a_step = state_dict.get("images_a_step")
+
+    def _images_a_step(self) -> int:
+        return self.batch_size * (self.processes()[0] or 1)
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Return augmented batches, in an order of their own each epoch.

@@ -58,6 +58,8 @@ class TrainSampler(DistributedSampler[SampleKey]):
         seed: the run's seed, not negative.
         first_epoch: that of a resumed run. Lightning starts to load a resumed run's data before it knows the epoch,
             and then tells this sampler 0.
+        first: how many of this process's samples of the first epoch to leave out: those that a run which was resumed
+            within the epoch has behind it.
         repeats: times that a sample of an epoch is asked for.
 
     Raises:
@@ -71,6 +73,7 @@ class TrainSampler(DistributedSampler[SampleKey]):
         rank: int | None = None,
         seed: int = 0,
         first_epoch: int = 0,
+        first: int = 0,
         repeats: int = 1,
     ) -> None:
         super().__init__(
@@ -79,6 +82,7 @@ class TrainSampler(DistributedSampler[SampleKey]):
         if self.num_samples < 1:
             raise InputError(f"{len(dataset)} training images cannot be shared by {self.num_replicas} processes")
         self.first_epoch = self.epoch = first_epoch
+        self.first = first
         self.repeats = repeats
 
     def set_epoch(self, epoch: int) -> None:
@@ -89,7 +93,8 @@ class TrainSampler(DistributedSampler[SampleKey]):
         """This process's keys of the epoch last given to ``set_epoch``."""
         generator = torch.Generator().manual_seed(derive_seed(self.seed, self.epoch))
         order = torch.randperm(len(cast(Sized, self.dataset)), generator=generator).tolist()
-        for place in range(self.rank, self.total_size, self.num_replicas):
+        places = range(self.rank, self.total_size, self.num_replicas)
+        for place in places[self.first if self.epoch == self.first_epoch else 0 :]:
             yield SampleKey(self.epoch, order[place // self.repeats], True, place % self.repeats)
 
 

@@ -22,6 +22,7 @@ from torchmetrics import Metric
 from attention_zoo.analysis.maps import Pictures, attention_pictures, observe
 from attention_zoo.domains import Checked, Domain, Fraction, checked
 from attention_zoo.errors import InputError
+from attention_zoo.runs.place import reopen, stopped_within
 from attention_zoo.scales import Scale, scale_of
 from attention_zoo.seeding import derive_seed, run_seed
 from tasks.compiling import Compile
@@ -231,6 +232,11 @@ class Task(Checked, L.LightningModule):
         """
         torch.manual_seed(derive_seed(run_seed(), STEP_SALT, self.current_epoch, batch_idx, self.global_rank))
         self.log("train/learning_rate", self.trainer.optimizers[0].param_groups[0]["lr"])
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Have the rest of an epoch that was stopped within it wait for a run that is resumed."""
+        if stopped_within(self.trainer):
+            reopen(checkpoint)
 
     def on_train_epoch_end(self) -> None:
         """Stop a training whose loss is no longer finite.

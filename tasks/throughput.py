@@ -27,11 +27,15 @@ class Throughput(Callback):
 
     def count(self, stage: str, batch: dict[str, Any]) -> None:
         """Add the images of one batch; those that only pad a process do not count."""
+        if stage not in self._started:  # a run that is resumed within an epoch begins no epoch
+            self.start(stage)
         self._images[stage] += (batch["index"] >= 0).sum()  # stays on its device: no step waits for it
         self._ended[stage] = time.perf_counter()
 
     def finish(self, stage: str, module: L.LightningModule) -> None:
-        """Log the images per second of the epoch that ends, summed over processes."""
+        """Log the images per second of the epoch that ends, summed over processes; none if no batch was left of it."""
+        if stage not in self._started:
+            return
         seconds = max(self._ended[stage] - self._started[stage], 1e-9)
         rate = int(self._images[stage]) / seconds
         module.log(f"{stage}/images_per_second", rate, sync_dist=True, reduce_fx="sum")

@@ -125,8 +125,13 @@ EXPECTED = re.compile(r"Expected an? (?!path but)(.+?)(?:\. Got value.*)?$", re.
 DENIED = re.compile(r"Importing '([^']+)' is not allowed")
 """Pattern of jsonargparse: an import path is refused."""
 
-UNSAID = (r".*isinstance\(treespec, LeafSpec\)", "Checkpoint directory .* exists and is not empty")
-"""Warnings that are hidden: one about an old call that Lightning makes, one about a run folder that is not empty."""
+UNSAID = (
+    r".*isinstance\(treespec, LeafSpec\)",
+    "Checkpoint directory .* exists and is not empty",
+    "You're resuming from a checkpoint that ended before the epoch ended",
+)
+"""Warnings that are hidden: one about an old call that Lightning makes, one about a run folder that is not empty, and
+one about data that begin an epoch again, which ours do not."""
 
 TIP = re.compile("Tip:")
 """Pattern of Lightning: a tip about the services of its maker."""

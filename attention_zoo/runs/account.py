@@ -8,6 +8,7 @@ import lightning as L
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
+from attention_zoo.runs.place import place_of
 from attention_zoo.terminal import counted, printable
 
 NAMED = 6
@@ -41,7 +42,17 @@ class Account(Callback):
         path = checkpoint_of(trainer)
         if path is not None:
             command = f"{self.program} test --ckpt_path {shlex.quote(printable(path))}"
-            rank_zero_info(f"trained {counted(trainer.current_epoch, 'epoch')}; to test it: {command}")
+            rank_zero_info(f"trained {trained(trainer)}; to test it: {command}")
+
+
+def trained(trainer: L.Trainer) -> str:
+    """Return how many epochs, and batches of one that was not ended, a training has behind it."""
+    place = place_of(trainer)
+    epochs = counted(place.epoch, "epoch")
+    if not place.batches:
+        return epochs
+    batches = f"{place.batches} of {counted(int(trainer.num_training_batches), 'batch', 'batches')}"
+    return f"{epochs} and {batches} of the next" if place.epoch else f"{batches} of the first epoch"
 
 
 def described(data: Any) -> str:

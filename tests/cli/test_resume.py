@@ -59,3 +59,64 @@ def test_killed_and_resumed_is_bitwise_the_same(run, tmp_path):
     for part in ("state_dict", "current_model_state"):
         for name, weight in states[0][part].items():
             assert torch.equal(weight, states[1][part][name]), (part, name)
+
+
+SHORT = ["--trainer.max_epochs", "2", "--trainer.limit_train_batches", "4", "--trainer.limit_val_batches", "1"]
+STEADY = ["--model.scheduler", "ConstantLR", "--model.scheduler.factor", "1.0"]
+"""A schedule that knows no end, so that the number of steps changes no learning rate."""
+
+
+def saves(name, *options):
+    """The options of a callback that keeps every checkpoint that it writes."""
+    start = ["--trainer.callbacks+", "ModelCheckpoint", "--trainer.callbacks.save_top_k", "-1"]
+    names = ["--trainer.callbacks.filename", name, "--trainer.callbacks.auto_insert_metric_name", "false"]
+    return [*start, *names, *options]
+
+
+def ended(folder):
+    """Steps, epoch and weights of a run's last checkpoint."""
+    state = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
+    return state["global_step"], state["epoch"], state["state_dict"]
+
+
+def assert_same_end(first, second):
+    (*counts, weights), (*others, found) = ended(first), ended(second)
+    assert counts == others
+    assert all(torch.equal(weight, found[name]) for name, weight in weights.items())
+
+
+@pytest.mark.parametrize("workers", ["0", pytest.param("1", marks=pytest.mark.slow)])
+def test_resumed_from_within_an_epoch_is_bitwise_the_same(zoo, tiny, tmp_path, workers):
+    every = saves("t{step}", "--trainer.callbacks.every_n_train_steps", "1")
+    every += saves("v{step}", "--trainer.callbacks.monitor", "val/loss")
+    halves = ["--trainer.val_check_interval", "2", "--data.num_workers", workers]
+    whole = tmp_path / "whole"
+    run = zoo("fit", "--config", tiny, *SHORT, *halves, *every, "--trainer.default_root_dir", whole)
+    assert run.code == 0, run.err
+    for name in ("t1", "t4", "t6", "v2", "v4"):  # within an epoch, at its end, and where it was validated
+        resumed = tmp_path / name
+        found = whole / "checkpoints" / f"{name}.ckpt"
+        options = ["--trainer.default_root_dir", resumed, "--trainer.callbacks", "null"]
+        run = zoo("fit", "--ckpt_path", found, *options)
+        assert run.code == 0 and "not resumable" not in run.err, (name, run.err)
+        assert_same_end(whole, resumed)
+
+
+def test_what_a_number_of_steps_leaves_of_an_epoch_is_trained_on_when_resumed(zoo, tiny, tmp_path):
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    once = ["--data.repeated_augmentation", "2"]
+    run = zoo("fit", "--config", tiny, *SHORT, *STEADY, *once, "--trainer.default_root_dir", whole)
+    assert run.code == 0, run.err
+    cut = ["--trainer.max_steps", "5", "--trainer.default_root_dir", broken]
+    run = zoo("fit", "--config", tiny, *SHORT, *STEADY, *once, *cut)
+    assert run.code == 0 and "trained 1 epoch and 1 of 4 batches of the next; " in run.out, run.err
+    run = zoo("fit", "--ckpt_path", broken, "--trainer.max_steps", "-1")
+    assert run.code == 0 and "trained 2 epochs; " in run.out, run.err
+    assert_same_end(whole, broken)
+
+
+def test_an_epoch_goes_on_with_steps_of_the_same_size_only(zoo, tiny, tmp_path):
+    cut = ["--trainer.max_steps", "1", "--trainer.default_root_dir", tmp_path / "run"]
+    assert zoo("fit", "--config", tiny, *SHORT, *cut).code == 0
+    run = zoo("fit", "--ckpt_path", tmp_path / "run", "--trainer.max_steps", "-1", "--data.batch_size", "5")
+    assert run.code == 2 and "images a step, which cannot go on with 5: keep batch_size" in run.err
