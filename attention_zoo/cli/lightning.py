@@ -36,7 +36,14 @@ from attention_zoo.cli.parser import ZooParser, parse_taken
 from attention_zoo.errors import InputError
 from attention_zoo.models.top_down import Mode
 from attention_zoo.runs.account import Account
-from attention_zoo.runs.checkpoint import Checkpoint, check_fit, check_kinds, check_schedules, read_checkpoint
+from attention_zoo.runs.checkpoint import (
+    Checkpoint,
+    check_classes,
+    check_fit,
+    check_kinds,
+    check_schedules,
+    read_checkpoint,
+)
 from attention_zoo.runs.checkpoint_io import WholeCheckpoints, check_remembered
 from attention_zoo.runs.cost_log import CostLog
 from attention_zoo.runs.folders import find_checkpoint, fresh_folder, guard_run, put_away, run_name
@@ -199,6 +206,7 @@ class ZooCLI(Hooks, LightningCLI):
             super().instantiate_classes()
             if self.checkpoint:
                 check_kinds(self.checkpoint, self.model)
+                check_classes(self.checkpoint, getattr(self.datamodule, "class_names", ()))
             if isinstance(self.model, Transferring) and self.subcommand == "test":
                 load_sources(self.model)
         except Exception as error:

@@ -3,19 +3,23 @@
 import inspect
 import pickle
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from attention_zoo.compat import UNSAFE
 from attention_zoo.errors import InputError
 from attention_zoo.runs.files import parse_yaml
 from attention_zoo.runs.trust import FLAG, check_names, check_places, is_trusted, untrusted
+
+CLASSES = "class_names"
+"""The key of a checkpoint under which the command line keeps the names of the classes, in the order of their labels."""
 
 CONFIG = "config"
 """The key of a checkpoint under which the command line keeps its config, as YAML."""
@@ -58,6 +62,8 @@ class Checkpoint:
     """The keys of `OF_A_TRAINING` that the file lacks."""
     schedules: int = 0
     """The number of learning-rate schedules whose state the file holds."""
+    class_names: tuple[str, ...] | None = field(default=None, repr=False)
+    """The names of the classes that were trained on, in the order of their labels; None if the file does not tell."""
     kinds: Mapping[str, str] = field(default_factory=dict, repr=False)
     """The kind of number of each weight, by its name: real, complex, integer or boolean."""
 
@@ -126,15 +132,17 @@ def read_checkpoint(path: Path, *, trust: bool = False, weights_only: bool = Tru
     weights = content["state_dict"]
     _check_weights(weights, path)
     lacks = tuple(key for key, kind in OF_A_TRAINING.items() if not _has(content.get(key), kind, key == SCHEDULES))
+    config = _config(content.get(CONFIG), path)
     return Checkpoint(
         path=path,
-        config=_config(content.get(CONFIG), path),
+        config=config,
         epoch=_count(content, "epoch", path),
         step=_count(content, "global_step", path),
         best=_best(content.get("callbacks"), path),
         trusted=trusted,
         lacks=lacks,
         schedules=0 if SCHEDULES in lacks else len(content[SCHEDULES]),
+        class_names=_class_names(content.get(CLASSES), config or {}),
         kinds={name: _kind(weight) for name, weight in weights.items() if isinstance(weight, Tensor)},
     )
 
@@ -179,6 +187,45 @@ def check_kinds(checkpoint: Checkpoint, model: torch.nn.Module) -> None:
         kind = checkpoint.kinds.get(name)
         if kind is not None and isinstance(own, Tensor) and kind != _kind(own):
             raise InputError(f"checkpoint {checkpoint.path}: weight {name} is {kind}, {_kind(own)} in the model")
+
+
+def check_classes(checkpoint: Checkpoint, names: Sequence[str]) -> None:
+    """Check that the labels of the data are those that a checkpoint was trained on, by the names of their classes.
+
+    Names that are new to the checkpoint may stand for the same classes, which a warning tells.
+
+    Args:
+        checkpoint: the checkpoint.
+        names: of the data's classes, in the order of their labels.
+
+    Raises:
+        InputError: a class of the checkpoint has another label in the data.
+    """
+    known, names = checkpoint.class_names, tuple(names)
+    if known is None or known == names or len(known) != len(names):  # of another number, which the weights will tell
+        return
+    place = {name: label for label, name in enumerate(known)}
+    moved = next(((name, label) for label, name in enumerate(names) if place.get(name, label) != label), None)
+    if moved:
+        name, label = moved
+        order = f"[{', '.join(known)}]"
+        raise InputError(
+            f"checkpoint {checkpoint.path} was trained with class {name} as label {place[name]}, which is {label} in "
+            f"these data: give the data that order, by data.class_names where they have it: {order:.200}"
+        )
+    other = next(pair for pair in zip(known, names, strict=True) if pair[0] != pair[1])
+    rank_zero_warn(
+        f"labels are taken by their place: class {other[0]} of checkpoint {checkpoint.path} for class {other[1]} of "
+        f"the data, and so on"
+    )
+
+
+def _class_names(kept: Any, config: Mapping[str, Any]) -> tuple[str, ...] | None:
+    """Return the names that a file keeps, or else those in its config, which names them where a user may choose."""
+    data = config.get("data")
+    options = data.get("init_args") if isinstance(data, Mapping) else None
+    names = kept if kept is not None else options.get("class_names") if isinstance(options, Mapping) else None
+    return tuple(names) if isinstance(names, list) and all(isinstance(name, str) for name in names) else None
 
 
 def _has(state: Any, kind: type, may_be_empty: bool) -> bool:

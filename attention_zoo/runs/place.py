@@ -48,6 +48,6 @@ def _progress(trainer: L.Trainer) -> tuple[int, int, int]:
 
     While the hooks run in which checkpoints are written, ``completed`` is not increased yet.
     """
-    loop = trainer.fit_loop
-    epochs: Any = loop.epoch_progress.current
+    loop: Any = trainer.fit_loop
+    epochs = loop.epoch_progress.current
     return epochs.ready, epochs.processed, loop.epoch_loop.batch_progress.current.processed

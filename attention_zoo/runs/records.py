@@ -14,7 +14,7 @@ from lightning.pytorch.cli import LightningArgumentParser, SaveConfigCallback
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only, rank_zero_warn
 
 from attention_zoo.errors import InputError
-from attention_zoo.runs.checkpoint import CONFIG, FROM_ELSEWHERE, Checkpoint
+from attention_zoo.runs.checkpoint import CLASSES, CONFIG, FROM_ELSEWHERE, Checkpoint
 from attention_zoo.runs.files import append_json_line, write_text
 from attention_zoo.runs.loggers import unplaced
 from attention_zoo.runs.results import SPEED
@@ -67,8 +67,12 @@ class SaveConfig(SaveConfigCallback):
             write_text(path, self.text)
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Put the config into the checkpoint, as text: nothing of it is unpickled."""
+        """Put the config into the checkpoint, as text: nothing of it is unpickled; and the names of the classes."""
         checkpoint[CONFIG] = self.text_with_weights
+        with_data: Any = trainer
+        names = getattr(with_data.datamodule, "class_names", None)
+        if names is not None:
+            checkpoint[CLASSES] = list(map(str, names))
 
 
 class MetricsLog(Callback):
