@@ -51,7 +51,7 @@ from attention_zoo.runs.lock import held
 from attention_zoo.runs.loggers import check_installed, placed
 from attention_zoo.runs.records import MetricsLog, SaveConfig
 from attention_zoo.runs.result_writer import Narrator, ResultCheck, ResultWriter, described
-from attention_zoo.runs.trainer import Trainer, last_checkpoint
+from attention_zoo.runs.trainer import KeepEpoch, Trainer, last_checkpoint
 from attention_zoo.runs.unfinished import UNFINISHED, Unfinished, identity
 from attention_zoo.sayings import bad_argument, bad_input, other_model, root_cause
 from datamodules.base import ImageDataModule
@@ -221,7 +221,7 @@ class ZooCLI(Hooks, LightningCLI):
         options = self.config_init[self.subcommand]["trainer"]
         folder = Path(options["default_root_dir"]) if options["default_root_dir"] else None
         fitting = self.subcommand == "fit"
-        callbacks: list[Callback] = [FailTogether(self.checkpoint), ResultCheck()]
+        callbacks: list[Callback] = [KeepEpoch(), FailTogether(self.checkpoint), ResultCheck()]
         if not options["barebones"]:
             if options["logger"] is True or (options["logger"] is None and fitting):
                 version = "" if fitting else self.subcommand

@@ -1,10 +1,21 @@
-"""The trainer of every run, and the callback that keeps its last state."""
+"""The trainer of every run, and the callbacks that keep its last state."""
 
+import re
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import lightning as L
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.utilities import rank_zero_info
+
+from attention_zoo.terminal import printable
+
+LAST = "last"
+"""Name of the checkpoint of a run's last state, without its suffix."""
+
+NO_METRIC = re.compile(r"could not find the monitored key|conditioned on metric `.*` which is not available")
+"""Pattern of what Lightning's callbacks say at the end of an epoch about a metric that they watch and nothing logs."""
 
 
 class Trainer(L.Trainer):
@@ -51,5 +62,23 @@ def last_checkpoint() -> ModelCheckpoint:
     ``save_last`` of a callback with a monitor would not do: it writes only along with a best checkpoint.
     """
     return ModelCheckpoint(
-        filename="last", every_n_epochs=1, save_on_train_epoch_end=True, enable_version_counter=False
+        filename=LAST, every_n_epochs=1, save_on_train_epoch_end=True, enable_version_counter=False
     )
+
+
+class KeepEpoch(Callback):
+    """Writes ``last.ckpt`` when a callback that watches a metric which nothing logs ends the run.
+
+    Only the first validation shows which metrics there are. The epoch before it would be lost: such callbacks act
+    before the one that keeps the last state.
+    """
+
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        """Keep the state, in all processes: the error is that of all."""
+        kept = [each for each in trainer.checkpoint_callbacks if isinstance(each, ModelCheckpoint)]
+        place = next((each.dirpath for each in kept if each.filename == LAST), None)
+        if place is None or trainer.fast_dev_run or not NO_METRIC.search(str(exception)):  # type: ignore[attr-defined]
+            return
+        path = Path(place) / f"{LAST}.ckpt"
+        trainer.save_checkpoint(path, weights_only=False)
+        rank_zero_info(f"what was trained until now is in {printable(path)}")

@@ -120,3 +120,17 @@ def test_an_epoch_goes_on_with_steps_of_the_same_size_only(zoo, tiny, tmp_path):
     assert zoo("fit", "--config", tiny, *SHORT, *cut).code == 0
     run = zoo("fit", "--ckpt_path", tmp_path / "run", "--trainer.max_steps", "-1", "--data.batch_size", "5")
     assert run.code == 2 and "images a step, which cannot go on with 5: keep batch_size" in run.err
+
+
+@pytest.mark.parametrize("watcher", ["ModelCheckpoint", "EarlyStopping"])
+def test_an_epoch_is_kept_when_a_watched_metric_is_not_there(zoo, tiny, tmp_path, watcher):
+    run = ["--trainer.default_root_dir", tmp_path / "run"]
+    watch = ["--trainer.callbacks+", watcher, "--trainer.callbacks.monitor", "val/acc"]
+    done = zoo("fit", "--config", tiny, *SHORT, *run, *watch)
+    assert done.code == 2 and "val/acc" in done.err
+    assert "what was trained until now is in" in done.out and "weights_only" not in done.out + done.err
+    done = zoo("fit", "--ckpt_path", tmp_path / "run", "--trainer.callbacks", "null")
+    assert done.code == 0, done.err
+    whole = zoo("fit", "--config", tiny, *SHORT, "--trainer.default_root_dir", tmp_path / "whole")
+    assert whole.code == 0, whole.err
+    assert_same_end(tmp_path / "whole", tmp_path / "run")
