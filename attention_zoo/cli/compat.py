@@ -65,9 +65,9 @@ def starting_afresh(keeping: tuple[type, ...]) -> Iterator[None]:
     stock = module.discard_init_args_on_class_path_change
 
     def discard(parser_or_action: Any, prev_val: Any, value: Any) -> None:
-        changed = prev_val and "init_args" in prev_val and prev_val["class_path"] != value["class_path"]
-        if changed:
-            cls = pydoc.locate(prev_val["class_path"])
+        known = prev_val and prev_val.get("class_path")  # None where the class before is an empty mapping's
+        if known and "init_args" in prev_val and known != value["class_path"]:
+            cls = pydoc.locate(known)
             if not (isinstance(cls, type) and issubclass(cls, keeping)):
                 prev_val["init_args"] = Namespace()
         stock(parser_or_action, prev_val, value)

@@ -191,6 +191,7 @@ def reason(message: str, key: str) -> str:
     match = VALUE.search(message)
     value = NESTED.sub(r"\1", match[1]) if match else ""
     items = [item for item in ITEM.findall(message) if not item.startswith("Expected a")]
+    items.sort(key=lambda item: item.endswith(":"))  # one that stops at a colon says less than any other
     expected = list(dict.fromkeys(map(_plain_type, EXPECTED.findall(message))))
     if expected and not items:
         hint = "; a list is written as [1,2,3]" if {"tuple", "list"} & set(expected) else ""

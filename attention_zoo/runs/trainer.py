@@ -61,9 +61,7 @@ def last_checkpoint() -> ModelCheckpoint:
 
     ``save_last`` of a callback with a monitor would not do: it writes only along with a best checkpoint.
     """
-    return ModelCheckpoint(
-        filename=LAST, every_n_epochs=1, save_on_train_epoch_end=True, enable_version_counter=False
-    )
+    return ModelCheckpoint(filename=LAST, every_n_epochs=1, save_on_train_epoch_end=True, enable_version_counter=False)
 
 
 class KeepEpoch(Callback):

@@ -37,9 +37,7 @@ def test_a_class_with_another_label_is_refused(names):
 
 @pytest.mark.parametrize("names", [("x", "y", "z"), ("a", "y", "c")])
 def test_new_names_are_told(names):
-    with pytest.warns(
-        UserWarning, match=r"by their place: class [ab] of .* for class [xy] of the data"
-    ):
+    with pytest.warns(UserWarning, match=r"by their place: class [ab] of .* for class [xy] of the data"):
         check_classes(checkpoint("a", "b", "c"), names)
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 TASKS = Path(__file__).parents[1] / "tasks"
 EVALUATION = """
@@ -234,6 +235,17 @@ def test_a_model_without_checkpoint_is_said_to_be_random(zoo, tiny, config, tmp_
     (folder,) = (tmp_path / "runs").iterdir()
     assert folder.name.startswith("vit_tiny_patch16_224-DigitBenchmarks-")
     assert (folder / "robustness.json").is_file()
+
+
+@pytest.mark.parametrize("value", ["PGD", '{"class_path": "PGD", "init_args": {"eps": 0.2}}'])
+def test_an_attack_is_added_to_a_config_with_an_empty_mapping_of_them(zoo, tiny, config, tmp_path, value):
+    (tmp_path / "none.yaml").write_text("model: {class_path: Robustness, init_args: {attacks: {}}}\n")
+    given = ["--config", tiny, "--config", config, "--config", "none.yaml"]
+    more = ["--model.attacks.pgd", value, "--model.attacks.pgd.steps", "3", "--model.attacks.square", "Square"]
+    ended = zoo("test", *given, *more, "--print_config")
+    assert ended.code == 0, ended.err
+    attacks = yaml.safe_load(ended.out)["model"]["init_args"]["attacks"]
+    assert list(attacks) == ["pgd", "square"] and attacks["pgd"]["init_args"]["steps"] == 3
 
 
 @pytest.mark.parametrize(
