@@ -5,6 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from attention_zoo.compat import in_transform
+
 
 def precise(x: Tensor) -> Tensor:
     """Return ``x`` in float32 or wider, whatever type autocast made it."""
@@ -24,7 +26,7 @@ def widened(scores: Tensor, *arguments: Any) -> tuple[Any, ...]:
 
     Such a function takes exp(score - logsumexp): two large numbers whose rounding errors are left where they cancel. A
     softmax, which subtracts one of its own scores, loses nothing there. Only on the CPU does it look how
-    large the scores are: on other devices, and in a graph that is being compiled, that would stall the program.
+    large the scores are: on other devices that would stall the program, and graphs and transforms have no such number.
 
     Args:
         scores: a tensor of one number, a bound on the scores.
@@ -32,7 +34,8 @@ def widened(scores: Tensor, *arguments: Any) -> tuple[Any, ...]:
     """
     # by their own types: under autocast on CUDA the sum that a bound is made of is float32
     arguments = tuple(_in_type(x, torch.float32, HALF) for x in arguments)
-    if scores.device.type != "cpu" or scores.dtype == torch.float64 or torch.compiler.is_compiling():
+    unread = torch.compiler.is_compiling() or in_transform()
+    if unread or scores.device.type != "cpu" or scores.dtype == torch.float64:
         return arguments
     return tuple(_in_type(x, torch.float64) for x in arguments) if scores > RESOLVED else arguments
 

@@ -40,3 +40,12 @@ def check(layer, x):
 def test_every_mixer_as_without_a_transform(name, options):
     layer = build(name, grid=(4, 4), **options)
     check(layer, torch.randn(2, 16, layer.dim, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("name", az.list_mixers("self"))
+def test_no_number_is_read_from_single_precision(name):
+    """Outside of transforms some layers look how large the scores are, to choose a wider type."""
+    layer = build(name, grid=(8, 8), dtype=torch.float32)
+    x = torch.randn(2, 64, layer.dim)
+    assert_close(vmap(lambda sample: layer(sample[None])[0])(x), layer(x), rtol=1e-3, atol=1e-4)
+    assert grad(lambda sample: layer(sample[None]).square().sum())(x[0]).isfinite().all()
