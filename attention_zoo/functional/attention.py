@@ -4,7 +4,7 @@ torch's fused kernels return the logsumexp but no gradient reaches it. Here a gr
 pass and without the N x N matrix. This module alone decides which kernel runs where, see `_kernel`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from itertools import repeat
 from typing import Any, Literal
@@ -12,7 +12,6 @@ from typing import Any, Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from attention_zoo.compat import in_transform
@@ -266,11 +265,7 @@ def _attend(
 ) -> tuple[Tensor, Tensor]:
     """Compute `attend` for a mask in which every row allows some key to be read."""
     if (mask is not None and _learned(mask)) or not _has_kernel(q, mask) or not k.numel():  # kernels divide by the keys
-        scores = scale * q @ k.mT  # (B, H, N, M)
-        for bias in (None if key_bias is None else key_bias[..., None, :], mask):
-            scores = scores if bias is None else scores + bias
-        weights, log_sum = normalized(scores)
-        return weights.to(v.dtype) @ v, log_sum
+        return _dense(q, k, v, key_bias, mask, scale)
     if mask is not None:
         mask = _aligned_rows(mask) if _on_cuda(q) else mask
     if key_bias is not None and mask is not None:
@@ -284,6 +279,17 @@ def _attend(
     q, k, v = (rows.view_as(rows) for rows in (_rows(_widen(x, width)) for x in (q, k, v)))
     out, lse = _FusedAttention.apply(q, k, v, key_bias, mask, scale)
     return out[..., :values], lse[..., : q.shape[-2]]
+
+
+def _dense(
+    q: Tensor, k: Tensor, v: Tensor, key_bias: Tensor | None, mask: Tensor | None, scale: float
+) -> tuple[Tensor, Tensor]:
+    """Compute what `_FusedAttention` does by the scores themselves."""
+    scores = scale * q @ k.mT  # (B, H, N, M)
+    for bias in (None if key_bias is None else key_bias[..., None, :], mask):
+        scores = scores if bias is None else scores + bias
+    weights, log_sum = normalized(scores)
+    return weights.to(v.dtype) @ v, log_sum
 
 
 class _FusedAttention(torch.autograd.Function):
@@ -312,12 +318,14 @@ class _FusedAttention(torch.autograd.Function):
         return out, lse
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad_out: Tensor | None, grad_lse: Tensor | None) -> tuple[Tensor | None, ...]:
         q, k, v, key_bias, mask, out, lse, *rest = ctx.saved_tensors
         width, scale = q.shape[-1], ctx.scale
         if grad_out is None and grad_lse is None:
             return (None,) * 6
+        if torch.is_grad_enabled():  # further gradients are wanted, which no kernel has
+            grads = _gradients_twice((q, k, v, key_bias), mask, scale, (grad_out, grad_lse), ctx.needs_input_grad[:4])
+            return *grads, None, None
         grad_out = torch.zeros_like(out) if grad_out is None else _rows(grad_out)
         if grad_lse is not None or key_bias is not None:
             # The kernel computes dS = P * (grad_out v^T - rowsum(grad_out * out)), dK = scale dS^T q. One more channel
@@ -346,6 +354,23 @@ class _FusedAttention(torch.autograd.Function):
             )
         grad_bias = None if key_bias is None else (grads[1][..., width] / scale).to(key_bias.dtype)
         return *(grad[..., :width] for grad in grads[:3]), grad_bias, None, None
+
+
+def _gradients_twice(
+    inputs: tuple[Tensor, Tensor, Tensor, Tensor | None],
+    mask: Tensor | None,
+    scale: float,
+    grads: Sequence[Tensor | None],
+    wanted: Sequence[bool],
+) -> list[Tensor | None]:
+    """Return the gradients by q, k, v and the key bias that are wanted, from which further gradients can be taken."""
+    out, log_sum = _dense(*inputs, mask, scale)
+    rows = out.shape[2]  # CUDA's kernels may return more of the logsumexp
+    given = [(out, grads[0]), (log_sum, None if grads[1] is None else grads[1][..., :rows])]
+    outputs, probes = zip(*(pair for pair in given if pair[1] is not None), strict=True)
+    learned = [x for x, needed in zip(inputs, wanted, strict=True) if needed and x is not None]
+    found = iter(torch.autograd.grad(outputs, learned, probes, create_graph=True, allow_unused=True))
+    return [next(found) if needed and x is not None else None for x, needed in zip(inputs, wanted, strict=True)]
 
 
 def _bias(q: Tensor, k: Tensor, key_bias: Tensor | None, mask: Tensor | None) -> Tensor | None:

@@ -16,12 +16,11 @@ That Does Not Explain Away, 2020; the gradient is derived from its equations.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from attention_zoo.functional.attention import largest, readable
 
@@ -77,14 +76,30 @@ class _DoublyNormalized(torch.autograd.Function):
         return out, counts
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         *inputs, out, over_queries, over_keys, highest = ctx.saved_tensors
+        if torch.is_grad_enabled():  # further gradients are wanted
+            return *_gradients_twice(ctx.alpha, inputs, ctx.needs_input_grad[:3], grad), None
         if not readable(grad):
             return *_backward_of_many(ctx.alpha, grad, *ctx.saved_tensors), None
         heads = zip(*(x.flatten(0, 1) for x in (*inputs, out, grad)), over_queries, over_keys, highest, strict=True)
         grads = zip(*(_backward(ctx.alpha, *head) for head in heads), strict=True)
         return *(torch.stack(parts).view_as(x) for parts, x in zip(grads, inputs, strict=True)), None
+
+
+def by_scores(q: Tensor, k: Tensor, v: Tensor, alpha: float) -> Tensor:
+    """Return what queries (B, H, N, D) take of values (B, H, M, E), (B, H, N, E), by the scores themselves."""
+    return ((alpha * q) @ k.mT).log_softmax(-2).softmax(-1) @ v
+
+
+def _gradients_twice(
+    alpha: float, inputs: Sequence[Tensor], wanted: Sequence[bool], grad: Tensor
+) -> list[Tensor | None]:
+    """Return the gradients by q, k and v that are wanted, from which further gradients can be taken."""
+    q, k, v = inputs
+    learned = [x for x, needed in zip(inputs, wanted, strict=True) if needed]
+    found = iter(torch.autograd.grad(by_scores(q, k, v, alpha), learned, grad, create_graph=True))
+    return [next(found) if needed else None for needed in wanted]
 
 
 def _forward(alpha: float, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:

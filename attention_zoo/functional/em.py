@@ -40,7 +40,7 @@ from attention_zoo.errors import InputError
 from attention_zoo.functional.attention import attend, bounded, few, log_normalized, normalized
 from attention_zoo.functional.checks import AT_LEAST_ONE, COUNTS, check_gamma, check_mixture, check_number, check_steps
 from attention_zoo.functional.distances import pairwise_distances
-from attention_zoo.functional.doubly_normalized import in_products
+from attention_zoo.functional.doubly_normalized import by_scores, in_products
 from attention_zoo.functional.fixed_units import within
 from attention_zoo.functional.memory import Mixture, Terms, score_bound
 from attention_zoo.functional.memory import Prior as Prior
@@ -397,7 +397,7 @@ def doubly_normalize(q: Tensor, k: Tensor, v: Tensor, *, alpha: float, mask: Ten
         q, k, v, mask = widened(score_bound(q, k, alpha), q, k, v, mask)
         q = bounded(q, k, alpha)
         if mask is None and few(q, k):
-            return (((alpha * q) @ k.mT).log_softmax(-2).softmax(-1) @ v).to(kind)
+            return by_scores(q, k, v, alpha).to(kind)
         if mask is None and (out := in_products(q, k, v, alpha)) is not None:
             return out.to(kind)
         _, log_normaliser = attend(k, q, q, alpha, mask=None if mask is None else mask.mT)

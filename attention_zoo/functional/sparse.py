@@ -170,7 +170,7 @@ def largest_eigenvalue(gram: Tensor, iterations: int = 8) -> Tensor:
 
     For a matrix without negative entries max_i (G x)_i / x_i bounds the largest eigenvalue for every positive x
     (Collatz-Wielandt), so a step of its inverse never overshoots. The gradient is that of the eigenvalue, x x^T for
-    its unit eigenvector x.
+    its unit eigenvector x, in further gradients a constant.
 
     Args:
         gram: symmetric matrices (..., M, M) without negative entries and with a positive diagonal.

@@ -1,8 +1,9 @@
-"""Layers under the transforms of torch.func: gradients of each sample, Jacobians, batches of batches."""
+"""Layers under the transforms of torch.func, and gradients of gradients: of each sample, Jacobians, penalties."""
 
 import pytest
 import torch
 from torch.func import functional_call, grad, jacrev, vmap
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.testing import assert_close
 
 import attention_zoo as az
@@ -49,3 +50,38 @@ def test_no_number_is_read_from_single_precision(name):
     x = torch.randn(2, 64, layer.dim)
     assert_close(vmap(lambda sample: layer(sample[None])[0])(x), layer(x), rtol=1e-3, atol=1e-4)
     assert grad(lambda sample: layer(sample[None]).square().sum())(x[0]).isfinite().all()
+
+
+APPROXIMATE = ("VarsD", "VarsSD", "MixtureOfHeads-mixer-shared-routed-topk")
+"""Cases of which no exact second gradient exists: the length of a step has that of its eigenvalue alone."""
+TWICE = [case for case in CASES if case[2].removesuffix("-variant") not in APPROXIMATE]
+
+
+@pytest.mark.parametrize(("name", "options"), [case[:2] for case in TWICE], ids=[case[2] for case in TWICE])
+def test_gradients_of_gradients_by_a_probe_that_is_learned_nowhere(name, options):
+    """Of a probe without a gradient torch does not notice that a function of ours was followed once only."""
+    layer = build(name, grid=(4, 4), **options)
+    x, probe, way = torch.randn(3, 1, 16, layer.dim, dtype=torch.float64).unbind()
+    x.requires_grad_()
+
+    def slope(x):
+        return torch.autograd.grad((layer(x) * probe).sum(), x, create_graph=True)[0]
+
+    with sdpa_kernel(SDPBackend.MATH):  # torch's own attention is followed twice by its formula alone
+        first = slope(x)
+        found = torch.zeros_like(x)
+        if first.requires_grad:  # a linear layer has no second gradient
+            (found,) = torch.autograd.grad((first * way).sum(), x, allow_unused=True, materialize_grads=True)
+        expected = (slope(x + 1e-6 * way) - slope(x - 1e-6 * way)) / 2e-6
+    assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_gradients_of_gradients_of_many_tokens():
+    layer = build("DoublyNormalized", grid=(17, 17))
+    x, probe, way = torch.randn(3, 1, 289, layer.dim, dtype=torch.float64).unbind()
+    x.requires_grad_()
+    (first,) = torch.autograd.grad((layer(x) * probe).sum(), x, create_graph=True)
+    (found,) = torch.autograd.grad((first * way).sum(), x)
+    ends = [(x + size * way).detach().requires_grad_() for size in (1e-6, -1e-6)]
+    slopes = [torch.autograd.grad((layer(end) * probe).sum(), end)[0] for end in ends]
+    assert_close(found, (slopes[0] - slopes[1]) / 2e-6, rtol=1e-4, atol=1e-5)

@@ -70,7 +70,8 @@ def forward_and_backward(function, *args):
         out = function.forward(*args)
         function.setup_context(ctx, args, out)
     results = out if isinstance(out, tuple) else (out,)
-    gradients = function.backward(ctx, *(torch.ones_like(result) for result in results))
+    with torch.no_grad():  # as the engine calls it where no further gradients are wanted
+        gradients = function.backward(ctx, *(torch.ones_like(result) for result in results))
     for x, gradient in zip(args, gradients if isinstance(gradients, tuple) else (gradients,), strict=True):
         if isinstance(gradient, Tensor):
             assert (gradient.shape, gradient.device) == (x.shape, x.device)
