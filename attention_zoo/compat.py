@@ -70,6 +70,20 @@ def in_backward() -> bool:
     return not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1
 
 
+@contextmanager
+def compiling_all(layers: int) -> Iterator[None]:
+    """While the block runs, ``layers`` layers can be compiled side by side, or else an error says that one was not.
+
+    Layers of one base class share the code of its forward pass, which torch compiles eight times; further ones it then
+    runs without a graph, as slowly as ever, and no more than logs it. What was compiled before is forgotten.
+    """
+    torch.compiler.reset()
+    config: Any = torch._dynamo.config
+    limits = {"recompile_limit": 4 * layers + 8, "accumulated_recompile_limit": 4 * layers * 64}
+    with config.patch(fail_on_recompile_limit_hit=True, **limits):
+        yield
+
+
 def requested_checkpoint() -> str | None:
     """Return the ``checkpoint_path`` that the innermost running ``timm.create_model`` got; None without one.
 

@@ -5,6 +5,7 @@ import math
 import os
 import statistics
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from attention_zoo.analysis.timing import Call, backward, forward, interleaved, peak_memory
+from attention_zoo.compat import compiling_all
 from attention_zoo.errors import InputError
 from attention_zoo.mixers.registry import create_mixer, mixer_kind
 
@@ -166,12 +168,8 @@ def _measure(names: Sequence[str], kind: str, tokens: int, setting: Setting) -> 
     for (_, mode), layer in zip(variants, layers, strict=True):
         if mode == "compiled":
             layer.compile()
-    times: dict[Callable[..., Call], list[list[float]]] = {}
-    memory: dict[Callable[..., Call], list[int]] = {}
-    for direction in (forward, backward):
-        calls = [direction(layer, *inputs) for layer in layers]
-        times[direction] = interleaved(calls, setting.repeats, setting.device)
-        memory[direction] = [peak_memory(call, setting.device) for call in calls]
+    with compiling_all(len(layers)) if "compiled" in setting.modes else nullcontext():
+        times, memory = _taking_turns(layers, inputs, setting)
     for place, (variant, layer) in enumerate(zip(variants, layers, strict=True)):
         seconds = [statistics.median(times[direction][place]) for direction in (forward, backward)]
         ratios = [
@@ -182,6 +180,18 @@ def _measure(names: Sequence[str], kind: str, tokens: int, setting: Setting) -> 
         parameters = sum(parameter.numel() for parameter in layer.parameters())
         measured: tuple[Any, ...] = (*seconds, *ratios, *held, flops[place], parameters)
         yield Cost(*variant, tokens, *measured)
+
+
+def _taking_turns(
+    layers: Sequence[nn.Module], inputs: tuple[Tensor, ...], setting: Setting
+) -> tuple[dict[Callable[..., Call], list[list[float]]], dict[Callable[..., Call], list[int]]]:
+    """Return the seconds of every call, and the bytes that are held at most, of each layer, forward and in training."""
+    times, memory = {}, {}
+    for direction in (forward, backward):
+        calls = [direction(layer, *inputs) for layer in layers]
+        times[direction] = interleaved(calls, setting.repeats, setting.device)
+        memory[direction] = [peak_memory(call, setting.device) for call in calls]
+    return times, memory
 
 
 def _layer(name: str, tokens: int, setting: Setting) -> nn.Module:

@@ -174,12 +174,39 @@ class TestTorch:
             torch.nn.Linear(2, 1).load_state_dict({"weight": torch.zeros(1, 3), "bias": torch.zeros(1)})
         assert library.shape_mismatches(str(refused.value)) == [("weight", "[1, 3]", "[1, 2]")]
 
+    def test_more_layers_than_torch_compiles_are_compiled_inside_the_block(self):
+        def compiled(number):
+            graphs = []
+            for size in range(1, number + 1):
+                layer = Sized(size)
+                layer.compile(backend=lambda graph, inputs: graphs.append(graph) or graph)
+                assert layer(torch.zeros(2)).sum() == 2 * size
+            return len(graphs)
+
+        torch.compiler.reset()
+        assert compiled(12) < 12  # or there is nothing to change
+        with library.compiling_all(12):
+            assert compiled(12) == 12
+        with library.compiling_all(1), pytest.raises(Exception, match="recompile_limit_hit"):
+            compiled(14)
+
+
+class Sized(torch.nn.Module):
+    """A layer whose graph holds a word of its own, which torch makes no variable of."""
+
+    def __init__(self, size):
+        super().__init__()
+        self.word = "a" * size
+
+    def forward(self, x):
+        return x + len(self.word)
+
 
 class One:
     """A class of an option."""
 
     def __init__(self, size: int = 1, one: int = 1) -> None:
-        self.size = size
+        self.word = "a" * size
 
 
 class Two(One):
