@@ -168,8 +168,10 @@ class Task(Checked, L.LightningModule):
         """Return the number of optimizer steps in the whole run.
 
         Raises:
-            InputError: the run has no end.
+            InputError: the run has no end, or no batch to train on.
         """
+        if self.trainer.limit_train_batches == 0:  # of which Lightning takes the number of batches to be infinite
+            raise InputError("trainer.limit_train_batches=0 leaves a schedule no step to count")
         total = self.trainer.estimated_stepping_batches
         if not 0 <= total < math.inf:  # of data without a length it is max_steps, which is -1 where there are none
             raise InputError("the default schedule needs an end: give trainer.max_epochs or trainer.max_steps")
