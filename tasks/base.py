@@ -25,7 +25,7 @@ from attention_zoo.errors import InputError
 from attention_zoo.scales import Scale, scale_of
 from attention_zoo.seeding import derive_seed, run_seed
 from tasks.compiling import Compile
-from tasks.guards import BatchNormGuard, FiniteWeights, check_training_loss
+from tasks.guards import BatchNormGuard, FiniteWeights, WholeTest, check_training_loss
 from tasks.optimizers import fused
 from tasks.schedules import Poly, warmup_cosine
 from tasks.throughput import Throughput
@@ -257,10 +257,11 @@ class Task(Checked, L.LightningModule):
     def configure_callbacks(self) -> list[Callback]:
         """Return the callbacks of every task.
 
-        They log its throughput, stop it where its numbers mean nothing, and compile its model if it is to be compiled.
+        They log its throughput, stop it where its numbers mean nothing, warn of a test of a part of the data, and
+        compile its model if it is to be compiled.
         """
         compiling = [Compile(self.compiled_parts())] if self.compiles else []
-        return [Throughput(), FiniteWeights(), BatchNormGuard(), *compiling]
+        return [Throughput(), FiniteWeights(), BatchNormGuard(), WholeTest(), *compiling]
 
     def compiled_parts(self) -> list[nn.Module]:
         """Return the modules that ``compile`` compiles, each as one graph: here the model."""

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from attention_zoo import MixerFactory, swap_mixers
 from attention_zoo.errors import InputError
+from attention_zoo.evaluation import part_of
 from attention_zoo.functional.checks import check_finite
 from attention_zoo.results.saliency import SaliencyScores
 from attention_zoo.seeding import run_seed, seeded
@@ -146,7 +147,12 @@ class AttentionSaliency(AttentionEvaluation):
             self.log_dict({f"test/{score}": scores[f"{AS_TRAINED}/{layer}/{score}"][0] for score in Saliency.SCALES})
         self.result = SaliencyScores(
             scores={name: mean for name, (mean, _, _) in scores.items()},
-            protocol={"images": values.shape[2], "query": self.query, "image_size": list(self._data.image_size)},
+            protocol={
+                "images": values.shape[2],
+                "query": self.query,
+                "image_size": list(self._data.image_size),
+                **part_of(values.shape[2], len(self._data.splits["test"].images)),
+            },
             scales=dict(Saliency.SCALES),
             facts=self._facts(),
             intervals={name: (low, high) for name, (_, low, high) in scores.items()},
