@@ -91,6 +91,16 @@ SAYINGS = (
         "trainer.gradient_clip_val: {0} with fused true scales gradients itself under mixed precision; leave fused out",
     ),
     Saying(
+        (ValueError,),
+        re.compile(r"You have set `accumulate_grad_batches` and are using the `GradientAccumulationScheduler`"),
+        "trainer.accumulate_grad_batches and the callback GradientAccumulationScheduler set the same; leave one out",
+    ),
+    Saying(
+        (RuntimeError,),
+        re.compile(r"The `(\w+)` does not support `accumulate_grad_batches` changing between epochs"),
+        "trainer.callbacks: under {0} no GradientAccumulationScheduler can change the accumulated batches",
+    ),
+    Saying(
         (ModuleNotFoundError,),
         re.compile(r"Requirement '([^']+)' not met"),
         "an option of the trainer needs {0}, which is not installed",

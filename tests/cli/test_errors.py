@@ -56,6 +56,16 @@ SAID = {
         RuntimeError("The current optimizer, AdamW, does not allow for gradient clipping because it performs"),
         "trainer.gradient_clip_val: AdamW with fused true",
     ),
+    "two that accumulate": (
+        ValueError(
+            "You have set `accumulate_grad_batches` and are using the `GradientAccumulationScheduler` callback. "
+        ),
+        "trainer.accumulate_grad_batches and the callback GradientAccumulationScheduler set the same",
+    ),
+    "a strategy that accumulates alike": (
+        RuntimeError("The `DeepSpeedStrategy` does not support `accumulate_grad_batches` changing between epochs."),
+        "under DeepSpeedStrategy no GradientAccumulationScheduler",
+    ),
     "a package": (
         ModuleNotFoundError(
             "Requirement 'torch_xla>=1.13' not met. HINT: Try running `pip install -U 'torch_xla>=1.13'`"
@@ -265,6 +275,17 @@ def test_validations_that_no_epoch_has_batches_for(zoo, tiny):
     assert code == 2 and "trainer.val_check_interval=4 is more than the 3 batches of an epoch" in line
     assert "trainer.check_val_every_n_epoch null" in line
     assert fit(zoo, tiny, "--trainer.val_check_interval", "4", "--trainer.check_val_every_n_epoch", "null")[0] == 0
+
+
+def test_two_that_accumulate(zoo, tiny):
+    schedule = ["--trainer.callbacks+=GradientAccumulationScheduler", "--trainer.callbacks.scheduling={0: 2}"]
+    code, line = fit(zoo, tiny, *schedule, "--trainer.accumulate_grad_batches", "2")
+    assert code == 2 and "trainer.accumulate_grad_batches and the callback" in line
+
+
+@pytest.mark.parametrize("precision", ["bf16-true", "64-true"])
+def test_weights_of_another_precision(zoo, tiny, precision):
+    assert fit(zoo, tiny, "--trainer.precision", precision) == (0, "")
 
 
 def test_clipping_under_an_optimizer_that_unscales():
