@@ -133,9 +133,15 @@ class AttentionSaliency(AttentionEvaluation):
                 self.saliency.update(index, [*own, centre, gaussian().to(centre)], fixations, density)
 
     def on_test_epoch_end(self) -> None:
-        """Log the scores over all processes, and keep them as the result."""
+        """Log the scores over all processes, and keep them as the result.
+
+        Raises:
+            InputError: fewer than two images were tested.
+        """
         with self.saliency.sync_context():
             values = self.saliency.compute().cpu().numpy()
+        if values.shape[2] < 2:
+            raise InputError("intervals over images need two or more; give a larger trainer.limit_test_batches")
         self.networks = {}
         by_row = dict(zip(self.rows, values, strict=True))
         trained = {layer: by_row[row] for row in self.rows if row[0] == AS_TRAINED for layer in row[1:]}
