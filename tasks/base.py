@@ -170,10 +170,10 @@ class Task(Checked, L.LightningModule):
         Raises:
             InputError: the run has no end, or no batch to train on.
         """
-        if self.trainer.limit_train_batches == 0:  # of which Lightning takes the number of batches to be infinite
-            raise InputError("trainer.limit_train_batches=0 leaves a schedule no step to count")
         total = self.trainer.estimated_stepping_batches
         if not 0 <= total < math.inf:  # of data without a length it is max_steps, which is -1 where there are none
+            if self.trainer.limit_train_batches == 0:
+                raise InputError("trainer.limit_train_batches=0 leaves a schedule no step to count")
             raise InputError("the default schedule needs an end: give trainer.max_epochs or trainer.max_steps")
         # Lightning assumes that every epoch accumulates as many batches as the first
         if self._accumulation is None:
