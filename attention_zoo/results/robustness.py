@@ -102,7 +102,8 @@ class Column:
 
     def counted(self, counts: Sequence[CellCount]) -> Self:
         """Return the column with the number of images that were counted, where these are only a part of its own."""
-        images, every = sum(cell.total for cell in counts), self.protocol["images"]
+        images = sum(cell.total for cell in counts)
+        every = self.protocol.get("images", images)
         return self if images == every else replace(self, protocol={**self.protocol, **part_of(images, every)})
 
     @property
@@ -298,7 +299,8 @@ class RobustnessResult(Result):
         result = cls(columns, rows, content)
         for wrong in _wrong(result):
             raise InputError(f"{path} is {kind}: {wrong}")
-        return result
+        # results of before say of a part of a test that it was all of it
+        return replace(result, columns=tuple(column.counted(rows[0].counts[column.name]) for column in columns))
 
 
 def blind_spots(column: Column, counts: Sequence[CellCount], label: str) -> Iterator[str]:
