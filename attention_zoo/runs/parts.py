@@ -1,5 +1,6 @@
 """How much of the data an evaluation looks at, where an option of the trainer cuts it short."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import lightning as L
@@ -15,6 +16,8 @@ def part_of_batches(trainer: L.Trainer, stage: str) -> str | None:
     known: Any = trainer
     loaders = known.test_dataloaders if stage == "test" else known.val_dataloaders
     batches = known.num_test_batches if stage == "test" else known.num_val_batches
+    if isinstance(loaders, Mapping):
+        loaders = list(loaders.values())
     try:
         every = sum(map(len, loaders if isinstance(loaders, list) else [loaders]))
     except TypeError:  # of data without a length
