@@ -49,6 +49,14 @@ TRAINER: dict[str, Any] = {
 }
 """Options of Trainer with other limits than that a number must not be negative, and the annotations that say them."""
 
+LIMITS = {
+    "fit": "limit_train_batches",
+    "validate": "limit_val_batches",
+    "test": "limit_test_batches",
+    "predict": "limit_predict_batches",
+}
+"""Of each command the option of Trainer whose 0 leaves it nothing to do, which Lightning then does without a word."""
+
 DEVICES = re.compile(r"auto|-1|[1-9]\d{0,3}|(\d{1,4},)+\d{0,4}")
 """The pattern of ``devices`` as text: auto, -1, a number of devices, or a list of indices."""
 
@@ -71,8 +79,8 @@ def check_config(config: Namespace) -> None:
 
     Raises:
         InputError: a number is NaN, infinite or of more than 64 bits, an argument of other people's class is not what
-            its annotation says, an option of the trainer or the seed of the run is out of range, or a function is
-            named where a class should be; the message names the key.
+            its annotation says, an option of the trainer or the seed of the run is out of range, no batch is left to
+            the command, or a function is named where a class should be; the message names the key.
     """
     command = config.get("subcommand")
     content = config[command] if command else config
@@ -84,6 +92,13 @@ def check_config(config: Namespace) -> None:
             raise InputError(f"{key}: a bare Callback does nothing; name one that does, with values its options take")
     if command:
         _check_run(content)
+        limit = LIMITS.get(command, "")
+        value = (content.get("trainer") or Namespace()).get(limit)
+        if value == 0:
+            verb = "train on" if command == "fit" else command
+            raise InputError(
+                f"trainer.{limit}={value} leaves nothing to {verb}: give a number of batches, or leave it out"
+            )
     _refuse_functions(config)
 
 

@@ -59,6 +59,19 @@ class Cell:
     severity: int | None = None
 
 
+def part_of(counted: int, every: int, samples: str = "images") -> dict[str, int]:
+    """Return what the protocol of a result says of a test of a part of the data; nothing where all was tested.
+
+    Without it the result would pass for one of all data, and be compared with those.
+
+    Args:
+        counted: the number of samples that were tested.
+        every: the number of samples there are.
+        samples: what they are.
+    """
+    return {} if counted == every else {samples: counted, "part_of": every}
+
+
 @dataclass(frozen=True)
 class Evaluated:
     """The facts about an evaluated model that only the command line knows.

@@ -78,6 +78,34 @@ SAYINGS = (
         "trainer.devices: of {0} devices give a number above 0",
     ),
     Saying(
+        (ValueError,),
+        re.compile(
+            r"`val_check_interval` \((\d+)\) must be less than or equal to the number of the training batches \((\d+)\)"
+        ),
+        "trainer.val_check_interval={0} is more than the {1} batches of an epoch: give at most {1}, or with "
+        "trainer.check_val_every_n_epoch null, which counts batches across epochs, any number",
+    ),
+    Saying(
+        (RuntimeError,),
+        re.compile(r"The current optimizer, (\w+), does not allow for gradient clipping"),
+        "trainer.gradient_clip_val: {0} with fused true scales gradients itself under mixed precision; leave fused out",
+    ),
+    Saying(
+        (ValueError,),
+        re.compile(r"You have set `accumulate_grad_batches` and are using the `GradientAccumulationScheduler`"),
+        "trainer.accumulate_grad_batches and the callback GradientAccumulationScheduler set the same; leave one out",
+    ),
+    Saying(
+        (RuntimeError,),
+        re.compile(r"The `(\w+)` does not support `accumulate_grad_batches` changing between epochs"),
+        "trainer.callbacks: under {0} no GradientAccumulationScheduler can change the accumulated batches",
+    ),
+    Saying(
+        (ModuleNotFoundError,),
+        re.compile(r"Requirement '([^']+)' not met"),
+        "an option of the trainer needs {0}, which is not installed",
+    ),
+    Saying(
         (RuntimeError,),
         re.compile(r"Found more than one stateful callback of type `(\w+)`"),
         "trainer.callbacks: two {0} that no checkpoint could tell apart; every run has a ModelCheckpoint of its last "

@@ -40,7 +40,8 @@ class ImageNetP(EvaluationDataModule):
     Args:
         root: ``<perturbation>/<synset>/*.mp4``; noises of difficulty 2 and 3 lie in ``<perturbation>_<difficulty>``.
         perturbations: which; None is the ten of the benchmark, beside which there are four extra ones.
-        difficulty: 1 to 3: frames that lie so far apart are compared, and noise is stronger.
+        difficulty: 1 to 3: frames that lie so far apart are compared, and noise is stronger. A video must have more
+            frames than that.
         kwargs: the arguments of ImageDataModule.
 
     Raises:
@@ -88,7 +89,8 @@ class ImageNetP(EvaluationDataModule):
                 raise InputError(f"no sequences in {folder}: expected <synset>/*.mp4; found: {contents(folder)}")
             paths += own
             places += [place] * len(own)
-        return Split(Sequences(paths, min(self.image_size)), {"perturbation": places})
+        least_frames = [1 + (self.steps[place] or 1) for place in places]
+        return Split(Sequences(paths, min(self.image_size), least_frames), {"perturbation": places})
 
     def collate(self, part: str) -> "CollateSequences":
         """Return what makes sequences a batch, as `DataModule` says."""
@@ -111,10 +113,12 @@ class Sequences:
     Args:
         paths: the files.
         least: shorter side in pixels that they must have.
+        least_frames: of each file how many frames it must have; None is two of each.
     """
 
-    def __init__(self, paths: Sequence[str], least: int = 1) -> None:
+    def __init__(self, paths: Sequence[str], least: int = 1, least_frames: Sequence[int] | None = None) -> None:
         self.paths, self.least = paths, least
+        self.least_frames = [2] * len(paths) if least_frames is None else least_frames
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -130,8 +134,9 @@ class Sequences:
             raise InputError(f"cannot read video {path}: {error.err}") from error
         finally:
             capture.release()
-        if not 2 <= len(frames) <= MOST_FRAMES:
-            raise InputError(f"{path} has {len(frames)} frames; expected a video of 2 to {MOST_FRAMES}")
+        fewest = self.least_frames[index]
+        if not fewest <= len(frames) <= MOST_FRAMES:
+            raise InputError(f"{path} has {len(frames)} frames; expected a video of {fewest} to {MOST_FRAMES}")
         height, width = frames[0].shape[:2]
         if min(height, width) < self.least:
             raise InputError(f"{path} has {width} x {height} pixels; expected at least {self.least} on each side")

@@ -6,6 +6,8 @@ import os
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Mapping
+from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -21,9 +23,8 @@ from attention_zoo.errors import InputError, unknown
 from attention_zoo.runs.files import replacing, write_text
 from attention_zoo.runs.folders import named_path
 from attention_zoo.terminal import counted, printable
+from datamodules.growing_table import GrowingTable
 from datamodules.images import below, decode
-
-Row = tuple[int, str, list[int], list[float]]
 
 
 class Predictions(ABC):
@@ -32,18 +33,26 @@ class Predictions(ABC):
     Attributes:
         FORMAT: the value of ``prediction_format`` of the data whose predictions it writes.
         DEFAULT: the path to write to if the user gives none.
+        WRITTEN: what it writes of each sample, and what a sample is: ``classes``, ``image``.
 
     Args:
         path: the file or folder to write; it must not exist.
         data: the data module whose images are predicted on.
         options: options of `PredictionWriter`, by name.
+        rank: number of this process.
     """
 
     FORMAT: ClassVar[str]
     DEFAULT: ClassVar[str]
+    WRITTEN: ClassVar[tuple[str, str]]
 
-    def __init__(self, path: Path, data: Any, options: Mapping[str, Any]) -> None:
-        self.path, self.data, self.options = path, data, options
+    def __init__(self, path: Path, data: Any, options: Mapping[str, Any], rank: int = 0) -> None:
+        self.path, self.data, self.options, self.rank = path, data, options, rank
+
+    @property
+    def kept(self) -> Path:
+        """The file or folder of what was added so far."""
+        return self.path
 
     @abstractmethod
     def add(self, index: int, image: str, prediction: Any) -> None:
@@ -61,42 +70,56 @@ class Predictions(ABC):
 
 
 class ClassTable(Predictions):
-    """Writes a CSV file of the most probable classes of each image, as many as the option ``top_k`` says."""
+    """Writes a CSV file of the most probable classes of each image, as many as the option ``top_k`` says.
 
-    FORMAT, DEFAULT = "classes", "predictions.csv"
+    Until the last image the rows are in an unfinished file, see `GrowingTable`.
+    """
 
-    def __init__(self, path: Path, data: Any, options: Mapping[str, Any]) -> None:
-        super().__init__(path, data, options)
+    FORMAT, DEFAULT, WRITTEN = "classes", "predictions.csv", ("classes", "image")
+
+    def __init__(self, path: Path, data: Any, options: Mapping[str, Any], rank: int = 0) -> None:
+        super().__init__(path, data, options, rank)
         self.top_k = options["top_k"]
-        self.rows: list[Row] = []
+        self.table = GrowingTable(path, rank)
+
+    @property
+    def kept(self) -> Path:
+        """The file of the rows that this process added so far."""
+        return self.table.unfinished
+
+    @cached_property
+    def names(self) -> list[str]:
+        """The names of the classes."""
+        return list(self.data.class_names)
 
     def add(self, index: int, image: str, prediction: torch.Tensor) -> None:
-        """Keep the ``top_k`` largest of the probabilities (C,).
+        """Write the ``top_k`` largest of the probabilities (C,) to the unfinished file.
 
         Raises:
-            InputError: a probability is not finite.
+            InputError: a probability is not finite, or the file cannot be written.
         """
         if not prediction.isfinite().all():
             raise InputError(f"{image}: the predicted probabilities are not finite, the model's weights are broken")
         best = prediction.topk(min(self.top_k, len(prediction)))
-        self.rows.append((index, image, best.indices.tolist(), best.values.tolist()))
+        pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
+        row = [image, *(cell for label, value in pairs for cell in (self.names[label], f"{value:.6f}"))]
+        self.table.add(index, row, class_columns(len(best.values)))
 
     def finish(self, trainer: L.Trainer) -> None:
-        """Write the rows of all processes, in the order of the images."""
-        parts = [self.rows]
+        """Make the rows of all processes one table, in the order of the images."""
+        if trainer.world_size == 1 and self.table.move():
+            return
+        self.table.close()
+        parts = [list(self.table.rows())]
         if trainer.world_size > 1:
-            parts = [[] for _ in range(trainer.world_size)]
-            torch.distributed.all_gather_object(parts, self.rows)
+            own, parts = parts[0], [[] for _ in range(trainer.world_size)]
+            torch.distributed.all_gather_object(parts, own)
         if trainer.is_global_zero:
-            self._write(sorted(row for part in parts for row in part), self.data.class_names)
-
-    def _write(self, rows: list[Row], names: list[str]) -> None:
-        places = range(1, 1 + max((len(row[2]) for row in rows), default=0))
-        table = [["image", *(column for k in places for column in (f"class_{k}", f"probability_{k}"))]]
-        for _, path, classes, values in rows:
-            pairs = zip(classes, values, strict=True)
-            table.append([path, *(cell for k, value in pairs for cell in (names[k], f"{value:.6f}"))])
-        write_csv(self.path, table)
+            rows = [row for _, row in sorted(chain.from_iterable(parts))]
+            columns = class_columns((max(map(len, rows), default=1) - 1) // 2)
+            write_csv(self.path, [columns, *rows])
+        trainer.strategy.barrier("the table is written")
+        self.table.remove()
 
 
 class MaskFolder(Predictions):
@@ -106,10 +129,10 @@ class MaskFolder(Predictions):
     numbers are the classes, in their colours. An overlay is the image with the colours laid over it.
     """
 
-    FORMAT, DEFAULT = "masks", "predictions"
+    FORMAT, DEFAULT, WRITTEN = "masks", "predictions", ("masks", "image")
 
-    def __init__(self, path: Path, data: Any, options: Mapping[str, Any]) -> None:
-        super().__init__(path, data, options)
+    def __init__(self, path: Path, data: Any, options: Mapping[str, Any], rank: int = 0) -> None:
+        super().__init__(path, data, options, rank)
         self.opacity = options["opacity"]
         self.colours = np.zeros((256, 3), dtype=np.uint8)
         self.colours[: self.data.num_classes] = self.data.palette
@@ -146,11 +169,11 @@ class ObjectMasks(Predictions):
     the image; from its second object on with ``#2``, ``#3`` and so on.
     """
 
-    FORMAT, DEFAULT = "objects", "predictions"
+    FORMAT, DEFAULT, WRITTEN = "objects", "predictions", ("masks", "object")
     OBJECT, POSITIVE, NEGATIVE = (255, 160, 0), (0, 200, 0), (230, 0, 0)
 
-    def __init__(self, path: Path, data: Any, options: Mapping[str, Any]) -> None:
-        super().__init__(path, data, options)
+    def __init__(self, path: Path, data: Any, options: Mapping[str, Any], rank: int = 0) -> None:
+        super().__init__(path, data, options, rank)
         self.opacity = options["opacity"]
         columns = self.data.splits["predict"].columns
         self.annotations = columns["annotation"]
@@ -199,12 +222,13 @@ class PredictionWriter(Callback):
         if not 0 <= opacity <= 1:
             raise InputError(f"prediction.opacity={opacity} must be in [0, 1]")
         self.path, self.options = path, {"top_k": top_k, "opacity": opacity}
+        self.added = 0
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Choose the format that the data ask for.
 
         Raises:
-            InputError: there is no such format, or the path exists already.
+            InputError: there is no such format, or the path exists already, or the rest of a prediction to it.
         """
         with_data: Any = trainer
         data = with_data.datamodule
@@ -216,7 +240,7 @@ class PredictionWriter(Callback):
         path = Path(chosen.DEFAULT if self.path is None else self.path)
         if trainer.is_global_zero and path.exists():
             raise InputError(f"{path} exists; choose another with --prediction.path")
-        self.predictions = chosen(path, data, self.options)
+        self.predictions, self.added = chosen(path, data, self.options, trainer.global_rank), 0
 
     def on_predict_batch_end(
         self,
@@ -231,12 +255,36 @@ class PredictionWriter(Callback):
         for index, image, prediction in zip(batch["index"].tolist(), batch["path"], outputs, strict=True):
             if index >= 0:
                 self.predictions.add(index, image, prediction)
+                self.added += 1
 
     def on_predict_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Finish the output in every process."""
+        """Finish the output in every process, and say what was written."""
         self.predictions.finish(trainer)
-        number, what = len(self.predictions.data.splits["predict"].images), self.predictions.FORMAT
-        rank_zero_info(f"{printable(self.predictions.path)}: {what} of {counted(number, 'image')}")
+        added = torch.tensor(self.added, device=pl_module.device)
+        number = int(trainer.strategy.reduce(added, reduce_op="sum"))
+        part = "" if number == self._all else ", as trainer.limit_predict_batches says"
+        rank_zero_info(f"{printable(self.predictions.path)}: {self._account(number)}{part}")
+
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        """Say what was written before the end that came too early."""
+        if self.added:
+            rank_zero_info(f"cut off: {printable(self.predictions.kept)} has {self._account(self.added)}")
+
+    @property
+    def _all(self) -> int:
+        """The number of samples to predict on."""
+        return len(self.predictions.data.splits["predict"].images)
+
+    def _account(self, number: int) -> str:
+        """Return in words what was written of ``number`` of all samples."""
+        what, sample = self.predictions.WRITTEN
+        part = "" if number == self._all else f"{number:,} of "
+        return f"{what} of {part}{counted(self._all, sample)}"
+
+
+def class_columns(number: int) -> list[str]:
+    """Return the header of a table of the ``number`` most probable classes of images."""
+    return ["image", *(column for k in range(1, 1 + number) for column in (f"class_{k}", f"probability_{k}"))]
 
 
 def png_names(images: list[str], folder: Path) -> dict[str, Path]:

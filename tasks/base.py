@@ -26,7 +26,7 @@ from attention_zoo.runs.place import reopen, stopped_within
 from attention_zoo.scales import Scale, scale_of
 from attention_zoo.seeding import derive_seed, run_seed
 from tasks.compiling import Compile
-from tasks.guards import BatchNormGuard, FiniteWeights, check_training_loss
+from tasks.guards import BatchNormGuard, FiniteWeights, WholeTest, check_training_loss
 from tasks.optimizers import fused
 from tasks.schedules import Poly, warmup_cosine
 from tasks.throughput import Throughput
@@ -169,10 +169,12 @@ class Task(Checked, L.LightningModule):
         """Return the number of optimizer steps in the whole run.
 
         Raises:
-            InputError: the run has no end.
+            InputError: the run has no end, or no batch to train on.
         """
         total = self.trainer.estimated_stepping_batches
         if not 0 <= total < math.inf:  # of data without a length it is max_steps, which is -1 where there are none
+            if self.trainer.limit_train_batches == 0:
+                raise InputError("trainer.limit_train_batches=0 leaves a schedule no step to count")
             raise InputError("the default schedule needs an end: give trainer.max_epochs or trainer.max_steps")
         # Lightning assumes that every epoch accumulates as many batches as the first
         if self._accumulation is None:
@@ -261,10 +263,11 @@ class Task(Checked, L.LightningModule):
     def configure_callbacks(self) -> list[Callback]:
         """Return the callbacks of every task.
 
-        They log its throughput, stop it where its numbers mean nothing, and compile its model if it is to be compiled.
+        They log its throughput, stop it where its numbers mean nothing, warn of a test of a part of the data, and
+        compile its model if it is to be compiled.
         """
         compiling = [Compile(self.compiled_parts())] if self.compiles else []
-        return [Throughput(), FiniteWeights(), BatchNormGuard(), *compiling]
+        return [Throughput(), FiniteWeights(), BatchNormGuard(), WholeTest(), *compiling]
 
     def compiled_parts(self) -> list[nn.Module]:
         """Return the modules that ``compile`` compiles, each as one graph: here the model."""

@@ -39,6 +39,8 @@ class DenseTask(Task, ABC):
         InputError: an argument does not fit.
     """
 
+    METRICS = MeanIoU.SCALES
+
     def __init__(
         self,
         put_on: Callable[[Backbone], nn.Module],

@@ -1,16 +1,21 @@
-"""Checks that stop a run whose numbers would mean nothing: weights or losses not finite, a norm of one value."""
+"""Checks that stop a run whose numbers would mean nothing: weights or losses not finite, a norm of one value.
+
+One warns only: that of a test of a part of the data.
+"""
 
 from typing import Any
 
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
 from torch.utils.hooks import RemovableHandle
 
 from attention_zoo.errors import InputError
+from attention_zoo.runs.parts import part_of_batches
 from tasks.sync_norm import ProcessBatchNorm
 
 
@@ -47,6 +52,16 @@ class FiniteWeights(Callback):
             check_training_loss(trainer)
         else:
             check_weights(pl_module)
+
+
+class WholeTest(Callback):
+    """Warns of a test of a part of the data, whose numbers are not those of the data."""
+
+    def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Say how many batches were left out, if any were."""
+        part = part_of_batches(trainer, "test")
+        if part is not None:
+            rank_zero_warn(f"{part} were tested, as trainer.limit_test_batches says: no test of the whole data")
 
 
 class BatchNormGuard(Callback):

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
-from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -253,9 +253,6 @@ def complete(states: dict[str, Tensor], trials: int, names: Sequence[str]) -> tu
         IoUs, a NumPy array (settings, objects, trials, clicks + 1), and names of the objects.
     """
     counted = states["counted"][0].view(-1, trials).all(1)
-    left_out = int((~counted).sum())
-    if left_out:
-        rank_zero_warn(f"{left_out} of {len(counted)} objects were not evaluated, as trainer.limit_test_batches says")
     ious = states["ious"].unflatten(1, (-1, trials))[:, counted]
     return ious.numpy(), [name for name, there in zip(names, counted.tolist(), strict=True) if there]
 

@@ -152,7 +152,7 @@ class MaskSegmentation(MaskTask):
         **mask: see `MaskTask`.
     """
 
-    METRICS = {**MeanIoU.SCALES, "*_quality": PROPORTION, "instance_ap*": PROPORTION}
+    METRICS = {"*_quality": PROPORTION, "instance_ap*": PROPORTION}
 
     def __init__(
         self,

@@ -233,11 +233,18 @@ def _names(lines: Sequence[Measurement | None]) -> list[str]:
 
 def _sources(test: Measurement | None, best: Measurement | None, judge: str) -> str:
     """Return the words that say which measurements a row shows."""
-    words = [f"test of epoch {test.epoch + 1}" if test.epoch is not None else "test"] if test else []
+    words = []
+    if test:
+        epoch = "" if test.epoch is None else f" of epoch {test.epoch + 1}"
+        words.append(f"test{epoch}{_part(test)}")
     if best:
         epoch = "" if best.epoch is None else f", epoch {best.epoch + 1}"
-        words.append(f"best validation by {judge}{epoch}" if judge else f"last validation{epoch}")
+        words.append(f"{f'best validation by {judge}' if judge else 'last validation'}{epoch}{_part(best)}")
     return "; ".join(words)
+
+
+def _part(line: Measurement) -> str:
+    return "" if line.part is None else f" on {line.part} alone"
 
 
 def _leaf(name: str) -> str:

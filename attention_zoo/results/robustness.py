@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Self
 from attention_zoo.attacks import without_gradient
 from attention_zoo.corruption_error import ALEXNET_ERRORS, mean_corruption_error, of_alexnets_kind
 from attention_zoo.errors import InputError
-from attention_zoo.evaluation import Benchmark, Cell, Evaluated, Result, result_kinds
+from attention_zoo.evaluation import Benchmark, Cell, Evaluated, Result, part_of, result_kinds
 from attention_zoo.reports.table import Table
 from attention_zoo.results.confidence import Confidence, read_confidence
 from attention_zoo.results.paired_attacks import Pair, best_of_all, wrong_pairs
@@ -66,7 +66,8 @@ class Column:
         name: its name, such as ``imagenet_c`` or ``pgd``.
         title: its name in tables.
         classes: the number of classes that compete.
-        protocol: source, preprocessing, settings of an attack, number of images.
+        protocol: source, preprocessing, settings of an attack, number of images; ``part_of`` is the number of all
+            images where these are not all.
         corruptions: the names of the corruptions, in order; empty where there are none.
         severities: the severities of the corruptions.
     """
@@ -98,6 +99,12 @@ class Column:
             corruptions=corruptions,
             severities=severities,
         )
+
+    def counted(self, counts: Sequence[CellCount]) -> Self:
+        """Return the column with the number of images that were counted, where these are only a part of its own."""
+        images = sum(cell.total for cell in counts)
+        every = self.protocol.get("images", images)
+        return self if images == every else replace(self, protocol={**self.protocol, **part_of(images, every)})
 
     @property
     def normalised(self) -> bool:
@@ -292,7 +299,8 @@ class RobustnessResult(Result):
         result = cls(columns, rows, content)
         for wrong in _wrong(result):
             raise InputError(f"{path} is {kind}: {wrong}")
-        return result
+        # results of before say of a part of a test that it was all of it
+        return replace(result, columns=tuple(column.counted(rows[0].counts[column.name]) for column in columns))
 
 
 def blind_spots(column: Column, counts: Sequence[CellCount], label: str) -> Iterator[str]:

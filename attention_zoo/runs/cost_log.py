@@ -87,8 +87,10 @@ def count_flops(task: L.LightningModule) -> int | None:
     if not isinstance(example, torch.Tensor):
         return None
     training = task.training
+    weights = (weight.dtype for weight in task.parameters() if weight.is_floating_point())
+    dtype = next(weights, example.dtype)  # another one than the example's under trainer.precision 16-true and its like
     with FlopCounterMode(display=False) as counter, torch.no_grad(), torch.random.fork_rng():
-        task.eval()(example[:1].to(task.device))
+        task.eval()(example[:1].to(task.device, dtype))
     task.train(training)
     return counter.get_total_flops()
 

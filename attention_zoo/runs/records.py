@@ -17,6 +17,7 @@ from attention_zoo.errors import InputError
 from attention_zoo.runs.checkpoint import CLASSES, CONFIG, FROM_ELSEWHERE, Checkpoint
 from attention_zoo.runs.files import append_json_line, write_text
 from attention_zoo.runs.loggers import unplaced
+from attention_zoo.runs.parts import part_of_batches
 from attention_zoo.runs.results import SPEED
 from attention_zoo.scales import Scale
 
@@ -114,6 +115,9 @@ class MetricsLog(Callback):
             "metrics": {name: value if math.isfinite(value) else None for name, value in metrics.items()},
             "scales": {name: scale.plain() for name, scale in scales.items() if name in metrics},
         }
+        part = part_of_batches(trainer, stage)
+        if part is not None:
+            line["part"] = part
         if not sys.stdout.isatty():  # there, the progress bar shows each epoch
             rank_zero_info(printed(epoch, step, metrics))
         try:

@@ -28,6 +28,7 @@ class Measurement(NamedTuple):
         metrics: values by the names of the metrics; None where the value was no finite number.
         checkpoint: path of the checkpoint that was measured; None during a training.
         scales: scales by the names of the metrics; None in an older line, which states none.
+        part: how many batches of how many were measured, in words; None for all, and in older lines.
     """
 
     stage: str
@@ -35,6 +36,7 @@ class Measurement(NamedTuple):
     metrics: dict[str, float | None]
     checkpoint: str | None
     scales: dict[str, Scale] | None = None
+    part: str | None = None
 
 
 def exists(path: Path) -> bool:
@@ -76,7 +78,10 @@ def read_metrics(folder: Path) -> list[Measurement]:
             raise InputError(f"{here}: epoch must be a whole number from 0, got {epoch!r:.60}")
         metrics = numbers_in(line.get("metrics"), f"{here}: metrics")
         scales = read_scales(line["scales"], f"{here}: scales") if "scales" in line else None
-        measurements.append(Measurement(stage, epoch, metrics, checkpoint, scales))
+        part = line.get("part")
+        if part is not None and not isinstance(part, str):
+            raise InputError(f"{here}: part must be words, got {part!r:.60}")
+        measurements.append(Measurement(stage, epoch, metrics, checkpoint, scales, part))
     return measurements
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import cast
 
+import numpy as np
 from torch import Tensor, nn
 
 from attention_zoo.errors import InputError, unknown
@@ -59,15 +60,22 @@ class ConfidenceColumns(nn.Module):
                 self._of(row, name).update(logits[chosen], batch["label"][chosen], batch["number"][chosen])
 
     def of(self, row: str) -> Confidence | None:
-        """Return the numbers of a model over all processes; None where nothing was to be recorded."""
+        """Return the numbers of a model over all processes; None where no clean image was recorded.
+
+        A benchmark of which no image was seen, in a test of a part of the data, has none.
+        """
         if not self.places:
             return None
         found = {}
         for name in self.places:
             with self._of(row, name).sync_context():
-                found[name] = tuple(values.cpu().numpy() for values in self._of(row, name).compute())
+                # compute squeezes what is of one image
+                found[name] = tuple(np.atleast_1d(values.cpu().numpy()) for values in self._of(row, name).compute())
         clean, right = found.pop(CLEAN)
-        told = (detection(name, self.titles[name], clean, other) for name, (other, _) in found.items())
+        if not len(clean):
+            return None
+        seen = ((name, other) for name, (other, _) in found.items() if len(other))
+        told = (detection(name, self.titles[name], clean, other) for name, other in seen)
         return Confidence(aurc(clean, right), tuple(told))
 
     def _of(self, row: str, name: str) -> ConfidenceRecords:

@@ -186,7 +186,8 @@ class Robustness(Classification):
             rows.append(Row(name, counts, tuple(pairs), self.confidences.of(name)))
             for reference, pair in best_of_all(pairs).items():
                 self.log(f"{prefix}{reference}_minus_best", max(pair.gap, 0.0) / 100)
-        self.result = RobustnessResult(tuple(part.column for part in self.parts), tuple(rows), self._facts())
+        columns = tuple(part.column.counted(rows[0].counts[part.column.name]) for part in self.parts)
+        self.result = RobustnessResult(columns, tuple(rows), self._facts())
         for row in rows:
             spots = (blind_spots(part.column, row.counts[part.column.name], row.name) for part in self.parts)
             for line in (*alarms(self.result, row, row.name), *chain.from_iterable(spots)):

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from attention_zoo import MixerFactory, swap_mixers
 from attention_zoo.errors import InputError
+from attention_zoo.evaluation import part_of
 from attention_zoo.functional.checks import check_finite
 from attention_zoo.results.saliency import SaliencyScores
 from attention_zoo.seeding import run_seed, seeded
@@ -132,9 +133,15 @@ class AttentionSaliency(AttentionEvaluation):
                 self.saliency.update(index, [*own, centre, gaussian().to(centre)], fixations, density)
 
     def on_test_epoch_end(self) -> None:
-        """Log the scores over all processes, and keep them as the result."""
+        """Log the scores over all processes, and keep them as the result.
+
+        Raises:
+            InputError: fewer than two images were tested.
+        """
         with self.saliency.sync_context():
             values = self.saliency.compute().cpu().numpy()
+        if values.shape[2] < 2:
+            raise InputError("intervals over images need two or more; give a larger trainer.limit_test_batches")
         self.networks = {}
         by_row = dict(zip(self.rows, values, strict=True))
         trained = {layer: by_row[row] for row in self.rows if row[0] == AS_TRAINED for layer in row[1:]}
@@ -146,7 +153,12 @@ class AttentionSaliency(AttentionEvaluation):
             self.log_dict({f"test/{score}": scores[f"{AS_TRAINED}/{layer}/{score}"][0] for score in Saliency.SCALES})
         self.result = SaliencyScores(
             scores={name: mean for name, (mean, _, _) in scores.items()},
-            protocol={"images": values.shape[2], "query": self.query, "image_size": list(self._data.image_size)},
+            protocol={
+                "images": values.shape[2],
+                "query": self.query,
+                "image_size": list(self._data.image_size),
+                **part_of(values.shape[2], len(self._data.splits["test"].images)),
+            },
             scales=dict(Saliency.SCALES),
             facts=self._facts(),
             intervals={name: (low, high) for name, (_, low, high) in scores.items()},

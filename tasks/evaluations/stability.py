@@ -5,6 +5,7 @@ from typing import Any
 from torch import Tensor
 
 from attention_zoo.errors import InputError
+from attention_zoo.evaluation import part_of
 from attention_zoo.functional.checks import check_finite
 from attention_zoo.results.stability import StabilityScores
 from tasks.classification import Classification
@@ -72,10 +73,20 @@ class PerturbationStability(Classification):
                 self.stability.update(own, place, self._data.steps[place])
 
     def on_test_epoch_end(self) -> None:
-        """Log the means over all processes, and keep all numbers as the result."""
+        """Log the means over all processes, and keep all numbers as the result.
+
+        Raises:
+            InputError: fewer than two sequences of a perturbation were tested.
+        """
         with self.stability.sync_context():
             means, widths = (values.cpu() for values in self.stability.compute())
-            sequences = int(self.stability.sequences.sum())
+            of_each = self.stability.sequences.tolist()
+        for name, number in zip(self._data.perturbations, of_each, strict=True):
+            if number < 2:
+                raise InputError(
+                    f"intervals over sequences need two or more of each perturbation; {number} of {name} were tested: "
+                    "give a larger trainer.limit_test_batches"
+                )
         rows = {name: (means[place], widths[place]) for place, name in enumerate(self._data.perturbations)}
         rows["mean"] = means.mean(0), widths.mean(0)
         scores, intervals = {}, {}
@@ -86,9 +97,13 @@ class PerturbationStability(Classification):
         self.log_dict({f"test/{score}": scores[f"mean/{score}"] for score in Stability.SCALES})
         facts = {
             **circumstances(self.trainer, PACKAGES),
-            "sequences": sequences,
+            "sequences": sum(of_each),
         }
-        protocol = {"difficulty": self._data.difficulty, "perturbations": len(self._data.perturbations)}
+        protocol = {
+            "difficulty": self._data.difficulty,
+            "perturbations": len(self._data.perturbations),
+            **part_of(sum(of_each), len(self._data.splits["test"].images), "sequences"),
+        }
         self.result = StabilityScores(scores, protocol, dict(Stability.SCALES), facts=facts, intervals=intervals)
 
     def progress(self) -> dict[str, Tensor]:

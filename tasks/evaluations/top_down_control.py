@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from attention_zoo.domains import PositiveFloat
 from attention_zoo.errors import InputError
+from attention_zoo.evaluation import part_of
 from attention_zoo.mixers.base import SelfMixer
 from attention_zoo.models.checkpoints import TASK, resized_positions
 from attention_zoo.models.top_down import TWICE, FirstPass, Mode, SecondPass, TopDown
@@ -229,7 +230,11 @@ class TopDownControl(Classification):
                 self.log_dict({f"test/{key}/{score}": value.mean for score, value in scores.items()})
         self.result = ControlScores(
             scores={name: value.mean for name, value in named.items()},
-            protocol={**self._data.protocol, "mass_layer": self.layer},
+            protocol={
+                **self._data.protocol,
+                "mass_layer": self.layer,
+                **part_of(int(counted.sum()), len(self._data.splits["test"].images), "pairs"),
+            },
             scales=dict(SCALES),
             facts={
                 **self._facts(int(counted.sum())),

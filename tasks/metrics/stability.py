@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
+from attention_zoo.errors import InputError
 from attention_zoo.functional.checks import check_finite
 from attention_zoo.scales import Scale
 
@@ -50,9 +51,14 @@ class Stability(Metric):
             step: how far apart the frames lie that are compared; None compares each with the first.
 
         Raises:
-            InputError: a logit is not finite.
+            InputError: a logit is not finite, or there are too few frames to compare any.
         """
         check_finite("logits", logits)
+        least = 1 + (step or 1)
+        if len(logits) < least:
+            raise InputError(
+                f"a sequence of {len(logits)} frames; to compare those {step or 1} apart takes {least} or more"
+            )
         order = logits.argsort(dim=1, descending=True, stable=True)
         place = order.argsort(dim=1).clamp(max=TOP)  # of each class in each frame
         if step is None:

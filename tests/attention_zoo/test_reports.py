@@ -110,6 +110,19 @@ def test_a_result_comes_back_from_its_file(tmp_path):
     assert content["date"] == "today"
 
 
+def test_a_part_that_an_older_file_takes_for_all_is_told(tmp_path):
+    found = result()
+    part = (CellCount(7, 3, 0.125),)
+    replace(found, rows=(Row("as trained", {**found.rows[0].counts, "clean": part}),)).write_json(
+        tmp_path / "part.json"
+    )
+    again = RobustnessResult.read(tmp_path / "part.json")
+    assert (again.protocol["clean"]["images"], again.protocol["clean"]["part_of"]) == (7, 1000)
+    assert again.protocol["imagenet_c"] == found.protocol["imagenet_c"]
+    told = ["clean: images is 1000 in whole, 7 in part", "clean: part_of is not said in whole, 1000 in part"]
+    assert list(differences({"whole": found, "part": again})) == told
+
+
 def test_empty_cells_are_no_numbers(tmp_path):
     found = result()
     empty = tuple(replace(cell, total=0, correct=0, calibration=None) for cell in found.rows[0].counts["imagenet_c"])

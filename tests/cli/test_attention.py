@@ -58,3 +58,20 @@ def test_readings_and_layers_beside_the_centre(tiny, zoo, tmp_path):
     ):
         ended = zoo("test", *model, *(data if wrong[0] != "--data" else ["--data.batch_size", "2"]), *wrong)
         assert ended.code == 2 and said in ended.err
+
+
+def test_one_image_has_no_interval(tiny, zoo, tmp_path):
+    data = [
+        "--data",
+        "MIT1003",
+        "--data.root",
+        write_mit(tmp_path),
+        "--data.image_size",
+        "8",
+        "--data.num_classes",
+        "10",
+    ]
+    data += ["--data.batch_size", "1", "--data.num_workers", "0", "--trainer.limit_test_batches", "1"]
+    ended = zoo("test", "--config", tiny, "--model", "AttentionSaliency", "--trainer.default_root_dir", "out", *data)
+    assert ended.code == 2
+    assert "intervals over images need two or more; give a larger trainer.limit_test_batches" in ended.err

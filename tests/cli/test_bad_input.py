@@ -44,6 +44,14 @@ ARGUMENTS = {
     "stray word": (["VarsD"], ["stray argument 'VarsD'"]),
     "value missing": (["--model.mixer"], ["expected one argument"]),
     "data folder missing": (["--data", "ImageFolder", "--data.root", "nowhere"], ["nowhere"]),
+    "no batch to train on": (
+        ["--trainer.limit_train_batches", "0"],
+        ["trainer.limit_train_batches=0 leaves nothing to"],
+    ),
+    "no batch to train on again": (
+        ["--trainer.limit_train_batches", "0.0"],
+        ["trainer.limit_train_batches=0.0 leaves"],
+    ),
     "metric to watch": (["--trainer.callbacks+=EarlyStopping", "--trainer.callbacks.monitor=val/akk"], ["val/akk"]),
 }
 
@@ -78,6 +86,15 @@ def test_arguments(zoo, tiny, tmp_path, case):
     argv, words = ARGUMENTS[case]
     one_line(zoo("fit", "--config", tiny, *argv), words)
     assert not list(tmp_path.rglob("config.yaml")) or case == "metric to watch"
+
+
+@pytest.mark.parametrize(("command", "limit"), [("validate", "val"), ("test", "test"), ("predict", "predict")])
+@pytest.mark.parametrize("none", ["0", "0.0"])
+def test_no_batch_at_all(zoo, run_folder, tmp_path, images, command, limit, none):
+    argv = ["--ckpt_path", run_folder / "checkpoints/last.ckpt", "--data.predict_dir", images]
+    ended = zoo(command, *argv, f"--trainer.limit_{limit}_batches", none)
+    one_line(ended, [f"trainer.limit_{limit}_batches={none} leaves nothing to {command}"])
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("case", CONFIGS)

@@ -50,10 +50,11 @@ def test_an_error_of_either_process_ends_both_with_one_line(fitted, process, ima
     (run,) = (fitted / "runs").iterdir()
     broken = sorted(images.rglob("*.png"))[place]  # process 0 reads the first image, process 1 the second
     broken.write_bytes(broken.read_bytes()[:60])
-    argv = ["--ckpt_path", run / "checkpoints/last.ckpt", "--data.predict_dir", images, "--prediction.path", "x.csv"]
+    argv = ["--ckpt_path", run / "checkpoints/last.ckpt", "--data.predict_dir", images]
+    argv += ["--prediction.path", f"x{place}.csv"]
     ended = process("predict", *argv, *TWO, cwd=fitted)
     assert ended.code == 2
     assert [line for line in ended.err.splitlines() if "error" in line.lower()] == [ended.err.splitlines()[-1]]
     assert broken.name in ended.err.splitlines()[-1]
     assert "Traceback" not in ended.err
-    assert not (fitted / "x.csv").exists()
+    assert not (fitted / f"x{place}.csv").exists()

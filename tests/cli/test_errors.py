@@ -46,6 +46,32 @@ SAID = {
         TypeError("`devices` selected with `CPUAccelerator` should be an int > 0."),
         "trainer.devices: of CPU devices",
     ),
+    "validations too rare": (
+        ValueError(
+            " `val_check_interval` (1000) must be less than or equal to the number of the training batches (6). "
+        ),
+        "trainer.val_check_interval=1000 is more than the 6 batches of an epoch: give at most 6",
+    ),
+    "an optimizer that unscales": (
+        RuntimeError("The current optimizer, AdamW, does not allow for gradient clipping because it performs"),
+        "trainer.gradient_clip_val: AdamW with fused true",
+    ),
+    "two that accumulate": (
+        ValueError(
+            "You have set `accumulate_grad_batches` and are using the `GradientAccumulationScheduler` callback. "
+        ),
+        "trainer.accumulate_grad_batches and the callback GradientAccumulationScheduler set the same",
+    ),
+    "a strategy that accumulates alike": (
+        RuntimeError("The `DeepSpeedStrategy` does not support `accumulate_grad_batches` changing between epochs."),
+        "under DeepSpeedStrategy no GradientAccumulationScheduler",
+    ),
+    "a package": (
+        ModuleNotFoundError(
+            "Requirement 'torch_xla>=1.13' not met. HINT: Try running `pip install -U 'torch_xla>=1.13'`"
+        ),
+        "an option of the trainer needs torch_xla>=1.13, which is not installed",
+    ),
     "two callbacks alike": (
         RuntimeError("Found more than one stateful callback of type `ModelCheckpoint`. In the current"),
         "two ModelCheckpoint",
@@ -242,6 +268,33 @@ def test_names_that_are_no_utf8(zoo, tiny, tmp_path):
         assert not list(tmp_path.rglob("*.ckpt"))
     ended = zoo("fit", "--config", os.fsdecode(b"no\xff.yaml"))
     assert ended.code == 2 and "does not exist" in ended.err
+
+
+def test_validations_that_no_epoch_has_batches_for(zoo, tiny):
+    code, line = fit(zoo, tiny, "--trainer.val_check_interval", "4")
+    assert code == 2 and "trainer.val_check_interval=4 is more than the 3 batches of an epoch" in line
+    assert "trainer.check_val_every_n_epoch null" in line
+    assert fit(zoo, tiny, "--trainer.val_check_interval", "4", "--trainer.check_val_every_n_epoch", "null")[0] == 0
+
+
+def test_two_that_accumulate(zoo, tiny):
+    schedule = ["--trainer.callbacks+=GradientAccumulationScheduler", "--trainer.callbacks.scheduling={0: 2}"]
+    code, line = fit(zoo, tiny, *schedule, "--trainer.accumulate_grad_batches", "2")
+    assert code == 2 and "trainer.accumulate_grad_batches and the callback" in line
+
+
+@pytest.mark.parametrize("precision", ["bf16-true", "64-true"])
+def test_weights_of_another_precision(zoo, tiny, precision):
+    assert fit(zoo, tiny, "--trainer.precision", precision) == (0, "")
+
+
+def test_clipping_under_an_optimizer_that_unscales():
+    from lightning.pytorch.plugins import MixedPrecision
+
+    parameter = torch.nn.Parameter(torch.ones(1))
+    with pytest.raises(RuntimeError) as refused:
+        MixedPrecision("bf16-mixed", "cpu").clip_gradients(torch.optim.AdamW([parameter], fused=True), 1.0)
+    assert "AdamW with fused true" in bad_input(refused.value)
 
 
 @pytest.mark.parametrize(

@@ -145,6 +145,7 @@ def test_predict_writes_masks_and_overlays(zoo, run_folder, photographs, tmp_pat
     argv = ["--ckpt_path", run_folder / "checkpoints/last.ckpt", "--data.predict_clicks", photographs]
     ended = zoo("predict", *argv, "--data.crop", crop, "--prediction.path", "out")
     assert ended.code == 0, ended.err
+    assert "out: masks of 3 objects\n" in ended.out
     for kind in ("masks", "overlays"):
         names = sorted(path.name for path in (tmp_path / "out" / kind).iterdir())
         assert names == ["im0#2.png", "im0.png", "im1.png"]

@@ -1,6 +1,7 @@
 """Predictions as a table."""
 
 import csv
+import shutil
 
 import pytest
 import torch
@@ -95,3 +96,46 @@ def test_class_names_travel_with_the_checkpoint(zoo, tiny, tmp_path, images):
     ended = zoo("predict", "--ckpt_path", "run/checkpoints/last.ckpt", "--data.predict_dir", images)
     assert ended.code == 0, ended.err
     assert {row["class_1"] for row in rows(tmp_path / "predictions.csv")} <= {"ant", "bee"}
+
+
+def test_a_part_is_told_as_such(predict, tmp_path):
+    ended = predict("--data.batch_size", "3", "--trainer.limit_predict_batches", "2")
+    assert ended.code == 0, ended.err
+    assert "predictions.csv: classes of 6 of 7 images, as trainer.limit_predict_batches says\n" in ended.out
+    assert len(rows(tmp_path / "predictions.csv")) == 6
+
+
+@pytest.fixture
+def broken(images, tmp_path):
+    """The images, the last of which is empty."""
+    folder = tmp_path / "broken"
+    shutil.copytree(images, folder)
+    sorted(folder.rglob("*.png"))[-1].write_bytes(b"")
+    return folder
+
+
+@pytest.mark.parametrize("workers", ["0", "2"])
+def test_what_was_predicted_before_a_broken_image_is_kept(predict, tmp_path, broken, workers):
+    argv = ["--data.predict_dir", broken, "--data.batch_size", "3", "--data.num_workers", workers]
+    ended = predict(*argv)
+    assert ended.code == 2 and "im5.png" in ended.err
+    assert "cut off: predictions.unfinished.csv has classes of 6 of 7 images\n" in ended.out
+    assert not (tmp_path / "predictions.csv").exists()
+    kept = tmp_path / "predictions.unfinished.csv"
+    assert [row["image"] for row in rows(kept)] == [str(path) for path in sorted(broken.rglob("*.png"))[:6]]
+    before = kept.read_bytes()
+    ended = predict(*argv)  # again would begin the same file
+    assert ended.code == 2
+    assert ended.err.startswith("error: predictions.unfinished.csv exists, of a prediction that was cut off; ")
+    assert kept.read_bytes() == before
+
+
+def test_nothing_is_left_where_nothing_was_predicted(predict, tmp_path, broken):
+    ended = predict("--data.predict_dir", broken)
+    assert ended.code == 2 and "cut off" not in ended.out
+    assert [path.name for path in tmp_path.iterdir()] == ["broken"]
+
+
+def test_nothing_unfinished_is_left_of_a_whole_table(predict, tmp_path):
+    assert predict("--data.batch_size", "3").code == 0
+    assert [path.name for path in tmp_path.glob("*.csv")] == ["predictions.csv"]

@@ -12,6 +12,7 @@ from torch.nn.functional import interpolate
 from attention_zoo.errors import InputError
 from datamodules import SegmentationFolder
 from datamodules.predictions import PredictionWriter, draw_legend, png_names
+from tests.datamodules.files import truncate
 from tests.datamodules.segmentation_files import PALETTE, painted, random_mask
 
 CLASSES = ["floor", "wall", "plant", "chair"]
@@ -84,6 +85,28 @@ def test_the_default_path_follows_the_data(photographs, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     predict(photographs[0], PredictionWriter())
     assert len(list((tmp_path / "predictions" / "masks").rglob("*.png"))) == 5
+
+
+@pytest.fixture
+def told(monkeypatch):
+    """The lines that are told."""
+    lines = []
+    monkeypatch.setattr("datamodules.predictions.rank_zero_info", lines.append)
+    return lines
+
+
+def test_masks_before_a_broken_image_are_kept_and_counted(photographs, tmp_path, told):
+    truncate(photographs[0] / "sub" / "c.tiff")
+    with pytest.raises(InputError, match="c.tiff"):
+        predict(photographs[0], PredictionWriter(str(tmp_path / "out")))
+    kept = list((tmp_path / "out" / "masks").rglob("*.png"))
+    assert told == [f"cut off: {tmp_path / 'out'} has masks of {len(kept)} of 5 images"]
+    assert 0 < len(kept) < 5
+
+
+def test_a_part_of_the_masks_is_told_as_such(photographs, tmp_path, told):
+    predict(photographs[0], PredictionWriter(str(tmp_path / "out")), limit_predict_batches=1)
+    assert told == [f"{tmp_path / 'out'}: masks of 2 of 5 images, as trainer.limit_predict_batches says"]
 
 
 @pytest.mark.parametrize("opacity", [-0.1, 1.1])

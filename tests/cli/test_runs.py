@@ -205,6 +205,17 @@ def test_the_folder_of_a_run_stands_for_its_last_checkpoint(run_folder, call, tm
     assert log(tmp_path / "tested")[-1]["checkpoint"] == str(run_folder / "checkpoints" / "last.ckpt")
 
 
+def test_a_part_of_a_test_is_told_in_log_and_report(run_folder, zoo, tmp_path, log):
+    where = ["--trainer.default_root_dir", tmp_path / "tested"]
+    with pytest.warns(UserWarning, match="2 of 6 batches were tested, as trainer.limit_test_batches says"):
+        assert zoo("test", "--ckpt_path", run_folder, *where, "--trainer.limit_test_batches", "2").code == 0
+    (line,) = log(tmp_path / "tested")
+    assert line["part"] == "2 of 6 batches"
+    assert "on 2 of 6 batches alone" in zoo("report", tmp_path / "tested", "--out", tmp_path / "out").out
+    assert zoo("test", "--ckpt_path", run_folder, *where).code == 0
+    assert "part" not in log(tmp_path / "tested")[-1]
+
+
 def test_a_folder_without_checkpoints_is_of_no_run(tmp_path, call, capfd):
     assert call("test", "--ckpt_path", tmp_path) == 2
     assert f"{tmp_path} has no last checkpoint" in capfd.readouterr().err

@@ -107,10 +107,10 @@ def write_osie(folder, fixations=FIXATIONS):
     return root
 
 
-def write_videos(root, names, frames=6, side=32):
-    """Two sequences of each perturbation, whose frames become brighter."""
+def write_videos(root, names, frames=6, side=32, more=0):
+    """Two sequences of each perturbation, or so many more, whose frames become brighter."""
     for number, name in enumerate(names):
-        for synset in SYNSETS[:2]:
+        for synset in SYNSETS[: 2 + more]:
             (root / name / synset).mkdir(parents=True)
             path = str(root / name / synset / "a.mp4")
             writer = cv2.VideoWriter(path, cv2.VideoWriter_fourcc(*"mp4v"), 5, (side, side))

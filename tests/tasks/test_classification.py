@@ -197,6 +197,10 @@ class TestOptimisation:
             factor = run.lr_scheduler_configs[0].scheduler.lr_lambdas[0]
             assert [factor(0), factor(steps - 1), factor(8)] == pytest.approx([1 / steps, 1.0, 0.01])
 
+    def test_no_batch_to_train_on_is_told_as_such(self):
+        with pytest.raises(az.InputError, match="^trainer.limit_train_batches=0 leaves a schedule no step to count"):
+            trainer(2, limit_train_batches=0).fit(task(), loader(), None)
+
     @pytest.mark.parametrize(
         ("limits", "epochs", "per_epoch"),
         [

@@ -101,6 +101,16 @@ def test_it_goes_on(evaluated):
     assert other.confidences.of(AS_TRAINED) == result.row(AS_TRAINED).confidence
 
 
+@pytest.mark.parametrize("batches", [1, 2])
+def test_what_a_part_of_a_test_did_not_see_has_no_numbers(tmp_path, batches):
+    data = DigitBenchmarks(images=2, batch_size=1, num_workers=0)
+    result, _ = evaluate(task(attacks={}, outliers=["some"]), data, limit_test_batches=batches)
+    (row,) = result.rows
+    assert row.confidence.detections == () and 0 <= row.confidence.aurc <= 100
+    result.write(tmp_path)
+    assert RobustnessResult.read(tmp_path / "robustness.json").rows == result.rows
+
+
 def test_nothing_unless_asked_for():
     result, _ = evaluate(task(attacks={}), DigitBenchmarks(images=5, batch_size=32))
     assert result.row(AS_TRAINED).confidence is None

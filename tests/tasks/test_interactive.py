@@ -398,7 +398,7 @@ def test_batches_and_trials_do_not_change_what_an_object_gets(clear):
 def test_nothing_is_left_out_silently(clear):
     task = tiny(max_clicks=2)
     task.model = ToyInModel(Painter())
-    with pytest.warns(UserWarning, match="1 of 3 objects were not evaluated"):
+    with pytest.warns(UserWarning, match="1 of 2 batches were tested, as trainer.limit_test_batches says"):
         evaluate(task, berkeley(clear), limit_test_batches=1)
     assert task.ious.shape[1] == 2
 

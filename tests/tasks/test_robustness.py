@@ -157,9 +157,19 @@ def test_the_batches_do_not_matter(evaluated):
                 assert a.calibration == pytest.approx(b.calibration, abs=0.02 if name in built.attacks else 1e-5)
 
 
-def test_a_part_of_the_data(capsys):
-    result, _ = evaluate(task(), DigitBenchmarks(images=20, batch_size=10), limit_test_batches=3)
+def test_a_part_of_the_data():
+    data = {"images": 20, "batch_size": 10}
+    with pytest.warns(UserWarning, match=r"^3 of \d+ batches were tested, as trainer.limit_test_batches says"):
+        result, _ = evaluate(task(), DigitBenchmarks(**data), limit_test_batches=3)
     counts = result.row(AS_TRAINED).counts
+    told = {name: (protocol["images"], protocol.get("part_of")) for name, protocol in result.protocol.items()}
+    some = len([label for label in DigitBenchmarks(**data).load(["test"])["test"].columns["cell"] if label == 5])
+    assert told == {"clean": (20, None), "fgsm": (20, None), "pgd": (20, None), "digits_c": (10, 80), "some": (0, some)}
+    whole, _ = evaluate(task(), DigitBenchmarks(**data))
+    with pytest.raises(az.InputError, match=r"different protocols: .*images is 80 in whole, 10 in part"):
+        compare({"whole": whole, "part": result})
+    notes = compare({"whole": whole, "part": result}, mixed=True).notes
+    assert any("images 10, part_of 80" in note for note in notes)
     assert [cell.total for cell in counts["digits_c"]] == [10, 0, 0, 0]
     assert counts["some"][0].calibration is None
     assert result.scores[AS_TRAINED]["digits_c"] != result.scores[AS_TRAINED]["digits_c"]

@@ -47,6 +47,26 @@ def test_places_after_the_fifth_are_one():
     assert metric.compute()[0].tolist() == [[0, 1]]
 
 
+@pytest.mark.parametrize(("frames", "step"), [(1, None), (2, 2), (3, 3), (2, 3), (0, 1)])
+def test_sequences_too_short_to_compare_are_refused(frames, step):
+    metric = Stability(1)
+    with pytest.raises(InputError, match=f"a sequence of {frames} frames.*{(step or 1) + 1} or more"):
+        metric.update(torch.randn(frames, 10), 0, step)
+    assert metric.sequences.tolist() == [0]
+
+
+def test_as_many_frames_as_the_difficulty_compares(tmp_path):
+    write_videos(tmp_path, ["gaussian_noise_3", "tilt"], frames=3)
+    for name, difficulty, readable in (("gaussian_noise", 3, True), ("tilt", 2, True), ("tilt", 3, False)):
+        data = ImageNetP(str(tmp_path), [name], difficulty=difficulty, image_size=24)
+        data.setup("test")
+        if readable:
+            assert len(data.splits["test"].images[0]) == 3
+        else:
+            with pytest.raises(InputError, match=r"a.mp4 has 3 frames; expected a video of 4 to 1000"):
+                data.splits["test"].images[0]
+
+
 def test_sequences_are_read(tmp_path):
     data = ImageNetP(str(write_videos(tmp_path, NAMES)), NAMES, image_size=24, num_workers=0, batch_size=3)
     data.setup("test")

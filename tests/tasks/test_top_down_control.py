@@ -274,9 +274,12 @@ class TestProcesses:
         assert result.scores == whole.scores and result.facts["pairs"] == 12
 
     def test_goes_on(self):
-        whole, task = run(control(alphas=[2]), two()).scores, control(alphas=[2])
+        result, task = run(control(alphas=[2]), two()), control(alphas=[2])
+        whole = result.scores
         assert isinstance(task, Resumable)
-        run(task, two(), limit_test_batches=1)
+        part = run(task, two(), limit_test_batches=1)
+        assert (part.protocol["pairs"], part.protocol["part_of"]) == (5, 12) and "part_of" not in result.protocol
+        assert "part_of is not said in whole, 12 in part" in ControlScores.differences({"whole": result, "part": part})
         progress, data, again = task.progress(), two(), control(alphas=[2])
         data.tested = int(progress["seen"])
         again.on_test_start = lambda: again.go_on(progress)
