@@ -25,8 +25,10 @@ __all__ = [
     "contents",
     "decode",
     "decode_labels",
+    "is_hidden",
     "is_image",
     "list_images",
+    "matches",
     "one_a_name",
     "read_classes",
     "read_files",
@@ -38,8 +40,17 @@ Name = TypeVar("Name", bound=Hashable)
 
 def is_image(name: str) -> bool:
     """Whether a file name has the suffix of an image and is not hidden."""
-    base = os.path.basename(name)
-    return base.lower().endswith(IMG_EXTENSIONS) and not base.startswith(".")
+    return name.lower().endswith(IMG_EXTENSIONS) and not is_hidden(os.path.basename(name))
+
+
+def is_hidden(path: str) -> bool:
+    """Whether a path has a file or folder whose name begins with a dot, such as Jupyter's copies of images."""
+    return any(part.startswith(".") and part not in (os.curdir, os.pardir) for part in path.split(os.sep))
+
+
+def matches(folder: Path, pattern: str) -> list[Path]:
+    """Paths below a folder that fit a pattern of ``Path.glob``, without hidden ones, sorted."""
+    return sorted(path for path in folder.glob(pattern) if not is_hidden(str(path.relative_to(folder))))
 
 
 class Images(Protocol):
@@ -158,7 +169,7 @@ def below(folder: Path | str, name: str, where: str) -> str:
 
 
 def list_images(folder: Path) -> list[str]:
-    """Paths of all images below a folder, links followed, sorted.
+    """Paths of all images below a folder, links followed, without those in hidden folders, sorted.
 
     Raises:
         InputError: there is no such folder, or no image in it, or one below it cannot be read or leads back above.
@@ -167,6 +178,7 @@ def list_images(folder: Path) -> list[str]:
         raise InputError(f"no folder {folder}: expected a folder of images")
     paths = []
     for base, folders, files in os.walk(folder, followlinks=True, onerror=_unreadable):
+        folders[:] = [name for name in folders if not is_hidden(name)]
         for name in folders:
             _refuse_circle(base, name)
         paths += [os.path.join(base, file) for file in files if is_image(file)]
@@ -205,7 +217,7 @@ def subfolders(folder: Path) -> list[str]:
     """Names of the folders directly in a folder, sorted, without hidden ones; none if it does not exist."""
     if not folder.is_dir():
         return []
-    return sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith("."))
+    return sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not is_hidden(entry.name))
 
 
 def class_folders(folder: Path) -> list[str]:
