@@ -29,6 +29,7 @@ __all__ = [
     "is_image",
     "list_images",
     "matches",
+    "name_of",
     "one_a_name",
     "read_classes",
     "read_files",
@@ -101,6 +102,12 @@ class ImageFiles:
             UnreadableImageError: as `decode`.
         """
         return image_size(self.names[index], self.contents[index] if self.contents else None)
+
+
+def name_of(files: Any, index: int) -> str:
+    """What an error calls one of many images or masks: the path of its file, or its number where there is none."""
+    names = getattr(files, "names", None) or getattr(files, "paths", None)
+    return str(names[index]) if names else f"number {index}"
 
 
 class FileNames(Sequence[str]):

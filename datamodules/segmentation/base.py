@@ -14,8 +14,9 @@ from torchvision.transforms.v2 import functional
 
 from attention_zoo.errors import InputError
 from attention_zoo.seeding import run_seed, seeded
+from datamodules.augmenting import Augment
 from datamodules.checks import two_sides
-from datamodules.images import SizedImages, Split
+from datamodules.images import SizedImages, Split, name_of
 from datamodules.loading import AUGMENTATION, Batch, DataModule
 from datamodules.sampling import GroupedSampler, SampleKey
 from datamodules.segmentation.masks import IGNORE, LabelMap, Palette, default_palette
@@ -42,7 +43,7 @@ class SegmentationDataset(Dataset[Any]):
         size: tuple[int, int] | None = None,
     ) -> None:
         self.split, self.box, self.antialias, self.size = split, box, antialias, size
-        self.augment = None if augment is None else v2.Compose([v2.Identity(), *augment])
+        self.augment = None if augment is None else Augment(augment)
         self.seed = run_seed()
 
     def __len__(self) -> int:
@@ -70,7 +71,8 @@ class SegmentationDataset(Dataset[Any]):
             image = self._resized(image)
         else:
             with seeded(self.seed, epoch, index, AUGMENTATION + repeat):
-                image, maps = self._bounded(*self.augment(image, maps))
+                image, maps = self.augment(image, maps, name=f"image {name_of(self.split.images, index)}")
+            image, maps = self._bounded(image, maps)
         return {**sample, "image": image, **_targets(maps, label)}
 
     def _resized(self, image: Tensor) -> Tensor:
@@ -88,12 +90,10 @@ class SegmentationDataset(Dataset[Any]):
         return functional.resize(image, smaller, antialias=self.antialias), functional.resize(maps, smaller)
 
     def _unequal(self, index: int, image: Tensor, label: LabelMap) -> str:
-        (height, width), masks = label.mask.shape, self.split.columns["mask"]
-        names = [getattr(files, "names", None) or getattr(files, "paths", None) for files in (self.split.images, masks)]
-        image_name, mask_name = (listed[index] if listed else f"number {index}" for listed in names)
+        height, width = label.mask.shape
         return (
-            f"image {image_name} has {image.shape[-1]} x {image.shape[-2]} pixels, "
-            f"its mask {mask_name} has {width} x {height}: they must be equal"
+            f"image {name_of(self.split.images, index)} has {image.shape[-1]} x {image.shape[-2]} pixels, "
+            f"its mask {name_of(self.split.columns['mask'], index)} has {width} x {height}: they must be equal"
         )
 
 
