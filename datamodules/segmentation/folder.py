@@ -8,11 +8,10 @@ from typing import Any
 from attention_zoo.errors import InputError
 from datamodules.checks import require_different, require_fractions, require_whole
 from datamodules.images import ImageFiles, Split
+from datamodules.parts import part_folders
 from datamodules.segmentation.base import SegmentationDataModule
 from datamodules.segmentation.masks import IGNORE, IndexMasks, Palette, pair_files
 from datamodules.splits import stratified_split
-
-PARTS = ("train", "val", "test")
 
 
 class SegmentationFolder(SegmentationDataModule):
@@ -21,6 +20,7 @@ class SegmentationFolder(SegmentationDataModule):
     A mask is a PNG of class indices; a palette gives colours to them that nobody reads. Without the folders of the
     parts, all pairs are split by the fractions. With them, a missing ``val`` is taken from ``train`` and a missing
     ``test`` is an error: no image is evaluated that chose the model. The splits are fixed. Links are followed.
+    The parts may have other usual names, such as ``training`` and ``validation``: `datamodules.parts.PARTS`.
 
     Args:
         root: the folder.
@@ -65,9 +65,13 @@ class SegmentationFolder(SegmentationDataModule):
         return self.given_names
 
     @cached_property
-    def parts(self) -> list[str]:
-        """Which of ``train``, ``val`` and ``test`` the folders have."""
-        return [part for part in PARTS if (self.images / part).is_dir()]
+    def part_folders(self) -> dict[str, str]:
+        """Name of the folder of images of each part that there is.
+
+        Raises:
+            InputError: there are two folders of one part.
+        """
+        return part_folders(self.images)
 
     def load(self, parts: Collection[str]) -> dict[str, Split]:
         """Read the asked parts, as `DataModule` says."""
@@ -77,17 +81,22 @@ class SegmentationFolder(SegmentationDataModule):
         return Split(ImageFiles(images), {"mask": IndexMasks(masks, self.label_map)})
 
     def _files(self, part: str) -> tuple[list[str], list[str]]:
-        if part in self.parts and (part != "train" or "val" in self.parts):
-            return pair_files(self.images / part, self.masks / part)
-        if self.parts and (part == "test" or "train" not in self.parts):
-            raise InputError(f"no folder {self.images / part}: expected it beside {' and '.join(self.parts)}")
+        there = self.part_folders
+        if part in there and (part != "train" or "val" in there):
+            return self._pairs(part)
+        if there and (part == "test" or "train" not in there):
+            raise InputError(f"no folder {self.images / part}: expected it beside {' and '.join(there.values())}")
         return self._from_fractions(part)
+
+    def _pairs(self, part: str) -> tuple[list[str], list[str]]:
+        """All files of a part."""
+        name = self.part_folders[part]
+        return pair_files(self.images / name, self.masks / name)
 
     def _from_fractions(self, part: str) -> tuple[list[str], list[str]]:
         """A share of the one folder that the images of several parts are in."""
-        below = "train" if self.parts else "."
-        images, masks = pair_files(self.images / below, self.masks / below)
-        wanted = ("val",) if self.parts else ("val", "test")
+        images, masks = self._pairs("train") if self.part_folders else pair_files(self.images, self.masks)
+        wanted = ("val",) if self.part_folders else ("val", "test")
         sizes = {name: round(len(images) * self.fractions[name]) for name in wanted}
         sizes["train"] = len(images) - sum(sizes.values())
         if not sizes[part]:
