@@ -1,16 +1,17 @@
 """Image files and their folders, read into uint8 tensors."""
 
 import os
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 from torch import Tensor
-from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from attention_zoo.errors import InputError, unknown
-from datamodules.decoding import UnreadableImageError, decode, decode_labels, image_size
+from datamodules.decoding import UnreadableImageError, decode, decode_labels, image_size, suffixes
 
 __all__ = [
     "Column",
@@ -30,6 +31,7 @@ __all__ = [
     "list_images",
     "matches",
     "name_of",
+    "noting_left_out",
     "one_a_name",
     "read_classes",
     "read_files",
@@ -38,10 +40,33 @@ __all__ = [
 
 Name = TypeVar("Name", bound=Hashable)
 
+UNREAD = (
+    *(
+        ".heic",
+        ".heif",
+        ".avif",
+        ".jxl",
+        ".jp2",
+        ".svg",
+        ".psd",
+        ".xcf",
+        ".ico",
+        ".tga",
+        ".pcx",
+        ".dds",
+        ".exr",
+        ".pfm",
+    ),
+    *(".eps", ".dcm", ".dng", ".raw", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".raf", ".rw2"),
+)
+"""Suffixes of images that are not read, or not by every Pillow."""
+
+_LEFT_OUT: ContextVar[set[str] | None] = ContextVar("left out", default=None)
+
 
 def is_image(name: str) -> bool:
     """Whether a file name has the suffix of an image and is not hidden."""
-    return name.lower().endswith(IMG_EXTENSIONS) and not is_hidden(os.path.basename(name))
+    return name.lower().endswith(suffixes()) and not is_hidden(os.path.basename(name))
 
 
 def is_hidden(path: str) -> bool:
@@ -189,10 +214,28 @@ def list_images(folder: Path) -> list[str]:
         for name in folders:
             _refuse_circle(base, name)
         paths += [os.path.join(base, file) for file in files if is_image(file)]
+        if (noted := _LEFT_OUT.get()) is not None:
+            noted.update(os.path.join(base, file) for file in files if _is_unread(file))
     paths.sort()
     if not paths:
-        raise InputError(f"no images in {folder}: expected files ending in {', '.join(IMG_EXTENSIONS)}")
+        raise InputError(f"no images in {folder}: expected files ending in {', '.join(suffixes())}")
     return paths
+
+
+@contextmanager
+def noting_left_out() -> Iterator[set[str]]:
+    """Collect the paths of images that `list_images` leaves out in this context, for they are of kinds not read."""
+    noted: set[str] = set()
+    token = _LEFT_OUT.set(noted)
+    try:
+        yield noted
+    finally:
+        _LEFT_OUT.reset(token)
+
+
+def _is_unread(name: str) -> bool:
+    """Whether a file is an image by its suffix, of a kind that is not read."""
+    return name.lower().endswith(UNREAD) and not is_image(name) and not is_hidden(name)
 
 
 def _unreadable(error: OSError) -> None:
