@@ -41,23 +41,8 @@ __all__ = [
 Name = TypeVar("Name", bound=Hashable)
 
 UNREAD = (
-    *(
-        ".heic",
-        ".heif",
-        ".avif",
-        ".jxl",
-        ".jp2",
-        ".svg",
-        ".psd",
-        ".xcf",
-        ".ico",
-        ".tga",
-        ".pcx",
-        ".dds",
-        ".exr",
-        ".pfm",
-    ),
-    *(".eps", ".dcm", ".dng", ".raw", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".raf", ".rw2"),
+    *(".heic", ".heif", ".avif", ".jxl", ".jp2", ".svg", ".psd", ".xcf", ".ico", ".tga", ".pcx", ".dds"),
+    *(".exr", ".pfm", ".eps", ".dcm", ".dng", ".raw", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".raf", ".rw2"),
 )
 """Suffixes of images that are not read, or not by every Pillow."""
 

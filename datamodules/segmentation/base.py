@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
+from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
 from torch.utils.data import Dataset, default_collate
@@ -19,8 +20,11 @@ from datamodules.checks import two_sides
 from datamodules.images import SizedImages, Split, name_of
 from datamodules.loading import AUGMENTATION, Batch, DataModule
 from datamodules.sampling import GroupedSampler, SampleKey
-from datamodules.segmentation.masks import IGNORE, LabelMap, Palette, default_palette
+from datamodules.segmentation.masks import IGNORE, LabelMap, Palette, absent_classes, default_palette
 from datamodules.segmentation.transforms import PhotometricDistortion, RandomClassCrop, RandomRatioResize, fit
+
+NAMED = 6
+"""Most classes that a warning names."""
 
 
 class SegmentationDataset(Dataset[Any]):
@@ -192,6 +196,26 @@ class SegmentationDataModule(DataModule):
         self.antialias = antialias
         self.augment = self.default_augment() if augment is None else augment
 
+    def setup(self, stage: str) -> None:
+        """Read what a stage needs, as `DataModule` says, and warn of classes that there is nothing to learn of."""
+        looked_at = "train" in self.splits
+        super().setup(stage)
+        if "train" in self.splits and not looked_at:
+            self._warn_of_absent()
+
+    @rank_zero_only
+    def _warn_of_absent(self) -> None:
+        masks = self.splits["train"].columns["mask"]
+        absent = absent_classes(masks, self.num_classes)
+        if not absent.classes:
+            return
+        names = ", ".join(self.class_names[label] for label in absent.classes[:NAMED])
+        names += ", ..." if len(absent.classes) > NAMED else ""
+        line = f"none of the {absent.masks} masks to train on has a pixel of {names}"
+        if absent.masks < len(masks):
+            line = f"{absent.masks} of {len(masks)} masks to train on were looked at, and have no pixel of {names}"
+        rank_zero_warn(line + (f"; {self.labelling}" if absent.ignored else ""))
+
     @property
     @abstractmethod
     def class_names(self) -> list[str]:
@@ -201,6 +225,11 @@ class SegmentationDataModule(DataModule):
     def num_classes(self) -> int:
         """Number of classes; known before ``setup``."""
         return len(self.class_names)
+
+    @property
+    def labelling(self) -> str:
+        """What a warning of absent classes says of the labels in the files, where some pixels count nowhere."""
+        return f"{IGNORE} counts nowhere"
 
     @property
     def palette(self) -> Palette:

@@ -31,6 +31,8 @@ class SegmentationFolder(SegmentationDataModule):
         val_fraction: share of the images to validate on, where there is no ``val``.
         test_fraction: share of the images to test on, where there are no parts.
         image_size: as in `SegmentationDataModule`.
+        labels: the label of each class in the files, such as ``[0, 255]`` for masks of black and white; None is 0, 1, 2
+            and so on. 255 counts nowhere where it is not among them.
         kwargs: the other arguments of `SegmentationDataModule`.
 
     Raises:
@@ -47,22 +49,30 @@ class SegmentationFolder(SegmentationDataModule):
         val_fraction: float = 0.1,
         test_fraction: float = 0.1,
         image_size: int | tuple[int, int] = 512,
+        labels: list[int] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(image_size, **kwargs)
         require_fractions(val_fraction=val_fraction, test_fraction=test_fraction)
         require_different("class_names", class_names, IGNORE, kind="names")
-        for label in ignored or []:
-            require_whole("ignored", label, len(class_names), IGNORE)
+        labels = _labels(class_names, labels, ignored or [])
         self.root, self.images, self.masks = Path(root), Path(root) / images, Path(root) / masks
         self.given_names = class_names
-        self.label_map = dict.fromkeys(ignored or [], IGNORE) | {label: label for label in range(len(class_names))}
+        self.label_map = dict.fromkeys(ignored or [], IGNORE) | {label: place for place, label in enumerate(labels)}
         self.fractions = {"val": val_fraction, "test": test_fraction}
 
     @property
     def class_names(self) -> list[str]:
         """The names that the constructor was told."""
         return self.given_names
+
+    @property
+    def labelling(self) -> str:
+        """What a warning of absent classes says of the labels in the files, as `SegmentationDataModule` says."""
+        said = "data.labels says which label is which class"
+        if self.label_map.get(IGNORE, IGNORE) != IGNORE:
+            return said
+        return f"{super().labelling}: {said}, such as [0, 255]"
 
     @cached_property
     def part_folders(self) -> dict[str, str]:
@@ -103,6 +113,28 @@ class SegmentationFolder(SegmentationDataModule):
             raise InputError(f"{self.images} has {len(images)} images, too few to split off {part} by its fraction")
         chosen = dict(zip(sizes, stratified_split([0] * len(images), *sizes.values()), strict=True))[part]
         return [images[i] for i in chosen], [masks[i] for i in chosen]
+
+
+def _labels(class_names: list[str], labels: list[int] | None, ignored: list[int]) -> list[int]:
+    """The label of each class in the files.
+
+    Raises:
+        InputError: they are not one for each class, or one of them is ignored, or none that a file of 8 bits can have.
+    """
+    if labels is None:
+        for label in ignored:
+            require_whole("ignored", label, len(class_names), IGNORE)
+        return list(range(len(class_names)))
+    require_different("labels", labels)
+    if len(labels) != len(class_names):
+        raise InputError(f"labels must be one for each of the {len(class_names)} class_names, got {len(labels)}")
+    for name, given in (("labels", labels), ("ignored", ignored)):
+        for label in given:
+            require_whole(name, label, 0, IGNORE)
+    for label in ignored:
+        if label in labels:
+            raise InputError(f"ignored: {label} is the label of a class")
+    return labels
 
 
 class CamVid(SegmentationFolder):
