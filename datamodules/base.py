@@ -12,8 +12,9 @@ from torchvision.transforms import v2
 from attention_zoo.domains import PositiveInt
 from attention_zoo.errors import InputError
 from attention_zoo.seeding import run_seed, seeded
+from datamodules.augmenting import Augment
 from datamodules.checks import two_sides
-from datamodules.images import Split
+from datamodules.images import Split, name_of
 from datamodules.loading import AUGMENTATION, Batch, DataModule
 from datamodules.sampling import SampleKey, TrainSampler
 
@@ -34,7 +35,7 @@ class ImageDataset(Dataset[Batch]):
         self.split = split
         self.size = size
         self.resize = resize
-        self.augment = nn.Sequential(*augment)
+        self.augment = Augment(augment)
         self.seed = run_seed()
 
     def __len__(self) -> int:
@@ -50,7 +51,7 @@ class ImageDataset(Dataset[Batch]):
 
     def _augmented(self, image: Tensor, epoch: int, index: int, repeat: int) -> Tensor:
         with seeded(self.seed, epoch, index, AUGMENTATION + repeat):
-            image = self.augment(image)
+            (image,) = self.augment(image, name=f"image {name_of(self.split.images, index)}")
         return image if image.shape[-2:] == self.size else self.resize(image)
 
 
@@ -83,7 +84,8 @@ class ImageDataModule(DataModule):
     Args:
         image_size: side, or height and width, of the images in pixels; None is the data's own.
         augment: transforms of a uint8 image (3, H, W) in training, such as those of torchvision.transforms.v2; None
-            is the data's own augmentation, an empty list is none. What they leave at another size is resized.
+            is the data's own augmentation, an empty list is none. They give uint8, or floats in 0..1, which are
+            normalised afterwards; what they leave at another size is resized.
         repeated_augmentation: times that an image of a training epoch is seen, differently augmented; the epoch
             stays as long and so has fewer images (3 in the recipe of DeiT, RVT and AbSViT).
         loading: the arguments of `DataModule`.

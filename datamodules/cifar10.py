@@ -19,7 +19,7 @@ from torchvision.transforms import v2
 from attention_zoo.errors import InputError, unknown
 from datamodules.base import ImageDataModule
 from datamodules.checks import require_whole
-from datamodules.images import ImageFiles, Images, Split, contents, is_image, read_classes
+from datamodules.images import ImageFiles, Images, Split, contents, is_hidden, is_image, read_classes
 from datamodules.splits import stratified_split
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -175,11 +175,12 @@ def _read_archive(archive: Path, part: str) -> tuple[ImageFiles, list[int]]:
         with _opened(archive) as stream, tarfile.open(fileobj=stream, mode="r|") as tar:
             for member in tar:
                 folder, _, file = member.name.rpartition("/")
-                if folder.split("/")[-2:-1] == [part] and member.isfile() and is_image(file):
+                name = folder.rpartition("/")[2]
+                if folder.split("/")[-2:-1] == [part] and member.isfile() and is_image(file) and not is_hidden(name):
                     if member.size > MOST_BYTES:
                         raise InputError(f"{member.name} in {archive} has {member.size:,} bytes, too many for 32 x 32")
                     content = cast(IO[bytes], tar.extractfile(member))  # of a file it is never None
-                    members.append((folder.rpartition("/")[2], member.name, content.read()))
+                    members.append((name, member.name, content.read()))
             stream.require_end()
     except (tarfile.TarError, lzma.LZMAError, zlib.error, OSError, EOFError) as error:
         raise InputError(f"cannot read archive {archive}: {error}") from error

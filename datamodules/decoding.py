@@ -12,8 +12,9 @@ from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 import torch
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError, features
 from torch import Tensor
+from torchvision.datasets.folder import IMG_EXTENSIONS
 from torchvision.transforms.v2 import functional
 
 from attention_zoo.errors import InputError
@@ -29,6 +30,9 @@ RAISED = "ATTENTION_ZOO_MOST_PIXELS"
 
 FORMATS = ("JPEG", "MPO", "PNG", "PPM", "BMP", "DIB", "GIF", "TIFF", "WEBP", "AVIF", "JPEG2000")
 """What is read, by content and whatever the suffix; other formats of Pillow start programs or draw vectors."""
+
+_CODECS = {"WEBP": "webp", "AVIF": "avif", "JPEG2000": "jpg_2000"}
+"""Names in `FORMATS` that Pillow can be built without, and what it calls their libraries."""
 
 _UNREADABLE = "cannot read image"
 
@@ -230,6 +234,15 @@ def _formats() -> tuple[str, ...]:
     """The names in `FORMATS` that this Pillow was built with."""
     Image.init()
     return tuple(name for name in FORMATS if name in Image.OPEN)
+
+
+@cache
+def suffixes() -> tuple[str, ...]:
+    """The suffixes of files that are read, in lower case with their dots, the commonest first."""
+    readable = {name for name in _formats() if name not in _CODECS or features.check(_CODECS[name])}
+    registered = [suffix for suffix, name in Image.registered_extensions().items() if name in readable]
+    floats = ".pfm"  # of which no range is known
+    return tuple(dict.fromkeys([*IMG_EXTENSIONS, *(suffix for suffix in registered if suffix != floats)]))
 
 
 def _orientation(image: Image.Image, file: BinaryIO) -> int:

@@ -19,6 +19,9 @@ class PixelErasing(nn.Module):
         ratio: height over width of the rectangle.
         mean: of each channel, that images are normalised with later.
         std: of each channel, that images are normalised with later.
+
+    Attributes:
+        span: least and largest value that it gives; see `datamodules.augmenting.Augment`.
     """
 
     def __init__(
@@ -32,6 +35,8 @@ class PixelErasing(nn.Module):
         super().__init__()
         self.p, self.scale, self.ratio = p, list(scale), list(ratio)
         self.mean, self.std = torch.tensor(mean)[:, None, None], torch.tensor(std)[:, None, None]
+        reach = 6 * self.std  # torch draws nothing further from 0 in float32
+        self.span = min(0.0, (self.mean - reach).min().item()), max(1.0, (self.mean + reach).max().item())
 
     def forward(self, image: Tensor) -> Tensor:
         """Image (3, H, W), uint8 or float in 0..1 -> float32."""

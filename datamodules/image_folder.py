@@ -13,6 +13,7 @@ from attention_zoo.errors import InputError
 from datamodules.base import ImageDataModule
 from datamodules.checks import require_different, require_fractions
 from datamodules.images import ImageFiles, Split, class_folders, contents, read_classes, subfolders
+from datamodules.parts import part_folders
 from datamodules.splits import stratified_split
 
 
@@ -21,7 +22,8 @@ class ImageFolder(ImageDataModule):
 
     Without those three folders, all images are split by the fractions. With them, a missing ``val`` is taken from
     ``train`` and a missing ``test`` is an error: no image is evaluated that chose the model. The splits are stratified
-    and fixed. Links are followed, files that are no images ignored.
+    and fixed. Links are followed, files that are no images ignored. The three may have other usual names, such as
+    ``Training``, ``valid`` and ``Testing``: `datamodules.parts.PARTS`.
 
     Args:
         root: the folder.
@@ -56,11 +58,14 @@ class ImageFolder(ImageDataModule):
         self.test_fraction = test_fraction
 
     @cached_property
-    def parts(self) -> list[str]:
-        """Which of ``train``, ``val`` and ``test`` the folder has: none if its folders are the classes themselves."""
-        parts = [part for part in ("train", "val", "test") if (self.root / part).is_dir()]
+    def part_folders(self) -> dict[str, str]:
+        """Name of the folder of each part that there is: none if the folders are the classes themselves.
+
+        Raises:
+            InputError: there are two folders of one part.
+        """
         # A class may be called "train": then there are images in that folder, and no folders.
-        return parts if any(subfolders(self.root / part) for part in parts) else []
+        return part_folders(self.root, lambda folder: bool(subfolders(folder)))
 
     @cached_property
     def class_names(self) -> list[str]:
@@ -71,7 +76,7 @@ class ImageFolder(ImageDataModule):
         """
         if self.given_names is not None:
             return self.given_names
-        folder = self.root / self.parts[0] if self.parts else self.root
+        folder = self.root / next(iter(self.part_folders.values()), "")
         names = class_folders(folder)
         if not names:
             raise InputError(
@@ -93,21 +98,22 @@ class ImageFolder(ImageDataModule):
         return {part: self._part(part) for part in parts}
 
     def _part(self, part: str) -> Split:
-        if part in self.parts and (part != "train" or "val" in self.parts):
-            return _split(*read_classes(self.root / part, self.class_names, complete=part == "train"))
-        if self.parts and (part == "test" or "train" not in self.parts):
+        there = self.part_folders
+        if part in there and (part != "train" or "val" in there):
+            return _split(*read_classes(self.root / there[part], self.class_names, complete=part == "train"))
+        if there and (part == "test" or "train" not in there):
             raise InputError(
                 f"no folder {self.root / part} with class folders: expected {part}/<class>/*.jpg beside "
-                f"{' and '.join(self.parts)}"
+                f"{' and '.join(there.values())}"
             )
         return self._from_fractions(part)
 
     def _from_fractions(self, part: str) -> Split:
         """A share of the one folder that the images of several parts are in."""
-        folder = self.root / "train" if self.parts else self.root
+        folder = self.root / self.part_folders.get("train", "")
         paths, labels = read_classes(folder, self.class_names, complete=True)
         sizes = {"val": round(len(paths) * self.val_fraction)}
-        if not self.parts:
+        if not self.part_folders:
             sizes["test"] = round(len(paths) * self.test_fraction)
         sizes["train"] = len(paths) - sum(sizes.values())
         if not sizes[part]:

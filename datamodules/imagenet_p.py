@@ -17,7 +17,7 @@ from attention_zoo.errors import InputError, unknown
 from datamodules.base import Batch, Collate, EvaluationDataModule
 from datamodules.checks import require_different
 from datamodules.imagenet import synsets
-from datamodules.images import Split, contents, subfolders
+from datamodules.images import Split, contents, matches
 
 PERTURBATIONS = (
     *("gaussian_noise", "shot_noise", "motion_blur", "zoom_blur", "snow", "brightness"),
@@ -84,7 +84,7 @@ class ImageNetP(EvaluationDataModule):
         places: list[int] = []
         for place, name in enumerate(self.perturbations):
             folder = self.root / (f"{name}_{self.difficulty}" if is_noise(name) and self.difficulty > 1 else name)
-            own = [str(path) for synset in subfolders(folder) for path in sorted((folder / synset).glob("*.mp4"))]
+            own = [str(path) for path in matches(folder, "*/*.mp4")]
             if not own:
                 raise InputError(f"no sequences in {folder}: expected <synset>/*.mp4; found: {contents(folder)}")
             paths += own

@@ -1,16 +1,17 @@
 """Image files and their folders, read into uint8 tensors."""
 
 import os
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 from torch import Tensor
-from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from attention_zoo.errors import InputError, unknown
-from datamodules.decoding import UnreadableImageError, decode, decode_labels, image_size
+from datamodules.decoding import UnreadableImageError, decode, decode_labels, image_size, suffixes
 
 __all__ = [
     "Column",
@@ -25,8 +26,12 @@ __all__ = [
     "contents",
     "decode",
     "decode_labels",
+    "is_hidden",
     "is_image",
     "list_images",
+    "matches",
+    "name_of",
+    "noting_left_out",
     "one_a_name",
     "read_classes",
     "read_files",
@@ -35,11 +40,28 @@ __all__ = [
 
 Name = TypeVar("Name", bound=Hashable)
 
+UNREAD = (
+    *(".heic", ".heif", ".avif", ".jxl", ".jp2", ".svg", ".psd", ".xcf", ".ico", ".tga", ".pcx", ".dds"),
+    *(".exr", ".pfm", ".eps", ".dcm", ".dng", ".raw", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".raf", ".rw2"),
+)
+"""Suffixes of images that are not read, or not by every Pillow."""
+
+_LEFT_OUT: ContextVar[set[str] | None] = ContextVar("left out", default=None)
+
 
 def is_image(name: str) -> bool:
     """Whether a file name has the suffix of an image and is not hidden."""
-    base = os.path.basename(name)
-    return base.lower().endswith(IMG_EXTENSIONS) and not base.startswith(".")
+    return name.lower().endswith(suffixes()) and not is_hidden(os.path.basename(name))
+
+
+def is_hidden(path: str) -> bool:
+    """Whether a path has a file or folder whose name begins with a dot, such as Jupyter's copies of images."""
+    return any(part.startswith(".") and part not in (os.curdir, os.pardir) for part in path.split(os.sep))
+
+
+def matches(folder: Path, pattern: str) -> list[Path]:
+    """Paths below a folder that fit a pattern of ``Path.glob``, without hidden ones, sorted."""
+    return sorted(path for path in folder.glob(pattern) if not is_hidden(str(path.relative_to(folder))))
 
 
 class Images(Protocol):
@@ -90,6 +112,12 @@ class ImageFiles:
             UnreadableImageError: as `decode`.
         """
         return image_size(self.names[index], self.contents[index] if self.contents else None)
+
+
+def name_of(files: Any, index: int) -> str:
+    """What an error calls one of many images or masks: the path of its file, or its number where there is none."""
+    names = getattr(files, "names", None) or getattr(files, "paths", None)
+    return str(names[index]) if names else f"number {index}"
 
 
 class FileNames(Sequence[str]):
@@ -158,7 +186,7 @@ def below(folder: Path | str, name: str, where: str) -> str:
 
 
 def list_images(folder: Path) -> list[str]:
-    """Paths of all images below a folder, links followed, sorted.
+    """Paths of all images below a folder, links followed, without those in hidden folders, sorted.
 
     Raises:
         InputError: there is no such folder, or no image in it, or one below it cannot be read or leads back above.
@@ -167,13 +195,32 @@ def list_images(folder: Path) -> list[str]:
         raise InputError(f"no folder {folder}: expected a folder of images")
     paths = []
     for base, folders, files in os.walk(folder, followlinks=True, onerror=_unreadable):
+        folders[:] = [name for name in folders if not is_hidden(name)]
         for name in folders:
             _refuse_circle(base, name)
         paths += [os.path.join(base, file) for file in files if is_image(file)]
+        if (noted := _LEFT_OUT.get()) is not None:
+            noted.update(os.path.join(base, file) for file in files if _is_unread(file))
     paths.sort()
     if not paths:
-        raise InputError(f"no images in {folder}: expected files ending in {', '.join(IMG_EXTENSIONS)}")
+        raise InputError(f"no images in {folder}: expected files ending in {', '.join(suffixes())}")
     return paths
+
+
+@contextmanager
+def noting_left_out() -> Iterator[set[str]]:
+    """Collect the paths of images that `list_images` leaves out in this context, for they are of kinds not read."""
+    noted: set[str] = set()
+    token = _LEFT_OUT.set(noted)
+    try:
+        yield noted
+    finally:
+        _LEFT_OUT.reset(token)
+
+
+def _is_unread(name: str) -> bool:
+    """Whether a file is an image by its suffix, of a kind that is not read."""
+    return name.lower().endswith(UNREAD) and not is_image(name) and not is_hidden(name)
 
 
 def _unreadable(error: OSError) -> None:
@@ -205,7 +252,7 @@ def subfolders(folder: Path) -> list[str]:
     """Names of the folders directly in a folder, sorted, without hidden ones; none if it does not exist."""
     if not folder.is_dir():
         return []
-    return sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith("."))
+    return sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not is_hidden(entry.name))
 
 
 def class_folders(folder: Path) -> list[str]:

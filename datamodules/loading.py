@@ -7,14 +7,16 @@ from typing import Any, ClassVar, cast
 
 import lightning as L
 import torch
+from lightning.pytorch.utilities import rank_zero_warn
 from torch.utils.data import DataLoader, Dataset
 
 from attention_zoo.domains import Checked, SignedInt, checked
 from attention_zoo.errors import InputError
 from attention_zoo.runs.place import Place, place_of
 from attention_zoo.seeding import run_seed
+from attention_zoo.terminal import counted, printable
 from datamodules.checks import MOST_BATCH, MOST_WORKERS, require_whole
-from datamodules.images import ImageFiles, Split, list_images
+from datamodules.images import ImageFiles, Split, list_images, noting_left_out
 from datamodules.sampling import EvaluationSampler, GroupedSampler, TrainSampler
 
 AUGMENTATION = 0xA06
@@ -125,13 +127,15 @@ class DataModule(Checked, L.LightningDataModule, ABC):
             InputError: the data are not there, or not as they should be.
         """
         missing = [part for part in _PARTS[stage] if part not in self.splits]
-        if "predict" in missing:
-            if self.predict_dir is None:
-                raise InputError("predict needs predict_dir, a folder of images")
-            paths = list_images(Path(self.predict_dir))
-            self.splits["predict"] = Split(ImageFiles(paths), {"path": paths})
-        elif missing:
-            self.splits |= self.load(missing)
+        with noting_left_out() as left_out:
+            if "predict" in missing:
+                if self.predict_dir is None:
+                    raise InputError("predict needs predict_dir, a folder of images")
+                paths = list_images(Path(self.predict_dir))
+                self.splits["predict"] = Split(ImageFiles(paths), {"path": paths})
+            elif missing:
+                self.splits |= self.load(missing)
+        _tell(left_out)
 
     def state_dict(self) -> dict[str, int]:
         """Return what a checkpoint keeps: the place that a run resumed from it begins with, and the size of a step."""
@@ -188,4 +192,16 @@ class DataModule(Checked, L.LightningDataModule, ABC):
             pin_memory=torch.cuda.is_available(),
             # Its own generator: an iterator over the data draws nothing from the generator of the run.
             generator=torch.Generator().manual_seed(run_seed()),
+        )
+
+
+def _tell(left_out: set[str]) -> None:
+    """Warn of images that are of kinds not read."""
+    if left_out:
+        kinds = ", ".join(sorted({Path(path).suffix.lower() for path in left_out}))
+        number = counted(len(left_out), "file is", "files are")
+        first = printable(min(left_out))
+        rank_zero_warn(
+            f"{number} left out, the first of them {first}: images ending in {kinds} are not read; "
+            "save them as PNG or JPEG"
         )

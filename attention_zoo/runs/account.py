@@ -56,7 +56,10 @@ def trained(trainer: L.Trainer) -> str:
 
 
 def described(data: Any) -> str:
-    """Return the name of the data, their classes, and the sizes of the parts that were read, as far as they tell."""
+    """Return the name of the data, their classes, and the sizes of the parts that were read, as far as they tell.
+
+    Folders that were taken for parts are said where they are not called so.
+    """
     names = getattr(data, "class_names", None)
     facts = []
     if names:
@@ -64,6 +67,8 @@ def described(data: Any) -> str:
         facts.append(f"{counted(len(names), 'class', 'classes')} ({printable(few)})")
     splits = getattr(data, "splits", {})
     facts += [f"{counted(len(splits[part].images), 'image')} {text}" for part, text in PARTS.items() if part in splits]
+    taken = [f"{name} for {part}" for part, name in getattr(data, "part_folders", {}).items() if name != part]
+    facts += [f"folders taken: {printable(', '.join(taken))}"] if taken else []
     return ", ".join([type(data).__name__, *facts])
 
 

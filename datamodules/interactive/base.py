@@ -13,6 +13,7 @@ from torchvision.transforms import v2
 from attention_zoo.domains import Domain
 from attention_zoo.errors import InputError
 from attention_zoo.seeding import run_seed, seeded
+from datamodules.augmenting import Augment
 from datamodules.checks import two_sides
 from datamodules.images import SizedImages, Split
 from datamodules.interactive.crops import View, Viewing
@@ -54,7 +55,7 @@ class ObjectDataset(Dataset[Any]):
         trials: int = 1,
     ) -> None:
         self.split, self.viewing, self.crop, self.scale, self.trials = split, viewing, crop, scale, trials
-        self.augment = None if augment is None else v2.Compose([v2.Identity(), *augment])
+        self.augment = None if augment is None else Augment(augment)
         self.seed = run_seed()
 
     def __len__(self) -> int:
@@ -96,15 +97,15 @@ class ObjectDataset(Dataset[Any]):
             view = self.viewing.around(image, mask)
         else:
             view = self.viewing.somewhere(image, mask, self.scale)
-        return view if self.augment is None else _augmented(view, self.augment)
+        return view if self.augment is None else _augmented(view, self.augment, name)
 
 
-def _augmented(view: View, augment: v2.Transform) -> View:
+def _augmented(view: View, augment: Augment, name: str) -> View:
     corners = view.box.view(2, 2).flip(1)  # torchvision's points are x, y
     points = tv_tensors.KeyPoints(corners, canvas_size=view.image.shape[-2:])
-    image, mask, points = augment(tv_tensors.Image(view.image), tv_tensors.Mask(view.mask[None]), points)
-    image, mask, points = (part.as_subclass(Tensor) for part in (image, mask[0], points))
-    return View(image, mask, points.flip(1).flatten())
+    parts = tv_tensors.Image(view.image), tv_tensors.Mask(view.mask[None]), points
+    image, mask, points = (part.as_subclass(Tensor) for part in augment(*parts, name=f"the object {name}"))
+    return View(image, mask[0], points.flip(1).flatten())
 
 
 def checked(image: Tensor, objects: Instances, name: str) -> Instances:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from attention_zoo.errors import InputError, unknown
 from datamodules.decoding import decode_colours
-from datamodules.images import ImageFiles, Split
+from datamodules.images import ImageFiles, Split, matches
 from datamodules.interactive.base import InteractiveDataModule
 from datamodules.interactive.folder import objects_of, pair_objects
 from datamodules.interactive.objects import CorrectedFiles, read_bright
@@ -39,7 +39,7 @@ class DAVIS585(InteractiveDataModule):
     def load(self, parts: Collection[str]) -> dict[str, Split]:
         """Read the asked parts, as `DataModule` says; there is a test split only."""
         _test_only(self, parts)
-        masks = sorted(str(path) for path in self.root.glob("*/*.png") if INITIAL not in path.name)
+        masks = sorted(str(path) for path in matches(self.root, "*/*.png") if INITIAL not in path.name)
         if not masks:
             raise InputError(
                 f"no masks in {self.root}: expected SEQUENCE/OBJECT_FRAME.png beside SEQUENCE/FRAME.jpg (DAVIS-585)"

@@ -1,6 +1,7 @@
 """Images and masks in two folders: anybody's own, GrabCut, Berkeley and DAVIS."""
 
 from collections.abc import Callable, Collection
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -11,9 +12,8 @@ from datamodules.checks import require_fractions
 from datamodules.images import ImageFiles, Split, contents, list_images, one_a_name
 from datamodules.interactive.base import InteractiveDataModule
 from datamodules.interactive.objects import ObjectFiles, read_bright, read_trimap
+from datamodules.parts import part_folders
 from datamodules.splits import stratified_split
-
-PARTS = ("train", "val", "test")
 
 
 def pair_objects(images: Path, masks: Path) -> list[tuple[str, str]]:
@@ -57,7 +57,8 @@ class MaskFolder(InteractiveDataModule):
     A mask is ``ID.*``, or ``ID#1.*``, ``ID#2.*`` and so on for several objects of an image; it is 0 on the background,
     255 on the object and 128 where nothing counts. Without the folders of the parts (``images`` and ``masks`` are in
     ``root`` itself), all images are split by the fractions. With them, a missing ``val`` is taken from ``train`` and a
-    missing ``test`` is an error. The splits are fixed and keep the objects of an image together.
+    missing ``test`` is an error. The splits are fixed and keep the objects of an image together. The parts may have
+    other usual names, such as ``Training``, ``valid`` and ``Testing``: `datamodules.parts.PARTS`.
 
     Args:
         root: the folder.
@@ -79,16 +80,25 @@ class MaskFolder(InteractiveDataModule):
         """Read the asked parts, as `DataModule` says."""
         return {part: objects_of(self._pairs(part), read_trimap) for part in parts}
 
+    @cached_property
+    def part_folders(self) -> dict[str, str]:
+        """Name of the folder of each part that there is.
+
+        Raises:
+            InputError: there are two folders of one part.
+        """
+        return part_folders(self.root, below="images")
+
     def _pairs(self, part: str) -> list[tuple[str, str]]:
-        there = [name for name in PARTS if (self.root / name / "images").is_dir()]
+        there = self.part_folders
         if part in there and (part != "train" or "val" in there):
-            return pair_objects(self.root / part / "images", self.root / part / "masks")
+            return pair_objects(self.root / there[part] / "images", self.root / there[part] / "masks")
         if there and (part == "test" or "train" not in there):
             raise InputError(
                 f"no folder {self.root / part / 'images'}: expected {part}/images and {part}/masks beside "
-                f"{' and '.join(there)}"
+                f"{' and '.join(there.values())}"
             )
-        return self._from_fractions(part, self.root / "train" if there else self.root, not there)
+        return self._from_fractions(part, self.root / there.get("train", ""), not there)
 
     def _from_fractions(self, part: str, folder: Path, test_too: bool) -> list[tuple[str, str]]:
         """A share of the one folder that the objects of several parts are in."""

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
+from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
 from torch.utils.data import Dataset, default_collate
@@ -14,12 +15,16 @@ from torchvision.transforms.v2 import functional
 
 from attention_zoo.errors import InputError
 from attention_zoo.seeding import run_seed, seeded
+from datamodules.augmenting import Augment
 from datamodules.checks import two_sides
-from datamodules.images import SizedImages, Split
+from datamodules.images import SizedImages, Split, name_of
 from datamodules.loading import AUGMENTATION, Batch, DataModule
 from datamodules.sampling import GroupedSampler, SampleKey
-from datamodules.segmentation.masks import IGNORE, LabelMap, Palette, default_palette
+from datamodules.segmentation.masks import IGNORE, LabelMap, Palette, absent_classes, default_palette
 from datamodules.segmentation.transforms import PhotometricDistortion, RandomClassCrop, RandomRatioResize, fit
+
+NAMED = 6
+"""Most classes that a warning names."""
 
 
 class SegmentationDataset(Dataset[Any]):
@@ -42,7 +47,7 @@ class SegmentationDataset(Dataset[Any]):
         size: tuple[int, int] | None = None,
     ) -> None:
         self.split, self.box, self.antialias, self.size = split, box, antialias, size
-        self.augment = None if augment is None else v2.Compose([v2.Identity(), *augment])
+        self.augment = None if augment is None else Augment(augment)
         self.seed = run_seed()
 
     def __len__(self) -> int:
@@ -70,7 +75,8 @@ class SegmentationDataset(Dataset[Any]):
             image = self._resized(image)
         else:
             with seeded(self.seed, epoch, index, AUGMENTATION + repeat):
-                image, maps = self._bounded(*self.augment(image, maps))
+                image, maps = self.augment(image, maps, name=f"image {name_of(self.split.images, index)}")
+            image, maps = self._bounded(image, maps)
         return {**sample, "image": image, **_targets(maps, label)}
 
     def _resized(self, image: Tensor) -> Tensor:
@@ -88,12 +94,10 @@ class SegmentationDataset(Dataset[Any]):
         return functional.resize(image, smaller, antialias=self.antialias), functional.resize(maps, smaller)
 
     def _unequal(self, index: int, image: Tensor, label: LabelMap) -> str:
-        (height, width), masks = label.mask.shape, self.split.columns["mask"]
-        names = [getattr(files, "names", None) or getattr(files, "paths", None) for files in (self.split.images, masks)]
-        image_name, mask_name = (listed[index] if listed else f"number {index}" for listed in names)
+        height, width = label.mask.shape
         return (
-            f"image {image_name} has {image.shape[-1]} x {image.shape[-2]} pixels, "
-            f"its mask {mask_name} has {width} x {height}: they must be equal"
+            f"image {name_of(self.split.images, index)} has {image.shape[-1]} x {image.shape[-2]} pixels, "
+            f"its mask {name_of(self.split.columns['mask'], index)} has {width} x {height}: they must be equal"
         )
 
 
@@ -192,6 +196,26 @@ class SegmentationDataModule(DataModule):
         self.antialias = antialias
         self.augment = self.default_augment() if augment is None else augment
 
+    def setup(self, stage: str) -> None:
+        """Read what a stage needs, as `DataModule` says, and warn of classes that there is nothing to learn of."""
+        looked_at = "train" in self.splits
+        super().setup(stage)
+        if "train" in self.splits and not looked_at:
+            self._warn_of_absent()
+
+    @rank_zero_only
+    def _warn_of_absent(self) -> None:
+        masks = self.splits["train"].columns["mask"]
+        absent = absent_classes(masks, self.num_classes)
+        if not absent.classes:
+            return
+        names = ", ".join(self.class_names[label] for label in absent.classes[:NAMED])
+        names += ", ..." if len(absent.classes) > NAMED else ""
+        line = f"none of the {absent.masks} masks to train on has a pixel of {names}"
+        if absent.masks < len(masks):
+            line = f"{absent.masks} of {len(masks)} masks to train on were looked at, and have no pixel of {names}"
+        rank_zero_warn(line + (f"; {self.labelling}" if absent.ignored else ""))
+
     @property
     @abstractmethod
     def class_names(self) -> list[str]:
@@ -201,6 +225,11 @@ class SegmentationDataModule(DataModule):
     def num_classes(self) -> int:
         """Number of classes; known before ``setup``."""
         return len(self.class_names)
+
+    @property
+    def labelling(self) -> str:
+        """What a warning of absent classes says of the labels in the files, where some pixels count nowhere."""
+        return f"{IGNORE} counts nowhere"
 
     @property
     def palette(self) -> Palette:

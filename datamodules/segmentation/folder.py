@@ -8,11 +8,10 @@ from typing import Any
 from attention_zoo.errors import InputError
 from datamodules.checks import require_different, require_fractions, require_whole
 from datamodules.images import ImageFiles, Split
+from datamodules.parts import part_folders
 from datamodules.segmentation.base import SegmentationDataModule
 from datamodules.segmentation.masks import IGNORE, IndexMasks, Palette, pair_files
 from datamodules.splits import stratified_split
-
-PARTS = ("train", "val", "test")
 
 
 class SegmentationFolder(SegmentationDataModule):
@@ -21,6 +20,7 @@ class SegmentationFolder(SegmentationDataModule):
     A mask is a PNG of class indices; a palette gives colours to them that nobody reads. Without the folders of the
     parts, all pairs are split by the fractions. With them, a missing ``val`` is taken from ``train`` and a missing
     ``test`` is an error: no image is evaluated that chose the model. The splits are fixed. Links are followed.
+    The parts may have other usual names, such as ``training`` and ``validation``: `datamodules.parts.PARTS`.
 
     Args:
         root: the folder.
@@ -31,6 +31,8 @@ class SegmentationFolder(SegmentationDataModule):
         val_fraction: share of the images to validate on, where there is no ``val``.
         test_fraction: share of the images to test on, where there are no parts.
         image_size: as in `SegmentationDataModule`.
+        labels: the label of each class in the files, such as ``[0, 255]`` for masks of black and white; None is 0, 1, 2
+            and so on. 255 counts nowhere where it is not among them.
         kwargs: the other arguments of `SegmentationDataModule`.
 
     Raises:
@@ -47,16 +49,16 @@ class SegmentationFolder(SegmentationDataModule):
         val_fraction: float = 0.1,
         test_fraction: float = 0.1,
         image_size: int | tuple[int, int] = 512,
+        labels: list[int] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(image_size, **kwargs)
         require_fractions(val_fraction=val_fraction, test_fraction=test_fraction)
         require_different("class_names", class_names, IGNORE, kind="names")
-        for label in ignored or []:
-            require_whole("ignored", label, len(class_names), IGNORE)
+        labels = _labels(class_names, labels, ignored or [])
         self.root, self.images, self.masks = Path(root), Path(root) / images, Path(root) / masks
         self.given_names = class_names
-        self.label_map = dict.fromkeys(ignored or [], IGNORE) | {label: label for label in range(len(class_names))}
+        self.label_map = dict.fromkeys(ignored or [], IGNORE) | {label: place for place, label in enumerate(labels)}
         self.fractions = {"val": val_fraction, "test": test_fraction}
 
     @property
@@ -64,10 +66,22 @@ class SegmentationFolder(SegmentationDataModule):
         """The names that the constructor was told."""
         return self.given_names
 
+    @property
+    def labelling(self) -> str:
+        """What a warning of absent classes says of the labels in the files, as `SegmentationDataModule` says."""
+        said = "data.labels says which label is which class"
+        if self.label_map.get(IGNORE, IGNORE) != IGNORE:
+            return said
+        return f"{super().labelling}: {said}, such as [0, 255]"
+
     @cached_property
-    def parts(self) -> list[str]:
-        """Which of ``train``, ``val`` and ``test`` the folders have."""
-        return [part for part in PARTS if (self.images / part).is_dir()]
+    def part_folders(self) -> dict[str, str]:
+        """Name of the folder of images of each part that there is.
+
+        Raises:
+            InputError: there are two folders of one part.
+        """
+        return part_folders(self.images)
 
     def load(self, parts: Collection[str]) -> dict[str, Split]:
         """Read the asked parts, as `DataModule` says."""
@@ -77,23 +91,50 @@ class SegmentationFolder(SegmentationDataModule):
         return Split(ImageFiles(images), {"mask": IndexMasks(masks, self.label_map)})
 
     def _files(self, part: str) -> tuple[list[str], list[str]]:
-        if part in self.parts and (part != "train" or "val" in self.parts):
-            return pair_files(self.images / part, self.masks / part)
-        if self.parts and (part == "test" or "train" not in self.parts):
-            raise InputError(f"no folder {self.images / part}: expected it beside {' and '.join(self.parts)}")
+        there = self.part_folders
+        if part in there and (part != "train" or "val" in there):
+            return self._pairs(part)
+        if there and (part == "test" or "train" not in there):
+            raise InputError(f"no folder {self.images / part}: expected it beside {' and '.join(there.values())}")
         return self._from_fractions(part)
+
+    def _pairs(self, part: str) -> tuple[list[str], list[str]]:
+        """All files of a part."""
+        name = self.part_folders[part]
+        return pair_files(self.images / name, self.masks / name)
 
     def _from_fractions(self, part: str) -> tuple[list[str], list[str]]:
         """A share of the one folder that the images of several parts are in."""
-        below = "train" if self.parts else "."
-        images, masks = pair_files(self.images / below, self.masks / below)
-        wanted = ("val",) if self.parts else ("val", "test")
+        images, masks = self._pairs("train") if self.part_folders else pair_files(self.images, self.masks)
+        wanted = ("val",) if self.part_folders else ("val", "test")
         sizes = {name: round(len(images) * self.fractions[name]) for name in wanted}
         sizes["train"] = len(images) - sum(sizes.values())
         if not sizes[part]:
             raise InputError(f"{self.images} has {len(images)} images, too few to split off {part} by its fraction")
         chosen = dict(zip(sizes, stratified_split([0] * len(images), *sizes.values()), strict=True))[part]
         return [images[i] for i in chosen], [masks[i] for i in chosen]
+
+
+def _labels(class_names: list[str], labels: list[int] | None, ignored: list[int]) -> list[int]:
+    """The label of each class in the files.
+
+    Raises:
+        InputError: they are not one for each class, or one of them is ignored, or none that a file of 8 bits can have.
+    """
+    if labels is None:
+        for label in ignored:
+            require_whole("ignored", label, len(class_names), IGNORE)
+        return list(range(len(class_names)))
+    require_different("labels", labels)
+    if len(labels) != len(class_names):
+        raise InputError(f"labels must be one for each of the {len(class_names)} class_names, got {len(labels)}")
+    for name, given in (("labels", labels), ("ignored", ignored)):
+        for label in given:
+            require_whole(name, label, 0, IGNORE)
+    for label in ignored:
+        if label in labels:
+            raise InputError(f"ignored: {label} is the label of a class")
+    return labels
 
 
 class CamVid(SegmentationFolder):

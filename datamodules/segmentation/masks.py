@@ -10,10 +10,13 @@ import torch
 from torch import Tensor
 
 from attention_zoo.errors import InputError
-from datamodules.images import contents, decode_labels, list_images, one_a_name
+from datamodules.images import Column, contents, decode_labels, list_images, one_a_name
 
 IGNORE = 255
 """Label of pixels that count nowhere: not in the loss, not in a metric."""
+
+LOOKED_AT = 64
+"""Most masks that `absent_classes` reads."""
 
 Palette = list[tuple[int, int, int]]
 
@@ -42,7 +45,7 @@ class IndexMasks:
 
     Args:
         paths: the files.
-        label_map: for every label that may be in a file its class, or `IGNORE`; `IGNORE` itself always may.
+        label_map: for every label that may be in a file its class, or `IGNORE`; without it `IGNORE` stands for itself.
     """
 
     def __init__(self, paths: Sequence[str], label_map: Mapping[int, int]) -> None:
@@ -66,9 +69,10 @@ class IndexMasks:
         if (mask < 0).any():
             labels = np.unique(stored[mask < 0]).tolist()
             some = ", ".join(map(str, labels[:5])) + (", ..." if len(labels) > 5 else "")
+            ignored = self._labels(ignored=True)
             raise InputError(
                 f"mask {path} has the label{'s' if len(labels) > 1 else ''} {some}; "
-                f"choose from: {self._labels(ignored=False)} (classes), {self._labels(ignored=True)} (ignored)"
+                f"choose from: {self._labels(ignored=False)} (classes)" + (f", {ignored} (ignored)" if ignored else "")
             )
         return LabelMap(torch.from_numpy(mask.astype(np.uint8)))
 
@@ -78,6 +82,39 @@ class IndexMasks:
         starts = [label for label in labels if label - 1 not in labels]
         ends = [label for label in labels if label + 1 not in labels]
         return ", ".join(f"{a}" if a == b else f"{a}..{b}" for a, b in zip(starts, ends, strict=True))
+
+
+class Absent(NamedTuple):
+    """What a look at masks did not find.
+
+    Attributes:
+        classes: those that no mask has a pixel of.
+        masks: how many were looked at.
+        ignored: whether there are pixels of `IGNORE`.
+    """
+
+    classes: list[int]
+    masks: int
+    ignored: bool
+
+
+def absent_classes(masks: Column, num_classes: int) -> Absent:
+    """Find classes that masks have no pixel of, from as few of them as tell.
+
+    Of more than `LOOKED_AT` masks so many are looked at, evenly spread, and a class is absent only where they have one
+    class at most: others may be rare. Masks that cannot be read are passed over.
+    """
+    number = min(len(masks), LOOKED_AT)
+    enough = num_classes if number == len(masks) else min(2, num_classes)
+    found: set[int] = set()
+    for place in range(number):
+        try:
+            found |= set(masks[place * len(masks) // number].mask.unique().tolist())
+        except InputError:  # whoever needs the mask is told
+            continue
+        if len(found - {IGNORE}) >= enough:
+            return Absent([], place + 1, IGNORE in found)
+    return Absent(sorted(set(range(num_classes)) - found), number, IGNORE in found)
 
 
 def pair_files(images: Path, masks: Path) -> tuple[list[str], list[str]]:

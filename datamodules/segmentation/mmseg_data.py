@@ -13,7 +13,7 @@ from torchvision import tv_tensors
 
 from attention_zoo.errors import InputError, unknown
 from attention_zoo.mmseg import build_part, registered, stock_config
-from datamodules.images import ImageFiles, Split, below, contents
+from datamodules.images import ImageFiles, Split, below, contents, is_hidden
 from datamodules.segmentation.base import SegmentationDataModule
 from datamodules.segmentation.masks import IGNORE, IndexMasks, Palette, default_palette, require_files
 
@@ -193,11 +193,13 @@ def dataset_class(leaf: dict[str, Any]) -> Any:
 
 
 def list_files(leaf: dict[str, Any]) -> list[dict[str, Any]]:
-    """List what mmsegmentation's own class says of each image of a data set."""
+    """List what mmsegmentation's own class says of each image of a data set, without those in hidden folders."""
     dataset_class(leaf)
     read_at_once = {"pipeline": [], "serialize_data": False, "lazy_init": False}
     dataset = build_part("DATASETS", "data set", {**leaf, **read_at_once})
-    return [dataset.get_data_info(index) for index in range(len(dataset))]
+    infos = [dataset.get_data_info(index) for index in range(len(dataset))]
+    folder = Path(leaf.get("data_root") or ".", leaf.get("data_prefix", {}).get("img_path") or ".")
+    return [info for info in infos if not is_hidden(os.path.relpath(info["img_path"], folder))]
 
 
 def check_places(leaf: dict[str, Any], infos: list[dict[str, Any]]) -> None:

@@ -16,7 +16,7 @@ from attention_zoo.errors import InputError
 from attention_zoo.runs.files import read_json
 from datamodules.checks import require_different
 from datamodules.decoding import decode_colours, decode_labels
-from datamodules.images import ImageFiles, Split, below, contents
+from datamodules.images import ImageFiles, Split, below, contents, matches
 from datamodules.segmentation.base import SegmentationDataModule
 from datamodules.segmentation.masks import IGNORE, LabelMap, Palette, default_palette, require_files
 
@@ -332,7 +332,7 @@ class CityscapesPanoptic(SegmentationDataModule):
 
     def _split(self, part: str) -> Split:
         images = self.root / "leftImg8bit" / part
-        names = sorted(images.glob("*/*_leftImg8bit.png"))
+        names = matches(images, "*/*_leftImg8bit.png")
         if not names:
             raise InputError(f"no images {images}/<city>/*_leftImg8bit.png; found: {contents(images)}")
         stems = [(path.parent.name, path.name.removesuffix("_leftImg8bit.png")) for path in names]
