@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from attention_zoo.domains import Checked, SignedInt, checked
 from attention_zoo.errors import InputError
-from attention_zoo.runs.place import Place, place_of
+from attention_zoo.runs.place import FIRST_BATCH, FIRST_EPOCH, Place, place_of
 from attention_zoo.seeding import run_seed
 from attention_zoo.terminal import counted, printable
 from datamodules.checks import MOST_BATCH, MOST_WORKERS, require_whole
@@ -103,8 +103,10 @@ class DataModule(Checked, L.LightningDataModule, ABC):
         """Return the order of training, from the place on with which the run begins.
 
         Raises:
-            InputError: the run was resumed within an epoch that had steps of another size.
+            InputError: the run was resumed within an epoch that had steps of another size, or whose order is not ours.
         """
+        if self.place.batches and getattr(self.trainer, "overfit_batches", 0):
+            raise InputError("overfit_batches has an order of its own, which cannot go on within an epoch")
         if self.place.batches and self.images_a_step not in (None, self._images_a_step()):
             raise InputError(
                 f"the checkpoint was written within an epoch of {self.images_a_step} images a step, which cannot go on "
@@ -139,12 +141,13 @@ class DataModule(Checked, L.LightningDataModule, ABC):
 
     def state_dict(self) -> dict[str, int]:
         """Return what a checkpoint keeps: the place that a run resumed from it begins with, and the size of a step."""
-        place = place_of(cast(L.Trainer, self.trainer))
-        return {"first_epoch": place.epoch, "first_batch": place.batches, "images_a_step": self._images_a_step()}
+        place = place_of(cast(L.Trainer, self.trainer)) or self.place
+        return {FIRST_EPOCH: place.epoch, FIRST_BATCH: place.batches, "images_a_step": self._images_a_step()}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
         """Take up what `state_dict` kept."""
-        self.place = Place(state_dict["first_epoch"], state_dict.get("first_batch", 0))
+        told = FIRST_BATCH in state_dict
+        self.place = Place(state_dict[FIRST_EPOCH], state_dict.get(FIRST_BATCH, 0), 0 if told else -1)
         self.images_a_step = state_dict.get("images_a_step")
 
     def _images_a_step(self) -> int:

@@ -22,12 +22,12 @@ from torchmetrics import Metric
 from attention_zoo.analysis.maps import Pictures, attention_pictures, observe
 from attention_zoo.domains import Checked, Domain, Fraction, checked
 from attention_zoo.errors import InputError
-from attention_zoo.runs.place import reopen, stopped_within
 from attention_zoo.scales import Scale, scale_of
 from attention_zoo.seeding import derive_seed, run_seed
 from tasks.compiling import Compile
 from tasks.guards import BatchNormGuard, FiniteWeights, WholeTest, check_training_loss
 from tasks.optimizers import fused
+from tasks.resuming import Resuming
 from tasks.schedules import Poly, warmup_cosine
 from tasks.throughput import Throughput
 from tasks.trial import try_out
@@ -235,11 +235,6 @@ class Task(Checked, L.LightningModule):
         torch.manual_seed(derive_seed(run_seed(), STEP_SALT, self.current_epoch, batch_idx, self.global_rank))
         self.log("train/learning_rate", self.trainer.optimizers[0].param_groups[0]["lr"])
 
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Have the rest of an epoch that was stopped within it wait for a run that is resumed."""
-        if stopped_within(self.trainer):
-            reopen(checkpoint)
-
     def on_train_epoch_end(self) -> None:
         """Stop a training whose loss is no longer finite.
 
@@ -263,11 +258,11 @@ class Task(Checked, L.LightningModule):
     def configure_callbacks(self) -> list[Callback]:
         """Return the callbacks of every task.
 
-        They log its throughput, stop it where its numbers mean nothing, warn of a test of a part of the data, and
-        compile its model if it is to be compiled.
+        They log its throughput, keep its place, stop it where its numbers mean nothing, warn of a test of a part of the
+        data, and compile its model if it is to be compiled.
         """
         compiling = [Compile(self.compiled_parts())] if self.compiles else []
-        return [Throughput(), FiniteWeights(), BatchNormGuard(), WholeTest(), *compiling]
+        return [Throughput(), Resuming(), FiniteWeights(), BatchNormGuard(), WholeTest(), *compiling]
 
     def compiled_parts(self) -> list[nn.Module]:
         """Return the modules that ``compile`` compiles, each as one graph: here the model."""

@@ -48,8 +48,8 @@ class Account(Callback):
 def trained(trainer: L.Trainer) -> str:
     """Return how many epochs, and batches of one that was not ended, a training has behind it."""
     place = place_of(trainer)
-    epochs = counted(place.epoch, "epoch")
-    if not place.batches:
+    epochs = counted(trainer.current_epoch if place is None else place.epoch, "epoch")
+    if place is None or not place.batches:
         return epochs
     batches = f"{place.batches} of {counted(int(trainer.num_training_batches), 'batch', 'batches')}"
     return f"{epochs} and {batches} of the next" if place.epoch else f"{batches} of the first epoch"

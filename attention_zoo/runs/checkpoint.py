@@ -16,6 +16,7 @@ from torch import Tensor
 from attention_zoo.compat import UNSAFE
 from attention_zoo.errors import InputError
 from attention_zoo.runs.files import parse_yaml
+from attention_zoo.runs.place import FIRST_BATCH, FIRST_EPOCH
 from attention_zoo.runs.trust import FLAG, check_names, check_places, is_trusted, untrusted
 
 CLASSES = "class_names"
@@ -60,6 +61,8 @@ class Checkpoint:
     """Whether the config may name classes of any module."""
     lacks: tuple[str, ...] = ()
     """The keys of `OF_A_TRAINING` that the file lacks."""
+    displaced: bool = False
+    """Whether the file was written within an epoch and does not keep the place in it, as older versions did not."""
     schedules: int = 0
     """The number of learning-rate schedules whose state the file holds."""
     class_names: tuple[str, ...] | None = field(default=None, repr=False)
@@ -141,6 +144,7 @@ def read_checkpoint(path: Path, *, trust: bool = False, weights_only: bool = Tru
         best=_best(content.get("callbacks"), path),
         trusted=trusted,
         lacks=lacks,
+        displaced="loops" not in lacks and _displaced(content),
         schedules=0 if SCHEDULES in lacks else len(content[SCHEDULES]),
         class_names=_class_names(content.get(CLASSES), config or {}),
         kinds={name: _kind(weight) for name, weight in weights.items() if isinstance(weight, Tensor)},
@@ -151,8 +155,13 @@ def check_fit(checkpoint: Checkpoint) -> None:
     """Check that a training can go on from a checkpoint.
 
     Raises:
-        InputError: it lacks some of `OF_A_TRAINING`.
+        InputError: it lacks some of `OF_A_TRAINING`, or does not tell where in its epoch it was written.
     """
+    if checkpoint.displaced:
+        raise InputError(
+            f"{checkpoint.path} was written within an epoch by a version that kept no place in it, so that no training "
+            "can go on from it; take one that was written at the end of an epoch"
+        )
     if checkpoint.lacks:
         raise InputError(
             f"{checkpoint.path} has no {', '.join(checkpoint.lacks)}, so that no training can go on from it; "
@@ -226,6 +235,18 @@ def _class_names(kept: Any, config: Mapping[str, Any]) -> tuple[str, ...] | None
     options = data.get("init_args") if isinstance(data, Mapping) else None
     names = kept if kept is not None else options.get("class_names") if isinstance(options, Mapping) else None
     return tuple(names) if isinstance(names, list) and all(isinstance(name, str) for name in names) else None
+
+
+def _displaced(content: Mapping[str, Any]) -> bool:
+    """Return whether data of ours kept the epoch alone in a file that was written within one."""
+    kept = [state for state in content.values() if isinstance(state, dict) and FIRST_EPOCH in state]
+    try:
+        loop = content["loops"]["fit_loop"]
+        epochs, batches = loop["epoch_progress"]["current"], loop["epoch_loop.batch_progress"]
+        within = epochs["ready"] == epochs["processed"] + 1 and not batches["is_last_batch"]
+    except (KeyError, TypeError):  # of another version of Lightning, which says itself what it cannot read
+        return False
+    return within and any(FIRST_BATCH not in state for state in kept)
 
 
 def _has(state: Any, kind: type, may_be_empty: bool) -> bool:

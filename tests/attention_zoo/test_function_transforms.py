@@ -85,3 +85,16 @@ def test_gradients_of_gradients_of_many_tokens():
     ends = [(x + size * way).detach().requires_grad_() for size in (1e-6, -1e-6)]
     slopes = [torch.autograd.grad((layer(end) * probe).sum(), end)[0] for end in ends]
     assert_close(found, (slopes[0] - slopes[1]) / 2e-6, rtol=1e-4, atol=1e-5)
+
+
+def test_second_gradients_where_a_token_is_alone():
+    """Its value is its own mean: a distance of 0."""
+    layer = build("Pro", grid=(1, 1))
+    x = torch.randn(1, 1, layer.dim, dtype=torch.float64)
+    slope = grad(lambda x: layer(x).square().sum())
+    found = grad(lambda x: slope(x).square().sum())(x)
+    reads = x.clone().requires_grad_()
+    (first,) = torch.autograd.grad(layer(reads).square().sum(), reads, create_graph=True)
+    (expected,) = torch.autograd.grad(first.square().sum(), reads)
+    assert found.abs().max() > 0
+    assert_close(found, expected, **CLOSE)

@@ -134,3 +134,68 @@ def test_an_epoch_is_kept_when_a_watched_metric_is_not_there(zoo, tiny, tmp_path
     whole = zoo("fit", "--config", tiny, *SHORT, "--trainer.default_root_dir", tmp_path / "whole")
     assert whole.code == 0, whole.err
     assert_same_end(tmp_path / "whole", tmp_path / "run")
+
+
+def test_a_resumed_run_can_be_resumed(zoo, tiny, tmp_path):
+    """Resumed at the last batch of an epoch, Lightning's numbers of epochs no longer agree."""
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    every = saves("t{step}", "--trainer.callbacks.every_n_train_steps", "1")
+    long = [*SHORT, *STEADY, "--trainer.max_epochs", "4"]
+    assert zoo("fit", "--config", tiny, *long, *every, "--trainer.default_root_dir", whole).code == 0
+    found = whole / "checkpoints" / "t4.ckpt"
+    cut = ["--trainer.default_root_dir", broken, "--trainer.callbacks", "null", "--trainer.max_steps", "7"]
+    run = zoo("fit", "--ckpt_path", found, *cut)
+    assert run.code == 0 and "trained 1 epoch and 3 of 4 batches of the next; " in run.out, run.err
+    run = zoo("fit", "--ckpt_path", broken, "--trainer.max_steps", "8")
+    assert run.code == 0 and "trained 2 epochs; " in run.out, run.err
+    run = zoo("fit", "--ckpt_path", broken, "--trainer.max_steps", "-1")
+    assert run.code == 0 and "trained 4 epochs; " in run.out, run.err
+    assert_same_end(whole, broken)
+
+
+def test_batches_are_gathered_into_steps_as_without_the_break(zoo, tiny, tmp_path):
+    gathered = ["--trainer.callbacks+", "GradientAccumulationScheduler"]
+    gathered += ["--trainer.callbacks.scheduling", "{0: 2, 1: 3}"]
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    run = [*SHORT, *STEADY, *gathered]
+    assert zoo("fit", "--config", tiny, *run, "--trainer.default_root_dir", whole).code == 0
+    cut = ["--trainer.max_steps", "3", "--trainer.default_root_dir", broken]
+    assert zoo("fit", "--config", tiny, *run, *cut).code == 0
+    assert zoo("fit", "--ckpt_path", broken, "--trainer.max_steps", "-1").code == 0
+    assert_same_end(whole, broken)
+
+
+def test_what_cannot_go_on_within_an_epoch_is_refused(zoo, tiny, tmp_path):
+    kept = tmp_path / "half" / "checkpoints"
+    halves = ["--trainer.accumulate_grad_batches", "2", "--trainer.val_check_interval", "3"]
+    every = saves("v{step}", "--trainer.callbacks.monitor", "val/loss")
+    assert zoo("fit", "--config", tiny, *SHORT, *halves, *every, "--trainer.default_root_dir", kept.parent).code == 0
+    place = ["--trainer.default_root_dir", tmp_path / "other", "--trainer.callbacks", "null"]
+    run = zoo("fit", "--ckpt_path", kept / "v1.ckpt", *place)
+    assert run.code == 2 and "after 3 batches of an epoch, between two steps of 2 batches" in run.err
+
+    same = [
+        "--trainer.overfit_batches",
+        "4",
+        "--trainer.max_steps",
+        "2",
+        "--trainer.default_root_dir",
+        tmp_path / "same",
+    ]
+    assert zoo("fit", "--config", tiny, *SHORT, *same).code == 0
+    run = zoo("fit", "--ckpt_path", tmp_path / "same", "--trainer.max_steps", "-1")
+    assert run.code == 2 and "overfit_batches has an order of its own" in run.err
+
+    old = torch.load(kept / "v1.ckpt", weights_only=True)
+    old["Digits"] = {"first_epoch": old["Digits"]["first_epoch"]}
+    torch.save(old, tmp_path / "old.ckpt")
+    run = zoo("fit", "--ckpt_path", tmp_path / "old.ckpt", *place)
+    assert run.code == 2 and "was written within an epoch by a version that kept no place in it" in run.err
+
+
+def test_a_schedule_that_watches_a_metric_is_said_to_differ(zoo, tiny, tmp_path):
+    plateau = ["--model.scheduler", "lightning.pytorch.cli.ReduceLROnPlateau", "--model.scheduler.monitor", "val/loss"]
+    run = ["--trainer.max_epochs", "1", "--trainer.default_root_dir", tmp_path / "run"]
+    assert zoo("fit", "--config", tiny, *SHORT, *plateau, *run).code == 0
+    with pytest.warns(UserWarning, match="does not see that of the epoch before the checkpoint"):
+        assert zoo("fit", "--ckpt_path", tmp_path / "run", "--trainer.max_epochs", "2").code == 0
