@@ -70,12 +70,13 @@ def counted(content):
 def evaluated(call, run, config):
     import sys
 
+    before = evaluations(run)  # of tests that came first
     sys.path.insert(0, str(TASKS))
     try:
         assert call("test", "--ckpt_path", run / "checkpoints/last.ckpt", "--config", config, *ONE) == 0
     finally:
         sys.path.remove(str(TASKS))
-    (folder,) = evaluations(run)
+    (folder,) = (each for each in evaluations(run) if each not in before)
     return folder
 
 
