@@ -1,6 +1,6 @@
 """Measure weak scaling of `fit` and `test` on one machine: as many images a process, over more and more processes.
 
-    python benchmarks/weak_scaling.py [--processes 1 2] [--batches 20] [--repeats 3]
+    python benchmarks/weak_scaling.py [--processes "[1,2]"] [--batches 20] [--repeats 3]
 
 Processes compute in one thread each and talk by gloo, as with configs/machines/two_processes_cpu.yaml. Efficiency is
 the images per second of a process over those of one process alone, 1 where nothing is lost; cores that are shared with
