@@ -4,7 +4,7 @@ torch's fused kernels return the logsumexp but no gradient reaches it. Here a gr
 pass and without the N x N matrix. This module alone decides which kernel runs where, see `_kernel`.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import nullcontext
 from itertools import repeat
 from typing import Any, Literal
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from attention_zoo.compat import in_transform
+from attention_zoo.functional.further_gradients import further_gradients
 from attention_zoo.functional.precision import HALF, precise
 
 ALIGNED = 8
@@ -324,8 +325,11 @@ class _FusedAttention(torch.autograd.Function):
         if grad_out is None and grad_lse is None:
             return (None,) * 6
         if torch.is_grad_enabled():  # further gradients are wanted, which no kernel has
-            grads = _gradients_twice((q, k, v, key_bias), mask, scale, (grad_out, grad_lse), ctx.needs_input_grad[:4])
-            return *grads, None, None
+            outputs = _dense(q, k, v, key_bias, mask, scale)
+            rows = q.shape[-2]  # CUDA's kernels may return more of the logsumexp
+            given = zip(outputs, (grad_out, None if grad_lse is None else grad_lse[..., :rows]), strict=True)
+            reached, by = zip(*((output, grad) for output, grad in given if grad is not None), strict=True)
+            return *further_gradients(reached, by, (q, k, v, key_bias), ctx.needs_input_grad[:4]), None, None
         grad_out = torch.zeros_like(out) if grad_out is None else _rows(grad_out)
         if grad_lse is not None or key_bias is not None:
             # The kernel computes dS = P * (grad_out v^T - rowsum(grad_out * out)), dK = scale dS^T q. One more channel
@@ -354,23 +358,6 @@ class _FusedAttention(torch.autograd.Function):
             )
         grad_bias = None if key_bias is None else (grads[1][..., width] / scale).to(key_bias.dtype)
         return *(grad[..., :width] for grad in grads[:3]), grad_bias, None, None
-
-
-def _gradients_twice(
-    inputs: tuple[Tensor, Tensor, Tensor, Tensor | None],
-    mask: Tensor | None,
-    scale: float,
-    grads: Sequence[Tensor | None],
-    wanted: Sequence[bool],
-) -> list[Tensor | None]:
-    """Return the gradients by q, k, v and the key bias that are wanted, from which further gradients can be taken."""
-    out, log_sum = _dense(*inputs, mask, scale)
-    rows = out.shape[2]  # CUDA's kernels may return more of the logsumexp
-    given = [(out, grads[0]), (log_sum, None if grads[1] is None else grads[1][..., :rows])]
-    outputs, probes = zip(*(pair for pair in given if pair[1] is not None), strict=True)
-    learned = [x for x, needed in zip(inputs, wanted, strict=True) if needed and x is not None]
-    found = iter(torch.autograd.grad(outputs, learned, probes, create_graph=True, allow_unused=True))
-    return [next(found) if needed and x is not None else None for x, needed in zip(inputs, wanted, strict=True)]
 
 
 def _bias(q: Tensor, k: Tensor, key_bias: Tensor | None, mask: Tensor | None) -> Tensor | None:

@@ -16,13 +16,14 @@ That Does Not Explain Away, 2020; the gradient is derived from its equations.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from attention_zoo.functional.attention import largest, readable
+from attention_zoo.functional.further_gradients import further_gradients
 
 WHOLE = 1 << 20
 """Number of one head's weights up to which they are held from one use to the next."""
@@ -79,7 +80,9 @@ class _DoublyNormalized(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         *inputs, out, over_queries, over_keys, highest = ctx.saved_tensors
         if torch.is_grad_enabled():  # further gradients are wanted
-            return *_gradients_twice(ctx.alpha, inputs, ctx.needs_input_grad[:3], grad), None
+            q, k, v = inputs
+            again = by_scores(q, k, v, ctx.alpha)
+            return *further_gradients([again], [grad], inputs, ctx.needs_input_grad[:3]), None
         if not readable(grad):
             return *_backward_of_many(ctx.alpha, grad, *ctx.saved_tensors), None
         heads = zip(*(x.flatten(0, 1) for x in (*inputs, out, grad)), over_queries, over_keys, highest, strict=True)
@@ -90,16 +93,6 @@ class _DoublyNormalized(torch.autograd.Function):
 def by_scores(q: Tensor, k: Tensor, v: Tensor, alpha: float) -> Tensor:
     """Return what queries (B, H, N, D) take of values (B, H, M, E), (B, H, N, E), by the scores themselves."""
     return ((alpha * q) @ k.mT).log_softmax(-2).softmax(-1) @ v
-
-
-def _gradients_twice(
-    alpha: float, inputs: Sequence[Tensor], wanted: Sequence[bool], grad: Tensor
-) -> list[Tensor | None]:
-    """Return the gradients by q, k and v that are wanted, from which further gradients can be taken."""
-    q, k, v = inputs
-    learned = [x for x, needed in zip(inputs, wanted, strict=True) if needed]
-    found = iter(torch.autograd.grad(by_scores(q, k, v, alpha), learned, grad, create_graph=True))
-    return [next(found) if needed else None for needed in wanted]
 
 
 def _forward(alpha: float, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:

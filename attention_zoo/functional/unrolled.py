@@ -14,6 +14,7 @@ from torch import Tensor
 
 from attention_zoo.compat import in_transform
 from attention_zoo.functional.dictionaries import Dictionary
+from attention_zoo.functional.further_gradients import further_gradients
 from attention_zoo.functional.operators import Operator, by_channel, decoded_by, operators
 from attention_zoo.functional.solution import Problem, Solution, keep_freed_memory
 from attention_zoo.functional.sparse import soft_threshold, straight_soft_threshold
@@ -120,27 +121,13 @@ class _Reconstruction(torch.autograd.Function):
         problem = Problem(values, step_size, threshold, *_bound(parts, weights))
         wanted = [*ctx.needs_input_grad[:3], *ctx.needs_input_grad[6:]]
         if torch.is_grad_enabled():
-            grads = _gradients_twice(problem, [*problem[:3], *weights], wanted, steps, ctx.straight_through, grad)
+            again = reconstruct_plainly(problem, steps, ctx.straight_through)
+            grads = further_gradients([again], [grad], [*problem[:3], *weights], wanted)
         else:
             decoded = [next(saved) for _ in range(steps)]
             path = [[next(saved) for _ in problem.dictionary] for _ in range(steps + 1)]
             grads = Solution(problem).gradients(path, decoded, grad.contiguous(), wanted[3:], ctx.straight_through)
         return *grads[:3], None, None, None, *grads[3:]
-
-
-def _gradients_twice(
-    problem: Problem,
-    inputs: Sequence[Tensor | None],
-    wanted: Sequence[bool],
-    steps: int,
-    straight_through: bool,
-    grad: Tensor,
-) -> list[Tensor | None]:
-    """Return the gradients by those tensors that are wanted, from which further gradients can be taken."""
-    out = reconstruct_plainly(problem, steps, straight_through)
-    learned = [x for x, needed in zip(inputs, wanted, strict=True) if needed and x is not None]
-    grads = iter(torch.autograd.grad(out, learned, grad, create_graph=True, allow_unused=True))
-    return [next(grads) if needed else None for needed in wanted]
 
 
 def _bound(parts: Sequence[Operator], weights: Sequence[Tensor | None]) -> tuple[list[Operator], list[Operator]]:
