@@ -70,6 +70,16 @@ def in_backward() -> bool:
     return not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1
 
 
+def stands_for_many(x: Tensor) -> bool:
+    """Return whether a tensor stands for several, as gradients do under ``vmap`` or with ``is_grads_batched=True``.
+
+    Such a tensor takes part in no operation in place, and has no memory of its own. torch has no public question for
+    it. In a graph the answer is no.
+    """
+    functorch = torch._C._functorch
+    return not torch.compiler.is_compiling() and (functorch.is_legacy_batchedtensor(x) or functorch.is_batchedtensor(x))
+
+
 @contextmanager
 def compiling_all(layers: int) -> Iterator[None]:
     """While the block runs, ``layers`` layers can be compiled side by side, or else an error says that one was not.

@@ -4,6 +4,7 @@ torch's fused kernels return the logsumexp but no gradient reaches it. Here a gr
 pass and without the N x N matrix. This module alone decides which kernel runs where, see `_kernel`.
 """
 
+import functools
 from collections.abc import Iterator
 from contextlib import nullcontext
 from itertools import repeat
@@ -14,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from attention_zoo.compat import in_transform
+from attention_zoo.compat import in_transform, stands_for_many
 from attention_zoo.functional.further_gradients import further_gradients
 from attention_zoo.functional.precision import HALF, precise
 
@@ -189,16 +190,7 @@ def readable(*tensors: Tensor) -> bool:
     """Return whether a number can be read from each tensor at once: on a CPU, outside of graphs and transforms."""
     if torch.compiler.is_compiling() or torch.jit.is_tracing() or in_transform():
         return False
-    return all(x.device.type == "cpu" and type(x) in (Tensor, nn.Parameter) and _has_memory(x) for x in tensors)
-
-
-def _has_memory(x: Tensor) -> bool:
-    """Return whether a tensor is one, and does not stand for several, as a gradient of ``is_grads_batched`` does."""
-    try:
-        x.data_ptr()
-    except RuntimeError:
-        return False
-    return True
+    return all(x.device.type == "cpu" and type(x) in (Tensor, nn.Parameter) and not stands_for_many(x) for x in tensors)
 
 
 def largest(x: Tensor) -> float:
@@ -324,12 +316,14 @@ class _FusedAttention(torch.autograd.Function):
         width, scale = q.shape[-1], ctx.scale
         if grad_out is None and grad_lse is None:
             return (None,) * 6
-        if torch.is_grad_enabled():  # further gradients are wanted, which no kernel has
-            outputs = _dense(q, k, v, key_bias, mask, scale)
+        further = torch.is_grad_enabled()
+        if further or any(grad is not None and stands_for_many(grad) for grad in (grad_out, grad_lse)):
+            # no kernel has further gradients, or takes several at once
             rows = q.shape[-2]  # CUDA's kernels may return more of the logsumexp
-            given = zip(outputs, (grad_out, None if grad_lse is None else grad_lse[..., :rows]), strict=True)
-            reached, by = zip(*((output, grad) for output, grad in given if grad is not None), strict=True)
-            return *further_gradients(reached, by, (q, k, v, key_bias), ctx.needs_input_grad[:4]), None, None
+            grads = grad_out, None if grad_lse is None else grad_lse.narrow(-1, 0, rows)
+            plain = functools.partial(_dense, mask=mask, scale=scale)
+            wanted = ctx.needs_input_grad[:4]
+            return *further_gradients(plain, (q, k, v, key_bias), grads, wanted, further=further), None, None
         grad_out = torch.zeros_like(out) if grad_out is None else _rows(grad_out)
         if grad_lse is not None or key_bias is not None:
             # The kernel computes dS = P * (grad_out v^T - rowsum(grad_out * out)), dK = scale dS^T q. One more channel

@@ -22,6 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from attention_zoo.compat import stands_for_many
 from attention_zoo.functional.attention import largest, readable
 from attention_zoo.functional.further_gradients import further_gradients
 
@@ -80,10 +81,9 @@ class _DoublyNormalized(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         *inputs, out, over_queries, over_keys, highest = ctx.saved_tensors
         if torch.is_grad_enabled():  # further gradients are wanted
-            q, k, v = inputs
-            again = by_scores(q, k, v, ctx.alpha)
-            return *further_gradients([again], [grad], inputs, ctx.needs_input_grad[:3]), None
-        if not readable(grad):
+            plain = lambda q, k, v: [by_scores(q, k, v, ctx.alpha)]  # noqa: E731
+            return *further_gradients(plain, inputs, [grad], ctx.needs_input_grad[:3]), None
+        if stands_for_many(grad):
             return *_backward_of_many(ctx.alpha, grad, *ctx.saved_tensors), None
         heads = zip(*(x.flatten(0, 1) for x in (*inputs, out, grad)), over_queries, over_keys, highest, strict=True)
         grads = zip(*(_backward(ctx.alpha, *head) for head in heads), strict=True)

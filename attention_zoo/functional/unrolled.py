@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from attention_zoo.compat import in_transform
+from attention_zoo.compat import in_transform, stands_for_many
 from attention_zoo.functional.dictionaries import Dictionary
 from attention_zoo.functional.further_gradients import further_gradients
 from attention_zoo.functional.operators import Operator, by_channel, decoded_by, operators
@@ -118,15 +118,22 @@ class _Reconstruction(torch.autograd.Function):
         parts, steps, saved = ctx.parts, ctx.steps, iter(ctx.saved_tensors)
         values, step_size, threshold = (next(saved) for _ in range(3))
         weights = [next(saved) for _ in parts]
-        problem = Problem(values, step_size, threshold, *_bound(parts, weights))
         wanted = [*ctx.needs_input_grad[:3], *ctx.needs_input_grad[6:]]
-        if torch.is_grad_enabled():
-            again = reconstruct_plainly(problem, steps, ctx.straight_through)
-            grads = further_gradients([again], [grad], [*problem[:3], *weights], wanted)
-        else:
-            decoded = [next(saved) for _ in range(steps)]
-            path = [[next(saved) for _ in problem.dictionary] for _ in range(steps + 1)]
-            grads = Solution(problem).gradients(path, decoded, grad.contiguous(), wanted[3:], ctx.straight_through)
+        further = torch.is_grad_enabled()
+
+        def plainly(values: Tensor, step_size: Tensor, threshold: Tensor, *weights: Tensor | None) -> list[Tensor]:
+            problem = Problem(values, step_size, threshold, *_bound(parts, weights))
+            return [reconstruct_plainly(problem, steps, ctx.straight_through)]
+
+        with torch.autocast(grad.device.type, enabled=False):  # as it was forwards
+            if further or stands_for_many(grad):
+                inputs = (values, step_size, threshold, *weights)
+                grads = further_gradients(plainly, inputs, [grad], wanted, further=further)
+            else:
+                decoded = [next(saved) for _ in range(steps)]
+                problem = Problem(values, step_size, threshold, *_bound(parts, weights))
+                path = [[next(saved) for _ in problem.dictionary] for _ in range(steps + 1)]
+                grads = Solution(problem).gradients(path, decoded, grad.contiguous(), wanted[3:], ctx.straight_through)
         return *grads[:3], None, None, None, *grads[3:]
 
 

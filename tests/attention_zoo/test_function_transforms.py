@@ -7,6 +7,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.testing import assert_close
 
 import attention_zoo as az
+from attention_zoo.functional.attention import attend
+from attention_zoo.functional.em import doubly_normalize
 from tests.attention_zoo.test_mixers import IDS, VARIANTS, build
 
 CLOSE = {"rtol": 1e-9, "atol": 1e-9}
@@ -98,3 +100,45 @@ def test_second_gradients_where_a_token_is_alone():
     (expected,) = torch.autograd.grad(first.square().sum(), reads)
     assert found.abs().max() > 0
     assert_close(found, expected, **CLOSE)
+
+
+@pytest.mark.parametrize("name", az.list_mixers("self"))
+def test_gradients_that_are_followed_are_the_same(name):
+    """Also where what a function of ours takes depends on the other things that it takes, or is one of them."""
+    layer = build(name, grid=(9, 11))
+    x = torch.randn(1, 99, layer.dim, dtype=torch.float64, requires_grad=True)
+    wanted, how = [x, *layer.parameters()], {"allow_unused": True, "materialize_grads": True}
+    loss = layer(x).sin().sum()
+    expected = torch.autograd.grad(loss, wanted, retain_graph=True, **how)
+    assert_close(torch.autograd.grad(loss, wanted, create_graph=True, **how), expected, **CLOSE)
+
+
+def test_gradients_that_are_followed_where_the_inputs_are_one():
+    x = torch.randn(1, 2, 289, 4, dtype=torch.float64, requires_grad=True)
+    bias = torch.randn(1, 1, 40, dtype=torch.float64, requires_grad=True)
+    few = torch.randn(1, 1, 40, 4, dtype=torch.float64)
+    normalized = doubly_normalize(x, x, x, alpha=0.5).sin().sum()
+    biased = sum(part.sin().sum() for part in attend(few, bias[..., None] * few.cos(), few, 0.5, key_bias=bias))
+    for loss, learned in ((normalized, x), (biased, bias)):
+        expected = torch.autograd.grad(loss, learned, retain_graph=True)
+        assert_close(torch.autograd.grad(loss, learned, create_graph=True), expected, **CLOSE)
+
+
+@pytest.mark.parametrize("name", az.list_mixers("self"))
+def test_many_gradients_at_once(name):
+    layer = build(name, grid=(9, 11))
+    x = torch.randn(1, 99, layer.dim, dtype=torch.float64, requires_grad=True)
+    probes = torch.randn(2, 1, 99, layer.dim, dtype=torch.float64)
+    out = layer(x)
+    (found,) = torch.autograd.grad(out, x, probes, is_grads_batched=True, retain_graph=True)
+    expected = torch.stack([torch.autograd.grad(out, x, probe, retain_graph=True)[0] for probe in probes])
+    assert_close(found, expected, **CLOSE)
+
+
+@pytest.mark.parametrize("name", az.list_mixers("self"))
+def test_gradients_within_autocast(name):
+    layer = build(name, grid=(9, 11), dtype=torch.float32)
+    x = torch.randn(1, 99, layer.dim, requires_grad=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = torch.autograd.grad(layer(x).float().sin().sum(), x)[0]
+    assert found.dtype == torch.float32 and found.isfinite().all()

@@ -373,3 +373,14 @@ def test_torch_says_whether_a_transform_is_at_work():
     watched(torch.ones(2))
     torch.func.grad(watched)(torch.ones(2))
     assert seen == [False, True]
+
+
+def test_torch_says_whether_a_gradient_stands_for_many():
+    seen = []
+    x = torch.ones(2, requires_grad=True)
+    out = x * 2
+    out.register_hook(lambda grad: seen.append(library.stands_for_many(grad)))
+    torch.autograd.grad(out, x, torch.eye(2), is_grads_batched=True, retain_graph=True)
+    torch.func.vmap(lambda probe: torch.autograd.grad(out, x, probe, retain_graph=True))(torch.eye(2))
+    torch.autograd.grad(out, x, torch.ones(2))
+    assert seen == [True, True, False]
