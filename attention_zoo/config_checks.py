@@ -196,7 +196,9 @@ def _check_foreign(key: str, part: Namespace) -> None:
     defaults = {name: parameter.default for name, parameter in inspect.signature(constructor).parameters.items()}
     for name, value in vars(part.get("init_args") or Namespace()).items():
         value = {} if value == Namespace() else value
-        plain = not isinstance(value, Namespace) and name in kinds and value is not defaults.get(name)
+        default = defaults.get(name)
+        missing = value is None and default is inspect.Parameter.empty  # comes from the data, or is asked for later
+        plain = not isinstance(value, Namespace) and name in kinds and value is not default and not missing
         why = complaint(value, kinds[name]) if plain else None
         if why:
             raise InputError(f"{key}.{name}={shown(value)} must {why}")

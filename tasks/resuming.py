@@ -3,7 +3,7 @@
 from typing import Any
 
 import lightning as L
-from lightning.pytorch.callbacks import Callback, GradientAccumulationScheduler
+from lightning.pytorch.callbacks import Callback, GradientAccumulationScheduler, StochasticWeightAveraging
 from lightning.pytorch.utilities import rank_zero_warn
 
 from attention_zoo.errors import InputError
@@ -32,10 +32,14 @@ class Resuming(Callback):
                 "learning rates may differ from those of an unbroken run"
             )
         if not data.place.batches:
+            # after the last batch of an epoch Lightning takes the next one for begun, and would not call its hooks
+            with_data.fit_loop.reset_restart_stage()
             return
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, GradientAccumulationScheduler):  # Lightning begins no epoch that has begun
                 callback.on_train_epoch_start(trainer)
+            elif isinstance(callback, StochasticWeightAveraging):
+                callback.on_train_epoch_start(trainer, pl_module)
         if data.place.batches % trainer.accumulate_grad_batches:
             raise InputError(
                 f"the checkpoint was written after {data.place.batches} batches of an epoch, between two steps of "

@@ -11,7 +11,8 @@ import lightning as L
 import torch
 import yaml
 from jsonargparse import Namespace
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from jsonargparse.typing import register_type
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint, StochasticWeightAveraging
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.plugins.io import CheckpointIO
@@ -66,7 +67,11 @@ WORDS = {Mode: "mode"}
 
 
 class TrainingParser(ZooParser, LightningArgumentParser):
-    """The parser of the commands that run a Lightning trainer."""
+    """The parser of the commands that run a Lightning trainer. It knows devices by their names."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        register_type(torch.device, deserializer_exceptions=(RuntimeError, TypeError))
+        super().__init__(*args, **kwargs)
 
 
 class FailTogether(Callback):
@@ -84,7 +89,9 @@ class FailTogether(Callback):
         """Check what the callbacks took up from the checkpoint, before any of them acts on it, and its schedules."""
         if self.checkpoint is None:
             return
-        check_schedules(self.checkpoint, len(trainer.lr_scheduler_configs))
+        averaging = any(isinstance(each, StochasticWeightAveraging) for each in trainer.callbacks)  # type: ignore[attr-defined]
+        if trainer.lr_scheduler_configs or not averaging:  # which has put its schedule away until it averages
+            check_schedules(self.checkpoint, len(trainer.lr_scheduler_configs))
         for callback in trainer.checkpoint_callbacks:
             if isinstance(callback, ModelCheckpoint):
                 check_remembered(callback, self.checkpoint.path)

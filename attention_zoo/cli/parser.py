@@ -1,12 +1,13 @@
 """Parsers whose errors are one line, and checks that a config names only classes that it may."""
 
 import argparse
+import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import yaml
-from jsonargparse import ArgumentParser, Namespace, get_loader, set_loader, set_parsing_settings
+from jsonargparse import ArgumentParser, Namespace, get_loader, set_dumper, set_loader, set_parsing_settings
 
 from attention_zoo.cli.arguments import read_config, values_of
 from attention_zoo.cli.compat import importing_only, keys_of
@@ -105,7 +106,7 @@ def parse_taken(parser: ZooParser, checkpoint: "Checkpoint", config: dict[str, A
     path = checkpoint.path
     try:
         with nullcontext() if checkpoint.trusted else importing_only(PACKAGES):
-            parsed = parser.parse_object(config)
+            parsed = parser.parse_object(copy.deepcopy(config))  # which it would write parsed values into
     except Refusal as refusal:
         denied = next((match[1] for text in _causes(refusal) if (match := DENIED.search(text))), None)
         if denied is not None:
@@ -126,6 +127,23 @@ def configure_parsing() -> None:
     """
     set_parsing_settings(import_path_denylist=[], instantiate_subclass_spec_in_any=False)
     set_loader("yaml", _Load(get_loader("yaml")), (yaml.YAMLError,))
+    set_dumper("yaml", lambda config: yaml.safe_dump(_readable(config), sort_keys=False, allow_unicode=True))
+
+
+NO_TEXT = "Unable to serialize instance "
+"""What jsonargparse writes, followed by its repr, in place of an object that it has no text for."""
+
+
+def _readable(config: Any) -> Any:
+    """Return a config without the objects that have no text: they are defaults, which their absence means as well."""
+    if isinstance(config, dict):
+        return {key: _readable(value) for key, value in config.items() if not _has_no_text(value)}
+    return [_readable(value) for value in config] if isinstance(config, list) else config
+
+
+def _has_no_text(value: Any) -> bool:
+    parts = value if isinstance(value, list) else [value]
+    return any(isinstance(part, str) and part.startswith(NO_TEXT) for part in parts)
 
 
 class _Load:

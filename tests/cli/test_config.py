@@ -1,7 +1,10 @@
 """How configs and arguments make one config."""
 
 import pytest
+import torch
 import yaml
+
+import tasks
 
 LEAKY = {"class_path": "VarsD", "init_args": {"feature_ratio": 1.0, "steps": 5}}
 
@@ -109,3 +112,38 @@ def test_a_base_that_is_not_there_ends_in_one_line(zoo, tmp_path, command):
     assert ended.code == 2
     assert ended.err.count("\n") == 1
     assert "config overlay.yaml: its base" in ended.err and "nowhere.yaml does not exist" in ended.err
+
+
+class Tool:
+    """An object that no config can name."""
+
+    __slots__ = ()
+
+
+TOOLS, PLACE = [Tool()], torch.device("cpu")
+
+
+class Own(tasks.Classification):
+    """A task of a user's, with objects for defaults."""
+
+    def __init__(
+        self,
+        model: str,
+        num_classes: int,
+        tools: list[Tool] = TOOLS,
+        where: torch.device | str | None = PLACE,
+        **kwargs,
+    ):
+        super().__init__(model, num_classes, **kwargs)
+        assert isinstance(tools[0], Tool) and where == PLACE
+
+
+def test_a_default_that_has_no_text_is_the_default_again(zoo, tiny, tmp_path):
+    run = ["--trainer.default_root_dir", tmp_path / "run"]
+    ended = zoo("fit", "--config", tiny, "--model", f"{__name__}.Own", "--trainer.max_epochs", "1", *run)
+    assert ended.code == 0, ended.err
+    config = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["model"]["init_args"]
+    assert config["where"] == "cpu" and "tools" not in config
+    trust = ["--trust_checkpoint", "true"]
+    ended = zoo("fit", "--ckpt_path", tmp_path / "run", "--trainer.max_epochs", "2", *trust)
+    assert ended.code == 0, ended.err

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from lightning.pytorch.callbacks import Callback
 
 from tests.processes import ROOT
 
@@ -199,3 +200,42 @@ def test_a_schedule_that_watches_a_metric_is_said_to_differ(zoo, tiny, tmp_path)
     assert zoo("fit", "--config", tiny, *SHORT, *plateau, *run).code == 0
     with pytest.warns(UserWarning, match="does not see that of the epoch before the checkpoint"):
         assert zoo("fit", "--ckpt_path", tmp_path / "run", "--trainer.max_epochs", "2").code == 0
+
+
+def test_a_run_that_averages_its_weights_goes_on(zoo, tiny, tmp_path):
+    averaged = ["--trainer.callbacks+", "StochasticWeightAveraging", "--trainer.callbacks.swa_lrs", "0.01"]
+    averaged += ["--trainer.callbacks.swa_epoch_start", "2", "--trainer.callbacks.annealing_epochs", "3"]
+    averaged += saves("t{step}", "--trainer.callbacks.every_n_train_steps", "1")
+    whole = tmp_path / "whole"
+    long = [*SHORT, *STEADY, "--trainer.max_epochs", "3"]
+    assert zoo("fit", "--config", tiny, *long, *averaged, "--trainer.default_root_dir", whole).code == 0
+    for name in ("t3", "t4", "t6", "t8"):  # before it averages, at the end of that epoch, and while it averages
+        resumed = tmp_path / name
+        found = whole / "checkpoints" / f"{name}.ckpt"
+        run = zoo("fit", "--ckpt_path", found, "--trainer.default_root_dir", resumed)
+        assert run.code == 0, (name, run.err)
+        assert_same_end(whole, resumed)
+
+
+class Hooked(Callback):
+    """Writes down the epochs that begin."""
+
+    def __init__(self, file: str) -> None:
+        self.file = Path(file)
+
+    def on_train_epoch_start(self, trainer, pl_module):
+        with self.file.open("a") as file:
+            file.write(f"{trainer.current_epoch} ")
+
+
+def test_every_epoch_that_begins_is_told_to_callbacks(zoo, tiny, tmp_path):
+    every = saves("t{step}", "--trainer.callbacks.every_n_train_steps", "1")
+    long = [*SHORT, *STEADY, "--trainer.max_epochs", "3"]
+    whole = tmp_path / "whole"
+    assert zoo("fit", "--config", tiny, *long, *every, "--trainer.default_root_dir", whole).code == 0
+    for name, begun in (("t3", "1 2 "), ("t4", "1 2 "), ("t5", "2 ")):
+        told = ["--trainer.callbacks", f"{__name__}.Hooked", "--trainer.callbacks.file", tmp_path / f"{name}.txt"]
+        found = whole / "checkpoints" / f"{name}.ckpt"
+        run = zoo("fit", "--ckpt_path", found, "--trainer.default_root_dir", tmp_path / name, *told)
+        assert run.code == 0, (name, run.err)
+        assert (tmp_path / f"{name}.txt").read_text() == begun
