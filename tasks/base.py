@@ -22,6 +22,7 @@ from torchmetrics import Metric
 from attention_zoo.analysis.maps import Pictures, attention_pictures, observe
 from attention_zoo.domains import Checked, Domain, Fraction, checked
 from attention_zoo.errors import InputError
+from attention_zoo.mixers.running_statistics import hold_statistics
 from attention_zoo.scales import Scale, scale_of
 from attention_zoo.seeding import derive_seed, run_seed
 from tasks.compiling import Compile
@@ -226,6 +227,7 @@ class Task(Checked, L.LightningModule):
         if switch is None:
             raise InputError(f"grad_checkpointing: {type(self.model).__name__} has no blocks to compute again")
         switch()
+        hold_statistics(self.model)
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Seed dropout and stochastic depth from run, epoch, batch and process, so that a resumed run repeats them.

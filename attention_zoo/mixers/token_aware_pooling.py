@@ -18,6 +18,7 @@ from attention_zoo.mixers.inside import building_inside
 from attention_zoo.mixers.options import Amount, KernelSide
 from attention_zoo.mixers.protocols import Kept
 from attention_zoo.mixers.registry import as_factory, wraps_mixers
+from attention_zoo.mixers.running_statistics import hold_statistics
 
 
 @wraps_mixers
@@ -66,6 +67,7 @@ class TokenAwarePooling(SelfMixer):
             nn.BatchNorm2d(scales, **made),
             nn.Conv2d(scales, scales, 3, padding=1, bias=False, **made),
         )
+        hold_statistics(self.ranges)
         self.own_loss = Kept()
 
     def set_grid(self, grid: tuple[int, int]) -> None:

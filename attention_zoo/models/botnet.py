@@ -15,6 +15,7 @@ from attention_zoo.errors import InputError
 from attention_zoo.mixers.axial import Axial
 from attention_zoo.mixers.base import MixerFactory, SelfMixer
 from attention_zoo.mixers.registry import as_factory
+from attention_zoo.mixers.running_statistics import hold_statistics
 from attention_zoo.models.registration import Variant, build, build_apart, configs, mixer_factory, register_host
 
 
@@ -81,6 +82,11 @@ class BoTNet(ResNet):
             built = build_apart(factory, dim=block.conv2.in_channels, num_heads=num_heads, grid=grid, proj_bias=False)
             block.conv2 = MapMixer(built, stride)
             grid = (-(-grid[0] // stride), -(-grid[1] // stride))
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Make training keep only the inputs of blocks and compute the rest again in the backward pass."""
+        super().set_grad_checkpointing(enable)
+        hold_statistics(self)
 
     def _grid(self, img_size: int | tuple[int, int]) -> tuple[int, int]:
         """Return the height and width of the maps that the last stage takes; every stride rounds up."""

@@ -12,6 +12,7 @@ from timm.models.xcit import LPI, Xcit
 from torch import Tensor, nn
 
 from attention_zoo.mixers.base import MixerFactory, SelfMixer
+from attention_zoo.mixers.running_statistics import hold_statistics
 from attention_zoo.models.registration import Variant, build, build_apart, configs, mixer_factory, register_host
 
 
@@ -124,6 +125,11 @@ class FAN(Xcit):
         reduction = {"num_chs": dim, "reduction": embed.patch_size}
         self.feature_info = [reduction | {"module": f"blocks.{index}"} for index in range(depth)]
         self.register_load_state_dict_pre_hook(_as_ours)
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Make training keep only the inputs of blocks and compute the rest again in the backward pass."""
+        super().set_grad_checkpointing(enable)
+        hold_statistics(self)
 
 
 def _start(part: nn.Module) -> None:

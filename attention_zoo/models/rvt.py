@@ -18,6 +18,7 @@ from torch.utils.checkpoint import checkpoint
 
 from attention_zoo.errors import InputError
 from attention_zoo.mixers.base import MixerFactory, SelfMixer
+from attention_zoo.mixers.running_statistics import hold_statistics
 from attention_zoo.mixers.vars.released import ChannelBatchNorm
 from attention_zoo.models.position_scaling import PositionScaled
 from attention_zoo.models.registration import Variant, build, build_apart, configs, mixer_factory, register_host
@@ -286,6 +287,7 @@ class RVT(nn.Module, TokenModel):
         """Make training keep only the inputs of blocks and compute the rest again in the backward pass."""
         for stage in self.transformers:
             stage.grad_checkpointing = enable
+        hold_statistics(self)
 
     def keep_layers(self, number: int, *, norm: bool) -> None:
         """Keep the first blocks, counted over all stages, and drop the head with its norm, which reads averages."""

@@ -7,8 +7,11 @@ to the grid that they are made for.
 import torch
 from torch import Tensor, nn
 
+from attention_zoo.compat import in_backward
 from attention_zoo.functional.dictionaries import Dictionary, SharedUnitAtoms, Spectra
 from attention_zoo.functional.sparse import Lista
+from attention_zoo.mixers.protocols import Kept
+from attention_zoo.mixers.running_statistics import hold_statistics
 from attention_zoo.mixers.vars.dictionaries import add_features, add_unread_bound, features
 from attention_zoo.mixers.vars.lista import Form, SparseReconstruction
 
@@ -66,6 +69,7 @@ class Spectral(Form):
         mixer.kernel2 = nn.Parameter((after * 0.02).to(made["dtype"]))
         mixer.register_buffer("L", largest_singular_value(mixer.kernel))
         mixer.register_buffer("kernel_norm", torch.ones((), **made))  # in its weights, but never read
+        mixer.recent = Kept()
         mixer.norm = ChannelBatchNorm(mixer.dim, **made)
 
     def problem(self, mixer: SparseReconstruction, q: Tensor, v: Tensor) -> tuple[Dictionary, Lista]:
@@ -73,13 +77,24 @@ class Spectral(Form):
         grid = mixer.spatial_shape(v.shape[2])
         kernel, after = (torch.view_as_complex(p.to(v.dtype))[:, :, 0] for p in (mixer.kernel, mixer.kernel2))
         dictionary = Spectra(kernel, after[:, 0], grid)
-        step_size = 1 / mixer.L.to(v.dtype)[:, None, None]
-        if mixer.training:
-            mixer.L.lerp_(largest_singular_value(mixer.kernel), MOMENTUM)
+        step_size = 1 / self._lengths(mixer).to(v.dtype)[:, None, None]
         contract = dictionary.contraction(step_size)
         drive, straight = dictionary.encode(v), mixer.straight_through
         lista = Lista(contract, drive, mixer.lam, step_size, mixer.steps, shrinks_start=True, straight_through=straight)
         return dictionary, lista
+
+    @staticmethod
+    def _lengths(mixer: SparseReconstruction) -> Tensor:
+        """Return the L (dim) of this pass, and move it on; what is computed again in a backward pass has the same."""
+        if not mixer.training:
+            return mixer.L
+        if in_backward() and mixer.recent.value is not None:
+            return mixer.recent.value
+        before = mixer.L.clone()
+        if not torch.compiler.is_compiling():  # a graph has it from the pass itself
+            mixer.recent.value = before
+        mixer.L.lerp_(largest_singular_value(mixer.kernel), MOMENTUM)
+        return before
 
 
 def largest_singular_value(kernel: Tensor) -> Tensor:
@@ -111,6 +126,7 @@ class ChannelBatchNorm(nn.Module):
     def __init__(self, dim: int, device: torch.device | None = None, dtype: torch.dtype | None = None) -> None:
         super().__init__()
         self.bn = nn.BatchNorm1d(dim, device=device, dtype=dtype)
+        hold_statistics(self)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the normalised tokens (B, N, dim) of tokens x (B, N, dim)."""
