@@ -16,13 +16,16 @@ def hold_statistics(model: nn.Module) -> None:
     Their outputs and gradients stay the same. Without it, a model that was trained with checkpointing has the same
     weights as one that was not, but other statistics, and so is another model in evaluation.
     """
-    norm: Any
     for norm in model.modules():
         if isinstance(norm, NORMS) and norm.track_running_stats and not hasattr(norm, "counts_once"):
-            norm.counts_once = True
-            norm.register_forward_pre_hook(_stop)
-            # also where checkpointing leaves the layer halfway, having all that it needs
-            norm.register_forward_hook(_go_on, always_call=True)
+            _hold(norm)
+
+
+def _hold(norm: Any) -> None:
+    norm.counts_once = True
+    norm.register_forward_pre_hook(_stop)
+    # also where checkpointing leaves the layer halfway, having all that it needs
+    norm.register_forward_hook(_go_on, always_call=True)
 
 
 def _stop(norm: Any, inputs: Any) -> None:
