@@ -187,7 +187,7 @@ class FolderWriter(Dataset[int]):
 class ArrayParts(Dataset[np.ndarray]):
     """One corruption of all images, as rows of one array: all of severity 1, then all of severity 2, and so on.
 
-    An item is as many rows, uint8 (n, size, size, 3), as are made at once.
+    An item is what is made of some images, uint8 (severities, n, size, size, 3); each is read once.
 
     Args:
         source: the images.
@@ -195,19 +195,23 @@ class ArrayParts(Dataset[np.ndarray]):
         corruption: which.
     """
 
-    ROWS = 100
+    IMAGES = 20
+    """Images of an item; the last may have fewer."""
 
     def __init__(self, source: Source, recipe: Recipe, corruption: str) -> None:
         self.source, self.recipe, self.corruption = source, recipe, corruption
-        self.samples = [(file, corruption, severity) for severity in SEVERITIES for file in source.files]
 
     def __len__(self) -> int:
-        return -(-len(self.samples) // self.ROWS)
+        return -(-len(self.source.files) // self.IMAGES)
 
     def __getitem__(self, index: int) -> np.ndarray:
-        samples = self.samples[index * self.ROWS : (index + 1) * self.ROWS]
-        images = [self.recipe.prepared(decode(str(self.source.root / sample[0]))) for sample in samples]
-        return np.stack([self.recipe.corrupted(*pair) for pair in zip(images, samples, strict=True)])
+        files = self.source.files[index * self.IMAGES : (index + 1) * self.IMAGES]
+        return np.stack([self._levels(file) for file in files], axis=1)
+
+    def _levels(self, file: str) -> np.ndarray:
+        """Return an image at every severity, uint8 (severities, size, size, 3)."""
+        image = Picture(self.recipe.prepared(decode(str(self.source.root / file))))
+        return np.stack([self.recipe.corrupted(image, (file, self.corruption, level)) for level in SEVERITIES])
 
     def labels(self) -> np.ndarray:
         """The label of every row; uint8 as the released ones, unless there are more than 256 classes."""

@@ -20,7 +20,7 @@ from attention_zoo.errors import InputError
 from attention_zoo.evaluation import RECORD
 from attention_zoo.runs.files import read_json
 from attention_zoo.terminal import terminal
-from datamodules.corruptions.generate import JPEG_QUALITY, ArrayParts, FolderWriter, write_array, write_whole
+from datamodules.corruptions.generate import JPEG_QUALITY, SEVERITIES, ArrayParts, FolderWriter, write_array, write_whole
 
 LINE_EVERY = 60.0
 """Seconds between lines of progress where there is no terminal."""
@@ -83,8 +83,9 @@ def write_arrays(arrays: Sequence[ArrayParts], folder: Path, workers: int) -> tu
     if not labels.exists():
         write_array(labels, arrays[0].labels())
     for path, parts in missing.items():
-        rows = _progress(done_by(parts, workers), f"{parts.corruption}, rows", len(parts.samples), parts.ROWS)
-        write_array(path, np.concatenate(list(rows)))
+        total, each = (len(SEVERITIES) * images for images in (len(parts.source.files), parts.IMAGES))
+        items = list(_progress(done_by(parts, workers), f"{parts.corruption}, rows", total, each))
+        write_array(path, np.concatenate(items, axis=1).reshape(total, *items[0].shape[2:]))
     return written, 1 + len(arrays) - written
 
 

@@ -11,9 +11,10 @@ import threadpoolctl
 from PIL import Image
 
 from attention_zoo.cli.main import main
-from datamodules.corruptions import CORRUPTIONS, corrupt
+from datamodules.corruptions import CORRUPTIONS, corrupt, generate
 from datamodules.corruptions.generate import read_source
 from datamodules.corruptions.writing import done_by
+from datamodules.images import decode
 from tests.processes import run, started
 
 HERE = ["--workers", "0"]
@@ -125,6 +126,15 @@ def test_arrays(zoo, photos):
     again = zoo("corrupt", photos, "out", "--format", "cifar", "--corruptions", *names, "--size", "8", *HERE)
     assert again.out == "out: 1 files written, 2 were there\n"
     assert np.array_equal(np.load("out/pixelate.npy"), coarse)
+
+
+def test_arrays_read_each_image_once(photos, monkeypatch):
+    read = []
+    monkeypatch.setattr(generate, "decode", lambda path: read.append(path) or decode(path))
+    monkeypatch.setattr(generate.ArrayParts, "IMAGES", 2)
+    parts = generate.ArrayParts(read_source(photos), generate.Recipe("cifar", 8, 0), "fog")
+    assert [parts[place].shape for place in range(len(parts))] == [(5, n, 8, 8, 3) for n in (2, 2, 1)]
+    assert len(read) == len(set(read)) == 5
 
 
 def test_defaults_are_the_benchmark(zoo, photos):
