@@ -5,7 +5,8 @@
 
 Each section has its share of the time, and what it leaves goes to those after it. ``gpu.json`` is written after every
 item, so that a run that was cut off goes on where it stopped; ``gpu.md`` has the tables. An item that fails or runs too
-long is noted with its error, and the others go on: in a new process where the error has left the GPU unusable.
+long is noted with its error, and the others go on: in a new process where the error has left the GPU unusable, or a
+signal has ended the old one.
 """
 
 import gc
@@ -17,9 +18,10 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
-from gpu_sections import Item, Row, Sizes, cifar, compiled, correctness, evaluation, kernels, tokens, training
+from gpu_sections import Item, Row, Sizes, cifar, compiled, correctness, evaluation, kernels, released, tokens, training
 from jsonargparse import auto_cli
 from rich.console import Console
 
@@ -29,8 +31,9 @@ from attention_zoo.runs.files import read_json, write_json, write_text
 SECTIONS: dict[str, tuple[Callable[[Sizes], Iterator[Item]], float]] = {
     "correctness": (correctness, 0.1),
     "kernels": (kernels, 0.05),
-    "tokens": (tokens, 0.2),
-    "training": (training, 0.12),
+    "tokens": (tokens, 0.19),
+    "released": (released, 0.03),
+    "training": (training, 0.1),
     "evaluation": (evaluation, 0.05),
     "cifar": (cifar, 0.34),
     "compiled": (compiled, 0.06),
@@ -39,6 +42,9 @@ SECTIONS: dict[str, tuple[Callable[[Sizes], Iterator[Item]], float]] = {
 
 LOST = 75
 """The exit code of a process that can use the GPU no more, as after a kernel that read where it may not."""
+
+BEGUN = "begun, and not ended"
+"""The error of an item while it is measured."""
 
 Results = dict[str, dict[str, Row]]
 
@@ -74,24 +80,49 @@ def main(
     sizes = Sizes(device, data=data, training_seconds=60 * minutes * SECTIONS["cifar"][1] / 4 * 0.75)
     if quick:
         sizes = Sizes(device, (4, 8), 128, 32, 2, 2, 64, 1, 0.01, 3.0, data)
-    path, begun = out / "gpu.json", time.monotonic()
+    path, processes = out / "gpu.json", multiprocessing.get_context("spawn")
     out.mkdir(parents=True, exist_ok=True)
-    code = LOST
-    while code == LOST:
-        measuring = multiprocessing.get_context("spawn").Process(
+    note_ended(path, None)  # of a run that was stopped as a whole: its last item is measured again
+    begun, code = processes.Value("d", 0.0), LOST
+    while code == LOST or code < 0:
+        measuring = processes.Process(
             target=measure, args=(sizes, sections or list(SECTIONS), 60 * minutes, longest, path, begun)
         )
         measuring.start()
         measuring.join()
         code = measuring.exitcode
+        if code < 0 and not note_ended(path, f"ended its process by {signal.Signals(-code).name}"):
+            break
     if code:
         sys.exit(f"error: the measurements ended with code {code}; {path} has those before")
     write_text(out / "gpu.md", markdown(read_json(path), device))
     print(f"{path} and {out / 'gpu.md'} are written")
 
 
-def measure(sizes: Sizes, names: list[str], seconds: float, longest: float, path: Path, begun: float) -> None:
+def note_ended(path: Path, why: str | None) -> bool:
+    """Note why the item that was measured last did not end, or forget it; return whether there is such an item."""
+    found: Results = read_json(path) if path.exists() else {}
+    places = [(name, item) for name, rows in found.items() for item in rows if rows[item] == {"error": BEGUN}]
+    for name, item in places:
+        if why is None:
+            del found[name][item]
+        else:
+            found[name][item] = {"error": why}
+    if places:
+        write_json(path, found)
+    return bool(places)
+
+
+def measure(sizes: Sizes, names: list[str], seconds: float, longest: float, path: Path, begun: Any) -> None:
     """Measure the items that the file lacks, each section within its time, and write them as they come.
+
+    Args:
+        sizes: what is measured, and how large it is.
+        names: the sections.
+        seconds: the time for all of them.
+        longest: the seconds that one item may run.
+        path: the file of the results.
+        begun: when the first such process was ready to measure, a shared number; 0 is written by that process.
 
     Raises:
         SystemExit: an item has left the GPU unusable in this process; the code is `LOST`.
@@ -99,7 +130,7 @@ def measure(sizes: Sizes, names: list[str], seconds: float, longest: float, path
     found: Results = read_json(path) if path.exists() else {}
     console = Console()
     whole = sum(SECTIONS[name][1] for name in names) / sum(share for _, share in SECTIONS.values())
-    deadline = begun
+    begun.value = deadline = begun.value or time.monotonic()
     for name in names:
         items, share = SECTIONS[name]
         deadline += seconds * share / whole
@@ -110,6 +141,8 @@ def measure(sizes: Sizes, names: list[str], seconds: float, longest: float, path
             if time.monotonic() > deadline:
                 console.print(f"{name}: the time is over before {item!r}")
                 break
+            rows[item] = {"error": BEGUN}
+            write_json(path, found)
             try:
                 with at_most(longest):
                     rows[item] = row_of()
@@ -175,4 +208,8 @@ def _shown(value: float | str | bool) -> str:
 
 
 if __name__ == "__main__":
-    auto_cli(main)
+    try:
+        auto_cli(main)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)

@@ -13,6 +13,7 @@ import timm
 import torch
 import torch.nn.functional as F
 from lightning.pytorch.callbacks import Callback
+from released_vars import ReleasedDotProduct, ReleasedPerformer, ReleasedVarsD, ReleasedVarsS, ReleasedVarsSD
 from timm.layers import Attention
 from torch import Tensor, nn
 from torch.utils.benchmark import Timer
@@ -79,7 +80,10 @@ class Sizes:
 
 
 def correctness(sizes: Sizes) -> Iterator[Item]:
-    """Yield the errors of each mixer and its gradient, in float32 and bfloat16, against float64 on the CPU."""
+    """Yield the errors of each mixer and its gradients, in float32 and bfloat16, against float64 on the CPU.
+
+    The gradients are those by the tokens, and those by all parameters together.
+    """
     side = sizes.sides[0]
     mask = torch.rand(side**2, side**2, generator=torch.Generator().manual_seed(2)) > 0.3
     for row, build in sizes.mixers():
@@ -90,22 +94,25 @@ def correctness(sizes: Sizes) -> Iterator[Item]:
 
 def _errors(sizes: Sizes, mixer: az.SelfMixer, number: int, mask: Tensor | None) -> Row:
     x = torch.randn(2, number, sizes.width, generator=torch.Generator().manual_seed(1))
-    expected = _output_and_gradient(copy.deepcopy(mixer).double(), x.double(), mask)
+    expected = _output_and_gradients(copy.deepcopy(mixer).double(), x.double(), mask)
     found: Row = {}
     for name, dtype, most in (("float32", torch.float32, 1e-3), ("bfloat16", torch.bfloat16, 0.3)):
         with torch.autocast(sizes.device, dtype, enabled=dtype != torch.float32):
             there = None if mask is None else mask.to(sizes.device)
-            outputs = _output_and_gradient(copy.deepcopy(mixer).to(sizes.device), x.to(sizes.device), there)
+            outputs = _output_and_gradients(copy.deepcopy(mixer).to(sizes.device), x.to(sizes.device), there)
         pairs = zip(outputs, expected, strict=True)
         errors = [float((a.cpu().double() - b).norm() / b.norm().clamp(min=1e-12)) for a, b in pairs]
-        found |= {f"{name} output": errors[0], f"{name} gradient": errors[1], f"{name} right": max(errors) < most}
+        columns = [f"{name} {what}" for what in ("output", "gradient by tokens", "by parameters")]
+        found |= dict(zip(columns, errors, strict=True)) | {f"{name} right": max(errors) < most}
     return found
 
 
-def _output_and_gradient(mixer: az.SelfMixer, x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
-    x = x.requires_grad_()
+def _output_and_gradients(mixer: az.SelfMixer, x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    learned = [x.requires_grad_(), *mixer.parameters()]
     out = mixer(x) if mask is None else mixer(x, attn_mask=mask)
-    return out.detach(), torch.autograd.grad(out.double().sin().sum(), x)[0]
+    loss = out.double().sin().sum()
+    by_tokens, *others = torch.autograd.grad(loss, learned, allow_unused=True, materialize_grads=True)
+    return out.detach(), by_tokens, torch.cat([gradient.flatten() for gradient in others])
 
 
 def kernels(sizes: Sizes) -> Iterator[Item]:
@@ -164,6 +171,42 @@ def _mixer_row(sizes: Sizes, mixer: nn.Module, side: int) -> Row:
         "forward ms": sizes.milliseconds(evaluate),
         "training ms": sizes.milliseconds(train),
         "training MB": _megabytes(train, sizes),
+    }
+
+
+RESTATED = {
+    "DotProduct": (ReleasedDotProduct, {}),
+    "Performer": (ReleasedPerformer, {"variant": "released"}),
+    "VarsD": (ReleasedVarsD, {"variant": "released"}),
+    "VarsS": (ReleasedVarsS, {"variant": "released"}),
+    "VarsSD": (ReleasedVarsSD, {"variant": "released"}),
+}
+"""Mixers of which the authors' layers are restated, with the options by which ours compute the same."""
+
+
+def released(sizes: Sizes) -> Iterator[Item]:
+    """Yield time and memory of mixers beside their authors' layers, with the same weights, at the first two sides."""
+    for side in sizes.sides[:2]:
+        for name in RESTATED:
+            yield f"{side * side} tokens, {name}", lambda side=side, name=name: _released_row(sizes, side, name)
+
+
+def _released_row(sizes: Sizes, side: int, name: str) -> Row:
+    restated, options = RESTATED[name]
+    torch.manual_seed(0)
+    ours = az.create_mixer(name, sizes.width, sizes.heads, grid=(side, side), **options).to(sizes.device)
+    theirs = restated(ours)
+    x = torch.randn(max(1, sizes.tokens // 4 // side**2), side**2, sizes.width, device=sizes.device)
+    with torch.no_grad():
+        apart = float((ours.eval()(x) - theirs.eval()(x)).norm() / theirs(x).norm())
+    calls = [backward(layer.train(), x.requires_grad_()) for layer in (ours, theirs)]
+    times, memory = ([of(call) for call in calls] for of in (sizes.milliseconds, lambda call: _megabytes(call, sizes)))
+    return {
+        "training ms": times[0],
+        "time over released": times[0] / times[1],
+        "training MB": memory[0],
+        "memory over released": memory[0] / max(memory[1], 1e-9),
+        "apart": apart,
     }
 
 

@@ -20,7 +20,14 @@ from attention_zoo.errors import InputError
 from attention_zoo.evaluation import RECORD
 from attention_zoo.runs.files import read_json
 from attention_zoo.terminal import terminal
-from datamodules.corruptions.generate import JPEG_QUALITY, SEVERITIES, ArrayParts, FolderWriter, write_array, write_whole
+from datamodules.corruptions.generate import (
+    JPEG_QUALITY,
+    SEVERITIES,
+    ArrayParts,
+    FolderWriter,
+    write_array,
+    write_whole,
+)
 
 LINE_EVERY = 60.0
 """Seconds between lines of progress where there is no terminal."""
