@@ -16,7 +16,7 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint, StochasticWei
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.plugins.io import CheckpointIO
-from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
 import datamodules  # noqa: F401  so that its classes can be named
 import tasks
@@ -43,6 +43,7 @@ from attention_zoo.runs.checkpoint import (
     check_fit,
     check_kinds,
     check_schedules,
+    of_a_run,
     read_checkpoint,
 )
 from attention_zoo.runs.checkpoint_io import WholeCheckpoints, check_remembered
@@ -214,6 +215,8 @@ class ZooCLI(Hooks, LightningCLI):
             if self.checkpoint:
                 check_kinds(self.checkpoint, self.model)
                 check_classes(self.checkpoint, getattr(self.datamodule, "class_names", ()))
+            else:
+                self._check_weights()
             if isinstance(self.model, Transferring) and self.subcommand == "test":
                 load_sources(self.model)
         except Exception as error:
@@ -222,6 +225,25 @@ class ZooCLI(Hooks, LightningCLI):
             if message is None or debugging():
                 raise cause from None
             raise InputError(message) from error
+
+    def _check_weights(self) -> None:
+        """Compare the classes of the run that ``model.weights`` are of with those of the data.
+
+        A training may go on from them all the same, and is told.
+
+        Raises:
+            InputError: an evaluation would take its labels for others.
+        """
+        path = (self.config[self.subcommand]["model"].get("init_args") or {}).get("weights")
+        run = of_a_run(Path(path)) if path else None
+        if run is None:
+            return
+        try:
+            check_classes(run, getattr(self.datamodule, "class_names", ()))
+        except InputError as error:
+            if self.subcommand != "fit":
+                raise
+            rank_zero_warn(f"model.weights: {error}")
 
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
         """Return the trainer of the config, set up to write everything to the run folder."""

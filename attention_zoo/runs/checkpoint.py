@@ -151,6 +151,14 @@ def read_checkpoint(path: Path, *, trust: bool = False, weights_only: bool = Tru
     )
 
 
+def of_a_run(path: Path) -> Checkpoint | None:
+    """Return the checkpoint at ``path``; None if the file is none of a run, but bare weights or something else."""
+    try:
+        return read_checkpoint(path)
+    except InputError:
+        return None
+
+
 def check_fit(checkpoint: Checkpoint) -> None:
     """Check that a training can go on from a checkpoint.
 

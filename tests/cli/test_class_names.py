@@ -61,6 +61,14 @@ def test_a_test_on_permuted_classes_is_refused(zoo, tmp_path):
     done = zoo("test", "--ckpt_path", "last", "--data.class_names", "[b, a]")
     assert done.code == 2 and "was trained with class b as label 1, which is 0 in these data" in done.err
 
+    (weights,) = Path("runs").glob("*/checkpoints/last.ckpt")
+    start = ["--config", "classification/image_folder.yaml", *options, "--data.batch_size", "4"]
+    start += ["--model.weights", weights, "--data.class_names", "[b, a]"]
+    with pytest.warns(UserWarning, match="model.weights: checkpoint .* was trained with class b as label 1"):
+        assert zoo("fit", *start, *SMALL).code == 0
+    done = zoo("test", *start)
+    assert done.code == 2 and "was trained with class b as label 1, which is 0 in these data" in done.err
+
 
 def test_data_of_fixed_classes_are_kept_too(zoo, tiny, tmp_path):
     assert zoo("fit", "--config", tiny, *SMALL, "--trainer.default_root_dir", "run").code == 0
