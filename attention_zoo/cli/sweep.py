@@ -4,6 +4,7 @@ import contextlib
 import io
 import os
 import signal
+import time
 from collections.abc import Sequence
 from dataclasses import fields
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -12,7 +13,7 @@ from attention_zoo.cli.report import report_on
 from attention_zoo.domains import Domain, Seed
 from attention_zoo.runs.configs import with_bases
 from attention_zoo.runs.folders import named_path
-from attention_zoo.terminal import console
+from attention_zoo.terminal import console, counted
 
 if TYPE_CHECKING:
     from tasks import Task
@@ -72,12 +73,13 @@ def sweep(
         engine_args: arguments of submitit, such as slurm_partition, timeout_min, gpus_per_node.
 
     Returns:
-        the exit code: 1 if a run has failed, else 0.
+        the exit code: 1 if a run has failed, or is left though the time of hours is not over, else 0.
     """
     from attention_zoo.sweeps import driver
     from attention_zoo.sweeps.engines import Local, Submitit
     from attention_zoo.sweeps.forecast import show_plan
     from attention_zoo.sweeps.plan import ENGINE, Plan
+    from attention_zoo.sweeps.record import ENDED
 
     arguments = locals()
     plan = Plan(**{part.name: arguments[part.name] for part in fields(Plan) if arguments[part.name] is not None})
@@ -87,6 +89,7 @@ def sweep(
         return 0
     runner = Local(workers) if engine == "local" else Submitit(folder / ENGINE, cluster, engine_args or {})
     threads = threads or max(1, (os.cpu_count() or 1) // workers)
+    started = time.monotonic()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # SIGTERM ends the sweep as Ctrl-C does
     try:
         states = driver.carry_out(
@@ -96,9 +99,12 @@ def sweep(
         screen.print(f"stopped; the same command goes on with {folder}", markup=False)
         raise
     screen.print(driver.table(plan, states))
-    unfinished = sum(row.record.status in ("waiting", "running") for row in states)
+    unfinished = sum(row.record.status not in ENDED for row in states)
+    cut_short = unfinished > 0 and (hours is None or time.monotonic() - started < 3600 * hours)
     if unfinished:
-        screen.print(f"{unfinished} runs are left; the same command goes on with {folder}", markup=False)
+        why = ", though nothing stopped the sweep" if cut_short else ""
+        text = f"{counted(unfinished, 'run is', 'runs are')} left{why}; the same command goes on with {folder}"
+        screen.print(text, markup=False, soft_wrap=True)
     if any(row.record.status == "done" for row in states):
         report_on(folder)
     failed = [row for row in states if row.record.status == "failed"]
@@ -106,7 +112,7 @@ def sweep(
         screen.print(f"failed: {row.run.name}: {row.record.reason}", markup=False, soft_wrap=True)
     if failed:
         screen.print("--retry_failed true tries them again", markup=False)
-    return 1 if failed else 0
+    return 1 if failed or cut_short else 0
 
 
 def build(arguments: Sequence[str]) -> "Task":

@@ -17,8 +17,10 @@ from attention_zoo.errors import InputError
 from attention_zoo.runs.folders import refuse_links
 from attention_zoo.runs.results import read_metrics
 from attention_zoo.sweeps.engines import Engine, Handle
-from attention_zoo.sweeps.job import Job, held
+from attention_zoo.sweeps.job import Job
+from attention_zoo.sweeps.lock import held
 from attention_zoo.sweeps.plan import LOCK, Plan, Run
+from attention_zoo.sweeps.queue import Queue
 from attention_zoo.sweeps.record import Record, known_record
 from attention_zoo.terminal import terminal, text_table
 
@@ -120,9 +122,15 @@ def carry_out(
         plan.keep(out)
         jobs = [Job(plan, run, folder_of(out, run), threads, retry, engine.stop) for run in _in_order(plan, out)]
         console = console or terminal()
-        with _shown(plan, out, console) as show:
-            _loop(jobs, engine, workers, hours, show)
-    return rows(plan, out)
+        failed: dict[str, Record] = {}
+        with _shown(plan, out, failed, console) as show:
+            _loop(jobs, engine, workers, hours, failed, show)
+    return _with_failures(rows(plan, out), failed)
+
+
+def _with_failures(states: list[Row], failed: dict[str, Record]) -> list[Row]:
+    """Return the rows, with records of failures that could not be written to the folders of their runs."""
+    return [row._replace(record=failed.get(row.run.name, row.record)) for row in states]
 
 
 def _in_order(plan: Plan, out: Path) -> list[Run]:
@@ -131,8 +139,16 @@ def _in_order(plan: Plan, out: Path) -> list[Run]:
     return sorted((row.run for row in states), key=lambda run: (plan.seeds.index(run.seed), -left.get(run.name, 0)))
 
 
-def _loop(jobs: Sequence[Job], engine: Engine, workers: int, hours: float | None, show: Callable[[], None]) -> None:
-    waiting, running = list(jobs), dict[str, tuple[Job, Handle]]()
+def _loop(
+    jobs: Sequence[Job],
+    engine: Engine,
+    workers: int,
+    hours: float | None,
+    failed: dict[str, Record],
+    show: Callable[[], None],
+) -> None:
+    """Run the jobs; the records of those that fail are added to ``failed``, since not every folder can be written."""
+    waiting, running = Queue(jobs, engine.pauses), dict[str, tuple[Job, Handle]]()
     deadline = time.monotonic() + 3600 * hours if hours is not None else float("inf")
     show()  # warns of broken files before a run renames them
     try:
@@ -140,11 +156,13 @@ def _loop(jobs: Sequence[Job], engine: Engine, workers: int, hours: float | None
             for name, (job, handle) in list(running.items()):
                 if handle.done():
                     del running[name]
-                    if handle.result().status == "running":  # a process of an earlier sweep still has it
-                        waiting.append(job)
-            while waiting and len(running) < workers and time.monotonic() < deadline:
-                job = waiting.pop(0)
-                running[job.run.name] = (job, engine.submit(job))
+                    record = handle.result()
+                    if record.status == "failed":
+                        failed[name] = record
+                    elif record.status != "done":  # a process of an earlier sweep still has it, or its machine is gone
+                        waiting.put_back(job)
+            while len(running) < workers and time.monotonic() < deadline and (next_job := waiting.take()):
+                running[next_job.run.name] = (next_job, engine.submit(next_job))
             show()
             time.sleep(PAUSE)
     finally:
@@ -155,8 +173,8 @@ def _loop(jobs: Sequence[Job], engine: Engine, workers: int, hours: float | None
 class _shown:
     """A context that shows a sweep: a live table on a terminal, else a line whenever a run changes its state."""
 
-    def __init__(self, plan: Plan, out: Path, console: Console) -> None:
-        self.plan, self.out, self.console = plan, out, console
+    def __init__(self, plan: Plan, out: Path, failed: dict[str, Record], console: Console) -> None:
+        self.plan, self.out, self.failed, self.console = plan, out, failed, console
         self.live = Live(console=console, refresh_per_second=2, transient=True) if console.is_terminal else None
         self.known: dict[str, str] = {}
         self.told: set[str] = set()
@@ -170,7 +188,7 @@ class _shown:
 
     def show(self) -> None:
         """Read the state of every run and bring the display up to date."""
-        states = rows(self.plan, self.out)
+        states = _with_failures(rows(self.plan, self.out), self.failed)
         for problem in dict.fromkeys(row.problem for row in states if row.problem):
             if problem not in self.told:
                 self.told.add(problem)

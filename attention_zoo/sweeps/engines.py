@@ -2,13 +2,16 @@
 
 from abc import ABC, abstractmethod
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
+from queue import SimpleQueue
 from threading import Event
 from typing import Any, Protocol
 
 from attention_zoo.errors import InputError
-from attention_zoo.sweeps.job import Job
-from attention_zoo.sweeps.record import Record
+from attention_zoo.sweeps.gpus import shares, visible_gpus
+from attention_zoo.sweeps.job import DiskFull, Job
+from attention_zoo.sweeps.record import Record, known_record
 
 
 class Handle(Protocol):
@@ -27,6 +30,9 @@ class Engine(ABC):
     stop: Event | None = None
     """An event that ends the jobs of this machine once it is set; None for jobs elsewhere."""
 
+    pauses: tuple[float, float] = (0.5, 30.0)
+    """Seconds until a job that came back before its end is submitted again: the first time, and at most."""
+
     @abstractmethod
     def submit(self, job: Job) -> Handle:
         """Start a job, and return a handle that tells when it has ended."""
@@ -37,7 +43,7 @@ class Engine(ABC):
 
 
 class Local(Engine):
-    """An engine that runs jobs in processes of this machine.
+    """An engine that runs jobs in processes of this machine, each with its share of the GPUs.
 
     Args:
         workers: how many jobs run at a time.
@@ -47,10 +53,21 @@ class Local(Engine):
         self.stop: Event = Event()
         # the thread of a job only waits for the processes that do the work
         self.threads = ThreadPoolExecutor(workers)
+        self._free = SimpleQueue[str | None]()
+        for share in shares(visible_gpus(), workers):
+            self._free.put(share)
 
     def submit(self, job: Job) -> Handle:
         """Start a job in a thread, and return its handle."""
-        return self.threads.submit(job)
+        return self.threads.submit(self._run, job)
+
+    def _run(self, job: Job) -> Record:
+        """Carry out a job on the GPUs that no other job has."""
+        gpus = self._free.get()
+        try:
+            return replace(job, gpus=gpus)()
+        finally:
+            self._free.put(gpus)
 
     def close(self) -> None:
         """Ask the jobs that still run to stop, and wait until they have."""
@@ -77,15 +94,18 @@ class Submitted:
         """Return the record of the job once it has ended; that of one that was lost is ``running``, or has failed.
 
         Raises:
-            InputError: the job ended in an error, such as a full disk.
+            DiskFull: the job found the disk full.
         """
         from submitit.core.utils import FailedJobError, UncompletedJobError
 
         try:
             return self.handle.result()
         except FailedJobError as error:
-            words = [line for line in str(error).splitlines() if line.strip()]
-            raise InputError(f"{self.job.run.name}: {(words or [type(error).__name__])[-1].strip()}") from error
+            trace, _, _ = str(error).strip().partition("\n----------------------\nYou can check")
+            words = trace.splitlines()[-1].strip() if trace else type(error).__name__
+            if DiskFull.__name__ in words:
+                raise DiskFull(self.job.folder) from error
+            return replace(known_record(self.job.folder)[0], status="failed", reason=f"its job ended in {words}")
         except UncompletedJobError:
             return self.job.lost()
 
@@ -102,6 +122,8 @@ class Submitit(Engine):
     Raises:
         InputError: submitit is not installed, or knows no such cluster or parameter.
     """
+
+    pauses = (30.0, 600.0)
 
     def __init__(self, folder: Path, cluster: str | None, parameters: dict[str, Any]) -> None:
         try:

@@ -5,18 +5,15 @@ checkpoint, and keeps the results in ``run.json``.
 """
 
 import errno
-import fcntl
 import itertools
 import json
 import os
 import shutil
-import stat
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from threading import Event
 from typing import Any, TextIO
@@ -25,11 +22,14 @@ from attention_zoo.errors import InputError
 from attention_zoo.runs.folders import FOLLOWED, refuse_links
 from attention_zoo.runs.results import CONFIG, METRICS, exists, read_metrics
 from attention_zoo.runs.trust import TRUSTED
+from attention_zoo.sayings import one_line
 from attention_zoo.sweeps.checks import FIT
+from attention_zoo.sweeps.gpus import VISIBLE
+from attention_zoo.sweeps.lock import held
 from attention_zoo.sweeps.plan import LOCK, Plan, Run, write
-from attention_zoo.sweeps.record import RECORD, Record, known_record, read_record
+from attention_zoo.sweeps.record import ENDED, RECORD, Record, known_record, read_record
 
-__all__ = ["DiskFull", "Job", "Record", "Stopped", "held", "is_whole", "known_record", "read_record"]
+__all__ = ["DiskFull", "Job", "Record", "Stopped", "held", "known_record", "read_record"]
 
 LOG = "run.log"
 """The name of the file with the output of a run's commands, one after the other."""
@@ -37,8 +37,17 @@ LOG = "run.log"
 ASIDE = ".unreadable"
 """The ending added to the name of a file that cannot be read, when it is renamed to make room for a new one."""
 
-INTERRUPTED = (130, 143)
-"""The exit codes of a command that was asked to stop."""
+INTERRUPTED = {130: signal.SIGINT, 143: signal.SIGTERM}
+"""The exit codes of a command that was asked to stop, and the signals that asked it."""
+
+SHARDED = "FullySharded"
+"""The class of the trainer's strategy that loads no checkpoint; see `tasks.sharding`."""
+
+ASKED = 130
+"""The exit code that stands for that of a command which this process stopped."""
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
+"""The errors of the operating system that say that a disk is full."""
 
 PAUSE = 0.1
 """The seconds between two checks of a process."""
@@ -51,7 +60,11 @@ ATTEMPTS = 3
 
 
 class Stopped(Exception):
-    """The run was asked to stop; a later start can go on with it."""
+    """The sweep was asked to stop; a later start can go on with the run."""
+
+
+class Drained(Exception):
+    """A command was ended from outside, maybe with all else of its machine; another job can go on with the run."""
 
 
 class DiskFull(InputError):
@@ -74,7 +87,8 @@ class Job:
         folder: the folder of the run.
         threads: the number of threads of each process.
         retry: whether a run that failed is tried again.
-        stop: an event that, once set, ends the current command and the job.
+        stop: an event that, once set, ends the current command and the job; None on a cluster.
+        gpus: the GPUs that its processes see, as in ``CUDA_VISIBLE_DEVICES``; None for all that this one sees.
     """
 
     plan: Plan
@@ -83,15 +97,25 @@ class Job:
     threads: int = 1
     retry: bool = False
     stop: Event | None = field(default=None, compare=False)
+    gpus: str | None = None
 
     def __call__(self) -> Record:
         """Carry out the parts that are not done yet, and return the record of the run.
 
-        If another process has the run in hand, nothing is done.
+        If another process has the run in hand, nothing is done. A run that is handed back as ``running`` or ``waiting``
+        can be called for again. One whose folder cannot be locked or written has failed, but is not recorded there.
 
         Raises:
             DiskFull: the disk has no space left.
         """
+        try:
+            return self._once()
+        except DiskFull:
+            raise
+        except (InputError, OSError) as error:
+            return self._failure(error)
+
+    def _once(self) -> Record:
         record, _ = known_record(self.folder)
         done = record.status == "done" and {FIT, *self.plan.evaluations_of(self.run)} <= record.parts.keys()
         if done or (record.status == "failed" and not self.retry):
@@ -110,23 +134,44 @@ class Job:
                 record.status = "done"
             except Stopped:
                 record.status = "waiting"
+            except Drained:
+                record.status = "running"
             except DiskFull:
                 record.status = "waiting"
                 self._keep(record)
                 raise
-            except InputError as error:
-                record.status, record.reason = "failed", str(error)
+            except (InputError, OSError) as error:
+                record = self._failure(error, record)
             self._keep(record)
         return record
+
+    def _failure(self, error: InputError | OSError, record: Record | None = None) -> Record:
+        """Return the record of the run with an error as the reason why it failed.
+
+        Raises:
+            DiskFull: the error is that of a full disk.
+        """
+        if _says_full(error):
+            raise DiskFull(self.folder) from error
+        return replace(record or known_record(self.folder)[0], status="failed", reason=one_line(str(error)))
 
     def lost(self) -> Record:
         """Return the record of the run after the process of this job ended without a word, as its node died.
 
         That counts as a kill of the part that it was at. The record is ``running``, so that the job is started again,
         until the kills of one part are too many. Where the command itself still runs, nothing is counted.
+
+        Raises:
+            DiskFull: the disk has no space left.
         """
+        try:
+            return self._lost()
+        except (InputError, OSError) as error:
+            return self._failure(error)
+
+    def _lost(self) -> Record:
         record, _ = known_record(self.folder)
-        if record.status in ("done", "failed"):
+        if record.status in ENDED:
             return record
         with held(self.folder / LOCK) as lock:
             if lock is None:
@@ -163,10 +208,14 @@ class Job:
     def _part(self, name: str, record: Record, lock: TextIO) -> None:
         """Run the command of one part to its end, and start it again if it is killed.
 
+        One that is asked to stop, though the sweep is not, counts as killed. On a cluster the whole machine may be
+        about to go, so that it is left to another job to go on.
+
         Raises:
             InputError: the command failed, or was killed too often.
             DiskFull: the disk has no space left.
-            Stopped: the command was interrupted.
+            Stopped: the command was interrupted with the sweep.
+            Drained: the command was interrupted elsewhere than on the sweep's own machine.
         """
         started = time.monotonic() - record.begun
         while True:
@@ -176,7 +225,12 @@ class Job:
                 break
             if code in INTERRUPTED:
                 record.begun = time.monotonic() - started
-                raise Stopped
+                if self._stopped():
+                    raise Stopped
+                self._count_kill(record, f"{name} was stopped from outside {ATTEMPTS} times ({INTERRUPTED[code].name})")
+                if self.stop is None:
+                    raise Drained
+                continue
             if code > 0:
                 if self._disk_is_full():
                     raise DiskFull(self.folder)
@@ -188,13 +242,20 @@ class Job:
             record.metrics[name] = self._measured(name, before)
         self._keep(record)
 
+    def _stopped(self) -> bool:
+        """Return whether the sweep was asked to stop; it may hear of that a moment after its commands."""
+        return self.stop is not None and self.stop.wait(10 * PAUSE)
+
     def _command(self, name: str) -> list[str]:
         here = ["--trainer.default_root_dir", str(self.folder)]
         last = self.folder / "checkpoints" / "last.ckpt"
         if name != FIT:
             return ["test", "--ckpt_path", str(last), *self.plan.evaluation(name), *here]
-        if is_whole(last):
+        kept = _config_in(last)
+        if kept is not None and not is_sharded(kept):
             return [FIT, "--ckpt_path", "last", *here]
+        if kept is not None:
+            self._note(f"a training with {SHARDED} cannot go on from its checkpoint: it starts anew")
         self._clear()
         return [FIT, *self.plan.recipe(), *self.run.arguments, *here]
 
@@ -211,6 +272,8 @@ class Job:
         environment = {**os.environ, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, "PYTHONUNBUFFERED": "1"}
         trusted = [os.environ.get(TRUSTED), str(self.folder.absolute())]  # the recipe itself may name any class
         environment[TRUSTED] = os.pathsep.join(filter(None, trusted))
+        if self.gpus is not None:
+            environment[VISIBLE] = self.gpus
         command = [sys.executable, "-m", "attention_zoo", *arguments, "--trainer.enable_progress_bar", "false"]
         with (self.folder / LOG).open("a", encoding="utf-8") as log:
             log.write(f"$ {' '.join(command)}\n")
@@ -230,7 +293,7 @@ class Job:
             finally:
                 process.terminate()  # does nothing to a process that has ended
                 code = process.wait()
-            return INTERRUPTED[0] if self.stop and self.stop.is_set() and code else code
+            return ASKED if self.stop and self.stop.is_set() and code else code
 
     def _measured_so_far(self) -> int:
         """Return how many measurements are logged; a log that cannot be read is renamed to make room for a new one."""
@@ -247,8 +310,12 @@ class Job:
             place for count in itertools.count() if not exists(place := path.with_name(f"{name}{ASIDE}{count or ''}"))
         )
         path.rename(aside)
+        self._note(f"{problem}; it is now {aside.name}")
+
+    def _note(self, text: str) -> None:
+        """Write a line of the sweep's own to the log of the run."""
         with (self.folder / LOG).open("a", encoding="utf-8") as log:
-            log.write(f"# {problem}; it is now {aside.name}\n")
+            log.write(f"# {text}\n")
 
     def _measured(self, name: str, before: int) -> dict[str, float | None]:
         """Return the metrics that an evaluation logged.
@@ -292,40 +359,26 @@ class Job:
         return DelayedSubmission(self)
 
 
-def is_whole(checkpoint: Path) -> bool:
-    """Return whether a checkpoint exists from which a training can go on."""
+def _says_full(error: BaseException | None) -> bool:
+    """Return whether an error, or one that it comes from, is that of a full disk."""
+    while error is not None and not (isinstance(error, OSError) and error.errno in FULL):
+        error = error.__cause__
+    return error is not None
+
+
+def _config_in(checkpoint: Path) -> dict[str, Any] | None:
+    """Return the config of a training that left a whole checkpoint; None if there is none."""
     from attention_zoo.runs.checkpoint import read_checkpoint
 
     try:
-        return read_checkpoint(checkpoint).config is not None
+        return read_checkpoint(checkpoint).config
     except InputError:
-        return False
+        return None
 
 
-@contextmanager
-def held(path: Path) -> Iterator[TextIO | None]:
-    """Yield a locked file, or None if another process holds the lock.
-
-    Processes that inherit the file's descriptor hold the lock too, until the last of them ends.
-
-    Raises:
-        InputError: the file cannot be locked, for example because it is a link or a folder.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # the flags keep it from following a link and from waiting for a pipe of this name
-        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
-    except OSError as error:
-        raise InputError(f"cannot lock {path}: {error.strerror}") from error
-    if not stat.S_ISREG(os.fstat(handle).st_mode):
-        os.close(handle)
-        raise InputError(f"cannot lock {path}: it is no regular file")
-    with os.fdopen(handle, "r+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield None
-            return
-        except OSError as error:
-            raise InputError(f"cannot lock {path}: {error.strerror}") from error
-        yield file
+def is_sharded(config: dict[str, Any]) -> bool:
+    """Return whether a config trains with the strategy that loads no checkpoint, `SHARDED`."""
+    trainer = config.get("trainer")
+    strategy = trainer.get("strategy") if isinstance(trainer, dict) else None
+    name = strategy.get("class_path") if isinstance(strategy, dict) else strategy
+    return str(name).rpartition(".")[2] == SHARDED

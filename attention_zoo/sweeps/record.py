@@ -13,6 +13,9 @@ RECORD = "run.json"
 STATES = ("waiting", "running", "done", "failed")
 """The states that a run can be in."""
 
+ENDED = ("done", "failed")
+"""The states of a run that nobody goes on with by itself."""
+
 
 @dataclass
 class Record:

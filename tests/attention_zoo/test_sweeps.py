@@ -21,8 +21,10 @@ from attention_zoo.errors import InputError
 from attention_zoo.runs.checkpoint import CONFIG
 from attention_zoo.sweeps import Job, Plan, carry_out, driver
 from attention_zoo.sweeps.engines import Local, Submitit, Submitted
+from attention_zoo.sweeps.gpus import visible_gpus
 from attention_zoo.sweeps.job import DiskFull, Record, held, read_record
 from attention_zoo.sweeps.plan import ENGINE, Run, read_plan, told_apart, write
+from attention_zoo.sweeps.queue import Queue
 
 
 @pytest.fixture
@@ -403,6 +405,13 @@ def test_no_lock_where_something_else_has_its_name(tmp_path, kind):
     assert not target.exists()
 
 
+CHECKPOINTS = {
+    "checkpoint": "model: {}",
+    "checkpoint of shards": "trainer: {strategy: {class_path: tasks.sharding.FullySharded}}",
+}
+"""Steps of a script that leave a checkpoint with this config, and then are killed."""
+
+
 class Scripted(Job):
     """A job whose commands are played: every command takes the next step of a script."""
 
@@ -415,9 +424,9 @@ class Scripted(Job):
         step = steps[place] if place < len(steps) else 0
         if arguments[0] == "fit":
             (self.folder / "config.yaml").touch()
-        if step == "checkpoint":
+        if step in CHECKPOINTS:
             (self.folder / "checkpoints").mkdir(exist_ok=True)
-            torch.save({"state_dict": {}, CONFIG: "model: {}"}, self.folder / "checkpoints" / "last.ckpt")
+            torch.save({"state_dict": {}, CONFIG: CHECKPOINTS[step]}, self.folder / "checkpoints" / "last.ckpt")
             step = -9
         if isinstance(step, str):
             (self.folder / "run.log").write_text(f"$ before\nerror: earlier\n$ command\nTraceback\n{step}\n")
@@ -509,8 +518,10 @@ class TestJob:
         assert job(config, tmp_path, "", retry=True)().status == "done"
 
     @pytest.mark.parametrize("code", [130, 143])
-    def test_interrupted_it_waits(self, config, tmp_path, code):
-        interrupted = job(config, tmp_path, 0, code)
+    def test_interrupted_with_the_sweep_it_waits(self, config, tmp_path, code):
+        stop = threading.Event()
+        stop.set()
+        interrupted = job(config, tmp_path, 0, code, stop=stop)
         assert interrupted().status == "waiting" and list(read_record(tmp_path).parts) == ["fit"]
         before = read_record(tmp_path)
         assert before.begun > 0
@@ -519,6 +530,65 @@ class TestJob:
         assert after.status == "done" and after.begun == 0
         assert after.parts["test"] >= 1000 and after.parts["noise"] < 1000
         assert [command[0] for command in interrupted.commands] == ["fit", "test", "test", "test"]
+
+    @pytest.mark.parametrize("code", [130, 143])
+    def test_interrupted_alone_it_goes_on_at_once(self, config, tmp_path, code):
+        interrupted = job(config, tmp_path, 0, code, stop=threading.Event())
+        record = interrupted()
+        assert record.status == "done" and record.kills == 1
+        assert [command[0] for command in interrupted.commands] == ["fit", "test", "test", "test"]
+
+    def test_the_stop_of_a_sweep_may_come_after_that_of_its_commands(self, config, tmp_path, monkeypatch):
+        monkeypatch.setattr("attention_zoo.sweeps.job.PAUSE", 1.0)
+        stop = threading.Event()
+        threading.Timer(0.3, stop.set).start()
+        record = job(config, tmp_path, 143, stop=stop)()
+        assert record.status == "waiting" and record.kills == 0
+
+    def test_interrupted_on_a_cluster_it_is_handed_back(self, config, tmp_path):
+        interrupted = job(config, tmp_path, 0, 143)
+        record = interrupted()
+        assert record == read_record(tmp_path) and record.status == "running" and record.kills == 1
+        assert interrupted().status == "done"
+        assert [command[0] for command in interrupted.commands] == ["fit", "test", "test", "test"]
+
+    def test_interrupted_alone_again_and_again_it_fails(self, config, tmp_path):
+        record = job(config, tmp_path, 143, -9, 143, stop=threading.Event())()
+        assert record.status == "failed" and record.reason == "fit was stopped from outside 3 times (SIGTERM)"
+
+    def test_what_cannot_be_locked_has_failed(self, config, tmp_path):
+        (tmp_path / "lock").mkdir()
+        record = job(config, tmp_path)()
+        assert record.status == "failed" and "cannot lock" in record.reason
+        assert Submitted(job(config, tmp_path), Gone()).result() == record
+        (tmp_path / "lock").rmdir()
+        assert job(config, tmp_path)().status == "done"
+
+    def test_a_log_that_cannot_be_written_is_the_runs_failure(self, config, tmp_path):
+        (tmp_path / "run.log").mkdir()
+        record = Job(Plan([config]), Run("seed=0", {}, 0, []), tmp_path)()
+        assert record.status == "failed" and "run.log" in record.reason and read_record(tmp_path) == record
+
+    def test_a_record_that_cannot_be_written_is_the_runs_failure(self, config, tmp_path, monkeypatch):
+        def denied(path, text):
+            raise InputError(f"cannot write {path}: Permission denied")
+
+        monkeypatch.setattr("attention_zoo.sweeps.job.write", denied)
+        record = job(config, tmp_path)()
+        assert record.status == "failed" and "run.json: Permission denied" in record.reason
+
+    def test_a_record_that_a_full_disk_does_not_take_is_not(self, config, tmp_path, monkeypatch):
+        def full(path, *args, **kwargs):
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+        monkeypatch.setattr("pathlib.Path.replace", full)
+        with pytest.raises(DiskFull):
+            job(config, tmp_path)()
+
+    def test_shards_that_load_no_checkpoint_start_anew(self, config, tmp_path):
+        killed = job(config, tmp_path, "checkpoint of shards")
+        assert killed().status == "done" and killed.commands[0] == killed.commands[1]
+        assert "# a training with FullySharded cannot go on from its checkpoint" in (tmp_path / "run.log").read_text()
 
     def test_one_process_at_a_time(self, config, tmp_path):
         with held(tmp_path / "lock"):
@@ -576,6 +646,70 @@ BROKEN = {
     "a key twice": b'{"status": "done", "status": "failed"}',
     "nested": b"[" * 5000,
 }
+
+
+class TestQueue:
+    def test_one_that_comes_back_waits_longer_each_time(self, config, tmp_path, monkeypatch):
+        now = [0.0]
+        monkeypatch.setattr("attention_zoo.sweeps.queue.time.monotonic", lambda: now[0])
+        one, other = (replace(job(config, tmp_path), run=Run(name, {}, 0, [])) for name in ("one", "other"))
+        queue = Queue([one, other], (30.0, 100.0))
+        assert queue.take() is one
+        queue.put_back(one)
+        assert queue.take() is other and queue.take() is None and len(queue) == 1
+        waits = []
+        for _ in range(4):
+            before = now[0]
+            while (taken := queue.take()) is None:
+                now[0] += 1
+            waits.append(now[0] - before)
+            queue.put_back(taken)
+        assert waits == [30, 60, 100, 100]
+
+
+class TestGPUs:
+    """Which GPUs the commands of a local sweep see."""
+
+    @pytest.fixture
+    def seen(self, config, tmp_path, monkeypatch):
+        """The values of CUDA_VISIBLE_DEVICES that the commands of as many runs as workers get."""
+        say = tmp_path / "say"
+        say.write_text('#!/bin/sh\nsleep 0.5\necho "error: sees <${CUDA_VISIBLE_DEVICES-all}>"\nexit 2\n')
+        say.chmod(0o755)
+
+        def run(count, workers, named=None):
+            monkeypatch.setattr("torch.cuda.device_count", lambda: count)
+            monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+            if named is not None:
+                monkeypatch.setenv("CUDA_VISIBLE_DEVICES", named)
+            plan = Plan([config], seeds=list(range(workers)))
+            with monkeypatch.context() as patched:
+                patched.setattr("sys.executable", str(say))
+                console = Console(file=io.StringIO(), width=200)
+                found = carry_out(plan, tmp_path / "out", Local(workers), workers=workers, console=console)
+            return sorted(row.record.reason.removeprefix("sees <").removesuffix(">") for row in found)
+
+        return run
+
+    def test_each_worker_has_its_own(self, seen):
+        assert seen(8, 4) == ["0,1", "2,3", "4,5", "6,7"]
+
+    def test_all_have_the_same_number(self, seen):
+        assert seen(8, 3) == ["0,1", "2,3", "4,5"]
+
+    def test_more_workers_than_gpus_take_turns(self, seen):
+        assert seen(2, 5) == ["0", "0", "0", "1", "1"]
+
+    def test_of_those_that_are_named(self, seen):
+        assert seen(3, 3, "5, GPU-1a2b,MIG-3c") == ["5", "GPU-1a2b", "MIG-3c"]
+
+    @pytest.mark.parametrize(("named", "kept"), [(None, "all"), ("", ""), ("-1", "-1")])
+    def test_without_any_nothing_is_set(self, seen, named, kept):
+        assert seen(0, 2, named) == [kept] * 2
+
+    def test_cuda_is_not_initialised(self):
+        visible_gpus()
+        assert not torch.cuda.is_initialized()
 
 
 class TestBrokenFiles:
@@ -647,10 +781,17 @@ class Played(Local):
         return super().submit(Scripted(**{part.name: getattr(job, part.name) for part in fields(Job)}))
 
 
-def sweep(config, out, script=None, workers=2, **options):
+class Drained(Played):
+    """Runs scripted jobs that do not know of the sweep's stop, as those of a cluster."""
+
+    def submit(self, job):
+        return super().submit(replace(job, stop=None))
+
+
+def sweep(config, out, script=None, workers=2, engine=Played, **options):
     plan = Plan([config], {"mixer": {"A": {"x": 1}, "B": {"x": 2}}}, seeds=[0, 1], options={"script": script or {}})
     console = Console(file=io.StringIO(), width=200)
-    found = carry_out(plan, out, Played(workers), workers=workers, console=console, **options)
+    found = carry_out(plan, out, engine(workers), workers=workers, console=console, **options)
     return found, console.file.getvalue()
 
 
@@ -668,6 +809,26 @@ class TestDriver:
         found, said = sweep(config, tmp_path / "out", {"mixer=A,seed=0": ["error: no"]})
         assert [row.record.status for row in found] == ["failed"] + ["done"] * 3
         assert "mixer=A,seed=0: failed: no" in said
+
+    def test_a_folder_that_cannot_be_locked_stops_no_other(self, config, tmp_path):
+        sweep(config, tmp_path / "out", hours=0.0)
+        (tmp_path / "out" / "runs" / "mixer=A,seed=0" / "lock").mkdir(parents=True)
+        found, said = sweep(config, tmp_path / "out")
+        assert [row.record.status for row in found] == ["failed"] + ["done"] * 3
+        assert "cannot lock" in found[0].record.reason and "mixer=A,seed=0: failed: cannot lock" in said
+
+    def test_what_was_stopped_from_outside_is_taken_up_again(self, config, tmp_path):
+        found, _ = sweep(config, tmp_path / "out", {"mixer=A,seed=0": [143], "mixer=B,seed=1": [0, 130]})
+        assert [(row.record.status, row.record.kills) for row in found] == [
+            ("done", 1),
+            ("done", 0),
+            ("done", 0),
+            ("done", 1),
+        ]
+
+    def test_what_a_cluster_drained_is_submitted_again(self, config, tmp_path):
+        found, _ = sweep(config, tmp_path / "out", {"mixer=A,seed=0": [143, 143]}, engine=Drained)
+        assert [(row.record.status, row.record.kills) for row in found] == [("done", 2), *[("done", 0)] * 3]
 
     def test_a_full_disk_ends_it(self, config, tmp_path):
         script = {"mixer=A,seed=0": ["error: run.log: No space left on device"]}
@@ -740,6 +901,20 @@ class Gone:
         raise self.error
 
 
+TRACE = """Job (task=0) failed during processing with trace:
+----------------------
+Traceback (most recent call last):
+  File "submission.py", line 55, in process_job
+    result = delayed.result()
+{}
+
+----------------------
+You can check full logs with 'job.stderr(0)' and 'job.stdout(0)'or at paths:
+  - engine/1_0_log.err
+  - engine/1_0_log.out"""
+"""What submitit says of a job that raised an error."""
+
+
 class TestSubmitit:
     def test_its_local_mode(self, config, tmp_path):
         plan = Plan([config])
@@ -774,10 +949,17 @@ class TestSubmitit:
         with held(tmp_path / "lock"):
             assert Submitted(job(config, tmp_path), Gone()).result() == Record("running")
 
-    def test_an_error_of_a_job_is_one_line(self, config, tmp_path):
-        wrong = Gone(FailedJobError("Traceback\n  File\nDiskFull: no space left on the disk\n"))
-        with pytest.raises(InputError, match="^seed=0: DiskFull: no space left on the disk$"):
+    def test_a_full_disk_that_a_job_found_ends_the_sweep(self, config, tmp_path):
+        wrong = Gone(FailedJobError(TRACE.format("attention_zoo.sweeps.job.DiskFull: no space left on the disk")))
+        with pytest.raises(DiskFull, match="^no space left on the disk of"):
             Submitted(job(config, tmp_path), wrong).result()
+
+    def test_any_other_error_of_a_job_is_the_runs_failure(self, config, tmp_path):
+        (tmp_path / "run.json").write_text(json.dumps(asdict(Record("running", kills=2))))
+        wrong = Gone(FailedJobError(TRACE.format("ModuleNotFoundError: No module named 'attention_zoo'")))
+        record = Submitted(job(config, tmp_path), wrong).result()
+        reason = "its job ended in ModuleNotFoundError: No module named 'attention_zoo'"
+        assert record == Record("failed", reason, kills=2)
 
     def test_bad_parameters(self, tmp_path):
         with pytest.raises(InputError, match="submitit: .*partition_of_slurm"):

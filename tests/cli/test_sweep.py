@@ -15,6 +15,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from attention_zoo.sweeps import driver
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -91,6 +93,16 @@ def test_bad_input(zoo, write_sweep, tmp_path, changes, message):
 def test_an_empty_folder_is_not_the_working_folder(zoo, write_sweep, tmp_path):
     ended = zoo("sweep", "--config", write_sweep(tmp_path / "out"), "--out", "", "--dry_run")
     assert ended.code == 2 and ended.err.startswith("error: out is empty; name a path")
+
+
+@pytest.mark.parametrize(("hours", "code"), [(None, 1), (0.0, 0)])
+def test_runs_that_are_left_are_no_success(zoo, write_sweep, tmp_path, monkeypatch, hours, code):
+    if hours is None:
+        monkeypatch.setattr(driver, "_loop", lambda *arguments: None)
+    ended = zoo("sweep", "--config", write_sweep(tmp_path / "out", hours=hours, seeds=[0, 1]))
+    why = ", though nothing stopped the sweep" if code else ""
+    assert ended.code == code
+    assert f"2 runs are left{why}; the same command goes on with {tmp_path / 'out'}" in ended.out
 
 
 @pytest.mark.parametrize("bad", [{}, pytest.param({"bad": {"model.mixer": "VarzD"}}, marks=pytest.mark.slow)])
