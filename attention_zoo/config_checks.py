@@ -211,7 +211,9 @@ def _of_devices(value: Any) -> str | None:
         fits = len(set(value)) == len(value) > 0 and complaint(value, list[int], NOT_NEGATIVE) is None
     else:
         fits = value == -1 or complaint(value, _Devices) is None
-    return None if fits else "be auto, -1 (all), a number of devices (1 to 1024) or a list of different indices"
+    return (
+        None if fits else "be auto, -1 (all GPUs), a number of devices (1 to 1024) or a list of different GPUs by index"
+    )
 
 
 @functools.cache

@@ -75,7 +75,27 @@ SAYINGS = (
     Saying(
         (TypeError,),
         re.compile(r"`devices` selected with `(\w+)Accelerator` should be"),
-        "trainer.devices: of {0} devices give a number above 0",
+        "trainer.devices: of {0} devices give auto or a number from 1; -1 (all) and lists are for GPUs",
+    ),
+    Saying(
+        (Exception,),
+        re.compile("No supported gpu backend found"),
+        "trainer.accelerator gpu: there is no GPU here; choose cpu, or auto for what there is",
+    ),
+    Saying(
+        (Exception,),
+        re.compile(r"`(\w+)Accelerator` can not run on your system.*: \[(.*)\]\.$", re.DOTALL),
+        "trainer.accelerator: there is no {0} here; choose from: 'auto', {1}",
+    ),
+    Saying(
+        (ValueError,),
+        re.compile(r"invalid accelerator name: `accelerator='(.*)'`\. Available names are: (.*)\.$"),
+        "trainer.accelerator: unknown accelerator '{0}'; choose from: {1}, gpu",
+    ),
+    Saying(
+        (Exception,),
+        re.compile(r"You requested gpu: (\[.*\])\s+But your machine only has: (\[.*\])"),
+        "trainer.devices: GPUs {0} were asked for, and this machine has {1}; give auto, -1 (all) or some of these",
     ),
     Saying(
         (ValueError,),
@@ -157,8 +177,10 @@ def one_line(message: str) -> str:
 
 def bad_input(error: BaseException) -> str | None:
     """Return the line that tells the user what was wrong, or None if the error is a bug."""
-    if isinstance(error, InputError) or type(error).__name__ == "MisconfigurationException":
+    if isinstance(error, InputError):
         return str(error)
+    if type(error).__name__ == "MisconfigurationException":
+        return in_our_words(error) or str(error)
     if type(error).__name__ == "MlflowException":  # of a library that need not be installed
         return f"MLflow: {one_line(str(error))}"
     if isinstance(error, OSError) and error.filename:
@@ -197,7 +219,9 @@ def bad_argument(error: BaseException) -> str | None:
     stray = STRAY.search(str(error)) if isinstance(error, TypeError) else None
     if stray is not None:  # a mapping in the config was passed to the constructor as it is
         return f"{stray[1]} has no option {stray[2]!r}"
-    return str(error) if isinstance(error, ValueError) else bad_input(error)
+    if isinstance(error, ValueError) and not isinstance(error, InputError):
+        return in_our_words(error) or str(error)
+    return bad_input(error)
 
 
 def root_cause(error: BaseException) -> BaseException:

@@ -78,6 +78,7 @@ def sweep(
     from attention_zoo.sweeps import driver
     from attention_zoo.sweeps.engines import Local, Submitit
     from attention_zoo.sweeps.forecast import show_plan
+    from attention_zoo.sweeps.gpus import check_accelerators
     from attention_zoo.sweeps.plan import ENGINE, Plan
     from attention_zoo.sweeps.record import ENDED
 
@@ -87,6 +88,9 @@ def sweep(
     if dry_run:
         show_plan(plan, folder, workers, screen, build)
         return 0
+    if engine == "local":
+        left = [row.run for row in driver.rows(plan, folder) if retry_failed or row.record.status not in ENDED]
+        check_accelerators(plan.recipe(), left)
     runner = Local(workers) if engine == "local" else Submitit(folder / ENGINE, cluster, engine_args or {})
     threads = threads or max(1, (os.cpu_count() or 1) // workers)
     started = time.monotonic()

@@ -1,6 +1,7 @@
 """Whatever is wrong with the input ends in one line that names it, exit code 2, and nothing written."""
 
 import pytest
+import torch
 
 from attention_zoo.cli.errors import DEBUG
 
@@ -37,7 +38,15 @@ ARGUMENTS = {
     "unknown optimizer": (["--model.optimizer", "AdamV"], ["unknown optimizer 'AdamV'", "'Adam'"]),
     "no folder": (["--trainer.default_root_dir", ""], ["trainer.default_root_dir= must name a folder"]),
     "unknown callback": (["--trainer.callbacks+=EarlyStoping"], ["unknown callback", "'EarlyStopping'"]),
-    "value the trainer refuses": (["--trainer.accelerator", "abacus"], ["abacus", "cpu"]),
+    "value the trainer refuses": (
+        ["--trainer.accelerator", "abacus"],
+        ["trainer.accelerator", "abacus", "cuda", "gpu"],
+    ),
+    "all devices of a CPU": (
+        ["--trainer.accelerator", "cpu", "--trainer.devices", "-1"],
+        ["trainer.devices: of CPU devices give auto or a number from 1; -1 (all) and lists are for GPUs"],
+    ),
+    "no number of devices": (["--trainer.devices", "-2"], ["trainer.devices=-2 must be auto, -1 (all GPUs), a number"]),
     "value the data refuse": (["--data.batch_size", "0"], ["batch_size must be at least 1"]),
     "unknown timm model": (["--model.model", "vit_nano"], ["vit_nano"]),
     "value that comes from the data": (["--model.num_classes", "3"], ["model.num_classes comes from the data"]),
@@ -54,6 +63,10 @@ ARGUMENTS = {
     ),
     "metric to watch": (["--trainer.callbacks+=EarlyStopping", "--trainer.callbacks.monitor=val/akk"], ["val/akk"]),
 }
+
+if not torch.cuda.is_available():
+    ARGUMENTS["no GPU"] = (["--trainer.accelerator", "gpu"], ["trainer.accelerator gpu", "choose cpu, or auto"])
+    ARGUMENTS["no CUDA"] = (["--trainer.accelerator", "cuda"], ["trainer.accelerator", "no CUDA here", "'auto', 'cpu'"])
 
 CONFIGS = {
     "no YAML": ("model: {class_path: [\n  x: : 3", ["bad.yaml", "line 2"]),

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch._inductor.exc import InvalidCxxCompiler, TritonMissing
 
 from attention_zoo import InputError, MixerFactory
@@ -44,7 +45,23 @@ SAID = {
     "a disk full": (OSError(28, "No space left on device"), "no space left"),
     "devices": (
         TypeError("`devices` selected with `CPUAccelerator` should be an int > 0."),
-        "trainer.devices: of CPU devices",
+        "trainer.devices: of CPU devices give auto or a number from 1; -1 (all) and lists are for GPUs",
+    ),
+    "no GPU": (MisconfigurationException("No supported gpu backend found!"), "trainer.accelerator gpu: there is no"),
+    "no such accelerator here": (
+        MisconfigurationException(
+            "`CUDAAccelerator` can not run on your system since the accelerator is not available. The following "
+            "accelerator(s) is available and can be passed into `accelerator` argument of `Trainer`: ['cpu']."
+        ),
+        "trainer.accelerator: there is no CUDA here; choose from: 'auto', 'cpu'",
+    ),
+    "no such accelerator": (
+        ValueError("You selected an invalid accelerator name: `accelerator='gpux'`. Available names are: auto, cpu."),
+        "trainer.accelerator: unknown accelerator 'gpux'; choose from: auto, cpu, gpu",
+    ),
+    "fewer GPUs": (
+        MisconfigurationException("You requested gpu: [0, 1]\n But your machine only has: [0]"),
+        "trainer.devices: GPUs [0, 1] were asked for, and this machine has [0]",
     ),
     "validations too rare": (
         ValueError(

@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 from attention_zoo.sweeps import driver
@@ -88,6 +89,35 @@ def test_bad_input(zoo, write_sweep, tmp_path, changes, message):
     assert line.startswith("error: ")
     assert re.search(message, line)
     assert not (tmp_path / "out" / "runs").exists()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+@pytest.mark.parametrize("how", ["config", "base", "option", "axis", "nested"])
+def test_without_a_gpu_a_sweep_that_asks_for_one_starts_no_run(zoo, write_sweep, tiny, tmp_path, how):
+    on_gpus = tmp_path / "on_gpus.yaml"
+    on_gpus.write_text("trainer: {accelerator: gpu}")
+    based = tmp_path / "based.yaml"
+    based.write_text("base: on_gpus.yaml\ntrainer: {max_epochs: 1}")
+    changes = {
+        "config": {"configs": [tiny, str(on_gpus)]},
+        "base": {"configs": [tiny, str(based)]},
+        "option": {"options": {"trainer.accelerator": "gpu"}},
+        "axis": {"axes": {"where": {"here": {}, "there": {"config": str(on_gpus)}}}},
+        "nested": {"options": {"trainer": {"accelerator": "gpu"}}},
+    }[how]
+    ended = zoo("sweep", "--config", write_sweep(tmp_path / "out", **changes))
+    assert ended.code == 2 and not (tmp_path / "out").exists()
+    assert re.search(r"^error: \S+: trainer.accelerator gpu: there is no GPU here; choose cpu or auto\n$", ended.err)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+def test_what_is_done_needs_no_gpu_any_more(zoo, write_sweep, tmp_path):
+    path = write_sweep(tmp_path / "out", options={"trainer.accelerator": "gpu"})
+    (tmp_path / "out" / "runs" / "mixer=DotProduct,seed=0").mkdir(parents=True)
+    record = {"status": "failed", "reason": "no GPU"}
+    (tmp_path / "out" / "runs" / "mixer=DotProduct,seed=0" / "run.json").write_text(json.dumps(record))
+    assert "exists and holds no sweep" in zoo("sweep", "--config", path).err
+    assert "there is no GPU here" in zoo("sweep", "--config", path, "--retry_failed", "true").err
 
 
 def test_an_empty_folder_is_not_the_working_folder(zoo, write_sweep, tmp_path):
