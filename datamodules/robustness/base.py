@@ -185,9 +185,9 @@ class RobustnessDataModule(EvaluationDataModule):
 
     def load_test(self) -> Split:
         """Read the test split, as `EvaluationDataModule` says; all cells, one after the other."""
-        if self.c_generated:
-            self._require_frost()
         parts = list(self.parts())
+        if self.c_generated:  # after all folders were looked for: those that are not there matter more
+            parts = self._with_frost_or_without(parts)
         if not parts:
             raise InputError(f"{type(self).__name__} has no benchmark to test on: give it the folder of one")
         self.cells = [part.cell for part in parts]
@@ -210,14 +210,14 @@ class RobustnessDataModule(EvaluationDataModule):
         in_rows = bool(self.order) and dataset.split is self.splits.get("test")
         return EvaluationSampler(dataset, *self.processes(), first=self.tested, blocks=in_rows)
 
-    def _require_frost(self) -> None:
+    def _with_frost_or_without(self, parts: list[Part]) -> list[Part]:
         """Look for the pictures of frost before anything is tested; without them, leave it out if that is asked for.
 
         Raises:
             InputError: they are not there, and may not be skipped.
         """
         if "frost" not in self.corruptions:
-            return
+            return parts
         try:
             textures_folder()
         except InputError as error:
@@ -228,6 +228,7 @@ class RobustnessDataModule(EvaluationDataModule):
                 ) from error
             rank_zero_info(f"skipped frost: {error}")
             self.corruptions = others
+        return [part for part in parts if part.cell.corruption != "frost" or "frost" in self.corruptions]
 
     def there(self, root: Path | None, title: str) -> Path | None:
         """The folder or file of a benchmark to test on; None where nobody asked for it, or it is missing and skipped.

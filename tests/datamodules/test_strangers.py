@@ -164,6 +164,8 @@ def test_frost_is_looked_for_before_anything_is_tested(tmp_path, monkeypatch, ca
     given = {"test": str(tmp_path), "c_generated": True, "severities": [1]}
     with pytest.raises(InputError, match=r"frost needs the pictures .*missing: skip, or corruptions without it"):
         dm.CIFAR10Robustness(**given).setup("test")
+    with pytest.raises(InputError, match="no CIFAR-10 test images at nowhere"):
+        dm.CIFAR10Robustness(**{**given, "test": "nowhere"}).setup("test")
     with pytest.raises(InputError, match="frost needs the pictures"):
         dm.CIFAR10Robustness(**given, corruptions=["frost"], missing="skip").setup("test")
     data = dm.CIFAR10Robustness(**given, missing="skip")
