@@ -5,7 +5,7 @@ from typing import Any
 
 from lightning.pytorch.strategies import ModelParallelStrategy
 from torch import nn
-from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 
 from attention_zoo.domains import PositiveInt
@@ -20,18 +20,41 @@ class FullySharded(ModelParallelStrategy):
     checkpoint is loaded into shards.
 
     Args:
-        processes: number of processes, the trainer's ``devices`` times ``num_nodes``.
+        processes: number of processes; None, or else the trainer's ``devices`` times ``num_nodes``, which it must be.
     """
 
-    def __init__(self, processes: PositiveInt) -> None:
-        super().__init__(data_parallel_size=processes, tensor_parallel_size=1, save_distributed_checkpoint=False)
+    def __init__(self, processes: PositiveInt | None = None) -> None:
+        super().__init__(save_distributed_checkpoint=False)
+        self.processes = processes
+        self.mesh: DeviceMesh | None = None
+
+    @property
+    def device_mesh(self) -> DeviceMesh:
+        """The mesh of all processes; Lightning's own has a dimension too many, and sizes that do not follow them.
+
+        Raises:
+            RuntimeError: the processes have not found each other yet.
+        """
+        if self.mesh is None:
+            raise RuntimeError("there is no mesh before the processes have found each other")
+        return self.mesh
 
     def setup_environment(self) -> None:
-        """Let the processes find each other, and have the task shard its model when the trainer asks it to."""
+        """Let the processes find each other, and have the task shard its model when the trainer asks it to.
+
+        Raises:
+            InputError: there is another number of processes than was given.
+        """
+        if self.processes not in (None, self.num_processes * self.num_nodes):
+            raise InputError(
+                f"trainer.strategy.processes={self.processes} differs from trainer.devices x trainer.num_nodes, which "
+                f"are {self.num_processes} x {self.num_nodes}: leave it out"
+            )
         super().setup_environment()
+        self.mesh = init_device_mesh(self.root_device.type, (self.world_size,), mesh_dim_names=("data_parallel",))
         task: Any = self.lightning_module
         # of this task alone: a class that has the hook is told by Lightning what it may not do without sharding
-        task.configure_model = partial(_shard_model_of, task, self.device_mesh["data_parallel"])
+        task.configure_model = partial(_shard_model_of, task, self.mesh)
 
     def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> dict[str, Any]:
         """Refuse to load a checkpoint.

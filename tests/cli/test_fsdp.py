@@ -11,7 +11,7 @@ from tasks.sharding import FullySharded
 
 CONFIG = Path(__file__).parents[2] / "configs" / "machines" / "fsdp.yaml"
 TWO = ["--trainer.accelerator", "cpu", "--trainer.devices", "2"]
-SHARDED = ["--config", CONFIG, *TWO, "--trainer.precision", "32-true", "--trainer.strategy.processes", "2"]
+SHARDED = ["--config", CONFIG, *TWO, "--trainer.precision", "32-true"]
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +53,13 @@ def test_tasks_that_enter_parts_of_their_model_are_refused(process, tmp_path):
     ended = process("fit", "--model", "SemanticSegmentation", *argv, *SHARDED, ranks=2, cwd=tmp_path)
     assert ended.code == 2
     assert "error: trainer.strategy: SemanticSegmentation cannot shard its model" in ended.err
+
+
+def test_another_number_of_processes_than_there_are_is_refused(process, tiny, tmp_path):
+    argv = [*SHARDED, "--trainer.strategy.processes", "8"]
+    ended = process("fit", "--config", tiny, *argv, ranks=2, cwd=tmp_path)
+    assert ended.code == 2 and "Traceback" not in ended.err
+    assert "error: trainer.strategy.processes=8 differs from trainer.devices x trainer.num_nodes" in ended.err
 
 
 def test_no_checkpoint_is_loaded_into_shards():
