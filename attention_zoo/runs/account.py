@@ -1,6 +1,7 @@
 """The callback that tells a person what a training found, where it writes, and what comes next."""
 
 import shlex
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -31,10 +32,13 @@ class Account(Callback):
 
     @rank_zero_only
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Say what the data have, and where the run is kept."""
+        """Say what the data have, where the run is kept, and of several processes how large a step they make."""
         with_data: Any = trainer
         rank_zero_info(f"data: {described(with_data.datamodule)}")
         rank_zero_info(f"run folder: {printable(self.folder)}")
+        step = step_of(trainer)
+        if step is not None:
+            rank_zero_info(step)
 
     @rank_zero_only
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -43,6 +47,26 @@ class Account(Callback):
         if path is not None:
             command = f"{self.program} test --ckpt_path {shlex.quote(printable(path))}"
             rank_zero_info(f"trained {trained(trainer)}; to test it: {command}")
+
+
+def step_of(trainer: Any) -> str | None:
+    """Return how many images a step of several processes has, and that its learning rate does not follow them.
+
+    None for one process, which has the batches of its config, and where the data tell no size of a batch.
+    """
+    size = getattr(trainer.datamodule, "batch_size", None)
+    if trainer.world_size < 2 or not isinstance(size, int):
+        return None
+    factors = {"process": trainer.world_size, "image": size, "batch": trainer.accumulate_grad_batches}
+    if factors["batch"] < 2:
+        del factors["batch"]
+    words = " x ".join(
+        counted(count, noun, f"{noun}es" if noun[-1] in "sh" else None) for noun, count in factors.items()
+    )
+    return (
+        f"a step: {words} = {counted(prod(factors.values()), 'image')}; the learning rate is that of the config for "
+        f"any number of processes (data.batch_size is that of each)"
+    )
 
 
 def trained(trainer: L.Trainer) -> str:

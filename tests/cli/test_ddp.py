@@ -13,6 +13,7 @@ def fitted(process, tiny, tmp_path_factory):
     folder = tmp_path_factory.mktemp("ddp")
     ended = process("fit", "--config", tiny, "--model.mixer", "VarsD", *TWO, cwd=folder)
     assert ended.code == 0, ended.err
+    assert ended.out.count("a step: 2 processes x 64 images = 128 images; the learning rate is that of the config") == 1
     return folder
 
 
