@@ -264,7 +264,7 @@ class Task(Checked, L.LightningModule):
         data, and compile its model if it is to be compiled.
         """
         compiling = [Compile(self.compiled_parts())] if self.compiles else []
-        return [Throughput(), Resuming(), FiniteWeights(), BatchNormGuard(), WholeTest(), *compiling]
+        return [Throughput(self.compiles), Resuming(), FiniteWeights(), BatchNormGuard(), WholeTest(), *compiling]
 
     def compiled_parts(self) -> list[nn.Module]:
         """Return the modules that ``compile`` compiles, each as one graph: here the model."""

@@ -10,7 +10,6 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.utilities import rank_zero_only
 from torch.utils.flop_counter import FlopCounterMode
 
 from attention_zoo.errors import InputError
@@ -24,9 +23,10 @@ class CostLog(Callback):
     """Writes ``cost.json`` to the run folder after each epoch.
 
     It holds ``parameters``; ``flops`` of the forward pass of one example (null where the task has none; what torch's
-    counter does not know, such as Fourier transforms, is missing); ``train_images_per_second`` of the last epoch;
-    ``train_seconds`` of the training with its validations, those before an interruption too; ``peak_memory`` in bytes,
-    of the device, or on a CPU of the whole process; and the machine that it ran on: ``device``, ``processes``,
+    counter does not know, such as Fourier transforms, is missing); ``train_images_per_second`` of the last epoch,
+    without the batches for which a model may have been compiled (null where there were no others); ``train_seconds`` of
+    the training with its validations, those before an interruption and all compiling too; ``peak_memory`` in bytes, of
+    the device, or on a CPU of the whole process; and the machine that it ran on: ``device``, ``processes``,
     ``threads``, ``versions``.
 
     Args:
@@ -53,10 +53,11 @@ class CostLog(Callback):
         """Write the file once more at the end of the training."""
         self.write(trainer, pl_module)
 
-    @rank_zero_only
     def write(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Write the costs so far to ``cost.json``, in the first process only."""
-        rate = trainer.callback_metrics.get("train/images_per_second")
+        rate = trainer.callback_metrics.get("train/images_per_second")  # in all processes: reading it sums over them
+        if not trainer.is_global_zero:
+            return
         content = {
             "parameters": count_parameters(pl_module),
             "flops": self.flops,
