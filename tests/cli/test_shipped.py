@@ -128,7 +128,7 @@ def test_every_overlay_composes(zoo, path):
                 assert any(part["class_path"].endswith(value[0]["class_path"]) for part in found)
             elif key == "strategy" and isinstance(value, dict):
                 assert_contains({key: found}, {key: value})
-                assert found["init_args"].items() >= value["init_args"].items()
+                assert found["init_args"].items() >= value.get("init_args", {}).items()
             elif key in ("plugins", "logger"):
                 for own, wanted in zip(found, value, strict=True):
                     assert own["class_path"] == wanted["class_path"]
