@@ -40,8 +40,15 @@ class Measurement(NamedTuple):
 
 
 def exists(path: Path) -> bool:
-    """Return whether there is anything at ``path``, be it a broken link."""
-    return path.is_symlink() or path.exists()
+    """Return whether there is anything at ``path``, be it a broken link.
+
+    Raises:
+        InputError: its folder cannot be searched.
+    """
+    try:
+        return path.is_symlink() or path.exists()
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}") from error
 
 
 class ResultExists(InputError, FileExistsError):

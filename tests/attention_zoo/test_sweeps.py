@@ -762,6 +762,17 @@ class TestBrokenFiles:
             sweep(config, out)
         assert not list(precious.iterdir())
 
+    def test_a_folder_that_cannot_be_searched(self, config, tmp_path, monkeypatch):
+        def denied(path):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+        monkeypatch.setattr("pathlib.Path.is_symlink", denied)
+        row = driver.rows(Plan([config]), tmp_path)[0]
+        assert row.record == Record() and row.epoch is None
+        assert "run.json: Permission denied" in row.problem and "metrics.jsonl: Permission denied" in row.problem
+        record = job(config, tmp_path)()
+        assert record.status == "failed" and "Permission denied" in record.reason
+
     def test_the_table_goes_on_without_them_and_says_so_once(self, config, tmp_path, capsys):
         out = tmp_path / "out"
         sweep(config, out)
