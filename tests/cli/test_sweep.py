@@ -16,7 +16,7 @@ import pytest
 import torch
 import yaml
 
-from attention_zoo.sweeps import driver
+from attention_zoo.sweeps import Plan, driver
 
 ROOT = Path(__file__).parents[2]
 
@@ -112,11 +112,13 @@ def test_without_a_gpu_a_sweep_that_asks_for_one_starts_no_run(zoo, write_sweep,
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
 def test_what_is_done_needs_no_gpu_any_more(zoo, write_sweep, tmp_path):
-    path = write_sweep(tmp_path / "out", options={"trainer.accelerator": "gpu"})
-    (tmp_path / "out" / "runs" / "mixer=DotProduct,seed=0").mkdir(parents=True)
-    record = {"status": "failed", "reason": "no GPU"}
-    (tmp_path / "out" / "runs" / "mixer=DotProduct,seed=0" / "run.json").write_text(json.dumps(record))
-    assert "exists and holds no sweep" in zoo("sweep", "--config", path).err
+    out, options = tmp_path / "out", {"trainer.accelerator": "gpu"}
+    path = write_sweep(out, options=options)
+    Plan(**{key: value for key, value in yaml.safe_load(path.read_text()).items() if key != "out"}).keep(out)
+    folder = out / "runs" / "mixer=DotProduct,seed=0"
+    folder.mkdir(parents=True)
+    (folder / "run.json").write_text(json.dumps({"status": "failed", "reason": "no GPU"}))
+    assert "failed: mixer=DotProduct,seed=0: no GPU" in zoo("sweep", "--config", path).out
     assert "there is no GPU here" in zoo("sweep", "--config", path, "--retry_failed", "true").err
 
 
