@@ -25,6 +25,7 @@ from attention_zoo.runs.trust import TRUSTED
 from attention_zoo.sayings import one_line
 from attention_zoo.sweeps.checks import FIT
 from attention_zoo.sweeps.gpus import VISIBLE
+from attention_zoo.sweeps.kept import SHARDED, config_in, is_sharded
 from attention_zoo.sweeps.lock import held
 from attention_zoo.sweeps.plan import LOCK, Plan, Run, write
 from attention_zoo.sweeps.record import ENDED, RECORD, Record, known_record, read_record
@@ -39,9 +40,6 @@ ASIDE = ".unreadable"
 
 INTERRUPTED = {130: signal.SIGINT, 143: signal.SIGTERM}
 """The exit codes of a command that was asked to stop, and the signals that asked it."""
-
-SHARDED = "FullySharded"
-"""The class of the trainer's strategy that loads no checkpoint; see `tasks.sharding`."""
 
 ASKED = 130
 """The exit code that stands for that of a command which this process stopped."""
@@ -251,7 +249,7 @@ class Job:
         last = self.folder / "checkpoints" / "last.ckpt"
         if name != FIT:
             return ["test", "--ckpt_path", str(last), *self.plan.evaluation(name), *here]
-        kept = _config_in(last)
+        kept = config_in(last)
         if kept is not None and not is_sharded(kept):
             return [FIT, "--ckpt_path", "last", *here]
         if kept is not None:
@@ -364,21 +362,3 @@ def _says_full(error: BaseException | None) -> bool:
     while error is not None and not (isinstance(error, OSError) and error.errno in FULL):
         error = error.__cause__
     return error is not None
-
-
-def _config_in(checkpoint: Path) -> dict[str, Any] | None:
-    """Return the config of a training that left a whole checkpoint; None if there is none."""
-    from attention_zoo.runs.checkpoint import read_checkpoint
-
-    try:
-        return read_checkpoint(checkpoint).config
-    except InputError:
-        return None
-
-
-def is_sharded(config: dict[str, Any]) -> bool:
-    """Return whether a config trains with the strategy that loads no checkpoint, `SHARDED`."""
-    trainer = config.get("trainer")
-    strategy = trainer.get("strategy") if isinstance(trainer, dict) else None
-    name = strategy.get("class_path") if isinstance(strategy, dict) else strategy
-    return str(name).rpartition(".")[2] == SHARDED
