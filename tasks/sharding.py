@@ -1,12 +1,15 @@
 """Shards a task's model over processes, block by block, by torch's FSDP2."""
 
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
+import torch
 from lightning.pytorch.strategies import ModelParallelStrategy
 from torch import nn
+from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict, set_optimizer_state_dict
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.optim import Optimizer
 
 from attention_zoo.domains import PositiveInt
 from attention_zoo.errors import InputError
@@ -16,8 +19,7 @@ from attention_zoo.hosts.table import swappable
 class FullySharded(ModelParallelStrategy):
     """Parameters, gradients and optimizer state are sharded over all processes; checkpoints are whole, as of any run.
 
-    It is Lightning's strategy for FSDP2, which leaves the sharding to the task: here any classifier's is `shard`. No
-    checkpoint is loaded into shards.
+    It is Lightning's strategy for FSDP2, which leaves the sharding to the task: here any classifier's is `shard`.
 
     Args:
         processes: number of processes; None, or else the trainer's ``devices`` times ``num_nodes``, which it must be.
@@ -57,15 +59,37 @@ class FullySharded(ModelParallelStrategy):
         task.configure_model = partial(_shard_model_of, task, self.mesh)
 
     def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> dict[str, Any]:
-        """Refuse to load a checkpoint.
+        """Load a whole checkpoint, of this strategy or another, into the shards of model and optimizers; return it.
 
-        Raises:
-            InputError: always.
+        Lightning's own hands each layer its parameters, which torch takes for a root with shards of all.
         """
-        raise InputError(
-            f"checkpoint {checkpoint_path} cannot be loaded into a sharded model: give --trainer.strategy auto or ddp, "
-            "or start a new training from its weights with --model.weights"
-        )
+        path, model = self.broadcast(checkpoint_path), cast(nn.Module, self.lightning_module)
+        content = torch.load(path, map_location="cpu", mmap=True, weights_only=weights_only)
+        for part in model.modules():
+            if isinstance(part, FSDPModule):
+                part.reshard()  # a pass that was counted before the training has gathered the root's
+        options = StateDictOptions(full_state_dict=True)
+        set_model_state_dict(model, content["state_dict"], options=options)
+        for optimizer, state in zip(self.optimizers, content["optimizer_states"], strict=True):
+            set_optimizer_state_dict(model, optimizer, _by_name(state, optimizer, model), options=options)
+        return content
+
+
+def _by_name(state: dict[str, Any], optimizer: Optimizer, model: nn.Module) -> dict[str, Any]:
+    """Return an optimizer's state of a checkpoint by the names of the parameters, in place of their numbers.
+
+    Numbers count in the order of the optimizer's groups.
+    """
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    groups = [
+        (saved, dict(zip(saved["params"], (names[parameter] for parameter in own["params"]), strict=True)))
+        for saved, own in zip(state["param_groups"], optimizer.param_groups, strict=True)
+    ]
+    all_names = {number: name for _, named in groups for number, name in named.items()}
+    return {
+        "state": {all_names[number]: own for number, own in state["state"].items()},
+        "param_groups": [{**saved, "params": list(named.values())} for saved, named in groups],
+    }
 
 
 def _shard_model_of(task: Any, mesh: DeviceMesh) -> None:

@@ -25,7 +25,6 @@ from attention_zoo.runs.trust import TRUSTED
 from attention_zoo.sayings import one_line
 from attention_zoo.sweeps.checks import FIT
 from attention_zoo.sweeps.gpus import VISIBLE
-from attention_zoo.sweeps.kept import SHARDED, config_in, is_sharded
 from attention_zoo.sweeps.lock import held
 from attention_zoo.sweeps.plan import LOCK, Plan, Run, write
 from attention_zoo.sweeps.record import ENDED, RECORD, Record, known_record, read_record
@@ -249,11 +248,8 @@ class Job:
         last = self.folder / "checkpoints" / "last.ckpt"
         if name != FIT:
             return ["test", "--ckpt_path", str(last), *self.plan.evaluation(name), *here]
-        kept = config_in(last)
-        if kept is not None and not is_sharded(kept):
+        if is_whole(last):
             return [FIT, "--ckpt_path", "last", *here]
-        if kept is not None:
-            self._note(f"a training with {SHARDED} cannot go on from its checkpoint: it starts anew")
         self._clear()
         return [FIT, *self.plan.recipe(), *self.run.arguments, *here]
 
@@ -362,3 +358,13 @@ def _says_full(error: BaseException | None) -> bool:
     while error is not None and not (isinstance(error, OSError) and error.errno in FULL):
         error = error.__cause__
     return error is not None
+
+
+def is_whole(checkpoint: Path) -> bool:
+    """Return whether a checkpoint exists from which a training can go on."""
+    from attention_zoo.runs.checkpoint import read_checkpoint
+
+    try:
+        return read_checkpoint(checkpoint).config is not None
+    except InputError:
+        return False

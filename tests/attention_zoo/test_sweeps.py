@@ -405,13 +405,6 @@ def test_no_lock_where_something_else_has_its_name(tmp_path, kind):
     assert not target.exists()
 
 
-CHECKPOINTS = {
-    "checkpoint": "model: {}",
-    "checkpoint of shards": "trainer: {strategy: {class_path: tasks.sharding.FullySharded}}",
-}
-"""Steps of a script that leave a checkpoint with this config, and then are killed."""
-
-
 class Scripted(Job):
     """A job whose commands are played: every command takes the next step of a script."""
 
@@ -424,9 +417,9 @@ class Scripted(Job):
         step = steps[place] if place < len(steps) else 0
         if arguments[0] == "fit":
             (self.folder / "config.yaml").touch()
-        if step in CHECKPOINTS:
+        if step == "checkpoint":
             (self.folder / "checkpoints").mkdir(exist_ok=True)
-            torch.save({"state_dict": {}, CONFIG: CHECKPOINTS[step]}, self.folder / "checkpoints" / "last.ckpt")
+            torch.save({"state_dict": {}, CONFIG: "model: {}"}, self.folder / "checkpoints" / "last.ckpt")
             step = -9
         if isinstance(step, str):
             (self.folder / "run.log").write_text(f"$ before\nerror: earlier\n$ command\nTraceback\n{step}\n")
@@ -584,11 +577,6 @@ class TestJob:
         monkeypatch.setattr("pathlib.Path.replace", full)
         with pytest.raises(DiskFull):
             job(config, tmp_path)()
-
-    def test_shards_that_load_no_checkpoint_start_anew(self, config, tmp_path):
-        killed = job(config, tmp_path, "checkpoint of shards")
-        assert killed().status == "done" and killed.commands[0] == killed.commands[1]
-        assert "# a training with FullySharded cannot go on from its checkpoint" in (tmp_path / "run.log").read_text()
 
     def test_one_process_at_a_time(self, config, tmp_path):
         with held(tmp_path / "lock"):

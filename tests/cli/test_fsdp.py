@@ -6,9 +6,6 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from attention_zoo.errors import InputError
-from tasks.sharding import FullySharded
-
 CONFIG = Path(__file__).parents[2] / "configs" / "machines" / "fsdp.yaml"
 TWO = ["--trainer.accelerator", "cpu", "--trainer.devices", "2"]
 SHARDED = ["--config", CONFIG, *TWO, "--trainer.precision", "32-true"]
@@ -62,8 +59,21 @@ def test_another_number_of_processes_than_there_are_is_refused(process, tiny, tm
     assert "error: trainer.strategy.processes=8 differs from trainer.devices x trainer.num_nodes" in ended.err
 
 
-def test_no_checkpoint_is_loaded_into_shards():
-    with pytest.raises(
-        InputError, match="checkpoint a.ckpt cannot be loaded into a sharded model: give --trainer.strat"
-    ):
-        FullySharded(2).load_checkpoint("a.ckpt")
+@pytest.mark.slow
+@pytest.mark.parametrize("machine", ["shards", "copies"])
+def test_a_broken_training_goes_on_in_shards_as_if_it_were_not(process, tiny, tmp_path, machine):
+    """Also from a checkpoint of copies of the model, up to rounding."""
+    steady = ["--model.scheduler", "ConstantLR", "--model.scheduler.factor", "1.0", "--trainer.max_epochs", "2"]
+    start = ["fit", "--config", tiny, *steady]
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    ended = process(*start, *SHARDED, "--trainer.default_root_dir", whole, ranks=2, cwd=tmp_path)
+    assert ended.code == 0, ended.err
+    first = SHARDED if machine == "shards" else [*TWO, "--trainer.strategy", "ddp"]
+    cut = ["--trainer.max_steps", "4", "--trainer.default_root_dir", broken]
+    ended = process(*start, *first, *cut, ranks=2, cwd=tmp_path)
+    assert ended.code == 0, ended.err
+    again = ["fit", "--ckpt_path", broken, *SHARDED, "--trainer.max_steps", "-1"]
+    ended = process(*again, ranks=2, cwd=tmp_path)
+    assert ended.code == 0, ended.err
+    close = {"rtol": 0, "atol": 0} if machine == "shards" else {"rtol": 1e-4, "atol": 1e-5}
+    assert_close(weights(broken), weights(whole), **close)
