@@ -79,7 +79,13 @@ def _by_name(state: dict[str, Any], optimizer: Optimizer, model: nn.Module) -> d
     """Return an optimizer's state of a checkpoint by the names of the parameters, in place of their numbers.
 
     Numbers count in the order of the optimizer's groups.
+
+    Raises:
+        ValueError: the groups are of other sizes than in the checkpoint.
     """
+    saved_sizes, sizes = ([len(group["params"]) for group in x["param_groups"]] for x in (state, vars(optimizer)))
+    if saved_sizes != sizes:
+        raise ValueError(f"groups of {saved_sizes} parameters in the file, of {sizes} in this optimizer")
     names = {parameter: name for name, parameter in model.named_parameters()}
     groups = [
         (saved, dict(zip(saved["params"], (names[parameter] for parameter in own["params"]), strict=True)))

@@ -42,6 +42,7 @@ from attention_zoo.runs.checkpoint import (
     check_classes,
     check_fit,
     check_kinds,
+    check_optimizer,
     check_schedules,
     of_a_run,
     read_checkpoint,
@@ -174,6 +175,7 @@ class ZooCLI(Hooks, LightningCLI):
         if command == "fit":
             if self.checkpoint:
                 check_fit(self.checkpoint)
+                check_optimizer(self.checkpoint, self.config[command].as_dict())
             self.claim(trainer)
         trainer["logger"] = placed(trainer["logger"], Path(trainer["default_root_dir"] or "."))
 

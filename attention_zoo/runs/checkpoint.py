@@ -40,6 +40,9 @@ FROM_ELSEWHERE = {"pretrained": False, "weights": None, "start": None, "download
 SCHEDULES = "lr_schedulers"
 """The key of a checkpoint under which the states of the learning-rate schedules are listed."""
 
+DEFAULT_OPTIMIZER = "AdamW"
+"""The optimizer of a task that is given none."""
+
 OF_A_TRAINING = {"optimizer_states": list, SCHEDULES: list, "loops": dict}
 """Keys, with their types, that a checkpoint needs beside the weights for a fit to go on from it.
 
@@ -175,6 +178,36 @@ def check_fit(checkpoint: Checkpoint) -> None:
             f"{checkpoint.path} has no {', '.join(checkpoint.lacks)}, so that no training can go on from it; "
             f"to start another one from its weights, give them as model.weights"
         )
+
+
+def check_optimizer(checkpoint: Checkpoint, config: Mapping[str, Any]) -> None:
+    """Check that a training goes on with the kind of optimizer whose state a checkpoint holds.
+
+    Args:
+        checkpoint: the checkpoint that a training goes on from.
+        config: the config of the training.
+
+    Raises:
+        InputError: the configs name different classes.
+    """
+    kept, given = (_optimizer(each) for each in (checkpoint.config or {}, config))
+    if None not in (kept, given) and kept != given:
+        raise InputError(
+            f"checkpoint {checkpoint.path} holds the state of {kept}, from which no {given} can go on: leave out "
+            "model.optimizer, or start another training from its weights: model.weights"
+        )
+
+
+def _optimizer(config: Mapping[str, Any]) -> str | None:
+    """Return the name of the optimizer's class in a config; None if its task has no such option."""
+    options: Any = config
+    for key in ("model", "init_args"):
+        options = options.get(key) if isinstance(options, Mapping) else None
+    if not isinstance(options, Mapping) or "optimizer" not in options:
+        return None
+    chosen = options["optimizer"]
+    path = chosen.get("class_path") if isinstance(chosen, Mapping) else chosen
+    return str(path or DEFAULT_OPTIMIZER).rpartition(".")[2]
 
 
 def check_schedules(checkpoint: Checkpoint, wanted: int) -> None:

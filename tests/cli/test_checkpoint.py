@@ -2,12 +2,15 @@
 
 import os
 import zipfile
+from pathlib import Path
 
 import pytest
 import torch
 import yaml
 
 import tasks
+from attention_zoo.errors import InputError
+from attention_zoo.runs.checkpoint import Checkpoint, check_optimizer
 
 
 class Malicious:
@@ -114,3 +117,19 @@ def test_starts_from_weights_and_does_without_their_file_after(tiny, call, run_f
     weights.unlink()
     assert call("test", "--ckpt_path", tmp_path / "run/checkpoints/last.ckpt") == 0
     assert yaml.safe_load((tmp_path / "run/config.yaml").read_text())["model"]["init_args"]["weights"] == str(weights)
+
+
+@pytest.mark.parametrize("kept", ["null", "{class_path: torch.optim.AdamW}", "{class_path: torch.optim.adamw.AdamW}"])
+def test_another_optimizer_cannot_go_on(kept):
+    checkpoint = Checkpoint(Path("a.ckpt"), yaml.safe_load(f"model: {{init_args: {{optimizer: {kept}}}}}"), 0, 0, None)
+    for same in (None, {"class_path": "torch.optim.AdamW"}):
+        check_optimizer(checkpoint, {"model": {"init_args": {"optimizer": same}}})
+    check_optimizer(checkpoint, {"model": {"class_path": "a.TaskOfAUser", "init_args": {}}})
+    with pytest.raises(InputError, match="a.ckpt holds the state of AdamW, from which no SGD can go on"):
+        check_optimizer(checkpoint, {"model": {"init_args": {"optimizer": {"class_path": "torch.optim.SGD"}}}})
+
+
+def test_a_training_with_another_optimizer_is_refused(zoo, run_folder):
+    other = ["--model.optimizer", "SGD", "--model.optimizer.lr", "0.1"]
+    ended = zoo("fit", "--ckpt_path", run_folder, *other)
+    assert ended.code == 2 and "holds the state of AdamW, from which no SGD can go on" in ended.err
