@@ -2,6 +2,7 @@
 
 import contextlib
 import types
+import weakref
 from collections.abc import Iterator
 
 import torch
@@ -13,35 +14,72 @@ from torch.utils._pytree import tree_leaves
 import attention_zoo
 from tests.attention_zoo.cuda.kernels import Kernels
 
-WAITS = {"_local_scalar_dense", "nonzero", "equal", "is_nonzero", "masked_select"}
+WAITS = {
+    *("_local_scalar_dense", "is_nonzero", "equal", "allclose"),  # a number is read
+    *("nonzero", "masked_select", "_unique", "_unique2", "unique_dim", "unique_consecutive", "bincount"),  # a size is
+    *("_linalg_check_errors", "_pin_memory", "record_stream"),
+}
 """Operators for which the program waits until the device has done everything before."""
 
 
 class Watch(TorchDispatchMode):
-    """Fails where a tensor is made beside the device, or the program waits for it; notes the largest that is made.
+    """Fails where a tensor leaves the device or is made beside it, or the program waits; counts what is allocated.
 
     Attributes:
         largest: number of entries of the largest tensor that was allocated.
         largest_by: the operator that allocated it.
+        total: bytes of all that was allocated.
+        peak: the most bytes that were held at once, of what was allocated.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.largest, self.largest_by = 0, ""
+        self.total = self.peak = self._held = 0
+        self._storages: set[int] = set()
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         name = func.overloadpacket.__name__
-        assert name not in WAITS, f"{name} waits for the device"
+        given = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
+        assert not _waits(name, func._overloadname, given, kwargs or {}), f"{name} waits for the device"
         out = func(*args, **(kwargs or {}))
         views = any(result.alias_info is not None for result in func._schema.returns)
+        from_device = any(x.device.type == "cuda" for x in given)
         for tensor in tree_leaves(out):
             if not isinstance(tensor, Tensor):
                 continue
             beside = tensor.device.type not in ("cuda", "meta")
+            assert not (beside and from_device), f"{name} moves {tuple(tensor.shape)} to the {tensor.device}"
             assert not beside or tensor.numel() <= 1, f"{name} makes {tuple(tensor.shape)} on the {tensor.device}"
-            if not views and tensor.numel() > self.largest:
-                self.largest, self.largest_by = tensor.numel(), f"{name} {tuple(tensor.shape)}"
+            if not views and not beside:
+                self._count(tensor, f"{name} {tuple(tensor.shape)}")
         return out
+
+    def _count(self, tensor: Tensor, by: str) -> None:
+        storage = tensor.untyped_storage()
+        key, size = storage._cdata, storage.nbytes()
+        if key in self._storages:
+            return
+        self._storages.add(key)
+        weakref.finalize(storage, self._free, key, size)
+        if tensor.numel() > self.largest:
+            self.largest, self.largest_by = tensor.numel(), by
+        self.total += size
+        self._held += size
+        self.peak = max(self.peak, self._held)
+
+    def _free(self, key: int, size: int) -> None:
+        self._storages.discard(key)
+        self._held -= size
+
+
+def _waits(name: str, overload: str, given: list[Tensor], options: dict) -> bool:
+    """Whether the program waits for the device in an operator, given so many tensors and options."""
+    if name == "repeat_interleave":  # a size is read, unless it is given
+        return overload in ("Tensor", "self_Tensor") and options.get("output_size") is None
+    if name in ("index", "index_put", "index_put_", "_index_put_impl_"):  # by truth values, whose number is read
+        return any(x.dtype in (torch.bool, torch.uint8) for x in given[1:] if x.dim() and name == "index")
+    return name in WAITS
 
 
 class Context:
@@ -104,6 +142,10 @@ class Device:
         return self._mode.from_tensor(thing).to("cuda")
 
 
+def _no_waiting(device=None) -> None:
+    raise AssertionError("the program waits for the device")
+
+
 @contextlib.contextmanager
 def device(monkeypatch, major: int = 9) -> Iterator[Device]:
     """Have a CUDA device of a compute capability."""
@@ -112,6 +154,7 @@ def device(monkeypatch, major: int = 9) -> Iterator[Device]:
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: properties)
     monkeypatch.setattr(torch.cuda.amp.common, "amp_definitely_not_available", lambda: False)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: True)
+    monkeypatch.setattr(torch.cuda, "synchronize", _no_waiting)
     for function in ours(torch.autograd.Function):
         monkeypatch.setattr(function, "apply", lambda *args, of=function: forward_and_backward(of, *args))
     with FakeTensorMode() as mode:

@@ -42,11 +42,13 @@ class Kernels:
 
     Attributes:
         calls: (kernel, forward or backward, shape of q, whether something is added to the scores) of each call.
+        taken: (kernel, type of q) of all calls.
         numbers: whether the kernels compute; otherwise they return tensors without numbers, as under fake tensors.
     """
 
     def __init__(self, numbers: bool = True) -> None:
         self.calls: list[tuple[str, str, tuple[int, ...], bool]] = []
+        self.taken: set[tuple[str, torch.dtype]] = set()
         self.numbers = numbers
 
     @property
@@ -116,6 +118,7 @@ class Kernels:
 
     def _note(self, kernel: str, way: str, q: Tensor, bias: Tensor | None) -> None:
         self.calls.append((kernel, way, tuple(q.shape), bias is not None))
+        self.taken.add((kernel, q.dtype))
 
     def _attend(self, q, k, v, bias, is_causal, scale):
         batch, heads, number = q.shape[:3]

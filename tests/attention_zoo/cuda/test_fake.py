@@ -27,37 +27,82 @@ HALF = (torch.bfloat16, torch.float16)
 VIT = {"embed_dim": 24, "depth": 2, "num_heads": 2, "patch_size": 8}
 FORMS_THE_MATRIX = {"SigmoidAttention", "Sparsifier"}
 """Readings with a matrix of all pairs of tokens: torch has no fused kernel for a sigmoid, and the guess is a matrix."""
+IN_BLOCKS = {"Pro"}
+"""Readings that compute all pairs of tokens block by block, so that what is allocated grows like the pairs."""
+LINEAR = 18
+"""The most that memory of 16 times the tokens may grow by, if it grows like their number; pairs are 256 times."""
+KERNELS = {
+    "flash": {"BiLevelRouting", "CRATE", "Differential", "DotProduct", "Probabilistic", "Routing", "Twicing"},
+    "masked": {"Agent", "Neighborhood", "Sparsifier", "VariedSizeWindow", "Window"},
+    "precise": {
+        *("Cluster", "DoublyNormalized", "Elliptical", "EnergyTransformer", "Hopfield", "KMeans", "Kuramoto"),
+        *("MixtureOfGaussianKeys", "Pro", "Reversed", "RobustKernel", "RobustPCA", "Sinkhorn"),
+    },
+    "none": {
+        *("ChannelAttention", "CrossCovariance", "FocalModulation", "GatedConv", "GlobalFilter", "Linear"),
+        *("Performer", "Primal", "SigmoidAttention", "ToST", "VarsD", "VarsS", "VarsSD"),
+    },
+}
+"""Which fused kernel a mixer takes: in half precision "flash", or for what is added to its scores the memory-efficient
+one ("masked"); that one in float32 whatever the tokens' type, for a normaliser that half precision does not hold
+("precise"); or none, as it has no softmax over tokens."""
 
 
-def create(name, **options):
-    return az.create_mixer(name, DIM, HEADS, grid=(SIDE, SIDE), device="cuda", **options)
+def taken(name, dtype):
+    """Return the (kernel, type) that a mixer hands tokens of a type to."""
+    (way,) = (way for way, names in KERNELS.items() if name in names)
+    if way == "none":
+        return set()
+    if way == "precise" or dtype == torch.float32:
+        return {("efficient", torch.float32)}
+    return {("flash" if way == "flash" else "efficient", dtype)}
 
 
-def tokens(dtype=torch.float32, batch=1):
-    return torch.randn(batch, N, DIM, device="cuda", dtype=dtype)
+def create(name, side=SIDE, **options):
+    return az.create_mixer(name, DIM, HEADS, grid=(side, side), device="cuda", **options)
+
+
+def tokens(dtype=torch.float32, batch=1, side=SIDE):
+    return torch.randn(batch, side * side, DIM, device="cuda", dtype=dtype)
 
 
 def cast(dtype):
     return torch.autocast("cuda", dtype) if dtype else contextlib.nullcontext()
 
 
+def test_every_mixer_has_a_place_in_the_table():
+    assert sorted(SELF) == sorted(name for names in KERNELS.values() for name in names)
+
+
 @pytest.mark.parametrize("name", SELF)
 class TestEveryMixer:
     @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-    def test_stays_on_the_device_and_forms_no_matrix(self, monkeypatch, name, dtype):
-        with device(monkeypatch):
-            mixer = create(name, dtype=dtype)
-            with Watch() as watch:
-                out = mixer(tokens(dtype))
-        assert (out.device.type, out.dtype, out.shape) == ("cuda", dtype, (1, N, DIM))
-        assert (watch.largest >= N * N) == (name in FORMS_THE_MATRIX), watch.largest_by
+    def test_kernel_and_memory_at_196_and_3136_tokens(self, monkeypatch, name, dtype):
+        """What is allocated, and what is held at once, grow like the tokens; so neither grows like their pairs."""
+        watches = []
+        for side in (14, 56):
+            with device(monkeypatch) as gpu:
+                mixer, n = create(name, side, dtype=dtype), side * side
+                with Watch() as watch:
+                    out = mixer(tokens(dtype, side=side))
+            assert (out.device.type, out.dtype, out.shape) == ("cuda", dtype, (1, n, DIM))
+            assert gpu.kernels.taken == taken(name, dtype)
+            watches.append(watch)
+        few, many = watches
+        assert (many.largest >= n * n) == (name in FORMS_THE_MATRIX), many.largest_by
+        pairs = FORMS_THE_MATRIX | IN_BLOCKS
+        assert (many.total > LINEAR * few.total) == (name in pairs), f"{few.total} and {many.total} bytes"
+        assert (many.peak > LINEAR * few.peak) == (name in pairs), f"{few.peak} and {many.peak} bytes at once"
 
     def test_autocast(self, monkeypatch, name):
         dtype = torch.float16
-        with device(monkeypatch):
+        with device(monkeypatch) as gpu:
             mixer = create(name, qkv_bias=True)
             with Watch() as watch, cast(dtype):
                 out = mixer(tokens())
+        # regions that do not divide this grid of 64 x 64 are padded, which a mask says
+        expected = {("efficient", dtype)} if name == "BiLevelRouting" else taken(name, dtype)
+        assert gpu.kernels.taken == expected
         kept = isinstance(mixer.proj, torch.nn.Identity)
         assert (out.device.type, out.dtype) == ("cuda", torch.float32 if kept else dtype)
         assert (watch.largest >= N * N) == (name in FORMS_THE_MATRIX), watch.largest_by
