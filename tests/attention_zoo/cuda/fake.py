@@ -3,7 +3,7 @@
 import contextlib
 import types
 import weakref
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 import torch
 from torch import Tensor
@@ -25,15 +25,20 @@ WAITS = {
 class Watch(TorchDispatchMode):
     """Fails where a tensor leaves the device or is made beside it, or the program waits; counts what is allocated.
 
+    Args:
+        allowed: operators that may do so, of a step that has to look at numbers.
+
     Attributes:
+        waits: the operators that did so.
         largest: number of entries of the largest tensor that was allocated.
         largest_by: the operator that allocated it.
         total: bytes of all that was allocated.
         peak: the most bytes that were held at once, of what was allocated.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, allowed: Collection[str] = ()) -> None:
         super().__init__()
+        self.allowed, self.waits = allowed, set()
         self.largest, self.largest_by = 0, ""
         self.total = self.peak = self._held = 0
         self._storages: set[int] = set()
@@ -41,7 +46,8 @@ class Watch(TorchDispatchMode):
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         name = func.overloadpacket.__name__
         given = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
-        assert not _waits(name, func._overloadname, given, kwargs or {}), f"{name} waits for the device"
+        if _waits(name, func._overloadname, given, kwargs or {}):
+            self._note(name, f"{name} waits for the device")
         out = func(*args, **(kwargs or {}))
         views = any(result.alias_info is not None for result in func._schema.returns)
         from_device = any(x.device.type == "cuda" for x in given)
@@ -49,11 +55,17 @@ class Watch(TorchDispatchMode):
             if not isinstance(tensor, Tensor):
                 continue
             beside = tensor.device.type not in ("cuda", "meta")
-            assert not (beside and from_device), f"{name} moves {tuple(tensor.shape)} to the {tensor.device}"
-            assert not beside or tensor.numel() <= 1, f"{name} makes {tuple(tensor.shape)} on the {tensor.device}"
+            if beside and from_device:
+                self._note(name, f"{name} moves {tuple(tensor.shape)} to the {tensor.device}")
+            elif beside and tensor.numel() > 1 and not (given and self.waits):  # not of what has left already
+                self._note(name, f"{name} makes {tuple(tensor.shape)} on the {tensor.device}")
             if not views and not beside:
                 self._count(tensor, f"{name} {tuple(tensor.shape)}")
         return out
+
+    def _note(self, name: str, words: str) -> None:
+        assert name in self.allowed, words
+        self.waits.add(name)
 
     def _count(self, tensor: Tensor, by: str) -> None:
         storage = tensor.untyped_storage()
@@ -135,6 +147,10 @@ class Device:
     def __init__(self, kernels: Kernels, mode: FakeTensorMode) -> None:
         self.kernels, self._mode = kernels, mode
 
+    def keep(self, x: Tensor) -> Tensor:
+        """Return a tensor without its numbers, where it is."""
+        return self._mode.from_tensor(x)
+
     def put(self, thing):
         """Return a module, or a tensor, on the device."""
         if isinstance(thing, torch.nn.Module):
@@ -155,6 +171,7 @@ def device(monkeypatch, major: int = 9) -> Iterator[Device]:
     monkeypatch.setattr(torch.cuda.amp.common, "amp_definitely_not_available", lambda: False)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: True)
     monkeypatch.setattr(torch.cuda, "synchronize", _no_waiting)
+    monkeypatch.setattr(FakeTensorMode, "__deepcopy__", lambda mode, memo: mode, raising=False)  # of a copied model
     for function in ours(torch.autograd.Function):
         monkeypatch.setattr(function, "apply", lambda *args, of=function: forward_and_backward(of, *args))
     with FakeTensorMode() as mode:

@@ -66,6 +66,10 @@ class Kernels:
 
     def chosen(self, q, k, v, attn_mask=None, dropout_p=0.0, is_causal=False, *, scale=None):
         """torch's own attention; fails where it would take the N x N formula."""
+        if torch.is_autocast_enabled("cuda"):  # which brings its inputs to one type
+            kind = torch.get_autocast_dtype("cuda")
+            q, k, v = (x.to(kind) for x in (q, k, v))
+            attn_mask = attn_mask if attn_mask is None or attn_mask.dtype == torch.bool else attn_mask.to(kind)
         scale = q.shape[-1] ** -0.5 if scale is None else scale
         flash = q.dtype in HALF and attn_mask is None and q.shape[-1] == v.shape[-1] <= 256
         if q.dtype == torch.float64 and not self.numbers:

@@ -2,19 +2,17 @@
 
 import contextlib
 import types
+from typing import get_args
 
-import lightning as L
 import pytest
 import torch
 from torch._subclasses import FakeTensorMode
 
 import attention_zoo as az
-from attention_zoo import attacks
-from attention_zoo.clicks import Clicks
 from attention_zoo.functional import attention
 from attention_zoo.functional.attention import attend, softmax_attention
 from attention_zoo.functional.fixed_units import FixedValues
-from tasks import Classification, InteractiveSegmentation, SemanticSegmentation, semantic
+from attention_zoo.models.top_down import Mode
 from tests.attention_zoo.cuda.fake import Watch, device
 from tests.attention_zoo.test_mixers import ACTIVE, MASKED
 from tests.attention_zoo.test_models import KINDS, SIZE, build
@@ -262,14 +260,13 @@ def test_one_graph_on_the_device(monkeypatch, name, dtype):
 
 
 @pytest.mark.parametrize("dtype", [None, torch.bfloat16])
-@pytest.mark.parametrize("name", [*KINDS, "TopDown"])
+@pytest.mark.parametrize("name", [*KINDS, *get_args(Mode)])
 def test_models(monkeypatch, name, dtype):
     wide = {"embed_dim": 32} if name == "fan_tiny" else {}  # timm's class attention wants heads of a multiple of 8
-    model = (
-        az.TopDown(build("deit_conv_tiny_patch16_224", mixer="DotProduct"))
-        if name == "TopDown"
-        else build(name, **wide)
-    )
+    if name in KINDS:
+        model = build(name, **wide)
+    else:
+        model = az.TopDown(build("deit_conv_tiny_patch16_224", mixer="DotProduct"), mode=name)
     with device(monkeypatch) as gpu:
         model = gpu.put(model.train())
         images = torch.randn(2, 3, *SIZE, device="cuda")
@@ -277,62 +274,3 @@ def test_models(monkeypatch, name, dtype):
             out = model(images)
         logits = out.logits if isinstance(out, az.Outputs) else out
         assert (logits.device.type, logits.shape) == ("cuda", (2, 5))
-
-
-TASKS = {
-    "classification": (
-        lambda: Classification("vit_tiny_patch16_224", 5, (32, 32), mixer=az.MIXERS["VarsD"], model_args=VIT),
-        lambda images: {"label": torch.randint(5, (4,), device="cuda")},
-    ),
-    "semantic": (
-        lambda: SemanticSegmentation("vit_tiny_patch16_224", 3, (32, 32), model_args=VIT, mixer=az.MIXERS["Window"]),
-        lambda images: {"mask": torch.randint(3, (4, 32, 32), device="cuda")},
-    ),
-    "interactive": (
-        lambda: InteractiveSegmentation(
-            "vit_tiny_patch16_224", (32, 32), model_args=VIT, mixer=az.MIXERS["Probabilistic"], max_clicks=3
-        ),
-        lambda images: {
-            "mask": torch.randint(2, (4, 32, 32), device="cuda").to(torch.uint8),
-            "box": torch.tensor([[4.0, 4.0, 20.0, 20.0]]).expand(4, -1).to("cuda"),
-        },
-    ),
-}
-"""The constructor of each task whose training step does not leave the device, and what a batch has beside images."""
-
-
-@pytest.mark.parametrize("dtype", [None, torch.bfloat16])
-@pytest.mark.parametrize("name", TASKS)
-def test_training_steps(monkeypatch, name, dtype):
-    build_task, batch_of = TASKS[name]
-    task = build_task()
-    if name == "semantic":
-        from mmseg.models.decode_heads import decode_head
-
-        monkeypatch.setattr(decode_head, "accuracy", lambda scores, *args, **options: scores.new_zeros(1))
-    monkeypatch.setattr(L.LightningModule, "log", lambda *args, **options: None)
-    # what waits for the device: checks that name a wrong label or click, and mmsegmentation's accuracy
-    monkeypatch.setattr(semantic, "check_labels", lambda mask, num_classes: None)
-    monkeypatch.setattr(Clicks, "_check_values", lambda clicks: None)
-    with device(monkeypatch) as gpu:
-        gpu.put(task.model.train())
-        images = torch.randn(4, 3, 32, 32, device="cuda")
-        batch = {"image": images, **batch_of(images)}
-        with Watch(), cast(dtype):
-            loss = task.training_step(batch, 0)
-        assert (loss.device.type, loss.dtype, loss.shape) == ("cuda", torch.float32, ())
-
-
-@pytest.mark.parametrize("attack", [attacks.FGSM(), attacks.PGD(steps=2, norm="L2", random_start=False)])
-def test_attacks(monkeypatch, attack):
-    for module in (attacks.base, attacks.gradient):  # it waits, to name an image
-        monkeypatch.setattr(module, "check_finite", lambda name, values, index=None: values)
-    monkeypatch.setattr(attacks.gradient, "_gradient", lambda loss, pixels: torch.randn_like(pixels) * loss.sum())
-    model = build("rvt_tiny", mixer="Probabilistic")
-    with device(monkeypatch) as gpu:
-        classifier = gpu.put(attacks.OnPixels(model, (0.5, 0.5, 0.5), (0.2, 0.3, 0.4)))
-        pixels, label = torch.rand(2, 3, *SIZE, device="cuda"), torch.randint(5, (2,), device="cuda")
-        with Watch():
-            attacked = attack.run(classifier, pixels, label)
-        assert attacked.pixels.device.type == attacked.no_gradient.device.type == "cuda"
-        assert attacked.pixels.shape == pixels.shape
