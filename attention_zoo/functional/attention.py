@@ -33,7 +33,14 @@ FEW = 256
 
 
 def attend(
-    q: Tensor, k: Tensor, v: Tensor, scale: float, *, key_bias: Tensor | None = None, mask: Tensor | None = None
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    scale: float,
+    *,
+    key_bias: Tensor | None = None,
+    mask: Tensor | None = None,
+    is_causal: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Return softmax attention and the logarithm of its normaliser.
 
@@ -45,6 +52,8 @@ def attend(
         key_bias: (B, H, M), added to the scores of each key; differentiable.
         mask: added to the scores, broadcasting to (B, H, N, M). A gradient reaches one that wants it, a learned bias of
             positions say, and then the N x M matrix is formed.
+        is_causal: whether a query reads only the keys up to its own place, also where there is a mask. It forms no
+            matrix, unless the mask is one of queries and keys.
 
     Returns:
         The attended values (B, H, N, E) and ``logsumexp_j(scale q_i.k_j + key_bias_j + mask_ij)`` (B, H, N), both
@@ -53,15 +62,26 @@ def attend(
         -inf takes nothing: its value is 0, its logsumexp -inf, and no gradient passes through it.
     """
     if mask is None:
-        return _attend(q, k, v, scale, key_bias, None)
+        return _attend(q, k, v, scale, key_bias, None, is_causal)
     # in the type of the scores first: the lowest number of a wider one is -inf there
-    mask, nothing = opened(_unexpanded(mask).to(q.dtype))
+    mask, is_causal, nothing = _opened(_unexpanded(mask).to(q.dtype), is_causal, q, k)
     if mask.shape[-1] == 1:  # what a query adds to all of its scores changes no weight
-        out, lse = _attend(q, k, v, scale, key_bias, None)
+        out, lse = _attend(q, k, v, scale, key_bias, None, is_causal)
         lse = lse + mask[..., 0].to(lse.dtype)
     else:
-        out, lse = _attend(q, k, v, scale, key_bias, mask)
+        out, lse = _attend(q, k, v, scale, key_bias, mask, is_causal)
     return out.masked_fill(nothing, 0.0), lse.masked_fill(nothing[..., 0], -torch.inf)
+
+
+def attend_to_later(
+    q: Tensor, k: Tensor, v: Tensor, scale: float, *, key_bias: Tensor | None = None, mask: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Return what `attend` does where each query reads only the keys from its own place on; there are as many keys."""
+    q, k, v = (x.flip(2) for x in (q, k, v))
+    key_bias = None if key_bias is None else key_bias.flip(-1)
+    mask = None if mask is None else _unexpanded(mask).flip((-2, -1))
+    out, lse = attend(q, k, v, scale, key_bias=key_bias, mask=mask, is_causal=True)
+    return out.flip(2), lse.flip(2)
 
 
 def softmax_attention(
@@ -111,19 +131,18 @@ def attention_within_bound(
         return _torch_attention(q, k, v, None, dropout, is_causal, scale)
     mask = _unexpanded(mask)
     mask = mask if mask.dtype == torch.bool else mask.to(q.dtype)
-    if is_causal:
-        before = torch.ones(q.shape[-2], k.shape[-2], dtype=torch.bool, device=q.device).tril()
-        mask = mask & before if mask.dtype == torch.bool else mask.masked_fill(~before, -torch.inf)
+    if is_causal and not (_on_cuda(q) and _kernel(q, mask) == "efficient"):  # torch's own attention takes one of both
+        mask, is_causal = _not_later(mask, q, k), False
     if always_open:
         if _learned(mask) and q.device.type == "cpu" and q.dtype not in HALF:
             # torch takes this formula too, but searches its scores for rows of -inf, and scales queries and keys
             weights = torch.add(mask, q @ k.mT, alpha=scale).softmax(-1)
             return F.dropout(weights, dropout) @ v
-        return _torch_attention(q, k, v, mask, dropout, False, scale)
-    mask, nothing = opened(mask)
+        return _torch_attention(q, k, v, mask, dropout, is_causal, scale)
+    mask, is_causal, nothing = _opened(mask, is_causal, q, k)
     if mask.shape[-1] == 1:  # what a query adds to all of its scores changes no weight
         mask = None
-    return _torch_attention(q, k, v, mask, dropout, False, scale).masked_fill(nothing, 0.0)
+    return _torch_attention(q, k, v, mask, dropout, is_causal, scale).masked_fill(nothing, 0.0)
 
 
 def opened(mask: Tensor) -> tuple[Tensor, Tensor]:
@@ -141,6 +160,47 @@ def opened(mask: Tensor) -> tuple[Tensor, Tensor]:
         return mask | nothing, nothing  # not masked_fill, which ONNX Runtime has for no truth values
     nothing = ~(mask != -torch.inf).any(-1, keepdim=True)
     return mask.masked_fill(nothing, 0.0), nothing
+
+
+def _opened(mask: Tensor, is_causal: bool, q: Tensor, k: Tensor) -> tuple[Tensor, bool, Tensor]:
+    """Return what `opened` does of a mask and causality, which become one mask if that is of queries and keys.
+
+    Args:
+        mask: (..., N or 1, M or 1), boolean or additive.
+        is_causal: whether a query reads only the keys up to its own place.
+        q: queries (B, H, N, D).
+        k: keys (B, H, M, D).
+
+    Returns:
+        The opened mask, whether queries read only earlier keys besides, and which (..., N or 1, 1) read nothing.
+    """
+    if is_causal and mask.shape[-2] > 1 and mask.shape[-1] > 1:
+        mask, is_causal = _not_later(mask, q, k), False
+    if not is_causal or mask.shape[-1] == 1:  # there is always a first key
+        mask, nothing = opened(mask)
+        return mask, is_causal, nothing
+    mask = _additive(mask, q.dtype)
+    places = torch.arange(q.shape[-2], device=q.device).clamp(max=k.shape[-2] - 1)
+    nothing = ((mask != -torch.inf).cumsum(-1) == 0).index_select(-1, places).mT
+    # queries before the first open key read the first of all: it is far below, so that no other query does
+    first = mask[..., :1].masked_fill(mask[..., :1] == -torch.inf, forbidden(q.dtype))
+    return torch.cat((first, mask[..., 1:]), -1), is_causal, nothing
+
+
+def forbidden(dtype: torch.dtype) -> float:
+    """Return a score so far below all others (see `bounded`) that its weight is 0, where -inf would leave NaN."""
+    return max(-8 * largest_score(dtype), torch.finfo(dtype).min)
+
+
+def _not_later(mask: Tensor, q: Tensor, k: Tensor) -> Tensor:
+    """Return a mask, boolean or additive, that forbids the keys after a query's own place too, (..., N, M)."""
+    before = _before(q, k)
+    return mask & before if mask.dtype == torch.bool else mask.masked_fill(~before, -torch.inf)
+
+
+def _before(q: Tensor, k: Tensor) -> Tensor:
+    """Return which keys (B, H, M, D) are not after the place of each query (B, H, N, D), (N, M) bool."""
+    return torch.ones(q.shape[-2], k.shape[-2], dtype=torch.bool, device=q.device).tril()
 
 
 def normalized(scores: Tensor) -> tuple[Tensor, Tensor]:
@@ -235,6 +295,12 @@ def _torch_attention(
     if mask is not None:
         mask = _aligned_rows(_additive(mask, q.dtype))
     q, k, v = (_rows(_widen(x, _aligned(x.shape[-1]))) for x in (q, k, v))
+    if mask is not None and is_causal:  # the kernel takes both, though torch's function does not
+        kind = torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else q.dtype
+        q, k, v, mask = (x.to(kind) for x in (q, k, v, mask))
+        mask = _aligned_rows(mask).expand(*q.shape[:3], k.shape[2])
+        attended = torch.ops.aten._scaled_dot_product_efficient_attention
+        return attended(q, k, v, mask, True, dropout, True, scale=scale)[0][..., :values]
     return F.scaled_dot_product_attention(q, k, v, mask, dropout, is_causal, scale=scale)[..., :values]
 
 
@@ -254,11 +320,11 @@ def _additive(mask: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def _attend(
-    q: Tensor, k: Tensor, v: Tensor, scale: float, key_bias: Tensor | None, mask: Tensor | None
+    q: Tensor, k: Tensor, v: Tensor, scale: float, key_bias: Tensor | None, mask: Tensor | None, is_causal: bool
 ) -> tuple[Tensor, Tensor]:
     """Compute `attend` for a mask in which every row allows some key to be read."""
     if (mask is not None and _learned(mask)) or not _has_kernel(q, mask) or not k.numel():  # kernels divide by the keys
-        return _dense(q, k, v, key_bias, mask, scale)
+        return _dense(q, k, v, key_bias, mask, scale, is_causal)
     if mask is not None:
         mask = _aligned_rows(mask) if _on_cuda(q) else mask
     if key_bias is not None and mask is not None:
@@ -270,17 +336,19 @@ def _attend(
     width = _aligned(width) if _on_cuda(q) else width
     # views, since torch.compile does not take one tensor in two places of a function of ours
     q, k, v = (rows.view_as(rows) for rows in (_rows(_widen(x, width)) for x in (q, k, v)))
-    out, lse = _FusedAttention.apply(q, k, v, key_bias, mask, scale)
+    out, lse = _FusedAttention.apply(q, k, v, key_bias, mask, scale, is_causal)
     return out[..., :values], lse[..., : q.shape[-2]]
 
 
 def _dense(
-    q: Tensor, k: Tensor, v: Tensor, key_bias: Tensor | None, mask: Tensor | None, scale: float
+    q: Tensor, k: Tensor, v: Tensor, key_bias: Tensor | None, mask: Tensor | None, scale: float, is_causal: bool
 ) -> tuple[Tensor, Tensor]:
     """Compute what `_FusedAttention` does by the scores themselves."""
     scores = scale * q @ k.mT  # (B, H, N, M)
     for bias in (None if key_bias is None else key_bias[..., None, :], mask):
         scores = scores if bias is None else scores + bias
+    if is_causal:
+        scores = scores.masked_fill(~_before(q, k), -torch.inf)
     weights, log_sum = normalized(scores)
     return weights.to(v.dtype) @ v, log_sum
 
@@ -290,40 +358,51 @@ class _FusedAttention(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, q: Tensor, k: Tensor, v: Tensor, key_bias: Tensor | None, mask: Tensor | None, scale: float
+        ctx: Any,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        key_bias: Tensor | None,
+        mask: Tensor | None,
+        scale: float,
+        is_causal: bool,
     ) -> tuple[Tensor, Tensor]:
         bias = _bias(q, k, key_bias, mask)
         kernel = _kernel(q, bias)
+        if kernel == "flash" and is_causal and q.shape[-2] != k.shape[-2]:  # it counts places from the end
+            kernel = "efficient"
         rest: tuple[Any, ...] = ()
         lengths: tuple[int, ...] = ()
         if kernel == "cpu":
-            out, lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(q, k, v, attn_mask=bias, scale=scale)
+            attended = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+            out, lse = attended(q, k, v, 0.0, is_causal, attn_mask=bias, scale=scale)
         elif kernel == "flash":
             out, lse, *ends, longest_q, longest_k, seed, offset, _ = torch.ops.aten._scaled_dot_product_flash_attention(
-                q, k, v, scale=scale
+                q, k, v, 0.0, is_causal, scale=scale
             )
             rest, lengths = (*ends, seed, offset), (longest_q, longest_k)
         else:
-            out, lse, *rest = torch.ops.aten._scaled_dot_product_efficient_attention(q, k, v, bias, True, scale=scale)
+            attended = torch.ops.aten._scaled_dot_product_efficient_attention
+            out, lse, *rest = attended(q, k, v, bias, True, 0.0, is_causal, scale=scale)
         ctx.save_for_backward(q, k, v, key_bias, mask, out, lse, *rest)
-        ctx.scale, ctx.kernel, ctx.lengths = scale, kernel, lengths
+        ctx.scale, ctx.kernel, ctx.lengths, ctx.is_causal = scale, kernel, lengths, is_causal
         ctx.set_materialize_grads(False)
         return out, lse
 
     @staticmethod
     def backward(ctx: Any, grad_out: Tensor | None, grad_lse: Tensor | None) -> tuple[Tensor | None, ...]:
         q, k, v, key_bias, mask, out, lse, *rest = ctx.saved_tensors
-        width, scale = q.shape[-1], ctx.scale
+        width, scale, is_causal = q.shape[-1], ctx.scale, ctx.is_causal
         if grad_out is None and grad_lse is None:
-            return (None,) * 6
+            return (None,) * 7
         further = torch.is_grad_enabled()
         if further or any(grad is not None and stands_for_many(grad) for grad in (grad_out, grad_lse)):
             # no kernel has further gradients, or takes several at once
             rows = q.shape[-2]  # CUDA's kernels may return more of the logsumexp
             grads = grad_out, None if grad_lse is None else grad_lse.narrow(-1, 0, rows)
-            plain = functools.partial(_dense, mask=mask, scale=scale)
+            plain = functools.partial(_dense, mask=mask, scale=scale, is_causal=is_causal)
             wanted = ctx.needs_input_grad[:4]
-            return *further_gradients(plain, (q, k, v, key_bias), grads, wanted, further=further), None, None
+            return *further_gradients(plain, (q, k, v, key_bias), grads, wanted, further=further), None, None, None
         grad_out = torch.zeros_like(out) if grad_out is None else _rows(grad_out)
         if grad_lse is not None or key_bias is not None:
             # The kernel computes dS = P * (grad_out v^T - rowsum(grad_out * out)), dK = scale dS^T q. One more channel
@@ -337,21 +416,21 @@ class _FusedAttention(torch.autograd.Function):
         bias = _bias(q, k, key_bias, mask)
         if ctx.kernel == "cpu":
             grads = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(
-                grad_out, q, k, v, out, lse, 0.0, False, attn_mask=bias, scale=scale
+                grad_out, q, k, v, out, lse, 0.0, is_causal, attn_mask=bias, scale=scale
             )
         elif ctx.kernel == "flash":
             *ends, seed, offset = rest
             grads = torch.ops.aten._scaled_dot_product_flash_attention_backward(
-                grad_out, q, k, v, out, lse, *ends, *ctx.lengths, 0.0, False, seed, offset, scale=scale
+                grad_out, q, k, v, out, lse, *ends, *ctx.lengths, 0.0, is_causal, seed, offset, scale=scale
             )
         else:
             # In half precision the kernel goes from token to token of out by heads times width, whatever its strides.
             out = out.transpose(1, 2).contiguous().transpose(1, 2)
             grads = torch.ops.aten._scaled_dot_product_efficient_attention_backward(
-                grad_out, q, k, v, bias, out, lse, *rest, 0.0, [True, True, True, False], scale=scale
+                grad_out, q, k, v, bias, out, lse, *rest, 0.0, [True, True, True, False], is_causal, scale=scale
             )
         grad_bias = None if key_bias is None else (grads[1][..., width] / scale).to(key_bias.dtype)
-        return *(grad[..., :width] for grad in grads[:3]), grad_bias, None, None
+        return *(grad[..., :width] for grad in grads[:3]), grad_bias, None, None, None
 
 
 def _bias(q: Tensor, k: Tensor, key_bias: Tensor | None, mask: Tensor | None) -> Tensor | None:

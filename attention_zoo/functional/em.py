@@ -21,7 +21,8 @@ values):
 * alpha > 0, beta >= 0: precisions of queries and values about their unit, a float or one for each unit (B, H, M);
 * q_pos (N, M, D), k_pos (M, N, D): relative position embeddings r^q, r^k (Eq. 25, 26), those of k_pos as seen from the
   key; or `FactoredPositions`, which cost nothing quadratic under the magnitude prior;
-* log_prior: log pi_ij, broadcasting to (B, H, N, M), -inf where i may not read j (local context), or `FactoredPrior`;
+* log_prior: log pi_ij, broadcasting to (B, H, N, M), -inf where i may not read j (local context), or
+  `FactoredPrior`, or several of them as `SplitPrior`;
 * log_mixing: log pi_j (B, H, M), which is added to the others and is differentiable at no N x M cost;
 * magnitude_prior: units are as probable as Eq. 10 says by their current keys and values; otherwise all alike.
 
@@ -37,14 +38,14 @@ import torch
 from torch import Tensor
 
 from attention_zoo.errors import InputError
-from attention_zoo.functional.attention import attend, bounded, few, log_normalized, normalized
+from attention_zoo.functional.attention import attend, attend_to_later, bounded, few, log_normalized, normalized
 from attention_zoo.functional.checks import AT_LEAST_ONE, COUNTS, check_gamma, check_mixture, check_number, check_steps
 from attention_zoo.functional.distances import pairwise_distances
 from attention_zoo.functional.doubly_normalized import by_scores, in_products
 from attention_zoo.functional.fixed_units import within
 from attention_zoo.functional.memory import Mixture, Terms, score_bound
 from attention_zoo.functional.memory import Prior as Prior
-from attention_zoo.functional.mixture import Joint, Positions, Precision, collect
+from attention_zoo.functional.mixture import Joint, Positions, Precision, collect, split
 from attention_zoo.functional.positions import FactoredPositions
 from attention_zoo.functional.precision import widened
 
@@ -123,7 +124,7 @@ def log_likelihood(
         scores = scores + _log_gaussian(values, v, beta)
     log_pi = log_pi[:, :, None]
     if prior is not None:
-        log_pi = log_pi + (prior if isinstance(prior, Tensor) else prior.full())
+        log_pi = log_pi + (prior if isinstance(prior, Tensor) else split(prior).full(scores))
     return normalized(scores + log_normalized(log_pi))[1]
 
 
@@ -382,27 +383,31 @@ def infer_fixed(
     return normalized(scores)[0] @ v
 
 
-def doubly_normalize(q: Tensor, k: Tensor, v: Tensor, *, alpha: float, mask: Tensor | None = None) -> Tensor:
+def doubly_normalize(
+    q: Tensor, k: Tensor, v: Tensor, *, alpha: float, mask: Tensor | None = None, is_causal: bool = False
+) -> Tensor:
     """Return attention (B, H, N, E) whose scores are normalised over the queries, then over the keys.
 
         out_i = sum_j w_ij v_j / sum_j w_ij,    w_ij = exp(alpha q_i.k_j) / sum_l exp(alpha q_l.k_j)
 
-    so that no key is explained away; ``mask``, broadcasting to (B, H, N, M), says who may read whom. N. Ding, X. Fan,
-    Z. Lan, D. Schuurmans, R. Soricut, Attention That Does Not Explain Away, 2020. It is the maximum-likelihood
-    `adapt_keys` with queries and keys in each other's place.
+    so that no key is explained away; ``mask``, broadcasting to (B, H, N, M), and ``is_causal`` say who may read whom.
+    N. Ding, X. Fan, Z. Lan, D. Schuurmans, R. Soricut, Attention That Does Not Explain Away, 2020. It is the
+    maximum-likelihood `adapt_keys` with queries and keys in each other's place.
     """
     check_mixture(q, k, alpha=alpha, v=v)
     kind = v.dtype
     with torch.autocast(q.device.type, enabled=False):
         q, k, v, mask = widened(score_bound(q, k, alpha), q, k, v, mask)
         q = bounded(q, k, alpha)
-        if mask is None and few(q, k):
+        free = mask is None and not is_causal
+        if free and few(q, k):
             return by_scores(q, k, v, alpha).to(kind)
-        if mask is None and (out := in_products(q, k, v, alpha)) is not None:
+        if free and (out := in_products(q, k, v, alpha)) is not None:
             return out.to(kind)
-        _, log_normaliser = attend(k, q, q, alpha, mask=None if mask is None else mask.mT)
+        back = attend_to_later if is_causal else attend
+        _, log_normaliser = back(k, q, q, alpha, mask=None if mask is None else mask.mT)
         log_normaliser = log_normaliser.masked_fill(log_normaliser.isneginf(), 0.0)  # for a key that no query may read
-        return attend(q, k, v, alpha, key_bias=-log_normaliser, mask=mask)[0].to(kind)
+        return attend(q, k, v, alpha, key_bias=-log_normaliser, mask=mask, is_causal=is_causal)[0].to(kind)
 
 
 def _refuse_positions(mixture: Mixture) -> None:

@@ -12,10 +12,10 @@ from torch import Tensor
 from attention_zoo.functional.checks import check_mixture
 from attention_zoo.functional.fixed_units import FixedUnits, FixedValues
 from attention_zoo.functional.mixture import Joint, Positions, Precision, joint
-from attention_zoo.functional.positions import FactoredPrior
+from attention_zoo.functional.positions import FactoredPrior, SplitPrior
 from attention_zoo.functional.precision import widened
 
-Prior = Tensor | FactoredPrior
+Prior = Tensor | FactoredPrior | SplitPrior
 
 
 class Terms(TypedDict, total=False):

@@ -17,8 +17,8 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from attention_zoo.compat import in_transform
-from attention_zoo.functional.attention import attend, bounded, largest_score, normalized
-from attention_zoo.functional.positions import FactoredPositions, FactoredPrior
+from attention_zoo.functional.attention import attend, attend_to_later, bounded, forbidden, largest_score, normalized
+from attention_zoo.functional.positions import FactoredPositions, FactoredPrior, SplitPrior
 
 Precision = float | Tensor
 """One precision for all units, or one for each unit (B, H, M)."""
@@ -65,6 +65,8 @@ class Joint:
         bias: added to the scores of each unit (B, H, M).
         mask: added to the scores; broadcasts to (B, H, N, M).
         pairs: terms that are given for every pair of tokens.
+        is_causal: whether a query reads only the units up to its own place, see `SplitPrior`.
+        has_window: whether the features forbid some units, by scores of `forbidden` and less.
     """
 
     q: Tensor
@@ -73,6 +75,8 @@ class Joint:
     bias: Tensor | None = None
     mask: Tensor | None = None
     pairs: tuple[Pairs, ...] = ()
+    is_causal: bool = False
+    has_window: bool = False
 
     @property
     def fused(self) -> bool:
@@ -92,7 +96,20 @@ class Joint:
             total = total + _rows(self.mask, rows)[..., columns]
         for pairs in self.pairs:
             total = total + pairs.block(rows, columns)
-        return total
+        if self.has_window:
+            total = total.masked_fill(total < self._lowest, -torch.inf)
+        return total.masked_fill(self._later(rows, columns), -torch.inf) if self.is_causal else total
+
+    @property
+    def _lowest(self) -> float:
+        """The score below which a unit is out of the window."""
+        return forbidden(self.q.dtype) / 2
+
+    def _later(self, rows: slice | Tensor, columns: slice) -> Tensor:
+        """Return which units come after the place of a query, (rows, columns) or for an index (B, 1, S, columns)."""
+        queries, units = (torch.arange(x.shape[2], device=x.device) for x in (self.q, self.k))
+        places = queries[rows] if isinstance(rows, slice) else rows[:, None]
+        return (units % max(1, len(queries)))[columns] > places[..., None]
 
     def read(
         self, v: Tensor, v_pos: Tensor | None = None, reweighted: Callable[[slice], Tensor] | None = None
@@ -103,7 +120,7 @@ class Joint:
         ``reweighted`` returns what is added to the scores (B, H, rows, M) of a slice of the rows.
         """
         if self.fused and v_pos is None and reweighted is None:
-            return attend(self.q, self.k, v, self.scale, key_bias=self.bias, mask=self.mask)
+            return self._within_window(*(self._attend_causally(v) if self.is_causal else self._attend(v)))
 
         def block(rows: slice) -> tuple[Tensor, Tensor]:
             scores = self.scores(rows)
@@ -130,8 +147,7 @@ class Joint:
         """
         log_normaliser = log_normaliser.masked_fill(log_normaliser.isneginf(), 0.0)
         if self.fused and x_pos is None:
-            mask = None if self.mask is None else self.mask.mT
-            mean, log_mass = attend(self.k, self.q, x, self.scale, key_bias=-log_normaliser, mask=mask)
+            mean, log_mass = self._within_window(*self._attend_back(x, -log_normaliser))
             return mean, log_mass if self.bias is None else log_mass + self.bias
 
         def block(columns: slice) -> tuple[Tensor, Tensor]:
@@ -143,6 +159,48 @@ class Joint:
 
         means, log_masses = zip(*self._blocks(block, self.k.shape[2], self.q.shape[2]), strict=True)
         return torch.cat(means, 2), torch.cat(log_masses, 2)
+
+    def _attend(self, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what `read` does, by fused attention."""
+        return attend(self.q, self.k, v, self.scale, key_bias=self.bias, mask=self.mask)
+
+    def _attend_causally(self, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what `_attend` does of the units up to a query's own place, each N of the units by themselves."""
+        found = []
+        for part in self._parts():
+            bias = None if self.bias is None else self.bias[..., part]
+            mask = None if self.mask is None else self.mask[..., part]
+            units = self.k[:, :, part], v[:, :, part]
+            found.append(attend(self.q, *units, self.scale, key_bias=bias, mask=mask, is_causal=True))
+        if len(found) == 1:
+            return found[0]
+        outs, sums = (torch.stack(parts, -1) for parts in zip(*found, strict=True))
+        weights, log_sum = normalized(sums)  # of each part
+        return (outs * weights[..., None, :]).sum(-1), log_sum
+
+    def _attend_back(self, x: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+        """Return each unit's mean of x (B, H, N, E) over its readers, whose scores have a bias (B, H, N), and lse."""
+        mask = None if self.mask is None else self.mask.mT
+        if not self.is_causal:
+            return attend(self.k, self.q, x, self.scale, key_bias=bias, mask=mask)
+        found = []
+        for part in self._parts():
+            of_part = None if mask is None else mask[..., part, :]
+            found.append(attend_to_later(self.k[:, :, part], self.q, x, self.scale, key_bias=bias, mask=of_part))
+        mean, log_mass = (torch.cat(parts, 2) for parts in zip(*found, strict=True))
+        return mean, log_mass
+
+    def _parts(self) -> list[slice]:
+        """Return the units in parts of as many as there are queries."""
+        size = self.q.shape[2]
+        return [slice(start, start + size) for start in range(0, self.k.shape[2], size)] or [slice(None)]
+
+    def _within_window(self, out: Tensor, log_sum: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what was read (B, H, N, E) and its logsumexp (B, H, N), of nothing where no unit was in a window."""
+        if not self.has_window:
+            return out, log_sum
+        nothing = log_sum.detach() < self._lowest
+        return out.masked_fill(nothing[..., None], 0.0), log_sum.masked_fill(nothing, -torch.inf)
 
     def _blocks(
         self, function: Callable[[slice], tuple[Tensor, Tensor]], size: int, width: int
@@ -182,7 +240,7 @@ def joint(
     q_pos: Positions | None = None,
     k_pos: Positions | None = None,
     v_pos: Positions | None = None,
-    log_prior: Tensor | FactoredPrior | None = None,
+    log_prior: Tensor | FactoredPrior | SplitPrior | None = None,
     log_mixing: Tensor | None = None,
     magnitude_prior: bool = True,
 ) -> Joint:
@@ -199,8 +257,9 @@ def joint(
         bias = bias + _value_terms(features, pairs, beta, v, v_init, v_pos, magnitude_prior)
     if log_mixing is not None:
         bias = bias + log_mixing
-    if isinstance(log_prior, FactoredPrior):
-        of_query, of_key = (part.expand(*q.shape[:2], *part.shape[-2:]).to(q.dtype) for part in log_prior)
+    prior = split(log_prior)
+    if prior.near is not None:
+        of_query, of_key = (part.expand(*q.shape[:2], *part.shape[-2:]).to(q.dtype) for part in prior.near)
         features.append((of_query, of_key))
     scale = 1.0 if isinstance(alpha, Tensor) else alpha
     pair = (q.shape[2], k.shape[2])
@@ -210,14 +269,37 @@ def joint(
     if isinstance(bias, Tensor):
         factor = _factor(bias)
         queries, bias = queries * factor[..., None], bias * factor
+    queries, mask = bounded(queries, keys, scale), prior.mask
+    if prior.window is not None:  # its scores are beyond the bound, on purpose
+        far, places = (part.expand(*q.shape[:2], *part.shape).to(keys.dtype) for part in prior.window)
+        queries = torch.cat((queries, far * (forbidden(keys.dtype) / scale)), -1)
+        keys = torch.cat((keys, places), -1)
+        mask = None if mask is None else _above_window(mask)
     return Joint(
-        q=bounded(queries, keys, scale),
+        q=queries,
         k=keys,
         scale=scale,
         bias=bias if isinstance(bias, Tensor) else None,
-        mask=log_prior.expand(*log_prior.shape[:-2], *pair) if isinstance(log_prior, Tensor) else None,
+        mask=None if mask is None else mask.expand(*mask.shape[:-2], *pair),
         pairs=tuple(pairs),
+        is_causal=prior.is_causal,
+        has_window=prior.window is not None,
     )
+
+
+def split(log_prior: Tensor | FactoredPrior | SplitPrior | None) -> SplitPrior:
+    """Return any prior as one in parts."""
+    if isinstance(log_prior, SplitPrior):
+        return log_prior
+    if isinstance(log_prior, FactoredPrior):
+        return SplitPrior(near=log_prior)
+    return SplitPrior(mask=log_prior)
+
+
+def _above_window(mask: Tensor) -> Tensor:
+    """Return a mask whose finite entries are above those of what a window forbids: a mask may forbid by -1e9 too."""
+    least = -2 * largest_score(mask.dtype)
+    return torch.where(mask == -torch.inf, mask, mask.clamp(min=least))
 
 
 def _factor(bias: Tensor) -> Tensor:

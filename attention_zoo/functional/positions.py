@@ -99,6 +99,51 @@ class FactoredPrior(NamedTuple):
         return self.queries @ self.keys.mT
 
 
+class Window(NamedTuple):
+    """A local context as features: of token j those of its row and column are 1, of token i those out of its reach.
+
+    Attributes:
+        far: which rows and columns token i does not read, (N, rows + columns), 0 or 1.
+        places: the row and the column of token j (N, rows + columns), 0 or 1.
+    """
+
+    far: Tensor
+    places: Tensor
+
+    def full(self) -> Tensor:
+        """Return log pi (N, N): 0 inside, -inf outside."""
+        outside = self.far @ self.places.mT > 0
+        return torch.zeros_like(outside, dtype=self.far.dtype).masked_fill(outside, -torch.inf)
+
+
+class SplitPrior(NamedTuple):
+    """A prior log pi_ij in parts, which are not added up to a matrix of all queries and units.
+
+    Attributes:
+        near: features whose products are a part of it.
+        window: the local context.
+        mask: broadcasts to (B, H, N, M), -inf where i may not read j.
+        is_causal: whether a query reads only the units up to its own place. Where units are a multiple of the queries,
+            the places begin again after each N.
+    """
+
+    near: FactoredPrior | None = None
+    window: Window | None = None
+    mask: Tensor | None = None
+    is_causal: bool = False
+
+    def full(self, like: Tensor) -> Tensor:
+        """Return log pi as a matrix (..., N, M), as scores ``like`` it (..., N, M) are."""
+        total = torch.zeros(like.shape[-2:], dtype=like.dtype, device=like.device)
+        for part in (self.near, self.window):
+            total = total if part is None else total + part.full()
+        total = total if self.mask is None else total + self.mask
+        if not self.is_causal:
+            return total
+        queries, units = (torch.arange(size, device=like.device) for size in like.shape[-2:])
+        return total.masked_fill(units % len(queries) > queries[:, None], -torch.inf)
+
+
 def relative_positions(table: Tensor, grid: tuple[int, int], prefix: int = 0) -> Tensor:
     """Return embeddings (N, N, D) of all pairs of tokens from those of offsets (2 rows - 1, 2 columns - 1, D)."""
     row, column = _places(grid, table.device)
@@ -121,13 +166,24 @@ def window_prior(grid: tuple[int, int], window: int, prefix: int = 0, *, like: T
 
     All tokens read prefix tokens and are read by them. An even context reaches one further back than forward.
     """
-    near = [_near(place, window) for place in _places(grid, like.device)]
+    near = [_near(place, window, place) for place in _places(grid, like.device)]
     allowed = F.pad(near[0] & near[1], (prefix, 0, prefix, 0), value=True)
     return torch.zeros(allowed.shape, dtype=like.dtype, device=like.device).masked_fill(~allowed, -torch.inf)
 
 
-def _near(place: Tensor, window: int) -> Tensor:
-    offset = place - place[:, None] + window // 2
+def window_features(grid: tuple[int, int], window: int, prefix: int = 0, *, like: Tensor) -> Window:
+    """Return `window_prior` as features of rows and columns, which are few."""
+    places = _places(grid, like.device)
+    sides = [torch.arange(side, device=like.device) for side in grid]
+    far = [~_near(side, window, place) for side, place in zip(sides, places, strict=True)]
+    hot = [place[:, None] == side for side, place in zip(sides, places, strict=True)]
+    features = (F.pad(torch.cat(parts, -1), (0, 0, prefix, 0)).to(like.dtype) for parts in (far, hot))
+    return Window(*features)
+
+
+def _near(place: Tensor, window: int, reader: Tensor) -> Tensor:
+    """Return which places (M,) are in the window of each reader's (N,), (N, M) bool."""
+    offset = place - reader[:, None] + window // 2
     return (offset >= 0) & (offset < window)
 
 

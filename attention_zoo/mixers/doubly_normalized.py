@@ -37,8 +37,8 @@ class DoublyNormalized(SelfMixer):
 
     def mix_masked(self, q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor | None, is_causal: bool) -> Tensor:
         """Mix as `mix` does, with both normalisations over those pairs that the mask allows."""
-        mask = log_mask(q, k, attn_mask, is_causal)
-        return doubly_normalize(q, k, v, alpha=self.head_dim**-0.5, mask=mask)
+        mask = log_mask(q, k, attn_mask, is_causal=False)
+        return doubly_normalize(q, k, v, alpha=self.head_dim**-0.5, mask=mask, is_causal=is_causal)
 
     def map_weights(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Return the weights (B, H, N, N), normalised over the queries, then over the keys."""

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from attention_zoo.functional.em import adapt_queries, infer_values
 from attention_zoo.functional.memory import Mixture, Prior
 from attention_zoo.functional.mixture import Joint, Precision, joint
+from attention_zoo.functional.positions import SplitPrior
 from attention_zoo.functional.precision import precise
 from attention_zoo.functional.robust import Penalty, RobustFit, infer_by_robust_units, infer_robust_values
 from attention_zoo.functional.sinkhorn import infer_balanced_values
@@ -123,7 +124,7 @@ class MixtureMixer(SelfMixer):
         Raises:
             InputError: the prior is robust, a fit to all units whoever may read them.
         """
-        return self.infer(q, k, v, log_mask(q, k, attn_mask, is_causal))
+        return self.infer(q, k, v, mask_in_parts(q, k, attn_mask, is_causal))
 
     def map_weights(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Return p(u_j | q_i) (B, H, N, N) under the units as they adapt, which with beta > 0 are held.
@@ -175,14 +176,14 @@ class MixtureMixer(SelfMixer):
         q, k, v = self._precise(q, k, v)
         return self._adapted(self._units(q, k, v, self._terms(q, None)))
 
-    def infer(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, read: Tensor | None = None) -> Tensor:
+    def infer(self, q: Tensor, k: Tensor, v: Tensor, mask: Prior | None, read: Tensor | None = None) -> Tensor:
         """Return the values (B, H, N, E) that the queries read from the units.
 
         Args:
             q: queries (B, H, N, D).
             k: keys (B, H, M, D).
             v: mean values (B, H, M, E).
-            mask: added to the log prior, broadcasting to (B, H, N, M).
+            mask: added to the log prior, broadcasting to (B, H, N, M), or see `mask_in_parts`.
             read: what is read in the place of the values under the weights that they lead to, (B, H, M, F).
         """
         self._check_mask_fits(mask)
@@ -194,7 +195,7 @@ class MixtureMixer(SelfMixer):
                 read = self.components.repeated(read, 2)
             return self._read(units, read).to(kind)
 
-    def _check_mask_fits(self, mask: Tensor | None) -> None:
+    def _check_mask_fits(self, mask: Prior | None) -> None:
         fits = mask is None or self.switches.prior.form != "robust"
         self.check(fits, "the prior 'robust' is a fit to all units and cannot use attn_mask or is_causal")
 
@@ -202,10 +203,9 @@ class MixtureMixer(SelfMixer):
         """Return the tensors, in float32 or wider unless the switches leave plain dot-product attention."""
         return tensors if self.plain else tuple(map(precise, tensors))
 
-    def _terms(self, q: Tensor, mask: Tensor | None) -> dict[str, Any]:
+    def _terms(self, q: Tensor, mask: Prior | None) -> dict[str, Any]:
         """Return the keyword arguments that the functions of the mixture share, without the precisions."""
-        prior: Prior | None = mask
-        return {"log_prior": prior, "magnitude_prior": self.switches.prior.form == "magnitude"}
+        return {"log_prior": mask, "magnitude_prior": self.switches.prior.form == "magnitude"}
 
     def _units(self, q: Tensor, k: Tensor, v: Tensor, terms: dict[str, Any]) -> Units:
         """Return queries and units under the kernel and the prior of the switches."""
@@ -295,3 +295,9 @@ class MixtureMixer(SelfMixer):
     def _mixture(self, units: Units) -> Mixture:
         """Return queries and units as one object, without values."""
         return Mixture(q=units.q, k=units.k, **units.terms).checked()
+
+
+def mask_in_parts(q: Tensor, k: Tensor, attn_mask: Tensor | None, is_causal: bool) -> Prior | None:
+    """Return `log_mask`, but causality by itself, so that it needs no matrix of queries and keys."""
+    mask = log_mask(q, k, attn_mask, is_causal=False)
+    return SplitPrior(mask=mask, is_causal=True) if is_causal else mask

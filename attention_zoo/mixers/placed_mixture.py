@@ -7,13 +7,17 @@ from torch import Tensor, nn
 
 from attention_zoo.domains import PositiveInt
 from attention_zoo.functional.em import Prior, infer_values
-from attention_zoo.functional.positions import FactoredPositions, distance_prior, window_prior
+from attention_zoo.functional.mixture import split
+from attention_zoo.functional.positions import FactoredPositions, distance_prior, window_features, window_prior
 from attention_zoo.functional.precision import precise
 from attention_zoo.mixers.base import HostOptions
 from attention_zoo.mixers.mixture import MixtureMixer, Units
 from attention_zoo.mixers.options import Amount
 from attention_zoo.mixers.relative_positions import RelativePositions
 from attention_zoo.mixers.switches import Switches
+
+HELD = 1 << 10
+"""Tokens up to which a CPU is faster with the matrix of a window than with further channels."""
 
 
 class PlacedMixture(MixtureMixer):
@@ -88,24 +92,27 @@ class PlacedMixture(MixtureMixer):
         v_pos = self._position("v", units.v)
         return infer_values(units.q, units.k, units.v, v_pos=v_pos, **args, **units.terms)
 
-    def _prior(self, q: Tensor, mask: Tensor | None) -> Prior | None:
-        """Return the log prior of who reads whom: the distance prior, the window and a mask, added up."""
-        height, width = self.spatial_shape(q.shape[2]) if self.distance_precision or self.window else (0, 0)
-        args: dict[str, Any] = {"prefix": self.num_prefix_tokens, "like": q}
-        if self.window:
-            window = window_prior((height, width), self.window, **args)
-            mask = window if mask is None else window + mask
-        if not self.distance_precision:
+    def _prior(self, q: Tensor, mask: Prior | None) -> Prior | None:
+        """Return the log prior of who reads whom: the distance prior, the window and a mask, as far as can be in parts."""
+        if not (self.distance_precision or self.window):
             return mask
-        distance = distance_prior((height, width), self.distance_precision, **args)
-        return distance if mask is None else distance.full() + mask
+        grid = self.spatial_shape(q.shape[2])
+        args: dict[str, Any] = {"prefix": self.num_prefix_tokens, "like": q}
+        near = distance_prior(grid, self.distance_precision, **args) if self.distance_precision else None
+        prior = split(mask)._replace(near=near)
+        if not self.window:
+            return prior
+        if q.device.type == "cpu" and grid[0] * grid[1] <= HELD:
+            matrix = window_prior(grid, self.window, **args)
+            return prior._replace(mask=matrix if prior.mask is None else matrix + prior.mask)
+        return prior._replace(window=window_features(grid, self.window, **args))
 
     def _position(self, name: str, x: Tensor) -> FactoredPositions | Tensor:
         """Return the relative embeddings of queries ("q"), keys ("k") or values ("v") for tokens x (B, H, N, D)."""
         tables = cast(nn.ModuleDict, self.positions)
         return tables[name](x.dtype, self.spatial_shape(x.shape[2]))
 
-    def _terms(self, q: Tensor, mask: Tensor | None) -> dict[str, Any]:
+    def _terms(self, q: Tensor, mask: Prior | None) -> dict[str, Any]:
         """Return the keyword arguments that all EM functions share, without the precisions."""
         places = {
             "q_pos": self._position("q", q) if self.positions else None,

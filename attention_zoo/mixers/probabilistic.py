@@ -23,10 +23,10 @@ from attention_zoo.functional.em import (
 )
 from attention_zoo.functional.fixed_units import FixedValues, resolved
 from attention_zoo.functional.gauge import Gauge
+from attention_zoo.functional.memory import Prior
 from attention_zoo.functional.precision import precise
 from attention_zoo.mixers.adapting_mixture import AdaptingMixture, Rate, Shape
-from attention_zoo.mixers.base import log_mask
-from attention_zoo.mixers.mixture import Units
+from attention_zoo.mixers.mixture import Units, mask_in_parts
 from attention_zoo.mixers.options import Amount, Iterations
 from attention_zoo.mixers.premise import Measures, mixture, one_space
 from attention_zoo.mixers.registry import register
@@ -184,9 +184,9 @@ class Probabilistic(AdaptingMixture):
         fixed: FixedValues | None = None,
     ) -> Tensor:
         """Mix as `mix` does, with a prior of zero where the mask forbids reading; keys adapt only to their readers."""
-        return self._infer(q, k, v, log_mask(q, k, attn_mask, is_causal), fixed)
+        return self._infer(q, k, v, mask_in_parts(q, k, attn_mask, is_causal), fixed)
 
-    def _infer(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, fixed: FixedValues | None) -> Tensor:
+    def _infer(self, q: Tensor, k: Tensor, v: Tensor, mask: Prior | None, fixed: FixedValues | None) -> Tensor:
         """Return the values (B, H, N, E) that queries read after keys have adapted and clicks have spread."""
         if fixed is None or not self.value_propagation:
             return self.infer(q, k, v, mask)

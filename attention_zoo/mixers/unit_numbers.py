@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from attention_zoo.functional.mixture import Precision
+from attention_zoo.functional.positions import SplitPrior
 from attention_zoo.mixers.base import Made
 
 LEAST = 1e-6
@@ -101,7 +102,16 @@ def repeat_terms(terms: dict[str, Any], components: GaussianComponents) -> dict[
     changed = dict(terms)
     if mixing is not None:
         changed["log_mixing"] = components.repeated(mixing, -1)
-    if isinstance(prior, Tensor) and prior.shape[-1] > 1:
-        once = prior[tuple(slice(1) if not step else slice(None) for step in prior.stride()[:-1])]  # what is expanded
-        changed["log_prior"] = components.repeated(once, -1)
+    if isinstance(prior, Tensor):
+        changed["log_prior"] = _repeated_mask(prior, components)
+    if isinstance(prior, SplitPrior) and prior.mask is not None:  # components have no other parts than a mask
+        changed["log_prior"] = prior._replace(mask=_repeated_mask(prior.mask, components))
     return changed
+
+
+def _repeated_mask(mask: Tensor, components: GaussianComponents) -> Tensor:
+    """Return a mask (..., N, M) once for each component (..., N, R M)."""
+    if mask.shape[-1] == 1:
+        return mask
+    once = mask[tuple(slice(1) if not step else slice(None) for step in mask.stride()[:-1])]  # what is expanded
+    return components.repeated(once, -1)

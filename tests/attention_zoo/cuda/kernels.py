@@ -72,6 +72,7 @@ class Kernels:
             attn_mask = attn_mask if attn_mask is None or attn_mask.dtype == torch.bool else attn_mask.to(kind)
         scale = q.shape[-1] ** -0.5 if scale is None else scale
         flash = q.dtype in HALF and attn_mask is None and q.shape[-1] == v.shape[-1] <= 256
+        flash = flash and not (is_causal and q.shape[2] != k.shape[2])
         if q.dtype == torch.float64 and not self.numbers:
             self._note("math", "forward", q, attn_mask)
         elif flash:
@@ -80,6 +81,7 @@ class Kernels:
         assert q.shape[-1] % entries == v.shape[-1] % entries == 0, f"width {q.shape[-1]} or {v.shape[-1]}: no kernel"
         bias = None
         if attn_mask is not None:
+            assert not is_causal, "torch takes one of both"
             assert attn_mask.dtype == q.dtype and attn_mask.stride(-1) == 1, "a mask for which torch has no kernel"
             bias = attn_mask.expand(*q.shape[:3], k.shape[2])
         return self.efficient(q, k, v, bias, True, dropout_p, is_causal, scale=scale)[0]
@@ -89,6 +91,7 @@ class Kernels:
         assert q.dtype in HALF or self.numbers
         assert q.shape[-1] == k.shape[-1] == v.shape[-1] <= 256 and q.shape[-1] % 8 == 0
         assert max(q.shape[:2]) < 1 << 16
+        assert not is_causal or q.shape[2] == k.shape[2], "places are counted from the end"
         self._note("flash", "forward", q, None)
         out, lse = self._attend(q, k, v, None, is_causal, scale)
         return out, lse, None, None, q.shape[2], k.shape[2], lse.new_empty(2), lse.new_empty(()), out.new_empty(0)
@@ -97,9 +100,9 @@ class Kernels:
                        scale):  # fmt: skip
         check(g=g, q=q, k=k, v=v, out=out)
         assert q.shape[-1] == v.shape[-1] <= 256 and (long_q, long_k) == (q.shape[2], k.shape[2])
-        assert lse.shape == q.shape[:3] and lse.is_contiguous() and not causal
+        assert lse.shape == q.shape[:3] and lse.is_contiguous()
         self._note("flash", "backward", q, None)
-        return self._gradients(g, q, k, v, None, out, lse, scale)
+        return self._gradients(g, q, k, v, None, out, lse, causal, scale)
 
     def efficient(self, q, k, v, bias, compute_log_sumexp, dropout_p=0.0, is_causal=False, *, scale):
         check(q=q, k=k, v=v, bias=bias)
@@ -114,11 +117,11 @@ class Kernels:
     def efficient_backward(self, g, q, k, v, bias, out, lse, seed, offset, dropout_p, wanted, causal=False, *, scale):
         check(g=g, q=q, k=k, v=v, bias=bias, out=out)
         assert lse.shape == (*q.shape[:2], q.shape[2] + -q.shape[2] % 32) and lse.stride(-1) == 1
-        assert not wanted[3] and not causal  # the gradient of a bias is N x N
+        assert not wanted[3]  # the gradient of a bias is N x N
         # for half precision kernel_backward.h sums g * out itself: o_strideM() is heads x width, whatever out's strides
         assert out.transpose(1, 2).is_contiguous(), f"out would be read elsewhere than its strides {out.stride()} say"
         self._note("efficient", "backward", q, bias)
-        return *self._gradients(g, q, k, v, bias, out, lse[..., : q.shape[2]], scale), None
+        return *self._gradients(g, q, k, v, bias, out, lse[..., : q.shape[2]], causal, scale), None
 
     def _note(self, kernel: str, way: str, q: Tensor, bias: Tensor | None) -> None:
         self.calls.append((kernel, way, tuple(q.shape), bias is not None))
@@ -130,18 +133,18 @@ class Kernels:
         wide = torch.float64 if q.dtype == torch.float64 else torch.float32
         if not self.numbers:
             return out, q.new_empty(q.shape[:3], dtype=wide)
-        scores = self._scores(q, k, bias, scale)
-        if is_causal:
-            scores = scores.masked_fill(~torch.ones(scores.shape[-2:], dtype=torch.bool).tril(), -math.inf)
+        scores = self._scores(q, k, bias, is_causal, scale)
         return out.copy_(scores.softmax(-1) @ v), scores.logsumexp(-1).to(wide)
 
-    def _gradients(self, g, q, k, v, bias, out, lse, scale):
+    def _gradients(self, g, q, k, v, bias, out, lse, is_causal, scale):
         if not self.numbers:
             return tuple(torch.empty_like(x) for x in (q, k, v))
-        weights = (self._scores(q, k, bias, scale) - lse[..., None]).exp()
+        weights = (self._scores(q, k, bias, is_causal, scale) - lse[..., None]).exp()
         by_scores = weights * (g @ v.mT - (g * out).sum(-1, keepdim=True))
         return scale * by_scores @ k, scale * by_scores.mT @ q, weights.mT @ g
 
-    def _scores(self, q, k, bias, scale):
+    def _scores(self, q, k, bias, is_causal, scale):
         scores = scale * q @ k.mT
+        if is_causal:
+            scores = scores.masked_fill(~torch.ones(scores.shape[-2:], dtype=torch.bool).tril(), -math.inf)
         return scores if bias is None else scores + bias

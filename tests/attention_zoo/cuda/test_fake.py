@@ -120,12 +120,55 @@ def test_a_mask_is_not_repeated_for_samples_and_heads(monkeypatch, name, kind):
     most = N * N if kind.startswith("pairs") else N * N - 1
     most *= 2 if name == "MixtureOfGaussianKeys" else 1  # which has two units for each token
     for dtype in (torch.float32, torch.bfloat16):
-        with device(monkeypatch):
+        with device(monkeypatch) as gpu:
             mixer, x, mask = create(name, dtype=dtype), tokens(dtype, batch=2), MASKS[kind]()
             with Watch() as watch:
                 out = mixer(x, attn_mask=mask)
         assert (out.device.type, out.dtype) == ("cuda", dtype)
+        assert gpu.kernels.taken == {("efficient", of) for _, of in taken(name, dtype)}
         assert watch.largest <= most or name in FORMS_THE_MATRIX, watch.largest_by
+
+
+WHO_READS_WHOM = {
+    "causal": lambda: {"is_causal": True},
+    "causal, and keys": lambda: {"is_causal": True, "attn_mask": torch.rand(2, 1, 1, N, device="cuda") > 0.5},
+    "causal, and keys, additive": lambda: {"is_causal": True, "attn_mask": torch.randn(2, 1, 1, N, device="cuda")},
+    "keys": lambda: {"attn_mask": torch.rand(2, 1, 1, N, device="cuda") > 0.5},
+    "all": dict,
+}
+"""What may be said of who reads whom without a matrix of queries and keys."""
+
+
+@pytest.mark.parametrize("kind", [kind for kind in WHO_READS_WHOM if "causal" in kind])
+@pytest.mark.parametrize("name", MASKED)
+def test_causality_is_no_matrix(monkeypatch, name, kind):
+    for dtype in (torch.float32, torch.bfloat16):
+        with device(monkeypatch) as gpu:
+            mixer, x, who = create(name, dtype=dtype), tokens(dtype, batch=2), WHO_READS_WHOM[kind]()
+            with Watch() as watch:
+                out = mixer(x, **who)
+        assert (out.device.type, out.dtype) == ("cuda", dtype)
+        assert (watch.largest >= N * N) == (name in FORMS_THE_MATRIX), watch.largest_by
+        kernels = taken(name, dtype)
+        assert gpu.kernels.taken == ({("efficient", of) for _, of in kernels} if "keys" in kind else kernels)
+
+
+NEAR = [
+    {"window": 3},
+    {"distance_precision": 0.1},
+    {"window": 3, "distance_precision": 0.1, "key_adaptation": 1, "precision_adaptation": 1},
+]
+
+
+@pytest.mark.parametrize("kind", WHO_READS_WHOM)
+@pytest.mark.parametrize("options", NEAR, ids=lambda options: "-".join(options))
+def test_places_are_no_matrix(monkeypatch, options, kind):
+    with device(monkeypatch) as gpu:
+        mixer, x, who = create("Probabilistic", **options), tokens(batch=2), WHO_READS_WHOM[kind]()
+        with Watch() as watch:
+            mixer(x, **who)
+    assert watch.largest < N * N, watch.largest_by
+    assert gpu.kernels.taken == {("efficient", torch.float32)}
 
 
 @pytest.mark.parametrize("dtype", HALF)
@@ -147,7 +190,7 @@ def test_options_that_are_off_by_default(monkeypatch, name, options):
             out = mixer(x)
     assert out.device.type == "cuda"
     if options.get("positions") != "full":  # which are an embedding of each pair
-        assert watch.largest <= N * N, watch.largest_by
+        assert watch.largest < N * N, watch.largest_by
 
 
 @pytest.mark.parametrize("masked", [False, True])
@@ -212,6 +255,14 @@ class TestTheChoiceOfKernel:
             out, _ = attend(q, k, v, 0.3, key_bias=torch.randn(2, 3, 49, device="cuda"), mask=mask)
             assert (out.dtype, gpu.kernels.names) == (torch.bfloat16, {"efficient"})
 
+    @pytest.mark.parametrize(("keys", "kernel"), [(49, "flash"), (63, "efficient")])
+    def test_causality(self, monkeypatch, keys, kernel):
+        """The flash kernel lines up the last query with the last key, torch the first with the first."""
+        with device(monkeypatch) as gpu:
+            (q, *_), (_, k, v) = heads(n=49, dtype=torch.bfloat16), heads(n=keys, dtype=torch.bfloat16)
+            attend(q, k, v, 0.3, is_causal=True)
+            assert gpu.kernels.names == {kernel}
+
     @pytest.mark.parametrize(
         ("width", "kernel"), [(64, "flash"), (184, "flash"), (185, "efficient"), (300, "efficient")]
     )
@@ -250,13 +301,14 @@ def test_one_graph_on_the_device(monkeypatch, name, dtype):
     torch.compiler.reset()
     properties = types.SimpleNamespace(major=9)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: properties)
-    options = {"key_adaptation": 1} if name == "Probabilistic" else {"window": 4} if name == "Window" else {}
+    options = {"key_adaptation": 1, "window": 3} if name == "Probabilistic" else {"window": 4} if name == "Window" else {}
     with FakeTensorMode(allow_non_fake_inputs=True):
         mixer = az.create_mixer(name, 40, 2, grid=(7, 9), device="cuda", dtype=dtype, **options)
         x, mask = torch.randn(2, 63, 40, device="cuda", dtype=dtype), torch.rand(63, 63, device="cuda") > 0.5
-        masks = {"attn_mask": mask} if name in MASKED else {}
-        out = torch.compile(mixer, backend="eager", fullgraph=True)(x, **masks)
-        assert (out.device.type, out.dtype, out.shape) == ("cuda", dtype, x.shape)
+        masks = [{"attn_mask": mask}, {"attn_mask": mask[0], "is_causal": True}] if name in MASKED else [{}]
+        for of in masks:
+            out = torch.compile(mixer, backend="eager", fullgraph=True)(x, **of)
+            assert (out.device.type, out.dtype, out.shape) == ("cuda", dtype, x.shape)
 
 
 @pytest.mark.parametrize("dtype", [None, torch.bfloat16])

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch.testing import assert_close
 
 from attention_zoo.functional import attention
-from attention_zoo.functional.attention import attend, softmax_attention
+from attention_zoo.functional.attention import attend, attend_to_later, softmax_attention
 from tests.attention_zoo.cuda.kernels import Kernels, refusal
 
 quick = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -63,8 +63,10 @@ def problems(draw):
     return q, k, v, bias, mask
 
 
-def plain(q, k, v, bias, mask):
+def plain(q, k, v, bias, mask, is_causal=False):
     scores = 0.7 * q @ k.mT
+    if is_causal:
+        scores = scores.masked_fill(~torch.ones(scores.shape[-2:], dtype=torch.bool).tril(), -torch.inf)
     for added in (None if bias is None else bias[..., None, :], mask):
         scores = scores if added is None else scores + added
     nothing = scores.isneginf().all(-1, keepdim=True)
@@ -73,29 +75,44 @@ def plain(q, k, v, bias, mask):
 
 
 @quick
-@given(problem=problems(), wanted=st.sampled_from([(1.0, 1.0), (1.0, 0.0), (0.0, 1.0)]))
-def test_values_logsumexp_and_gradients(kernels, problem, wanted):
+@given(problem=problems(), wanted=st.sampled_from([(1.0, 1.0), (1.0, 0.0), (0.0, 1.0)]), is_causal=st.booleans())
+def test_values_logsumexp_and_gradients(kernels, problem, wanted, is_causal):
     kernels.calls.clear()
     *rows, bias, mask = problem
     inputs = [x.clone().requires_grad_() if x.is_contiguous() else x.detach().requires_grad_() for x in rows]
     biases = [] if bias is None else [bias.clone().requires_grad_()]
     found = []
-    for reading in (lambda q, k, v, b, mask: attend(q, k, v, 0.7, key_bias=b, mask=mask), plain):
-        out, lse = reading(*inputs, biases[0] if biases else None, mask)
+    attended = lambda q, k, v, b, mask, is_causal: attend(q, k, v, 0.7, key_bias=b, mask=mask, is_causal=is_causal)  # noqa: E731
+    for reading in (attended, plain):
+        out, lse = reading(*inputs, biases[0] if biases else None, mask, is_causal)
         # what may read nothing has no logsumexp to differentiate
         total = wanted[0] * out.cos().sum() + wanted[1] * lse.masked_fill(lse.isneginf(), 0.0).sin().sum()
         found.append((out, lse, torch.autograd.grad(total, inputs + biases)))
     assert_close(*found, rtol=1e-9, atol=1e-9)
     added = bias is not None or (mask is not None and mask.shape[-1] > 1 and mask.stride(-1) > 0)
+    added |= is_causal and rows[0].shape[2] != rows[1].shape[2]  # which the flash kernel lines up from the end
     assert kernels.names == {"efficient" if added else "flash"}
     assert [way for _, way, *_ in kernels.calls] == ["forward", "backward"]
 
 
 @quick
-@given(problem=problems())
-def test_the_cpu_takes_the_same(problem):
+@given(problem=problems(), is_causal=st.booleans())
+def test_the_cpu_takes_the_same(problem, is_causal):
     *rows, bias, mask = problem
-    assert_close(attend(*rows, 0.7, key_bias=bias, mask=mask), plain(*rows, bias, mask), rtol=1e-9, atol=1e-9)
+    found = attend(*rows, 0.7, key_bias=bias, mask=mask, is_causal=is_causal)
+    assert_close(found, plain(*rows, bias, mask, is_causal), rtol=1e-9, atol=1e-9)
+
+
+@quick
+@given(n=st.integers(1, 37), kind=st.sampled_from(["none", "keys", "queries", "pairs"]), biased=st.booleans())
+def test_later_keys_are_earlier_ones_from_the_end(n, kind, biased):
+    q, k, v = (normal(BATCH, HEADS, n, 5, seed=seed) for seed in range(3))
+    bias = normal(BATCH, HEADS, n, seed=3) if biased else None
+    shape = {"keys": (BATCH, 1, 1, n), "queries": (BATCH, 1, n, 1), "pairs": (n, n)}.get(kind)
+    mask = None if shape is None else normal(*shape, seed=4).masked_fill(normal(*shape, seed=5) > 0.5, -torch.inf)
+    later = torch.zeros(n, n).masked_fill(~torch.ones(n, n, dtype=torch.bool).triu(), -torch.inf).double()
+    found = attend_to_later(q, k, v, 0.7, key_bias=bias, mask=mask)
+    assert_close(found, plain(q, k, v, bias, later if mask is None else later + mask), rtol=1e-9, atol=1e-9)
 
 
 @quick

@@ -85,6 +85,23 @@ def test_masks(name, kind):
     assert_near(run(mixer.cuda(), tokens().cuda(), attn_mask=mask.cuda()), expected, 1e-3)
 
 
+@pytest.mark.parametrize("keys", [False, True])
+@pytest.mark.parametrize(
+    ("name", "options"), [*((name, {}) for name in MASKED), ("Probabilistic", {"window": 3, "distance_precision": 0.1})]
+)
+def test_causality_and_windows(name, options, keys):
+    """Where the first keys are forbidden, so that the first tokens read nothing."""
+    mixer, number = create(name, options), GRID[0] * GRID[1]
+    mask = torch.rand(3, 1, 1, number, generator=torch.Generator().manual_seed(2)) > 0.4
+    mask[..., :5] = False
+    masks = {"is_causal": True, "attn_mask": mask if keys else None}
+    expected = run(copy.deepcopy(mixer).double(), tokens().double(), **masks)
+    masks["attn_mask"] = mask.cuda() if keys else None
+    assert_near(run(mixer.cuda(), tokens().cuda(), **masks), expected, 1e-3)
+    with torch.autocast("cuda", torch.bfloat16):
+        assert_near([mixer(tokens().cuda(), **masks)], expected[:1], 0.3)
+
+
 @pytest.mark.slow
 @every
 def test_one_graph(name, options):
