@@ -94,6 +94,17 @@ def compiling_all(layers: int) -> Iterator[None]:
         yield
 
 
+def allow_kept_in_graphs() -> None:
+    """Let compiled graphs have checkpointed layers that keep something of a pass: from now on, in this process.
+
+    A layer keeps a loss, moves its centroids, or hands its values on to a later layer. Computed again in the backward
+    pass it is to do none of that a second time, which is what `in_backward` says outside of graphs. torch
+    asks to be told so, or else breaks the graph at each such layer.
+    """
+    config: Any = torch._dynamo.config
+    config.skip_fwd_side_effects_in_bwd_under_checkpoint = True
+
+
 def requested_checkpoint() -> str | None:
     """Return the ``checkpoint_path`` that the innermost running ``timm.create_model`` got; None without one.
 

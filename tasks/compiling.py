@@ -4,6 +4,8 @@ import lightning as L
 from lightning.pytorch.callbacks import Callback
 from torch import nn
 
+from attention_zoo.compat import allow_kept_in_graphs
+
 
 class Compile(Callback):
     """Compiles modules in place before their first training or evaluation step.
@@ -35,5 +37,6 @@ class Compile(Callback):
         self._compile()
 
     def _compile(self) -> None:
+        allow_kept_in_graphs()
         while self.parts:
             self.parts.pop().compile()

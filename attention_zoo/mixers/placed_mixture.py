@@ -93,7 +93,7 @@ class PlacedMixture(MixtureMixer):
         return infer_values(units.q, units.k, units.v, v_pos=v_pos, **args, **units.terms)
 
     def _prior(self, q: Tensor, mask: Prior | None) -> Prior | None:
-        """Return the log prior of who reads whom: the distance prior, the window and a mask, as far as can be in parts."""
+        """Return the log prior of who reads whom, of distances, the window and a mask, in parts for many tokens."""
         if not (self.distance_precision or self.window):
             return mask
         grid = self.spatial_shape(q.shape[2])

@@ -384,3 +384,10 @@ def test_torch_says_whether_a_gradient_stands_for_many():
     torch.func.vmap(lambda probe: torch.autograd.grad(out, x, probe, retain_graph=True))(torch.eye(2))
     torch.autograd.grad(out, x, torch.ones(2))
     assert seen == [True, True, False]
+
+
+def test_graphs_may_have_layers_that_keep_something():
+    config = torch._dynamo.config
+    with config.patch(skip_fwd_side_effects_in_bwd_under_checkpoint=False):
+        library.allow_kept_in_graphs()
+        assert config.skip_fwd_side_effects_in_bwd_under_checkpoint

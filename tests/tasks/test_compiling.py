@@ -9,7 +9,9 @@ from torch import nn
 from torch.testing import assert_close
 
 import attention_zoo as az
+from attention_zoo.mixers.losses import auxiliary_loss
 from tasks import InteractiveSegmentation
+from tasks.compiling import Compile
 from tests.attention_zoo.test_models import KINDS, build, images
 from tests.mixers import LEAST, costly
 from tests.tasks.test_classification import fit, loader, task
@@ -18,18 +20,19 @@ from tests.tasks.test_semantic import task as semantic_task
 
 
 @pytest.fixture
-def graphs(monkeypatch):
+def graphs(monkeypatch, request):
     """The modules that are compiled: without a code generator, but as one graph or not at all."""
-    compiled = []
+    compiled, backend = [], getattr(request, "param", "eager")
     compiling = nn.Module.compile
 
     def as_one_graph(module):
         compiled.append(module)
-        compiling(module, backend="eager", fullgraph=True)
+        compiling(module, backend=backend, fullgraph=True)
 
     monkeypatch.setattr(nn.Module, "compile", as_one_graph)
     torch.compiler.reset()
-    return compiled
+    with torch._dynamo.config.patch(skip_fwd_side_effects_in_bwd_under_checkpoint=False):  # which compiling changes
+        yield compiled
 
 
 @pytest.mark.parametrize("name", costly(core=LEAST))  # others are compiled by themselves in test_mixers
@@ -41,6 +44,33 @@ def test_a_vision_transformer_of_every_mixer_is_one_graph(graphs, name):
     expected = model(x)
     model.compile()
     assert_close(model(x), expected)
+
+
+KEEPERS = ("Reversed", "Routing", "Elliptical", *az.list_mixers("wrapper"))
+"""Mixers that keep something of a pass: for the next layer, or for the next step and the task's loss."""
+OTHERS = [name for name in az.list_mixers("self") if name not in KEEPERS]
+# a backend without operations in place, which the code generator has not either: kept numbers are moved in place
+AGAIN = [pytest.param("aot_eager", *of.values, marks=of.marks) for of in costly(KEEPERS, core=KEEPERS[:2])]
+AGAIN += [pytest.param("eager", *of.values, marks=of.marks) for of in costly(OTHERS, core=())]
+
+
+@pytest.mark.parametrize(("graphs", "name"), AGAIN, indirect=["graphs"])
+def test_layers_that_are_computed_again_are_one_graph(graphs, name):
+    small = {"img_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 2, "num_classes": 5}
+    found, x = [], torch.randn(2, 3, 32, 32)
+    for compiles in (False, True):
+        torch.manual_seed(0)
+        model = az.swap_mixers(timm.create_model("vit_tiny_patch16_224", **small), name).train()
+        model.set_grad_checkpointing(True)
+        if compiles:
+            Compile([model]).on_train_start(None, None)
+        torch.manual_seed(1)
+        out = model(x)
+        loss = auxiliary_loss(model)
+        (out.sin().sum() + loss).backward()
+        gradients = {key: one.grad for key, one in model.named_parameters() if one.grad is not None}
+        found.append((out, loss, gradients, dict(model.named_buffers())))
+    assert_close(*found, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.slow

@@ -301,7 +301,7 @@ def test_one_graph_on_the_device(monkeypatch, name, dtype):
     torch.compiler.reset()
     properties = types.SimpleNamespace(major=9)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: properties)
-    options = {"key_adaptation": 1, "window": 3} if name == "Probabilistic" else {"window": 4} if name == "Window" else {}
+    options = {"Probabilistic": {"key_adaptation": 1, "window": 3}, "Window": {"window": 4}}.get(name, {})
     with FakeTensorMode(allow_non_fake_inputs=True):
         mixer = az.create_mixer(name, 40, 2, grid=(7, 9), device="cuda", dtype=dtype, **options)
         x, mask = torch.randn(2, 63, 40, device="cuda", dtype=dtype), torch.rand(63, 63, device="cuda") > 0.5
