@@ -16,7 +16,7 @@ from attention_zoo.mixers.options import Amount
 from attention_zoo.mixers.relative_positions import RelativePositions
 from attention_zoo.mixers.switches import Switches
 
-HELD = 1 << 10
+HELD = 1 << 12
 """Tokens up to which a CPU is faster with the matrix of a window than with further channels."""
 
 
