@@ -231,6 +231,10 @@ def root_cause(error: BaseException) -> BaseException:
     return error
 
 
+GROUPS = re.compile("parameter group")
+"""The pattern of what torch says of an optimizer's state whose groups do not fit."""
+
+
 def not_restored(error: BaseException, checkpoint: Path | None) -> str | None:
     """Return the line about a checkpoint whose states Lightning cannot restore; None for an error of other origin."""
     if checkpoint is None:
@@ -239,8 +243,15 @@ def not_restored(error: BaseException, checkpoint: Path | None) -> str | None:
         frame.f_globals.get("__name__") == RESTORING and "dump" not in frame.f_code.co_name
         for frame, _ in traceback.walk_tb(error.__traceback__)
     )
-    message = one_line(str(error))
-    return f"checkpoint {checkpoint} cannot be gone on from: {type(error).__name__}: {message}" if restoring else None
+    if not restoring:
+        return None
+    why = f"{type(error).__name__}: {one_line(str(error))}"
+    if isinstance(error, ValueError) and GROUPS.search(str(error)):
+        why = (
+            "the optimizer's groups of parameters are others than in the file: keep model.layer_decay and what is "
+            "frozen as they were, or start another training from its weights: model.weights"
+        )
+    return f"checkpoint {checkpoint} cannot be gone on from: {why}"
 
 
 def other_model(error: BaseException, checkpoint: Path | None) -> str | None:

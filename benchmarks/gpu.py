@@ -94,7 +94,7 @@ def main(
         if code < 0 and not note_ended(path, f"ended its process by {signal.Signals(-code).name}"):
             break
     if code:
-        sys.exit(f"error: the measurements ended with code {code}; {path} has those before")
+        sys.exit(f"error: the measurements ended with code {code} between two items; the same command goes on")
     write_text(out / "gpu.md", markdown(read_json(path), device))
     print(f"{path} and {out / 'gpu.md'} are written")
 

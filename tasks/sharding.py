@@ -4,6 +4,7 @@ from functools import partial
 from typing import Any, cast
 
 import torch
+from lightning.pytorch.callbacks import StochasticWeightAveraging, WeightAveraging
 from lightning.pytorch.strategies import ModelParallelStrategy
 from torch import nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict, set_optimizer_state_dict
@@ -45,18 +46,28 @@ class FullySharded(ModelParallelStrategy):
         """Let the processes find each other, and have the task shard its model when the trainer asks it to.
 
         Raises:
-            InputError: there is another number of processes than was given.
+            InputError: there is another number of processes than was given, or a callback that copies the model.
         """
         if self.processes not in (None, self.num_processes * self.num_nodes):
             raise InputError(
                 f"trainer.strategy.processes={self.processes} differs from trainer.devices x trainer.num_nodes, which "
                 f"are {self.num_processes} x {self.num_nodes}: leave it out"
             )
+        self._refuse_copies()
         super().setup_environment()
         self.mesh = init_device_mesh(self.root_device.type, (self.world_size,), mesh_dim_names=("data_parallel",))
         task: Any = self.lightning_module
         # of this task alone: a class that has the hook is told by Lightning what it may not do without sharding
         task.configure_model = partial(_shard_model_of, task, self.mesh)
+
+    def _refuse_copies(self) -> None:
+        task: Any = self.lightning_module
+        for callback in task.trainer.callbacks:
+            if isinstance(callback, (StochasticWeightAveraging, WeightAveraging)):
+                raise InputError(
+                    f"trainer.callbacks: {type(callback).__name__} copies the model, and shards have no copies: leave "
+                    "it out, or train with strategy=ddp"
+                )
 
     def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> dict[str, Any]:
         """Load a whole checkpoint, of this strategy or another, into the shards of model and optimizers; return it.
@@ -70,8 +81,12 @@ class FullySharded(ModelParallelStrategy):
                 part.reshard()  # a pass that was counted before the training has gathered the root's
         options = StateDictOptions(full_state_dict=True)
         set_model_state_dict(model, content["state_dict"], options=options)
-        for optimizer, state in zip(self.optimizers, content["optimizer_states"], strict=True):
-            set_optimizer_state_dict(model, optimizer, _by_name(state, optimizer, model), options=options)
+        states = content["optimizer_states"] if self.optimizers else ()  # a test has no optimizers
+        for optimizer, state in zip(self.optimizers, states, strict=True):
+            if state["state"]:
+                set_optimizer_state_dict(model, optimizer, _by_name(state, optimizer, model), options=options)
+            else:  # torch looks for a tensor in vain, as of SGD without momentum
+                optimizer.load_state_dict(state)
         return content
 
 
@@ -85,7 +100,7 @@ def _by_name(state: dict[str, Any], optimizer: Optimizer, model: nn.Module) -> d
     """
     saved_sizes, sizes = ([len(group["params"]) for group in x["param_groups"]] for x in (state, vars(optimizer)))
     if saved_sizes != sizes:
-        raise ValueError(f"groups of {saved_sizes} parameters in the file, of {sizes} in this optimizer")
+        raise ValueError(f"parameter groups of {saved_sizes} in the file, of {sizes} in this optimizer")
     names = {parameter: name for name, parameter in model.named_parameters()}
     groups = [
         (saved, dict(zip(saved["params"], (names[parameter] for parameter in own["params"]), strict=True)))

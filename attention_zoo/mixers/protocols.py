@@ -1,10 +1,12 @@
 """What a self-mixer may offer beyond its reading; a caller asks for it by ``isinstance``."""
 
 import threading
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol, Self, Unpack, runtime_checkable
 
+import torch
 from torch import Tensor, nn
 
 from attention_zoo.compat import in_backward
@@ -143,6 +145,33 @@ class Kept:
 
     def _write(self, value: Tensor | None) -> None:
         self._last = value
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        return type(self)()
+
+    def __reduce__(self) -> tuple[type[Self], tuple[()]]:
+        return type(self), ()
+
+
+class OfPasses:
+    """Holds a tensor of each of the last forward passes in training, for what checkpointing computes of them again.
+
+    A backward pass goes through passes from the last to the first. Copies and pickles of a model hold none.
+    """
+
+    MOST = 16
+    """Passes that a layer may be in before a backward pass."""
+
+    def __init__(self) -> None:
+        self._tensors: deque[Tensor] = deque(maxlen=self.MOST)
+
+    def of_this_pass(self, now: Tensor) -> Tensor:
+        """Return ``now``, or where a pass is computed again, what it was then."""
+        if in_backward():
+            return self._tensors.pop() if self._tensors else now
+        if torch.is_grad_enabled() and not torch.compiler.is_compiling():  # a graph has it from the pass itself
+            self._tensors.append(now)
+        return now
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         return type(self)()

@@ -34,7 +34,8 @@ class Routing(SelfMixer):
     Each centroid takes the ``ceil(N / clusters)`` nearest queries, at least two, and as many keys. A query that several
     take gets the mean of what it reads there, one that none takes gets zero. In training the centroids, which are
     buffers, follow the mean of the queries and keys nearest to them; the first batch moves them all the way. A small
-    loss of the mixer's own pulls queries and keys to their centroids.
+    loss of the mixer's own pulls queries and keys to their centroids. Under gradient checkpointing a forward pass needs
+    a backward pass of its own: what is computed again takes the centroids as the last pass left them.
 
     Args:
         dim: token width.

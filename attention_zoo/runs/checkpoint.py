@@ -1,6 +1,7 @@
 """Reads a checkpoint's config and metadata without running any code from it."""
 
 import inspect
+import json
 import pickle
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -181,33 +182,40 @@ def check_fit(checkpoint: Checkpoint) -> None:
 
 
 def check_optimizer(checkpoint: Checkpoint, config: Mapping[str, Any]) -> None:
-    """Check that a training goes on with the kind of optimizer whose state a checkpoint holds.
+    """Check that a training goes on with the optimizer whose state a checkpoint holds; other numbers would not count.
 
     Args:
         checkpoint: the checkpoint that a training goes on from.
         config: the config of the training.
 
     Raises:
-        InputError: the configs name different classes.
+        InputError: the configs name different classes, or numbers of them.
     """
     kept, given = (_optimizer(each) for each in (checkpoint.config or {}, config))
-    if None not in (kept, given) and kept != given:
-        raise InputError(
-            f"checkpoint {checkpoint.path} holds the state of {kept}, from which no {given} can go on: leave out "
-            "model.optimizer, or start another training from its weights: model.weights"
-        )
+    if kept is None or given is None or kept == given:
+        return
+    why = f"the state of {kept[0]}, from which no {given[0]} can go on"
+    if kept[0] == given[0]:
+        names = [name for name in {**kept[1], **given[1]} if kept[1].get(name) != given[1].get(name)]
+        why = f"the numbers of {kept[0]} ({', '.join(names)}), which those of model.optimizer would not change"
+    raise InputError(
+        f"checkpoint {checkpoint.path} holds {why}: leave out model.optimizer, or start another training from its "
+        "weights: model.weights"
+    )
 
 
-def _optimizer(config: Mapping[str, Any]) -> str | None:
-    """Return the name of the optimizer's class in a config; None if its task has no such option."""
+def _optimizer(config: Mapping[str, Any]) -> tuple[str, dict[str, Any]] | None:
+    """Return the name of the optimizer's class in a config, and its arguments; None if its task has no such option."""
     options: Any = config
     for key in ("model", "init_args"):
         options = options.get(key) if isinstance(options, Mapping) else None
     if not isinstance(options, Mapping) or "optimizer" not in options:
         return None
     chosen = options["optimizer"]
-    path = chosen.get("class_path") if isinstance(chosen, Mapping) else chosen
-    return str(path or DEFAULT_OPTIMIZER).rpartition(".")[2]
+    if not isinstance(chosen, Mapping):
+        chosen = {"class_path": chosen or DEFAULT_OPTIMIZER}
+    arguments = json.loads(json.dumps(chosen.get("init_args") or {}, default=str))  # a tuple is a list in a file
+    return str(chosen.get("class_path")).rpartition(".")[2], arguments
 
 
 def check_schedules(checkpoint: Checkpoint, wanted: int) -> None:

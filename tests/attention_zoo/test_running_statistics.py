@@ -53,6 +53,20 @@ def test_mixers_with_statistics_of_their_own(name):
     assert_same_training(build)
 
 
+def test_two_passes_before_a_backward_pass_have_their_own_step_lengths():
+    ends = []
+    for saves in (False, True):
+        torch.manual_seed(0)
+        model = timm.create_model("vit_tiny_patch16_224", img_size=SIZE, num_classes=5, **{**VIT, **PLAIN}).train()
+        az.swap_mixers(model, partial(az.create_mixer, "VarsS", variant="released", lam=0.001))
+        for block in model.blocks:
+            block.attn.kernel.data.mul_(1.5)  # so that the step lengths move
+        model.set_grad_checkpointing(saves)
+        (model(torch.randn(2, 3, *SIZE)).square().mean() + model(torch.randn(2, 3, *SIZE)).square().mean()).backward()
+        ends.append([parameter.grad for parameter in model.parameters()])
+    assert_close(*ends, rtol=0, atol=0)
+
+
 @pytest.mark.parametrize("momentum", [0.1, None])
 def test_a_norm_counts_what_is_no_recomputation(momentum):
     norm, held = (nn.BatchNorm1d(3, momentum=momentum) for _ in range(2))

@@ -129,7 +129,14 @@ def test_another_optimizer_cannot_go_on(kept):
         check_optimizer(checkpoint, {"model": {"init_args": {"optimizer": {"class_path": "torch.optim.SGD"}}}})
 
 
-def test_a_training_with_another_optimizer_is_refused(zoo, run_folder):
-    other = ["--model.optimizer", "SGD", "--model.optimizer.lr", "0.1"]
-    ended = zoo("fit", "--ckpt_path", run_folder, *other)
-    assert ended.code == 2 and "holds the state of AdamW, from which no SGD can go on" in ended.err
+def test_a_training_goes_on_with_its_optimizer(zoo, tiny, tmp_path):
+    adam = ["--model.optimizer", "Adam", "--model.optimizer.lr", "0.01", "--trainer.max_epochs", "1"]
+    assert zoo("fit", "--config", tiny, *adam, "--trainer.default_root_dir", tmp_path / "run").code == 0
+    again = ["fit", "--ckpt_path", tmp_path / "run", "--trainer.max_epochs", "2"]
+    ended = zoo(*again, "--model.optimizer", "SGD", "--model.optimizer.lr", "0.1")
+    assert ended.code == 2 and "holds the state of Adam, from which no SGD can go on" in ended.err
+    ended = zoo(*again, "--model.optimizer.lr", "0.1")
+    assert ended.code == 2 and "holds the numbers of Adam (lr), which those of model.optimizer" in ended.err
+    ended = zoo(*again, "--model.layer_decay", "0.5")
+    assert ended.code == 2 and "the optimizer's groups of parameters are others than in the file: keep" in ended.err
+    assert zoo(*again, *adam[:4]).code == 0

@@ -77,3 +77,24 @@ def test_a_broken_training_goes_on_in_shards_as_if_it_were_not(process, tiny, tm
     assert ended.code == 0, ended.err
     close = {"rtol": 0, "atol": 0} if machine == "shards" else {"rtol": 1e-4, "atol": 1e-5}
     assert_close(weights(broken), weights(whole), **close)
+
+
+@pytest.mark.slow
+def test_an_optimizer_without_state_goes_on_too_and_a_test_needs_none(process, tiny, tmp_path):
+    folder = ["--trainer.default_root_dir", tmp_path / "run"]
+    plain = ["--model.optimizer", "SGD", "--model.optimizer.lr", "0.1", "--trainer.max_epochs", "1"]
+    for argv in (
+        ["fit", "--config", tiny, *SHARDED, *plain, *folder],
+        ["fit", "--ckpt_path", tmp_path / "run", *SHARDED, "--trainer.max_epochs", "2"],
+        ["test", "--ckpt_path", tmp_path / "run", *SHARDED],
+    ):
+        ended = process(*argv, ranks=2, cwd=tmp_path)
+        assert ended.code == 0, ended.err
+
+
+@pytest.mark.slow
+def test_averages_of_shards_are_refused(process, tiny, tmp_path):
+    averaged = ["--trainer.callbacks+", "EMAWeightAveraging"]
+    ended = process("fit", "--config", tiny, *SHARDED, *averaged, ranks=2, cwd=tmp_path)
+    assert ended.code == 2 and "Traceback" not in ended.err
+    assert "error: trainer.callbacks: EMAWeightAveraging copies the model, and shards have no copies" in ended.err

@@ -23,7 +23,7 @@ from attention_zoo.functional.sparse import GELU, SOFT, Lista, Shrinkage
 from attention_zoo.functional.unrolled import unrolled
 from attention_zoo.mixers.base import SelfMixer, TopDownOptions, gated
 from attention_zoo.mixers.premise import Measures
-from attention_zoo.mixers.protocols import Kept
+from attention_zoo.mixers.protocols import OfPasses
 from attention_zoo.mixers.vars.premise import sparse_coding
 
 Variant = Literal["paper", "released"]
@@ -100,8 +100,8 @@ class SparseReconstruction(SelfMixer):
     kernel2: nn.Parameter
     gamma_static: nn.Parameter
     L: Tensor
-    recent: Kept
-    """The L of the last pass in training."""
+    recent: OfPasses
+    """The L of passes in training."""
 
     def choose(self, variant: Variant, steps: int | None, lam: float | None) -> None:
         """Set ``variant``, ``steps`` and ``lam``; None for the last two takes the variant's own."""

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from attention_zoo.compat import in_backward
 from attention_zoo.functional.dictionaries import Dictionary, SharedUnitAtoms, Spectra
 from attention_zoo.functional.sparse import Lista
-from attention_zoo.mixers.protocols import Kept
+from attention_zoo.mixers.protocols import OfPasses
 from attention_zoo.mixers.running_statistics import hold_statistics
 from attention_zoo.mixers.vars.dictionaries import add_features, add_unread_bound, features
 from attention_zoo.mixers.vars.lista import Form, SparseReconstruction
@@ -69,7 +69,7 @@ class Spectral(Form):
         mixer.kernel2 = nn.Parameter((after * 0.02).to(made["dtype"]))
         mixer.register_buffer("L", largest_singular_value(mixer.kernel))
         mixer.register_buffer("kernel_norm", torch.ones((), **made))  # in its weights, but never read
-        mixer.recent = Kept()
+        mixer.recent = OfPasses()
         mixer.norm = ChannelBatchNorm(mixer.dim, **made)
 
     def problem(self, mixer: SparseReconstruction, q: Tensor, v: Tensor) -> tuple[Dictionary, Lista]:
@@ -88,12 +88,9 @@ class Spectral(Form):
         """Return the L (dim) of this pass, and move it on; what is computed again in a backward pass has the same."""
         if not mixer.training:
             return mixer.L
-        if in_backward() and mixer.recent.value is not None:
-            return mixer.recent.value
-        before = mixer.L.clone()
-        if not torch.compiler.is_compiling():  # a graph has it from the pass itself
-            mixer.recent.value = before
-        mixer.L.lerp_(largest_singular_value(mixer.kernel), MOMENTUM)
+        before = mixer.recent.of_this_pass(mixer.L.clone())
+        if not in_backward():
+            mixer.L.lerp_(largest_singular_value(mixer.kernel), MOMENTUM)
         return before
 
 
