@@ -18,7 +18,7 @@ from torch.utils.checkpoint import checkpoint
 
 from attention_zoo.compat import in_transform
 from attention_zoo.functional.attention import attend, attend_to_later, bounded, forbidden, largest_score, normalized
-from attention_zoo.functional.positions import FactoredPositions, FactoredPrior, SplitPrior
+from attention_zoo.functional.positions import FactoredPositions, FactoredPrior, SplitPrior, come_later
 
 Precision = float | Tensor
 """One precision for all units, or one for each unit (B, H, M)."""
@@ -109,7 +109,7 @@ class Joint:
         """Return which units come after the place of a query, (rows, columns) or for an index (B, 1, S, columns)."""
         queries, units = (torch.arange(x.shape[2], device=x.device) for x in (self.q, self.k))
         places = queries[rows] if isinstance(rows, slice) else rows[:, None]
-        return (units % max(1, len(queries)))[columns] > places[..., None]
+        return come_later(units[columns], places, len(queries))
 
     def read(
         self, v: Tensor, v_pos: Tensor | None = None, reweighted: Callable[[slice], Tensor] | None = None

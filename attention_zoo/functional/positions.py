@@ -141,7 +141,18 @@ class SplitPrior(NamedTuple):
         if not self.is_causal:
             return total
         queries, units = (torch.arange(size, device=like.device) for size in like.shape[-2:])
-        return total.masked_fill(units % len(queries) > queries[:, None], -torch.inf)
+        return total.masked_fill(come_later(units, queries, len(queries)), -torch.inf)
+
+
+def come_later(units: Tensor, places: Tensor, number: int) -> Tensor:
+    """Return which units (M) come after queries at places (..., N), (..., N, M) bool; see `SplitPrior`.
+
+    Args:
+        units: the units by their numbers.
+        places: the places of the queries.
+        number: the number of all queries, after which the places of the units begin again.
+    """
+    return units % max(1, number) > places[..., None]
 
 
 def relative_positions(table: Tensor, grid: tuple[int, int], prefix: int = 0) -> Tensor:

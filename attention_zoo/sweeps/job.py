@@ -362,9 +362,7 @@ def _says_full(error: BaseException | None) -> bool:
 
 def is_whole(checkpoint: Path) -> bool:
     """Return whether a checkpoint exists from which a training can go on."""
-    from attention_zoo.runs.checkpoint import read_checkpoint
+    from attention_zoo.runs.checkpoint import of_a_run  # imports torch
 
-    try:
-        return read_checkpoint(checkpoint).config is not None
-    except InputError:
-        return False
+    found = of_a_run(checkpoint)
+    return found is not None and found.config is not None
